@@ -1,0 +1,281 @@
+//! A dataflow as its user wrote it: the folder of TOML and SQL files, as types.
+//!
+//! [`load`] reads a folder and reports every mistake it can find, each as a [`Diagnostic`] with file, line
+//! and remedy. What it returns is complete and consistent in itself: names are unique, columns that are
+//! named exist, `${ENV}` is expanded, relative paths are joined to the folder. It does not plan SQL
+//! (that is `plan`) and touches no data.
+
+mod diagnostic;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+
+use crate::repr::SqlType;
+
+/// One dataflow: inputs, tables and how they run.
+#[derive(Clone, Debug)]
+pub struct Dataflow {
+    /// `name` of dataflow.toml; also the application id of its transactions.
+    pub name: String,
+    /// The folder it was loaded from.
+    pub folder: PathBuf,
+    /// Where its tables live: an absolute folder or a URL.
+    pub lake: String,
+    /// How long an epoch stays open at low load.
+    pub epoch: Duration,
+    /// How often a snapshot is committed.
+    pub commit: Duration,
+    /// Options of the object store (credentials, endpoints); never printed.
+    pub store_options: BTreeMap<String, String>,
+    /// False with `durability = "none"`: files are not synced before a commit names them.
+    pub durable: bool,
+    /// Logical inputs, by name.
+    pub inputs: Vec<Input>,
+    /// Tables, every table behind the tables it reads.
+    pub tables: Vec<Table>,
+}
+
+/// A logical relation that changes from outside.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The file's name; its name in SQL.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// In the order of the file.
+    pub columns: Vec<Column>,
+    /// Columns that identify a row; empty for append-only events.
+    pub key: Vec<String>,
+    /// Which version of a key wins: the greatest by these columns (nulls first), then by feed order in
+    /// the file (later wins), then by arrival.
+    pub order_by: Vec<String>,
+    /// Of an input without `key`: the first row per these columns is kept. Empty: every row counts.
+    pub dedup_key: Vec<String>,
+    /// Whether payloads are kept in `<lake>/bronze/<input>`.
+    pub bronze: bool,
+    /// Bounds the input's state.
+    pub retention: Option<Retention>,
+    /// The ways its changes arrive.
+    pub feeds: Vec<Feed>,
+    /// The TOML file.
+    pub file: PathBuf,
+}
+
+impl Input {
+    /// The columns as an Arrow schema.
+    pub fn schema(&self) -> SchemaRef {
+        let fields: Vec<Field> = self
+            .columns
+            .iter()
+            .map(|c| Field::new(&c.name, c.sql_type.arrow(), c.nullable))
+            .collect();
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Positions of the named columns.
+    pub fn positions(&self, names: &[String]) -> Vec<usize> {
+        names
+            .iter()
+            .map(|name| {
+                self.columns
+                    .iter()
+                    .position(|c| &c.name == name)
+                    .expect("a loaded definition names columns that exist")
+            })
+            .collect()
+    }
+}
+
+/// A column of an input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// Its name in SQL.
+    pub name: String,
+    /// Its type.
+    pub sql_type: SqlType,
+    /// Whether a row may lack it.
+    pub nullable: bool,
+    /// The names it may have in a payload, the first present wins; a path into nested records by dots.
+    /// A feed may override it. Never empty: by default the column's own name.
+    pub from: Vec<String>,
+    /// How text becomes this column's type (chrono's strftime for DATE and TIMESTAMP; several are tried in
+    /// order). Empty: ISO 8601.
+    pub format: Vec<String>,
+    /// Texts that stand for null, besides the empty CSV field (`NA`).
+    pub null: Vec<String>,
+}
+
+/// Rows whose `column` is older than `keep` before the epoch's time are cut off.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retention {
+    /// A DATE or TIMESTAMP column.
+    pub column: String,
+    /// How long a row stays.
+    pub keep: Duration,
+}
+
+/// One way the changes of an input arrive.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// Unique in its input.
+    pub name: String,
+    /// Where bytes come from.
+    pub kind: FeedKind,
+    /// What the bytes mean.
+    pub format: Format,
+    /// The input's columns as this feed names and writes them (same order as [`Input::columns`]).
+    pub columns: Vec<Column>,
+}
+
+/// Where the bytes of a feed come from.
+#[derive(Clone, Debug)]
+pub enum FeedKind {
+    /// A drop folder: a glob on a folder or object store.
+    Files {
+        /// Absolute glob or URL with a glob in its path.
+        path: String,
+    },
+    /// The embedded change log: a folder with one append-only NDJSON file per partition.
+    Log {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A built-in generator.
+    Generate(Generate),
+}
+
+/// Settings of a built-in generator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generate {
+    /// Which generator (`retail.order_lines`, ...).
+    pub generator: String,
+    /// Events per second; none: as fast as possible.
+    pub rate: Option<f64>,
+    /// How many events in all; none: without end.
+    pub limit: Option<u64>,
+    /// Two runs with one seed make the same events.
+    pub seed: u64,
+    /// How many partitions it is spread over.
+    pub partitions: u32,
+    /// Shares of all events, 0 to 1.
+    pub updates: f64,
+    /// Deletes of earlier keys.
+    pub deletes: f64,
+    /// Repeated events.
+    pub duplicates: f64,
+    /// Events with an event time in the past.
+    pub late: f64,
+    /// Events that do not decode.
+    pub broken: f64,
+}
+
+/// What the bytes of a feed mean. Compression is told by a file's ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Comma-separated text with a header line.
+    Csv,
+    /// One JSON object a line (files).
+    Ndjson,
+    /// One JSON object a record (log, generate).
+    Json,
+    /// Parquet files.
+    Parquet,
+    /// Avro object container files; Event Hubs Capture's `Body` is unpacked as JSON.
+    Avro,
+    /// Debezium's change envelope in JSON, with or without the schema part.
+    DebeziumJson,
+}
+
+/// A table's layer, the folder its SQL file is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// Cleaned inputs.
+    Silver,
+    /// Answers.
+    Gold,
+}
+
+impl Layer {
+    /// The schema's name in SQL and the folder in the lake.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layer::Silver => "silver",
+            Layer::Gold => "gold",
+        }
+    }
+}
+
+/// A table: one SELECT, kept up to date.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Which folder it is in.
+    pub layer: Layer,
+    /// The file's name without its ending.
+    pub name: String,
+    /// The SELECT, as written.
+    pub sql: String,
+    /// The SQL file.
+    pub file: PathBuf,
+    /// The optional TOML file beside it.
+    pub settings_file: Option<PathBuf>,
+    /// For people.
+    pub description: Option<String>,
+    /// Columns that identify a row: checked, two rows with one key are dead letters.
+    pub key: Vec<String>,
+    /// Delta partition columns.
+    pub partition_by: Vec<String>,
+    /// Conditions on its rows.
+    pub expectations: Vec<Expectation>,
+    /// How removed rows are written.
+    pub deletes: Deletes,
+    /// Whether Delta's change data feed is written.
+    pub change_data_feed: bool,
+    /// Bounds the table.
+    pub retention: Option<Retention>,
+}
+
+impl Table {
+    /// Its name in SQL: `silver.order_lines`.
+    pub fn qualified_name(&self) -> String {
+        format!("{}.{}", self.layer.name(), self.name)
+    }
+}
+
+/// A condition on every row of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expectation {
+    /// Unique in its table.
+    pub name: String,
+    /// A boolean SQL expression over the table's columns; null counts as kept.
+    pub check: String,
+    /// What happens to a row that breaks it.
+    pub on_violation: OnViolation,
+}
+
+/// What a broken expectation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnViolation {
+    /// Count it.
+    Warn,
+    /// To the dead letters, and back once repaired.
+    Drop,
+    /// No snapshot holds it: the run stops.
+    Fail,
+}
+
+/// How the rows that a table loses are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletes {
+    /// Deletion vectors, or rewriting where the table is small.
+    Auto,
+    /// Always deletion vectors.
+    Vectors,
+    /// Never: the files that lose rows are written again, for readers that know no deletion vectors.
+    Rewrite,
+}

@@ -1,0 +1,30 @@
+//! Alluvium keeps Silver and Gold tables of a lakehouse up to date from change streams and file drops, in
+//! one timely/differential dataflow, and commits mutually consistent snapshots of them to Delta tables.
+//!
+//! The data's way through the modules, top to bottom:
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`cli`] | commands: arguments to meaning |
+//! | [`definition`] | the dataflow's folder as types |
+//! | [`plan`] | SQL to a small plan |
+//! | [`source`] | feeds: bytes come in |
+//! | [`decode`] | bytes to changes of an input |
+//! | [`input`] | changes to an input's current rows |
+//! | [`render`] | the plan as differential operators |
+//! | [`sink`] | updates to Delta commits |
+//! | [`serve`] | snapshots to people: query, verify |
+//! | [`latency`] | how long a record takes |
+//! | [`repr`] | rows, types, layouts: the vocabulary |
+
+pub mod cli;
+pub mod decode;
+pub mod definition;
+pub mod input;
+pub mod latency;
+pub mod plan;
+pub mod render;
+pub mod repr;
+pub mod serve;
+pub mod sink;
+pub mod source;

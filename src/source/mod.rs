@@ -1,0 +1,55 @@
+//! Feeds: where bytes come from.
+//!
+//! Every feed has reader threads (never timely's workers). A reader fetches bytes, has them decoded, and
+//! hands [`Delivery`]s to a worker through a bounded channel: a worker that lags makes readers wait. A
+//! feed is split into partitions (a file, a partition of the log); a partition's deliveries go to one worker, in order.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::Decoded;
+
+/// What a reader hands to a worker: decoded records of one partition, and how far they reach.
+pub struct Delivery {
+    /// Index into `Dataflow::inputs`.
+    pub input: usize,
+    /// Index into `Input::feeds`.
+    pub feed: usize,
+    /// A file's path (relative to the glob's fixed part), or a log's partition.
+    pub partition: Arc<str>,
+    /// Records and the changes they make. May be empty: then only progress is told.
+    pub decoded: Decoded,
+    /// How far this partition is read once these records are taken.
+    pub position: Position,
+    /// When its bytes were there.
+    pub arrived: Instant,
+}
+
+/// How far a partition of a feed is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Where to go on: a byte offset in a log, the number of the next record in a file.
+    pub next: u64,
+    /// A file that was read to its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub done: bool,
+    /// What identifies a file's content: size and entity tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+}
+
+/// A partition of a feed of an input, by name: what progress is kept for, over restarts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PartitionId {
+    /// Input's name.
+    pub input: String,
+    /// Feed's name.
+    pub feed: String,
+    /// See [`Delivery::partition`].
+    pub partition: String,
+}
+
+/// How far every feed is read: part of every snapshot.
+pub type Progress = std::collections::BTreeMap<PartitionId, Position>;
