@@ -7,8 +7,12 @@
 //!
 //! Each worker has a writer thread. It gathers updates (`Arrival`), and at `Seal { epoch }` mints one batch per
 //! table: everything with a time at most `epoch` and not in an earlier batch. It writes the batch's data files and
-//! deletion vectors, and hands the actions to the one committer, which waits for all workers, then commits
+//! names the rows that go, and hands them to the one committer, which waits for all workers, then commits
 //! every table.
+
+mod prepared;
+
+pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, Prepared};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;

@@ -1,0 +1,102 @@
+//! What a writer hands to the committer for one snapshot: files already written, rows to remove by place.
+//!
+//! Writers own rows and where they are; the committer owns each table's live files with their deletion
+//! vectors and log entries. So a writer names the rows it removes by file and position, and only the
+//! committer turns them into deletion vectors: two writers may remove rows of one file in one snapshot
+//! (after a restart with another number of workers).
+
+use std::collections::BTreeMap;
+
+use roaring::RoaringTreemap;
+use serde::{Deserialize, Serialize};
+
+use crate::repr::Epoch;
+use crate::source::{PartitionId, Position};
+
+/// One writer's part of a snapshot.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Which writer (the worker's index).
+    pub writer: usize,
+    /// The snapshot's epoch.
+    pub epoch: Epoch,
+    /// By table (index into the sink's specs), only those that change.
+    pub tables: Vec<(usize, Batch)>,
+    /// How far partitions are read as of `epoch`, only those that moved.
+    pub progress: Vec<(PartitionId, Position)>,
+}
+
+/// One writer's change of one table.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// New data files, written and complete.
+    pub adds: Vec<AddFile>,
+    /// Rows that go: the file's path as in its `AddFile`, and row positions in it (Parquet row order).
+    pub deletes: Vec<(String, RoaringTreemap)>,
+    /// Files that go as a whole, because their live rows are in `adds` or nowhere.
+    pub removes: Vec<String>,
+    /// Change data files, where the table keeps a change data feed.
+    pub changes: Vec<ChangeFile>,
+    /// Whether rows change; false for compaction alone. (A batch is one or the other.)
+    pub data_change: bool,
+}
+
+impl Batch {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.adds.is_empty() && self.deletes.is_empty() && self.removes.is_empty()
+    }
+}
+
+/// Delta's `add` action (protocol, "Add File and Remove File").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddFile {
+    /// Relative to the table, URL-encoded as the protocol wants it.
+    pub path: String,
+    /// Partition column to value in Delta's text form; null for null.
+    pub partition_values: BTreeMap<String, Option<String>>,
+    /// Bytes.
+    pub size: u64,
+    /// Unix milliseconds.
+    pub modification_time: i64,
+    /// False for compaction.
+    pub data_change: bool,
+    /// JSON: numRecords (physical rows, exact), minValues, maxValues, nullCount, tightBounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats: Option<String>,
+    /// Rows of the file that are gone. Set by the committer only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_vector: Option<DeletionVector>,
+}
+
+/// Delta's deletion vector descriptor (protocol, "Deletion Vector Descriptor Schema").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionVector {
+    /// `u`: a file beside the data; `i`: inline; `p`: an absolute path.
+    pub storage_type: String,
+    /// z85 of the UUID (with a prefix), or of the bitmap.
+    pub path_or_inline_dv: String,
+    /// Where the vector starts in its file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i32>,
+    /// Bytes of the serialised bitmap.
+    pub size_in_bytes: i32,
+    /// Rows that are gone.
+    pub cardinality: i64,
+}
+
+/// Delta's `cdc` action: a file of `_change_data/`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeFile {
+    /// Relative to the table.
+    pub path: String,
+    /// As in [`AddFile`].
+    pub partition_values: BTreeMap<String, Option<String>>,
+    /// Bytes.
+    pub size: u64,
+    /// Always false.
+    pub data_change: bool,
+}
