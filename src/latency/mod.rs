@@ -1,1 +1,367 @@
-//! To come.
+//! How long a record takes, from its arrival (and, where it says so, from the moment its source wrote it) until
+//! (a) its epoch closed in the graph, and (b) the snapshot that holds it was committed.
+//!
+//! A measurement is taken for every record, from when it *could* have been read: a reader stamps a
+//! delivery when its bytes were there, a rate-limited generator when its event was due. A stall therefore
+//! counts against every record that waits behind it (no coordinated omission), and needs no correction
+//! afterwards. Workers post [`Stamp`]s; whoever closes or commits an epoch says so; nothing here decides when.
+//!
+//! Figures are kept in HdrHistograms of microseconds with three significant digits, up to one hour; a
+//! record from a source's past (a backfill) older than that says nothing about latency and is counted apart.
+
+mod files;
+mod report;
+
+pub use files::{LatencyFileError, LatencyFiles};
+pub use report::{Figures, Line};
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime};
+
+use hdrhistogram::Histogram;
+
+use crate::repr::Epoch;
+
+/// The longest latency that is told apart.
+const CEILING: Duration = Duration::from_secs(3600);
+
+/// Records of one input that arrived together.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// Index into `Dataflow::inputs`.
+    pub input: usize,
+    /// The epoch they were given.
+    pub epoch: Epoch,
+    /// When their bytes were there.
+    pub arrived: Instant,
+    /// How many.
+    pub records: u64,
+    /// When their source wrote them: Unix milliseconds, and how many records share them.
+    pub source_ms: Vec<(i64, u64)>,
+}
+
+/// Where a record's way is measured to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// From arrival until the epoch closed: the graph has answered, a query against it would see it.
+    Closed,
+    /// From arrival until the snapshot was committed: any reader of the tables sees it.
+    Committed,
+    /// From the source's own time until the snapshot was committed.
+    SourceToCommitted,
+}
+
+impl Stage {
+    /// All, in the order of the report.
+    pub const ALL: [Stage; 3] = [Stage::Closed, Stage::Committed, Stage::SourceToCommitted];
+
+    /// How the report and the files name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Closed => "arrival-to-closed",
+            Stage::Committed => "arrival-to-committed",
+            Stage::SourceToCommitted => "source-to-committed",
+        }
+    }
+}
+
+/// The histograms of one input.
+#[derive(Clone)]
+struct Series {
+    /// By stage: since the start, and since the last [`Latency::take_interval`].
+    total: [Histogram<u64>; 3],
+    interval: [Histogram<u64>; 3],
+    /// Records whose source time lies further back than the ceiling, or ahead of our clock.
+    out_of_scale: u64,
+}
+
+impl Series {
+    fn new() -> Self {
+        let empty = || {
+            Histogram::new_with_bounds(1, CEILING.as_micros() as u64, 3)
+                .expect("the bounds and digits are valid constants")
+        };
+        Series {
+            total: [empty(), empty(), empty()],
+            interval: [empty(), empty(), empty()],
+            out_of_scale: 0,
+        }
+    }
+
+    fn record(&mut self, stage: Stage, latency: Duration, records: u64) {
+        let micros = (latency.as_micros() as u64).max(1);
+        for histogram in [&mut self.total[stage as usize], &mut self.interval[stage as usize]] {
+            histogram.saturating_record_n(micros, records);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Stamps whose epoch is still open in the graph, and those that wait for their commit.
+    open: BTreeMap<Epoch, Vec<Stamp>>,
+    closed: BTreeMap<Epoch, Vec<Stamp>>,
+}
+
+struct State {
+    waiting: Waiting,
+    series: Vec<Series>,
+}
+
+/// Gathers stamps and turns them into figures. Shared by all threads of a run.
+pub struct Latency {
+    inputs: Vec<String>,
+    /// Table name, and the inputs it is computed from.
+    tables: Vec<(String, Vec<usize>)>,
+    state: Mutex<State>,
+}
+
+impl Latency {
+    /// For these inputs; `tables` name the inputs (by position) each is computed from.
+    pub fn new(inputs: Vec<String>, tables: Vec<(String, Vec<usize>)>) -> Self {
+        let series = inputs.iter().map(|_| Series::new()).collect();
+        Latency {
+            inputs,
+            tables,
+            state: Mutex::new(State {
+                waiting: Waiting::default(),
+                series,
+            }),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // A panic elsewhere must not hide the figures: every update below leaves the state whole.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Records were given an epoch.
+    pub fn observe_arrivals(&self, stamps: &mut Vec<Stamp>) {
+        if stamps.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        for stamp in stamps.drain(..) {
+            state.waiting.open.entry(stamp.epoch).or_default().push(stamp);
+        }
+    }
+
+    /// Every epoch before `frontier` has closed, at `now`.
+    pub fn observe_closed(&self, frontier: Epoch, now: Instant) {
+        let mut state = self.state();
+        let State { waiting, series } = &mut *state;
+        let still_open = waiting.open.split_off(&frontier);
+        for (epoch, stamps) in std::mem::replace(&mut waiting.open, still_open) {
+            for stamp in &stamps {
+                series[stamp.input].record(
+                    Stage::Closed,
+                    now.saturating_duration_since(stamp.arrived),
+                    stamp.records,
+                );
+            }
+            waiting.closed.entry(epoch).or_default().extend(stamps);
+        }
+    }
+
+    /// The snapshot at `epoch` was committed, at `now` (both clocks).
+    pub fn observe_committed(&self, epoch: Epoch, now: Instant, wall: SystemTime) {
+        let wall_ms = wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis() as i64);
+        let mut state = self.state();
+        let State { waiting, series } = &mut *state;
+        let later = waiting.closed.split_off(&(epoch + 1));
+        for stamp in std::mem::replace(&mut waiting.closed, later).into_values().flatten() {
+            let series = &mut series[stamp.input];
+            series.record(
+                Stage::Committed,
+                now.saturating_duration_since(stamp.arrived),
+                stamp.records,
+            );
+            for (source_ms, records) in stamp.source_ms {
+                let millis = wall_ms - source_ms;
+                if (0..CEILING.as_millis() as i64).contains(&millis) {
+                    series.record(Stage::SourceToCommitted, Duration::from_millis(millis as u64), records);
+                } else {
+                    series.out_of_scale += records;
+                }
+            }
+        }
+    }
+
+    /// The figures so far.
+    pub fn figures(&self) -> Figures {
+        let state = self.state();
+        let mut lines = Vec::new();
+        for (name, series) in self.inputs.iter().zip(&state.series) {
+            for stage in Stage::ALL {
+                lines.push(Line::of(&format!("input {name}"), stage, &series.total[stage as usize]));
+            }
+        }
+        for (name, inputs) in &self.tables {
+            for stage in [Stage::Closed, Stage::Committed] {
+                lines.push(Line::of(name, stage, &merged(&state.series, inputs, stage)));
+            }
+        }
+        lines.retain(|line| line.count > 0);
+        let out_of_scale = state.series.iter().map(|s| s.out_of_scale).sum();
+        Figures { lines, out_of_scale }
+    }
+
+    /// p50 and p99 from arrival to commit over all inputs, for a status line.
+    pub fn committed_p50_p99(&self) -> Option<(Duration, Duration)> {
+        let state = self.state();
+        let every: Vec<usize> = (0..state.series.len()).collect();
+        let all = merged(&state.series, &every, Stage::Committed);
+        let at = |quantile| Duration::from_micros(all.value_at_quantile(quantile));
+        (!all.is_empty()).then(|| (at(0.5), at(0.99)))
+    }
+
+    /// What came since the last call: (tag, histogram) of each input and stage that saw records.
+    pub fn take_interval(&self) -> Vec<(String, Histogram<u64>)> {
+        let mut state = self.state();
+        let mut taken = Vec::new();
+        for (name, series) in self.inputs.iter().zip(&mut state.series) {
+            for stage in Stage::ALL {
+                let histogram = &mut series.interval[stage as usize];
+                if !histogram.is_empty() {
+                    taken.push((tag(name, stage), histogram.clone()));
+                    histogram.reset();
+                }
+            }
+        }
+        taken
+    }
+
+    /// Histograms since the start: (tag, histogram) of each input and stage that saw records.
+    pub fn totals(&self) -> Vec<(String, Histogram<u64>)> {
+        let state = self.state();
+        let mut totals = Vec::new();
+        for (name, series) in self.inputs.iter().zip(&state.series) {
+            for stage in Stage::ALL {
+                if !series.total[stage as usize].is_empty() {
+                    totals.push((tag(name, stage), series.total[stage as usize].clone()));
+                }
+            }
+        }
+        totals
+    }
+}
+
+fn tag(input: &str, stage: Stage) -> String {
+    format!("{input}.{}", stage.name())
+}
+
+fn merged(series: &[Series], inputs: &[usize], stage: Stage) -> Histogram<u64> {
+    let mut sum = Series::new().total[stage as usize].clone();
+    for &input in inputs {
+        sum.add(&series[input].total[stage as usize])
+            .expect("all histograms have the same bounds");
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latency() -> Latency {
+        Latency::new(
+            vec!["orders".into(), "idle".into()],
+            vec![("gold.sales".into(), vec![0])],
+        )
+    }
+
+    fn stamp(epoch: Epoch, arrived: Instant, records: u64) -> Stamp {
+        Stamp {
+            input: 0,
+            epoch,
+            arrived,
+            records,
+            source_ms: vec![],
+        }
+    }
+
+    #[test]
+    fn a_record_is_measured_once_at_its_close_and_once_at_its_commit() {
+        let (latency, start) = (latency(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        latency.observe_arrivals(&mut vec![stamp(10, at(0), 3), stamp(20, at(5), 1)]);
+        latency.observe_closed(11, at(7));
+        latency.observe_closed(11, at(8));
+        latency.observe_committed(10, at(30), SystemTime::now());
+        let figures = latency.figures();
+        let of = |stage| {
+            figures
+                .lines
+                .iter()
+                .find(|l| l.name == "gold.sales" && l.stage == stage)
+                .cloned()
+        };
+        let closed = of(Stage::Closed).expect("three records closed");
+        assert_eq!((closed.count, closed.max.as_millis()), (3, 7));
+        let committed = of(Stage::Committed).expect("three records were committed");
+        assert_eq!((committed.count, committed.p50.as_millis()), (3, 30));
+        latency.observe_closed(21, at(50));
+        latency.observe_committed(20, at(60), SystemTime::now());
+        assert_eq!(latency.totals()[1].1.len(), 4, "the later record is committed too");
+    }
+
+    #[test]
+    fn a_stall_counts_against_every_record_behind_it() {
+        let (latency, start) = (latency(), Instant::now());
+        for n in 0..100u64 {
+            latency.observe_arrivals(&mut vec![stamp(1, start + Duration::from_millis(n), 1)]);
+        }
+        latency.observe_closed(2, start + Duration::from_millis(1000));
+        let line = latency
+            .figures()
+            .lines
+            .into_iter()
+            .find(|l| l.stage == Stage::Closed)
+            .expect("records closed");
+        assert!(
+            line.p50 > Duration::from_millis(940),
+            "half of the records waited longer than {:?}",
+            line.p50
+        );
+    }
+
+    #[test]
+    fn a_source_time_of_last_year_is_counted_apart() {
+        let (latency, now, wall) = (latency(), Instant::now(), SystemTime::now());
+        let wall_ms = wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .expect("after 1970")
+            .as_millis() as i64;
+        let source_ms = vec![(wall_ms - 40, 2), (wall_ms - 400 * 86_400_000, 5)];
+        latency.observe_arrivals(&mut vec![Stamp {
+            source_ms,
+            ..stamp(1, now, 7)
+        }]);
+        latency.observe_closed(2, now);
+        latency.observe_committed(1, now, wall);
+        let figures = latency.figures();
+        assert_eq!(figures.out_of_scale, 5);
+        let line = figures
+            .lines
+            .iter()
+            .find(|l| l.stage == Stage::SourceToCommitted)
+            .expect("two are in scale");
+        assert_eq!((line.count, line.p50.as_millis()), (2, 40));
+    }
+
+    #[test]
+    fn intervals_add_up_to_the_total() {
+        let (latency, start) = (latency(), Instant::now());
+        let mut seen = 0;
+        for epoch in 1..5 {
+            latency.observe_arrivals(&mut vec![stamp(epoch, start, epoch)]);
+            latency.observe_closed(epoch + 1, start + Duration::from_millis(epoch));
+            seen += latency.take_interval().iter().map(|(_, h)| h.len()).sum::<u64>();
+        }
+        assert_eq!(seen, latency.totals()[0].1.len());
+        assert!(latency.take_interval().is_empty());
+    }
+}
