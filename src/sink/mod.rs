@@ -10,6 +10,8 @@
 //! names the rows that go, and hands them to the one committer, which waits for all workers, then commits
 //! every table.
 
+pub mod bronze;
+pub mod dead_letters;
 mod prepared;
 
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, Prepared};

@@ -1,0 +1,275 @@
+//! Bronze: what arrived, as it arrived. One append-only table for each input, a row for each record.
+//!
+//! | column | meaning |
+//! |---|---|
+//! | feed, partition, offset | where the record was; offset is a byte in a log, a record's number in a file |
+//! | records | 1; for a columnar file the number of its rows that this line stands for |
+//! | key, payload | the record's bytes; a null payload without `reference` is a tombstone |
+//! | header | what the bytes need to be read: the header line of a CSV file |
+//! | reference | for columnar files: where the file is kept, relative to the lake |
+//! | event_time | when the source made the change, where it says so |
+//! | ingest_time, epoch | when Alluvium took it |
+//!
+//! Bronze and the definition are enough to rebuild everything: [`runs`] gives back the batches that the
+//! decoder saw, with the epoch they arrived in.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+
+use super::TableSpec;
+use crate::decode::{Payloads, Raw};
+use crate::definition::{Deletes, Input};
+use crate::repr::Epoch;
+use crate::source::Delivery;
+
+/// Positions of the columns of [`schema`].
+mod column {
+    pub const FEED: usize = 0;
+    pub const PARTITION: usize = 1;
+    pub const OFFSET: usize = 2;
+    pub const RECORDS: usize = 3;
+    pub const KEY: usize = 4;
+    pub const PAYLOAD: usize = 5;
+    pub const HEADER: usize = 6;
+    pub const REFERENCE: usize = 7;
+    pub const EVENT_TIME: usize = 8;
+    pub const EPOCH: usize = 10;
+}
+
+/// The columns of every Bronze table.
+pub fn schema() -> SchemaRef {
+    let moment = DataType::Timestamp(TimeUnit::Microsecond, None);
+    Arc::new(Schema::new(vec![
+        Field::new("feed", DataType::Utf8, false),
+        Field::new("partition", DataType::Utf8, false),
+        Field::new("offset", DataType::Int64, false),
+        Field::new("records", DataType::Int64, false),
+        Field::new("key", DataType::Binary, true),
+        Field::new("payload", DataType::Binary, true),
+        Field::new("header", DataType::Utf8, true),
+        Field::new("reference", DataType::Utf8, true),
+        Field::new("event_time", moment.clone(), true),
+        Field::new("ingest_time", moment, false),
+        Field::new("epoch", DataType::Int64, false),
+    ]))
+}
+
+/// The Bronze table of an input.
+pub fn spec(input: &Input) -> TableSpec {
+    TableSpec {
+        name: format!("bronze.{}", input.name),
+        path: format!("bronze/{}", input.name),
+        schema: schema(),
+        partition_by: vec![],
+        append_only: true,
+        deletes: Deletes::Auto,
+        change_data_feed: false,
+        description: Some(format!("Records of input {} as they arrived", input.name)),
+    }
+}
+
+/// A delivery's Bronze rows. `feed` is its name, `ingest_micros` the wall clock.
+pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -> RecordBatch {
+    let raw = &delivery.decoded.raw;
+    let micros = |ms: &Option<i64>| ms.map(|ms| ms.saturating_mul(1000));
+    let (keys, payloads, references, offsets, records, events): (
+        ArrayRef,
+        ArrayRef,
+        ArrayRef,
+        Vec<i64>,
+        Vec<i64>,
+        Vec<_>,
+    ) = match &raw.payloads {
+        Payloads::Records { values, keys, .. } => {
+            let n = values.len();
+            let keys = keys.clone().unwrap_or_else(|| BinaryArray::new_null(n));
+            (
+                Arc::new(keys),
+                Arc::new(values.clone()),
+                Arc::new(StringArray::new_null(n)),
+                raw.offsets.iter().map(|&o| o as i64).collect(),
+                vec![1; n],
+                delivery.decoded.source_ms.iter().map(micros).collect(),
+            )
+        }
+        Payloads::Columns { batch, path } => (
+            Arc::new(BinaryArray::new_null(1)),
+            Arc::new(BinaryArray::new_null(1)),
+            Arc::new(StringArray::from(vec![Some(path.as_ref())])),
+            vec![raw.offsets.first().map_or(0, |&o| o as i64)],
+            vec![batch.num_rows() as i64],
+            vec![delivery.decoded.source_ms.first().and_then(micros)],
+        ),
+    };
+    let n = offsets.len();
+    let repeated = |text: &str| Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, n))) as ArrayRef;
+    let headers: ArrayRef = match &raw.header {
+        Some(header) => repeated(header),
+        None => Arc::new(StringArray::new_null(n)),
+    };
+    let columns: Vec<ArrayRef> = vec![
+        repeated(feed),
+        repeated(&delivery.partition),
+        Arc::new(Int64Array::from(offsets)),
+        Arc::new(Int64Array::from(records)),
+        keys,
+        payloads,
+        headers,
+        references,
+        Arc::new(TimestampMicrosecondArray::from(events)),
+        Arc::new(TimestampMicrosecondArray::from_value(ingest_micros, n)),
+        Arc::new(Int64Array::from_value(epoch as i64, n)),
+    ];
+    RecordBatch::try_new(schema(), columns).expect("columns are made of the schema's types and one length")
+}
+
+/// Consecutive Bronze rows of one feed, partition, header and epoch.
+#[derive(Debug)]
+pub struct Run {
+    /// The feed's name.
+    pub feed: String,
+    /// The partition.
+    pub partition: Arc<str>,
+    /// When it arrived.
+    pub epoch: Epoch,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// What a [`Run`] holds.
+#[derive(Debug)]
+pub enum Content {
+    /// Records, as the decoder takes them.
+    Records(Raw),
+    /// Rows `first..first + records` of an archived file.
+    Archived {
+        /// Relative to the lake.
+        reference: String,
+        /// Number of the first row.
+        first: u64,
+        /// How many.
+        records: u64,
+    },
+}
+
+/// Cuts a batch of [`schema`] into runs, in its order.
+pub fn runs(batch: &RecordBatch) -> Vec<Run> {
+    let text = |c: usize| batch.column(c).as_string::<i32>();
+    let number = |c: usize| batch.column(c).as_primitive::<Int64Type>();
+    let (feed, partition, header, reference) = (
+        text(column::FEED),
+        text(column::PARTITION),
+        text(column::HEADER),
+        text(column::REFERENCE),
+    );
+    let (offset, records, epoch) = (number(column::OFFSET), number(column::RECORDS), number(column::EPOCH));
+    let events = batch
+        .column(column::EVENT_TIME)
+        .as_primitive::<TimestampMicrosecondType>();
+    let (keys, values) = (
+        batch.column(column::KEY).as_binary::<i32>(),
+        batch.column(column::PAYLOAD).as_binary::<i32>(),
+    );
+    let optional = |array: &StringArray, row: usize| array.is_valid(row).then(|| array.value(row).to_string());
+    let same = |a: usize, b: usize| {
+        feed.value(a) == feed.value(b)
+            && epoch.value(a) == epoch.value(b)
+            && partition.value(a) == partition.value(b)
+            && reference.is_null(a)
+            && reference.is_null(b)
+            && optional(header, a) == optional(header, b)
+    };
+    let mut runs = Vec::new();
+    let mut start = 0;
+    while start < batch.num_rows() {
+        let mut end = start + 1;
+        while end < batch.num_rows() && same(start, end) {
+            end += 1;
+        }
+        let length = end - start;
+        let content = match optional(reference, start) {
+            Some(reference) => Content::Archived {
+                reference,
+                first: offset.value(start) as u64,
+                records: records.value(start) as u64,
+            },
+            None => Content::Records(Raw {
+                payloads: Payloads::Records {
+                    values: values.slice(start, length),
+                    keys: (keys.slice(start, length).null_count() < length).then(|| keys.slice(start, length)),
+                    ts_ms: events
+                        .slice(start, length)
+                        .iter()
+                        .map(|micros| micros.map(|m| m / 1000))
+                        .collect(),
+                },
+                offsets: offset.values()[start..end].iter().map(|&o| o as u64).collect(),
+                header: optional(header, start).map(Into::into),
+            }),
+        };
+        runs.push(Run {
+            feed: feed.value(start).to_string(),
+            partition: partition.value(start).into(),
+            epoch: epoch.value(start) as Epoch,
+            content,
+        });
+        start = end;
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Decoded;
+    use crate::source::Position;
+    use std::time::Instant;
+
+    #[test]
+    fn what_arrived_comes_back_record_for_record() {
+        let raw = Raw {
+            payloads: Payloads::Records {
+                values: BinaryArray::from_opt_vec(vec![Some(b"a,1"), None, Some(b"\xff\x00")]),
+                keys: Some(BinaryArray::from_opt_vec(vec![Some(b"k"), Some(b"k"), None])),
+                ts_ms: vec![Some(5), None, Some(7)],
+            },
+            offsets: vec![0, 40, 99],
+            header: Some("name,number".into()),
+        };
+        let empty = RecordBatch::new_empty(Arc::new(Schema::empty()));
+        let delivery = Delivery {
+            input: 0,
+            feed: 0,
+            partition: "p0".into(),
+            decoded: Decoded {
+                raw: raw.clone(),
+                rows: empty,
+                ops: vec![],
+                record: vec![],
+                source_ms: vec![Some(5), None, Some(7)],
+                rejects: vec![],
+                ignored_fields: vec![],
+            },
+            position: Position {
+                next: 120,
+                done: false,
+                tag: None,
+            },
+            arrived: Instant::now(),
+        };
+        let runs = runs(&rows(&delivery, "live", 77, 1_000_000));
+        assert_eq!(runs.len(), 1);
+        assert_eq!(
+            (runs[0].feed.as_str(), runs[0].partition.as_ref(), runs[0].epoch),
+            ("live", "p0", 77)
+        );
+        let Content::Records(back) = &runs[0].content else {
+            panic!("records came back as {:?}", runs[0].content)
+        };
+        assert_eq!(format!("{back:?}"), format!("{raw:?}"));
+    }
+}

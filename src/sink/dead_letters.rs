@@ -1,0 +1,160 @@
+//! Dead letters: input that could not be used, with its bytes, its place and the reason.
+//!
+//! One table for the whole dataflow. A letter is a record that did not decode (`kind` = `record`), a file
+//! that could not be read (`file`), or a row that a table's SQL, key or expectation refuses (`row`; its
+//! payload is the row as JSON). A row's letter leaves the table when the row is repaired or removed.
+//!
+//! Reason and payload stand side by side in the order of the graph's error rows, so that an error becomes
+//! a letter by putting constant bytes around it.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::TableSpec;
+use crate::decode::{Decoded, Payloads};
+use crate::definition::Deletes;
+use crate::repr::{CodecError, Epoch, Row, RowCodec};
+
+/// The columns in front of reason and payload, and the one behind.
+fn place() -> Vec<Field> {
+    vec![
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("input", DataType::Utf8, true),
+        Field::new("table_name", DataType::Utf8, true),
+        Field::new("feed", DataType::Utf8, true),
+        Field::new("partition", DataType::Utf8, true),
+        Field::new("offset", DataType::Int64, true),
+    ]
+}
+
+fn epoch_field() -> Field {
+    Field::new("epoch", DataType::Int64, true)
+}
+
+/// The columns of the dead letters. `epoch` is set for records and files: when they arrived.
+pub fn schema() -> SchemaRef {
+    let mut fields = place();
+    fields.push(Field::new("reason", DataType::Utf8, false));
+    fields.push(Field::new("payload", DataType::Binary, true));
+    fields.push(epoch_field());
+    Arc::new(Schema::new(fields))
+}
+
+/// The dead-letter table.
+pub fn spec() -> TableSpec {
+    TableSpec {
+        name: "dead_letters".into(),
+        path: "dead_letters".into(),
+        schema: schema(),
+        partition_by: vec![],
+        append_only: false,
+        deletes: Deletes::Auto,
+        change_data_feed: false,
+        description: Some("Input that could not be used: its bytes, its place and the reason".into()),
+    }
+}
+
+/// Makes letters of a table's error rows.
+pub struct Envelope {
+    before: Row,
+    after: Row,
+}
+
+impl Envelope {
+    /// For the errors of this table.
+    pub fn of_table(table: &str) -> Result<Self, CodecError> {
+        let text = |value: Option<&str>| Arc::new(StringArray::from(vec![value])) as ArrayRef;
+        let number = || Arc::new(Int64Array::from(vec![None::<i64>])) as ArrayRef;
+        let columns = [
+            text(Some("row")),
+            text(None),
+            text(Some(table)),
+            text(None),
+            text(None),
+            number(),
+        ];
+        let one = |fields: Vec<Field>, columns: &[ArrayRef]| -> Result<Row, CodecError> {
+            let mut rows = RowCodec::new(Arc::new(Schema::new(fields)))?.encode_rows(columns, 1)?;
+            Ok(rows.pop().expect("one row was encoded"))
+        };
+        Ok(Envelope {
+            before: one(place(), &columns)?,
+            after: one(vec![epoch_field()], &[number()])?,
+        })
+    }
+
+    /// The letter of an error row (reason, payload).
+    pub fn seal(&self, error: &Row) -> Row {
+        let letter = Row::concat(self.before.bytes(), error.bytes());
+        Row::concat(letter.bytes(), self.after.bytes())
+    }
+}
+
+/// The letters of a delivery's rejects.
+pub fn of_rejects(
+    codec: &RowCodec,
+    decoded: &Decoded,
+    input: &str,
+    feed: &str,
+    partition: &str,
+    epoch: Epoch,
+) -> Result<Vec<Row>, CodecError> {
+    let rejects = &decoded.rejects;
+    let n = rejects.len();
+    let offset = |record: u32| decoded.raw.offsets[record as usize] as i64;
+    let bytes = |record: u32| match &decoded.raw.payloads {
+        Payloads::Records { values, .. } => {
+            use arrow::array::Array;
+            values.is_valid(record as usize).then(|| values.value(record as usize))
+        }
+        Payloads::Columns { .. } => None,
+    };
+    let repeated = |text: &str| Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, n))) as ArrayRef;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(
+            rejects
+                .iter()
+                .map(|r| if r.record.is_some() { "record" } else { "file" }),
+        )),
+        repeated(input),
+        Arc::new(StringArray::new_null(n)),
+        repeated(feed),
+        repeated(partition),
+        Arc::new(Int64Array::from_iter(rejects.iter().map(|r| r.record.map(offset)))),
+        Arc::new(StringArray::from_iter_values(rejects.iter().map(|r| r.reason.as_str()))),
+        Arc::new(BinaryArray::from_iter(rejects.iter().map(|r| r.record.and_then(bytes)))),
+        Arc::new(Int64Array::from_value(epoch as i64, n)),
+    ];
+    codec.encode_rows(&columns, n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Array, AsArray};
+
+    #[test]
+    fn an_error_row_between_constant_bytes_is_a_letter() {
+        let error = RowCodec::new(Arc::new(Schema::new(vec![
+            Field::new("reason", DataType::Utf8, false),
+            Field::new("payload", DataType::Binary, true),
+        ])))
+        .expect("text and bytes make rows");
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec!["division by zero"])),
+            Arc::new(BinaryArray::from(vec![&b"{\"n\":0}"[..]])),
+        ];
+        let row = error.encode_rows(&columns, 1).expect("one error").remove(0);
+        let letter = Envelope::of_table("gold.ratio").expect("constant columns").seal(&row);
+        let batch = RowCodec::new(schema())
+            .expect("the letters' schema")
+            .decode([letter.bytes()])
+            .expect("a letter");
+        assert_eq!(batch.column(2).as_string::<i32>().value(0), "gold.ratio");
+        assert_eq!(batch.column(6).as_string::<i32>().value(0), "division by zero");
+        assert_eq!(batch.column(7).as_binary::<i32>().value(0), b"{\"n\":0}");
+        assert!(batch.column(8).is_null(0));
+    }
+}
