@@ -1,0 +1,7 @@
+-- One row per product; key stock_code.
+SELECT
+  stock_code,
+  TRIM(description) AS description,
+  COALESCE(category, 'uncategorised') AS category,
+  list_price
+FROM products

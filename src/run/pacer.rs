@@ -1,0 +1,233 @@
+//! When an epoch closes and when a snapshot is sealed: the deciding part of a run, without clock or threads.
+//!
+//! An epoch opens at a wall-clock millisecond. It is closed by opening the next one, (1) only when
+//! something was taken into it, so that an idle run stands still; (2) not before its interval is over, unless
+//! it is full; (3) not before every earlier epoch has closed in the graph: when the graph is behind, epochs
+//! grow, and small epochs at low load become large ones under load. A snapshot is sealed (4) every commit
+//! interval, (5) at the newest epoch that has closed in the graph, (6) only when something was taken since
+//! the last one, and (7) while fewer than [`IN_FLIGHT`] sealed snapshots wait for their commit.
+//!
+//! Where rows enter or leave as time passes, time itself is input: [`Pacer::observe_tick`] says so.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::repr::Epoch;
+
+/// Sealed snapshots that may wait for their commit: one being applied, one being written.
+const IN_FLIGHT: usize = 2;
+
+/// The state of a run's time.
+pub struct Pacer {
+    interval: Duration,
+    commit: Duration,
+    open: Epoch,
+    opened_at: Instant,
+    /// Whether something was taken into the open epoch.
+    dirty: bool,
+    full: bool,
+    /// All epochs before this have closed in the graph.
+    frontier: Epoch,
+    /// Epochs that hold something, are not open any more, and are not part of a sealed snapshot; ascending.
+    unsealed: VecDeque<Epoch>,
+    /// Sealed, not committed; ascending.
+    in_flight: VecDeque<Epoch>,
+    sealed_at: Instant,
+    committed: Epoch,
+}
+
+impl Pacer {
+    /// Starts with `first` open at `now`.
+    pub fn new(interval: Duration, commit: Duration, first: Epoch, now: Instant) -> Self {
+        Pacer {
+            interval,
+            commit,
+            open: first,
+            opened_at: now,
+            dirty: false,
+            full: false,
+            frontier: first,
+            unsealed: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            sealed_at: now,
+            committed: 0,
+        }
+    }
+
+    /// The epoch that is open.
+    pub fn open(&self) -> Epoch {
+        self.open
+    }
+
+    /// The newest committed snapshot; 0 before the first.
+    pub fn committed(&self) -> Epoch {
+        self.committed
+    }
+
+    /// Something was taken into `epoch`, which is open or was a moment ago.
+    pub fn observe_taken(&mut self, epoch: Epoch) {
+        if epoch >= self.open {
+            self.dirty = true;
+        } else if self.unsealed.back().is_none_or(|&last| last < epoch) {
+            self.unsealed.push_back(epoch);
+        }
+    }
+
+    /// Time itself may change rows: the open epoch counts as one that holds something.
+    pub fn observe_tick(&mut self) {
+        self.dirty = true;
+    }
+
+    /// A worker holds as much of the open epoch as it may.
+    pub fn observe_full(&mut self) {
+        self.full = true;
+    }
+
+    /// Every epoch before `frontier` has closed at every worker.
+    pub fn observe_closed(&mut self, frontier: Epoch) {
+        self.frontier = self.frontier.max(frontier);
+    }
+
+    /// The snapshot at `epoch` was committed.
+    pub fn observe_committed(&mut self, epoch: Epoch) {
+        self.in_flight.retain(|&e| e > epoch);
+        self.committed = self.committed.max(epoch);
+    }
+
+    /// The epoch to open now, if it is time to; `wall_ms` is the clock, which may step back.
+    pub fn next_epoch(&mut self, wall_ms: u64, now: Instant) -> Option<Epoch> {
+        let due = self.full || now.duration_since(self.opened_at) >= self.interval;
+        (self.dirty && due && self.frontier >= self.open).then(|| self.open_next(wall_ms, now))
+    }
+
+    /// Opens the next epoch whatever the interval says: the last one of a run.
+    pub fn open_next(&mut self, wall_ms: u64, now: Instant) -> Epoch {
+        if self.dirty {
+            self.unsealed.push_back(self.open);
+        }
+        self.open = wall_ms.max(self.open + 1);
+        self.opened_at = now;
+        self.dirty = false;
+        self.full = false;
+        self.open
+    }
+
+    /// The snapshot to seal now, if it is time to; `hurry` ignores the commit interval.
+    pub fn next_seal(&mut self, now: Instant, hurry: bool) -> Option<Epoch> {
+        if self.in_flight.len() >= IN_FLIGHT || !(hurry || now.duration_since(self.sealed_at) >= self.commit) {
+            return None;
+        }
+        let closed = self.unsealed.iter().take_while(|&&epoch| epoch < self.frontier).count();
+        let epoch = self.unsealed.drain(..closed).last()?;
+        self.in_flight.push_back(epoch);
+        self.sealed_at = now;
+        Some(epoch)
+    }
+
+    /// Whether everything that was taken is committed.
+    pub fn settled(&self) -> bool {
+        !self.dirty && self.unsealed.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// How long the next decision can wait, if nothing is observed before.
+    pub fn patience(&self, now: Instant) -> Option<Duration> {
+        let until = |at: Instant| at.saturating_duration_since(now);
+        let epoch = (self.dirty && self.frontier >= self.open).then(|| until(self.opened_at + self.interval));
+        let sealable = self.unsealed.front().is_some_and(|&e| e < self.frontier) && self.in_flight.len() < IN_FLIGHT;
+        let seal = sealable.then(|| until(self.sealed_at + self.commit));
+        epoch.into_iter().chain(seal).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn pacer(now: Instant) -> Pacer {
+        Pacer::new(10 * MS, 100 * MS, 1000, now)
+    }
+
+    #[test]
+    fn an_idle_run_opens_no_epochs_and_seals_nothing() {
+        let start = Instant::now();
+        let mut pacer = pacer(start);
+        assert_eq!(pacer.next_epoch(9_000, start + 8000 * MS), None);
+        assert_eq!(pacer.next_seal(start + 8000 * MS, true), None);
+        assert_eq!(pacer.patience(start), None);
+        assert!(pacer.settled());
+    }
+
+    #[test]
+    fn an_epoch_closes_on_its_interval_or_when_it_is_full() {
+        let start = Instant::now();
+        let mut pacer = pacer(start);
+        pacer.observe_taken(1000);
+        assert_eq!(pacer.next_epoch(1003, start + 3 * MS), None);
+        assert_eq!(pacer.patience(start + 3 * MS), Some(7 * MS));
+        assert_eq!(pacer.next_epoch(1010, start + 10 * MS), Some(1010));
+        pacer.observe_closed(1010);
+        pacer.observe_taken(1010);
+        pacer.observe_full();
+        assert_eq!(pacer.next_epoch(1011, start + 11 * MS), Some(1011));
+    }
+
+    #[test]
+    fn a_graph_that_is_behind_makes_epochs_longer() {
+        let start = Instant::now();
+        let mut pacer = pacer(start);
+        pacer.observe_taken(1000);
+        assert_eq!(pacer.next_epoch(1010, start + 10 * MS), Some(1010));
+        pacer.observe_taken(1010);
+        assert_eq!(pacer.next_epoch(1050, start + 50 * MS), None, "epoch 1000 is still open in the graph");
+        pacer.observe_closed(1010);
+        assert_eq!(pacer.next_epoch(1050, start + 50 * MS), Some(1050));
+    }
+
+    #[test]
+    fn time_never_runs_back_with_the_clock() {
+        let start = Instant::now();
+        let mut pacer = pacer(start);
+        pacer.observe_taken(1000);
+        assert_eq!(pacer.next_epoch(400, start + 10 * MS), Some(1001));
+    }
+
+    #[test]
+    fn a_snapshot_is_the_newest_closed_epoch_and_is_settled_by_its_commit() {
+        let start = Instant::now();
+        let mut pacer = pacer(start);
+        for step in 1..=3u64 {
+            pacer.observe_taken(pacer.open());
+            pacer.observe_closed(pacer.open());
+            pacer.next_epoch(1000 + step * 10, start + (step as u32) * 10 * MS).expect("each epoch is due");
+        }
+        pacer.observe_closed(1020);
+        assert_eq!(pacer.next_seal(start + 99 * MS, false), None);
+        assert_eq!(pacer.next_seal(start + 100 * MS, false), Some(1010), "1020 is not closed yet");
+        pacer.observe_closed(1030);
+        assert_eq!(pacer.next_seal(start + 200 * MS, false), Some(1020));
+        assert!(!pacer.settled());
+        pacer.observe_committed(1010);
+        pacer.observe_committed(1020);
+        assert!(pacer.settled());
+        assert_eq!(pacer.committed(), 1020);
+    }
+
+    #[test]
+    fn commits_that_lag_hold_back_further_snapshots() {
+        let start = Instant::now();
+        let mut pacer = pacer(start);
+        let mut sealed = 0;
+        for step in 1..=5u64 {
+            pacer.observe_taken(pacer.open());
+            pacer.observe_closed(pacer.open());
+            pacer.open_next(1000 + step, start);
+            pacer.observe_closed(pacer.open());
+            sealed += pacer.next_seal(start, true).is_some() as usize;
+        }
+        assert_eq!(sealed, IN_FLIGHT);
+        pacer.observe_committed(1000);
+        assert_eq!(pacer.next_seal(start, true), Some(1004), "what waited is sealed together");
+    }
+}
