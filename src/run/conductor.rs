@@ -1,0 +1,219 @@
+//! The conductor: one thread that decides when epochs close, when snapshots are sealed, and when a run ends.
+//!
+//! A run ends in three phases: `Running` until a reason to stop comes; `Draining` while what readers handed
+//! over is taken, closed, sealed and committed; `Done`. With `until_caught_up` the reason is that every feed
+//! is exhausted; readers go on until then. For a signal or a time limit readers are stopped first.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::Thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::pacer::Pacer;
+use super::shared::{Event, Shared};
+use super::status::Status;
+use super::{Options, RunError};
+use crate::latency::{Latency, LatencyFiles};
+use crate::repr::Epoch;
+use crate::sink::CommitEvent;
+use crate::source::{Delivery, Readers};
+
+/// How often exhausted feeds are asked for.
+const ASK: Duration = Duration::from_millis(20);
+
+enum Phase {
+    Running,
+    Draining,
+}
+
+/// See the module's header.
+pub struct Conductor<'a> {
+    pub shared: Arc<Shared>,
+    pub events: Receiver<Event>,
+    pub latency: Arc<Latency>,
+    pub files: Option<LatencyFiles>,
+    pub workers: Vec<Thread>,
+    /// The workers' queues, to see that they are empty.
+    pub queues: Vec<Sender<Delivery>>,
+    pub readers: Option<Readers>,
+    pub options: &'a Options,
+    pub status: Status,
+    pub pacer: Pacer,
+    /// Whether rows enter or leave as time passes.
+    pub temporal: bool,
+    pub commit: Duration,
+    /// The epoch behind everything that was taken, once nothing more can come.
+    pub fence: Option<Epoch>,
+}
+
+impl Conductor<'_> {
+    /// Conducts until everything that was taken is committed and the run is to end.
+    pub fn conduct(mut self) -> Result<Conducted, RunError> {
+        let started = Instant::now();
+        let mut phase = Phase::Running;
+        let mut last_tick = started;
+        let mut last_interval = started;
+        loop {
+            let now = Instant::now();
+            let wait = self.wait(&phase, now, started);
+            match self.events.recv_timeout(wait) {
+                Ok(Event::Progress) => self.shared.look(),
+                Ok(Event::Commit(event)) => self.observe_commit(event)?,
+                Ok(Event::Failed(error)) => return Err(error),
+                Ok(Event::Report) => self.status.print(&self.latency.figures().to_string()),
+                Ok(Event::Stop) => self.begin_drain(&mut phase)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(RunError::WorkersGone),
+            }
+            let now = Instant::now();
+            if self.options.duration.is_some_and(|limit| now.duration_since(started) >= limit) {
+                self.begin_drain(&mut phase)?;
+            }
+            if let Some(error) = self.readers.as_ref().and_then(Readers::failure) {
+                return Err(error.into());
+            }
+            if self.temporal && now.duration_since(last_tick) >= self.commit {
+                last_tick = now;
+                self.pacer.observe_tick();
+            }
+            self.pace(now, matches!(phase, Phase::Draining));
+            if now.duration_since(last_interval) >= Duration::from_secs(1) {
+                last_interval = now;
+                if let Some(files) = &mut self.files
+                    && let Err(error) = files.write_interval(&self.latency, SystemTime::now())
+                {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "latency log given up");
+                    self.files = None;
+                }
+            }
+            self.status.update(&self.shared, &self.pacer, &self.latency, self.readers.as_ref());
+            if self.finished(&mut phase)? {
+                return self.end();
+            }
+        }
+    }
+
+    /// How long nothing needs to be decided.
+    fn wait(&self, phase: &Phase, now: Instant, started: Instant) -> Duration {
+        let mut wait = self.pacer.patience(now).unwrap_or(Duration::from_secs(1)).min(self.status.period());
+        if self.options.until_caught_up || matches!(phase, Phase::Draining) {
+            wait = wait.min(ASK);
+        }
+        if self.temporal {
+            wait = wait.min(self.commit);
+        }
+        if let Some(limit) = self.options.duration {
+            wait = wait.min((started + limit).saturating_duration_since(now));
+        }
+        wait
+    }
+
+    fn observe_commit(&mut self, event: CommitEvent) -> Result<(), RunError> {
+        match event {
+            CommitEvent::Committed { epoch, .. } => {
+                self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
+                self.pacer.observe_committed(epoch);
+                self.status.observe_committed(epoch);
+                Ok(())
+            }
+            CommitEvent::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens epochs and seals snapshots as the pacer decides.
+    fn pace(&mut self, now: Instant, draining: bool) {
+        self.pacer.observe_closed(self.shared.frontier());
+        let taken = self.shared.taken.swap(0, Ordering::AcqRel);
+        if taken > 0 {
+            self.pacer.observe_taken(taken);
+        }
+        if self.shared.full.swap(false, Ordering::AcqRel) {
+            self.pacer.observe_full();
+        }
+        self.latency.observe_closed(self.shared.frontier(), now);
+        // While the past is replayed, its epoch stays open: the audit compares all of it at once.
+        if !self.shared.replayed() {
+            return;
+        }
+        if let Some(epoch) = self.pacer.next_epoch(wall_ms(), now) {
+            self.shared.open.store(epoch, Ordering::Release);
+            self.wake();
+        }
+        if let Some(epoch) = self.pacer.next_seal(now, draining) {
+            self.shared.seal.store(epoch, Ordering::Release);
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        for worker in &self.workers {
+            worker.unpark();
+        }
+    }
+
+    fn begin_drain(&mut self, phase: &mut Phase) -> Result<(), RunError> {
+        if matches!(phase, Phase::Running) {
+            self.status.observe_draining();
+            if let Some(readers) = self.readers.take() {
+                readers.stop()?;
+            }
+            *phase = Phase::Draining;
+        }
+        Ok(())
+    }
+
+    /// Whether the run is over: nothing more to come, nothing waiting, everything committed.
+    fn finished(&mut self, phase: &mut Phase) -> Result<bool, RunError> {
+        if !self.shared.replayed() {
+            return Ok(false);
+        }
+        if matches!(phase, Phase::Running) {
+            // Asked in this order: readers that are exhausted have nothing left to put into the queues.
+            let exhausted = self.options.until_caught_up && self.readers.as_ref().is_none_or(Readers::exhausted);
+            if !(exhausted && self.queues.iter().all(|queue| queue.is_empty())) {
+                return Ok(false);
+            }
+            self.begin_drain(phase)?;
+        }
+        if !self.queues.iter().all(|queue| queue.is_empty()) {
+            return Ok(false);
+        }
+        // A delivery that has left its queue is taken before its worker's inputs advance again; so one more
+        // epoch, opened after the queues were empty and closed at every worker, has seen them all.
+        match self.fence {
+            None => {
+                let fence = self.pacer.open_next(wall_ms(), Instant::now());
+                self.shared.open.store(fence, Ordering::Release);
+                self.fence = Some(fence);
+                self.wake();
+                Ok(false)
+            }
+            Some(fence) => {
+                let closed = self.shared.frontier() >= fence;
+                Ok(closed && self.shared.taken.load(Ordering::Acquire) == 0 && self.pacer.settled())
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<Conducted, RunError> {
+        if let Some(files) = self.files.take()
+            && let Err(error) = files.finish(&self.latency, SystemTime::now())
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "latency files are incomplete");
+        }
+        self.status.finish();
+        Ok(Conducted { snapshot: self.pacer.committed() })
+    }
+}
+
+/// How a run ended.
+pub struct Conducted {
+    /// The newest snapshot of this run; 0 where nothing was committed.
+    pub snapshot: Epoch,
+}
+
+pub(super) fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

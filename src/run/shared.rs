@@ -1,0 +1,105 @@
+//! What the threads of a run share: the open epoch, how far each worker's graph has closed, what is sealed, and
+//! counters for people. Plain atomics: each value has one writer, or only ever grows.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::Sender;
+
+use crate::repr::Epoch;
+use crate::sink::CommitEvent;
+
+use super::RunError;
+
+/// What wakes the conductor.
+pub enum Event {
+    /// Something was taken, or a frontier moved: look at [`Shared`].
+    Progress,
+    /// The committer speaks.
+    Commit(CommitEvent),
+    /// A part of the run is gone; the run ends.
+    Failed(RunError),
+    /// Ctrl-C or SIGTERM: drain, commit, report.
+    Stop,
+    /// SIGUSR1: print the latency report.
+    Report,
+}
+
+/// Counters of one input.
+#[derive(Default)]
+pub struct InputCounters {
+    /// Records taken.
+    pub records: AtomicU64,
+    /// Records that became dead letters.
+    pub rejected: AtomicU64,
+    /// Fields that no column takes.
+    pub ignored_fields: AtomicU64,
+}
+
+/// See the module's header.
+pub struct Shared {
+    /// The open epoch. Written by the conductor.
+    pub open: AtomicU64,
+    /// The newest epoch to seal. Written by the conductor.
+    pub seal: AtomicU64,
+    /// By worker: every epoch before it has closed there.
+    pub frontiers: Vec<AtomicU64>,
+    /// The newest epoch that something was taken into.
+    pub taken: AtomicU64,
+    /// A worker's share of the open epoch is full.
+    pub full: AtomicBool,
+    /// Workers leave their loops.
+    pub stop: AtomicBool,
+    /// By input.
+    pub inputs: Vec<InputCounters>,
+    /// By worker: deliveries of the past still to be replayed are gone (true from the start without a past).
+    pub replayed: Vec<AtomicBool>,
+    /// Whether a [`Event::Progress`] is on its way, so that there is never more than one.
+    poked: AtomicBool,
+    events: Sender<Event>,
+}
+
+impl Shared {
+    /// For so many workers and inputs, with `first` open.
+    pub fn new(workers: usize, inputs: usize, first: Epoch, replay: bool, events: Sender<Event>) -> Self {
+        Shared {
+            open: AtomicU64::new(first),
+            seal: AtomicU64::new(0),
+            frontiers: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            taken: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
+            replayed: (0..workers).map(|_| AtomicBool::new(!replay)).collect(),
+            poked: AtomicBool::new(false),
+            events,
+        }
+    }
+
+    /// Every epoch before this has closed at every worker.
+    pub fn frontier(&self) -> Epoch {
+        self.frontiers.iter().map(|f| f.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    /// Wakes the conductor to look here.
+    pub fn poke(&self) {
+        if !self.poked.swap(true, Ordering::AcqRel) {
+            // A conductor that is gone needs no waking.
+            let _ = self.events.send(Event::Progress);
+        }
+    }
+
+    /// The conductor looks: later pokes are events again.
+    pub fn look(&self) {
+        self.poked.store(false, Ordering::Release);
+    }
+
+    /// Tells the conductor something.
+    pub fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// Whether every worker has replayed what the lake's past holds.
+    pub fn replayed(&self) -> bool {
+        self.replayed.iter().all(|r| r.load(Ordering::Acquire))
+    }
+}

@@ -1,0 +1,99 @@
+//! Which table of the sink is which: the list of tables the sink keeps, and how the graph's outputs reach them.
+//!
+//! Order of the sink's tables is the order of their commits: Bronze of every input, dead letters, then the
+//! definition's tables, every table behind those it reads.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use timely::dataflow::ProbeHandle;
+
+use super::RunError;
+use crate::definition::Dataflow;
+use crate::input::Inputs;
+use crate::plan::Graph;
+use crate::render::{Built, Counters, tap};
+use crate::repr::{Epoch, Update};
+use crate::sink::dead_letters::{self, Envelope};
+use crate::sink::{Arrival, TableSpec, bronze};
+
+/// The definition, its plan, and where everything goes.
+pub struct Wiring {
+    /// As loaded.
+    pub dataflow: Arc<Dataflow>,
+    /// As planned.
+    pub graph: Arc<Graph>,
+    /// The sink's tables.
+    pub specs: Arc<Vec<TableSpec>>,
+    /// By input: its Bronze table in `specs`.
+    pub bronze: Vec<Option<usize>>,
+    /// The dead letters in `specs`.
+    pub dead_letters: usize,
+    /// The definition's first table in `specs`; the others follow.
+    pub first_table: usize,
+    /// What operators count for people.
+    pub counters: Arc<Counters>,
+}
+
+impl Wiring {
+    /// Lays out the sink's tables.
+    pub fn new(dataflow: Arc<Dataflow>, graph: Arc<Graph>) -> Self {
+        let mut specs = Vec::new();
+        let bronze = dataflow
+            .inputs
+            .iter()
+            .map(|input| {
+                input.bronze.then(|| {
+                    specs.push(bronze::spec(input));
+                    specs.len() - 1
+                })
+            })
+            .collect();
+        let dead_letters = specs.len();
+        specs.push(dead_letters::spec());
+        let first_table = specs.len();
+        specs.extend(graph.tables.iter().map(|planned| {
+            let table = &dataflow.tables[planned.table];
+            TableSpec {
+                name: planned.name.clone(),
+                path: format!("{}/{}", table.layer.name(), table.name),
+                schema: planned.schema.clone(),
+                partition_by: planned.partition_by.clone(),
+                append_only: planned.append_only,
+                deletes: table.deletes,
+                change_data_feed: table.change_data_feed,
+                description: table.description.clone(),
+            }
+        }));
+        let counters = Arc::new(Counters::new(&graph));
+        Wiring { dataflow, graph, specs: Arc::new(specs), bronze, dead_letters, first_table, counters }
+    }
+
+    /// Leads every table's rows, and all errors as dead letters, to the worker's writer.
+    pub fn connect<'scope>(
+        &self,
+        built: Built<'scope>,
+        letters: crate::render::Rows<'scope>,
+        writer: &Sender<Arrival>,
+        probe: &ProbeHandle<Epoch>,
+    ) -> Result<(), RunError> {
+        let mut all_letters = vec![letters];
+        for (planned, collections) in self.graph.tables.iter().zip(built.tables) {
+            let envelope = Envelope::of_table(&planned.name)?;
+            all_letters.push(collections.errs.map(move |error| envelope.seal(&error)));
+            let hand_over = hand_over(writer, self.first_table + planned.table);
+            tap::tap(&planned.name, collections.oks, hand_over).probe_with(probe);
+        }
+        let letters = differential_dataflow::collection::concatenate(built.scope, all_letters);
+        tap::tap("dead_letters", letters, hand_over(writer, self.dead_letters)).probe_with(probe);
+        Ok(())
+    }
+}
+
+fn hand_over(writer: &Sender<Arrival>, table: usize) -> impl FnMut(Vec<Update>) + 'static {
+    let writer = writer.clone();
+    move |updates| {
+        // A writer that is gone has reported why; the conductor stops the run.
+        let _ = writer.send(Arrival::Rows { table, updates });
+    }
+}

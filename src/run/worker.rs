@@ -1,0 +1,232 @@
+//! One timely worker: takes deliveries, stamps them with the open epoch, steps the graph, and tells its writer
+//! when everything up to an epoch has been handed over.
+//!
+//! (1) A delivery is stamped whole, with one epoch, by one worker: rows, Bronze rows, dead letters and progress alike.
+//! (2) The worker's inputs advance only between deliveries; so once its probe has passed an epoch, everything
+//! stamped with it has reached the writers. (3) `Seal` is sent only then, and only once per epoch.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use timely::dataflow::ProbeHandle;
+use timely::worker::Worker;
+
+use super::shared::{Event, Shared};
+use super::wiring::Wiring;
+use super::RunError;
+use crate::input::{self, Inputs};
+use crate::latency::{Latency, Stamp};
+use crate::render;
+use crate::repr::{Epoch, RowCodec};
+use crate::sink::{Arrival, bronze, dead_letters, owner};
+use crate::source::{Delivery, PartitionId};
+
+/// Rows a worker takes between two steps of the graph: what one step may cost.
+const STEP_ROWS: usize = 32 * 1024;
+/// Rows a worker takes into one epoch before it asks for the next: bounds what the graph holds at once.
+const EPOCH_ROWS: usize = 256 * 1024;
+/// The longest a worker sleeps without being woken.
+const NAP: Duration = Duration::from_millis(200);
+
+/// What one worker is given.
+pub struct Parts {
+    /// Live deliveries.
+    pub deliveries: Receiver<Delivery>,
+    /// The past, with the epoch each delivery first arrived in; ends before live deliveries begin.
+    pub past: Receiver<(Epoch, Delivery)>,
+    /// To this worker's writer.
+    pub writer: Sender<Arrival>,
+}
+
+/// Runs a worker until the run stops. `woken` gets the thread to unpark.
+pub fn work(
+    worker: &mut Worker,
+    parts: Parts,
+    wiring: &Wiring,
+    shared: &Arc<Shared>,
+    latency: &Latency,
+) -> Result<(), RunError> {
+    let index = worker.index();
+    let mut taker = Taker::new(worker, parts, wiring, shared.clone())?;
+    let mut stamps: Vec<Stamp> = Vec::new();
+    while !shared.stop.load(Ordering::Acquire) {
+        taker.advance(shared.open.load(Ordering::Acquire));
+        let took = taker.take(&mut stamps)?;
+        latency.observe_arrivals(&mut stamps);
+        worker.step_or_park(Some(if took { Duration::ZERO } else { NAP }));
+        taker.report(index)?;
+    }
+    for dataflow in worker.installed_dataflows() {
+        worker.drop_dataflow(dataflow);
+    }
+    Ok(())
+}
+
+/// The worker's hands: everything between channels and graph.
+struct Taker<'a> {
+    wiring: &'a Wiring,
+    shared: Arc<Shared>,
+    parts: Parts,
+    inputs: Inputs,
+    probe: ProbeHandle<Epoch>,
+    letters: RowCodec,
+    epoch: Epoch,
+    rows_in_epoch: usize,
+    past_done: bool,
+    sealed: Epoch,
+    frontier: Epoch,
+}
+
+impl<'a> Taker<'a> {
+    fn new(worker: &mut Worker, parts: Parts, wiring: &'a Wiring, shared: Arc<Shared>) -> Result<Self, RunError> {
+        let epoch = shared.open.load(Ordering::Acquire);
+        let probe = ProbeHandle::new();
+        let writer = parts.writer.clone();
+        let inputs = worker.dataflow::<Epoch, _, _>(|scope| -> Result<Inputs, RunError> {
+            let (inputs, collections) = input::build(scope, &wiring.dataflow)?;
+            let built = render::build(scope, &wiring.dataflow, &wiring.graph, collections, &wiring.counters)?;
+            wiring.connect(built, &inputs, &writer, &probe)?;
+            Ok(inputs)
+        })?;
+        let letters = RowCodec::new(dead_letters::schema())?;
+        let mut taker = Taker {
+            wiring,
+            shared,
+            parts,
+            inputs,
+            probe,
+            letters,
+            epoch: 0,
+            rows_in_epoch: 0,
+            past_done: false,
+            sealed: 0,
+            frontier: 0,
+        };
+        taker.advance(epoch);
+        Ok(taker)
+    }
+
+    /// Moves the inputs to `epoch`, if it is later than where they are.
+    fn advance(&mut self, epoch: Epoch) {
+        if epoch > self.epoch {
+            self.inputs.advance_to(epoch);
+            self.epoch = epoch;
+            self.rows_in_epoch = 0;
+        }
+    }
+
+    /// Takes what waits, up to what a step may cost. Says whether anything was taken.
+    fn take(&mut self, stamps: &mut Vec<Stamp>) -> Result<bool, RunError> {
+        let mut rows = 0;
+        while rows < STEP_ROWS && self.rows_in_epoch < EPOCH_ROWS {
+            let (delivery, arrival, live) = match self.next()? {
+                Some(next) => next,
+                None => break,
+            };
+            let taken = delivery.decoded.raw.len().max(1);
+            rows += taken;
+            self.rows_in_epoch += taken;
+            self.ingest(&delivery, arrival)?;
+            if live {
+                self.keep(&delivery)?;
+                stamps.push(stamp(&delivery, self.epoch));
+            }
+        }
+        if rows > 0 {
+            self.inputs.flush();
+            self.shared.taken.fetch_max(self.epoch, Ordering::AcqRel);
+            if self.rows_in_epoch >= EPOCH_ROWS {
+                self.shared.full.store(true, Ordering::Release);
+            }
+            self.shared.poke();
+        }
+        Ok(rows > 0)
+    }
+
+    /// The next delivery, the epoch it arrives (or once arrived) in, and whether it is live.
+    fn next(&mut self) -> Result<Option<(Delivery, Epoch, bool)>, RunError> {
+        if !self.past_done {
+            match self.parts.past.try_recv() {
+                Ok((arrival, delivery)) => return Ok(Some((delivery, arrival, false))),
+                Err(TryRecvError::Empty) => return Ok(None),
+                Err(TryRecvError::Disconnected) => {
+                    self.past_done = true;
+                    self.shared.replayed[self.inputs.worker()].store(true, Ordering::Release);
+                    self.shared.poke();
+                }
+            }
+        }
+        Ok(self.parts.deliveries.try_recv().ok().map(|delivery| (delivery, self.epoch, true)))
+    }
+
+    /// A delivery's changes and dead letters go into the graph. `arrival` orders versions of a key.
+    fn ingest(&mut self, delivery: &Delivery, arrival: Epoch) -> Result<(), RunError> {
+        let input = &self.wiring.dataflow.inputs[delivery.input];
+        let decoded = &delivery.decoded;
+        self.inputs.ingest(delivery, arrival)?;
+        let counters = &self.shared.inputs[delivery.input];
+        counters.records.fetch_add(decoded.raw.len() as u64, Ordering::Relaxed);
+        let ignored = decoded.ignored_fields.iter().map(|(_, n)| n).sum();
+        counters.ignored_fields.fetch_add(ignored, Ordering::Relaxed);
+        if !decoded.rejects.is_empty() {
+            counters.rejected.fetch_add(decoded.rejects.len() as u64, Ordering::Relaxed);
+            let feed = &input.feeds[delivery.feed].name;
+            let letters =
+                dead_letters::of_rejects(&self.letters, decoded, &input.name, feed, &delivery.partition, arrival)?;
+            self.inputs.ingest_letters(letters);
+        }
+        Ok(())
+    }
+
+    /// A live delivery's bytes go to Bronze, and its progress to the snapshot.
+    fn keep(&mut self, delivery: &Delivery) -> Result<(), RunError> {
+        let input = &self.wiring.dataflow.inputs[delivery.input];
+        let feed = &input.feeds[delivery.feed].name;
+        if let Some(table) = self.wiring.bronze[delivery.input]
+            && !delivery.decoded.raw.is_empty()
+        {
+            let micros = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+            let batch = bronze::rows(delivery, feed, self.epoch, micros);
+            self.send(Arrival::Columns { table, epoch: self.epoch, batch })?;
+        }
+        let partition = PartitionId {
+            input: input.name.clone(),
+            feed: feed.clone(),
+            partition: delivery.partition.to_string(),
+        };
+        self.send(Arrival::Progress { epoch: self.epoch, partition, position: delivery.position.clone() })
+    }
+
+    /// Publishes how far the graph has closed here, and seals what is asked for (3).
+    fn report(&mut self, index: usize) -> Result<(), RunError> {
+        let frontier = self.probe.with_frontier(|f| f.iter().next().copied().unwrap_or(Epoch::MAX));
+        if frontier != self.frontier {
+            self.frontier = frontier;
+            self.shared.frontiers[index].store(frontier, Ordering::Release);
+            self.shared.poke();
+        }
+        let seal = self.shared.seal.load(Ordering::Acquire);
+        if seal > self.sealed && frontier > seal {
+            self.sealed = seal;
+            self.send(Arrival::Seal { epoch: seal })?;
+        }
+        Ok(())
+    }
+
+    fn send(&self, arrival: Arrival) -> Result<(), RunError> {
+        self.parts.writer.send(arrival).map_err(|_| RunError::WriterGone)
+    }
+}
+
+fn stamp(delivery: &Delivery, epoch: Epoch) -> Stamp {
+    let mut source_ms: Vec<(i64, u64)> = Vec::new();
+    for ms in delivery.decoded.source_ms.iter().flatten() {
+        match source_ms.last_mut() {
+            Some((last, records)) if last == ms => *records += 1,
+            _ => source_ms.push((*ms, 1)),
+        }
+    }
+    Stamp { input: delivery.input, epoch, arrived: delivery.arrived, records: delivery.decoded.raw.len() as u64, source_ms }
+}
