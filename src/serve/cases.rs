@@ -1,0 +1,248 @@
+//! A dataflow's own tests: given these input rows, expect these table rows.
+//!
+//! Each test runs the real thing: a run over a temporary lake, with each input's feeds replaced by a folder of the
+//! test's files. A step's files are dropped, the run catches up, and the tables are compared with what is
+//! expected, as multisets of the columns that the expectation names; doubles to nine significant digits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::csv::ReaderBuilder;
+use arrow::csv::reader::Format as CsvFormat;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use thiserror::Error;
+
+use super::query::{QueryError, Snapshot};
+use crate::definition::{Case, Dataflow, Expected, Feed, FeedKind, Format, Given};
+use crate::run::{self, Options, RunError};
+
+/// How one step of a test ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The test and its step: `cancellations`, `cancellations/2`.
+    pub name: String,
+    /// For each table that differs, its name and the rows that are missing or too many.
+    pub differences: Vec<(String, Vec<Mismatch>)>,
+}
+
+/// A row that differs.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Expected, not found.
+    Missing(String),
+    /// Found, not expected.
+    Unexpected(String),
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mismatch::Missing(row) => write!(f, "- {row}"),
+            Mismatch::Unexpected(row) => write!(f, "+ {row}"),
+        }
+    }
+}
+
+/// A test that could not be run.
+#[derive(Debug, Error)]
+pub enum CaseError {
+    /// A file of it.
+    #[error("could not use {path:?}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An expectation's rows.
+    #[error("could not read {path:?} as rows of {table}: its header must name columns of the table, its values fit them")]
+    Expectation {
+        /// Which file.
+        path: PathBuf,
+        /// Which table.
+        table: String,
+        /// Why.
+        #[source]
+        source: ArrowError,
+    },
+    /// The run.
+    #[error("test {name}: the run failed")]
+    Run {
+        /// Which test.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<RunError>,
+    },
+    /// The tables.
+    #[error("test {name}: the tables could not be read")]
+    Query {
+        /// Which test.
+        name: String,
+        /// Why.
+        #[source]
+        source: QueryError,
+    },
+}
+
+/// Runs one test; its steps one behind the other.
+pub fn run_case(dataflow: &Dataflow, case: &Case) -> Result<Vec<Outcome>, CaseError> {
+    let at = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| CaseError::File { path, source }
+    };
+    let folder = tempfile::tempdir().map_err(at(Path::new("a temporary folder")))?;
+    let trial = Arc::new(on_trial(dataflow, folder.path(), case));
+    let mut outcomes = Vec::new();
+    for step in &case.steps {
+        for (n, given) in step.inputs.iter().enumerate() {
+            let drops = folder.path().join(&given.input).join(ending(given));
+            std::fs::create_dir_all(&drops).map_err(at(&drops))?;
+            let target = drops.join(format!("{:06}-{n:03}.{}", step.number, ending(given)));
+            std::fs::copy(&given.path, &target).map_err(at(&given.path))?;
+        }
+        let name = if case.steps.len() == 1 { case.name.clone() } else { format!("{}/{}", case.name, step.number) };
+        let options = Options { workers: 1, until_caught_up: true, ..Options::default() };
+        run::run(trial.clone(), &options).map_err(|e| CaseError::Run { name: name.clone(), source: Box::new(e) })?;
+        let mut differences = Vec::new();
+        for expected in &step.expect {
+            let mismatches = compare(&trial, expected, &name)?;
+            if !mismatches.is_empty() {
+                differences.push((format!("{}.{}", expected.layer.name(), expected.table), mismatches));
+            }
+        }
+        outcomes.push(Outcome { name, differences });
+    }
+    Ok(outcomes)
+}
+
+/// The dataflow over a lake of its own, each input fed by the test's files alone.
+fn on_trial(dataflow: &Dataflow, folder: &Path, case: &Case) -> Dataflow {
+    let mut trial = dataflow.clone();
+    trial.lake = folder.join("lake").display().to_string();
+    trial.store_options.clear();
+    trial.durable = false;
+    trial.epoch = std::time::Duration::from_millis(1);
+    trial.commit = std::time::Duration::from_millis(1);
+    for input in &mut trial.inputs {
+        let envelopes = input.feeds.iter().any(|feed| feed.format == Format::DebeziumJson)
+            && case.steps.iter().flat_map(|s| &s.inputs).any(|g| g.input == input.name && holds_envelopes(g));
+        let columns: Vec<_> = input
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(n, column)| {
+                let mut column = column.clone();
+                let of_feeds = input.feeds.iter().flat_map(|feed| feed.columns[n].from.clone());
+                column.from = std::iter::once(column.name.clone()).chain(of_feeds).collect();
+                column
+            })
+            .collect();
+        let feed = |name: &str, format| Feed {
+            name: name.to_string(),
+            kind: FeedKind::Files { path: folder.join(&input.name).join(name).join(format!("*.{name}")).display().to_string() },
+            format,
+            columns: columns.clone(),
+        };
+        let json = if envelopes { Format::DebeziumJson } else { Format::Ndjson };
+        input.feeds = vec![feed("csv", Format::Csv), feed("ndjson", json)];
+    }
+    trial
+}
+
+fn ending(given: &Given) -> &'static str {
+    match given.format {
+        Format::Csv => "csv",
+        _ => "ndjson",
+    }
+}
+
+/// Whether a file of JSON lines holds Debezium envelopes: its first object has an `op`.
+fn holds_envelopes(given: &Given) -> bool {
+    let text = std::fs::read_to_string(&given.path).unwrap_or_default();
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    serde_json::from_str::<serde_json::Value>(first)
+        .is_ok_and(|v| v.get("op").is_some() || v.pointer("/payload/op").is_some())
+}
+
+fn compare(dataflow: &Dataflow, expected: &Expected, name: &str) -> Result<Vec<Mismatch>, CaseError> {
+    let failed = |source| CaseError::Query { name: name.to_string(), source };
+    let table = format!("{}.{}", expected.layer.name(), expected.table);
+    let snapshot = Snapshot::of(dataflow, None).map_err(failed)?;
+    let found = snapshot.table(&table).map_err(failed)?;
+    let schema = found.first().map_or_else(|| Arc::new(Schema::empty()), |batch| batch.schema());
+    let wanted = read_expectation(expected, &schema)
+        .map_err(|source| CaseError::Expectation { path: expected.path.clone(), table: table.clone(), source })?;
+    let columns: Vec<String> = wanted.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+    for row in shown(&wanted) {
+        *counts.entry(row).or_default() += 1;
+    }
+    for batch in &found {
+        let positions: Vec<usize> = columns.iter().map(|c| schema.index_of(c).expect("the header was checked")).collect();
+        for row in shown(&batch.project(&positions).expect("positions come from the schema")) {
+            *counts.entry(row).or_default() -= 1;
+        }
+    }
+    let mismatch = |(row, n): (String, i64)| {
+        std::iter::repeat_n(row, n.unsigned_abs() as usize)
+            .map(move |row| if n > 0 { Mismatch::Missing(row) } else { Mismatch::Unexpected(row) })
+    };
+    Ok(counts.into_iter().flat_map(mismatch).collect())
+}
+
+/// The expectation's rows, as the table's types.
+fn read_expectation(expected: &Expected, schema: &Schema) -> Result<RecordBatch, ArrowError> {
+    let open = || File::open(&expected.path).map_err(|e| ArrowError::IoError(e.to_string(), e));
+    let (header, _) = CsvFormat::default().with_header(true).infer_schema(open()?, Some(0))?;
+    let fields: Vec<Field> = header
+        .fields()
+        .iter()
+        .map(|f| schema.field_with_name(f.name().trim()).map(|f| f.clone().with_nullable(true)))
+        .collect::<Result<_, _>>()?;
+    let texts: Vec<Field> = fields.iter().map(|f| f.clone().with_data_type(DataType::Utf8)).collect();
+    let reader = ReaderBuilder::new(Arc::new(Schema::new(texts.clone()))).with_header(true).build(open()?)?;
+    let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>()?;
+    let text = arrow::compute::concat_batches(&Arc::new(Schema::new(texts)), &batches)?;
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let columns = text
+        .columns()
+        .iter()
+        .zip(&fields)
+        .map(|(column, field)| cast_with_options(column, field.data_type(), &strict))
+        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// The rows as text, for comparison and for people.
+fn shown(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::default().with_null("null");
+    let columns: Vec<ArrayRef> = batch
+        .columns()
+        .iter()
+        .map(|column| match column.as_any().downcast_ref::<Float64Array>() {
+            Some(doubles) => Arc::new(doubles.unary::<_, arrow::datatypes::Float64Type>(nine_digits)) as ArrayRef,
+            None => column.clone(),
+        })
+        .collect();
+    let formatters: Vec<ArrayFormatter<'_>> = columns
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).expect("every type of a table can be shown"))
+        .collect();
+    (0..batch.num_rows())
+        .map(|row| formatters.iter().map(|f| f.value(row).to_string()).collect::<Vec<_>>().join(", "))
+        .collect()
+}
+
+fn nine_digits(x: f64) -> f64 {
+    format!("{x:.8e}").parse().expect("a printed number reads back")
+}

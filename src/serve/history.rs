@@ -1,0 +1,210 @@
+//! An input's past: its Bronze rows, decoded again by the same decoders that saw them arrive.
+//!
+//! Records come in the order of their epochs, and inside an epoch by feed, partition and offset; each with the
+//! epoch it arrived in, so that versions of a key are ordered as they were. Bronze holds refused records too:
+//! they are refused again.
+
+use std::collections::HashMap;
+use std::io::BufReader;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use bytes::{Buf, Bytes};
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
+use futures::StreamExt;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use thiserror::Error;
+
+use crate::decode::{DecodeError, Decoded, Decoder, Payloads, Raw};
+use crate::definition::Input;
+use crate::repr::{CodecError, Epoch, normalise_batch};
+use crate::sink::Lake;
+use crate::sink::bronze::{self, Content, Run};
+
+/// Records that arrived together.
+pub struct Past {
+    /// When.
+    pub epoch: Epoch,
+    /// Index into `Input::feeds`.
+    pub feed: usize,
+    /// The partition.
+    pub partition: Arc<str>,
+    /// The records and what they change.
+    pub decoded: Decoded,
+}
+
+/// Why Bronze could not be read back.
+#[derive(Debug, Error)]
+pub enum HistoryError {
+    /// The table cannot be read.
+    #[error("could not read bronze.{input}")]
+    Table {
+        /// Which input.
+        input: String,
+        /// Why.
+        #[source]
+        source: DataFusionError,
+    },
+    /// Its columns are not Bronze's.
+    #[error("could not read bronze.{input} as Bronze")]
+    Columns {
+        /// Which input.
+        input: String,
+        /// Why.
+        #[source]
+        source: CodecError,
+    },
+    /// A feed of Bronze is not in the definition.
+    #[error("bronze.{input} holds records of feed {feed:?}, which the definition does not name; put the feed back, or start a new lake")]
+    UnknownFeed {
+        /// Which input.
+        input: String,
+        /// Which feed.
+        feed: String,
+    },
+    /// A decoder could not be made.
+    #[error("could not decode bronze.{input}")]
+    Decoder {
+        /// Which input.
+        input: String,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// An archived file is gone or broken.
+    #[error("could not read {reference} in the lake, which bronze.{input} refers to")]
+    Archive {
+        /// Which input.
+        input: String,
+        /// Which file.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Gives an input's past to `each`, in order; `context` knows the lake's tables. Says how many records there were.
+pub async fn replay(
+    context: &SessionContext,
+    lake: &Lake,
+    input: &Input,
+    mut each: impl AsyncFnMut(Past),
+) -> Result<u64, HistoryError> {
+    let sql = format!("SELECT * FROM bronze.\"{}\" ORDER BY epoch, feed, \"partition\", \"offset\"", input.name);
+    let table = |source| HistoryError::Table { input: input.name.clone(), source };
+    let mut batches = context.sql(&sql).await.map_err(table)?.execute_stream().await.map_err(table)?;
+    let mut decoders = Decoders { input, decoders: HashMap::new() };
+    let mut archive = Archive { input, lake, open: HashMap::new() };
+    let mut records = 0;
+    while let Some(batch) = batches.next().await {
+        let batch = normalise_batch(&bronze::schema(), &batch.map_err(table)?)
+            .map_err(|source| HistoryError::Columns { input: input.name.clone(), source })?;
+        for Run { feed, partition, epoch, content } in bronze::runs(&batch) {
+            let (feed, decoder) = decoders.of(&feed)?;
+            let raw = match content {
+                Content::Records(raw) => raw,
+                Content::Archived { reference, first, records } => archive.read(reference, first, records).await?,
+            };
+            records += raw.len() as u64;
+            each(Past { epoch, feed, partition, decoded: decoder.decode(raw) }).await;
+        }
+    }
+    Ok(records)
+}
+
+/// One decoder for each feed, made when it is first needed.
+struct Decoders<'a> {
+    input: &'a Input,
+    decoders: HashMap<usize, Decoder>,
+}
+
+impl Decoders<'_> {
+    fn of(&mut self, name: &str) -> Result<(usize, &mut Decoder), HistoryError> {
+        let input = self.input;
+        let Some(feed) = input.feeds.iter().position(|f| f.name == name) else {
+            return Err(HistoryError::UnknownFeed { input: input.name.clone(), feed: name.to_string() });
+        };
+        let decoder = match self.decoders.entry(feed) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(
+                Decoder::new(input, &input.feeds[feed])
+                    .map_err(|source| HistoryError::Decoder { input: input.name.clone(), source })?,
+            ),
+        };
+        Ok((feed, decoder))
+    }
+}
+
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+
+/// Reads rows of archived files; rows of a file are asked for in order, so its reader stays open in between.
+struct Archive<'a> {
+    input: &'a Input,
+    lake: &'a Lake,
+    open: HashMap<String, OpenFile>,
+}
+
+struct OpenFile {
+    next: u64,
+    batches: Batches,
+    /// What is left of the batch that was read last.
+    rest: Option<RecordBatch>,
+}
+
+impl Archive<'_> {
+    async fn read(&mut self, reference: String, first: u64, records: u64) -> Result<Raw, HistoryError> {
+        let batch = self.rows(&reference, first, records as usize).await.map_err(|source| HistoryError::Archive {
+            input: self.input.name.clone(),
+            reference: reference.clone(),
+            source,
+        })?;
+        let offsets = (first..first + batch.num_rows() as u64).collect();
+        Ok(Raw { payloads: Payloads::Columns { batch, path: reference.into() }, offsets, header: None })
+    }
+
+    async fn rows(
+        &mut self,
+        reference: &str,
+        first: u64,
+        records: usize,
+    ) -> Result<RecordBatch, Box<dyn std::error::Error + Send + Sync>> {
+        if self.open.get(reference).is_none_or(|file| file.next > first) {
+            let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
+            self.open.insert(reference.to_string(), OpenFile { next: 0, batches: open(reference, bytes)?, rest: None });
+        }
+        let file = self.open.get_mut(reference).expect("the file was just opened");
+        let mut taken: Vec<RecordBatch> = Vec::new();
+        let mut wanted = records;
+        while wanted > 0 {
+            let Some(batch) = file.rest.take().map_or_else(|| file.batches.next().transpose(), |b| Ok(Some(b)))? else {
+                return Err(format!("it has {} rows, {} were archived", file.next, first + records as u64).into());
+            };
+            let skip = (first.saturating_sub(file.next) as usize).min(batch.num_rows());
+            let take = wanted.min(batch.num_rows() - skip);
+            if take > 0 {
+                taken.push(batch.slice(skip, take));
+                wanted -= take;
+            }
+            file.next += (skip + take) as u64;
+            if skip + take < batch.num_rows() {
+                file.rest = Some(batch.slice(skip + take, batch.num_rows() - skip - take));
+            }
+        }
+        let schema = taken.first().map(RecordBatch::schema).ok_or("no rows were asked for")?;
+        Ok(arrow::compute::concat_batches(&schema, &taken)?)
+    }
+}
+
+fn open(reference: &str, bytes: Bytes) -> Result<Batches, Box<dyn std::error::Error + Send + Sync>> {
+    if reference.ends_with(".avro") {
+        let reader = arrow_avro::reader::ReaderBuilder::new().build(BufReader::new(bytes.reader()))?;
+        Ok(Box::new(reader))
+    } else {
+        Ok(Box::new(ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?))
+    }
+}
