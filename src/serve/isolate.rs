@@ -1,0 +1,93 @@
+//! A batch plan in which single rows fail to evaluate.
+//!
+//! DataFusion fails a query as a whole when one row divides by zero; in the graph such a row is a dead letter and
+//! the others go on. To compare the two, a plan that fails is run again step by step: each operator over the
+//! materialised rows of its inputs, and where an operator of one input fails, over the rows that do not fail
+//! when they stand alone.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::prelude::SessionContext;
+use futures::future::BoxFuture;
+
+/// The rows of a plan, without those rows of its operators' inputs that fail to evaluate.
+pub async fn collect(context: &SessionContext, plan: &LogicalPlan) -> Result<RecordBatch, DataFusionError> {
+    match execute(context, plan.clone()).await {
+        Ok(rows) => Ok(rows),
+        Err(_) => step(context, plan).await,
+    }
+}
+
+fn step<'a>(
+    context: &'a SessionContext,
+    plan: &'a LogicalPlan,
+) -> BoxFuture<'a, Result<RecordBatch, DataFusionError>> {
+    Box::pin(async move {
+        let children = plan.inputs();
+        let mut inputs = Vec::new();
+        for child in &children {
+            inputs.push(collect(context, child).await?);
+        }
+        let over = |rows: &[RecordBatch]| -> Result<LogicalPlan, DataFusionError> {
+            let scans: Result<Vec<LogicalPlan>, _> =
+                children.iter().zip(rows).map(|(child, rows)| standing_for(child, rows)).collect();
+            plan.with_new_exprs(plan.expressions(), scans?)
+        };
+        match (execute(context, over(&inputs)?).await, inputs.as_slice()) {
+            (Err(_), [rows]) => {
+                let mut fine = Vec::new();
+                let mut pending = vec![(0, rows.num_rows())];
+                while let Some((start, length)) = pending.pop() {
+                    let slice = rows.slice(start, length);
+                    if length == 0 || execute(context, over(std::slice::from_ref(&slice))?).await.is_ok() {
+                        fine.push(slice);
+                    } else if length > 1 {
+                        pending.push((start + length / 2, length - length / 2));
+                        pending.push((start, length / 2));
+                    }
+                }
+                let fine = concat_batches(&rows.schema(), &fine)?;
+                execute(context, over(&[fine])?).await
+            }
+            (outcome, _) => outcome,
+        }
+    })
+}
+
+/// A scan of these rows, with the columns and qualifiers of the plan they came from.
+fn standing_for(plan: &LogicalPlan, rows: &RecordBatch) -> Result<LogicalPlan, DataFusionError> {
+    // Columns may share a name under different qualifiers: the scan names them by position, a projection renames.
+    let fields: Vec<_> = rows
+        .schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(n, field)| field.as_ref().clone().with_name(format!("c{n}")))
+        .collect();
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields));
+    let rows = RecordBatch::try_new(schema.clone(), rows.columns().to_vec())?;
+    let source = provider_as_source(Arc::new(MemTable::try_new(schema, vec![vec![rows]])?));
+    let renamed = plan.schema().iter().enumerate().map(|(n, (qualifier, field))| {
+        let column = datafusion::prelude::ident(format!("c{n}"));
+        match qualifier {
+            Some(qualifier) => column.alias_qualified(Some(qualifier.clone()), field.name()),
+            None => column.alias(field.name()),
+        }
+    });
+    LogicalPlanBuilder::scan("rows", source, None)?.project(renamed.collect::<Vec<_>>())?.build()
+}
+
+async fn execute(context: &SessionContext, plan: LogicalPlan) -> Result<RecordBatch, DataFusionError> {
+    debug_assert!(!plan.exists(|node| Ok(matches!(node, LogicalPlan::Extension(_))))?, "our plans have no extensions");
+    let frame = context.execute_logical_plan(plan).await?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let batches = frame.collect().await?;
+    let schema = batches.first().map_or(schema, RecordBatch::schema);
+    Ok(concat_batches(&schema, &batches)?)
+}

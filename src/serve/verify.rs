@@ -1,0 +1,378 @@
+//! Every table recomputed from Bronze in batch, and compared with what the lake holds.
+//!
+//! ```text
+//! bronze.x --decode, resolve--> x --DataFusion--> silver.y --DataFusion--> gold.z      compared with the tables,
+//!                                       \-- expectations, key checks --/               row by row, as multisets
+//! ```
+//!
+//! This is a user's audit and the tests' oracle. It shares decoders and the plan's SQL rewriting with the run, but no
+//! operator: DataFusion runs the logical plans, and inputs are resolved by a simple batch implementation.
+//! All is read as of one snapshot, whose epoch is what `now()` means. Doubles are compared to nine significant digits: a sum of
+//! doubles depends on its order in batch (ours does not).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
+use thiserror::Error;
+use twox_hash::XxHash3_128;
+
+use super::history::{self, HistoryError};
+use super::isolate;
+use super::query::{QueryError, Snapshot};
+use crate::definition::{Dataflow, Diagnostics, OnViolation, Retention};
+use crate::input::{Arrived, Resolver};
+use crate::plan::{self, Graph, PlannedTable};
+use crate::repr::{CodecError, Epoch, Row, RowCodec, normalise_batch, normalise_schema};
+use crate::sink::{Lake, LakeError};
+
+/// A row on one side only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which table.
+    pub table: String,
+    /// Column names and values.
+    pub row: String,
+    /// How often the row is there in batch.
+    pub expected: i64,
+    /// How often the table has it.
+    pub found: i64,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: expected {}, found {}: {}", self.table, self.expected, self.found, self.row)
+    }
+}
+
+/// What a verification found.
+#[derive(Debug)]
+pub struct Report {
+    /// The snapshot.
+    pub epoch: Epoch,
+    /// By table: its name and how many rows it has.
+    pub tables: Vec<(String, u64)>,
+    /// Tables that could not be recomputed, and why.
+    pub skipped: Vec<(String, String)>,
+    /// Rows that differ.
+    pub differences: Vec<Difference>,
+}
+
+/// Why a verification could not be made.
+#[derive(Debug, Error)]
+pub enum VerifyError {
+    /// The definition.
+    #[error("the definition has mistakes:\n{0}")]
+    Definition(Diagnostics),
+    /// The lake's address.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// The lake's tables.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// Bronze.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// Rows.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A table's SQL in batch.
+    #[error("could not recompute {table} in batch")]
+    Batch {
+        /// Which table.
+        table: String,
+        /// Why.
+        #[source]
+        source: DataFusionError,
+    },
+    /// A table's checks in batch.
+    #[error("could not check {table} in batch")]
+    Check {
+        /// Which table.
+        table: String,
+        /// Why.
+        #[source]
+        source: ArrowError,
+    },
+    /// No runtime.
+    #[error("could not start a runtime")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// The epochs of all snapshots that the lake still names, ascending.
+pub fn snapshots(dataflow: &Dataflow) -> Result<Vec<Epoch>, VerifyError> {
+    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    Ok(runtime()?.block_on(super::query::epochs(&lake))?)
+}
+
+/// Recomputes every table at a snapshot (the newest, if none is named) and compares.
+pub fn verify(dataflow: &Dataflow, epoch: Option<Epoch>) -> Result<Report, VerifyError> {
+    let graph = plan::compile(dataflow).map_err(VerifyError::Definition)?;
+    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    runtime()?.block_on(verify_in(dataflow, &graph, &lake, &lake, epoch))
+}
+
+/// A 128-bit fingerprint of every Silver and Gold table's rows, independent of their order: equal fingerprints, equal tables.
+pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, VerifyError> {
+    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let graph = plan::compile(dataflow).map_err(VerifyError::Definition)?;
+    runtime()?.block_on(async {
+        let snapshot = Snapshot::open(&lake, None).await?;
+        let mut fingerprints = BTreeMap::new();
+        for planned in &graph.tables {
+            let rows = stored(&snapshot, &planned.name, &planned.schema).await?;
+            let sum = counted(&rows)?.into_iter().fold(0u128, |sum, (row, count)| {
+                sum.wrapping_add(XxHash3_128::oneshot(row.bytes()).wrapping_mul(count as u128))
+            });
+            fingerprints.insert(planned.name.clone(), sum);
+        }
+        Ok(fingerprints)
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, VerifyError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(VerifyError::Runtime)
+}
+
+/// Recomputes from the Bronze of `lake`, compares with the tables of `against`.
+async fn verify_in(
+    dataflow: &Dataflow,
+    graph: &Graph,
+    lake: &Lake,
+    against: &Lake,
+    epoch: Option<Epoch>,
+) -> Result<Report, VerifyError> {
+    let snapshot = Snapshot::open(lake, epoch).await?;
+    let published = Snapshot::open(against, epoch).await?;
+    let mut report =
+        Report { epoch: snapshot.epoch(), tables: vec![], skipped: vec![], differences: vec![] };
+    let mut relations: HashMap<String, RecordBatch> = HashMap::new();
+    for input in &dataflow.inputs {
+        if input.bronze && snapshot.has(&format!("bronze.{}", input.name)) {
+            let mut resolver = Resolver::new(input)?;
+            let mut outcome = Ok(());
+            history::replay(snapshot.context(), lake, input, async |past| {
+                let arrived =
+                    Arrived { epoch: past.epoch, feed: past.feed, partition: &past.partition, decoded: &past.decoded };
+                if outcome.is_ok() {
+                    outcome = resolver.add(arrived);
+                }
+            })
+            .await?;
+            outcome?;
+            relations.insert(input.name.clone(), resolver.finish(Some(snapshot.epoch()))?);
+        }
+    }
+    for planned in &graph.tables {
+        let missing = match recompute(dataflow, planned, snapshot.epoch(), &relations).await? {
+            Ok(rows) => {
+                let found = stored(&published, &planned.name, &planned.schema).await?;
+                report.tables.push((planned.name.clone(), found.num_rows() as u64));
+                report.differences.extend(compare(planned, &rows, &found)?);
+                relations.insert(planned.name.clone(), rows);
+                continue;
+            }
+            Err(missing) => missing,
+        };
+        report.skipped.push((planned.name.clone(), format!("it reads {missing}, which keeps no Bronze")));
+    }
+    Ok(report)
+}
+
+/// The rows of a table in batch; or the relation it reads that is not known.
+async fn recompute(
+    dataflow: &Dataflow,
+    planned: &PlannedTable,
+    epoch: Epoch,
+    relations: &HashMap<String, RecordBatch>,
+) -> Result<Result<RecordBatch, String>, VerifyError> {
+    let batch = |source| VerifyError::Batch { table: planned.name.clone(), source };
+    let missing = std::cell::RefCell::new(None);
+    let provider = |name: &str| -> Option<Arc<dyn TableProvider>> {
+        let Some(rows) = relations.get(name) else {
+            missing.replace(Some(name.to_string()));
+            return None;
+        };
+        let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]);
+        Some(Arc::new(table.expect("a batch is of its own schema")))
+    };
+    let rebound = plan::rebind(&planned.logical, &provider);
+    if let Some(missing) = missing.into_inner() {
+        return Ok(Err(missing));
+    }
+    let logical = plan::bind_now(rebound.map_err(batch)?, epoch);
+    let rows = run(planned, logical).await.map_err(batch)?;
+    let table = &dataflow.tables[planned.table];
+    Ok(Ok(checked(planned, table.retention.as_ref(), epoch, rows)?))
+}
+
+/// Runs a plan; rows that fail to evaluate are left out, as they are dead letters of the run.
+async fn run(planned: &PlannedTable, logical: LogicalPlan) -> Result<RecordBatch, DataFusionError> {
+    let rows = isolate::collect(&plan::batch_context(), &logical).await?;
+    normalise_batch(&nullable(&planned.schema), &rows).map_err(|e| DataFusionError::External(Box::new(e)))
+}
+
+/// The table's rows: what its SELECT yields, less what retention, expectations and the key check take away.
+fn checked(
+    planned: &PlannedTable,
+    retention: Option<&Retention>,
+    epoch: Epoch,
+    rows: RecordBatch,
+) -> Result<RecordBatch, VerifyError> {
+    let failed = |source| VerifyError::Check { table: planned.name.clone(), source };
+    let mut rows = match retention {
+        Some(retention) => filter_record_batch(&rows, &kept(&rows, retention, epoch).map_err(failed)?).map_err(failed)?,
+        None => rows,
+    };
+    for expectation in planned.expectations.iter().filter(|e| e.on_violation == OnViolation::Drop) {
+        let verdict = expectation
+            .check
+            .evaluate(&rows)
+            .and_then(|value| value.into_array(rows.num_rows()))
+            .map_err(|source| VerifyError::Batch { table: planned.name.clone(), source })?;
+        let fine: BooleanArray = verdict.as_boolean().iter().map(|fine| Some(fine != Some(false))).collect();
+        rows = filter_record_batch(&rows, &fine).map_err(failed)?;
+    }
+    if planned.key.is_empty() {
+        return Ok(rows);
+    }
+    let keys = rows.project(&planned.key).map_err(failed)?;
+    let keys = RowCodec::new(keys.schema())?.encode_rows(keys.columns(), keys.num_rows())?;
+    let mut counts: HashMap<&Row, usize> = HashMap::new();
+    for key in &keys {
+        *counts.entry(key).or_default() += 1;
+    }
+    let unique: BooleanArray = keys.iter().map(|key| Some(counts[key] == 1)).collect();
+    filter_record_batch(&rows, &unique).map_err(failed)
+}
+
+fn kept(rows: &RecordBatch, retention: &Retention, epoch: Epoch) -> Result<BooleanArray, ArrowError> {
+    let column = rows.column(rows.schema().index_of(&retention.column)?);
+    let micros = arrow::compute::cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+    let (now, keep) = ((epoch as i64).saturating_mul(1000), retention.keep.as_micros() as i64);
+    let micros = micros.as_primitive::<TimestampMicrosecondType>();
+    Ok(micros.iter().map(|at| Some(at.is_none_or(|at| at.saturating_add(keep) > now))).collect())
+}
+
+/// A table's rows in the lake, in the plan's types.
+async fn stored(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<RecordBatch, VerifyError> {
+    let normal = normalise_schema(schema);
+    let mut rows = vec![];
+    for batch in snapshot.rows(name).await? {
+        rows.push(relaxed(&normalise_batch(&nullable(&normal), &batch)?));
+    }
+    concat_batches(&nullable(&normal), &rows).map_err(|source| VerifyError::Check { table: name.to_string(), source })
+}
+
+fn nullable(schema: &Schema) -> SchemaRef {
+    Arc::new(Schema::new(
+        schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<Field>>(),
+    ))
+}
+
+fn relaxed(batch: &RecordBatch) -> RecordBatch {
+    RecordBatch::try_new(nullable(&batch.schema()), batch.columns().to_vec()).expect("a nullable field takes any column")
+}
+
+/// Rows as bytes with how often they occur; doubles to nine digits.
+fn counted(rows: &RecordBatch) -> Result<BTreeMap<Row, i64>, CodecError> {
+    let columns: Vec<ArrayRef> = rows.columns().iter().map(rounded).collect();
+    let codec = RowCodec::new(rows.schema())?;
+    let mut counts = BTreeMap::new();
+    for row in codec.encode_rows(&columns, rows.num_rows())? {
+        *counts.entry(row).or_default() += 1;
+    }
+    Ok(counts)
+}
+
+/// Doubles rounded to nine significant digits. Two values that are equal but for their last bits may still fall
+/// on two sides of a boundary; [`compare`] forgives that.
+fn rounded(column: &ArrayRef) -> ArrayRef {
+    match column.as_any().downcast_ref::<Float64Array>() {
+        Some(doubles) => Arc::new(doubles.unary::<_, Float64Type>(|x| {
+            if x == 0.0 || !x.is_finite() {
+                return x;
+            }
+            let scale = 10f64.powi(8 - x.abs().log10().floor() as i32);
+            if scale.is_finite() && scale > 0.0 { (x * scale).round() / scale } else { x }
+        })),
+        None => column.clone(),
+    }
+}
+
+fn compare(planned: &PlannedTable, expected: &RecordBatch, found: &RecordBatch) -> Result<Vec<Difference>, VerifyError> {
+    let mut differing: BTreeMap<Row, (i64, i64)> = BTreeMap::new();
+    for (row, count) in counted(expected)? {
+        differing.entry(row).or_default().0 = count;
+    }
+    for (row, count) in counted(found)? {
+        differing.entry(row).or_default().1 = count;
+    }
+    differing.retain(|_, (expected, found)| expected != found);
+    if differing.is_empty() {
+        return Ok(vec![]);
+    }
+    let codec = RowCodec::new(nullable(&planned.schema))?;
+    let rows = codec.decode(differing.keys().map(Row::bytes))?;
+    let counts: Vec<(i64, i64)> = differing.into_values().collect();
+    let open = forgive(&rows, &counts);
+    let names: Vec<String> = rows.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let options = FormatOptions::default().with_null("null");
+    let formatters: Vec<ArrayFormatter<'_>> = rows
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).expect("every type of a table can be shown"))
+        .collect();
+    let text = |row: usize| {
+        names.iter().zip(&formatters).map(|(n, f)| format!("{n}={}", f.value(row))).collect::<Vec<_>>().join(" ")
+    };
+    Ok(open
+        .into_iter()
+        .map(|row| Difference {
+            table: planned.name.clone(),
+            row: text(row),
+            expected: counts[row].0,
+            found: counts[row].1,
+        })
+        .collect())
+}
+
+/// The rows that differ by more than the last digits of a double: pairs that are equal but for close doubles are left out.
+fn forgive(rows: &RecordBatch, counts: &[(i64, i64)]) -> Vec<usize> {
+    let doubles: Vec<&Float64Array> = rows.columns().iter().filter_map(|c| c.as_primitive_opt::<Float64Type>()).collect();
+    let exact: Vec<usize> =
+        (0..rows.num_columns()).filter(|&c| rows.column(c).data_type() != &DataType::Float64).collect();
+    let keys = rows.project(&exact).expect("positions are of the batch");
+    let keys = RowCodec::new(keys.schema()).and_then(|codec| codec.encode_rows(keys.columns(), rows.num_rows()));
+    let keys = keys.expect("the rows were encoded before");
+    let close = |a: usize, b: usize| {
+        doubles.iter().all(|d| match (d.is_null(a), d.is_null(b)) {
+            (false, false) => {
+                let (x, y) = (d.value(a), d.value(b));
+                x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= 1e-8 * x.abs().max(y.abs())
+            }
+            (one, other) => one == other,
+        })
+    };
+    let mut open: Vec<usize> = Vec::new();
+    for row in 0..rows.num_rows() {
+        let surplus = counts[row].0 - counts[row].1;
+        let twin = open.iter().position(|&other| {
+            keys[other] == keys[row] && counts[other].0 - counts[other].1 == -surplus && close(other, row)
+        });
+        match twin {
+            Some(twin) => drop(open.remove(twin)),
+            None => open.push(row),
+        }
+    }
+    open
+}
