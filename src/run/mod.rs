@@ -12,6 +12,7 @@
 //! that holds a snapshot first replays Bronze through the same graph at one epoch, lets the sinks write only
 //! what differs, and then resumes the feeds behind the snapshot's progress.
 
+mod archive;
 mod conductor;
 mod pacer;
 mod replay;
@@ -22,29 +23,56 @@ mod worker;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use thiserror::Error;
+use tokio::runtime::Runtime;
 
+use self::conductor::{Conducted, Conductor, wall_ms};
+use self::pacer::Pacer;
+use self::shared::{Event, Shared};
+use self::status::Status;
+use self::worker::Parts;
+use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
-use crate::latency::{Figures, Latency, LatencyFiles};
+use crate::latency::{Figures, Latency, LatencyFileError, LatencyFiles};
+use crate::plan::{self, Graph, Op};
 use crate::repr::{CodecError, Epoch};
+use crate::serve::history::HistoryError;
+use crate::serve::query::QueryError;
+use crate::sink::{
+    Arrival, CommitError, Committer, Lake, LakeError, Prepared, Settings, TableSpec, WriterConfig, WriterError,
+    WriterEvent, restore, spawn,
+};
+use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
 pub use wiring::Wiring;
+
+/// Deliveries that may wait for a worker.
+const DELIVERIES: usize = 16;
+/// Arrivals that may wait for a writer.
+const ARRIVALS: usize = 64;
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Timely workers in this process; at least 1.
+    /// Timely workers in this process; 0 counts as 1.
     pub workers: usize,
     /// End when every feed is exhausted and committed.
     pub until_caught_up: bool,
     /// End after so long.
     pub duration: Option<Duration>,
+    /// End when this says so, or hangs up.
+    pub stop: Option<Receiver<()>>,
     /// Where latency files go; none: no files.
     pub latency_folder: Option<PathBuf>,
     /// Whether Ctrl-C, SIGTERM and SIGUSR1 are ours to handle.
     pub signals: bool,
+    /// Whether a terminal shows a live status.
+    pub live: bool,
 }
 
 /// What a run leaves to say.
@@ -52,7 +80,7 @@ pub struct Options {
 pub struct Outcome {
     /// The newest snapshot committed by this run; 0: nothing changed.
     pub snapshot: Epoch,
-    /// Records taken.
+    /// Records taken from feeds.
     pub records: u64,
     /// Records that became dead letters.
     pub rejected: u64,
@@ -60,4 +88,430 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Latencies.
     pub figures: Figures,
+}
+
+/// Why a run could not start, or ended early. What was committed stays; the next run goes on from there.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The definition cannot be run.
+    #[error("the definition has mistakes:\n{0}")]
+    Definition(Diagnostics),
+    /// The lake's address.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// A snapshot could not be committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// A table's files could not be written.
+    #[error(transparent)]
+    Writer(#[from] WriterError),
+    /// A feed could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A feed cannot be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Rows could not be encoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The lake's tables could not be read.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// Bronze could not be replayed.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// Latency files.
+    #[error(transparent)]
+    LatencyFiles(#[from] LatencyFileError),
+    /// An input without Bronze has no past to resume from.
+    #[error(
+        "could not resume: input {input} keeps no Bronze, so its past cannot be replayed; set bronze = true, or use a new lake"
+    )]
+    NoBronze {
+        /// Which input.
+        input: String,
+    },
+    /// An expectation with `on_violation = "fail"`.
+    #[error("{violations} rows break an expectation that must hold ({example}); no snapshot holds them: repair the input or the expectation, then run again")]
+    Expectation {
+        /// How many rows, as of the epoch that would have been committed.
+        violations: i64,
+        /// The reason of one of them.
+        example: String,
+    },
+    /// A thread could not be started.
+    #[error("could not start {what}")]
+    Thread {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// timely could not be started.
+    #[error("could not start the workers: {0}")]
+    Workers(String),
+    /// A worker's writer ended; its own error says why.
+    #[error("a writer ended before its worker")]
+    WriterGone,
+    /// A thread panicked.
+    #[error("{0} panicked: {1}; this is a bug")]
+    Panicked(&'static str, String),
+}
+
+/// Runs a dataflow until its options say so, or something fails.
+pub fn run(dataflow: Arc<Dataflow>, options: &Options) -> Result<Outcome, RunError> {
+    let graph = Arc::new(plan::compile(&dataflow).map_err(RunError::Definition)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::Thread { what: "the runtime", source })?;
+    Engine::start(dataflow, graph, options, &runtime)?.run(options)
+}
+
+/// Everything that runs. Fields in the order in which they are taken apart.
+struct Engine {
+    shared: Arc<Shared>,
+    wiring: Arc<Wiring>,
+    latency: Arc<Latency>,
+    events: Receiver<Event>,
+    pacer: Pacer,
+    readers: Option<source::Readers>,
+    queues: Vec<Sender<Delivery>>,
+    past: Option<JoinHandle<()>>,
+    workers: timely::WorkerGuards<()>,
+    threads: Vec<thread::Thread>,
+    writers: Vec<JoinHandle<Result<(), WriterError>>>,
+    committer: JoinHandle<()>,
+    signals: Option<signal_hook::iterator::Handle>,
+    started: Instant,
+}
+
+impl Engine {
+    fn start(
+        dataflow: Arc<Dataflow>,
+        graph: Arc<Graph>,
+        options: &Options,
+        runtime: &Runtime,
+    ) -> Result<Engine, RunError> {
+        let started = Instant::now();
+        let workers = options.workers.max(1);
+        let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+        let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
+        let settings = Settings::new(&dataflow.name, workers, dataflow.durable);
+        let handle = runtime.handle().clone();
+        let specs: Vec<TableSpec> = wiring.specs.to_vec();
+        let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+        if restored.epoch.is_some() {
+            wiring.audit();
+        }
+        let wiring = Arc::new(wiring);
+
+        let (events_in, events) = unbounded();
+        let first = wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1));
+        let replays = restored.epoch.is_some();
+        let inputs = dataflow.inputs.len();
+        let shared = Arc::new(Shared::new(workers, inputs, first, replays, events_in));
+        let latency = Arc::new(Latency::new(
+            dataflow.inputs.iter().map(|input| input.name.clone()).collect(),
+            graph.tables.iter().map(|t| (t.name.clone(), upstream_inputs(&graph, t.node))).collect(),
+        ));
+
+        let (prepared_in, prepared) = bounded::<Prepared>(2 * workers);
+        let config = |writer: usize| WriterConfig {
+            writer,
+            writers: workers,
+            generation: restored.generation,
+            specs: wiring.specs.clone(),
+            store: lake.store.clone(),
+            root: object_store::path::Path::default(),
+            local: lake.local(),
+            durable: dataflow.durable,
+            runtime: handle.clone(),
+            limits: Default::default(),
+        };
+        let mut loaded = restore(&config(0), 0..workers, restored.tables.iter().cloned().enumerate().collect())?;
+        let mut arrivals = Vec::new();
+        let mut writers = Vec::new();
+        for (index, mut restored) in loaded.drain(..).enumerate() {
+            if replays {
+                (wiring.dead_letters..wiring.specs.len()).for_each(|table| restored.audit_next(table));
+            }
+            let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
+            let (written_in, written) = bounded::<WriterEvent>(4);
+            writers.push(spawn(config(index), restored, arrivals_out, written_in)?.handle);
+            let prepared_in = prepared_in.clone();
+            named(&format!("forward-{index}"), "a forwarder", move || forward(written, prepared_in))?;
+            arrivals.push(arrivals_in);
+        }
+        drop(prepared_in);
+        let committer = named("committer", "the committer", {
+            let shared = shared.clone();
+            move || commit(committer, prepared, &shared)
+        })?;
+
+        let mut queues = Vec::new();
+        let mut pasts = Vec::new();
+        let mut parts = Vec::new();
+        for writer in arrivals {
+            let (deliveries_in, deliveries) = bounded::<Delivery>(DELIVERIES);
+            let (past_in, past) = bounded::<(Epoch, Delivery)>(DELIVERIES);
+            queues.push(deliveries_in);
+            pasts.push(past_in);
+            parts.push(std::sync::Mutex::new(Some(Parts { deliveries, past, writer })));
+        }
+        let (workers_guard, threads) = start_workers(workers, parts, &wiring, &shared, &latency)?;
+
+        let past = if replays {
+            let (handle, lake, dataflow, shared) = (handle.clone(), lake.clone(), dataflow.clone(), shared.clone());
+            let threads = threads.clone();
+            Some(named("replay", "the replay", move || {
+                let replayed = replay::replay(&handle, &lake, &dataflow, pasts);
+                threads.iter().for_each(thread::Thread::unpark);
+                if let Err(error) = replayed {
+                    shared.tell(Event::Failed(error));
+                }
+            })?)
+        } else {
+            drop(pasts);
+            None
+        };
+        let readers = start_readers(&dataflow, &restored.progress, &lake, &queues, &threads, options, &handle)?;
+        let signals = listen(options, &shared)?;
+        let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
+        Ok(Engine {
+            shared,
+            wiring,
+            latency,
+            events,
+            pacer,
+            readers: Some(readers),
+            queues,
+            past,
+            workers: workers_guard,
+            threads,
+            writers,
+            committer,
+            signals,
+            started,
+        })
+    }
+
+    fn run(mut self, options: &Options) -> Result<Outcome, RunError> {
+        let dataflow = self.wiring.dataflow.clone();
+        let files = match &options.latency_folder {
+            Some(folder) => Some(LatencyFiles::create(folder, SystemTime::now())?),
+            None => None,
+        };
+        let names = dataflow.inputs.iter().map(|input| input.name.clone()).collect();
+        let conductor = Conductor {
+            shared: self.shared.clone(),
+            events: self.events.clone(),
+            latency: self.latency.clone(),
+            files,
+            workers: self.threads.clone(),
+            queues: self.queues.clone(),
+            readers: self.readers.take(),
+            options,
+            status: Status::new(names, options.live),
+            pacer: self.pacer,
+            temporal: self.wiring.temporal(),
+            commit: dataflow.commit,
+            fence: None,
+        };
+        let conducted = conductor.conduct();
+        // Workers first, then what they feed: each ends when its senders are gone.
+        self.shared.stop.store(true, Ordering::Release);
+        self.threads.iter().for_each(thread::Thread::unpark);
+        drop(self.queues);
+        let workers = self.workers.join().into_iter().find_map(Result::err);
+        let writers: Vec<_> = self.writers.into_iter().map(JoinHandle::join).collect();
+        let committer = self.committer.join();
+        if let Some(past) = self.past {
+            // Its failure, if any, has been told.
+            let _ = past.join();
+        }
+        if let Some(signals) = self.signals {
+            signals.close();
+        }
+        let Conducted { snapshot } = conducted.map_err(|error| match error {
+            RunError::WriterGone => first_fault(&mut self.events.try_iter()).unwrap_or(RunError::WriterGone),
+            other => other,
+        })?;
+        if let Some(panic) = workers {
+            return Err(RunError::Panicked("a worker", panic));
+        }
+        for writer in writers {
+            writer.map_err(|panic| RunError::Panicked("a writer", message(panic)))??;
+        }
+        committer.map_err(|panic| RunError::Panicked("the committer", message(panic)))?;
+        let sum = |count: fn(&shared::InputCounters) -> u64| self.shared.inputs.iter().map(count).sum();
+        Ok(Outcome {
+            snapshot,
+            records: sum(|c| c.records.load(Ordering::Relaxed)),
+            rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
+            elapsed: self.started.elapsed(),
+            figures: self.latency.figures(),
+        })
+    }
+}
+
+/// The failure that another one followed from, if it was told.
+fn first_fault(events: &mut dyn Iterator<Item = Event>) -> Option<RunError> {
+    events.find_map(|event| match event {
+        Event::Failed(error) if !matches!(error, RunError::WriterGone) => Some(error),
+        _ => None,
+    })
+}
+
+fn named<T: Send + 'static>(
+    name: &str,
+    what: &'static str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RunError> {
+    thread::Builder::new().name(name.to_string()).spawn(body).map_err(|source| RunError::Thread { what, source })
+}
+
+fn message(panic: Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_string()
+}
+
+/// A writer's events as the committer takes them: a compaction goes with the writer's next part of a snapshot.
+fn forward(written: Receiver<WriterEvent>, prepared: Sender<Prepared>) {
+    let mut compactions = Vec::new();
+    for event in written {
+        match event {
+            WriterEvent::Compaction(compaction) => compactions.push((compaction.table, compaction.batch)),
+            WriterEvent::Prepared(mut part) => {
+                part.tables.splice(0..0, compactions.drain(..));
+                if prepared.send(part).is_err() {
+                    return; // the committer has told why
+                }
+            }
+        }
+    }
+}
+
+fn commit(committer: Committer, prepared: Receiver<Prepared>, shared: &Arc<Shared>) {
+    let (events_in, events) = bounded(4);
+    let relay = {
+        let shared = shared.clone();
+        thread::spawn(move || events.into_iter().for_each(|event| shared.tell(Event::Commit(event))))
+    };
+    if let Err(error) = committer.run(prepared, events_in) {
+        shared.tell(Event::Failed(error.into()));
+    }
+    let _ = relay.join();
+}
+
+/// Tells the conductor when a worker ends other than asked to.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.tell(Event::Failed(RunError::Panicked("a worker", "see the message above".into())));
+        }
+    }
+}
+
+fn start_workers(
+    workers: usize,
+    parts: Vec<std::sync::Mutex<Option<Parts>>>,
+    wiring: &Arc<Wiring>,
+    shared: &Arc<Shared>,
+    latency: &Arc<Latency>,
+) -> Result<(timely::WorkerGuards<()>, Vec<thread::Thread>), RunError> {
+    let (threads_in, threads_out) = unbounded();
+    let mut config = timely::Config::process(workers);
+    // Arrangements are tidied while a worker has nothing else to do.
+    let tidy = differential_dataflow::Config::default().idle_merge_effort(Some(1000));
+    differential_dataflow::configure(&mut config.worker, &tidy);
+    let (wiring, shared, latency) = (wiring.clone(), shared.clone(), latency.clone());
+    let guards = timely::execute(config, move |worker| {
+        let _alarm = Alarm(shared.clone());
+        let index = worker.index();
+        let _ = threads_in.send((index, thread::current()));
+        let part = parts[index].lock().ok().and_then(|mut part| part.take());
+        let part = part.expect("each worker takes its part once");
+        if let Err(error) = worker::work(worker, part, &wiring, &shared, &latency) {
+            shared.tell(Event::Failed(error));
+        }
+    })
+    .map_err(RunError::Workers)?;
+    let mut threads: Vec<(usize, thread::Thread)> = threads_out.iter().take(workers).collect();
+    threads.sort_by_key(|(index, _)| *index);
+    Ok((guards, threads.into_iter().map(|(_, thread)| thread).collect()))
+}
+
+fn start_readers(
+    dataflow: &Arc<Dataflow>,
+    progress: &Progress,
+    lake: &Lake,
+    queues: &[Sender<Delivery>],
+    threads: &[thread::Thread],
+    options: &Options,
+    runtime: &tokio::runtime::Handle,
+) -> Result<source::Readers, RunError> {
+    for input in &dataflow.inputs {
+        for feed in &input.feeds {
+            Decoder::new(input, feed)?; // a feed that cannot be decoded is told before anything starts
+        }
+    }
+    let outlets = queues
+        .iter()
+        .zip(threads)
+        .map(|(sender, thread)| {
+            let thread = thread.clone();
+            Outlet { sender: sender.clone(), wake: Arc::new(move || thread.unpark()) }
+        })
+        .collect();
+    let decoders = archive::decoders(dataflow, lake, runtime);
+    let options = ReaderOptions { stop_at_end: options.until_caught_up, ..ReaderOptions::default() };
+    Ok(source::start(dataflow.clone(), progress, decoders, outlets, options)?)
+}
+
+/// Signals become events.
+fn listen(options: &Options, shared: &Arc<Shared>) -> Result<Option<signal_hook::iterator::Handle>, RunError> {
+    if let Some(stop) = options.stop.clone() {
+        let shared = shared.clone();
+        named("stop", "the stop listener", move || {
+            let _ = stop.recv(); // hanging up is a stop too
+            shared.tell(Event::Stop);
+        })?;
+    }
+    if !options.signals {
+        return Ok(None);
+    }
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+    let failed = |source| RunError::Thread { what: "the signal handler", source };
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
+    let handle = signals.handle();
+    let shared = shared.clone();
+    named("signals", "the signal handler", move || {
+        for signal in signals.forever() {
+            shared.tell(if signal == SIGUSR1 { Event::Report } else { Event::Stop });
+        }
+    })?;
+    Ok(Some(handle))
+}
+
+/// The inputs that a node is computed from, through tables too.
+fn upstream_inputs(graph: &Graph, node: usize) -> Vec<usize> {
+    let mut inputs = std::collections::BTreeSet::new();
+    let mut pending = vec![node];
+    let mut seen = std::collections::HashSet::new();
+    while let Some(node) = pending.pop() {
+        if !seen.insert(node) {
+            continue;
+        }
+        match &graph.nodes[node].op {
+            Op::Input(input) => drop(inputs.insert(*input)),
+            Op::Table(table) => pending.push(graph.tables[*table].node),
+            _ => pending.extend(&graph.nodes[node].inputs),
+        }
+    }
+    inputs.into_iter().collect()
 }

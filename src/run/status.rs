@@ -30,8 +30,8 @@ pub struct Status {
 
 impl Status {
     /// For these inputs; `live` says whether stderr may be drawn on.
-    pub fn new(inputs: Vec<String>) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+    pub fn new(inputs: Vec<String>, live: bool) -> Self {
+        let bar = (live && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant"));
             bar
