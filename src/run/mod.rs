@@ -139,6 +139,15 @@ pub enum RunError {
         /// The reason of one of them.
         example: String,
     },
+    /// A columnar file could not be archived.
+    #[error("could not archive {file} in the lake")]
+    Archive {
+        /// Which file.
+        file: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A thread could not be started.
     #[error("could not start {what}")]
     Thread {
@@ -277,7 +286,7 @@ impl Engine {
             drop(pasts);
             None
         };
-        let readers = start_readers(&dataflow, &restored.progress, &lake, &queues, &threads, options, &handle)?;
+        let readers = start_readers(&dataflow, &restored.progress, &lake, &queues, &threads, options, &handle, &shared)?;
         let signals = listen(options, &shared)?;
         let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
         Ok(Engine {
@@ -454,6 +463,7 @@ fn start_readers(
     threads: &[thread::Thread],
     options: &Options,
     runtime: &tokio::runtime::Handle,
+    shared: &Arc<Shared>,
 ) -> Result<source::Readers, RunError> {
     for input in &dataflow.inputs {
         for feed in &input.feeds {
@@ -468,7 +478,7 @@ fn start_readers(
             Outlet { sender: sender.clone(), wake: Arc::new(move || thread.unpark()) }
         })
         .collect();
-    let decoders = archive::decoders(dataflow, lake, runtime);
+    let decoders = archive::decoders(dataflow, lake, runtime, shared);
     let options = ReaderOptions { stop_at_end: options.until_caught_up, ..ReaderOptions::default() };
     Ok(source::start(dataflow.clone(), progress, decoders, outlets, options)?)
 }
