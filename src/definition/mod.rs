@@ -5,11 +5,29 @@
 //! named exist, `${ENV}` is expanded, relative paths are joined to the folder. It does not plan SQL
 //! (that is `plan`) and touches no data.
 
+mod cases;
+mod columns;
 mod diagnostic;
+mod environment;
+mod feed;
+mod input;
+mod load;
+mod location;
+mod order;
+mod references;
+mod root;
+mod settings;
+mod table;
+#[cfg(test)]
+mod tests;
 
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use cases::{Case, Expected, Given, Step, cases};
+pub use diagnostic::{Diagnostic, Diagnostics, nearest};
+pub use load::load;
+pub use location::{LocationError, lake_location};
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +36,8 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use crate::repr::SqlType;
 
-/// One dataflow: inputs, tables and how they run.
-#[derive(Clone, Debug)]
+/// One dataflow: inputs, tables and how they run. `Debug` hides the values of `store_options`.
+#[derive(Clone)]
 pub struct Dataflow {
     /// `name` of dataflow.toml; also the application id of its transactions.
     pub name: String,
@@ -39,6 +57,23 @@ pub struct Dataflow {
     pub inputs: Vec<Input>,
     /// Tables, every table behind the tables it reads.
     pub tables: Vec<Table>,
+}
+
+impl fmt::Debug for Dataflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden: BTreeMap<&str, &str> = self.store_options.keys().map(|key| (key.as_str(), "***")).collect();
+        f.debug_struct("Dataflow")
+            .field("name", &self.name)
+            .field("folder", &self.folder)
+            .field("lake", &self.lake)
+            .field("epoch", &self.epoch)
+            .field("commit", &self.commit)
+            .field("store_options", &hidden)
+            .field("durable", &self.durable)
+            .field("inputs", &self.inputs)
+            .field("tables", &self.tables)
+            .finish()
+    }
 }
 
 /// A logical relation that changes from outside.
@@ -63,7 +98,7 @@ pub struct Input {
     pub retention: Option<Retention>,
     /// The ways its changes arrive.
     pub feeds: Vec<Feed>,
-    /// The TOML file.
+    /// The TOML file, relative to the dataflow's folder, as diagnostics name it.
     pub file: PathBuf,
 }
 
@@ -202,6 +237,9 @@ pub enum Layer {
 }
 
 impl Layer {
+    /// Both, in the order data takes.
+    pub const ALL: [Layer; 2] = [Layer::Silver, Layer::Gold];
+
     /// The schema's name in SQL and the folder in the lake.
     pub fn name(self) -> &'static str {
         match self {
@@ -220,9 +258,9 @@ pub struct Table {
     pub name: String,
     /// The SELECT, as written.
     pub sql: String,
-    /// The SQL file.
+    /// The SQL file, relative to the dataflow's folder, as diagnostics name it.
     pub file: PathBuf,
-    /// The optional TOML file beside it.
+    /// The optional TOML file beside it, relative as well.
     pub settings_file: Option<PathBuf>,
     /// For people.
     pub description: Option<String>,

@@ -1,0 +1,262 @@
+//! `[columns]` of an input, what a feed overrides of them, and lists that name them.
+
+use std::ops::Range;
+
+use chrono::format::{Item, StrftimeItems};
+
+use super::Column;
+use super::diagnostic::nearest;
+use super::settings::{File, Settings, Text, Value};
+use crate::repr::SqlType;
+
+/// A column as it is written; what is left out is filled in by [`finished`].
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub name: String,
+    /// None: its mistakes are reported.
+    pub sql_type: Option<SqlType>,
+    pub nullable: bool,
+    pub texts: Texts,
+}
+
+/// How a column stands in payloads; none: not said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Texts {
+    pub from: Option<Vec<String>>,
+    pub format: Option<Vec<String>>,
+    pub null: Option<Vec<String>>,
+}
+
+/// The `[columns]` of an input, in the order of the file.
+pub(super) fn read_columns(mut settings: Settings<'_>) -> Vec<Written> {
+    let file = settings.file();
+    let mut columns: Vec<Written> = Vec::new();
+    for value in settings.take_all("\"VARCHAR\"") {
+        check_name(file, &value, &columns);
+        columns.push(read_column(&value));
+    }
+    if columns.is_empty() && !file.is_broken() {
+        settings.say("the input has no columns", "add one, as in country = \"VARCHAR\"");
+    }
+    columns
+}
+
+fn check_name(file: &File<'_>, value: &Value<'_>, before: &[Written]) {
+    if value.key.is_empty() || value.key.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
+        file.say(
+            &value.key_at,
+            format!("a column cannot be called {:?}", value.key),
+            "Delta tables take no spaces and none of ,;{}()= in a column's name; name the field with from = \"...\"",
+        );
+    } else if let Some(twin) = before.iter().find(|c| c.name.eq_ignore_ascii_case(value.key)) {
+        file.say(
+            &value.key_at,
+            format!("columns {:?} and {:?} differ only in case", twin.name, value.key),
+            "Delta tables do not tell them apart; rename one, and name its field with from = \"...\"",
+        );
+    }
+}
+
+fn read_column(value: &Value<'_>) -> Written {
+    let mut column = Written {
+        name: value.key.to_string(),
+        sql_type: None,
+        nullable: true,
+        texts: Texts::default(),
+    };
+    if value.is_text() {
+        column.sql_type = value.text().and_then(|text| read_type(value, &text));
+        return column;
+    }
+    let Some(mut settings) = value.settings() else {
+        return column;
+    };
+    column.sql_type = settings
+        .require("type", "\"VARCHAR\"")
+        .and_then(|value| read_type(&value, &value.text()?));
+    if let Some(nullable) = settings.take("nullable", "false").and_then(|value| value.boolean()) {
+        column.nullable = nullable;
+    }
+    column.texts = read_texts(&mut settings, column.sql_type.as_ref());
+    settings.finish();
+    column
+}
+
+/// `from`, `format` and `null` of a column.
+pub(super) fn read_texts(settings: &mut Settings<'_>, sql_type: Option<&SqlType>) -> Texts {
+    let from = settings.take("from", "\"Country\"").and_then(|value| {
+        let names = value.texts()?;
+        if names.is_empty() || names.iter().any(|name| name.value.is_empty()) {
+            value.say(
+                "setting \"from\" names no field",
+                "name the field in the payload, or leave the setting out to use the column's own name",
+            );
+            return None;
+        }
+        Some(values(names))
+    });
+    let format = settings.take("format", "\"%Y-%m-%d %H:%M:%S\"").and_then(|value| {
+        let formats = value.texts()?;
+        let fits = sql_type.is_none_or(|t| matches!(element(t), SqlType::Date | SqlType::Timestamp));
+        if !fits {
+            value.say(
+                format!(
+                    "setting \"format\" does not fit type {}",
+                    sql_type.map(SqlType::to_string).unwrap_or_default()
+                ),
+                "it tells how a DATE or TIMESTAMP is written; leave it out",
+            );
+        }
+        for format in &formats {
+            if StrftimeItems::new(&format.value).any(|item| matches!(item, Item::Error)) || format.value.is_empty() {
+                settings.file().say(
+                    &format.at,
+                    format!("bad date format {:?}", format.written),
+                    "it is written as in strftime: %Y-%m-%d %H:%M:%S",
+                );
+            }
+        }
+        Some(values(formats))
+    });
+    let null = read_null(settings);
+    Texts { from, format, null }
+}
+
+/// `null`: the texts that stand for null.
+pub(super) fn read_null(settings: &mut Settings<'_>) -> Option<Vec<String>> {
+    let value = settings.take("null", "\"NA\"")?;
+    value.texts().map(values)
+}
+
+/// A column with everything filled in: what the feed says of it, the feed's default, what the column says,
+/// the input's default.
+pub(super) fn finished(
+    column: &Written,
+    feed: &Texts,
+    feed_null: Option<&Vec<String>>,
+    input_null: Option<&Vec<String>>,
+) -> Option<Column> {
+    let first = |a: &Option<Vec<String>>, b: &Option<Vec<String>>| a.as_ref().or(b.as_ref()).cloned();
+    Some(Column {
+        name: column.name.clone(),
+        sql_type: column.sql_type.clone()?,
+        nullable: column.nullable,
+        from: first(&feed.from, &column.texts.from).unwrap_or_else(|| vec![column.name.clone()]),
+        format: first(&feed.format, &column.texts.format).unwrap_or_default(),
+        null: feed
+            .null
+            .as_ref()
+            .or(feed_null)
+            .or(column.texts.null.as_ref())
+            .or(input_null)
+            .cloned()
+            .unwrap_or_default(),
+    })
+}
+
+/// A list of column names, each there and named once; `columns` is none where they are not known here.
+pub(super) fn read_names(
+    settings: &mut Settings<'_>,
+    setting: &'static str,
+    example: &'static str,
+    columns: Option<&[Written]>,
+) -> Vec<String> {
+    let Some(names) = settings.take(setting, example).and_then(|value| value.texts()) else {
+        return Vec::new();
+    };
+    let file = settings.file();
+    for (n, name) in names.iter().enumerate() {
+        if names[..n].iter().any(|before| before.value == name.value) {
+            file.say(
+                &name.at,
+                format!("{setting} names column {:?} twice", name.written),
+                "name it once",
+            );
+        }
+        check_column(file, setting, &name.value, &name.written, &name.at, columns);
+    }
+    values(names)
+}
+
+/// Reports a name that is no column.
+pub(super) fn check_column(
+    file: &File<'_>,
+    setting: &str,
+    name: &str,
+    written: &str,
+    at: &Range<usize>,
+    columns: Option<&[Written]>,
+) {
+    let Some(columns) = columns else { return };
+    if file.is_broken() || columns.iter().any(|column| column.name == name) {
+        return;
+    }
+    file.say(
+        at,
+        format!("{setting} names column {written:?}, which does not exist"),
+        known_columns(name, columns),
+    );
+}
+
+/// The remedy for a name that is no column.
+pub(super) fn known_columns(name: &str, columns: &[Written]) -> String {
+    let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean {near:?}? columns are {}", known.join(", ")),
+        None => format!("columns are {}", known.join(", ")),
+    }
+}
+
+fn read_type(value: &Value<'_>, text: &Text) -> Option<SqlType> {
+    if let Ok(sql_type) = text.value.parse() {
+        return Some(sql_type);
+    }
+    value.say(format!("unknown type {:?}", text.written), type_help(&text.value));
+    None
+}
+
+fn type_help(text: &str) -> String {
+    const KNOWN: [&str; 9] = [
+        "BOOLEAN",
+        "INT",
+        "BIGINT",
+        "DOUBLE",
+        "DECIMAL(p,s)",
+        "VARCHAR",
+        "BINARY",
+        "DATE",
+        "TIMESTAMP",
+    ];
+    let upper = text.trim().trim_end_matches("[]").to_ascii_uppercase();
+    let bare = upper.split('(').next().unwrap_or_default().trim();
+    if bare == "DECIMAL" {
+        return "DECIMAL takes its digits in all (1 to 38) and those behind the point, as in DECIMAL(18,4)".to_string();
+    }
+    let near = match bare {
+        "STRING" | "TEXT" | "CHAR" | "UTF8" | "UUID" | "JSON" => Some("VARCHAR"),
+        "INTEGER" | "INT32" | "INT4" | "SMALLINT" | "TINYINT" => Some("INT"),
+        "INT64" | "INT8" | "LONG" => Some("BIGINT"),
+        "FLOAT" | "REAL" | "FLOAT64" | "FLOAT8" => Some("DOUBLE"),
+        "BOOL" => Some("BOOLEAN"),
+        "NUMERIC" | "NUMBER" => Some("DECIMAL(p,s)"),
+        "DATETIME" | "TIMESTAMPTZ" | "TIME" => Some("TIMESTAMP"),
+        "BYTES" | "BLOB" | "BYTEA" | "VARBINARY" => Some("BINARY"),
+        _ => nearest(bare, KNOWN),
+    };
+    let known = KNOWN.join(", ");
+    match near {
+        Some(near) => format!("did you mean {near}? types are {known}, and T[] of these"),
+        None => format!("types are {known}, and T[] of these"),
+    }
+}
+
+fn element(sql_type: &SqlType) -> &SqlType {
+    match sql_type {
+        SqlType::List(item) => element(item),
+        other => other,
+    }
+}
+
+fn values(texts: Vec<Text>) -> Vec<String> {
+    texts.into_iter().map(|text| text.value).collect()
+}

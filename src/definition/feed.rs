@@ -1,0 +1,339 @@
+//! `[[feeds]]` of an input: one way its changes arrive.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
+use super::diagnostic::nearest;
+use super::location::{LocationError, files_location, log_location};
+use super::settings::{Settings, Value};
+use super::{Feed, FeedKind, Format, Generate};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Files,
+    Log,
+    Generate,
+}
+
+const KINDS: [(&str, Kind); 3] = [("files", Kind::Files), ("log", Kind::Log), ("generate", Kind::Generate)];
+const LATER_KINDS: [&str; 3] = ["kafka", "http", "postgres"];
+
+const FORMATS: [(&str, Format); 6] = [
+    ("csv", Format::Csv),
+    ("ndjson", Format::Ndjson),
+    ("json", Format::Json),
+    ("parquet", Format::Parquet),
+    ("avro", Format::Avro),
+    ("debezium-json", Format::DebeziumJson),
+];
+const LATER_FORMATS: [&str; 1] = ["debezium-avro"];
+
+/// The settings of generators alone.
+const GENERATE: [&str; 10] = [
+    "generator",
+    "rate",
+    "limit",
+    "seed",
+    "partitions",
+    "updates",
+    "deletes",
+    "duplicates",
+    "late",
+    "broken",
+];
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Files => "files",
+            Kind::Log => "log",
+            Kind::Generate => "generate",
+        }
+    }
+
+    fn formats(self) -> &'static [Format] {
+        match self {
+            Kind::Files => &[
+                Format::Csv,
+                Format::Ndjson,
+                Format::Parquet,
+                Format::Avro,
+                Format::DebeziumJson,
+            ],
+            Kind::Log | Kind::Generate => &[Format::Json, Format::DebeziumJson],
+        }
+    }
+}
+
+fn format_name(format: Format) -> &'static str {
+    let (name, _) = FORMATS
+        .iter()
+        .find(|(_, known)| *known == format)
+        .expect("every format has a name");
+    name
+}
+
+/// Reads a feed; none: mistakes were reported. `names`: those of the feeds before it.
+pub(super) fn read_feed(
+    mut settings: Settings<'_>,
+    base: &Path,
+    columns: &[Written],
+    input_null: Option<&Vec<String>>,
+    names: &mut Vec<String>,
+) -> Option<Feed> {
+    let name = settings
+        .require("name", "\"drops\"")
+        .and_then(|value| read_name(&value, names));
+    let kind = settings
+        .require("kind", "\"files\"")
+        .and_then(|value| read_kind(&value));
+    let feed_kind = read_feed_kind(&mut settings, kind, base);
+    let format = read_format(&mut settings, kind);
+    let null = read_null(&mut settings);
+    let overrides = match settings.take("columns", "{ country.from = \"Country\" }") {
+        Some(value) => value.settings().map(|settings| read_overrides(settings, columns)),
+        None => Some(BTreeMap::new()),
+    };
+    settings.finish();
+    let overrides = overrides?;
+    let nothing = Texts::default();
+    let columns = columns
+        .iter()
+        .map(|column| {
+            let texts = overrides.get(&column.name).unwrap_or(&nothing);
+            finished(column, texts, null.as_ref(), input_null)
+        })
+        .collect::<Option<Vec<_>>>()?;
+    Some(Feed {
+        name: name?,
+        kind: feed_kind?,
+        format: format?,
+        columns,
+    })
+}
+
+fn read_name(value: &Value<'_>, names: &mut Vec<String>) -> Option<String> {
+    let text = value.text()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if text.value.is_empty() || !text.value.chars().all(plain) {
+        value.say(
+            format!("a feed cannot be called {:?}", text.written),
+            "use letters, digits, _, - and . alone: progress and Bronze rows carry the name",
+        );
+        return None;
+    }
+    if names.contains(&text.value) {
+        value.say(
+            format!("two feeds are called {:?}", text.written),
+            "rename one: progress is kept under a feed's name",
+        );
+        return None;
+    }
+    names.push(text.value.clone());
+    Some(text.value)
+}
+
+fn read_kind(value: &Value<'_>) -> Option<Kind> {
+    let text = value.text()?;
+    if let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == text.value) {
+        return Some(*kind);
+    }
+    if LATER_KINDS.contains(&text.value.as_str()) {
+        value.say(
+            format!("feeds of kind {:?} are not in this version", text.written),
+            "it has files, log and generate; a log is an embedded change log that any program can append to",
+        );
+        return None;
+    }
+    let names = KINDS.map(|(name, _)| name);
+    value.say(
+        format!("unknown kind of feed {:?}", text.written),
+        match nearest(&text.value, names) {
+            Some(near) => format!("did you mean {near:?}? kinds are {}", names.join(", ")),
+            None => format!("kinds are {}", names.join(", ")),
+        },
+    );
+    None
+}
+
+/// The settings that the kind decides. Of an unknown kind they are all taken, and not looked at.
+fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) -> Option<FeedKind> {
+    let misplaced = |settings: &mut Settings<'_>, name: &'static str, kind: Kind, of: &'static str| {
+        settings.misplaced(name, || {
+            (
+                format!("setting {name:?} does not fit kind {:?}", kind.name()),
+                format!("it belongs to kind {of}; remove it, or change the kind"),
+            )
+        });
+    };
+    match kind {
+        Some(Kind::Generate) => {
+            misplaced(settings, "path", Kind::Generate, "\"files\" or \"log\"");
+            read_generate(settings).map(FeedKind::Generate)
+        }
+        Some(kind) => {
+            for name in GENERATE {
+                misplaced(settings, name, kind, "\"generate\"");
+            }
+            let value = settings.require("path", "\"drops/orders/*.csv\"")?;
+            let text = value.text()?;
+            let say = |error: LocationError| value.say(format!("bad path {:?}: {error}", text.written), error.help());
+            match kind {
+                Kind::Log => log_location(&text.value, base)
+                    .map_err(say)
+                    .map(|path| FeedKind::Log { path })
+                    .ok(),
+                _ => files_location(&text.value, base)
+                    .map_err(say)
+                    .map(|path| FeedKind::Files { path })
+                    .ok(),
+            }
+        }
+        None => {
+            settings.take("path", "\"drops/orders/*.csv\"");
+            for name in GENERATE {
+                settings.take(name, "1");
+            }
+            None
+        }
+    }
+}
+
+fn read_generate(settings: &mut Settings<'_>) -> Option<Generate> {
+    let generator = settings
+        .require("generator", "\"retail.order_lines\"")
+        .and_then(|value| value.text())
+        .map(|text| text.value);
+    let rate = match settings.take("rate", "5800") {
+        None => Some(None),
+        Some(value) => value.number().and_then(|rate| {
+            if rate > 0.0 {
+                return Some(Some(rate));
+            }
+            value.say(
+                "setting \"rate\" must be above 0",
+                "it is in events per second; without it events come as fast as possible",
+            );
+            None
+        }),
+    };
+    let limit = settings
+        .take("limit", "100000")
+        .map_or(Some(None), |value| value.whole().map(Some));
+    let seed = settings.take("seed", "42").map_or(Some(0), |value| value.whole());
+    let partitions = settings.take("partitions", "4").map_or(Some(1), |value| {
+        let partitions = value.whole()?;
+        if (1..=1024).contains(&partitions) {
+            return Some(partitions as u32);
+        }
+        value.say("setting \"partitions\" must be 1 to 1024", "write partitions = 4");
+        None
+    });
+    let mut share = |name: &'static str| {
+        settings.take(name, "0.01").map_or(Some(0.0), |value| {
+            let share = value.number()?;
+            if (0.0..=1.0).contains(&share) {
+                return Some(share);
+            }
+            value.say(
+                format!("setting {name:?} is a share of all events, and not from 0 to 1"),
+                format!("write {name} = 0.01 for one event in a hundred"),
+            );
+            None
+        })
+    };
+    let (updates, deletes, duplicates) = (share("updates"), share("deletes"), share("duplicates"));
+    let (late, broken) = (share("late"), share("broken"));
+    Some(Generate {
+        generator: generator?,
+        rate: rate?,
+        limit: limit?,
+        seed: seed?,
+        partitions: partitions?,
+        updates: updates?,
+        deletes: deletes?,
+        duplicates: duplicates?,
+        late: late?,
+        broken: broken?,
+    })
+}
+
+fn read_format(settings: &mut Settings<'_>, kind: Option<Kind>) -> Option<Format> {
+    let value = match kind {
+        // A generator writes JSON unless told otherwise.
+        Some(Kind::Generate) => match settings.take("format", "\"json\"") {
+            None => return Some(Format::Json),
+            some => some,
+        },
+        _ => settings.require("format", "\"csv\""),
+    }?;
+    let text = value.text()?;
+    let names = |formats: &[Format]| formats.iter().map(|f| format_name(*f)).collect::<Vec<_>>().join(", ");
+    let Some((_, format)) = FORMATS.iter().find(|(name, _)| *name == text.value) else {
+        if LATER_FORMATS.contains(&text.value.as_str()) {
+            value.say(
+                format!("format {:?} is not in this version", text.written),
+                "it has debezium-json",
+            );
+            return None;
+        }
+        let known = FORMATS.map(|(name, _)| name);
+        let near = match text.value.as_str() {
+            "jsonl" | "jsonlines" => Some("ndjson"),
+            "debezium" => Some("debezium-json"),
+            other => nearest(other, known),
+        };
+        value.say(
+            format!("unknown format {:?}", text.written),
+            match (near, kind) {
+                (Some(near), _) => format!("did you mean {near:?}? formats are {}", known.join(", ")),
+                (None, Some(kind)) => format!("feeds of kind {:?} take {}", kind.name(), names(kind.formats())),
+                (None, None) => format!("formats are {}", known.join(", ")),
+            },
+        );
+        return None;
+    };
+    if let Some(kind) = kind
+        && !kind.formats().contains(format)
+    {
+        value.say(
+            format!(
+                "format {:?} does not fit a feed of kind {:?}",
+                text.written,
+                kind.name()
+            ),
+            format!("it takes {}", names(kind.formats())),
+        );
+        return None;
+    }
+    Some(*format)
+}
+
+fn read_overrides(mut settings: Settings<'_>, columns: &[Written]) -> BTreeMap<String, Texts> {
+    let file = settings.file();
+    let mut overrides = BTreeMap::new();
+    for value in settings.take_all("{ from = \"Country\" }") {
+        let column = columns.iter().find(|column| column.name == value.key);
+        if column.is_none() && !file.is_broken() && !columns.is_empty() {
+            file.say(
+                &value.key_at,
+                format!("the feed overrides column {:?}, which does not exist", value.key),
+                known_columns(value.key, columns),
+            );
+        }
+        let Some(mut inner) = value.settings() else { continue };
+        for name in ["type", "nullable"] {
+            inner.misplaced(name, || {
+                (
+                    format!("a feed cannot override {name:?} of a column"),
+                    "set it in [columns] of the input: it is the same for all feeds".to_string(),
+                )
+            });
+        }
+        let texts = read_texts(&mut inner, column.and_then(|column| column.sql_type.as_ref()));
+        inner.finish();
+        overrides.insert(value.key.to_string(), texts);
+    }
+    overrides
+}

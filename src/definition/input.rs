@@ -1,0 +1,129 @@
+//! `inputs/<name>.toml`: one logical input.
+
+use std::path::Path;
+
+use super::columns::{Written, check_column, finished, read_columns, read_names, read_null};
+use super::feed::read_feed;
+use super::settings::{File, Settings};
+use super::{Feed, Input, Retention};
+use crate::repr::SqlType;
+
+/// Reads the file of the input `name`; none: mistakes were reported.
+pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path) -> Option<Input> {
+    let table = file.parse();
+    let mut settings = Settings::of_file(file, table.get_ref());
+    let description = settings
+        .take("description", "\"One line of an invoice.\"")
+        .and_then(|value| value.text())
+        .map(|text| text.value);
+    let columns = settings
+        .require("columns", "{ country = \"VARCHAR\" }")
+        .and_then(|value| value.settings())
+        .map(read_columns);
+    let known = columns.as_deref();
+
+    let key = read_names(&mut settings, "key", "[\"order_id\"]", known);
+    let order_by = read_names(&mut settings, "order_by", "[\"changed_at\"]", known);
+    let dedup_key = read_names(&mut settings, "dedup_key", "[\"event_id\"]", known);
+    if !key.is_empty() && !dedup_key.is_empty() {
+        settings.conflicting(
+            "dedup_key",
+            "an input has a key or a dedup_key, not both",
+            "with a key the newest row counts, with a dedup_key the first; remove one of the two",
+        );
+    }
+    if key.is_empty() && !order_by.is_empty() {
+        settings.conflicting(
+            "order_by",
+            "order_by without a key orders nothing",
+            "it tells which version of a key is the newest: add key = [...], or remove order_by",
+        );
+    }
+    let bronze = settings
+        .take("bronze", "true")
+        .map_or(Some(true), |value| value.boolean());
+    let retention = read_retention(&mut settings, known);
+    let null = read_null(&mut settings);
+    let feeds = read_feeds(&mut settings, base, known.unwrap_or_default(), null.as_ref());
+    settings.finish();
+
+    let columns = columns?
+        .iter()
+        .map(|column| finished(column, &Default::default(), None, null.as_ref()))
+        .collect::<Option<Vec<_>>>()?;
+    Some(Input {
+        name: name.to_string(),
+        description,
+        columns,
+        key,
+        order_by,
+        dedup_key,
+        bronze: bronze?,
+        retention,
+        feeds: feeds?,
+        file: file.path.clone(),
+    })
+}
+
+fn read_feeds(
+    settings: &mut Settings<'_>,
+    base: &Path,
+    columns: &[Written],
+    null: Option<&Vec<String>>,
+) -> Option<Vec<Feed>> {
+    const EXAMPLE: &str = "[[feeds]] with name = \"drops\", kind, path and format below it";
+    let file = settings.file();
+    let list = match settings.take("feeds", EXAMPLE) {
+        Some(value) => value.list_of_settings()?,
+        None => Vec::new(),
+    };
+    if list.is_empty() {
+        if !file.is_broken() {
+            settings.say(
+                "the input has no feeds: nothing would ever arrive",
+                format!("add {EXAMPLE}"),
+            );
+        }
+        return None;
+    }
+    let mut names: Vec<String> = Vec::new();
+    let feeds: Vec<Option<Feed>> = list
+        .into_iter()
+        .map(|feed| read_feed(feed, base, columns, null, &mut names))
+        .collect();
+    feeds.into_iter().collect()
+}
+
+/// `retention`; `columns` is none where they are not known here.
+pub(super) fn read_retention(settings: &mut Settings<'_>, columns: Option<&[Written]>) -> Option<Retention> {
+    let value = settings.take("retention", "{ column = \"changed_at\", keep = \"3 years\" }")?;
+    let file = settings.file();
+    let mut settings = value.settings()?;
+    let column = settings
+        .require("column", "\"changed_at\"")
+        .and_then(|value| value.text());
+    let keep = settings
+        .require("keep", "\"3 years\"")
+        .and_then(|value| value.duration());
+    settings.finish();
+    let column = column?;
+    check_column(file, "retention", &column.value, &column.written, &column.at, columns);
+    let sql_type = columns
+        .unwrap_or_default()
+        .iter()
+        .find(|c| c.name == column.value)
+        .and_then(|c| c.sql_type.clone());
+    if let Some(sql_type) = sql_type
+        && !matches!(sql_type, SqlType::Date | SqlType::Timestamp)
+    {
+        file.say(
+            &column.at,
+            format!("retention goes by column {:?}, which is {sql_type}", column.written),
+            "name a DATE or TIMESTAMP column",
+        );
+    }
+    Some(Retention {
+        column: column.value,
+        keep: keep?,
+    })
+}

@@ -1,0 +1,340 @@
+//! Reads a dataflow's folder, and reports every mistake it finds in one go.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{Diagnostic, Diagnostics, nearest};
+use super::input::read_input;
+use super::order::order;
+use super::references::{Reference, scan};
+use super::root::read_root;
+use super::settings::{Env, File, Found, read};
+use super::table::{plain_table, read_table_settings};
+use super::{Dataflow, Input, Layer, Table};
+
+/// The file that makes a folder a dataflow.
+const ROOT: &str = "dataflow.toml";
+
+/// The order in which mistakes are reported.
+const FOLDERS: [&str; 4] = ["inputs", "silver", "gold", "tests"];
+
+/// Reads a dataflow's folder. `env` looks up environment variables.
+///
+/// # Errors
+/// Every mistake found, in the order of files and lines.
+pub fn load(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Dataflow, Diagnostics> {
+    let found = Found::default();
+    let dataflow = Loader {
+        folder,
+        env,
+        found: &found,
+    }
+    .load();
+    let found = found.into_inner();
+    match dataflow {
+        Some(dataflow) if found.is_empty() => Ok(dataflow),
+        _ => Err(sorted(found)),
+    }
+}
+
+/// Puts mistakes into the order of files and lines.
+pub(super) fn sorted(mut found: Vec<Diagnostic>) -> Diagnostics {
+    let rank = |diagnostic: &Diagnostic| {
+        FOLDERS
+            .iter()
+            .position(|folder| diagnostic.file.starts_with(folder))
+            .map_or(0, |n| n + 1)
+    };
+    found.sort_by(|a, b| (rank(a), &a.file, a.line, a.column).cmp(&(rank(b), &b.file, b.line, b.column)));
+    found.dedup();
+    Diagnostics(found)
+}
+
+struct Loader<'a> {
+    folder: &'a Path,
+    env: Env<'a>,
+    found: &'a Found,
+}
+
+impl Loader<'_> {
+    fn load(&self) -> Option<Dataflow> {
+        let base = match self.folder.canonicalize() {
+            Ok(base) if base.join(ROOT).is_file() => base,
+            Ok(base) if base.is_dir() => {
+                self.say(
+                    Path::new(ROOT),
+                    format!("there is no {ROOT} in {}", self.folder.display()),
+                    "name a dataflow's folder, or make one: alluvium init NAME",
+                );
+                return None;
+            }
+            Ok(_) => {
+                self.say(
+                    Path::new(ROOT),
+                    format!("{} is not a folder", self.folder.display()),
+                    format!("name the folder that holds {ROOT}"),
+                );
+                return None;
+            }
+            Err(error) => {
+                self.say(
+                    Path::new(ROOT),
+                    format!("could not open folder {}: {error}", self.folder.display()),
+                    "name a dataflow's folder, or make one: alluvium init NAME",
+                );
+                return None;
+            }
+        };
+        let root = self.with_file(Path::new(ROOT), |file| read_root(file, &base));
+        let inputs = self.inputs(&base);
+        let tables = self.tables();
+        let root = root??;
+        Some(Dataflow {
+            name: root.name,
+            folder: self.folder.to_path_buf(),
+            lake: root.lake,
+            epoch: root.epoch,
+            commit: root.commit,
+            store_options: root.store_options,
+            durable: root.durable,
+            inputs: inputs?,
+            tables: tables?,
+        })
+    }
+
+    fn inputs(&self, base: &Path) -> Option<Vec<Input>> {
+        let files = self.listing("inputs", &["toml"]);
+        if files.is_empty() {
+            let near = std::fs::read_dir(self.folder)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|entry| entry.path().is_dir())
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .find(|name| name != "inputs" && nearest(name, ["inputs"]).is_some());
+            self.say(
+                Path::new("inputs"),
+                "the dataflow has no inputs",
+                match near {
+                    Some(near) => format!("rename the folder {near:?} to \"inputs\""),
+                    None => "add inputs/<name>.toml for each thing that arrives".to_string(),
+                },
+            );
+        }
+        let inputs: Vec<Option<Input>> = files
+            .iter()
+            .map(|(name, path)| {
+                if ["silver", "gold", "bronze"].contains(&name.as_str()) {
+                    self.say(
+                        path,
+                        format!("an input cannot be called {name:?}, which is a layer's name"),
+                        "rename the file",
+                    );
+                }
+                self.with_file(path, |file| read_input(file, name, base))?
+            })
+            .collect();
+        inputs.into_iter().collect()
+    }
+
+    /// All tables in their order; none: mistakes were reported.
+    fn tables(&self) -> Option<Vec<Table>> {
+        let mut tables: Vec<Table> = Vec::new();
+        let mut references: Vec<Vec<Reference>> = Vec::new();
+        for layer in Layer::ALL {
+            let settings: BTreeMap<String, PathBuf> = self.listing(layer.name(), &["toml"]).into_iter().collect();
+            let selects: BTreeMap<String, PathBuf> = self.listing(layer.name(), &["sql"]).into_iter().collect();
+            for (name, path) in &settings {
+                if !selects.contains_key(name) {
+                    self.say(
+                        path,
+                        format!(
+                            "settings of a table that does not exist: there is no {layer}/{name}.sql",
+                            layer = layer.name()
+                        ),
+                        match nearest(name, selects.keys().map(String::as_str)) {
+                            Some(near) => {
+                                format!("did you mean {near:?}? a table's settings are called as its SQL file")
+                            }
+                            None => "write the SQL file, or remove this one".to_string(),
+                        },
+                    );
+                    let mut table = plain_table(layer, name, "", path.clone());
+                    self.with_file(path, |file| read_table_settings(file, &mut table));
+                }
+            }
+            for (name, path) in &selects {
+                let mut table = plain_table(layer, name, "", path.clone());
+                let mut reads = Vec::new();
+                self.with_file(path, |file| {
+                    table.sql = file.text.to_string();
+                    reads = self.read_select(file);
+                });
+                if let Some(path) = settings.get(name) {
+                    self.with_file(path, |file| read_table_settings(file, &mut table));
+                }
+                tables.push(table);
+                references.push(reads);
+            }
+        }
+        self.in_order(tables, &references)
+    }
+
+    fn read_select(&self, file: &File<'_>) -> Vec<Reference> {
+        match scan(file.text) {
+            Ok(scanned) => {
+                if scanned.empty {
+                    file.say_whole("the SQL file is empty", "write one SELECT, or remove the file");
+                }
+                scanned.references
+            }
+            Err(error) => {
+                file.say_at(
+                    error.location.line as usize,
+                    error.location.column as usize,
+                    format!("could not read the SQL: {}", lower_first(&error.message)),
+                    "close the quote or comment that starts here",
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    /// Resolves references and sorts; none: mistakes were reported.
+    fn in_order(&self, tables: Vec<Table>, references: &[Vec<Reference>]) -> Option<Vec<Table>> {
+        let names: Vec<String> = tables.iter().map(Table::qualified_name).collect();
+        let mut reads: Vec<Vec<usize>> = vec![Vec::new(); tables.len()];
+        for (n, references) in references.iter().enumerate() {
+            for reference in references {
+                let name = format!("{}.{}", reference.layer.name(), reference.table);
+                match names.iter().position(|known| *known == name) {
+                    Some(read) if !reads[n].contains(&read) => reads[n].push(read),
+                    Some(_) => {}
+                    None if reference.doubtful => {}
+                    None => self.say_at(
+                        &tables[n].file,
+                        reference,
+                        format!("unknown table {name}"),
+                        unknown_table_help(&name, &names),
+                    ),
+                }
+            }
+        }
+        let order = match order(&reads) {
+            Ok(order) => order,
+            Err(cycles) => {
+                for cycle in cycles {
+                    let path: Vec<&str> = cycle.iter().chain(&cycle[..1]).map(|n| names[*n].as_str()).collect();
+                    let next = &tables[cycle[1 % cycle.len()]];
+                    let first = cycle[0];
+                    let reference = references[first]
+                        .iter()
+                        .find(|r| r.layer == next.layer && r.table == next.name)
+                        .expect("a table on a cycle refers to the next one");
+                    self.say_at(
+                        &tables[first].file,
+                        reference,
+                        format!("tables read each other in a circle: {}", path.join(" -> ")),
+                        "a table reads only tables that do not read it; take one of these references out",
+                    );
+                }
+                return None;
+            }
+        };
+        let mut tables: Vec<Option<Table>> = tables.into_iter().map(Some).collect();
+        Some(
+            order
+                .into_iter()
+                .map(|n| tables[n].take().expect("an order names each table once"))
+                .collect(),
+        )
+    }
+
+    /// The files in a folder with one of these endings: name and path relative to the dataflow, by name.
+    /// What is misnamed is reported and left out.
+    fn listing(&self, folder: &str, endings: &[&str]) -> Vec<(String, PathBuf)> {
+        let Ok(entries) = std::fs::read_dir(self.folder.join(folder)) else {
+            return Vec::new();
+        };
+        let mut files = Vec::new();
+        for entry in entries.flatten() {
+            let file_name = entry.file_name().to_string_lossy().into_owned();
+            let path = Path::new(folder).join(&file_name);
+            if file_name.starts_with('.') {
+                continue;
+            }
+            if entry.path().is_dir() {
+                self.say(
+                    &path,
+                    format!("folders inside {folder}/ are not read"),
+                    format!("move its files up into {folder}/, and remove the folder"),
+                );
+                continue;
+            }
+            let Some((name, ending)) = file_name.rsplit_once('.') else {
+                continue;
+            };
+            if !endings.contains(&ending) {
+                continue;
+            }
+            if is_sql_name(name) {
+                files.push((name.to_string(), path));
+            } else {
+                self.say(
+                    &path,
+                    format!("{name:?} cannot be a name in SQL"),
+                    "rename the file: small letters, digits and _, and no digit first",
+                );
+            }
+        }
+        files.sort();
+        files
+    }
+
+    fn with_file<T>(&self, path: &Path, work: impl FnOnce(&File<'_>) -> T) -> Option<T> {
+        let text = read(self.folder, path, self.found)?;
+        Some(work(&File::new(path.to_path_buf(), &text, self.env, self.found)))
+    }
+
+    fn say(&self, file: &Path, message: impl Into<String>, help: impl Into<String>) {
+        self.push(file, 0, 0, message.into(), help.into());
+    }
+
+    fn say_at(&self, file: &Path, at: &Reference, message: String, help: String) {
+        self.push(file, at.line, at.column, message, help);
+    }
+
+    fn push(&self, file: &Path, line: usize, column: usize, message: String, help: String) {
+        self.found.borrow_mut().push(Diagnostic {
+            file: file.to_path_buf(),
+            line,
+            column,
+            message,
+            help: Some(help),
+        });
+    }
+}
+
+/// The remedy for a table that is not there.
+pub(super) fn unknown_table_help(name: &str, names: &[String]) -> String {
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {near}? tables are {}", names.join(", ")),
+        None if names.is_empty() => "there are no tables yet; write silver/<name>.sql".to_string(),
+        None => format!("tables are {}", names.join(", ")),
+    }
+}
+
+fn is_sql_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,267 @@
+//! Where data lies: local folders, globs and URLs, as a user writes them.
+//!
+//! Relative paths are joined to a base folder; `.` and `..` are resolved by name. Nothing is opened: a place
+//! that is well written may still not exist. A URL never carries a secret, so that places can be printed.
+
+use std::path::{Component, Path, PathBuf};
+
+use thiserror::Error;
+use url::Url;
+
+use super::diagnostic::nearest;
+
+const SCHEMES: [&str; 8] = ["abfs", "abfss", "az", "azure", "file", "gs", "s3", "s3a"];
+
+/// Why a text names no place.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LocationError {
+    /// Nothing is written.
+    #[error("the location is empty")]
+    Empty,
+    /// `http://`, or a typing error.
+    #[error("unknown URL scheme {0:?}")]
+    UnknownScheme(String),
+    /// `s3:/bucket`.
+    #[error("the URL lacks \"//\" behind \"{0}:\"")]
+    NoSlashes(String),
+    /// `s3:///folder`, or a host that is none.
+    #[error("the {0} URL names no bucket or container")]
+    NoBucket(String),
+    /// `s3://key:secret@bucket`.
+    #[error("the URL carries a user or password")]
+    Secret,
+    /// A file URL that is not absolute.
+    #[error("the file URL names no absolute path")]
+    NotAbsolute,
+    /// A pattern that does not parse.
+    #[error("bad glob: {0}")]
+    BadGlob(String),
+    /// `s3://*/x`.
+    #[error("a glob cannot stand in the bucket's name")]
+    GlobInBucket,
+    /// A URL or glob where a local folder is needed.
+    #[error("the embedded log is one local folder, not a {0}")]
+    NotAFolder(&'static str),
+}
+
+impl LocationError {
+    /// What to do.
+    pub fn help(&self) -> String {
+        match self {
+            LocationError::Empty => "write a folder or a URL; \".\" is the dataflow's own folder".to_string(),
+            LocationError::UnknownScheme(scheme) => {
+                let known = "a folder, or s3://, abfss://, az://, gs:// or file://";
+                match nearest(scheme, SCHEMES) {
+                    Some(near) => format!("did you mean \"{near}://\"? a location is {known}"),
+                    None => format!("a location is {known}"),
+                }
+            }
+            LocationError::NoSlashes(scheme) => format!("write {scheme}://bucket/folder"),
+            LocationError::NoBucket(scheme) => format!("write {scheme}://bucket/folder"),
+            LocationError::Secret => {
+                "put credentials into [store] of dataflow.toml, as in access_key_id = \"${KEY_ID}\"".to_string()
+            }
+            LocationError::NotAbsolute => "write file:///folder, or the folder alone".to_string(),
+            LocationError::BadGlob(_) => {
+                "* is any text, ? one character, ** any folders, [ab] one of these; [*] is a star itself".to_string()
+            }
+            LocationError::GlobInBucket => "one feed reads one bucket; write another feed for another".to_string(),
+            LocationError::NotAFolder(_) => {
+                "name the folder that holds 0.ndjson, 1.ndjson, ...; kind \"files\" takes globs and URLs".to_string()
+            }
+        }
+    }
+}
+
+/// Where a lake lies: an absolute local folder, or a URL without a slash at its end.
+///
+/// # Errors
+/// Text that names no place; see [`LocationError::help`] for what to do.
+pub fn lake_location(text: &str, base: &Path) -> Result<String, LocationError> {
+    match place(text)? {
+        Place::Local(path) => Ok(absolute(base, Path::new(&path)).to_string_lossy().into_owned()),
+        Place::Url { url, .. } => Ok(url.trim_end_matches('/').to_string()),
+    }
+}
+
+/// What a files feed reads: an absolute glob, or a URL with a glob in its path. A folder (a last segment
+/// without a dot and without a glob, or a slash at the end) means everything directly in it.
+pub(super) fn files_location(text: &str, base: &Path) -> Result<String, LocationError> {
+    match place(text)? {
+        Place::Local(path) => {
+            check_glob(&path)?;
+            let whole = everything_in(path);
+            // The base is no pattern, whatever its folders are called.
+            let base = glob::Pattern::escape(&base.to_string_lossy());
+            Ok(absolute(Path::new(&base), Path::new(&whole))
+                .to_string_lossy()
+                .into_owned())
+        }
+        Place::Url { url, path } => {
+            let bucket = &url[..url.len() - path.len()];
+            check_glob(&path)?;
+            let path = if path.is_empty() { "/".to_string() } else { path };
+            Ok(format!("{bucket}{}", everything_in(path)))
+        }
+    }
+}
+
+/// The folder of an embedded log.
+pub(super) fn log_location(text: &str, base: &Path) -> Result<PathBuf, LocationError> {
+    match place(text)? {
+        Place::Url { .. } => Err(LocationError::NotAFolder("URL")),
+        Place::Local(path) if path.contains(['*', '?']) => Err(LocationError::NotAFolder("glob")),
+        Place::Local(path) => Ok(absolute(base, Path::new(&path))),
+    }
+}
+
+enum Place {
+    /// Relative or absolute.
+    Local(String),
+    /// `path` is the end of `url` behind the bucket; empty or with a slash at its start.
+    Url { url: String, path: String },
+}
+
+fn place(text: &str) -> Result<Place, LocationError> {
+    if text.trim().is_empty() {
+        return Err(LocationError::Empty);
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return match text.split_once(':') {
+            Some((scheme, _)) if SCHEMES.contains(&scheme) => Err(LocationError::NoSlashes(scheme.to_string())),
+            _ => Ok(Place::Local(text.to_string())),
+        };
+    };
+    if !SCHEMES.contains(&scheme) {
+        return Err(LocationError::UnknownScheme(scheme.to_string()));
+    }
+    if scheme == "file" {
+        return file_path(rest).map(Place::Local).ok_or(LocationError::NotAbsolute);
+    }
+    let (bucket, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if bucket.is_empty() {
+        return Err(LocationError::NoBucket(scheme.to_string()));
+    }
+    if bucket.contains(['*', '?', '[']) {
+        return Err(LocationError::GlobInBucket);
+    }
+    let parsed =
+        Url::parse(&format!("{scheme}://{bucket}/")).map_err(|_| LocationError::NoBucket(scheme.to_string()))?;
+    // `abfss://container@account.dfs.core.windows.net`: there the user is the container.
+    let user_is_container = scheme.starts_with("abfs");
+    if parsed.password().is_some() || (!parsed.username().is_empty() && !user_is_container) {
+        return Err(LocationError::Secret);
+    }
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return Err(LocationError::NoBucket(scheme.to_string()));
+    }
+    Ok(Place::Url {
+        url: text.to_string(),
+        path: path.to_string(),
+    })
+}
+
+/// The path of a file URL, with its escapes resolved; `?` and `#` belong to globs and names here.
+fn file_path(rest: &str) -> Option<String> {
+    let escaped = rest.replace('?', "%3F").replace('#', "%23");
+    if !escaped.starts_with('/') {
+        return None;
+    }
+    let path = Url::parse(&format!("file://{escaped}")).ok()?.to_file_path().ok()?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+fn check_glob(pattern: &str) -> Result<(), LocationError> {
+    match glob::Pattern::new(pattern) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(LocationError::BadGlob(error.msg.to_string())),
+    }
+}
+
+fn everything_in(path: String) -> String {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    if last.is_empty() {
+        format!("{path}*")
+    } else if last.contains(['*', '?', '[']) || last.trim_matches('.').contains('.') {
+        path
+    } else {
+        format!("{path}/*")
+    }
+}
+
+/// Joined to the base, without `.` and `..`.
+fn absolute(base: &Path, path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in base.join(path).components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = "/flows/retail";
+
+    #[test]
+    fn a_lake_is_an_absolute_folder_or_a_url() {
+        for (text, want) in [
+            ("lake", "/flows/retail/lake"),
+            ("../lake/./x", "/flows/lake/x"),
+            ("/data/lake", "/data/lake"),
+            ("file:///data/a%20lake", "/data/a lake"),
+            ("s3://bucket/lake/", "s3://bucket/lake"),
+            ("s3://bucket", "s3://bucket"),
+            (
+                "abfss://lake@account.dfs.core.windows.net/x",
+                "abfss://lake@account.dfs.core.windows.net/x",
+            ),
+        ] {
+            assert_eq!(lake_location(text, Path::new(BASE)).as_deref(), Ok(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_files_feed_reads_a_glob_and_a_folder_means_all_in_it() {
+        for (text, want) in [
+            ("drops/*.csv.gz", "/flows/retail/drops/*.csv.gz"),
+            ("../drops/**/x?.csv", "/flows/drops/**/x?.csv"),
+            ("drops/orders", "/flows/retail/drops/orders/*"),
+            ("drops/orders/", "/flows/retail/drops/orders/*"),
+            ("drops/one.csv", "/flows/retail/drops/one.csv"),
+            ("s3://bucket/a?.csv", "s3://bucket/a?.csv"),
+            ("gs://bucket", "gs://bucket/*"),
+            ("file:///data/a?.csv", "/data/a?.csv"),
+        ] {
+            assert_eq!(files_location(text, Path::new(BASE)).as_deref(), Ok(want), "{text}");
+        }
+        assert_eq!(
+            files_location("*.csv", Path::new("/flows/[x]")).as_deref(),
+            Ok("/flows/[[]x[]]/*.csv")
+        );
+    }
+
+    #[test]
+    fn what_names_no_place_is_refused() {
+        let lake = |text: &str| lake_location(text, Path::new(BASE)).expect_err(text);
+        assert_eq!(lake(""), LocationError::Empty);
+        assert_eq!(lake("http://x/y"), LocationError::UnknownScheme("http".into()));
+        assert_eq!(lake("s3:/bucket"), LocationError::NoSlashes("s3".into()));
+        assert_eq!(lake("s3:///x"), LocationError::NoBucket("s3".into()));
+        assert_eq!(lake("s3://key:secret@bucket/x"), LocationError::Secret);
+        assert_eq!(lake("file://x"), LocationError::NotAbsolute);
+        let files = |text: &str| files_location(text, Path::new(BASE)).expect_err(text);
+        assert!(matches!(files("a/[x.csv"), LocationError::BadGlob(_)));
+        assert_eq!(files("s3://b*/x.csv"), LocationError::GlobInBucket);
+        let log = |text: &str| log_location(text, Path::new(BASE)).expect_err(text);
+        assert_eq!(log("s3://b/x"), LocationError::NotAFolder("URL"));
+        assert_eq!(log("live/*"), LocationError::NotAFolder("glob"));
+    }
+}

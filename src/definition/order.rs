@@ -1,0 +1,99 @@
+//! The order of tables: every table behind the tables it reads.
+
+/// Tables that read each other in a circle: `cycle[0]` reads `cycle[1]`, ..., the last reads the first.
+pub(super) type Cycle = Vec<usize>;
+
+/// Sorts nodes so that each stands behind what it reads; among those that could come next, the first of the
+/// input comes first. `reads[n]`: what node n reads.
+///
+/// # Errors
+/// One cycle for each group of nodes that reach each other, each starting at its first node.
+pub(super) fn order(reads: &[Vec<usize>]) -> Result<Vec<usize>, Vec<Cycle>> {
+    let mut placed = vec![false; reads.len()];
+    let mut order = Vec::with_capacity(reads.len());
+    // Quadratic in the number of tables, which is small; what it gives is the stable order.
+    while let Some(next) = (0..reads.len()).find(|n| !placed[*n] && reads[*n].iter().all(|read| placed[*read])) {
+        placed[next] = true;
+        order.push(next);
+    }
+    if order.len() == reads.len() {
+        return Ok(order);
+    }
+    let mut cycles: Vec<Cycle> = Vec::new();
+    let mut told = vec![false; reads.len()];
+    for start in 0..reads.len() {
+        if placed[start] || told[start] {
+            continue;
+        }
+        // Nodes behind a cycle are not on one: they find no way back.
+        let Some(cycle) = way_back(reads, start) else { continue };
+        let reached = reachable(reads, start);
+        for n in 0..reads.len() {
+            told[n] |= reached[n] && reachable(reads, n)[start];
+        }
+        cycles.push(cycle);
+    }
+    Err(cycles)
+}
+
+/// The shortest way from a node to itself.
+fn way_back(reads: &[Vec<usize>], start: usize) -> Option<Cycle> {
+    let mut from: Vec<Option<usize>> = vec![None; reads.len()];
+    let mut queue = std::collections::VecDeque::from([start]);
+    while let Some(n) = queue.pop_front() {
+        for &read in &reads[n] {
+            if read == start {
+                let mut way = vec![n];
+                let mut at = n;
+                while let Some(before) = from[at] {
+                    way.push(before);
+                    at = before;
+                }
+                way.reverse();
+                return Some(way);
+            }
+            if from[read].is_none() {
+                from[read] = Some(n);
+                queue.push_back(read);
+            }
+        }
+    }
+    None
+}
+
+/// What a node reads, directly or not.
+fn reachable(reads: &[Vec<usize>], start: usize) -> Vec<bool> {
+    let mut seen = vec![false; reads.len()];
+    let mut stack = vec![start];
+    while let Some(n) = stack.pop() {
+        for &read in &reads[n] {
+            if !seen[read] {
+                seen[read] = true;
+                stack.push(read);
+            }
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_stands_behind_what_it_reads_and_otherwise_stays_in_place() {
+        assert_eq!(order(&[vec![], vec![], vec![]]), Ok(vec![0, 1, 2]));
+        assert_eq!(order(&[vec![2], vec![], vec![3], vec![]]), Ok(vec![1, 3, 2, 0]));
+    }
+
+    #[test]
+    fn each_circle_is_named_once_and_what_only_reads_it_is_not() {
+        // 0 -> 1 -> 2 -> 1 ; 3 -> 3 ; 4 reads nothing.
+        assert_eq!(
+            order(&[vec![1], vec![2], vec![1], vec![3], vec![]]),
+            Err(vec![vec![1, 2], vec![3]])
+        );
+        // Two circles through one node are one group: one is named.
+        assert_eq!(order(&[vec![1, 2], vec![0], vec![0]]), Err(vec![vec![0, 1]]));
+    }
+}

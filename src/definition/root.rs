@@ -1,0 +1,129 @@
+//! `dataflow.toml`: the dataflow as a whole.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3ConfigKey;
+use object_store::azure::AzureConfigKey;
+use object_store::client::ClientConfigKey;
+use object_store::gcp::GoogleConfigKey;
+
+use super::diagnostic::nearest;
+use super::location::lake_location;
+use super::settings::{File, Settings};
+
+/// What `dataflow.toml` says.
+pub(super) struct Root {
+    pub name: String,
+    pub lake: String,
+    pub epoch: Duration,
+    pub commit: Duration,
+    pub durable: bool,
+    pub store_options: BTreeMap<String, String>,
+}
+
+/// The usual options of an object store, for remedies; any that `object_store` knows is taken.
+const USUAL_STORE_OPTIONS: [&str; 16] = [
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "region",
+    "endpoint",
+    "allow_http",
+    "virtual_hosted_style_request",
+    "account_name",
+    "account_key",
+    "sas_token",
+    "client_id",
+    "client_secret",
+    "tenant_id",
+    "service_account_path",
+    "service_account_key",
+    "skip_signature",
+];
+
+/// Reads the file; none: mistakes were reported.
+pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
+    let table = file.parse();
+    let mut settings = Settings::of_file(file, table.get_ref());
+    let name = settings.require("name", "\"retail\"").and_then(|value| {
+        let text = value.text()?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if text.value.is_empty() || !text.value.chars().all(plain) {
+            value.say(
+                format!("a dataflow cannot be called {:?}", text.written),
+                "use letters, digits, _, - and . alone: the name stands in every transaction",
+            );
+            return None;
+        }
+        Some(text.value)
+    });
+    let lake = match settings.take("lake", "\"lake\"") {
+        None => lake_location("lake", base).ok(),
+        Some(value) => value.text().and_then(|text| {
+            lake_location(&text.value, base)
+                .map_err(|error| value.say(format!("bad lake {:?}: {error}", text.written), error.help()))
+                .ok()
+        }),
+    };
+    let mut duration = |name, example, default| match settings.take(name, example) {
+        None => Some(default),
+        Some(value) => value.duration(),
+    };
+    let epoch = duration("epoch", "\"10ms\"", Duration::from_millis(10));
+    let commit = duration("commit", "\"1s\"", Duration::from_secs(1));
+    let durable = match settings.take("durability", "\"full\"") {
+        None => Some(true),
+        Some(value) => value.choice(&[("full", true), ("none", false)]),
+    };
+    let store_options = match settings.take("store", "{ region = \"eu-central-1\" }") {
+        None => Some(BTreeMap::new()),
+        Some(value) => value.settings().and_then(read_store),
+    };
+    settings.finish();
+    Some(Root {
+        name: name?,
+        lake: lake?,
+        epoch: epoch?,
+        commit: commit?,
+        durable: durable?,
+        store_options: store_options?,
+    })
+}
+
+fn read_store(mut settings: Settings<'_>) -> Option<BTreeMap<String, String>> {
+    let file = settings.file();
+    let mut options = Some(BTreeMap::new());
+    for value in settings.take_all("\"text\"") {
+        let key = value.key.to_ascii_lowercase();
+        let text = value.scalar();
+        if !is_store_option(&key) {
+            let known = "any option of S3, Azure or Google storage, such as access_key_id, region or account_name";
+            file.say(
+                &value.key_at,
+                format!("unknown store option {:?}", value.key),
+                match nearest(&key, USUAL_STORE_OPTIONS) {
+                    Some(near) => format!("did you mean {near:?}? known here: {known}"),
+                    None => format!("known here: {known}"),
+                },
+            );
+            options = None;
+        }
+        options = match (options, text) {
+            (Some(mut options), Some(text)) => {
+                options.insert(key, text);
+                Some(options)
+            }
+            _ => None,
+        };
+    }
+    options
+}
+
+fn is_store_option(key: &str) -> bool {
+    key.parse::<AmazonS3ConfigKey>().is_ok()
+        || key.parse::<AzureConfigKey>().is_ok()
+        || key.parse::<GoogleConfigKey>().is_ok()
+        || key.parse::<ClientConfigKey>().is_ok()
+}

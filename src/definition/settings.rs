@@ -1,0 +1,523 @@
+//! A TOML file as its reader walks it: every setting is asked for by name, and what nobody asked for is an
+//! unknown setting.
+//!
+//! Mistakes are collected, never returned: a reader asks for all of its settings and gets `None` where there
+//! is none to use. Promises:
+//! 1. A setting that is there and yields `None` has left a diagnostic.
+//! 2. Values are expanded ([`expand`]); what is printed is the text as written, so no secret shows.
+//! 3. In a file that is not valid TOML, settings are not reported as missing (they may stand in the part
+//!    that could not be read), and a line that broke is reported once.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, nearest};
+use super::environment::expand;
+
+/// Looks up an environment variable.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Where the mistakes of all files are gathered.
+pub type Found = RefCell<Vec<Diagnostic>>;
+
+/// A text file of a definition.
+pub struct File<'a> {
+    /// Relative to the dataflow's folder.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: &'a str,
+    env: Env<'a>,
+    found: &'a Found,
+    broken_lines: RefCell<Vec<usize>>,
+}
+
+impl<'a> File<'a> {
+    /// A file that reports its mistakes to `found`.
+    pub fn new(path: PathBuf, text: &'a str, env: Env<'a>, found: &'a Found) -> Self {
+        File {
+            path,
+            text,
+            env,
+            found,
+            broken_lines: RefCell::default(),
+        }
+    }
+
+    /// Parses TOML; what cannot be parsed is reported and left out.
+    pub fn parse(&self) -> Spanned<DeTable<'a>> {
+        let (table, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            let at = error.span().unwrap_or(0..0);
+            let line = self.position(at.start).0;
+            if self.is_broken_at(line) {
+                continue;
+            }
+            let message = error.message().replace('`', "\"");
+            self.say(&at, format!("not valid TOML: {message}"), toml_help(&message));
+            self.broken_lines.borrow_mut().push(line);
+        }
+        table
+    }
+
+    /// Reports a mistake at a span of the text.
+    pub fn say(&self, at: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+        let (line, column) = self.position(at.start);
+        self.report(line, column, message.into(), help.into());
+    }
+
+    /// Reports a mistake at a line and column (both from 1).
+    pub fn say_at(&self, line: usize, column: usize, message: impl Into<String>, help: impl Into<String>) {
+        self.report(line, column, message.into(), help.into());
+    }
+
+    /// Reports a mistake of the file as a whole.
+    pub fn say_whole(&self, message: impl Into<String>, help: impl Into<String>) {
+        self.report(0, 0, message.into(), help.into());
+    }
+
+    /// Whether part of the file could not be read, so that nothing is known to be absent.
+    pub fn is_broken(&self) -> bool {
+        !self.broken_lines.borrow().is_empty()
+    }
+
+    fn is_broken_at(&self, line: usize) -> bool {
+        self.broken_lines.borrow().contains(&line)
+    }
+
+    fn report(&self, line: usize, column: usize, message: String, help: String) {
+        if line > 0 && self.is_broken_at(line) {
+            return;
+        }
+        self.found.borrow_mut().push(Diagnostic {
+            file: self.path.clone(),
+            line,
+            column,
+            message,
+            help: Some(help),
+        });
+    }
+
+    /// Line and column, both from 1, of a byte of the text; columns count characters.
+    fn position(&self, byte: usize) -> (usize, usize) {
+        let mut byte = byte.min(self.text.len());
+        while !self.text.is_char_boundary(byte) {
+            byte -= 1;
+        }
+        let before = &self.text[..byte];
+        let line_start = before.rfind('\n').map_or(0, |n| n + 1);
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
+    }
+}
+
+fn toml_help(message: &str) -> String {
+    if message.contains("duplicate key") {
+        "each setting stands once; remove one of the two".to_string()
+    } else if message.contains("string values must be quoted") {
+        "text stands in quotes, as in name = \"retail\"".to_string()
+    } else {
+        "settings are written as name = value; text stands in quotes".to_string()
+    }
+}
+
+/// A table of settings.
+pub struct Settings<'f> {
+    file: &'f File<'f>,
+    /// In the order of the file.
+    entries: Vec<Entry<'f>>,
+    /// Where it starts; none: it is the file.
+    at: Option<Range<usize>>,
+    known: Vec<&'static str>,
+}
+
+struct Entry<'f> {
+    key: &'f str,
+    key_at: Range<usize>,
+    value: &'f Spanned<DeValue<'f>>,
+    taken: bool,
+}
+
+impl<'f> Settings<'f> {
+    /// The settings of a whole file.
+    pub fn of_file(file: &'f File<'f>, table: &'f DeTable<'f>) -> Self {
+        Settings::new(file, table, None)
+    }
+
+    fn new(file: &'f File<'f>, table: &'f DeTable<'f>, at: Option<Range<usize>>) -> Self {
+        let mut entries: Vec<Entry<'f>> = table
+            .iter()
+            .map(|(key, value)| Entry {
+                key: key.get_ref().as_ref(),
+                key_at: key.span(),
+                value,
+                taken: false,
+            })
+            .collect();
+        entries.sort_by_key(|entry| entry.key_at.start);
+        Settings {
+            file,
+            entries,
+            at,
+            known: Vec::new(),
+        }
+    }
+
+    /// The file it is in.
+    pub fn file(&self) -> &'f File<'f> {
+        self.file
+    }
+
+    /// A setting that may be left out. `example`: its value in TOML, for remedies.
+    pub fn take(&mut self, name: &'static str, example: &'static str) -> Option<Value<'f>> {
+        self.known.push(name);
+        let file = self.file;
+        let entry = self.entries.iter_mut().find(|entry| entry.key == name)?;
+        entry.taken = true;
+        Some(Value {
+            file,
+            key: entry.key,
+            example,
+            value: entry.value.get_ref(),
+            key_at: entry.key_at.clone(),
+            at: entry.value.span(),
+        })
+    }
+
+    /// A setting that must be there.
+    pub fn require(&mut self, name: &'static str, example: &'static str) -> Option<Value<'f>> {
+        let value = self.take(name, example);
+        if value.is_none() && !self.file.is_broken() {
+            self.say(
+                format!("setting {name:?} is missing"),
+                format!("add {name} = {example}"),
+            );
+        }
+        value
+    }
+
+    /// Every entry, where names are the user's own: columns, expectations, store options.
+    pub fn take_all(&mut self, example: &'static str) -> Vec<Value<'f>> {
+        self.entries
+            .iter_mut()
+            .map(|entry| {
+                entry.taken = true;
+                Value {
+                    file: self.file,
+                    key: entry.key,
+                    example,
+                    value: entry.value.get_ref(),
+                    key_at: entry.key_at.clone(),
+                    at: entry.value.span(),
+                }
+            })
+            .collect()
+    }
+
+    /// Takes a setting that belongs to something else, and says so: `why` and what to do.
+    pub fn misplaced(&mut self, name: &'static str, why: impl FnOnce() -> (String, String)) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == name && !entry.taken) {
+            entry.taken = true;
+            let (message, help) = why();
+            self.file.say(&entry.key_at, message, help);
+        }
+    }
+
+    /// Reports a setting that is fine in itself and wrong beside the others.
+    pub fn conflicting(&self, name: &str, message: &str, help: &str) {
+        if let Some(entry) = self.entries.iter().find(|entry| entry.key == name) {
+            self.file.say(&entry.key_at, message, help);
+        }
+    }
+
+    /// Reports a mistake where this table starts.
+    pub fn say(&self, message: impl Into<String>, help: impl Into<String>) {
+        match &self.at {
+            Some(at) => self.file.say(at, message, help),
+            None => self.file.say_whole(message, help),
+        }
+    }
+
+    /// Reports what nobody asked for.
+    pub fn finish(mut self) {
+        self.known.sort_unstable();
+        for entry in self.entries.iter().filter(|entry| !entry.taken) {
+            let known = self.known.join(", ");
+            let help = match nearest(entry.key, self.known.iter().copied()) {
+                Some(near) => format!("did you mean {near:?}? known here: {known}"),
+                None => format!("known here: {known}"),
+            };
+            self.file
+                .say(&entry.key_at, format!("unknown setting {:?}", entry.key), help);
+        }
+    }
+}
+
+/// Text of a setting.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// With the environment's values in it: what to use.
+    pub value: String,
+    /// As it stands in the file: what to print.
+    pub written: String,
+    /// Where.
+    pub at: Range<usize>,
+}
+
+/// The value of a setting.
+pub struct Value<'f> {
+    file: &'f File<'f>,
+    /// The setting's name.
+    pub key: &'f str,
+    example: &'static str,
+    value: &'f DeValue<'f>,
+    /// Where its name stands.
+    pub key_at: Range<usize>,
+    /// Where the value stands.
+    pub at: Range<usize>,
+}
+
+impl<'f> Value<'f> {
+    /// Whether it is text, a short form of a table.
+    pub fn is_text(&self) -> bool {
+        matches!(self.value, DeValue::String(_))
+    }
+
+    /// Text.
+    pub fn text(&self) -> Option<Text> {
+        self.text_of(self.value, &self.at, "text")
+    }
+
+    /// Text, or a list of texts.
+    pub fn texts(&self) -> Option<Vec<Text>> {
+        match self.value {
+            DeValue::Array(items) => {
+                let texts: Vec<Option<Text>> = items
+                    .iter()
+                    .map(|item| self.text_of(item.get_ref(), &item.span(), "text"))
+                    .collect();
+                texts.into_iter().collect()
+            }
+            other => self
+                .text_of(other, &self.at, "text or a list of texts")
+                .map(|t| vec![t]),
+        }
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self) -> Option<bool> {
+        if let DeValue::Boolean(value) = self.value {
+            return Some(*value);
+        }
+        self.from_environment("true or false", |text| text.parse().ok())
+    }
+
+    /// A number.
+    pub fn number(&self) -> Option<f64> {
+        let written = match self.value {
+            DeValue::Integer(n) if n.radix() == 10 => Some(n.as_str()),
+            DeValue::Float(x) => Some(x.as_str()),
+            _ => None,
+        };
+        match written {
+            Some(text) => self.parsed(text, "a number", |text| {
+                text.parse().ok().filter(|x: &f64| x.is_finite())
+            }),
+            None => self.from_environment("a number", |text| text.parse().ok().filter(|x: &f64| x.is_finite())),
+        }
+    }
+
+    /// A whole number, not negative.
+    pub fn whole(&self) -> Option<u64> {
+        const WANTED: &str = "a whole number, 0 or more";
+        match self.value {
+            DeValue::Integer(n) => self.parsed(n.as_str(), WANTED, |text| u64::from_str_radix(text, n.radix()).ok()),
+            _ => self.from_environment(WANTED, |text| text.parse().ok()),
+        }
+    }
+
+    /// A span of time above zero, as humantime writes it.
+    pub fn duration(&self) -> Option<Duration> {
+        let text = self.text()?;
+        let problem = match humantime::parse_duration(text.value.trim()) {
+            Ok(duration) if duration > Duration::ZERO => return Some(duration),
+            Ok(_) => "it must be longer than nothing".to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.file.say(
+            &text.at,
+            format!("setting {:?} is no duration: {:?}", self.key, text.written),
+            format!(
+                "{problem}; write a number and a unit (ms, s, min, h, days, years), as in {} = {}",
+                self.key, self.example
+            ),
+        );
+        None
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&self, words: &[(&'static str, T)]) -> Option<T> {
+        let text = self.text()?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text.value) {
+            return Some(*value);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let near = nearest(&text.value, known.iter().copied());
+        self.file.say(
+            &text.at,
+            format!("setting {:?} cannot be {:?}", self.key, text.written),
+            match near {
+                Some(near) => format!("did you mean {near:?}? it is one of {}", known.join(", ")),
+                None => format!("it is one of {}", known.join(", ")),
+            },
+        );
+        None
+    }
+
+    /// A table of settings.
+    pub fn settings(&self) -> Option<Settings<'f>> {
+        match self.value {
+            DeValue::Table(table) => Some(Settings::new(self.file, table, Some(self.key_at.clone()))),
+            other => {
+                self.wrong_type(other, &self.at, "a table of settings");
+                None
+            }
+        }
+    }
+
+    /// A list of tables (`[[name]]`).
+    pub fn list_of_settings(&self) -> Option<Vec<Settings<'f>>> {
+        let DeValue::Array(items) = self.value else {
+            self.wrong_type(self.value, &self.at, "a list of tables");
+            return None;
+        };
+        let tables: Vec<Option<Settings<'f>>> = items
+            .iter()
+            .map(|item| match item.get_ref() {
+                DeValue::Table(table) => Some(Settings::new(self.file, table, Some(item.span()))),
+                other => {
+                    self.wrong_type(other, &item.span(), "a list of tables");
+                    None
+                }
+            })
+            .collect();
+        tables.into_iter().collect()
+    }
+
+    /// A scalar of any type, as text.
+    pub fn scalar(&self) -> Option<String> {
+        match self.value {
+            DeValue::Boolean(value) => Some(value.to_string()),
+            DeValue::Integer(n) if n.radix() == 10 => Some(n.as_str().to_string()),
+            _ => self.text().map(|text| text.value),
+        }
+    }
+
+    /// Reports a mistake in this value.
+    pub fn say(&self, message: impl Into<String>, help: impl Into<String>) {
+        self.file.say(&self.at, message, help);
+    }
+
+    fn text_of(&self, value: &DeValue<'_>, at: &Range<usize>, wanted: &str) -> Option<Text> {
+        let DeValue::String(written) = value else {
+            self.wrong_type(value, at, wanted);
+            return None;
+        };
+        Some(Text {
+            value: self.expanded(written, at)?,
+            written: written.to_string(),
+            at: at.clone(),
+        })
+    }
+
+    fn expanded(&self, written: &str, at: &Range<usize>) -> Option<String> {
+        match expand(written, self.file.env) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.file.say(at, error.to_string(), error.help());
+                None
+            }
+        }
+    }
+
+    /// A value of another type than text may still come out of the environment.
+    fn from_environment<T>(&self, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        match self.value {
+            DeValue::String(written) if written.contains("${") => {
+                let text = self.expanded(written, &self.at)?;
+                self.parsed(text.trim(), wanted, parse)
+            }
+            other => {
+                self.wrong_type(other, &self.at, wanted);
+                None
+            }
+        }
+    }
+
+    fn parsed<T>(&self, text: &str, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let value = parse(text);
+        if value.is_none() {
+            self.say(
+                format!("setting {:?} must be {wanted}", self.key),
+                format!("write {} = {}", self.key, self.example),
+            );
+        }
+        value
+    }
+
+    fn wrong_type(&self, value: &DeValue<'_>, at: &Range<usize>, wanted: &str) {
+        let is = match value {
+            DeValue::String(_) => "text",
+            DeValue::Integer(_) => "a whole number",
+            DeValue::Float(_) => "a number",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        let help = match self.example.starts_with('[') && wanted == "a list of tables" {
+            true => format!("write {}", self.example),
+            false => format!("write {} = {}", self.key, self.example),
+        };
+        self.file.say(
+            at,
+            format!("setting {:?} must be {wanted}, and is {is}", self.key),
+            help,
+        );
+    }
+}
+
+/// The text of a file; a file that cannot be read is reported.
+pub fn read(folder: &Path, relative: &Path, found: &Found) -> Option<String> {
+    let report = |line: usize, message: String, help: &str| {
+        found.borrow_mut().push(Diagnostic {
+            file: relative.to_path_buf(),
+            line,
+            column: 0,
+            message,
+            help: Some(help.to_string()),
+        });
+        None
+    };
+    let bytes = match std::fs::read(folder.join(relative)) {
+        Ok(bytes) => bytes,
+        Err(error) => return report(0, format!("could not read the file: {error}"), "make it readable"),
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(match text.strip_prefix('\u{feff}') {
+            Some(text) => text.to_string(),
+            None => text,
+        }),
+        Err(error) => {
+            let good = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count() + 1;
+            report(line, "not UTF-8 text".to_string(), "save the file as UTF-8")
+        }
+    }
+}
