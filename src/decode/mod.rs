@@ -4,9 +4,37 @@
 //! operation per row, and a [`Reject`] for each record that does not decode. Decoding is vectorised; a
 //! record that fails never takes its neighbours with it. `verify` decodes Bronze through the same door.
 
+//!
+//! How it goes: a format (`csv`, `json`, `debezium`) takes records apart into columns of cells that borrow the
+//! records' bytes; `coerce` gives each column its type; `changes` drops the rows of refused records. Columnar
+//! files (`columns`) skip the first step. Since nothing looks at two records at once, decoding a batch equals
+//! decoding each record alone.
+
+pub mod avro;
+mod cell;
+mod changes;
+mod coerce;
+mod columns;
+mod csv;
+mod debezium;
+mod json;
+mod names;
+pub mod parquet;
+mod scan;
+mod target;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
-use arrow::array::{BinaryArray, RecordBatch};
+use arrow::array::{Array, BinaryArray, RecordBatch, new_empty_array};
+use arrow::datatypes::{Field, Schema};
+use thiserror::Error;
+
+use crate::definition::{Feed, Format, Input};
+use changes::{Shape, Typed};
+use target::Target;
 
 /// Records as they came.
 #[derive(Clone, Debug)]
@@ -93,4 +121,161 @@ pub struct Reject {
     pub record: Option<u32>,
     /// What is wrong with it, and what to do.
     pub reason: String,
+}
+
+/// A feed that cannot be decoded at all: a definition that contradicts itself.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// The feed's columns are not the input's.
+    #[error("could not set up {context}: it has {feed} columns, its input {input}; give each feed the input's columns")]
+    Columns {
+        /// Input and feed.
+        context: String,
+        /// How many the feed has.
+        feed: usize,
+        /// How many the input has.
+        input: usize,
+    },
+    /// A `format` that the column's type does not know.
+    #[error("could not set up {context}: column {column:?} cannot take the format {format:?}; write {expected}")]
+    Format {
+        /// Input and feed.
+        context: String,
+        /// The column.
+        column: String,
+        /// What was written.
+        format: String,
+        /// What may be written.
+        expected: &'static str,
+    },
+    /// A column that is named as key or order but does not exist.
+    #[error("could not set up {context}: there is no column {column:?}; name one of the input's columns")]
+    NoColumn {
+        /// Input and feed.
+        context: String,
+        /// What was named.
+        column: String,
+    },
+}
+
+/// Decodes the records of one feed. Keeps what it learns of headers and schemas, but nothing of records: the
+/// same raw records always decode to the same changes.
+#[derive(Debug)]
+pub struct Decoder {
+    shape: Shape,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Csv(csv::Csv),
+    Json(json::Json),
+    Debezium(debezium::Debezium),
+    /// Formats whose records only come as columns.
+    Columnar,
+}
+
+impl Decoder {
+    /// A decoder for a feed of an input.
+    ///
+    /// Besides what is documented at [`crate::definition::Column::format`], DATE and TIMESTAMP know the formats
+    /// `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` and `epoch_days` for numbers, BINARY `base64` (the default), `hex` and
+    /// `utf8`, and DECIMAL `base64` (unscaled big-endian bytes, as Connect writes them). A bare integer in a
+    /// TIMESTAMP is refused, but Debezium without its schema part means microseconds (days for DATE).
+    ///
+    /// # Errors
+    /// Where feed and input do not fit together, or a format is not one.
+    pub fn new(input: &Input, feed: &Feed) -> Result<Self, DecodeError> {
+        let context = format!("feed {:?} of input {:?}", feed.name, input.name);
+        if input.columns.len() != feed.columns.len() {
+            return Err(DecodeError::Columns {
+                context,
+                feed: feed.columns.len(),
+                input: input.columns.len(),
+            });
+        }
+        let position = |name: &String| {
+            input.columns.iter().position(|c| &c.name == name).ok_or_else(|| DecodeError::NoColumn {
+                context: context.clone(),
+                column: name.clone(),
+            })
+        };
+        let key = input.key.iter().map(position).collect::<Result<Vec<_>, _>>()?;
+        let order = input.order_by.iter().map(position).collect::<Result<Vec<_>, _>>()?;
+        let mut targets = Vec::with_capacity(input.columns.len());
+        for (ours, theirs) in input.columns.iter().zip(&feed.columns) {
+            let mut target = Target::new(theirs, feed.format, &context)?;
+            // Name, type and nullability are the input's; a feed only says how it writes them.
+            target.name = ours.name.clone();
+            target.nullable = ours.nullable;
+            targets.push(target);
+        }
+        let fields: Vec<Field> = targets.iter().map(|t| Field::new(&t.name, t.arrow.clone(), true)).collect();
+        let shape = Shape {
+            identifies: (0..targets.len()).map(|c| key.contains(&c) || order.contains(&c)).collect(),
+            targets,
+            schema: Arc::new(Schema::new(fields)),
+            key,
+        };
+        let kind = match feed.format {
+            Format::Csv => Kind::Csv(csv::Csv::default()),
+            Format::Ndjson | Format::Json => Kind::Json(json::Json::new(&shape)),
+            Format::DebeziumJson => Kind::Debezium(debezium::Debezium::new(&shape)),
+            Format::Avro => Kind::Json(json::Json::new(&shape)),
+            Format::Parquet => Kind::Columnar,
+        };
+        Ok(Decoder { shape, kind })
+    }
+
+    /// Decodes records. Never fails as a whole: what does not decode is among the rejects.
+    pub fn decode(&mut self, raw: Raw) -> Decoded {
+        let Decoder { shape, kind } = self;
+        let (typed, source_ms, ignored) = match (&raw.payloads, kind) {
+            (Payloads::Columns { batch, .. }, kind) => columns::decode(shape, kind, batch),
+            (Payloads::Records { values, ts_ms, .. }, Kind::Csv(csv)) => {
+                let (typed, ignored) = csv.decode(shape, values, raw.header.as_deref());
+                (typed, ts_ms.clone(), ignored)
+            }
+            (Payloads::Records { values, keys, ts_ms }, Kind::Json(json)) => {
+                let (typed, ignored) = json.decode(shape, values, keys.as_ref());
+                (typed, ts_ms.clone(), ignored)
+            }
+            (Payloads::Records { values, keys, ts_ms }, Kind::Debezium(debezium)) => {
+                debezium.decode(shape, values, keys.as_ref(), ts_ms)
+            }
+            (Payloads::Records { values, ts_ms, .. }, Kind::Columnar) => {
+                let mut typed = Typed::empty(shape);
+                typed.rejects.extend((0..values.len()).map(|record| Reject {
+                    record: Some(record as u32),
+                    reason: "a Parquet file was handed over as single records; hand over its columns".to_string(),
+                }));
+                (typed, ts_ms.clone(), Vec::new())
+            }
+        };
+        typed.finish(shape, raw, source_ms, ignored)
+    }
+}
+
+impl Typed {
+    /// No rows.
+    fn empty(shape: &Shape) -> Self {
+        Typed {
+            arrays: shape.targets.iter().map(|t| new_empty_array(&t.arrow)).collect(),
+            ops: Vec::new(),
+            record: Vec::new(),
+            rejects: Vec::new(),
+            counted: Vec::new(),
+        }
+    }
+}
+
+/// The text of a record, or why it has none.
+fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        format!(
+            "the record is not UTF-8 from byte {}: {}; write it in UTF-8",
+            e.valid_up_to(),
+            coerce::shown(&String::from_utf8_lossy(bytes))
+        )
+    })
 }

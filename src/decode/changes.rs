@@ -1,0 +1,233 @@
+//! From cells to [`Decoded`]: what every format does once its records are taken apart.
+//!
+//! 1. A record either makes all its rows or none, and in the latter case exactly one reject.
+//! 2. A delete of a keyed input is never refused for a column that is neither key nor required of it.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
+
+use super::cell::{Cell, Kind};
+use super::coerce::{self, Fault};
+use super::target::Target;
+use super::{Decoded, Op, Raw, Reject};
+
+/// What an input demands of its rows.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub targets: Vec<Target>,
+    /// The input's schema with every field nullable.
+    pub schema: SchemaRef,
+    /// Positions of the key columns.
+    pub key: Vec<usize>,
+    /// By column: whether a delete of a keyed input is read strictly there (key and `order_by`).
+    pub identifies: Vec<bool>,
+}
+
+impl Shape {
+    /// Whether its rows have a key.
+    pub fn keyed(&self) -> bool {
+        !self.key.is_empty()
+    }
+
+    /// Whether a null here makes a row of this kind unusable.
+    fn requires(&self, column: usize, op: Op) -> bool {
+        match op {
+            Op::Truncate => false,
+            Op::Delete if self.keyed() => self.key.contains(&column),
+            Op::Upsert | Op::Delete => !self.targets[column].nullable || self.key.contains(&column),
+        }
+    }
+}
+
+/// Rows in the making: cells by column, an operation and a record for each.
+pub(super) struct Changes<'a> {
+    pub columns: Vec<Vec<Cell<'a>>>,
+    pub ops: Vec<Op>,
+    pub record: Vec<u32>,
+    pub rejects: Vec<Reject>,
+    /// Beside the fields: what was counted under a name in brackets.
+    pub counted: Vec<(String, u64)>,
+}
+
+impl<'a> Changes<'a> {
+    /// Room for so many rows.
+    pub fn new(columns: usize, rows: usize) -> Self {
+        Changes {
+            columns: (0..columns).map(|_| Vec::with_capacity(rows)).collect(),
+            ops: Vec::with_capacity(rows),
+            record: Vec::with_capacity(rows),
+            rejects: Vec::new(),
+            counted: Vec::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, record: usize, op: Op, cells: &[Cell<'a>]) {
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
+            column.push(*cell);
+        }
+        self.ops.push(op);
+        self.record.push(record as u32);
+    }
+
+    /// Refuses a record.
+    pub fn reject(&mut self, record: usize, reason: String) {
+        self.rejects.push(Reject {
+            record: Some(record as u32),
+            reason,
+        });
+    }
+
+    /// Counts something that makes no row.
+    pub fn count(&mut self, name: &str) {
+        match self.counted.iter_mut().find(|(counted, _)| counted == name) {
+            Some((_, n)) => *n += 1,
+            None => self.counted.push((name.to_string(), 1)),
+        }
+    }
+
+    /// Gives the cells their types. `missing` says why a required column has no value, if it knows more.
+    pub fn coerce(mut self, shape: &Shape, missing: impl Fn(usize) -> Option<String>) -> Typed {
+        let mut arrays = Vec::with_capacity(shape.targets.len());
+        let mut faults = Vec::new();
+        let mut unavailable = 0;
+        for (column, target) in shape.targets.iter().enumerate() {
+            let cells = &self.columns[column];
+            let before = faults.len();
+            let array = coerce::column(target, cells, &mut faults);
+            if shape.keyed() && !shape.identifies[column] {
+                // By (2): what is null now stays null.
+                let kept = faults.split_off(before);
+                faults.extend(kept.into_iter().filter(|f| self.ops[f.row as usize] != Op::Delete));
+            }
+            for (row, cell) in cells.iter().enumerate() {
+                unavailable += u64::from(cell.kind == Kind::Unavailable);
+                // Without a key a row can only be taken back whole.
+                let op = self.ops[row];
+                let needed = shape.requires(column, op) || (op == Op::Delete && !shape.keyed());
+                if cell.kind == Kind::Unavailable && needed {
+                    faults.push(Fault {
+                        row: row as u32,
+                        reason: format!(
+                            "column {:?}: the source left out the unchanged value; make the column nullable, or set \
+                             REPLICA IDENTITY FULL",
+                            target.name
+                        ),
+                    });
+                }
+            }
+            arrays.push(array);
+        }
+        if unavailable > 0 {
+            self.counted.push(("(unavailable value)".to_string(), unavailable));
+        }
+        let mut typed = Typed {
+            arrays,
+            ops: self.ops,
+            record: self.record,
+            rejects: self.rejects,
+            counted: self.counted,
+        };
+        typed.require(shape, &mut faults, |row, column| {
+            missing(column).filter(|_| self.columns[column][row].kind == Kind::Absent)
+        });
+        typed.refuse(faults);
+        typed
+    }
+}
+
+/// Rows with their types, before the rows of refused records are taken out.
+pub(super) struct Typed {
+    pub arrays: Vec<ArrayRef>,
+    pub ops: Vec<Op>,
+    pub record: Vec<u32>,
+    pub rejects: Vec<Reject>,
+    pub counted: Vec<(String, u64)>,
+}
+
+impl Typed {
+    /// Adds a fault for each null where none may be.
+    pub fn require(
+        &self,
+        shape: &Shape,
+        faults: &mut Vec<Fault>,
+        missing: impl Fn(usize, usize) -> Option<String>,
+    ) {
+        for (column, array) in self.arrays.iter().enumerate() {
+            if array.null_count() == 0 {
+                continue;
+            }
+            for row in (0..array.len()).filter(|row| array.is_null(*row)) {
+                if shape.requires(column, self.ops[row]) {
+                    let name = &shape.targets[column].name;
+                    let reason = missing(row, column).unwrap_or_else(|| {
+                        let what = if shape.key.contains(&column) { "a key" } else { "required" };
+                        format!("column {name:?} is {what} but the record has no value for it; correct the record, or make it nullable")
+                    });
+                    faults.push(Fault { row: row as u32, reason });
+                }
+            }
+        }
+    }
+
+    /// Turns faults into rejects, the first of each record.
+    pub fn refuse(&mut self, faults: Vec<Fault>) {
+        let record = &self.record;
+        self.rejects.extend(faults.into_iter().map(|fault| Reject {
+            record: Some(record[fault.row as usize]),
+            reason: fault.reason,
+        }));
+        // Stable: of one record the first column's fault stays.
+        self.rejects.sort_by_key(|reject| reject.record);
+        self.rejects.dedup_by_key(|reject| reject.record);
+    }
+
+    /// The result, without the rows of refused records (1).
+    pub fn finish(
+        self,
+        shape: &Shape,
+        raw: Raw,
+        source_ms: Vec<Option<i64>>,
+        mut ignored_fields: Vec<(String, u64)>,
+    ) -> Decoded {
+        ignored_fields.extend(self.counted);
+        let Typed {
+            arrays,
+            mut ops,
+            mut record,
+            rejects,
+            ..
+        } = self;
+        let options = RecordBatchOptions::new().with_row_count(Some(ops.len()));
+        let mut rows = RecordBatch::try_new_with_options(Arc::clone(&shape.schema), arrays, &options)
+            .expect("each column was coerced to its type, with a value for each row");
+        if !rejects.is_empty() {
+            let mut refused = vec![false; raw.len()];
+            for reject in &rejects {
+                if let Some(record) = reject.record {
+                    refused[record as usize] = true;
+                }
+            }
+            let keep: Vec<bool> = record.iter().map(|r| !refused[*r as usize]).collect();
+            if keep.contains(&false) {
+                let mut kept = keep.iter();
+                ops.retain(|_| *kept.next().expect("one for each row"));
+                let mut kept = keep.iter();
+                record.retain(|_| *kept.next().expect("one for each row"));
+                rows = filter_record_batch(&rows, &BooleanArray::from(keep)).expect("one value for each row");
+            }
+        }
+        Decoded {
+            raw,
+            rows,
+            ops,
+            record,
+            source_ms,
+            rejects,
+            ignored_fields,
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Columns of cells to Arrow arrays. A value that is not of its column's type leaves a null and a [`Fault`];
+//! no value affects another.
+//!
+//! - BOOLEAN: `true`/`false`, `t`/`f`, `yes`/`no` in any case, `1`/`0`.
+//! - INT, BIGINT, DECIMAL: exact, or refused; a number in a string counts as a number.
+//! - DATE: ISO or the column's formats; a point in time only at midnight.
+//! - TIMESTAMP: ISO or the column's formats; zones are converted to UTC.
+//! - VARCHAR: text as it is; numbers, objects and arrays as written.
+//! - BINARY: base64, or hexadecimal after `\x`.
+//! - T[]: a JSON array (also inside a string).
+
+pub(super) mod number;
+pub(super) mod temporal;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int32Builder,
+    Int64Builder, ListArray, StringBuilder, TimestampMicrosecondBuilder,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::Field;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::cell::{Cell, Kind, Meaning};
+use super::scan;
+use super::target::{Encoding, Epoch, Target};
+use crate::repr::SqlType;
+
+/// Why text is not of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It does not read as one.
+    Not,
+    /// It is too large.
+    Beyond,
+    /// It has more digits behind the point.
+    TooFine,
+    /// Something else.
+    Custom(&'static str),
+}
+
+/// A value that is not of its column's type.
+#[derive(Debug)]
+pub(super) struct Fault {
+    /// Row of the column of cells.
+    pub row: u32,
+    /// Column, value, type, remedy.
+    pub reason: String,
+}
+
+/// The cells as the target's Arrow type, with a null where a value does not fit.
+pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<Fault>) -> ArrayRef {
+    let rows = cells.len();
+    let mut each = Each { target, cells, faults };
+    match &target.sql_type {
+        SqlType::Boolean => {
+            let mut out = BooleanBuilder::with_capacity(rows);
+            each.run(|_, text| boolean(text), |value| out.append_option(value));
+            Arc::new(out.finish())
+        }
+        SqlType::Int => {
+            let mut out = Int32Builder::with_capacity(rows);
+            let read = |cell: &Cell<'_>, text: &str| i32::try_from(integer(cell, text)?).map_err(|_| Why::Beyond);
+            each.run(read, |value| out.append_option(value));
+            Arc::new(out.finish())
+        }
+        SqlType::BigInt => {
+            let mut out = Int64Builder::with_capacity(rows);
+            each.run(integer, |value| out.append_option(value));
+            Arc::new(out.finish())
+        }
+        SqlType::Double => {
+            let mut out = Float64Builder::with_capacity(rows);
+            each.run(double, |value| out.append_option(value));
+            Arc::new(out.finish())
+        }
+        SqlType::Decimal(precision, scale) => {
+            let mut out = Decimal128Builder::with_capacity(rows).with_data_type(target.arrow.clone());
+            let read = |cell: &Cell<'_>, text: &str| decimal(cell, text, *precision, *scale, target.encoding);
+            each.run(read, |value| out.append_option(value));
+            Arc::new(out.finish())
+        }
+        SqlType::Date => {
+            let mut out = Date32Builder::with_capacity(rows);
+            let read = |cell: &Cell<'_>, text: &str| temporal::day(point(target, cell, text)?);
+            each.run(read, |value| out.append_option(value));
+            Arc::new(out.finish())
+        }
+        SqlType::Timestamp => {
+            let mut out = TimestampMicrosecondBuilder::with_capacity(rows);
+            let read = |cell: &Cell<'_>, text: &str| point(target, cell, text);
+            each.run(read, |value| out.append_option(value));
+            Arc::new(out.finish())
+        }
+        SqlType::Varchar => {
+            let bytes = cells.iter().map(|c| c.text.len()).sum();
+            let mut out = StringBuilder::with_capacity(rows, bytes);
+            each.run_text(|text| out.append_option(text));
+            Arc::new(out.finish())
+        }
+        SqlType::Binary => {
+            let mut out = BinaryBuilder::with_capacity(rows, rows * 16);
+            let read = |_: &Cell<'_>, text: &str| bytes(text, target.encoding);
+            each.run(read, |value| out.append_option(value));
+            Arc::new(out.finish())
+        }
+        SqlType::List(_) => each.lists(),
+    }
+}
+
+/// A fault's reason, for a value of a column.
+pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
+    let Target { name, sql_type, .. } = target;
+    let shown = shown(text);
+    match why {
+        Why::Not => {
+            let remedy = match sql_type {
+                SqlType::Date | SqlType::Timestamp if target.patterns.is_empty() => {
+                    "write ISO 8601, or give the column a `format`"
+                }
+                SqlType::Date | SqlType::Timestamp => "add its pattern to the column's `format`",
+                _ => "correct the record, list it in the column's `null`, or declare the column VARCHAR",
+            };
+            format!("column {name:?}: {shown} is not a {sql_type}; {remedy}")
+        }
+        Why::Beyond => format!("column {name:?}: {shown} does not fit into {sql_type}; declare a wider type"),
+        Why::TooFine => format!(
+            "column {name:?}: {shown} has more digits behind the point than {sql_type} holds; declare a larger scale, or DOUBLE"
+        ),
+        Why::Custom(what) => format!("column {name:?}: {shown} is not a {sql_type}: it {what}"),
+    }
+}
+
+/// A value for a person: in quotes, at most 80 characters of it.
+pub(super) fn shown(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// One column's cells on their way.
+struct Each<'c, 'a> {
+    target: &'c Target,
+    cells: &'c [Cell<'a>],
+    faults: &'c mut Vec<Fault>,
+}
+
+impl<'a> Each<'_, 'a> {
+    /// `put`s what `read` makes of each value, and a null for the others.
+    fn run<T>(
+        &mut self,
+        mut read: impl FnMut(&Cell<'a>, &str) -> Result<T, Why>,
+        mut put: impl FnMut(Option<T>),
+    ) {
+        let mut scratch = String::new();
+        for (row, cell) in self.cells.iter().enumerate() {
+            if !cell.is_value() {
+                put(None);
+                continue;
+            }
+            let value = match cell.resolve(&mut scratch) {
+                Some(text) if self.target.nulls.iter().any(|null| null == text) => Ok(None),
+                Some(text) => read(cell, text).map(Some),
+                None => Err(BROKEN_ESCAPE),
+            };
+            put(value.unwrap_or_else(|why| {
+                let text = cell.resolved().unwrap_or(Cow::Borrowed(cell.text));
+                let reason = reason(self.target, &text, why);
+                self.faults.push(Fault { row: row as u32, reason });
+                None
+            }));
+        }
+    }
+
+    /// The same for text, which lends instead of giving.
+    fn run_text(&mut self, mut put: impl FnMut(Option<&str>)) {
+        let mut scratch = String::new();
+        for (row, cell) in self.cells.iter().enumerate() {
+            if !cell.is_value() {
+                put(None);
+                continue;
+            }
+            match cell.resolve(&mut scratch) {
+                Some(text) if self.target.nulls.iter().any(|null| null == text) => put(None),
+                Some(text) => put(Some(text)),
+                None => {
+                    let reason = reason(self.target, cell.text, BROKEN_ESCAPE);
+                    self.faults.push(Fault { row: row as u32, reason });
+                    put(None);
+                }
+            }
+        }
+    }
+
+    /// Arrays: their values become one column, whose faults fall on the arrays.
+    fn lists(&mut self) -> ArrayRef {
+        let item = self.target.item().expect("only lists come here");
+        let texts: Vec<Option<Cow<'_, str>>> = self
+            .cells
+            .iter()
+            .map(|cell| cell.is_value().then(|| cell.resolved().unwrap_or(Cow::Borrowed(""))))
+            .collect();
+        let mut values: Vec<Cell<'_>> = Vec::new();
+        let mut owners: Vec<u32> = Vec::new();
+        let mut lengths = Vec::with_capacity(texts.len());
+        let mut valid = Vec::with_capacity(texts.len());
+        for (row, text) in texts.iter().enumerate() {
+            let start = values.len();
+            let mut filled = false;
+            if let Some(text) = text.as_deref().filter(|text| !self.target.nulls.iter().any(|n| n == text)) {
+                match scan::array(text, |value| values.push(value)) {
+                    Ok(()) => filled = true,
+                    Err(_) => {
+                        values.truncate(start);
+                        let reason = reason(self.target, text, Why::Custom("is no JSON array"));
+                        self.faults.push(Fault { row: row as u32, reason });
+                    }
+                }
+            }
+            lengths.push(values.len() - start);
+            owners.resize(values.len(), row as u32);
+            valid.push(filled);
+        }
+        let mut inner = Vec::new();
+        let items = column(&item, &values, &mut inner);
+        self.faults.extend(inner.into_iter().map(|fault| Fault {
+            row: owners[fault.row as usize],
+            ..fault
+        }));
+        Arc::new(ListArray::new(
+            Arc::new(Field::new("item", item.arrow.clone(), true)),
+            OffsetBuffer::from_lengths(lengths),
+            items,
+            Some(NullBuffer::from(valid)),
+        ))
+    }
+}
+
+const BROKEN_ESCAPE: Why = Why::Custom("has an escape that stands for no character");
+
+fn boolean(text: &str) -> Result<bool, Why> {
+    const TRUE: [&str; 4] = ["true", "t", "1", "yes"];
+    const FALSE: [&str; 4] = ["false", "f", "0", "no"];
+    if TRUE.iter().any(|t| text.eq_ignore_ascii_case(t)) {
+        Ok(true)
+    } else if FALSE.iter().any(|f| text.eq_ignore_ascii_case(f)) {
+        Ok(false)
+    } else {
+        Err(Why::Not)
+    }
+}
+
+fn integer(cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
+    match unscaled(cell, text)? {
+        Some((value, from)) => i64::try_from(number::rescale(value, from, 38, 0)?).map_err(|_| Why::Beyond),
+        None => number::integer(text.trim_ascii()),
+    }
+}
+
+fn double(cell: &Cell<'_>, text: &str) -> Result<f64, Why> {
+    match unscaled(cell, text)? {
+        Some((value, from)) => number::double(&format!("{value}e{}", -from)),
+        None => number::double(text.trim_ascii()),
+    }
+}
+
+fn decimal(cell: &Cell<'_>, text: &str, precision: u8, scale: i8, encoding: Encoding) -> Result<i128, Why> {
+    if let Some((value, from)) = unscaled(cell, text)? {
+        return number::rescale(value, from, precision, scale);
+    }
+    let from_bytes = || {
+        let bytes = STANDARD.decode(text).map_err(|_| Why::Not)?;
+        number::rescale(number::big_endian(&bytes)?, i64::from(scale), precision, scale)
+    };
+    let is_string = matches!(cell.kind, Kind::Text | Kind::Escaped);
+    if encoding == Encoding::Base64 && is_string {
+        return from_bytes();
+    }
+    match number::decimal(text.trim_ascii(), precision, scale) {
+        // Connect's JSON writes unscaled bytes in base64 and, without the schema part, no scale.
+        Err(Why::Not) if is_string && encoding == Encoding::DigitsOrBase64 && !text.is_empty() => from_bytes(),
+        other => other,
+    }
+}
+
+/// An unscaled number and its scale, where the cell is one: Connect's Decimal, Debezium's VariableScaleDecimal.
+fn unscaled(cell: &Cell<'_>, text: &str) -> Result<Option<(i128, i64)>, Why> {
+    if cell.kind == Kind::Nested {
+        let (mut scale, mut value) = (None, None);
+        scan::object(text, |key, field| match key.text {
+            "scale" => scale = number::integer(field.text).ok(),
+            "value" => value = field.resolved(),
+            _ => (),
+        })
+        .map_err(|_| Why::Not)?;
+        let (Some(scale), Some(value)) = (scale, value) else {
+            return Err(Why::Not);
+        };
+        let bytes = STANDARD.decode(value.as_bytes()).map_err(|_| Why::Not)?;
+        return Ok(Some((number::big_endian(&bytes)?, scale)));
+    }
+    if cell.meaning != Meaning::Unscaled || !matches!(cell.kind, Kind::Text | Kind::Escaped) {
+        return Ok(None);
+    }
+    let bytes = STANDARD.decode(text).map_err(|_| Why::Not)?;
+    Ok(Some((number::big_endian(&bytes)?, i64::from(cell.scale))))
+}
+
+fn bytes(text: &str, encoding: Encoding) -> Result<Vec<u8>, Why> {
+    let hex = |digits: &str| {
+        let pairs = digits.as_bytes().chunks(2);
+        pairs
+            .map(|pair| {
+                let digits = std::str::from_utf8(pair).ok().filter(|p| p.len() == 2 && !p.starts_with('+'))?;
+                u8::from_str_radix(digits, 16).ok()
+            })
+            .collect::<Option<Vec<u8>>>()
+            .ok_or(Why::Not)
+    };
+    match (encoding, text.strip_prefix("\\x")) {
+        (Encoding::Utf8, _) => Ok(text.as_bytes().to_vec()),
+        (Encoding::Hex, digits) => hex(digits.unwrap_or(text)),
+        (Encoding::Usual, Some(digits)) => hex(digits),
+        _ => STANDARD.decode(text).map_err(|_| Why::Custom("is no base64")),
+    }
+}
+
+fn point(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
+    let text = text.trim_ascii();
+    if !target.patterns.is_empty() {
+        return temporal::point(text, &target.patterns);
+    }
+    let unit = match cell.meaning {
+        Meaning::Days => Some(Epoch::Days),
+        Meaning::Millis => Some(Epoch::Millis),
+        Meaning::Micros => Some(Epoch::Micros),
+        Meaning::Nanos => Some(Epoch::Nanos),
+        Meaning::NoPoint => return Err(Why::Custom("is a time of day or a duration; declare BIGINT or VARCHAR")),
+        Meaning::Plain | Meaning::Unscaled => target.integers,
+    };
+    match (cell.kind, unit) {
+        (Kind::Number, Some(unit)) => temporal::count(text, unit),
+        (Kind::Number, None) => Err(Why::Custom(
+            "is a number; say what it counts by `format = \"epoch_ms\"` (or epoch_s, epoch_us, epoch_ns, epoch_days)",
+        )),
+        (Kind::Nested | Kind::True | Kind::False, _) => Err(Why::Not),
+        _ => temporal::iso(text.as_bytes()).ok_or(Why::Not),
+    }
+}

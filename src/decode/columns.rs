@@ -1,0 +1,289 @@
+//! Columns of a file to columns of an input: found by name or dotted path, converted exactly.
+//!
+//! What is of the right type is taken as it is. Integers are narrowed with a check, points in time change
+//! their unit (finer than microseconds is cut off; zones are UTC), text goes the way of every text, and whatever
+//! else is written as text first, so that the same rules hold: nothing is rounded or wrapped. Nested values
+//! in a VARCHAR are JSON.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringBuilder, make_array, new_null_array};
+use arrow::buffer::NullBuffer;
+use arrow::compute::{CastOptions, can_cast_types, cast, cast_with_options};
+use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::json::writer::{EncoderOptions, make_encoder};
+
+use super::cell::{Cell, Kind};
+use super::changes::{Shape, Typed};
+use super::coerce::{self, Fault, Why, temporal};
+use super::target::{Epoch, Target};
+use super::{Op, avro};
+use crate::repr::SqlType;
+
+/// The changes that rows of a file make, each row's time at its source, and the fields that nobody takes.
+pub(super) fn decode(
+    shape: &Shape,
+    kind: &mut super::Kind,
+    batch: &RecordBatch,
+) -> (Typed, Vec<Option<i64>>, Vec<(String, u64)>) {
+    if let super::Kind::Json(json) = kind
+        && avro::is_capture(batch)
+    {
+        return avro::decode_capture(shape, json, batch);
+    }
+    let rows = batch.num_rows();
+    let mut faults = Vec::new();
+    let mut used = vec![false; batch.num_columns()];
+    let mut missing = vec![false; shape.targets.len()];
+    let mut arrays = Vec::with_capacity(shape.targets.len());
+    for (column, target) in shape.targets.iter().enumerate() {
+        match target.from.iter().find_map(|name| find(batch, name)) {
+            Some((root, array)) => {
+                used[root] = true;
+                arrays.push(convert(target, &array, &mut faults));
+            }
+            None => {
+                missing[column] = true;
+                arrays.push(new_null_array(&target.arrow, rows));
+            }
+        }
+    }
+    let mut typed = Typed {
+        arrays,
+        ops: vec![Op::Upsert; rows],
+        record: (0..rows as u32).collect(),
+        rejects: Vec::new(),
+        counted: Vec::new(),
+    };
+    let fields = batch.schema_ref().fields();
+    typed.require(shape, &mut faults, |_, column| {
+        missing[column].then(|| {
+            let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
+            let Target { name, from, .. } = &shape.targets[column];
+            format!(
+                "column {name:?} is required, but the file has no column {from:?}: it has {}; list its name there in the column's `from`, or make it nullable",
+                coerce::shown(&names.join(","))
+            )
+        })
+    });
+    typed.refuse(faults);
+    let ignored = fields.iter().zip(used).filter(|(_, used)| rows > 0 && !used);
+    let ignored = ignored.map(|(field, _)| (field.name().clone(), rows as u64)).collect();
+    (typed, vec![None; rows], ignored)
+}
+
+/// A column by its name, or by a path into structs; and the column of the file it is in.
+fn find(batch: &RecordBatch, name: &str) -> Option<(usize, ArrayRef)> {
+    let schema = batch.schema_ref();
+    if let Some((root, _)) = schema.column_with_name(name) {
+        return Some((root, Arc::clone(batch.column(root))));
+    }
+    let (first, mut rest) = name.split_once('.')?;
+    let (root, _) = schema.column_with_name(first)?;
+    let mut array = Arc::clone(batch.column(root));
+    loop {
+        let (step, tail) = rest.split_once('.').map_or((rest, None), |(step, tail)| (step, Some(tail)));
+        let outer = array.as_struct_opt()?;
+        let inner = outer.column_by_name(step)?;
+        // A null struct's fields are null, whatever they hold.
+        let nulls = NullBuffer::union(outer.nulls(), inner.nulls());
+        let data = inner.to_data().into_builder().nulls(nulls);
+        array = make_array(data.build().ok()?);
+        match tail {
+            Some(tail) => rest = tail,
+            None => return Some((root, array)),
+        }
+    }
+}
+
+/// An array as the target's type; a null and a fault where a value does not fit.
+fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+    use DataType as T;
+    use SqlType as S;
+    let plain = target.nulls.is_empty() && target.patterns.is_empty();
+    match (array.data_type(), &target.sql_type) {
+        (from, _) if *from == target.arrow && plain => Arc::clone(array),
+        (T::Dictionary(_, values), _) => match cast(array, values) {
+            Ok(array) => convert(target, &array, faults),
+            Err(_) => refuse(target, array, faults),
+        },
+        (T::Utf8 | T::LargeUtf8 | T::Utf8View, _) => through_text(target, array, Kind::Text, faults),
+        (from, S::Int | S::BigInt) if from.is_integer() && plain => narrow(target, array, faults),
+        (from, S::Double) if (from.is_integer() || from.is_floating()) && plain => {
+            cast(array, &target.arrow).unwrap_or_else(|_| refuse(target, array, faults))
+        }
+        (T::Timestamp(unit, _), S::Timestamp | S::Date) => {
+            let epoch = match unit {
+                TimeUnit::Second => Epoch::Seconds,
+                TimeUnit::Millisecond => Epoch::Millis,
+                TimeUnit::Microsecond => Epoch::Micros,
+                TimeUnit::Nanosecond => Epoch::Nanos,
+            };
+            points(target, array, epoch, faults)
+        }
+        (T::Date32, S::Timestamp | S::Date) => points(target, array, Epoch::Days, faults),
+        (T::Date64, S::Timestamp | S::Date) => points(target, array, Epoch::Millis, faults),
+        (T::LargeList(item) | T::FixedSizeList(item, _), S::List(_)) => {
+            match cast(array, &T::List(Arc::clone(item))) {
+                Ok(array) => lists(target, array.as_list(), faults),
+                Err(_) => refuse(target, array, faults),
+            }
+        }
+        (T::List(_), S::List(_)) => lists(target, array.as_list(), faults),
+        (from, S::Varchar) if from.is_nested() => nested(target, array, faults),
+        (T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_), S::Binary) => {
+            cast(array, &T::Binary).unwrap_or_else(|_| refuse(target, array, faults))
+        }
+        (T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_), S::Varchar) => {
+            utf8(target, array, faults)
+        }
+        (from, _) if from.is_nested() || *from == T::Null => refuse(target, array, faults),
+        (from, _) => {
+            let kind = if from.is_numeric() { Kind::Number } else { Kind::Text };
+            through_text(target, array, kind, faults)
+        }
+    }
+}
+
+/// By writing each value as text.
+fn through_text(target: &Target, array: &ArrayRef, kind: Kind, faults: &mut Vec<Fault>) -> ArrayRef {
+    if !can_cast_types(array.data_type(), &DataType::Utf8) {
+        return refuse(target, array, faults);
+    }
+    let Ok(texts) = cast(array, &DataType::Utf8) else {
+        return refuse(target, array, faults);
+    };
+    let texts = texts.as_string::<i32>();
+    let cells: Vec<Cell<'_>> = texts.iter().map(|text| text.map_or(Cell::NULL, |text| Cell::new(kind, text))).collect();
+    coerce::column(target, &cells, faults)
+}
+
+/// Integers to a type that may be too small for them.
+fn narrow(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+    let checked = CastOptions {
+        safe: true,
+        ..CastOptions::default()
+    };
+    match cast_with_options(array, &target.arrow, &checked) {
+        Ok(narrowed) if narrowed.null_count() == array.null_count() => narrowed,
+        _ => through_text(target, array, Kind::Number, faults),
+    }
+}
+
+/// Counts of time units to points or days.
+fn points(target: &Target, array: &ArrayRef, unit: Epoch, faults: &mut Vec<Fault>) -> ArrayRef {
+    let counts = match array.data_type() {
+        DataType::Date32 => cast(array, &DataType::Int32).and_then(|days| cast(&days, &DataType::Int64)),
+        _ => cast(array, &DataType::Int64),
+    };
+    let Ok(counts) = counts else {
+        return refuse(target, array, faults);
+    };
+    let counts = counts.as_primitive::<Int64Type>();
+    let to_date = target.sql_type == SqlType::Date;
+    // A point that does not fit or is no midnight leaves a null that was none.
+    let converted: ArrayRef = if to_date {
+        let day = |n: i64| temporal::scaled(n, unit).and_then(temporal::day).ok();
+        Arc::new(counts.unary_opt::<_, Date32Type>(day))
+    } else {
+        let point = |n: i64| temporal::scaled(n, unit).ok();
+        Arc::new(counts.unary_opt::<_, TimestampMicrosecondType>(point))
+    };
+    if converted.null_count() > counts.null_count() {
+        for row in (0..counts.len()).filter(|row| counts.is_valid(*row) && converted.is_null(*row)) {
+            let point = temporal::scaled(counts.value(row), unit);
+            let why = point.and_then(temporal::day).err().unwrap_or(Why::Beyond);
+            faults.push(Fault {
+                row: row as u32,
+                reason: coerce::reason(target, &counts.value(row).to_string(), why),
+            });
+        }
+    }
+    converted
+}
+
+/// Lists, value by value.
+fn lists(target: &Target, lists: &ListArray, faults: &mut Vec<Fault>) -> ArrayRef {
+    let item = target.item().expect("only list targets come here");
+    let mut inner = Vec::new();
+    let values = convert(&item, lists.values(), &mut inner);
+    let offsets = lists.value_offsets();
+    for fault in inner {
+        // The list whose slice holds the value; values of no list (behind a null) are nobody's fault.
+        let owner = offsets.partition_point(|offset| *offset <= fault.row as i32);
+        if owner > 0 && owner <= lists.len() && lists.is_valid(owner - 1) {
+            faults.push(Fault {
+                row: owner as u32 - 1,
+                ..fault
+            });
+        }
+    }
+    Arc::new(ListArray::new(
+        Arc::new(Field::new("item", item.arrow.clone(), true)),
+        lists.offsets().clone(),
+        values,
+        lists.nulls().cloned(),
+    ))
+}
+
+/// Nested values as JSON text.
+fn nested(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+    let field = Arc::new(Field::new(&target.name, array.data_type().clone(), true));
+    let options = EncoderOptions::default();
+    let Ok(mut encoder) = make_encoder(&field, array.as_ref(), &options) else {
+        return refuse(target, array, faults);
+    };
+    let mut out = StringBuilder::with_capacity(array.len(), array.len() * 32);
+    let mut text = Vec::new();
+    for row in 0..array.len() {
+        if array.is_null(row) {
+            out.append_null();
+            continue;
+        }
+        text.clear();
+        encoder.encode(row, &mut text);
+        out.append_value(String::from_utf8_lossy(&text));
+    }
+    Arc::new(out.finish())
+}
+
+/// Bytes that should be text.
+fn utf8(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+    let Ok(bytes) = cast(array, &DataType::Binary) else {
+        return refuse(target, array, faults);
+    };
+    let bytes = bytes.as_binary::<i32>();
+    let cells: Vec<Cell<'_>> = bytes
+        .iter()
+        .enumerate()
+        .map(|(row, bytes)| match bytes.map(std::str::from_utf8) {
+            None => Cell::NULL,
+            Some(Ok(text)) => Cell::new(Kind::Text, text),
+            Some(Err(_)) => {
+                faults.push(Fault {
+                    row: row as u32,
+                    reason: format!("column {:?}: the bytes are not UTF-8; declare the column BINARY", target.name),
+                });
+                Cell::NULL
+            }
+        })
+        .collect();
+    coerce::column(target, &cells, faults)
+}
+
+/// Nothing but faults.
+fn refuse(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+    let from = array.data_type();
+    if *from != DataType::Null {
+        for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
+            faults.push(Fault {
+                row: row as u32,
+                reason: format!(
+                    "column {:?}: the file has {from}, which cannot become {}; declare another type",
+                    target.name, target.sql_type
+                ),
+            });
+        }
+    }
+    new_null_array(&target.arrow, array.len())
+}

@@ -1,0 +1,159 @@
+//! A column as a decoder fills it: its type, and how text becomes that type.
+
+use arrow::datatypes::DataType;
+use chrono::format::{Item, StrftimeItems};
+
+use super::DecodeError;
+use crate::definition::{Column, Format};
+use crate::repr::SqlType;
+
+/// The unit of a number that counts from 1970-01-01.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Epoch {
+    Seconds,
+    Millis,
+    Micros,
+    Nanos,
+    Days,
+}
+
+/// How text is read as DATE or TIMESTAMP.
+#[derive(Clone, Debug)]
+pub(super) enum Pattern {
+    /// `%Y-%m-%d` and `%H:%M:%S`, joined by this byte: what the quick reader takes when the length is right.
+    Plain(u8, Vec<Item<'static>>),
+    /// chrono's strftime.
+    Items(Vec<Item<'static>>),
+    /// A number.
+    Epoch(Epoch),
+}
+
+/// How BINARY (and a DECIMAL's unscaled bytes) are written as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Encoding {
+    /// Not said: base64, or hexadecimal after `\x`, for BINARY; digits for DECIMAL.
+    #[default]
+    Usual,
+    /// Digits, or else base64: a DECIMAL of a Debezium record without schema may be either. Base64 that
+    /// happens to be all digits is taken for digits; `format = "base64"` settles it.
+    DigitsOrBase64,
+    /// Always base64.
+    Base64,
+    /// Always hexadecimal.
+    Hex,
+    /// The text's own bytes.
+    Utf8,
+}
+
+/// A column of the input as a feed's decoder fills it.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub name: String,
+    pub sql_type: SqlType,
+    pub arrow: DataType,
+    pub nullable: bool,
+    /// Texts that stand for null.
+    pub nulls: Vec<String>,
+    /// Names in the payload, most wanted first.
+    pub from: Vec<String>,
+    /// Tried in order; empty: ISO 8601.
+    pub patterns: Vec<Pattern>,
+    /// What bare integers count, where no format says so.
+    pub integers: Option<Epoch>,
+    /// Of bytes.
+    pub encoding: Encoding,
+}
+
+impl Target {
+    /// Reads the formats of a column; `context` names the input and feed.
+    pub fn new(column: &Column, format: Format, context: &str) -> Result<Self, DecodeError> {
+        let mut target = Target {
+            name: column.name.clone(),
+            arrow: column.sql_type.arrow(),
+            sql_type: column.sql_type.clone(),
+            nullable: column.nullable,
+            nulls: column.null.clone(),
+            from: column.from.clone(),
+            patterns: Vec::new(),
+            integers: None,
+            encoding: Encoding::Usual,
+        };
+        if target.from.is_empty() {
+            target.from.push(column.name.clone());
+        }
+        let scalar = innermost(&column.sql_type);
+        if format == Format::DebeziumJson {
+            target.integers = match scalar {
+                SqlType::Timestamp => Some(Epoch::Micros),
+                SqlType::Date => Some(Epoch::Days),
+                _ => None,
+            };
+            if matches!(scalar, SqlType::Decimal(..)) {
+                target.encoding = Encoding::DigitsOrBase64;
+            }
+        }
+        for text in &column.format {
+            let wrong = |expected| DecodeError::Format {
+                context: context.to_string(),
+                column: column.name.clone(),
+                format: text.clone(),
+                expected,
+            };
+            match scalar {
+                SqlType::Date | SqlType::Timestamp => target.patterns.push(pattern(text).ok_or(wrong(
+                    "strftime as chrono knows it, or epoch_s, epoch_ms, epoch_us, epoch_ns or epoch_days",
+                ))?),
+                SqlType::Binary => {
+                    target.encoding = match text.as_str() {
+                        "base64" => Encoding::Base64,
+                        "hex" => Encoding::Hex,
+                        "utf8" => Encoding::Utf8,
+                        _ => return Err(wrong("base64, hex or utf8")),
+                    }
+                }
+                SqlType::Decimal(..) if text == "base64" => target.encoding = Encoding::Base64,
+                SqlType::Decimal(..) => return Err(wrong("base64 (big-endian unscaled bytes)")),
+                _ => return Err(wrong("no format: only DATE, TIMESTAMP, BINARY and DECIMAL have one")),
+            }
+        }
+        Ok(target)
+    }
+
+    /// The same rules for a list's values.
+    pub fn item(&self) -> Option<Target> {
+        let SqlType::List(item) = &self.sql_type else {
+            return None;
+        };
+        Some(Target {
+            sql_type: (**item).clone(),
+            arrow: item.arrow(),
+            nullable: true,
+            ..self.clone()
+        })
+    }
+}
+
+fn innermost(sql_type: &SqlType) -> &SqlType {
+    match sql_type {
+        SqlType::List(item) => innermost(item),
+        other => other,
+    }
+}
+
+fn pattern(text: &str) -> Option<Pattern> {
+    Some(match text {
+        "epoch_s" => Pattern::Epoch(Epoch::Seconds),
+        "epoch_ms" => Pattern::Epoch(Epoch::Millis),
+        "epoch_us" => Pattern::Epoch(Epoch::Micros),
+        "epoch_ns" => Pattern::Epoch(Epoch::Nanos),
+        "epoch_days" => Pattern::Epoch(Epoch::Days),
+        _ => {
+            let items = StrftimeItems::new(text).parse_to_owned().ok()?;
+            match text {
+                "%Y-%m-%d %H:%M:%S" => Pattern::Plain(b' ', items),
+                "%Y-%m-%dT%H:%M:%S" => Pattern::Plain(b'T', items),
+                _ => Pattern::Items(items),
+            }
+        }
+    })
+}
