@@ -9,6 +9,24 @@
 //! ROW_NUMBER, the order inside array_agg), the remaining columns complete it, in the graph and in
 //! `logical` alike.
 
+mod compile;
+mod complete;
+mod diagnose;
+mod error;
+mod explain;
+mod functions;
+mod lower;
+mod normal;
+mod now;
+mod refuse;
+mod session;
+mod share;
+mod windows;
+
+pub use compile::compile;
+pub use now::bind_now;
+pub use session::{batch_context, rebind};
+
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;

@@ -1,0 +1,373 @@
+//! Tables to a graph, one after the other: parse, look over, plan, optimise, complete, lower.
+//!
+//! All tables are tried, so that one run reports all mistakes; a table that reads one that could not be
+//! planned is passed over, as its mistakes could only be echoes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, ToDFSchema};
+use datafusion::logical_expr::{Expr as Logical, LogicalPlan, Projection, cast};
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{SelectItem, SetExpr, Spanned, Statement as SqlStatement};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+
+use super::diagnose::{diagnose, refused};
+use super::error::{PlanError, Planned, Refusal};
+use super::lower::{Lowering, physical};
+use super::share::{Builder, Draft};
+use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
+use super::{complete, normal, now, refuse, session, windows};
+use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Input, Table};
+use crate::repr::normalise_schema;
+
+/// Plans every table of a dataflow into one graph.
+///
+/// # Errors
+/// Every mistake found in the tables' SQL and in the columns their settings name.
+pub fn compile(dataflow: &Dataflow) -> Result<Graph, Diagnostics> {
+    let mut compiler = Compiler {
+        dataflow,
+        context: session::planning_context(),
+        builder: Builder::default(),
+        sources: HashMap::new(),
+        known: refuse::known(dataflow),
+        broken: BTreeSet::new(),
+        diagnostics: Vec::new(),
+        tables: Vec::new(),
+    };
+    for (position, input) in dataflow.inputs.iter().enumerate() {
+        compiler.input(position, input);
+    }
+    for (position, table) in dataflow.tables.iter().enumerate() {
+        compiler.table(position, table);
+    }
+    if compiler.diagnostics.is_empty() {
+        Ok(Graph {
+            nodes: compiler.builder.nodes,
+            tables: compiler.tables,
+        })
+    } else {
+        Err(Diagnostics(compiler.diagnostics))
+    }
+}
+
+struct Compiler<'a> {
+    dataflow: &'a Dataflow,
+    context: SessionContext,
+    builder: Builder,
+    /// Nodes of inputs and tables, by their names in SQL.
+    sources: HashMap<String, NodeId>,
+    known: Vec<String>,
+    broken: BTreeSet<String>,
+    diagnostics: Vec<Diagnostic>,
+    tables: Vec<PlannedTable>,
+}
+
+impl Compiler<'_> {
+    fn input(&mut self, position: usize, input: &Input) {
+        let schema = normalise_schema(&input.schema());
+        let changes = input.feeds.iter().any(|feed| {
+            feed.format == Format::DebeziumJson
+                || matches!(&feed.kind, FeedKind::Generate(g) if g.updates > 0.0 || g.deletes > 0.0)
+        });
+        let identity = format!(
+            "{} key {:?} order {:?} dedup {:?} keep {:?}",
+            input.name, input.key, input.order_by, input.dedup_key, input.retention
+        );
+        let draft = Draft {
+            op: Op::Input(position),
+            inputs: vec![],
+            schema: schema.clone(),
+            name: input.name.clone(),
+            append_only: input.key.is_empty() && input.retention.is_none() && !changes,
+        };
+        let node = self.builder.add(draft, &identity);
+        self.sources.insert(input.name.clone(), node);
+        if let Err(error) = session::register(&self.context, None, &input.name, schema) {
+            let error = PlanError::from(error);
+            self.diagnostics.extend(diagnose(error, &input.file, &[]));
+        }
+    }
+
+    fn table(&mut self, position: usize, table: &Table) {
+        let before = self.diagnostics.len();
+        match self.plan(position, table) {
+            Ok(Some(planned)) if self.diagnostics.len() == before => self.accept(table, planned),
+            Ok(_) => {
+                self.broken.insert(table.qualified_name());
+            }
+            Err(diagnostics) => {
+                self.broken.insert(table.qualified_name());
+                self.diagnostics.extend(diagnostics);
+            }
+        }
+    }
+
+    /// Makes a planned table known to those behind it.
+    fn accept(&mut self, table: &Table, planned: PlannedTable) {
+        let name = table.qualified_name();
+        let expectations: Vec<_> = table
+            .expectations
+            .iter()
+            .map(|e| (&e.name, &e.check, e.on_violation))
+            .collect();
+        let identity = format!("{name} key {:?} expect {expectations:?} keep {:?}", table.key, table.retention);
+        let draft = Draft {
+            op: Op::Table(self.tables.len()),
+            inputs: vec![planned.node],
+            schema: planned.schema.clone(),
+            name: name.clone(),
+            append_only: planned.append_only,
+        };
+        let node = self.builder.add(draft, &identity);
+        self.sources.insert(name, node);
+        session::register(&self.context, Some(table.layer), &table.name, planned.schema.clone())
+            .expect("names of tables are unique in a layer");
+        self.tables.push(planned);
+    }
+
+    /// The planned table; none if it reads a broken one.
+    fn plan(&mut self, position: usize, table: &Table) -> Result<Option<PlannedTable>, Vec<Diagnostic>> {
+        let tokens = windows::tokenize(&table.sql).map_err(|r| vec![refused(r, &table.file, &[])])?;
+        let wrong = |error: PlanError| diagnose(error, &table.file, &tokens);
+        let statements = parse(tokens.clone()).map_err(wrong)?;
+        let query = refuse::query(statements).map_err(|r| wrong(r.into()))?;
+        let look = refuse::look(&query, &self.context, &self.known);
+        if !look.refusals.is_empty() {
+            return Err(look
+                .refusals
+                .into_iter()
+                .map(|r| refused(r, &table.file, &tokens))
+                .collect());
+        }
+        if look.reads.iter().any(|read| self.broken.contains(read)) {
+            return Ok(None);
+        }
+        let items: Vec<_> = match query.body.as_ref() {
+            SetExpr::Select(select) => select.projection.iter().collect(),
+            _ => Vec::new(),
+        };
+        let wildcard = items
+            .iter()
+            .any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+        let spans: Vec<_> = if wildcard { Vec::new() } else { items.iter().map(|i| i.span()).collect() };
+
+        let logical = self.logical(SqlStatement::Query(query.clone())).map_err(wrong)?;
+        let columns: Vec<Refusal> = check_columns(&logical)
+            .into_iter()
+            .map(|(n, refusal)| refusal.at(spans.get(n).copied()))
+            .collect();
+        if !columns.is_empty() {
+            return Err(columns.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
+        }
+        let (logical, schema) = self.finish(logical).map_err(wrong)?;
+        let mut lowering = Lowering {
+            builder: &mut self.builder,
+            sources: &self.sources,
+        };
+        let node = lowering.lower(&logical).and_then(|node| lowering.conform(node, &schema)).map_err(wrong)?;
+
+        let (expectations, mut mistakes) = self.expectations(table, &schema);
+        let key = self.columns(table, "key", &table.key, &schema, &mut mistakes);
+        let partition_by = self.columns(table, "partition_by", &table.partition_by, &schema, &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let append_only =
+            self.builder.nodes[node].append_only && table.key.is_empty() && table.retention.is_none();
+        Ok(Some(PlannedTable {
+            table: position,
+            name: table.qualified_name(),
+            node,
+            schema,
+            expectations,
+            key,
+            partition_by,
+            append_only,
+            logical,
+        }))
+    }
+
+    /// The analysed plan of a query: names resolved, types agreed, now() held open.
+    fn logical(&self, statement: SqlStatement) -> Planned<LogicalPlan> {
+        let state = self.context.state();
+        let statement = Statement::Statement(Box::new(statement));
+        // Nothing is read: the catalog is in memory and its futures are ready.
+        let plan = futures::executor::block_on(state.statement_to_plan(statement))?;
+        let plan = now::hold(plan)?;
+        let plan = normal::distinct_on(plan)?;
+        normal::single_rows(&plan)?;
+        let options = state.config_options();
+        let plan = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
+        normal::types(normal::exact(plan)?, options)
+    }
+
+    /// The optimised, completed plan, and the table's columns.
+    fn finish(&self, plan: LogicalPlan) -> Planned<(LogicalPlan, SchemaRef)> {
+        let state = self.context.state();
+        let mut columns = Vec::with_capacity(plan.schema().fields().len());
+        for (qualifier, field) in plan.schema().iter() {
+            let column = Logical::Column(datafusion::common::Column::from((qualifier, field)));
+            let to = normal::table_type(field.name(), field.data_type())?;
+            let column = if &to == field.data_type() { column } else { cast(column, to) };
+            columns.push(column.alias(field.name()));
+        }
+        let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?);
+        let optimise = |plan| state.optimizer().optimize(plan, &state, |_, _| {});
+        let plan = complete::complete(optimise(plan)?)?;
+        let plan = optimise(plan)?;
+        let fields: Vec<Field> = plan
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()))
+            .collect();
+        Ok((plan, normalise_schema(&Schema::new(fields))))
+    }
+
+    fn expectations(&self, table: &Table, schema: &SchemaRef) -> (Vec<PlannedExpectation>, Vec<Diagnostic>) {
+        let (mut planned, mut mistakes) = (Vec::new(), Vec::new());
+        for expectation in &table.expectations {
+            match self.check(&expectation.check, schema) {
+                Ok(check) => planned.push(PlannedExpectation {
+                    name: expectation.name.clone(),
+                    check,
+                    on_violation: expectation.on_violation,
+                }),
+                Err(error) => {
+                    let file = settings_file(table);
+                    let line = self.setting_line(&file, &format!("[expect.{}]", expectation.name), "check");
+                    for mut mistake in diagnose(error, &file, &[]) {
+                        mistake.message = format!("expectation {:?}: {}", expectation.name, mistake.message);
+                        mistake.line = line;
+                        mistakes.push(mistake);
+                    }
+                }
+            }
+        }
+        (planned, mistakes)
+    }
+
+    /// A boolean expression over a table's columns.
+    fn check(&self, sql: &str, schema: &SchemaRef) -> Planned<super::Expr> {
+        let named: DFSchema = schema.clone().to_dfschema()?;
+        let expr = self.context.parse_sql_expr(sql, &named)?;
+        let mut refusal = None;
+        datafusion::common::tree_node::TreeNode::apply(&expr, |e| {
+            if let Logical::ScalarFunction(call) = e
+                && (call.func.signature().volatility == datafusion::logical_expr::Volatility::Volatile
+                    || matches!(call.name(), "now" | "current_date" | "current_time"))
+            {
+                refusal = Some(
+                    Refusal::new(format!("could not plan {}() here: a row would be judged anew each time", call.name()))
+                        .help("compare the row's own columns"),
+                );
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if let Some(refusal) = refusal {
+            return Err(refusal.into());
+        }
+        let state = self.context.state();
+        let info = datafusion::logical_expr::simplify::SimplifyContext::builder()
+            .with_schema(Arc::new(named.clone()))
+            .with_config_options(Arc::clone(state.config_options()))
+            .build();
+        let simplifier = datafusion::optimizer::simplify_expressions::ExprSimplifier::new(info);
+        let expr = simplifier.simplify(simplifier.coerce(expr, &named)?)?;
+        let planned = physical(&expr, &named, schema)?;
+        match planned.data_type(schema)? {
+            DataType::Boolean | DataType::Null => Ok(planned),
+            other => Err(Refusal::new(format!("could not use a {other} as a condition"))
+                .help("compare it with something")
+                .into()),
+        }
+    }
+
+    fn columns(
+        &self,
+        table: &Table,
+        setting: &str,
+        names: &[String],
+        schema: &SchemaRef,
+        mistakes: &mut Vec<Diagnostic>,
+    ) -> Vec<usize> {
+        let mut positions = Vec::with_capacity(names.len());
+        for name in names {
+            match schema.index_of(name) {
+                Ok(position) => positions.push(position),
+                Err(_) => {
+                    let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+                    let file = settings_file(table);
+                    mistakes.push(Diagnostic {
+                        line: self.setting_line(&file, "", setting),
+                        file,
+                        column: 0,
+                        message: format!("could not find the column {name:?} that {setting} names"),
+                        help: Some(match refuse::nearest(name, columns.iter().copied()) {
+                            Some(near) => format!("did you mean {near:?}?"),
+                            None => format!("known are {}", columns.join(", ")),
+                        }),
+                    });
+                }
+            }
+        }
+        positions
+    }
+
+    /// The line of a setting in a file, behind a header; 0 where it cannot be found.
+    fn setting_line(&self, file: &Path, header: &str, setting: &str) -> usize {
+        let Ok(text) = std::fs::read_to_string(self.dataflow.folder.join(file)) else {
+            return 0;
+        };
+        let compact = |line: &str| line.chars().filter(|c| !c.is_whitespace() && *c != '"').collect::<String>();
+        let lines: Vec<String> = text.lines().map(compact).collect();
+        let from = if header.is_empty() {
+            0
+        } else {
+            lines.iter().position(|l| l == &compact(header)).unwrap_or(0)
+        };
+        let found = lines.iter().skip(from).position(|l| l.starts_with(&format!("{setting}=")));
+        found.map_or(0, |n| from + n + 1)
+    }
+}
+
+fn settings_file(table: &Table) -> PathBuf {
+    table.settings_file.clone().unwrap_or_else(|| table.file.clone())
+}
+
+/// The statements of a file, window functions rewritten.
+fn parse(tokens: Vec<TokenWithSpan>) -> Planned<Vec<Statement>> {
+    let tokens = windows::rewrite(tokens)?;
+    let mut parser = DFParserBuilder::new(tokens).with_dialect(&GenericDialect {}).build()?;
+    Ok(parser.parse_statements()?.into())
+}
+
+/// Names that a Delta table cannot have, and names that stand twice; each with the column's position.
+fn check_columns(plan: &LogicalPlan) -> Vec<(usize, Refusal)> {
+    let mut refusals = Vec::new();
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (n, field) in plan.schema().fields().iter().enumerate() {
+        let name = field.name();
+        if name.is_empty() || name.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
+            refusals.push((
+                n,
+                Refusal::new(format!("could not use {name:?} as a column's name")).help("give it a name: AS ..."),
+            ));
+        } else if seen.insert(name.to_lowercase(), n).is_some() {
+            refusals.push((
+                n,
+                Refusal::new(format!("could not name two columns {name:?}"))
+                    .help("name one of them anew: AS ...")
+                    .near(name),
+            ));
+        }
+    }
+    refusals
+}

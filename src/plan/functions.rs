@@ -1,0 +1,253 @@
+//! The functions that window table functions are rewritten to, for the graph and for batch alike.
+//!
+//! `hop_windows(ts, slide, size)` lists the starts of all windows of `size`, one every `slide` since
+//! 1970-01-01, that hold `ts`. `session_start(ts, gap)` and `session_end(ts, gap)`, over a partition ordered
+//! by `ts`, are the bounds of the session that holds the row: a row that comes `gap` or more behind the row
+//! before it begins a new one; the end is the last row's time plus `gap`, exclusive.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, IntervalMonthDayNanoArray, ListArray, ListBuilder, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    TimestampMicrosecondType,
+};
+use datafusion::common::{Result, exec_err};
+use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
+use datafusion::logical_expr::{
+    ColumnarValue, LimitEffect, PartitionEvaluator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility, WindowUDF, WindowUDFImpl,
+};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::prelude::SessionContext;
+
+const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
+const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+/// A row falls into at most so many hopping windows; more is a mistake in the settings.
+pub(super) const MAX_WINDOWS_PER_ROW: i64 = 10_000;
+
+/// Registers these and the JSON functions.
+pub(super) fn register(context: &SessionContext) {
+    let mut state = context.state();
+    datafusion_functions_json::register_all(&mut state).expect("a fresh session takes the JSON functions");
+    *context.state_ref().write() = state;
+    context.register_udf(ScalarUDF::from(HopWindows::new()));
+    context.register_udwf(WindowUDF::from(SessionBound::new(Side::Start)));
+    context.register_udwf(WindowUDF::from(SessionBound::new(Side::End)));
+}
+
+/// An interval without months, in microseconds.
+pub(super) fn interval_micros(interval: IntervalMonthDayNano) -> Option<i64> {
+    if interval.months != 0 {
+        return None;
+    }
+    i64::from(interval.days)
+        .checked_mul(MICROS_PER_DAY)?
+        .checked_add(interval.nanoseconds / 1000)
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct HopWindows {
+    signature: Signature,
+}
+
+impl HopWindows {
+    fn new() -> Self {
+        HopWindows {
+            signature: Signature::exact(vec![TIMESTAMP, INTERVAL, INTERVAL], Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for HopWindows {
+    fn name(&self) -> &str {
+        "hop_windows"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::List(Arc::new(Field::new("item", TIMESTAMP, true))))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        Ok(ColumnarValue::Array(Arc::new(hop_windows(&arrays)?)))
+    }
+}
+
+fn hop_windows(arrays: &[ArrayRef]) -> Result<ListArray> {
+    let times = arrays[0].as_primitive::<TimestampMicrosecondType>();
+    let slides = arrays[1].as_primitive::<IntervalMonthDayNanoType>();
+    let sizes = arrays[2].as_primitive::<IntervalMonthDayNanoType>();
+    let mut lists = ListBuilder::new(TimestampMicrosecondBuilder::new());
+    for row in 0..times.len() {
+        if times.is_null(row) {
+            lists.append_null();
+            continue;
+        }
+        let (time, slide, size) = (times.value(row), length(slides, row)?, length(sizes, row)?);
+        if size / slide > MAX_WINDOWS_PER_ROW {
+            return exec_err!("a row would fall into more than {MAX_WINDOWS_PER_ROW} hopping windows");
+        }
+        let newest = time - time.rem_euclid(slide);
+        let count = (size - (time - newest) + slide - 1) / slide;
+        // Oldest first; a slide greater than the size leaves gaps, where a row is in no window.
+        for back in (0..count.max(0)).rev() {
+            lists.values().append_value(newest - back * slide);
+        }
+        lists.append(true);
+    }
+    Ok(lists.finish())
+}
+
+fn length(intervals: &IntervalMonthDayNanoArray, row: usize) -> Result<i64> {
+    let micros = if intervals.is_null(row) {
+        None
+    } else {
+        interval_micros(intervals.value(row)).filter(|micros| *micros > 0)
+    };
+    match micros {
+        Some(micros) => Ok(micros),
+        None => exec_err!("a window's length must be positive and without months"),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Side {
+    Start,
+    End,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct SessionBound {
+    side: Side,
+    signature: Signature,
+}
+
+impl SessionBound {
+    fn new(side: Side) -> Self {
+        SessionBound {
+            side,
+            signature: Signature::exact(vec![TIMESTAMP, INTERVAL], Volatility::Immutable),
+        }
+    }
+}
+
+impl WindowUDFImpl for SessionBound {
+    fn name(&self) -> &str {
+        match self.side {
+            Side::Start => "session_start",
+            Side::End => "session_end",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn partition_evaluator(&self, _: PartitionEvaluatorArgs) -> Result<Box<dyn PartitionEvaluator>> {
+        Ok(Box::new(SessionEvaluator { side: self.side }))
+    }
+
+    fn field(&self, args: WindowUDFFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(Field::new(args.name(), TIMESTAMP, true)))
+    }
+
+    fn limit_effect(&self, _: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
+        LimitEffect::Unknown
+    }
+}
+
+#[derive(Debug)]
+struct SessionEvaluator {
+    side: Side,
+}
+
+impl PartitionEvaluator for SessionEvaluator {
+    fn evaluate_all(&mut self, values: &[ArrayRef], num_rows: usize) -> Result<ArrayRef> {
+        let times = values[0].as_primitive::<TimestampMicrosecondType>();
+        let gaps = values[1].as_primitive::<IntervalMonthDayNanoType>();
+        let mut bounds: Vec<Option<i64>> = vec![None; num_rows];
+        let mut first = 0;
+        while first < num_rows {
+            if times.is_null(first) {
+                first += 1;
+                continue;
+            }
+            let gap = length(gaps, first)?;
+            let mut last = first;
+            while last + 1 < num_rows && times.is_valid(last + 1) && times.value(last + 1) - times.value(last) < gap {
+                last += 1;
+            }
+            let bound = match self.side {
+                Side::Start => times.value(first),
+                Side::End => times.value(last) + gap,
+            };
+            bounds[first..=last].fill(Some(bound));
+            first = last + 1;
+        }
+        Ok(Arc::new(TimestampMicrosecondArray::from(bounds)))
+    }
+
+    fn supports_bounded_execution(&self) -> bool {
+        false
+    }
+
+    fn uses_window_frame(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval(micros: i64) -> ArrayRef {
+        Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(
+            0,
+            0,
+            micros * 1000,
+        )]))
+    }
+
+    fn starts(time: i64, slide: i64, size: i64) -> Vec<i64> {
+        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![time]));
+        let lists = hop_windows(&[times, interval(slide), interval(size)]).unwrap();
+        lists.value(0).as_primitive::<TimestampMicrosecondType>().values().to_vec()
+    }
+
+    #[test]
+    fn a_row_is_in_every_window_that_holds_it_and_in_no_other() {
+        for (time, slide, size) in [(0, 15, 60), (14, 15, 60), (-1, 15, 60), (37, 10, 25), (37, 30, 5), (30, 30, 5)] {
+            let expected: Vec<i64> = (-20..20)
+                .map(|n| n * slide)
+                .filter(|start| *start <= time && time < start + size)
+                .collect();
+            assert_eq!(starts(time, slide, size), expected, "{time} {slide} {size}");
+        }
+    }
+
+    #[test]
+    fn a_pause_of_the_gap_begins_a_new_session() {
+        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0, 4, 9, 14, 30]));
+        let gaps: ArrayRef = Arc::new(IntervalMonthDayNanoArray::from(vec![
+            IntervalMonthDayNano::new(0, 0, 5000);
+            5
+        ]));
+        let bounds = |side| {
+            let mut evaluator = SessionEvaluator { side };
+            let bounds = evaluator.evaluate_all(&[times.clone(), gaps.clone()], 5).unwrap();
+            bounds.as_primitive::<TimestampMicrosecondType>().values().to_vec()
+        };
+        assert_eq!(bounds(Side::Start), vec![0, 0, 9, 14, 30]);
+        assert_eq!(bounds(Side::End), vec![9, 9, 14, 19, 35]);
+    }
+}

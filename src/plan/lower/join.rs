@@ -1,0 +1,154 @@
+//! Joins, the right-sided ones mirrored, and NOT IN over columns that may be null.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::{DFSchema, JoinType, NullEquality, ScalarValue};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr as Logical, Join as LogicalJoin, LogicalPlan};
+use datafusion::physical_expr::expressions::{IsNullExpr, Literal};
+
+use super::{Lowering, expr, output};
+use crate::plan::error::{Planned, Refusal};
+use crate::plan::{Expr, Join, JoinKind, Mfp, NodeId, Op, now};
+use crate::repr::normalise_schema;
+
+/// Both sides of a join, the left one the side whose rows a semi, anti or mark join keeps.
+struct Sides<'a> {
+    left: NodeId,
+    right: NodeId,
+    left_schema: &'a DFSchema,
+    right_schema: &'a DFSchema,
+}
+
+impl Lowering<'_> {
+    pub(super) fn join(&mut self, join: &LogicalJoin) -> Planned<NodeId> {
+        let (kind, mirrored) = match join.join_type {
+            JoinType::Inner => (JoinKind::Inner, false),
+            JoinType::Left => (JoinKind::Left, false),
+            JoinType::Right => (JoinKind::Right, false),
+            JoinType::Full => (JoinKind::Full, false),
+            JoinType::LeftSemi => (JoinKind::LeftSemi, false),
+            JoinType::LeftAnti => (JoinKind::LeftAnti, false),
+            JoinType::LeftMark => (JoinKind::LeftMark, false),
+            JoinType::RightSemi => (JoinKind::LeftSemi, true),
+            JoinType::RightAnti => (JoinKind::LeftAnti, true),
+            JoinType::RightMark => (JoinKind::LeftMark, true),
+        };
+        let (near, far) = if mirrored { (&join.right, &join.left) } else { (&join.left, &join.right) };
+        let sides = Sides {
+            left: self.lower(near)?,
+            right: self.lower(far)?,
+            left_schema: near.schema(),
+            right_schema: far.schema(),
+        };
+        let (mut left_keys, mut right_keys) = (vec![], vec![]);
+        let left_actual = self.builder.schema(sides.left).clone();
+        let right_actual = self.builder.schema(sides.right).clone();
+        for (l, r) in &join.on {
+            let (l, r) = if mirrored { (r, l) } else { (l, r) };
+            let l = expr::physical(l, sides.left_schema, &left_actual)?;
+            let to = l.data_type(&left_actual)?;
+            right_keys.push(expr::physical_as(r, sides.right_schema, &right_actual, &to)?);
+            left_keys.push(l);
+        }
+        let conditions: Vec<&Logical> = join.filter.iter().flat_map(|f| split_conjunction(f)).collect();
+        let (timed, plain): (Vec<&Logical>, Vec<&Logical>) = conditions.into_iter().partition(|c| now::mentions_now(c));
+        if !timed.is_empty() && kind != JoinKind::Inner {
+            return Err(now::misplaced().into());
+        }
+        let both = sides.left_schema.join(sides.right_schema)?;
+        let both_actual = concat(&left_actual, &right_actual);
+        let residual = match plain.into_iter().cloned().reduce(Logical::and) {
+            Some(condition) => Some(expr::physical_as(&condition, &both, &both_actual, &DataType::Boolean)?),
+            None => None,
+        };
+        let planned = Join {
+            kind,
+            left_keys,
+            right_keys,
+            residual,
+            null_equals_null: join.null_equality == NullEquality::NullEqualsNull,
+        };
+        if join.null_aware {
+            return self.not_in(sides, planned);
+        }
+        let schema = output(&LogicalPlan::Join(join.clone()));
+        let node = self.add_join(sides.left, sides.right, planned, schema);
+        if timed.is_empty() { Ok(node) } else { self.keep(node, &timed, &both) }
+    }
+
+    fn add_join(&mut self, left: NodeId, right: NodeId, join: Join, schema: arrow::datatypes::SchemaRef) -> NodeId {
+        let verb = match join.kind {
+            JoinKind::Inner if join.left_keys.is_empty() => "cross-join",
+            JoinKind::Inner => "join",
+            JoinKind::Left => "left-join",
+            JoinKind::Right => "right-join",
+            JoinKind::Full => "full-join",
+            JoinKind::LeftSemi => "semi-join",
+            JoinKind::LeftAnti => "anti-join",
+            JoinKind::LeftMark => "mark-join",
+        };
+        let append_only = matches!(join.kind, JoinKind::Inner | JoinKind::LeftSemi)
+            && self.builder.nodes[left].append_only
+            && self.builder.nodes[right].append_only;
+        self.add(Op::Join(join), vec![left, right], schema, verb, append_only)
+    }
+
+    /// `x NOT IN (subquery)`: a null in the subquery keeps every row out; a null x stays only where the
+    /// subquery is empty. Both become anti-joins without keys against at most one row.
+    fn not_in(&mut self, sides: Sides, join: Join) -> Planned<NodeId> {
+        let plain = join.kind == JoinKind::LeftAnti && join.left_keys.len() == 1 && join.residual.is_none();
+        if !plain {
+            return Err(Refusal::new("could not keep NOT IN over columns that may be null up to date here")
+                .help("write NOT EXISTS (SELECT 1 FROM ... WHERE ...), or filter the nulls out on both sides")
+                .near("NOT")
+                .into());
+        }
+        let schema = self.builder.schema(sides.left).clone();
+        let far = self.builder.schema(sides.right).clone();
+        let (key, sought) = (join.left_keys[0].clone(), join.right_keys[0].clone());
+        let (left_null, right_null) = (key.nullable(&schema)?, sought.nullable(&far)?);
+        let mut node = self.add_join(sides.left, sides.right, join, schema.clone());
+        if right_null {
+            let is_null: Expr = Arc::new(IsNullExpr::new(sought));
+            let any_null = self.any_row(sides.right, vec![is_null]);
+            node = self.anti_without_keys(node, any_null, None);
+        }
+        if left_null {
+            let any = self.any_row(sides.right, vec![]);
+            let is_null: Expr = Arc::new(IsNullExpr::new(key));
+            node = self.anti_without_keys(node, any, Some(is_null));
+        }
+        Ok(node)
+    }
+
+    /// One row if `node` has a row that meets the predicates, else none.
+    fn any_row(&mut self, node: NodeId, predicates: Vec<Expr>) -> NodeId {
+        let one: Expr = Arc::new(Literal::new(ScalarValue::Boolean(Some(true))));
+        let mfp = Mfp {
+            predicates,
+            projection: Some(vec![one]),
+        };
+        let schema = Arc::new(Schema::new(vec![Field::new("any", DataType::Boolean, false)]));
+        let rows = self.mfp(node, mfp, schema);
+        self.distinct(rows)
+    }
+
+    fn anti_without_keys(&mut self, left: NodeId, right: NodeId, residual: Option<Expr>) -> NodeId {
+        let join = Join {
+            kind: JoinKind::LeftAnti,
+            left_keys: vec![],
+            right_keys: vec![],
+            residual,
+            null_equals_null: false,
+        };
+        let schema = self.builder.schema(left).clone();
+        self.add_join(left, right, join, schema)
+    }
+}
+
+fn concat(left: &Schema, right: &Schema) -> Schema {
+    let fields: Vec<_> = left.fields().iter().chain(right.fields()).cloned().collect();
+    normalise_schema(&Schema::new(fields)).as_ref().clone()
+}

@@ -1,0 +1,225 @@
+//! Filters and projections: one Mfp for each run of them; predicates on now() become Temporal.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr as Logical, Filter, LogicalPlan, Projection};
+use datafusion::physical_expr::expressions::{Column, Literal};
+
+use super::{Lowering, expr};
+use crate::plan::error::Planned;
+use crate::plan::{Bound, Expr, Mfp, NodeId, Op, Temporal, now};
+use crate::repr::normalise_schema;
+
+impl Lowering<'_> {
+    pub(super) fn projection(&mut self, projection: &Projection) -> Planned<NodeId> {
+        // A rank that only the filter below uses need not be written out.
+        if let LogicalPlan::Filter(filter) = projection.input.as_ref()
+            && let Some(node) = self.top_of_groups(filter, &projection.expr)?
+        {
+            return self.project(node, projection);
+        }
+        let node = self.lower(&projection.input)?;
+        self.project(node, projection)
+    }
+
+    pub(super) fn project(&mut self, node: NodeId, projection: &Projection) -> Planned<NodeId> {
+        let logical = projection.input.schema();
+        let actual = self.builder.schema(node).clone();
+        let exprs = projection
+            .expr
+            .iter()
+            .map(|e| expr::physical(e, logical, &actual))
+            .collect::<Planned<Vec<_>>>()?;
+        Ok(self.mfp(
+            node,
+            Mfp {
+                predicates: vec![],
+                projection: Some(exprs),
+            },
+            normalise_schema(projection.schema.as_arrow()),
+        ))
+    }
+
+    pub(super) fn filter(&mut self, filter: &Filter) -> Planned<NodeId> {
+        let all: Vec<Logical> = filter.input.schema().columns().into_iter().map(Logical::Column).collect();
+        if let Some(node) = self.top_of_groups(filter, &all)? {
+            return Ok(node);
+        }
+        let node = self.lower(&filter.input)?;
+        self.keep(node, &split_conjunction(&filter.predicate), filter.input.schema())
+    }
+
+    /// The rows of `node` for which all conditions are true.
+    pub(super) fn keep(&mut self, node: NodeId, conditions: &[&Logical], logical: &DFSchema) -> Planned<NodeId> {
+        let actual = self.builder.schema(node).clone();
+        let (timed, plain): (Vec<&Logical>, Vec<&Logical>) = conditions.iter().partition(|c| now::mentions_now(c));
+        let predicates = plain
+            .into_iter()
+            .map(|c| expr::physical_as(c, logical, &actual, &DataType::Boolean))
+            .collect::<Planned<Vec<_>>>()?;
+        let mut node = node;
+        if !predicates.is_empty() {
+            node = self.mfp(
+                node,
+                Mfp {
+                    predicates,
+                    projection: None,
+                },
+                actual.clone(),
+            );
+        }
+        if !timed.is_empty() {
+            node = self.temporal(node, &timed, logical)?;
+        }
+        Ok(node)
+    }
+
+    fn temporal(&mut self, node: NodeId, conditions: &[&Logical], logical: &DFSchema) -> Planned<NodeId> {
+        let actual = self.builder.schema(node).clone();
+        let mut moments = now::Moments::default();
+        for condition in conditions {
+            now::solve(condition, &mut moments)?;
+        }
+        let bounds = |moments: Vec<(Logical, bool)>| {
+            moments
+                .into_iter()
+                .map(|(moment, inclusive)| {
+                    let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
+                    Ok(Bound {
+                        expr: expr::physical_as(&moment, logical, &actual, &timestamp)?,
+                        inclusive,
+                    })
+                })
+                .collect::<Planned<Vec<_>>>()
+        };
+        let temporal = Temporal {
+            lower: bounds(moments.lower)?,
+            upper: bounds(moments.upper)?,
+        };
+        let append_only = self.builder.nodes[node].append_only && temporal.upper.is_empty();
+        Ok(self.add(Op::Temporal(temporal), vec![node], actual, "temporal", append_only))
+    }
+
+    /// Adds an Mfp, or folds it into the one it reads.
+    pub(super) fn mfp(&mut self, input: NodeId, mfp: Mfp, schema: SchemaRef) -> NodeId {
+        let (input, mfp) = match &self.builder.nodes[input].op {
+            Op::Mfp(inner) => match fuse(inner, &mfp) {
+                Some(fused) => (self.builder.nodes[input].inputs[0], fused),
+                None => (input, mfp),
+            },
+            _ => (input, mfp),
+        };
+        if mfp.predicates.is_empty() && is_identity(&mfp.projection, self.builder.schema(input), &schema) {
+            return input;
+        }
+        let append_only = self.builder.nodes[input].append_only;
+        let verb = match (&mfp.projection, mfp.predicates.is_empty()) {
+            (None, _) => "filter",
+            (Some(_), true) => "map",
+            (Some(_), false) => "filter-map",
+        };
+        self.add(Op::Mfp(mfp), vec![input], schema, verb, append_only)
+    }
+
+    /// Casts a node's columns, where they differ, to the types of `schema`.
+    pub(super) fn conform(&mut self, node: NodeId, schema: &SchemaRef) -> Planned<NodeId> {
+        let actual = self.builder.schema(node).clone();
+        let same = actual
+            .fields()
+            .iter()
+            .zip(schema.fields())
+            .all(|(a, b)| a.data_type() == b.data_type());
+        if same {
+            return Ok(node);
+        }
+        let exprs = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(n, field)| expr::cast_to(expr::column(&actual, n), &actual, field.data_type()))
+            .collect::<Planned<Vec<_>>>()?;
+        Ok(self.mfp(
+            node,
+            Mfp {
+                predicates: vec![],
+                projection: Some(exprs),
+            },
+            schema.clone(),
+        ))
+    }
+}
+
+fn is_identity(projection: &Option<Vec<Expr>>, input: &SchemaRef, output: &SchemaRef) -> bool {
+    let same_types = || {
+        input
+            .fields()
+            .iter()
+            .zip(output.fields())
+            .all(|(a, b)| a.data_type() == b.data_type())
+    };
+    match projection {
+        None => true,
+        Some(exprs) => {
+            exprs.len() == input.fields().len()
+                && exprs
+                    .iter()
+                    .enumerate()
+                    .all(|(n, e)| e.downcast_ref::<Column>().is_some_and(|c| c.index() == n))
+                && same_types()
+        }
+    }
+}
+
+/// `outer` over `inner`'s input, unless that computed something twice.
+fn fuse(inner: &Mfp, outer: &Mfp) -> Option<Mfp> {
+    let mut predicates = inner.predicates.clone();
+    let Some(columns) = &inner.projection else {
+        predicates.extend(outer.predicates.iter().cloned());
+        return Some(Mfp {
+            predicates,
+            projection: outer.projection.clone(),
+        });
+    };
+    let mut uses = vec![0usize; columns.len()];
+    for e in outer.predicates.iter().chain(outer.projection.iter().flatten()) {
+        e.apply(|e| {
+            if let Some(column) = e.downcast_ref::<Column>() {
+                uses[column.index()] += 1;
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .expect("looking does not fail");
+    }
+    let simple = |e: &Expr| e.downcast_ref::<Column>().is_some() || e.downcast_ref::<Literal>().is_some();
+    if columns.iter().zip(&uses).any(|(e, &uses)| uses > 1 && !simple(e)) {
+        return None;
+    }
+    // A condition on a computed column stays behind the computation: what guards it comes first.
+    if !outer.predicates.is_empty() && columns.iter().any(|e| !simple(e)) {
+        return None;
+    }
+    let substitute = |e: &Expr| {
+        e.clone()
+            .transform_up(|e| {
+                Ok(match e.downcast_ref::<Column>() {
+                    Some(column) => Transformed::yes(Arc::clone(&columns[column.index()])),
+                    None => Transformed::no(e),
+                })
+            })
+            .data()
+            .expect("substituting a column does not fail")
+    };
+    predicates.extend(outer.predicates.iter().map(substitute));
+    let projection = match &outer.projection {
+        Some(exprs) => exprs.iter().map(substitute).collect(),
+        None => columns.clone(),
+    };
+    Some(Mfp {
+        predicates,
+        projection: Some(projection),
+    })
+}

@@ -1,0 +1,146 @@
+//! From an optimised logical plan to nodes: one dispatch, one file for each kind of operator.
+//!
+//! Every node has exactly the columns of the logical plan it stands for, in the same order, with normalised
+//! types; expressions find their columns by the logical plan's names and keep them by position.
+
+mod aggregate;
+mod constant;
+mod expr;
+mod join;
+mod limit;
+mod mfp;
+mod unnest;
+mod window;
+
+use std::collections::HashMap;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan};
+
+use super::error::{Planned, Refusal};
+use super::share::{Builder, Draft};
+use super::{Mfp, NodeId, Op, session};
+use crate::repr::normalise_schema;
+
+pub(super) use expr::physical;
+pub(super) use limit::unordered;
+
+/// Lowers plans into one growing graph.
+pub(super) struct Lowering<'a> {
+    pub builder: &'a mut Builder,
+    /// The nodes of inputs and tables, by their names in SQL.
+    pub sources: &'a HashMap<String, NodeId>,
+}
+
+impl Lowering<'_> {
+    /// The node that computes `plan`.
+    pub fn lower(&mut self, plan: &LogicalPlan) -> Planned<NodeId> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::Projection(projection) => self.projection(projection),
+            LogicalPlan::Filter(filter) => self.filter(filter),
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::EmptyRelation(empty) => self.empty(empty),
+            LogicalPlan::Values(values) => self.values(values),
+            // A table has no order.
+            LogicalPlan::Sort(sort) => self.lower(&sort.input),
+            LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
+            LogicalPlan::Subquery(subquery) => self.lower(&subquery.subquery),
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let node = self.lower(input)?;
+                Ok(self.distinct(node))
+            }
+            LogicalPlan::RecursiveQuery(_) => Err(Refusal::new("could not keep a recursive query up to date")
+                .help("unroll it to a fixed number of joins")
+                .near("RECURSIVE")
+                .into()),
+            other => Err(Refusal::new(format!(
+                "could not keep this part of the query up to date: {}",
+                other.display()
+            ))
+            .into()),
+        }
+    }
+
+    fn scan(&mut self, scan: &TableScan) -> Planned<NodeId> {
+        let name = session::source_name(&scan.table_name);
+        let source = *self
+            .sources
+            .get(&name)
+            .ok_or_else(|| Refusal::new(format!("could not find {name:?}")).near(scan.table_name.table()))?;
+        let Some(columns) = &scan.projection else {
+            return Ok(source);
+        };
+        let schema = self.builder.schema(source).clone();
+        let projection = columns.iter().map(|&c| expr::column(&schema, c)).collect();
+        Ok(self.mfp(
+            source,
+            Mfp {
+                predicates: vec![],
+                projection: Some(projection),
+            },
+            output(&LogicalPlan::TableScan(scan.clone())),
+        ))
+    }
+
+    fn union(&mut self, union: &datafusion::logical_expr::Union) -> Planned<NodeId> {
+        let schema = normalise_schema(union.schema.as_arrow());
+        let mut inputs = Vec::with_capacity(union.inputs.len());
+        for input in &union.inputs {
+            let node = self.lower(input)?;
+            inputs.push(self.conform(node, &schema)?);
+        }
+        Ok(self.union_of(inputs, schema))
+    }
+
+    fn union_of(&mut self, inputs: Vec<NodeId>, schema: SchemaRef) -> NodeId {
+        let append_only = inputs.iter().all(|&i| self.builder.nodes[i].append_only);
+        self.add(Op::Union, inputs, schema, "union", append_only)
+    }
+
+    fn distinct(&mut self, input: NodeId) -> NodeId {
+        let schema = self.builder.schema(input).clone();
+        let append_only = self.builder.nodes[input].append_only;
+        self.add(Op::Distinct, vec![input], schema, "distinct", append_only)
+    }
+
+    /// Adds a node named after what it does and what it reads.
+    fn add(&mut self, op: Op, inputs: Vec<NodeId>, schema: SchemaRef, verb: &str, append_only: bool) -> NodeId {
+        let sources: Vec<String> = inputs.iter().map(|&i| self.source_names(i)).collect();
+        let mut sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+        if !matches!(op, Op::Join(_)) {
+            sources.dedup();
+        }
+        let name = match sources.as_slice() {
+            [] => verb.to_string(),
+            names => format!("{verb} {}", names.join(" x ")),
+        };
+        let draft = Draft {
+            op,
+            inputs,
+            schema,
+            name,
+            append_only,
+        };
+        self.builder.add(draft, "")
+    }
+
+    /// What a node ultimately reads, for names: `order_lines`, `order_lines x products`.
+    fn source_names(&self, node: NodeId) -> String {
+        let node = &self.builder.nodes[node];
+        match node.op {
+            Op::Input(_) | Op::Table(_) => node.name.clone(),
+            _ => node.name.split_once(' ').map_or(String::new(), |(_, sources)| sources.to_string()),
+        }
+    }
+}
+
+/// The columns a node for this plan has.
+fn output(plan: &LogicalPlan) -> SchemaRef {
+    normalise_schema(plan.schema().as_arrow())
+}

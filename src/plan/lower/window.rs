@@ -1,0 +1,199 @@
+//! Window functions, and the filters on ranks that make them a top-k of groups.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr as Logical, Filter, LogicalPlan, Operator, Window as LogicalWindow};
+use datafusion::physical_plan::WindowExpr;
+use datafusion::physical_planner::create_window_expr_with_name;
+
+use super::aggregate::normal_dfschema;
+use super::{Lowering, expr};
+use crate::plan::error::{Planned, Refusal};
+use crate::plan::share::expr_key;
+use crate::plan::{Expr, NodeId, Op, Rank, TopK, Window};
+use crate::repr::normalise_schema;
+
+impl Lowering<'_> {
+    pub(super) fn window(&mut self, window: &LogicalWindow) -> Planned<NodeId> {
+        let input = self.lower(&window.input)?;
+        let logical = normal_dfschema(window.input.schema())?;
+        let actual = self.builder.schema(input).clone();
+        let first = function(&window.window_expr[0])?;
+        let partition = first
+            .params
+            .partition_by
+            .iter()
+            .map(|p| expr::physical(p, &logical, &actual))
+            .collect::<Planned<Vec<_>>>()?;
+        let mut order = expr::sort_keys(&first.params.order_by, &logical, &actual)?;
+        expr::complete(&mut order, &partition, &actual);
+        let mut functions: Vec<Arc<dyn WindowExpr>> = Vec::with_capacity(window.window_expr.len());
+        for e in &window.window_expr {
+            let function = function(e)?;
+            if function.params.partition_by != first.params.partition_by
+                || function.params.order_by != first.params.order_by
+            {
+                return Err(Refusal::new("could not plan window functions of different orders as one").into());
+            }
+            functions.push(create_window_expr_with_name(
+                &Logical::WindowFunction(Box::new(function.clone())),
+                name(&function, &logical, &actual)?,
+                &logical,
+                &ExecutionProps::new(),
+                &PhysicalPlanningContext::default(),
+            )?);
+        }
+        let op = Op::Window(Window {
+            partition,
+            order,
+            functions,
+        });
+        let schema = normalise_schema(window.schema.as_arrow());
+        Ok(self.add(op, vec![input], schema, "window", false))
+    }
+
+    /// A filter on ROW_NUMBER, RANK or DENSE_RANK as a top-k; `used` are the expressions over the filter's
+    /// columns that are read. None if the filter is no such thing.
+    pub(super) fn top_of_groups(&mut self, filter: &Filter, used: &[Logical]) -> Planned<Option<NodeId>> {
+        let LogicalPlan::Window(window) = filter.input.as_ref() else {
+            return Ok(None);
+        };
+        let [ranked] = window.window_expr.as_slice() else {
+            return Ok(None);
+        };
+        let ranked = function(ranked)?;
+        let rank = match ranked.fun.name() {
+            "row_number" => Rank::RowNumber,
+            "rank" => Rank::Rank,
+            "dense_rank" => Rank::DenseRank,
+            _ => return Ok(None),
+        };
+        if ranked.params.order_by.is_empty() && rank != Rank::RowNumber {
+            return Ok(None);
+        }
+        let position = window.input.schema().fields().len();
+        let column = Logical::Column(window.schema.columns()[position].clone());
+        let (mut low, mut high): (u64, Option<u64>) = (1, None);
+        let mut rest: Vec<&Logical> = Vec::new();
+        let mut found = false;
+        for condition in split_conjunction(&filter.predicate) {
+            match rank_bounds(condition, &column) {
+                Some((from, to)) => {
+                    found = true;
+                    low = low.max(from);
+                    high = match (high, to) {
+                        (Some(a), Some(b)) => Some(a.min(b)),
+                        (a, b) => a.or(b),
+                    };
+                }
+                None => rest.push(condition),
+            }
+        }
+        if !found || high.is_none() {
+            return Ok(None);
+        }
+        let output_rank = used.iter().chain(rest.iter().copied()).any(|e| e.column_refs().contains(&window.schema.columns()[position]));
+        let input = self.lower(&window.input)?;
+        let logical = window.input.schema();
+        let actual = self.builder.schema(input).clone();
+        let partition = ranked
+            .params
+            .partition_by
+            .iter()
+            .map(|p| expr::physical(p, logical, &actual))
+            .collect::<Planned<Vec<_>>>()?;
+        let mut order = expr::sort_keys(&ranked.params.order_by, logical, &actual)?;
+        let written = order.len();
+        expr::complete(&mut order, &partition, &actual);
+        let offset = usize::try_from(low - 1).unwrap_or(usize::MAX);
+        let top = TopK {
+            ranked: if rank == Rank::RowNumber { order.len() } else { written },
+            partition,
+            order,
+            offset,
+            limit: high.map(|high| usize::try_from(high).unwrap_or(usize::MAX).saturating_sub(offset)),
+            rank,
+            output_rank,
+        };
+        let schema = if output_rank { normalise_schema(window.schema.as_arrow()) } else { actual };
+        let node = self.add(Op::TopK(top), vec![input], schema, "top", false);
+        self.keep(node, &rest, filter.input.schema()).map(Some)
+    }
+}
+
+fn function(expr: &Logical) -> Planned<WindowFunction> {
+    match expr.clone().unalias_nested().data {
+        Logical::WindowFunction(function) => Ok(*function),
+        other => Err(Refusal::new(format!("could not plan the window function {other}")).into()),
+    }
+}
+
+/// What a window function computes, by positions: it stands for the function in its node's identity.
+fn name(function: &WindowFunction, logical: &datafusion::common::DFSchema, actual: &Schema) -> Planned<String> {
+    let key = |e: &Logical| expr::physical(e, logical, actual).map(|e: Expr| expr_key(&e));
+    let args = function.params.args.iter().map(key).collect::<Planned<Vec<_>>>()?;
+    let mut name = format!("{}({})", function.fun.name(), args.join(", "));
+    if function.params.distinct {
+        name.push_str(" DISTINCT");
+    }
+    if let Some(filter) = &function.params.filter {
+        name.push_str(&format!(" FILTER {}", key(filter)?));
+    }
+    if let Some(nulls) = &function.params.null_treatment {
+        name.push_str(&format!(" {nulls}"));
+    }
+    Ok(name)
+}
+
+/// The least and greatest rank a condition lets through, if it is one on the rank alone.
+fn rank_bounds(condition: &Logical, rank: &Logical) -> Option<(u64, Option<u64>)> {
+    match condition {
+        Logical::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (op, value) = if bare(left) == rank {
+                (*op, number(right)?)
+            } else if bare(right) == rank {
+                (op.swap()?, number(left)?)
+            } else {
+                return None;
+            };
+            match op {
+                Operator::LtEq => Some((1, Some(value))),
+                Operator::Lt => Some((1, Some(value.saturating_sub(1)))),
+                Operator::Eq => Some((value.max(1), Some(value))),
+                Operator::GtEq => Some((value, None)),
+                Operator::Gt => Some((value.checked_add(1)?, None)),
+                _ => None,
+            }
+        }
+        Logical::InList(list) if !list.negated && bare(&list.expr) == rank => {
+            let ranks: BTreeSet<u64> = list.list.iter().map(number).collect::<Option<_>>()?;
+            let (first, last) = (*ranks.first()?, *ranks.last()?);
+            (last - first + 1 == ranks.len() as u64).then_some((first, Some(last)))
+        }
+        _ => None,
+    }
+}
+
+fn bare(expr: &Logical) -> &Logical {
+    match expr {
+        Logical::Cast(cast) => bare(&cast.expr),
+        other => other,
+    }
+}
+
+fn number(expr: &Logical) -> Option<u64> {
+    match expr {
+        Logical::Literal(value, _) => match value.cast_to(&DataType::Int64).ok()? {
+            ScalarValue::Int64(Some(n)) => Some(u64::try_from(n).unwrap_or(0)),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,185 @@
+//! Rewrites of the analysed plan before it is optimised: types that rows hold, exact percentiles.
+
+use arrow::datatypes::DataType;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::functions_aggregate::percentile_cont::percentile_cont_udaf;
+use datafusion::functions_aggregate::min_max::min_udaf;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Distinct, DistinctOn, Expr, ExprSchemable, LogicalPlan, SortExpr, cast, lit};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+
+use super::error::{Planned, Refusal};
+use crate::repr::normalise_type;
+
+/// Approximate percentiles depend on the order of rows; they become exact ones of the same type, and
+/// `any_value` the least value.
+pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::Aggregate(aggregate) = &node else {
+            return Ok(Transformed::no(node));
+        };
+        let input = aggregate.input.schema().clone();
+        let names = NamePreserver::new_for_projection();
+        let rewritten = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let new = expr.transform_up(|e| {
+                let Expr::AggregateFunction(call) = e else {
+                    return Ok(Transformed::no(e));
+                };
+                let old = Expr::AggregateFunction(call.clone());
+                let AggregateFunction { func, mut params } = call;
+                let func = match func.name() {
+                    "approx_percentile_cont" => {
+                        // Its third argument is how fine the sketch is.
+                        params.args.truncate(2);
+                        params.order_by.clear();
+                        percentile_cont_udaf()
+                    }
+                    "approx_median" => {
+                        params.args.push(lit(0.5));
+                        percentile_cont_udaf()
+                    }
+                    "any_value" => {
+                        params.order_by.clear();
+                        min_udaf()
+                    }
+                    _ => return Ok(Transformed::no(old)),
+                };
+                if func.name() == "percentile_cont" {
+                    // Its values are interpolated; whole numbers are read as floats.
+                    let of = params.args[0].get_type(&input)?;
+                    if of.is_integer() {
+                        params.args[0] = cast(params.args[0].clone(), DataType::Float64);
+                    }
+                }
+                Ok(Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params })))
+            })?;
+            Ok(new.update_data(|e| name.restore(e)))
+        })?;
+        if rewritten.transformed {
+            rewritten.map_data(|node| node.recompute_schema())
+        } else {
+            Ok(rewritten)
+        }
+    });
+    Ok(rewritten.data()?)
+}
+
+/// Casts what projections and groups compute to the types that rows hold, and agrees on types anew.
+pub(super) fn types(plan: LogicalPlan, options: &ConfigOptions) -> Planned<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let schema = match &node {
+            LogicalPlan::Projection(projection) => projection.input.schema().clone(),
+            _ => return Ok(Transformed::no(node)),
+        };
+        let names = NamePreserver::new_for_projection();
+        let rewritten = node.map_expressions(|expr| {
+            let of = expr.get_type(&schema)?;
+            let to = normalise_type(&of);
+            if of == to {
+                return Ok(Transformed::no(expr));
+            }
+            let name = names.save(&expr);
+            Ok(Transformed::yes(name.restore(cast(expr, to))))
+        })?;
+        if rewritten.transformed {
+            rewritten.map_data(|node| node.recompute_schema())
+        } else {
+            Ok(rewritten)
+        }
+    })?;
+    if rewritten.transformed {
+        Ok(TypeCoercion::new().analyze(rewritten.data, options)?)
+    } else {
+        Ok(rewritten.data)
+    }
+}
+
+/// The type a table's column has: what Delta can hold.
+pub(super) fn table_type(name: &str, of: &DataType) -> Result<DataType, Refusal> {
+    let refused = |what: &str, to: &str| {
+        Err(Refusal::new(format!("could not give column {name:?} a type: {what}"))
+            .help(format!("cast it: CAST(... AS {to}) AS {name}"))
+            .near(name))
+    };
+    Ok(match normalise_type(of) {
+        DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 => DataType::Float32,
+        DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Date64 => DataType::Date32,
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => DataType::Decimal128(p, s),
+        DataType::Decimal256(_, s) if (0..=38).contains(&s) => DataType::Decimal128(38, s),
+        DataType::Null => return refused("it is always NULL", "VARCHAR"),
+        DataType::Interval(_) | DataType::Duration(_) => {
+            return refused("a table cannot hold an interval", "VARCHAR");
+        }
+        DataType::Time32(_) | DataType::Time64(_) => return refused("a table cannot hold a time of day", "VARCHAR"),
+        DataType::Union(_, _) => {
+            return Err(Refusal::new(format!(
+                "could not give column {name:?} a type: a JSON value may be of any type"
+            ))
+            .help("ask for one type: json_get_str, json_get_int, json_get_float, json_get_bool or json_get_json")
+            .near(name));
+        }
+        DataType::Map(_, _) => return refused("a table cannot hold a map yet", "VARCHAR"),
+        DataType::List(item) => {
+            let held = table_type(name, item.data_type())?;
+            DataType::List(std::sync::Arc::new(item.as_ref().clone().with_data_type(held)))
+        }
+        other => other,
+    })
+}
+
+/// DISTINCT ON: the columns it selects follow the user's order, so that one row is kept whole.
+pub(super) fn distinct_on(plan: LogicalPlan) -> Planned<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::Distinct(Distinct::On(on)) = node else {
+            return Ok(Transformed::no(node));
+        };
+        let mut order = on.sort_expr.clone().unwrap_or_default();
+        if order.is_empty() {
+            order.extend(on.on_expr.iter().map(|e| SortExpr::new(e.clone(), true, false)));
+        }
+        for e in &on.select_expr {
+            let bare = e.clone().unalias_nested().data;
+            if !order.iter().any(|o| o.expr == bare) {
+                order.push(SortExpr::new(bare, true, false));
+            }
+        }
+        let on = DistinctOn::try_new(on.on_expr, on.select_expr, Some(order), on.input)?;
+        Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(on))))
+    });
+    Ok(rewritten.data()?)
+}
+
+/// Refuses scalar subqueries that may yield several rows: as joins they would multiply rows in silence.
+pub(super) fn single_rows(plan: &LogicalPlan) -> Planned<()> {
+    let mut refusal = None;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::ScalarSubquery(subquery) = e
+                    && subquery.outer_ref_columns.is_empty()
+                    && subquery.subquery.max_rows() != Some(1)
+                {
+                    refusal = Some(
+                        Refusal::new("could not plan a subquery as one value: it may yield several rows")
+                            .help("make it one row: an aggregate without GROUP BY, or ORDER BY ... LIMIT 1")
+                            .at_span(subquery.spans.first()),
+                    );
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    match refusal {
+        Some(refusal) => Err(refusal.into()),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,273 @@
+//! What is refused by the look of the SQL, before it is planned: every mistake of a query at once, each
+//! with its place.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::Volatility;
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement as Parsed;
+use datafusion::sql::sqlparser::ast::{
+    Expr, LimitClause, ObjectName, ObjectNamePart, Query, Select, Spanned, Statement, TableFactor, Value,
+    ValueWithSpan, Visit, Visitor,
+};
+
+use super::error::Refusal;
+use super::lower;
+use crate::definition::Dataflow;
+
+/// The one query of a file.
+pub(super) fn query(mut statements: Vec<Parsed>) -> Result<Box<Query>, Refusal> {
+    let one = "write one SELECT; the file's name is the table's name";
+    if statements.len() > 1 {
+        return Err(Refusal::new(format!("could not plan {} statements as one table", statements.len())).help(one));
+    }
+    match statements.pop() {
+        None => Err(Refusal::new("could not find a SELECT: the file is empty").help(one)),
+        Some(Parsed::Statement(statement)) => match *statement {
+            Statement::Query(query) => Ok(query),
+            other => {
+                let verb = other.to_string();
+                let verb = verb.split_whitespace().next().unwrap_or_default().to_uppercase();
+                Err(Refusal::new(format!("could not plan {verb} as a table")).help(one).near(verb))
+            }
+        },
+        Some(other) => {
+            let verb = other.to_string();
+            let verb = verb.split_whitespace().next().unwrap_or_default().to_uppercase();
+            Err(Refusal::new(format!("could not plan {verb} as a table")).help(one).near(verb))
+        }
+    }
+}
+
+/// What a query reads, and what is wrong with it.
+#[derive(Default)]
+pub(super) struct Look {
+    /// Inputs and tables, by their names in SQL.
+    pub reads: BTreeSet<String>,
+    pub refusals: Vec<Refusal>,
+}
+
+/// Looks over a query.
+pub(super) fn look(query: &Query, context: &SessionContext, known: &[String]) -> Look {
+    let mut names = Names::default();
+    let _ = Visit::visit(query, &mut names);
+    let mut looker = Looker {
+        context,
+        known,
+        ctes: names.0,
+        look: Look::default(),
+    };
+    let _ = Visit::visit(query, &mut looker);
+    looker.look
+}
+
+/// The names of all inputs and tables.
+pub(super) fn known(dataflow: &Dataflow) -> Vec<String> {
+    let inputs = dataflow.inputs.iter().map(|i| i.name.clone());
+    inputs.chain(dataflow.tables.iter().map(|t| t.qualified_name())).collect()
+}
+
+/// The known name that was probably meant.
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&name, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len().max(name.len()) / 3).max(1))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl Visitor for Names {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        for cte in query.with.iter().flat_map(|w| &w.cte_tables) {
+            self.0.insert(cte.alias.name.value.to_lowercase());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+struct Looker<'a> {
+    context: &'a SessionContext,
+    known: &'a [String],
+    ctes: BTreeSet<String>,
+    look: Look,
+}
+
+impl Looker<'_> {
+    fn refuse(&mut self, refusal: Refusal) {
+        self.look.refusals.push(refusal);
+    }
+}
+
+impl Visitor for Looker<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        if let Some(with) = &query.with
+            && with.recursive
+        {
+            let refusal = Refusal::new("could not keep a recursive query up to date")
+                .help("unroll it to a fixed number of joins")
+                .at(Some(with.with_token.0.span));
+            self.refuse(refusal);
+        }
+        if query.order_by.is_none() {
+            let span = match (&query.limit_clause, &query.fetch) {
+                (Some(LimitClause::LimitOffset { limit, offset, .. }), _) => limit
+                    .as_ref()
+                    .map(|l| l.span())
+                    .or_else(|| offset.as_ref().map(|o| o.value.span())),
+                (Some(LimitClause::OffsetCommaLimit { limit, .. }), _) => Some(limit.span()),
+                (None, Some(fetch)) => fetch.quantity.as_ref().map(|q| q.span()),
+                (None, None) => None,
+            };
+            if query.limit_clause.is_some() || query.fetch.is_some() {
+                self.refuse(lower::unordered().at(span));
+            }
+        }
+        if let Some(LimitClause::LimitOffset { limit_by, .. }) = &query.limit_clause
+            && let Some(by) = limit_by.first()
+        {
+            let refusal = Refusal::new("could not plan LIMIT BY")
+                .help("filter on ROW_NUMBER() OVER (PARTITION BY ... ORDER BY ...) in an outer query")
+                .at(Some(by.span()));
+            self.refuse(refusal);
+        }
+        if query.fetch.as_ref().is_some_and(|f| f.with_ties || f.percent) {
+            let refusal = Refusal::new("could not plan FETCH with PERCENT or WITH TIES")
+                .help("filter on RANK() OVER (ORDER BY ...) in an outer query")
+                .near("FETCH");
+            self.refuse(refusal);
+        }
+        if !query.locks.is_empty() || query.for_clause.is_some() {
+            let refusal = Refusal::new("could not plan a FOR clause: a table locks nothing")
+                .help("remove it")
+                .near("FOR");
+            self.refuse(refusal);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        if select.into.is_some() {
+            let refusal = Refusal::new("could not plan SELECT INTO")
+                .help("remove INTO; the file's name is the table's name")
+                .near("INTO");
+            self.refuse(refusal);
+        }
+        if select.top.is_some() {
+            let refusal = Refusal::new("could not plan SELECT TOP")
+                .help("write ORDER BY ... LIMIT")
+                .near("TOP");
+            self.refuse(refusal);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        let what = match factor {
+            TableFactor::Table { args: Some(_), name, .. } => Some(format!("the table function {name}")),
+            TableFactor::Table { sample: Some(_), .. } => Some("TABLESAMPLE, which is not deterministic".to_string()),
+            TableFactor::Table { version: Some(_), .. } => Some("a table as of a version".to_string()),
+            TableFactor::TableFunction { .. } | TableFactor::Function { .. } => Some("this table function".to_string()),
+            TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => Some("PIVOT".to_string()),
+            TableFactor::MatchRecognize { .. } => Some("MATCH_RECOGNIZE".to_string()),
+            TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } | TableFactor::XmlTable { .. } => {
+                Some("a table made from a document".to_string())
+            }
+            _ => None,
+        };
+        if let Some(what) = what {
+            let refusal = Refusal::new(format!("could not plan {what}"))
+                .help("table functions are TUMBLE, HOP, SESSION and UNNEST")
+                .at(Some(factor.span()));
+            self.refuse(refusal);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        let parts: Vec<String> = relation
+            .0
+            .iter()
+            .filter_map(|part| match part {
+                ObjectNamePart::Identifier(ident) if ident.quote_style.is_some() => Some(ident.value.clone()),
+                ObjectNamePart::Identifier(ident) => Some(ident.value.to_lowercase()),
+                _ => None,
+            })
+            .collect();
+        let name = parts.join(".");
+        if parts.len() == 1 && self.ctes.contains(&name.to_lowercase()) {
+            return ControlFlow::Continue(());
+        }
+        if self.known.contains(&name) {
+            self.look.reads.insert(name);
+            return ControlFlow::Continue(());
+        }
+        let candidates = self.known.iter().map(String::as_str).chain(self.ctes.iter().map(String::as_str));
+        // `orders` for `silver.orders` is the likeliest slip.
+        let unqualified = self.known.iter().find(|k| k.rsplit('.').next() == Some(name.as_str()));
+        let help = match unqualified.map(String::as_str).or_else(|| nearest(&name, candidates)) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None if self.known.is_empty() => "define an input in inputs/".to_string(),
+            None => format!("known are {}", self.known.join(", ")),
+        };
+        let refusal = Refusal::new(format!("could not find a table or input {name:?}"))
+            .help(help)
+            .at(Some(relation.span()));
+        self.refuse(refusal);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let Expr::Function(function) = expr else {
+            return ControlFlow::Continue(());
+        };
+        let name = function.name.to_string().to_lowercase();
+        let volatility = match self.context.udf(&name) {
+            Ok(scalar) => Some(scalar.signature().volatility),
+            Err(_) => self.context.udaf(&name).map(|a| a.signature().volatility).ok(),
+        };
+        if volatility == Some(Volatility::Volatile) {
+            let refusal = Refusal::new(format!(
+                "could not plan {name}(): it yields something else each time, so the table could not be recomputed"
+            ))
+            .help("take the value from an input's column")
+            .at(Some(function.name.span()));
+            self.refuse(refusal);
+        }
+        let instead = match name.as_str() {
+            "current_time" => Some(("the time of day moves on with every epoch", "use now() in a condition of WHERE")),
+            "approx_percentile_cont_with_weight" => Some((
+                "its answer depends on the order of rows",
+                "use percentile_cont or approx_percentile_cont",
+            )),
+            _ => None,
+        };
+        if let Some((reason, help)) = instead {
+            let refusal = Refusal::new(format!("could not plan {name}: {reason}"))
+                .help(help)
+                .at(Some(function.name.span()));
+            self.refuse(refusal);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
+        if let Value::Placeholder(name) = &value.value {
+            let refusal = Refusal::new(format!("could not plan the parameter {name}"))
+                .help("write the value itself")
+                .at(Some(value.span));
+            self.refuse(refusal);
+        }
+        ControlFlow::Continue(())
+    }
+}

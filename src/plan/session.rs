@@ -1,0 +1,115 @@
+//! The DataFusion session that plans SQL and recomputes plans in batch.
+//!
+//! Both contexts know the same functions: DataFusion's, the JSON functions, and those that window table
+//! functions are rewritten to. The planning context knows inputs and tables as empty relations, keeps text
+//! as Utf8, collects spans for diagnostics, and runs only rules whose plans suit incremental upkeep.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::MemorySchemaProvider;
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Result, TableReference};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use super::functions;
+use crate::definition::Layer;
+
+/// Rules that are left out: limits stay where the user put them (a top-k is `Limit` over `Sort`), and
+/// field accesses stay in the projection that asks for them.
+const OMITTED_RULES: [&str; 4] = [
+    "push_down_limit",
+    "extract_leaf_expressions",
+    "push_down_leaf_projections",
+    "unions_to_filter",
+];
+
+/// A context in which [`PlannedTable::logical`](super::PlannedTable::logical) runs, once [`rebind`] has
+/// given its scans real data.
+pub fn batch_context() -> SessionContext {
+    let context = SessionContext::new_with_config(config());
+    functions::register(&context);
+    context
+}
+
+/// The plan with every table scan reading what `provider` gives for its name (`order_lines`,
+/// `silver.order_lines`).
+///
+/// # Errors
+/// If `provider` has nothing for a name.
+pub fn rebind(
+    logical: &LogicalPlan,
+    provider: &dyn Fn(&str) -> Option<Arc<dyn TableProvider>>,
+) -> Result<LogicalPlan> {
+    logical
+        .clone()
+        .transform_up_with_subqueries(|node| match node {
+            LogicalPlan::TableScan(mut scan) => {
+                let name = source_name(&scan.table_name);
+                let table = provider(&name).ok_or_else(|| {
+                    datafusion::common::plan_datafusion_err!("could not read {name:?} in batch: nothing is bound to it")
+                })?;
+                scan.source = provider_as_source(table);
+                Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+        .data()
+}
+
+/// `order_lines` or `silver.order_lines`.
+pub(super) fn source_name(reference: &TableReference) -> String {
+    match reference.schema() {
+        Some(schema) if schema != "public" => format!("{schema}.{}", reference.table()),
+        _ => reference.table().to_string(),
+    }
+}
+
+/// The context that plans.
+pub(super) fn planning_context() -> SessionContext {
+    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Optimizer::new()
+        .rules
+        .into_iter()
+        .filter(|rule| !OMITTED_RULES.contains(&rule.name()))
+        .collect();
+    let state = SessionStateBuilder::new()
+        .with_config(config())
+        .with_default_features()
+        .with_optimizer_rules(rules)
+        .build();
+    let context = SessionContext::new_with_state(state);
+    functions::register(&context);
+    let catalog = context.catalog("datafusion").expect("a session has its default catalog");
+    for layer in [Layer::Silver, Layer::Gold] {
+        catalog
+            .register_schema(layer.name(), Arc::new(MemorySchemaProvider::new()))
+            .expect("a memory catalog takes schemas");
+    }
+    context
+}
+
+/// Makes a relation known by name.
+pub(super) fn register(context: &SessionContext, layer: Option<Layer>, name: &str, schema: SchemaRef) -> Result<()> {
+    let reference = match layer {
+        None => TableReference::bare(name),
+        Some(layer) => TableReference::partial(layer.name(), name),
+    };
+    context.register_table(reference, Arc::new(EmptyTable::new(schema)))?;
+    Ok(())
+}
+
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::new();
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    options.optimizer.filter_null_join_keys = false;
+    config
+}

@@ -1,0 +1,244 @@
+//! Window table functions, rewritten on tokens into plain SQL before it is parsed.
+//!
+//! `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))` becomes a subquery with two more columns,
+//! `window_start` and `window_end` (TIMESTAMP; the end is exclusive); so do
+//! `HOP(TABLE t, DESCRIPTOR(ts), slide, size)` and `SESSION(TABLE t [PARTITION BY k, ...], DESCRIPTOR(ts), gap)`.
+//! A row without a time is in no window. Every new token carries the place of the function it stands for,
+//! so that diagnostics keep pointing at what the user wrote.
+
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
+
+use super::error::Refusal;
+
+/// The tokens of `sql` without white space and comments.
+pub(super) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, Refusal> {
+    Tokenizer::new(&GenericDialect {}, sql)
+        .tokenize_with_location()
+        .map_err(|error| {
+            Refusal::new(format!("could not read the SQL: {}", error.message)).at(Some(Span::new(
+                error.location,
+                error.location,
+            )))
+        })
+        .map(|tokens| {
+            tokens
+                .into_iter()
+                .filter(|t| !matches!(t.token, Token::Whitespace(_)))
+                .collect()
+        })
+}
+
+/// Replaces every window table function.
+pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, Refusal> {
+    let mut rewritten = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    while at < tokens.len() {
+        match Call::parse(&tokens, at)? {
+            Some(call) => {
+                at = call.end;
+                call.write(&tokens, &mut rewritten)?;
+            }
+            None => {
+                rewritten.push(tokens[at].clone());
+                at += 1;
+            }
+        }
+    }
+    Ok(rewritten)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tumble,
+    Hop,
+    Session,
+}
+
+impl Kind {
+    fn usage(self) -> &'static str {
+        match self {
+            Kind::Tumble => "write TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))",
+            Kind::Hop => "write TABLE(HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '15' MINUTE, INTERVAL '60' MINUTE)): slide, then size",
+            Kind::Session => "write TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '30' MINUTE))",
+        }
+    }
+}
+
+/// One window table function: what stands between its commas.
+struct Call {
+    kind: Kind,
+    span: Span,
+    table: Vec<Token>,
+    partition: Vec<Token>,
+    time: Vec<Token>,
+    lengths: Vec<Vec<Token>>,
+    end: usize,
+}
+
+impl Call {
+    /// The call that begins at `start`, if one does.
+    fn parse(tokens: &[TokenWithSpan], start: usize) -> Result<Option<Call>, Refusal> {
+        let is = |at: usize, token: &Token| tokens.get(at).is_some_and(|t| &t.token == token);
+        let wrapped = is_word(tokens, start, "TABLE") && is(start + 1, &Token::LParen);
+        let name = if wrapped { start + 2 } else { start };
+        let kind = if is_word(tokens, name, "TUMBLE") {
+            Kind::Tumble
+        } else if is_word(tokens, name, "HOP") {
+            Kind::Hop
+        } else if is_word(tokens, name, "SESSION") {
+            Kind::Session
+        } else {
+            return Ok(None);
+        };
+        if !is(name + 1, &Token::LParen) || (!wrapped && !is_word(tokens, name + 2, "TABLE")) {
+            return Ok(None);
+        }
+        let span = tokens[name].span;
+        let refused = |what: &str| {
+            Refusal::new(format!("could not read the window function: {what}"))
+                .help(kind.usage())
+                .at(Some(span))
+        };
+        let Some((arguments, mut end)) = arguments(tokens, name + 2) else {
+            return Err(refused("a parenthesis is not closed"));
+        };
+        if wrapped {
+            if !is(end, &Token::RParen) {
+                return Err(refused("TABLE( is not closed"));
+            }
+            end += 1;
+        }
+        let wanted = if kind == Kind::Hop { 4 } else { 3 };
+        if arguments.len() < wanted {
+            return Err(refused(&format!("it takes {wanted} arguments, {} are given", arguments.len())));
+        }
+        let mut arguments = arguments.into_iter();
+        let mut table = arguments.next().expect("there are at least three arguments");
+        if !word_is(table.first(), "TABLE") || table.len() < 2 {
+            return Err(refused("its first argument is not TABLE t"));
+        }
+        table.remove(0);
+        let mut partition = Vec::new();
+        if let Some(by) = table.iter().position(|t| word_is(Some(t), "PARTITION")) {
+            partition = table.split_off(by);
+            partition.drain(..2.min(partition.len()));
+        }
+        let mut rest: Vec<Vec<Token>> = arguments.collect();
+        // PARTITION BY a, b: the commas between the columns split like those between arguments.
+        while rest.first().is_some_and(|a| !word_is(a.first(), "DESCRIPTOR")) && !partition.is_empty() {
+            partition.push(Token::Comma);
+            partition.extend(rest.remove(0));
+        }
+        if !partition.is_empty() && kind != Kind::Session {
+            return Err(refused("only SESSION has partitions"));
+        }
+        if rest.len() != wanted - 1 {
+            return Err(refused(&format!("it takes {wanted} arguments, {} are given", rest.len() + 1)));
+        }
+        let mut time = rest.remove(0);
+        let well_formed = word_is(time.first(), "DESCRIPTOR")
+            && time.get(1) == Some(&Token::LParen)
+            && time.last() == Some(&Token::RParen)
+            && time.len() > 3;
+        if !well_formed {
+            return Err(refused("its second argument is not DESCRIPTOR(column)"));
+        }
+        time.pop();
+        time.drain(..2);
+        if rest.iter().any(|length| !word_is(length.first(), "INTERVAL")) {
+            return Err(refused("a length is not an INTERVAL"));
+        }
+        Ok(Some(Call {
+            kind,
+            span,
+            table,
+            partition,
+            time,
+            lengths: rest,
+            end,
+        }))
+    }
+
+    fn write(&self, tokens: &[TokenWithSpan], out: &mut Vec<TokenWithSpan>) -> Result<(), Refusal> {
+        let text = |tokens: &[Token]| tokens.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(" ");
+        let table = self.table.iter().map(|t| t.to_string()).collect::<String>();
+        let time = format!("arrow_cast({}, 'Timestamp(Microsecond, None)')", text(&self.time));
+        let lengths: Vec<String> = self.lengths.iter().map(|l| text(l)).collect();
+        let rows = format!("FROM {table} WHERE {} IS NOT NULL", text(&self.time));
+        let mut sql = match self.kind {
+            Kind::Tumble => format!(
+                "(SELECT *, window_start + {size} AS window_end \
+                 FROM (SELECT *, date_bin({size}, {time}) AS window_start {rows}) AS windowed)",
+                size = lengths[0],
+            ),
+            Kind::Hop => format!(
+                "(SELECT *, window_start + {size} AS window_end \
+                 FROM (SELECT *, unnest(hop_windows({time}, {slide}, {size})) AS window_start {rows}) AS windowed)",
+                slide = lengths[0],
+                size = lengths[1],
+            ),
+            Kind::Session => {
+                let by = match self.partition.as_slice() {
+                    [] => String::new(),
+                    columns => format!("PARTITION BY {} ", text(columns)),
+                };
+                let bound = |side: &str| format!("session_{side}({time}, {}) OVER ({by}ORDER BY {time})", lengths[0]);
+                format!(
+                    "(SELECT *, {} AS window_start, {} AS window_end {rows})",
+                    bound("start"),
+                    bound("end"),
+                )
+            }
+        };
+        if !self.aliased(tokens)
+            && let Some(name) = self.table.last()
+        {
+            sql.push_str(&format!(" AS {name}"));
+        }
+        out.extend(tokenize(&sql)?.into_iter().map(|token| TokenWithSpan {
+            span: self.span,
+            ..token
+        }));
+        Ok(())
+    }
+
+    /// Whether the user gave the windowed table a name of its own.
+    fn aliased(&self, tokens: &[TokenWithSpan]) -> bool {
+        match tokens.get(self.end).map(|t| &t.token) {
+            Some(Token::Word(word)) => {
+                word.quote_style.is_some() || matches!(word.keyword, Keyword::AS | Keyword::NoKeyword)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What stands between the commas of an open parenthesis, and the position behind its end.
+fn arguments(tokens: &[TokenWithSpan], start: usize) -> Option<(Vec<Vec<Token>>, usize)> {
+    let mut arguments = vec![Vec::new()];
+    let mut depth = 0;
+    for (at, token) in tokens.iter().enumerate().skip(start) {
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen if depth == 0 => return Some((arguments, at + 1)),
+            Token::RParen => depth -= 1,
+            Token::Comma if depth == 0 => {
+                arguments.push(Vec::new());
+                continue;
+            }
+            _ => {}
+        }
+        arguments.last_mut()?.push(token.token.clone());
+    }
+    None
+}
+
+fn is_word(tokens: &[TokenWithSpan], at: usize, word: &str) -> bool {
+    word_is(tokens.get(at).map(|t| &t.token), word)
+}
+
+fn word_is(token: Option<&Token>, expected: &str) -> bool {
+    matches!(token, Some(Token::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected))
+}
