@@ -13,8 +13,13 @@
 pub mod bronze;
 pub mod dead_letters;
 mod prepared;
+mod writer;
 
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, Prepared};
+pub use writer::{
+    Compaction, Limits, LiveFile, Restored, TableStats, Writer, WriterConfig, WriterError, WriterEvent, WriterStats,
+    WriterThread, owner, restore, spawn,
+};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;

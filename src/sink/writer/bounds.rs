@@ -1,0 +1,222 @@
+//! Delta's per-file statistics: how many rows, and per column nulls, least and greatest value
+//! (protocol, "Per-file Statistics").
+//!
+//! Only the first 32 columns have statistics, as Delta's own default. Nested columns have none; booleans
+//! and binaries have only their nulls; so do floats with NaN or infinity, and dates outside the years 1 to 9999.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{max, max_string, min, min_string};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, DecimalType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    SchemaRef, TimeUnit, TimestampMicrosecondType,
+};
+use chrono::{DateTime, Datelike, TimeDelta};
+
+const COLUMNS: usize = 32;
+const TEXT: usize = 32;
+
+#[derive(Clone, Debug, PartialEq, PartialOrd)]
+enum Value {
+    Int(i64),
+    Float(f64),
+    Decimal(i128),
+    Text(String),
+}
+
+#[derive(Default)]
+struct Column {
+    nulls: u64,
+    bounds: Option<(Value, Value)>,
+    unbounded: bool,
+}
+
+/// Statistics of one file, gathered batch by batch.
+pub(super) struct Bounds {
+    schema: SchemaRef,
+    rows: u64,
+    columns: Vec<Column>,
+}
+
+impl Bounds {
+    /// Of a file with these columns.
+    pub(super) fn new(schema: SchemaRef) -> Self {
+        let columns = schema.fields().iter().take(COLUMNS).map(|_| Column::default()).collect();
+        Bounds { schema, rows: 0, columns }
+    }
+
+    /// Rows so far.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Takes the next rows of the file.
+    pub(super) fn observe(&mut self, batch: &RecordBatch) {
+        self.rows += batch.num_rows() as u64;
+        for (state, array) in self.columns.iter_mut().zip(batch.columns()) {
+            state.nulls += array.null_count() as u64;
+            let Some((low, high)) = extremes(array.as_ref()) else { continue };
+            if matches!((&low, &high), (Value::Float(l), Value::Float(h)) if !l.is_finite() || !h.is_finite()) {
+                state.unbounded = true;
+                continue;
+            }
+            state.bounds = Some(match state.bounds.take() {
+                None => (low, high),
+                Some((l, h)) => (if low < l { low } else { l }, if high > h { high } else { h }),
+            });
+        }
+    }
+
+    /// As Delta's JSON.
+    pub(super) fn json(&self) -> String {
+        let (mut lows, mut highs, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
+        for (state, field) in self.columns.iter().zip(self.schema.fields()) {
+            if field.data_type().is_nested() {
+                continue;
+            }
+            let name = quoted(field.name());
+            nulls.push(format!("{name}:{}", state.nulls));
+            let Some((low, high)) = state.bounds.as_ref().filter(|_| !state.unbounded) else { continue };
+            let ends = (literal(low, field.data_type(), false), literal(high, field.data_type(), true));
+            if let (Some(low), Some(high)) = ends {
+                lows.push(format!("{name}:{low}"));
+                highs.push(format!("{name}:{high}"));
+            }
+        }
+        format!(
+            r#"{{"numRecords":{},"tightBounds":false,"minValues":{{{}}},"maxValues":{{{}}},"nullCount":{{{}}}}}"#,
+            self.rows,
+            lows.join(","),
+            highs.join(","),
+            nulls.join(",")
+        )
+    }
+}
+
+fn extremes(array: &dyn Array) -> Option<(Value, Value)> {
+    macro_rules! ends {
+        ($type:ty, $value:expr) => {{
+            let array = array.as_primitive::<$type>();
+            Some(($value(min(array)?), $value(max(array)?)))
+        }};
+    }
+    match array.data_type() {
+        DataType::Int8 => ends!(Int8Type, |x| Value::Int(i64::from(x))),
+        DataType::Int16 => ends!(Int16Type, |x| Value::Int(i64::from(x))),
+        DataType::Int32 => ends!(Int32Type, |x| Value::Int(i64::from(x))),
+        DataType::Int64 => ends!(Int64Type, Value::Int),
+        DataType::Float32 => ends!(Float32Type, |x| Value::Float(f64::from(x))),
+        DataType::Float64 => ends!(Float64Type, Value::Float),
+        DataType::Date32 => ends!(Date32Type, |x| Value::Int(i64::from(x))),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => ends!(TimestampMicrosecondType, Value::Int),
+        DataType::Decimal128(_, _) => ends!(Decimal128Type, Value::Decimal),
+        DataType::Utf8 => {
+            let array = array.as_string::<i32>();
+            Some((Value::Text(min_string(array)?.to_string()), Value::Text(max_string(array)?.to_string())))
+        }
+        _ => None,
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn literal(value: &Value, data_type: &DataType, upper: bool) -> Option<String> {
+    Some(match (value, data_type) {
+        (Value::Int(days), DataType::Date32) => {
+            let date = DateTime::UNIX_EPOCH.checked_add_signed(TimeDelta::try_days(*days)?)?.date_naive();
+            (1..=9999).contains(&date.year()).then(|| format!("\"{}\"", date.format("%Y-%m-%d")))?
+        }
+        (Value::Int(micros), DataType::Timestamp(_, zone)) => {
+            let time = DateTime::from_timestamp_micros(*micros)?;
+            let zone = if zone.is_some() { "Z" } else { "" };
+            let text = (1..=9999).contains(&time.year()).then(|| time.format("%Y-%m-%dT%H:%M:%S%.6f"))?;
+            format!("\"{text}{zone}\"")
+        }
+        (Value::Int(i), _) => i.to_string(),
+        (Value::Float(x), _) => serde_json::Number::from_f64(*x)?.to_string(),
+        (Value::Decimal(units), DataType::Decimal128(precision, scale)) => {
+            Decimal128Type::format_decimal(*units, *precision, *scale)
+        }
+        (Value::Text(text), _) if upper => quoted(&above(text)),
+        (Value::Text(text), _) => quoted(prefix(text)),
+        (Value::Decimal(_), _) => return None,
+    })
+}
+
+fn prefix(text: &str) -> &str {
+    text.char_indices().nth(TEXT).map_or(text, |(end, _)| &text[..end])
+}
+
+/// A text of about 32 characters that is not below `text`: its beginning and a tie-breaker greater
+/// than what was cut off.
+fn above(text: &str) -> String {
+    let kept = prefix(text);
+    let mut bound = kept.to_string();
+    for next in text[kept.len()..].chars() {
+        if next < '\u{7f}' {
+            bound.push('\u{7f}');
+            break;
+        }
+        if next < char::MAX {
+            bound.push(char::MAX);
+            break;
+        }
+        bound.push(next);
+    }
+    bound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::*;
+    use arrow::datatypes::{Field, Schema};
+    use std::sync::Arc;
+
+    #[test]
+    fn statistics_are_deltas_json() {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("i\"x", Arc::new(Int64Array::from(vec![Some(3), None, Some(-2)]))),
+            ("d", Arc::new(Decimal128Array::from(vec![Some(-5), Some(1), Some(123_456_789_012_345_678_901)])
+                .with_precision_and_scale(38, 2).unwrap())),
+            ("t", Arc::new(TimestampMicrosecondArray::from(vec![Some(1_500_000), None, Some(-1)]))),
+            ("day", Arc::new(Date32Array::from(vec![0, 365, -1]))),
+            ("s", Arc::new(StringArray::from(vec!["b".repeat(40), "é".repeat(40), "a\n".into()]))),
+            ("f", Arc::new(Float64Array::from(vec![0.5, 2.0, 1e300]))),
+            ("nan", Arc::new(Float64Array::from(vec![0.5, f64::NAN, 1e300]))),
+            ("b", Arc::new(BooleanArray::from(vec![Some(true), None, None]))),
+            ("none", Arc::new(StringArray::from(vec![None::<&str>, None, None]))),
+        ];
+        let fields: Vec<Field> = columns.iter().map(|(n, a)| Field::new(*n, a.data_type().clone(), true)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, a)| a).collect()).unwrap();
+        let mut bounds = Bounds::new(schema);
+        bounds.observe(&batch.slice(0, 1));
+        bounds.observe(&batch.slice(1, 2));
+        let text = bounds.json();
+        // Exact digits: a JSON number that no float has touched.
+        assert!(text.contains(r#""d":1234567890123456789.01"#), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["numRecords"], 3);
+        assert_eq!(json["tightBounds"], false);
+        assert_eq!((&json["minValues"]["i\"x"], &json["maxValues"]["i\"x"]), (&(-2).into(), &3.into()));
+        assert!(text.contains(r#""d":-0.05"#), "{text}");
+        assert_eq!(json["minValues"]["t"], "1969-12-31T23:59:59.999999");
+        assert_eq!(json["maxValues"]["t"], "1970-01-01T00:00:01.500000");
+        assert_eq!((&json["minValues"]["day"], &json["maxValues"]["day"]), (&"1969-12-31".into(), &"1971-01-01".into()));
+        assert_eq!(json["minValues"]["s"], "a\n");
+        assert_eq!(json["maxValues"]["s"], format!("{}{}", "é".repeat(32), char::MAX));
+        assert_eq!(json["maxValues"]["f"], 1e300);
+        assert!(json["maxValues"].get("nan").is_none() && json["minValues"].get("b").is_none());
+        assert_eq!((&json["nullCount"]["b"], &json["nullCount"]["none"]), (&2.into(), &3.into()));
+    }
+
+    #[test]
+    fn a_cut_text_bounds_the_whole() {
+        for text in ["a".repeat(32) + "b", "a".repeat(32) + "\u{7f}z", "a".repeat(32) + "\u{10ffff}\u{10ffff}c", "x".into()] {
+            assert!(above(&text) >= text && prefix(&text) <= text.as_str(), "{text:?}");
+            assert!(prefix(&text).chars().count() <= 32);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Compaction: many small files, or files with many rows gone, become one. Rows do not change.
+//!
+//! ```text
+//! writer thread: pick files -> [background: read live rows, write one file] -> settle: move index entries
+//! ```
+//!
+//! 1. A file is never read for compaction on the writer's thread; what a settle costs is bounded by `merge_rows`.
+//! 2. Rows removed while the background task ran are not moved: they are gone from the new file at birth.
+//! 3. Files are merged with files of their own size class, so a row is written a logarithmic number of times.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use roaring::RoaringBitmap;
+
+use super::Limits;
+use super::error::WriterError;
+use super::file::{Names, NewFile, decode_file, encode_file};
+use super::files::{FileState, Files, Positions};
+use super::hash::RowHash;
+use super::indexed::Indexed;
+use super::lake::Lake;
+use super::layout::Layout;
+use crate::repr::Epoch;
+use crate::sink::Batch;
+
+/// What to merge, in one partition.
+pub(super) struct Job {
+    pub(super) table: usize,
+    pub(super) epoch: Epoch,
+    pub(super) layout: Arc<Layout>,
+    pub(super) lake: Arc<Lake>,
+    pub(super) names: Names,
+    pub(super) inputs: Vec<(u32, FileState)>,
+    /// Whether the table has an index whose entries move.
+    pub(super) indexed: bool,
+}
+
+/// What a job made.
+pub(super) struct Merged {
+    pub(super) table: usize,
+    pub(super) inputs: Vec<u32>,
+    pub(super) file: NewFile,
+    /// Of each row of the new file: what it is, and where it was.
+    pub(super) moves: Vec<(RowHash, (u32, u32))>,
+}
+
+/// The files to merge next; none where a table is in order.
+pub(super) fn pick(files: &Files, limits: &Limits) -> Option<Vec<u32>> {
+    let mut classes: HashMap<_, Vec<(u32, u32, u64)>> = HashMap::new();
+    for (id, file) in files.iter() {
+        let live = file.live();
+        if !file.shared && live > 0 && file.gone.len() as f64 > limits.dead_share * f64::from(file.rows) {
+            return Some(vec![id]);
+        }
+        if (live as usize) <= limits.merge_rows / 2 && file.bytes <= limits.merge_bytes / 2 {
+            let class = (file.values.as_ref(), live.max(1).ilog(8));
+            classes.entry(class).or_default().push((live, id, file.bytes));
+        }
+    }
+    let mut candidates: Vec<_> =
+        classes.into_iter().filter(|(_, files)| files.len() >= limits.merge_files.max(2)).collect();
+    // Smallest class first: most files for least bytes.
+    candidates.sort_by(|a, b| (a.0.1, a.0.0).cmp(&(b.0.1, b.0.0)));
+    let (_, mut class) = candidates.into_iter().next()?;
+    class.sort_unstable();
+    let (mut rows, mut bytes) = (0, 0);
+    let mut picked = Vec::new();
+    for (live, id, size) in class.into_iter().take(limits.merge_files.max(2) * 4) {
+        rows += live as usize;
+        bytes += size;
+        if picked.len() >= 2 && (rows > limits.merge_rows || bytes > limits.merge_bytes) {
+            break;
+        }
+        picked.push(id);
+    }
+    Some(picked)
+}
+
+impl Job {
+    /// Reads, writes, waits for the disk: off the writer's thread.
+    pub(super) fn run(self) -> Result<Merged, WriterError> {
+        let values = self.inputs[0].1.values.clone();
+        let mut batches: Vec<RecordBatch> = Vec::new();
+        let mut moves = Vec::new();
+        for (id, file) in &self.inputs {
+            let mut position = 0u32;
+            for batch in decode_file(&self.layout, self.lake.get(&file.physical)?)? {
+                let batch = batch?;
+                let slice = position..position + batch.num_rows() as u32;
+                position = slice.end;
+                let numbers: Vec<u32> =
+                    slice.clone().filter(|p| !file.gone.contains(*p)).map(|p| p - slice.start).collect();
+                let live = self.layout.to_table(&self.layout.pick(&batch, &numbers)?, &values)?;
+                if self.indexed {
+                    let rows = self.layout.encode(&live)?;
+                    moves.extend(numbers.iter().zip(rows.iter()).map(|(number, row)| {
+                        (RowHash::of(row.as_ref()), (*id, slice.start + number))
+                    }));
+                }
+                batches.push(self.layout.to_file(&live)?);
+            }
+        }
+        let names = (&self.names, self.epoch);
+        let mut file = encode_file(&self.layout, values, names, false, batches.into_iter().map(Ok))?;
+        let bytes = std::mem::take(&mut file.bytes);
+        self.lake.put_all(vec![(file.physical.clone(), bytes)])?;
+        Ok(Merged { table: self.table, inputs: self.inputs.into_iter().map(|(id, _)| id).collect(), file, moves })
+    }
+}
+
+/// Takes the new file for the old ones in an append-only table.
+pub(super) fn settle_appended(files: &mut Files, merged: &Merged) -> Batch {
+    let mut batch = Batch { adds: vec![merged.file.add.clone()], ..Batch::default() };
+    for id in &merged.inputs {
+        let file = files.remove(*id).expect("files of append-only tables go by compaction alone");
+        batch.removes.push(file.path);
+    }
+    files.insert(FileState::of(&merged.file));
+    batch
+}
+
+/// Moves the index to the new file; none if the job's work is void, because the table may have no
+/// deletion vectors and has changed meanwhile.
+pub(super) fn settle_indexed(table: &mut Indexed, merged: &Merged) -> Option<Batch> {
+    if table.rewrite && merged.inputs.iter().any(|id| table.files.get(*id).is_none()) {
+        return None;
+    }
+    let new = table.files.insert(FileState::of(&merged.file));
+    let (mut vacated, mut unborn) = (Positions::new(), RoaringBitmap::new());
+    for (position, (hash, from)) in merged.moves.iter().enumerate() {
+        let position = position as u32;
+        if table.index.relocate(*hash, *from, (new, position)) {
+            vacated.entry(from.0).or_default().insert(from.1);
+        } else {
+            unborn.insert(position);
+        }
+    }
+    if unborn.len() == u64::from(merged.file.rows) {
+        table.files.remove(new);
+        return None;
+    }
+    let mut batch = Batch { adds: vec![merged.file.add.clone()], ..Batch::default() };
+    // By (2).
+    vacated.insert(new, unborn);
+    table.files.vacate(vacated, &mut batch);
+    Some(batch)
+}

@@ -1,0 +1,183 @@
+//! Data files: columns to Parquet bytes with Delta's statistics, and back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use super::bounds::Bounds;
+use super::error::WriterError;
+use super::layout::{Layout, PartitionValues, SLICE, to_log};
+use crate::repr::{Diff, Epoch, Row};
+use crate::sink::{AddFile, ChangeFile};
+
+/// Names that no other file of the lake has: no other writer of this generation counts for this worker.
+#[derive(Clone)]
+pub(super) struct Names {
+    writer: usize,
+    generation: u64,
+    next: Arc<AtomicU64>,
+}
+
+impl Names {
+    /// Of one writer.
+    pub(super) fn new(writer: usize, generation: u64) -> Self {
+        Names { writer, generation, next: Arc::default() }
+    }
+
+    fn name(&self, epoch: Epoch) -> String {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{epoch}-g{}-w{}-{n}.parquet", self.generation, self.writer)
+    }
+}
+
+/// A file that is encoded but not yet stored.
+pub(super) struct NewFile {
+    /// As the log will have it.
+    pub(super) add: AddFile,
+    /// Its place in the lake.
+    pub(super) physical: String,
+    /// Its content.
+    pub(super) bytes: Bytes,
+    /// How many rows.
+    pub(super) rows: u32,
+    /// Its partition.
+    pub(super) values: PartitionValues,
+}
+
+/// Encodes batches (of the file's schema) as one data file.
+pub(super) fn encode_file(
+    layout: &Layout,
+    values: PartitionValues,
+    (names, epoch): (&Names, Epoch),
+    data_change: bool,
+    batches: impl IntoIterator<Item = Result<RecordBatch, WriterError>>,
+) -> Result<NewFile, WriterError> {
+    let mut bounds = Bounds::new(layout.file_schema.clone());
+    let bytes = encode(layout, layout.file_schema.clone(), batches.into_iter().inspect(|batch| {
+        if let Ok(batch) = batch {
+            bounds.observe(batch);
+        }
+    }))?;
+    let path = format!("{}part-{}", layout.folder(&values), names.name(epoch));
+    let add = AddFile {
+        path: to_log(&path),
+        partition_values: values.as_ref().clone(),
+        size: bytes.len() as u64,
+        modification_time: now_ms(),
+        data_change,
+        stats: Some(bounds.json()),
+        deletion_vector: None,
+    };
+    let rows = u32::try_from(bounds.rows()).expect("files are cut long before four billion rows");
+    Ok(NewFile { add, physical: format!("{}/{path}", layout.spec.path), bytes, rows, values })
+}
+
+/// Rows laid out as files of at most `limit` rows, each with the numbers of its rows in file order.
+pub(super) fn encode_rows(
+    layout: &Layout,
+    rows: &[&[u8]],
+    names: (&Names, Epoch),
+    data_change: bool,
+    limit: usize,
+) -> Result<Vec<(NewFile, Vec<u32>)>, WriterError> {
+    let mut files = Vec::new();
+    if rows.is_empty() {
+        return Ok(files);
+    }
+    for group in layout.group_rows(rows)? {
+        let values = layout.values(&group.key)?;
+        for numbers in group.rows.chunks(limit) {
+            let batches = numbers
+                .chunks(SLICE)
+                .map(|slice| layout.to_file(&layout.decode(slice.iter().map(|n| rows[*n as usize]))?));
+            files.push((encode_file(layout, values.clone(), names, data_change, batches)?, numbers.to_vec()));
+        }
+    }
+    Ok(files)
+}
+
+/// Changes of rows as change data files, one per partition.
+pub(super) fn encode_changes(
+    layout: &Layout,
+    changes: &[(Row, Diff)],
+    (names, epoch): (&Names, Epoch),
+) -> Result<Vec<(ChangeFile, String, Bytes)>, WriterError> {
+    let mut fields: Vec<Arc<Field>> = layout.file_schema.fields().to_vec();
+    fields.push(Arc::new(Field::new("_change_type", DataType::Utf8, true)));
+    let schema = Arc::new(Schema::new(fields));
+    let (mut rows, mut kinds): (Vec<&[u8]>, Vec<&str>) = (Vec::new(), Vec::new());
+    for (row, diff) in changes {
+        for _ in 0..diff.unsigned_abs() {
+            rows.push(row.bytes());
+            kinds.push(if *diff > 0 { "insert" } else { "delete" });
+        }
+    }
+    let mut files = Vec::new();
+    for group in layout.group_rows(&rows)? {
+        let values = layout.values(&group.key)?;
+        let batches = group.rows.chunks(SLICE).map(|slice| {
+            let data = layout.to_file(&layout.decode(slice.iter().map(|n| rows[*n as usize]))?)?;
+            let mut columns = data.columns().to_vec();
+            columns.push(Arc::new(slice.iter().map(|n| Some(kinds[*n as usize])).collect::<StringArray>()));
+            RecordBatch::try_new(schema.clone(), columns).map_err(|e| layout.arrow_failed(e))
+        });
+        let bytes = encode(layout, schema.clone(), batches)?;
+        let path = format!("_change_data/{}cdc-{}", layout.folder(&values), names.name(epoch));
+        let change = ChangeFile {
+            path: to_log(&path),
+            partition_values: values.as_ref().clone(),
+            size: bytes.len() as u64,
+            data_change: false,
+        };
+        files.push((change, format!("{}/{path}", layout.spec.path), bytes));
+    }
+    Ok(files)
+}
+
+fn encode(
+    layout: &Layout,
+    schema: SchemaRef,
+    batches: impl Iterator<Item = Result<RecordBatch, WriterError>>,
+) -> Result<Bytes, WriterError> {
+    let failed = |source: ParquetError| WriterError::Parquet { table: layout.spec.name.clone(), source };
+    let level = ZstdLevel::try_new(1).expect("1 is a level of zstd");
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_max_row_group_row_count(Some(1 << 17))
+        .build();
+    // Without the Arrow schema in the footer: types are the log's business, and small files stay small.
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options).map_err(failed)?;
+    for batch in batches {
+        writer.write(&batch?).map_err(failed)?;
+    }
+    Ok(Bytes::from(writer.into_inner().map_err(failed)?))
+}
+
+/// A file's columns, slice by slice.
+pub(super) fn decode_file(
+    layout: &Layout,
+    bytes: Bytes,
+) -> Result<impl Iterator<Item = Result<RecordBatch, WriterError>>, WriterError> {
+    let table = layout.spec.name.clone();
+    let failed = |source| WriterError::Parquet { table: table.clone(), source };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .and_then(|builder| builder.with_batch_size(SLICE).build())
+        .map_err(failed)?;
+    Ok(reader.map(move |batch| batch.map_err(|source| WriterError::Arrow { table: table.clone(), source })))
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}

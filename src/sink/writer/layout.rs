@@ -1,0 +1,336 @@
+//! How a table's rows lie in its files: which columns, which partition, which folder; and back.
+//!
+//! 1. A row that is written and read back has the same bytes. The one exception: Delta keeps an empty text
+//!    in a nullable partition column as null, so [`Layout::canonical`] makes it null before anything else.
+//! 2. Data files hold no partition columns; their values are in the log.
+//! 3. The element of a list is called `element` in files, as Delta has it, whatever the schema calls it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use arrow::row::Rows;
+use chrono::{DateTime, TimeDelta};
+
+use super::error::WriterError;
+use super::mint::consolidate_sorted;
+use crate::repr::{CodecError, Diff, Row, RowCodec};
+use crate::sink::TableSpec;
+
+/// Partition column to Delta's text form.
+pub(super) type PartitionValues = Arc<BTreeMap<String, Option<String>>>;
+
+/// Rows decoded at once.
+pub(super) const SLICE: usize = 1 << 15;
+
+/// A table's codec and file layout.
+pub(super) struct Layout {
+    /// The table.
+    pub(super) spec: TableSpec,
+    codec: RowCodec,
+    /// Positions of the columns that files hold.
+    data: Vec<usize>,
+    /// What files hold.
+    pub(super) file_schema: SchemaRef,
+    partition: Option<RowCodec>,
+}
+
+/// Rows of one partition, by their numbers.
+pub(super) struct Group {
+    /// The encoded partition columns; empty where the table has none.
+    pub(super) key: Row,
+    /// In the order given.
+    pub(super) rows: Vec<u32>,
+}
+
+impl Layout {
+    /// Of this table.
+    pub(super) fn new(spec: TableSpec) -> Result<Self, WriterError> {
+        let failed = |source| WriterError::Codec { table: spec.name.clone(), source };
+        let codec = RowCodec::new(spec.schema.clone()).map_err(failed)?;
+        for column in &spec.partition_by {
+            let field = spec.schema.field(*column);
+            if field.data_type().is_nested() || matches!(field.data_type(), DataType::Binary) {
+                return Err(WriterError::PartitionType {
+                    table: spec.name.clone(),
+                    column: field.name().clone(),
+                    data_type: field.data_type().clone(),
+                });
+            }
+        }
+        let data: Vec<usize> = (0..spec.schema.fields().len()).filter(|i| !spec.partition_by.contains(i)).collect();
+        let fields: Vec<Field> = data.iter().map(|i| file_field(spec.schema.field(*i))).collect();
+        let partition = if spec.partition_by.is_empty() {
+            None
+        } else {
+            let fields: Vec<Field> = spec.partition_by.iter().map(|i| spec.schema.field(*i).clone()).collect();
+            Some(RowCodec::new(Arc::new(Schema::new(fields))).map_err(failed)?)
+        };
+        Ok(Layout { codec, data, file_schema: Arc::new(Schema::new(fields)), partition, spec })
+    }
+
+    /// Names the table in a codec's error.
+    fn codec_failed(&self, source: CodecError) -> WriterError {
+        WriterError::Codec { table: self.spec.name.clone(), source }
+    }
+
+    /// Names the table in an error of arrow.
+    pub(super) fn arrow_failed(&self, source: ArrowError) -> WriterError {
+        WriterError::Arrow { table: self.spec.name.clone(), source }
+    }
+
+    /// Rows to the table's columns.
+    pub(super) fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<RecordBatch, WriterError> {
+        self.codec.decode(rows).map_err(|e| self.codec_failed(e))
+    }
+
+    /// The table's columns to rows.
+    pub(super) fn encode(&self, batch: &RecordBatch) -> Result<Rows, WriterError> {
+        self.codec.encode(batch.columns()).map_err(|e| self.codec_failed(e))
+    }
+
+    /// Rows by partition.
+    pub(super) fn group_rows(&self, rows: &[&[u8]]) -> Result<Vec<Group>, WriterError> {
+        if self.partition.is_none() {
+            return Ok(whole(rows.len()));
+        }
+        let mut groups = Groups::default();
+        for slice in rows.chunks(SLICE) {
+            let batch = self.decode(slice.iter().copied())?;
+            self.group_into(&batch, &mut groups)?;
+        }
+        Ok(groups.list)
+    }
+
+    /// Rows of a batch by partition.
+    pub(super) fn group_batch(&self, batch: &RecordBatch) -> Result<Vec<Group>, WriterError> {
+        let mut groups = Groups::default();
+        self.group_into(batch, &mut groups)?;
+        Ok(groups.list)
+    }
+
+    fn group_into(&self, batch: &RecordBatch, groups: &mut Groups) -> Result<(), WriterError> {
+        let Some(codec) = &self.partition else {
+            groups.list = whole(batch.num_rows());
+            return Ok(());
+        };
+        let columns: Vec<ArrayRef> = self.spec.partition_by.iter().map(|i| self.without_empty(batch, *i)).collect();
+        let keys = codec.encode(&columns).map_err(|e| self.codec_failed(e))?;
+        for key in keys.iter() {
+            let row = groups.rows;
+            groups.rows += 1;
+            let group = match groups.by_key.get(key.as_ref()) {
+                Some(group) => *group,
+                None => {
+                    groups.list.push(Group { key: Row::new(key.as_ref()), rows: Vec::new() });
+                    groups.by_key.insert(key.as_ref().to_vec(), groups.list.len() - 1);
+                    groups.list.len() - 1
+                }
+            };
+            groups.list[group].rows.push(row);
+        }
+        Ok(())
+    }
+
+    /// A partition column, with empty texts as null where it may be null.
+    fn without_empty(&self, batch: &RecordBatch, column: usize) -> ArrayRef {
+        let array = batch.column(column);
+        if array.data_type() != &DataType::Utf8 || !self.spec.schema.field(column).is_nullable() {
+            return array.clone();
+        }
+        let texts = array.as_string::<i32>();
+        if !texts.iter().any(|text| text == Some("")) {
+            return array.clone();
+        }
+        Arc::new(texts.iter().map(|text| text.filter(|t| !t.is_empty())).collect::<StringArray>())
+    }
+
+    /// Minted rows as they will be read back, by (1).
+    pub(super) fn canonical(&self, mut rows: Vec<(Row, Diff)>) -> Result<Vec<(Row, Diff)>, WriterError> {
+        let may_differ = self.spec.partition_by.iter().any(|i| {
+            let field = self.spec.schema.field(*i);
+            field.data_type() == &DataType::Utf8 && field.is_nullable()
+        });
+        if !may_differ {
+            return Ok(rows);
+        }
+        let mut changed = false;
+        for slice in rows.chunks_mut(SLICE) {
+            let batch = self.decode(slice.iter().map(|(row, _)| row.bytes()))?;
+            let mut columns = batch.columns().to_vec();
+            for column in &self.spec.partition_by {
+                columns[*column] = self.without_empty(&batch, *column);
+            }
+            if columns.iter().zip(batch.columns()).all(|(a, b)| Arc::ptr_eq(a, b)) {
+                continue;
+            }
+            let encoded = self.codec.encode(&columns).map_err(|e| self.codec_failed(e))?;
+            for ((row, _), bytes) in slice.iter_mut().zip(encoded.iter()) {
+                *row = Row::new(bytes.as_ref());
+            }
+            changed = true;
+        }
+        if changed {
+            rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            consolidate_sorted(&mut rows);
+        }
+        Ok(rows)
+    }
+
+    /// Delta's text form of a partition.
+    pub(super) fn values(&self, key: &Row) -> Result<PartitionValues, WriterError> {
+        let Some(codec) = &self.partition else { return Ok(PartitionValues::default()) };
+        let batch = codec.decode([key.bytes()]).map_err(|e| self.codec_failed(e))?;
+        let mut values = BTreeMap::new();
+        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            values.insert(field.name().clone(), text(column).map_err(|e| self.arrow_failed(e))?);
+        }
+        Ok(Arc::new(values))
+    }
+
+    /// The folder of a partition: empty, or `a=1/b=2/`, safe in a file system and in a URL but for `%`.
+    pub(super) fn folder(&self, values: &PartitionValues) -> String {
+        let mut folder = String::new();
+        for column in &self.spec.partition_by {
+            let name = self.spec.schema.field(*column).name();
+            let value = values.get(name).cloned().flatten().unwrap_or("__HIVE_DEFAULT_PARTITION__".into());
+            folder += &format!("{}={}/", escape(name), escape(&value));
+        }
+        folder
+    }
+
+    /// The columns that files hold, of a batch of the table.
+    pub(super) fn to_file(&self, batch: &RecordBatch) -> Result<RecordBatch, WriterError> {
+        let columns: Result<Vec<ArrayRef>, ArrowError> =
+            self.data.iter().zip(self.file_schema.fields()).map(|(i, f)| retype(batch.column(*i), f)).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        columns
+            .and_then(|columns| RecordBatch::try_new_with_options(self.file_schema.clone(), columns, &options))
+            .map_err(|e| self.arrow_failed(e))
+    }
+
+    /// Rows of a file with their partition's values as a batch of the table.
+    pub(super) fn to_table(&self, file: &RecordBatch, values: &BTreeMap<String, Option<String>>) -> Result<RecordBatch, WriterError> {
+        let rows = file.num_rows();
+        let mut columns = Vec::with_capacity(self.spec.schema.fields().len());
+        for (i, field) in self.spec.schema.fields().iter().enumerate() {
+            let column = if self.spec.partition_by.contains(&i) {
+                self.constant(field, values.get(field.name()).cloned().flatten(), rows).map_err(|e| self.arrow_failed(e))?
+            } else if let Some(column) = file.column_by_name(field.name()) {
+                retype(column, field).map_err(|e| self.arrow_failed(e))?
+            } else if field.is_nullable() {
+                new_null_array(field.data_type(), rows)
+            } else {
+                return Err(WriterError::MissingColumn { table: self.spec.name.clone(), column: field.name().clone() });
+            };
+            columns.push(column);
+        }
+        RecordBatch::try_new(self.spec.schema.clone(), columns).map_err(|e| self.arrow_failed(e))
+    }
+
+    fn constant(&self, field: &Field, value: Option<String>, rows: usize) -> Result<ArrayRef, ArrowError> {
+        let value = match value {
+            None if !field.is_nullable() && field.data_type() == &DataType::Utf8 => Some(String::new()),
+            value => value,
+        };
+        let Some(value) = value else { return Ok(new_null_array(field.data_type(), rows)) };
+        let one = arrow::compute::cast_with_options(
+            &StringArray::from(vec![value]),
+            field.data_type(),
+            &arrow::compute::CastOptions { safe: false, ..Default::default() },
+        )?;
+        arrow::compute::take(&one, &UInt32Array::from(vec![0; rows]), None)
+    }
+
+    /// Picks rows of a batch.
+    pub(super) fn pick(&self, batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, WriterError> {
+        if rows.len() == batch.num_rows() {
+            return Ok(batch.clone());
+        }
+        take_record_batch(batch, &UInt32Array::from(rows.to_vec())).map_err(|e| self.arrow_failed(e))
+    }
+}
+
+#[derive(Default)]
+struct Groups {
+    by_key: HashMap<Vec<u8>, usize>,
+    list: Vec<Group>,
+    rows: u32,
+}
+
+fn whole(rows: usize) -> Vec<Group> {
+    vec![Group { key: Row::default(), rows: (0..rows as u32).collect() }]
+}
+
+fn retype(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }
+}
+
+fn file_field(field: &Field) -> Field {
+    let data_type = match field.data_type() {
+        DataType::List(item) => DataType::List(Arc::new(file_field(item).with_name("element"))),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|f| file_field(f)).collect()),
+        other => other.clone(),
+    };
+    Field::new(field.name(), data_type, field.is_nullable())
+}
+
+/// Delta's text form of the only value of a column (protocol, "Partition Value Serialization").
+fn text(column: &ArrayRef) -> Result<Option<String>, ArrowError> {
+    if column.is_null(0) {
+        return Ok(None);
+    }
+    let text = match column.data_type() {
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            DateTime::from_timestamp_micros(column.as_primitive::<TimestampMicrosecondType>().value(0))
+                .map(|time| time.format("%Y-%m-%d %H:%M:%S%.6f").to_string())
+        }
+        DataType::Date32 => TimeDelta::try_days(i64::from(column.as_primitive::<Date32Type>().value(0)))
+            .and_then(|days| DateTime::UNIX_EPOCH.checked_add_signed(days))
+            .map(|time| time.format("%Y-%m-%d").to_string()),
+        _ => None,
+    };
+    match text {
+        Some(text) => Ok(Some(text)),
+        None => {
+            let text = cast(column, &DataType::Utf8)?;
+            Ok(Some(text.as_string::<i32>().value(0).to_string()).filter(|t| !t.is_empty()))
+        }
+    }
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => escaped.push(byte as char),
+            _ => escaped += &format!("%{byte:02X}"),
+        }
+    }
+    escaped
+}
+
+/// A file's place in the table's folder as the log's `path`: a URL, so `%` is written `%25`.
+pub(super) fn to_log(physical: &str) -> String {
+    physical.replace('%', "%25")
+}
+
+/// The log's `path` as a place in the table's folder; none if its percent-encoding is broken.
+pub(super) fn from_log(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first == b'%' {
+            let (digits, tail) = tail.split_at_checked(2)?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = tail;
+        } else {
+            bytes.push(*first);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}

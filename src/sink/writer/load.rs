@@ -1,0 +1,216 @@
+//! Restart: what each writer knows of its tables, from the tables' live files. Every file is read once,
+//! whatever the number of writers; rows go to the writer that owns them now.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use roaring::{RoaringBitmap, RoaringTreemap};
+
+use super::WriterConfig;
+use super::error::WriterError;
+use super::files::{FileState, Files};
+use super::hash::{RowHash, owner};
+use super::indexed::{Indexed, place_rows};
+use super::lake::Lake;
+use super::layout::{Layout, from_log};
+use super::small::Small;
+use super::table::Kept;
+use crate::definition::Deletes;
+use crate::repr::Row;
+
+/// Files read at once.
+const PARALLEL: usize = 4;
+
+/// A live file of a table as its log has it.
+#[derive(Clone, Debug)]
+pub struct LiveFile {
+    /// `add.path`.
+    pub path: String,
+    /// `add.partitionValues`.
+    pub partition_values: BTreeMap<String, Option<String>>,
+    /// `add.size`.
+    pub size: u64,
+    /// Rows in it, deleted or not: `numRecords` of `add.stats`; 0 if those are missing (then an
+    /// append-only file is left alone by compaction).
+    pub rows: u64,
+    /// Positions its deletion vector holds.
+    pub deleted: RoaringTreemap,
+}
+
+/// What one writer starts from.
+#[derive(Default)]
+pub struct Restored {
+    pub(super) tables: HashMap<usize, Kept>,
+    pub(super) audits: Vec<usize>,
+}
+
+impl Restored {
+    /// The next seal brings all rows of this table as additions: only what differs from the published rows
+    /// is written. (Append-only tables have no audit.)
+    pub fn audit_next(&mut self, table: usize) {
+        self.audits.push(table);
+    }
+}
+
+/// Reads the live files of tables (indices into the specs) for the writers `local` of `config.writers`, on the runtime's
+/// threads. The answer has one entry for each of `local`; its rows are those with
+/// [`owner`] equal to that writer.
+///
+/// Files of append-only tables are not read: each goes to one of the local writers, for compaction; so with
+/// several processes, each hands in only its share of those.
+pub fn restore(
+    config: &WriterConfig,
+    local: Range<usize>,
+    tables: Vec<(usize, Vec<LiveFile>)>,
+) -> Result<Vec<Restored>, WriterError> {
+    let lake = config.lake();
+    let mut restored: Vec<Restored> = local.clone().map(|_| Restored::default()).collect();
+    for (table, files) in tables {
+        let layout = Arc::new(Layout::new(config.specs[table].clone())?);
+        let kept = if layout.spec.append_only {
+            load_appended(&layout, local.len(), files)?
+        } else {
+            load_rows(config, &lake, &layout, local.clone(), files)?
+        };
+        for (writer, kept) in restored.iter_mut().zip(kept) {
+            writer.tables.insert(table, kept);
+        }
+    }
+    Ok(restored)
+}
+
+fn state(layout: &Layout, file: LiveFile) -> Result<FileState, WriterError> {
+    let physical = from_log(&file.path)
+        .ok_or_else(|| WriterError::Path { table: layout.spec.name.clone(), path: file.path.clone() })?;
+    Ok(FileState {
+        physical: format!("{}/{physical}", layout.spec.path),
+        path: file.path,
+        values: Arc::new(file.partition_values),
+        rows: file.rows as u32,
+        bytes: file.size,
+        gone: file.deleted.iter().map(|p| p as u32).collect(),
+        shared: false,
+    })
+}
+
+fn load_appended(layout: &Layout, writers: usize, files: Vec<LiveFile>) -> Result<Vec<Kept>, WriterError> {
+    let mut kept: Vec<Files> = (0..writers).map(|_| Files::default()).collect();
+    for (i, file) in files.into_iter().enumerate() {
+        kept[i % writers].insert(state(layout, file)?);
+    }
+    Ok(kept.into_iter().map(Kept::Appended).collect())
+}
+
+/// A writer's rows of one file: positions and hashes; and the rows themselves while they are few.
+#[derive(Default)]
+struct Share {
+    hashes: Vec<(u32, RowHash)>,
+    rows: Vec<Row>,
+}
+
+struct Gathered {
+    files: Files,
+    shares: Vec<(u32, Share)>,
+    rows: u64,
+    bytes: u64,
+    small: bool,
+}
+
+fn load_rows(
+    config: &WriterConfig,
+    lake: &Arc<Lake>,
+    layout: &Arc<Layout>,
+    local: Range<usize>,
+    files: Vec<LiveFile>,
+) -> Result<Vec<Kept>, WriterError> {
+    let limits = &config.limits;
+    let vectors = layout.spec.deletes == Deletes::Vectors;
+    let rewrite = layout.spec.deletes == Deletes::Rewrite;
+    let mut gathered: Vec<(Indexed, Gathered)> = local
+        .clone()
+        .map(|_| {
+            let gathered = Gathered { files: Files::default(), shares: Vec::new(), rows: 0, bytes: 0, small: !vectors };
+            (Indexed::new(rewrite), gathered)
+        })
+        .collect();
+    let few = if vectors { 0 } else { limits.small_rows as usize };
+    let mut reads = stream::iter(files)
+        .map(|file| {
+            let (lake, layout, writers) = (lake.clone(), layout.clone(), config.writers);
+            let task = tokio::task::spawn_blocking(move || read_file(&lake, &layout, writers, few, file));
+            async { task.await.map_err(|_| WriterError::Task { task: "reading live files" })? }
+        })
+        .buffered(PARALLEL);
+    let _runtime = config.runtime.enter();
+    while let Some(read) = config.runtime.block_on(reads.next()) {
+        let (file, live, mut shares) = read?;
+        for ((indexed, all), writer) in gathered.iter_mut().zip(local.clone()) {
+            let mut share = std::mem::take(&mut shares[writer]);
+            if share.hashes.is_empty() {
+                continue;
+            }
+            let mut mine = file.clone();
+            let own: RoaringBitmap = share.hashes.iter().map(|(position, _)| *position).collect();
+            mine.shared = share.hashes.len() as u64 != live;
+            mine.gone = (0..file.rows).filter(|p| !own.contains(*p)).collect();
+            let id = all.files.insert(mine);
+            share.hashes.iter().for_each(|(position, hash)| indexed.index.insert(*hash, (id, *position)));
+            all.rows += share.hashes.len() as u64;
+            all.bytes += share.rows.iter().map(|row| row.bytes().len() as u64).sum::<u64>();
+            all.small &= all.rows <= limits.small_rows && all.bytes <= limits.small_bytes;
+            if all.small {
+                share.hashes = Vec::new();
+                all.shares.push((id, share));
+            } else {
+                all.shares = Vec::new();
+            }
+        }
+    }
+    gathered.into_iter().map(|(indexed, all)| keep(layout, indexed, all)).collect()
+}
+
+fn keep(layout: &Layout, mut indexed: Indexed, all: Gathered) -> Result<Kept, WriterError> {
+    if !all.small {
+        indexed.files = all.files;
+        return Ok(Kept::Indexed(indexed));
+    }
+    let mut small = Small::default();
+    for (id, share) in all.shares {
+        let file = all.files.get(id).expect("a share is of a file");
+        let positions = (0..file.rows).filter(|p| !file.gone.contains(*p)).collect();
+        place_rows(&mut small, layout, file, share.rows, positions)?;
+    }
+    Ok(Kept::Small(small))
+}
+
+/// Of one file: itself, how many rows are live, and the share of each writer.
+fn read_file(
+    lake: &Lake,
+    layout: &Layout,
+    writers: usize,
+    few: usize,
+    file: LiveFile,
+) -> Result<(FileState, u64, Vec<Share>), WriterError> {
+    let mut file = state(layout, file)?;
+    let mut shares: Vec<Share> = (0..writers).map(|_| Share::default()).collect();
+    let mut live = 0;
+    let gone = &file.gone;
+    // Every position is asked for, so the highest tells how many rows there are.
+    let highest = std::cell::Cell::new(0u32);
+    let wanted = |position: u32| {
+        highest.set(highest.get().max(position + 1));
+        !gone.contains(position)
+    };
+    file.read(layout, lake, wanted, |position, row| {
+        live += 1;
+        let share = &mut shares[owner(row, writers)];
+        share.hashes.push((position, RowHash::of(row)));
+        if share.hashes.len() <= few {
+            share.rows.push(Row::new(row));
+        }
+    })?;
+    file.rows = highest.get();
+    Ok((file, live, shares))
+}

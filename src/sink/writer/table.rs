@@ -1,0 +1,309 @@
+//! One table at one writer: what waits, where its published rows are, and what a seal does to it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+
+use super::compact::{Job, Merged, pick, settle_appended, settle_indexed};
+use super::error::WriterError;
+use super::file::{Names, NewFile, encode_changes, encode_file, encode_rows};
+use super::files::{FileState, Files, Positions};
+use super::indexed::Indexed;
+use super::lake::Lake;
+use super::layout::Layout;
+use super::mint::{Mint, Minted};
+use super::small::Small;
+use super::stats::TableStats;
+use super::Limits;
+use crate::definition::Deletes;
+use crate::repr::{Diff, Epoch, Row};
+use crate::sink::{Batch, TableSpec};
+
+/// What every table of a writer writes with.
+pub(super) struct Desk {
+    pub(super) lake: Arc<Lake>,
+    pub(super) names: Names,
+    pub(super) limits: Limits,
+}
+
+/// How published rows are kept track of.
+pub(super) enum Kept {
+    /// Append-only: files alone.
+    Appended(Files),
+    /// Few rows: in memory.
+    Small(Small),
+    /// Many: by hash.
+    Indexed(Indexed),
+}
+
+/// What is to become of a table's rows.
+#[derive(Default)]
+pub(super) struct Edit {
+    /// Rows to add and to take out.
+    pub(super) changes: Vec<(Row, Diff)>,
+    /// Rows to write anew.
+    pub(super) moved: Vec<(Row, u64)>,
+    /// Rows that go and are out of the index already.
+    pub(super) leftovers: Vec<(Row, Diff)>,
+    /// Positions that go.
+    pub(super) vacated: Positions,
+}
+
+/// A batch, and the files it names, to be stored.
+pub(super) struct Written {
+    pub(super) batch: Batch,
+    pub(super) files: Vec<(String, Bytes)>,
+    rows: u64,
+}
+
+impl Written {
+    pub(super) fn new(data_change: bool) -> Self {
+        Written { batch: Batch { data_change, ..Batch::default() }, files: Vec::new(), rows: 0 }
+    }
+
+    /// One more data file.
+    pub(super) fn put(&mut self, file: NewFile) {
+        self.rows += u64::from(file.rows);
+        self.batch.adds.push(file.add);
+        self.files.push((file.physical, file.bytes));
+    }
+}
+
+/// One table at one writer.
+pub(super) struct Table {
+    layout: Arc<Layout>,
+    mint: Mint,
+    kept: Kept,
+    /// The next seal carries the whole desired table.
+    pub(super) audit: bool,
+    /// The next seal is the first since the table was loaded.
+    restored: bool,
+    /// Whether a compaction is under way; whether one may be worth it.
+    compacting: bool,
+    dirty: bool,
+    pub(super) stats: Arc<TableStats>,
+}
+
+impl Table {
+    /// A table; `kept` from its live files where it has any.
+    pub(super) fn new(spec: TableSpec, kept: Option<Kept>, stats: Arc<TableStats>) -> Result<Self, WriterError> {
+        let restored = kept.is_some();
+        let kept = kept.unwrap_or_else(|| match spec.deletes {
+            _ if spec.append_only => Kept::Appended(Files::default()),
+            Deletes::Vectors => Kept::Indexed(Indexed::new(false)),
+            Deletes::Auto | Deletes::Rewrite => Kept::Small(Small::default()),
+        });
+        let layout = Arc::new(Layout::new(spec)?);
+        let (mint, dirty) = (Mint::default(), restored);
+        let table = Table { layout, mint, kept, audit: false, restored, compacting: false, dirty, stats };
+        table.publish_sizes();
+        Ok(table)
+    }
+
+    /// Takes updates.
+    pub(super) fn observe_rows(&mut self, updates: Vec<crate::repr::Update>) {
+        self.mint.observe_rows(updates);
+    }
+
+    /// Takes appended columns.
+    pub(super) fn observe_columns(&mut self, epoch: Epoch, batch: RecordBatch) -> Result<(), WriterError> {
+        if matches!(self.kept, Kept::Appended(_)) {
+            self.mint.observe_columns(epoch, batch);
+        } else {
+            let rows = self.layout.encode(&batch)?;
+            self.mint.observe_rows(rows.iter().map(|row| (Row::new(row.as_ref()), epoch, 1)).collect());
+        }
+        Ok(())
+    }
+
+    /// Everything up to `epoch` becomes files (returned, not yet stored) and a batch.
+    pub(super) fn seal(&mut self, desk: &Desk, epoch: Epoch) -> Result<Option<(Batch, Vec<(String, Bytes)>)>, WriterError> {
+        let minted = self.mint.seal(epoch);
+        let restored = std::mem::take(&mut self.restored);
+        let audit = std::mem::take(&mut self.audit);
+        let Written { batch, files, rows } = match &mut self.kept {
+            Kept::Appended(files) => append(&self.layout, files, desk, epoch, minted)?,
+            _ => {
+                let rows = self.layout.canonical(minted.rows)?;
+                if rows.is_empty() && !restored && !audit {
+                    return Ok(None);
+                }
+                self.seal_rows(desk, epoch, rows, audit, restored)?
+            }
+        };
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        self.dirty = true;
+        self.stats.files.fetch_add(files.len() as u64, Relaxed);
+        self.stats.bytes.fetch_add(files.iter().map(|(_, bytes)| bytes.len() as u64).sum(), Relaxed);
+        self.stats.rows.fetch_add(rows, Relaxed);
+        self.publish_sizes();
+        Ok(Some((batch, files)))
+    }
+
+    fn seal_rows(
+        &mut self,
+        desk: &Desk,
+        epoch: Epoch,
+        rows: Vec<(Row, Diff)>,
+        audit: bool,
+        restored: bool,
+    ) -> Result<Written, WriterError> {
+        self.shrink(desk)?;
+        let edit = match &mut self.kept {
+            Kept::Small(small) if audit => Edit { changes: small.difference(rows), ..Edit::default() },
+            Kept::Indexed(indexed) if audit => indexed.difference(&self.layout, desk, rows)?,
+            _ => Edit { changes: rows, ..Edit::default() },
+        };
+        let changed: u64 = edit.changes.iter().chain(&edit.leftovers).map(|(_, diff)| diff.unsigned_abs()).sum();
+        if audit {
+            self.stats.corrections.fetch_add(changed, Relaxed);
+        }
+        let feed: Vec<(Row, Diff)> = if self.layout.spec.change_data_feed {
+            edit.changes.iter().chain(&edit.leftovers).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        let data_change = changed > 0;
+        let outgrown = matches!(&self.kept, Kept::Small(small) if {
+            let (rows, bytes) = small.size_after(&edit.changes);
+            rows > desk.limits.small_rows || bytes > desk.limits.small_bytes
+        });
+        let mut written = match &mut self.kept {
+            Kept::Small(small) if outgrown => {
+                let (moved, vacated) = std::mem::take(small).dissolve(&self.layout, epoch, &edit.changes)?;
+                let mut indexed = Indexed::new(self.layout.spec.deletes == Deletes::Rewrite);
+                let mut written = indexed.apply(&self.layout, desk, epoch, moved, (data_change, false))?;
+                written.batch.removes = vacated.removes;
+                written.batch.deletes = vacated.deletes;
+                self.kept = Kept::Indexed(indexed);
+                written
+            }
+            Kept::Small(small) => small.apply(&self.layout, desk, epoch, &edit.changes, restored)?,
+            Kept::Indexed(indexed) => indexed.apply(&self.layout, desk, epoch, edit, (data_change, restored))?,
+            Kept::Appended(_) => unreachable!("append-only tables are sealed by `append`"),
+        };
+        // Also where rows are only added: once any writer tells changes, readers of the version see those alone.
+        if !feed.is_empty() {
+            for (change, physical, bytes) in encode_changes(&self.layout, &feed, (&desk.names, epoch))? {
+                written.batch.changes.push(change);
+                written.files.push((physical, bytes));
+            }
+        }
+        Ok(written)
+    }
+
+    /// Back to rows in memory, once far below the threshold and once compaction has left little to read.
+    fn shrink(&mut self, desk: &Desk) -> Result<(), WriterError> {
+        let Kept::Indexed(indexed) = &self.kept else { return Ok(()) };
+        let limits = &desk.limits;
+        if self.layout.spec.deletes == Deletes::Vectors || self.compacting || indexed.index.len() > limits.small_rows / 4 {
+            return Ok(());
+        }
+        let physical: u64 = indexed.files.iter().map(|(_, file)| u64::from(file.rows)).sum();
+        if indexed.files.len() > 4 * limits.merge_files || physical > 4 * limits.small_rows {
+            return Ok(());
+        }
+        let small = indexed.shrink(&self.layout, desk)?;
+        if small.size().1 <= limits.small_bytes / 4 {
+            self.kept = Kept::Small(small);
+        }
+        Ok(())
+    }
+
+    /// A compaction worth doing.
+    pub(super) fn compaction(&mut self, table: usize, desk: &Desk, epoch: Epoch) -> Option<Job> {
+        if self.restored || !std::mem::take(&mut self.dirty) {
+            return None;
+        }
+        let (files, indexed) = match &self.kept {
+            Kept::Appended(files) => (files, false),
+            Kept::Indexed(indexed) => (&indexed.files, true),
+            Kept::Small(_) => return None,
+        };
+        let inputs = pick(files, &desk.limits)?;
+        let inputs = inputs.into_iter().map(|id| (id, files.get(id).expect("picked files are live").clone())).collect();
+        self.compacting = true;
+        let (layout, lake, names) = (self.layout.clone(), desk.lake.clone(), desk.names.clone());
+        Some(Job { table, epoch, layout, lake, names, inputs, indexed })
+    }
+
+    /// Takes a compaction's result; none if it came too late.
+    pub(super) fn settle(&mut self, merged: &Merged) -> Option<Batch> {
+        (self.compacting, self.dirty) = (false, true);
+        let batch = match &mut self.kept {
+            Kept::Appended(files) => Some(settle_appended(files, merged)),
+            Kept::Indexed(indexed) => settle_indexed(indexed, merged),
+            Kept::Small(_) => None,
+        };
+        if batch.is_some() {
+            self.stats.compactions.fetch_add(1, Relaxed);
+        }
+        self.publish_sizes();
+        batch
+    }
+
+    fn publish_sizes(&self) {
+        let (live, files, memory) = match &self.kept {
+            Kept::Appended(files) => (files.iter().map(|(_, f)| u64::from(f.live())).sum(), files.len(), 0),
+            Kept::Small(small) => (small.size().0, 0, small.size().1 as usize + small.size().0 as usize * 48),
+            Kept::Indexed(indexed) => (indexed.index.len(), indexed.files.len(), indexed.index.memory()),
+        };
+        self.stats.live_rows.store(live, Relaxed);
+        self.stats.live_files.store(files as u64, Relaxed);
+        self.stats.index_bytes.store(memory as u64, Relaxed);
+    }
+}
+
+/// New files of an append-only table.
+fn append(layout: &Layout, files: &mut Files, desk: &Desk, epoch: Epoch, minted: Minted) -> Result<Written, WriterError> {
+    if minted.rows.iter().any(|(_, diff)| *diff < 0) {
+        return Err(WriterError::Removal { table: layout.spec.name.clone(), epoch });
+    }
+    let names = (&desk.names, epoch);
+    let mut written = Written::new(true);
+    let rows: Vec<&[u8]> =
+        minted.rows.iter().flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), *n as usize)).collect();
+    let mut new: Vec<NewFile> =
+        encode_rows(layout, &rows, names, true, desk.limits.file_rows)?.into_iter().map(|(file, _)| file).collect();
+    let mut pieces: std::collections::BTreeMap<Row, Vec<RecordBatch>> = Default::default();
+    for batch in minted.columns {
+        for group in layout.group_batch(&batch)? {
+            let piece = layout.to_file(&layout.pick(&batch, &group.rows)?)?;
+            pieces.entry(group.key).or_default().push(piece);
+        }
+    }
+    for (key, batches) in pieces {
+        let values = layout.values(&key)?;
+        for batches in cut(batches, desk.limits.file_rows) {
+            new.push(encode_file(layout, values.clone(), names, true, batches.into_iter().map(Ok))?);
+        }
+    }
+    for file in new {
+        files.insert(FileState::of(&file));
+        written.put(file);
+    }
+    Ok(written)
+}
+
+/// Batches in runs of at most `limit` rows.
+fn cut(batches: Vec<RecordBatch>, limit: usize) -> Vec<Vec<RecordBatch>> {
+    let (mut runs, mut room) = (vec![Vec::new()], limit);
+    for mut batch in batches {
+        while batch.num_rows() > 0 {
+            if room == 0 {
+                runs.push(Vec::new());
+                room = limit;
+            }
+            let taken = batch.num_rows().min(room);
+            room -= taken;
+            runs.last_mut().expect("there is a run").push(batch.slice(0, taken));
+            batch = batch.slice(taken, batch.num_rows() - taken);
+        }
+    }
+    runs.retain(|run| !run.is_empty());
+    runs
+}

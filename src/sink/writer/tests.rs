@@ -1,0 +1,570 @@
+//! Writers against a committer made of a list of files with deletion bitmaps, and a multiset as oracle: at every seal
+//! the files hold exactly the multiset.
+
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+use std::time::Instant;
+
+use arrow::array::*;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use roaring::RoaringTreemap;
+
+use super::file::decode_file;
+use super::layout::{Layout, from_log};
+use super::*;
+use crate::definition::Deletes;
+use crate::repr::{Row, RowCodec, Update};
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n
+    }
+}
+
+fn schema() -> SchemaRef {
+    let tags = DataType::List(Field::new("item", DataType::Decimal128(20, 2), true).into());
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("name", DataType::Utf8, true),
+        Field::new("day", DataType::Date32, true),
+        Field::new("price", DataType::Decimal128(18, 3), true),
+        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("tags", tags, true),
+        Field::new("raw", DataType::Binary, true),
+        Field::new("region", DataType::Utf8, true),
+        Field::new("x", DataType::Float64, true),
+        Field::new("hour", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("flag", DataType::Boolean, true),
+    ]))
+}
+
+/// Rows of every type; the same ids are the same rows.
+fn rows_of(ids: &[i64]) -> Vec<Row> {
+    let pick = |i: i64, n: i64| (i % n != 0).then_some(i);
+    let regions = ["north", "a b/c=%é", "x"];
+    let mut tags = ListBuilder::new(Decimal128Builder::new().with_data_type(DataType::Decimal128(20, 2)));
+    for id in ids {
+        for k in 0..id % 3 {
+            tags.values().append_option((k > 0).then_some(i128::from(*id) * 1000));
+        }
+        tags.append(id % 7 != 0);
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(ids.to_vec())),
+        Arc::new(ids.iter().map(|i| pick(*i, 5).map(|i| format!("näme {i}"))).collect::<StringArray>()),
+        Arc::new(ids.iter().map(|i| pick(*i, 11).map(|i| (i % 3) as i32 - 1)).collect::<Date32Array>()),
+        Arc::new(
+            ids.iter()
+                .map(|i| pick(*i, 4).map(|i| i128::from(i) * -1001))
+                .collect::<Decimal128Array>()
+                .with_precision_and_scale(18, 3)
+                .unwrap(),
+        ),
+        Arc::new(ids.iter().map(|i| pick(*i, 6).map(|i| i * 1_000_001 - 5)).collect::<TimestampMicrosecondArray>()),
+        Arc::new(tags.finish()),
+        Arc::new(ids.iter().map(|i| pick(*i, 3).map(|i| i.to_le_bytes())).collect::<BinaryArray>()),
+        Arc::new(ids.iter().map(|i| pick(*i, 4).map(|i| regions[(i % 3) as usize])).collect::<StringArray>()),
+        Arc::new(ids.iter().map(|i| pick(*i, 9).map(|i| i as f64 / 8.0)).collect::<Float64Array>()),
+        Arc::new(ids.iter().map(|i| pick(*i, 13).map(|i| (i % 2) * 3_600_000_001)).collect::<TimestampMicrosecondArray>()),
+        Arc::new(ids.iter().map(|i| pick(*i, 5).map(|i| i % 2 == 0)).collect::<BooleanArray>()),
+    ];
+    RowCodec::new(schema()).unwrap().encode_rows(&columns, ids.len()).unwrap()
+}
+
+fn spec(deletes: Deletes, partition_by: Vec<usize>, change_data_feed: bool) -> TableSpec {
+    TableSpec {
+        name: "silver.things".into(),
+        path: "silver/things".into(),
+        schema: schema(),
+        partition_by,
+        append_only: false,
+        deletes,
+        change_data_feed,
+        description: None,
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap()
+}
+
+fn tight() -> Limits {
+    Limits {
+        small_rows: 40,
+        small_bytes: 1 << 20,
+        file_rows: 64,
+        rewrite_rows: 32,
+        merge_files: 3,
+        merge_rows: 200,
+        merge_bytes: 1 << 20,
+        dead_share: 0.4,
+    }
+}
+
+fn config(folder: &FilePath, spec: TableSpec, runtime: &tokio::runtime::Runtime) -> WriterConfig {
+    WriterConfig {
+        writer: 0,
+        writers: 1,
+        generation: 1,
+        specs: Arc::new(vec![spec]),
+        store: Arc::new(LocalFileSystem::new_with_prefix(folder).unwrap()),
+        root: Path::default(),
+        local: Some(folder.to_path_buf()),
+        durable: true,
+        runtime: runtime.handle().clone(),
+        limits: tight(),
+    }
+}
+
+/// What a committer does with batches, and a reader with files.
+struct Log {
+    live: BTreeMap<String, LiveFile>,
+    layout: Layout,
+    config: WriterConfig,
+    changes: BTreeMap<Row, i64>,
+}
+
+impl Log {
+    fn new(config: WriterConfig) -> Self {
+        let layout = Layout::new(config.specs[0].clone()).unwrap();
+        Log { live: BTreeMap::new(), layout, config, changes: BTreeMap::new() }
+    }
+
+    fn bytes(&self, path: &str) -> Bytes {
+        self.config.lake().get(&format!("silver/things/{}", from_log(path).unwrap())).expect("a named file is there")
+    }
+
+    fn apply(&mut self, batch: Batch) {
+        for add in batch.adds {
+            assert_eq!(add.data_change, batch.data_change);
+            assert_eq!(self.bytes(&add.path).len() as u64, add.size);
+            let stats: serde_json::Value = serde_json::from_str(add.stats.as_deref().unwrap()).unwrap();
+            let file = LiveFile {
+                path: add.path.clone(),
+                partition_values: add.partition_values,
+                size: add.size,
+                rows: stats["numRecords"].as_u64().unwrap(),
+                deleted: RoaringTreemap::new(),
+            };
+            assert!(self.live.insert(add.path, file).is_none(), "a name was used twice");
+        }
+        for (path, gone) in batch.deletes {
+            let file = self.live.get_mut(&path).expect("rows go from live files");
+            assert!(gone.iter().all(|p| p < file.rows && file.deleted.insert(p)), "a row went twice");
+            assert!(!gone.is_empty());
+        }
+        for path in batch.removes {
+            self.live.remove(&path).expect("a live file goes");
+        }
+        self.live.retain(|_, file| file.deleted.len() < file.rows);
+        for change in batch.changes {
+            for file in decode_file(&self.layout, self.bytes(&change.path)).unwrap() {
+                let file = file.unwrap();
+                let kinds = file.column_by_name("_change_type").unwrap().as_string::<i32>().clone();
+                let rows = self.layout.encode(&self.layout.to_table(&file, &change.partition_values).unwrap()).unwrap();
+                for (row, kind) in rows.iter().zip(kinds.iter()) {
+                    let diff = if kind == Some("insert") { 1 } else { -1 };
+                    *self.changes.entry(Row::new(row.as_ref())).or_default() += diff;
+                }
+            }
+        }
+        self.changes.retain(|_, n| *n != 0);
+    }
+
+    fn read(&self) -> BTreeMap<Row, i64> {
+        let mut rows = BTreeMap::new();
+        for file in self.live.values() {
+            let mut position = 0;
+            for batch in decode_file(&self.layout, self.bytes(&file.path)).unwrap() {
+                let batch = self.layout.to_table(&batch.unwrap(), &file.partition_values).unwrap();
+                for row in self.layout.encode(&batch).unwrap().iter() {
+                    if !file.deleted.contains(position) {
+                        *rows.entry(Row::new(row.as_ref())).or_default() += 1;
+                    }
+                    position += 1;
+                }
+            }
+            assert_eq!(position, file.rows, "numRecords is exact");
+        }
+        rows
+    }
+
+    fn writers(&self, writers: usize, generation: u64, audit: bool) -> Vec<Writer> {
+        let config = WriterConfig { writers, generation, ..self.config.clone() };
+        let files = self.live.values().cloned().collect();
+        let restored = restore(&config, 0..writers, vec![(0, files)]).unwrap();
+        restored
+            .into_iter()
+            .enumerate()
+            .map(|(writer, mut restored)| {
+                if audit {
+                    restored.audit_next(0);
+                }
+                Writer::new(WriterConfig { writer, ..config.clone() }, restored).unwrap()
+            })
+            .collect()
+    }
+}
+
+fn send(writers: &mut [Writer], updates: Vec<Update>) {
+    let count = writers.len();
+    let mut shares: Vec<Vec<Update>> = vec![Vec::new(); count];
+    updates.into_iter().for_each(|update| shares[owner(update.0.bytes(), count)].push(update));
+    for (writer, updates) in writers.iter_mut().zip(shares) {
+        assert!(writer.observe(Arrival::Rows { table: 0, updates }).unwrap().is_none());
+    }
+}
+
+fn seal(writers: &mut [Writer], log: &mut Log, epoch: Epoch) {
+    let prepared: Vec<Prepared> =
+        writers.iter_mut().map(|w| w.observe(Arrival::Seal { epoch }).unwrap().unwrap()).collect();
+    // Two writers may name rows of one file: the log sees the whole snapshot before it drops anything.
+    for prepared in prepared {
+        assert_eq!(prepared.epoch, epoch);
+        prepared.tables.into_iter().for_each(|(_, batch)| log.apply(batch));
+    }
+}
+
+fn corrections(writers: &[Writer]) -> u64 {
+    writers.iter().map(|w| w.stats().tables[0].corrections.load(Relaxed)).sum()
+}
+
+/// Random updates over restarts with other numbers of writers, compactions between and across seals.
+fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
+    let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
+    let feed = seed % 2 == 0;
+    let mut log = Log::new(config(folder.path(), spec(deletes, partition_by, feed), &runtime));
+    let mut random = Random(seed * 7919 + 1);
+    let rows = rows_of(&(0..400).collect::<Vec<_>>());
+    let mut model: BTreeMap<Row, i64> = BTreeMap::new();
+    let (mut epoch, mut compactions) = (1, 0);
+    for (phase, count) in [2, 2, 3, 1, 2].into_iter().enumerate() {
+        let mut writers = log.writers(count, phase as u64, phase > 0);
+        if phase > 0 {
+            // What the graph recomputed: the same, or (a changed definition) something else.
+            let before = model.clone();
+            if phase % 2 == 0 {
+                for row in rows.iter().take(30) {
+                    model.remove(row);
+                    *model.entry(rows[random.below(400) as usize].clone()).or_default() += 1;
+                }
+            }
+            let differs: u64 = before
+                .keys()
+                .chain(model.keys().filter(|r| !before.contains_key(*r)))
+                .map(|r| (before.get(r).unwrap_or(&0) - model.get(r).unwrap_or(&0)).unsigned_abs())
+                .sum();
+            send(&mut writers, model.iter().map(|(row, n)| (row.clone(), epoch, *n)).collect());
+            seal(&mut writers, &mut log, epoch);
+            assert_eq!(log.read(), model, "after a restart, phase {phase}");
+            assert_eq!(corrections(&writers), differs);
+        }
+        for step in 0..14 {
+            // Bulk in, then churn, then nearly empty: through every way of keeping rows.
+            let (adds, removes) = match step {
+                0 => (60, 0),
+                5 if phase % 2 == 1 => (200, 10),
+                11 if phase < 4 => (0, 1000),
+                _ => (random.below(20), random.below(20)),
+            };
+            epoch += 1 + random.below(3);
+            let mut updates = Vec::new();
+            for _ in 0..adds {
+                let row = rows[random.below(400) as usize].clone();
+                let n = if random.below(8) == 0 { 5 } else { 1 };
+                *model.entry(row.clone()).or_default() += n;
+                updates.push((row, epoch - random.below(2), n));
+            }
+            for _ in 0..removes {
+                let Some((row, n)) = model.iter().nth(random.below(model.len().max(1) as u64) as usize) else { break };
+                let (row, n) = (row.clone(), 1 + random.below(*n as u64) as i64);
+                let left = model.get_mut(&row).unwrap();
+                *left -= n;
+                updates.push((row, epoch, -n));
+                model.retain(|_, n| *n > 0);
+            }
+            let running: Vec<_> = writers.iter_mut().map(|w| w.compaction().map(|job| job.run().unwrap())).collect();
+            // Something of the future, taken back in the future.
+            updates.push((rows[0].clone(), epoch + 1, 3));
+            updates.push((rows[0].clone(), epoch + 1, -3));
+            send(&mut writers, updates);
+            seal(&mut writers, &mut log, epoch);
+            for (writer, merged) in writers.iter_mut().zip(running) {
+                if let Some(compaction) = merged.and_then(|merged| writer.settle(merged).unwrap()) {
+                    assert!(!compaction.batch.data_change);
+                    log.apply(compaction.batch);
+                    compactions += 1;
+                }
+            }
+            let held: u64 = writers.iter().map(|w| w.stats().tables[0].live_rows.load(Relaxed)).sum();
+            assert_eq!(held as i64, model.values().sum::<i64>());
+            assert_eq!(log.read(), model, "{deletes:?}, seed {seed}, phase {phase}, step {step}, {count} writers");
+            if feed {
+                assert_eq!(log.changes, model, "the change data feed adds up to the table");
+            }
+            if deletes == Deletes::Rewrite {
+                assert!(log.live.values().all(|f| f.deleted.is_empty()), "a deletion vector where none may be");
+            }
+            while random.below(3) == 0 {
+                for writer in &mut writers {
+                    if let Some(compaction) = writer.compact_now().unwrap() {
+                        log.apply(compaction.batch);
+                        compactions += 1;
+                    }
+                }
+                assert_eq!(log.read(), model);
+            }
+        }
+    }
+    assert!(compactions > 5, "compaction went along: {compactions}");
+    let files = std::fs::read_dir(folder.path().join("silver/things")).unwrap().count();
+    assert!(files > 0);
+}
+
+#[test]
+fn with_automatic_deletes_files_hold_the_multiset_at_every_seal() {
+    (1..=4).for_each(|seed| drive(Deletes::Auto, vec![], seed));
+}
+
+#[test]
+fn with_deletion_vectors_files_hold_the_multiset_at_every_seal() {
+    (1..=4).for_each(|seed| drive(Deletes::Vectors, vec![], seed));
+}
+
+#[test]
+fn with_rewriting_files_hold_the_multiset_at_every_seal() {
+    (1..=4).for_each(|seed| drive(Deletes::Rewrite, vec![], seed));
+}
+
+#[test]
+fn partitioned_tables_hold_the_multiset_at_every_seal() {
+    for (i, deletes) in [Deletes::Auto, Deletes::Vectors, Deletes::Rewrite].into_iter().enumerate() {
+        drive(deletes, vec![2], 10 + i as u64);
+        drive(deletes, vec![7, 9], 20 + i as u64);
+    }
+}
+
+#[test]
+fn a_row_that_is_not_there_is_a_fault_that_names_table_and_epoch() {
+    let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
+    for deletes in [Deletes::Auto, Deletes::Vectors] {
+        let mut writer = Writer::new(config(folder.path(), spec(deletes, vec![], false), &runtime), Restored::default()).unwrap();
+        let row = rows_of(&[1]).remove(0);
+        writer.observe(Arrival::Rows { table: 0, updates: vec![(row, 5, -2)] }).unwrap();
+        let fault = writer.observe(Arrival::Seal { epoch: 7 }).unwrap_err();
+        assert!(matches!(&fault, WriterError::UnknownRow { table, epoch: 7, missing: 2 } if table == "silver.things"), "{fault}");
+    }
+}
+
+#[test]
+fn an_empty_text_in_a_partition_column_is_null_from_the_start() {
+    let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
+    let fields = vec![Field::new("id", DataType::Int64, false), Field::new("p", DataType::Utf8, true)];
+    let spec = TableSpec { schema: Arc::new(Schema::new(fields)), ..spec(Deletes::Vectors, vec![1], false) };
+    let codec = RowCodec::new(spec.schema.clone()).unwrap();
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(Int64Array::from(vec![1, 1, 2])), Arc::new(StringArray::from(vec![Some(""), None, Some("")]))];
+    let rows = codec.encode_rows(&columns, 3).unwrap();
+    let mut log = Log::new(config(folder.path(), spec, &runtime));
+    let mut writers = log.writers(1, 1, false);
+    send(&mut writers, rows.iter().map(|row| (row.clone(), 1, 1)).collect());
+    seal(&mut writers, &mut log, 1);
+    assert_eq!(log.read()[&rows[1]], 2);
+    assert!(log.live.values().all(|f| f.path.starts_with("p=__HIVE_DEFAULT_PARTITION__/")));
+    let mut writers = log.writers(1, 2, true);
+    send(&mut writers, rows.iter().map(|row| (row.clone(), 2, 1)).collect());
+    seal(&mut writers, &mut log, 2);
+    assert_eq!(corrections(&writers), 0);
+    send(&mut writers, rows.iter().map(|row| (row.clone(), 3, -1)).collect());
+    seal(&mut writers, &mut log, 3);
+    assert!(log.read().is_empty());
+}
+
+#[test]
+fn appended_columns_go_to_files_in_order_of_epochs_and_are_merged() {
+    for partition_by in [vec![], vec![2]] {
+        let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
+        let spec = TableSpec { append_only: true, ..spec(Deletes::Auto, partition_by, false) };
+        let mut log = Log::new(config(folder.path(), spec, &runtime));
+        let mut writers = log.writers(1, 1, false);
+        let mut model: BTreeMap<Row, i64> = BTreeMap::new();
+        let mut most = 0;
+        for epoch in 1..60 {
+            let rows = rows_of(&(epoch..epoch + 5).collect::<Vec<_>>());
+            let batch = log.layout.decode(rows.iter().map(Row::bytes)).unwrap();
+            rows.iter().for_each(|row| *model.entry(row.clone()).or_default() += 1);
+            // One step ahead: columns wait for the seal of their epoch.
+            let ahead = batch.clone();
+            writers[0].observe(Arrival::Columns { table: 0, epoch: 2 * epoch as u64, batch }).unwrap();
+            writers[0].observe(Arrival::Columns { table: 0, epoch: 2 * epoch as u64 + 1, batch: ahead }).unwrap();
+            seal(&mut writers, &mut log, 2 * epoch as u64);
+            assert_eq!(log.read(), model);
+            rows.iter().for_each(|row| *model.get_mut(row).unwrap() += 1);
+            seal(&mut writers, &mut log, 2 * epoch as u64 + 1);
+            assert_eq!(log.read(), model);
+            while let Some(compaction) = writers[0].compact_now().unwrap() {
+                log.apply(compaction.batch);
+            }
+            assert_eq!(log.read(), model);
+            most = most.max(log.live.len());
+        }
+        assert!(most < 60, "{most} files");
+        // Restart: nothing is read, merging goes on.
+        let mut writers = log.writers(2, 2, true);
+        seal(&mut writers, &mut log, 500);
+        assert_eq!(log.read(), model);
+    }
+}
+
+#[test]
+fn an_object_store_holds_what_a_local_disk_would() {
+    let runtime = runtime();
+    let config = config(FilePath::new("/"), spec(Deletes::Vectors, vec![7], false), &runtime);
+    let mut log = Log::new(WriterConfig { store: Arc::new(InMemory::new()), root: Path::from("lake/here"), local: None, ..config });
+    let rows = rows_of(&(0..200).collect::<Vec<_>>());
+    let mut writers = log.writers(2, 1, false);
+    send(&mut writers, rows.iter().map(|row| (row.clone(), 1, 1)).collect());
+    seal(&mut writers, &mut log, 1);
+    send(&mut writers, rows[..50].iter().map(|row| (row.clone(), 2, -1)).collect());
+    seal(&mut writers, &mut log, 2);
+    for writer in &mut writers {
+        while let Some(compaction) = writer.compact_now().unwrap() {
+            log.apply(compaction.batch);
+        }
+    }
+    assert_eq!(log.read().into_keys().collect::<Vec<_>>(), {
+        let mut left = rows[50..].to_vec();
+        left.sort();
+        left
+    });
+}
+
+#[test]
+fn a_thread_answers_every_seal_in_order_and_merges_between() {
+    let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
+    let mut log = Log::new(config(folder.path(), spec(Deletes::Vectors, vec![], false), &runtime));
+    let (arrivals, inbox) = crossbeam_channel::bounded(4);
+    let (outbox, events) = crossbeam_channel::bounded(4);
+    let thread = spawn(log.config.clone(), Restored::default(), inbox, outbox).unwrap();
+    let rows = rows_of(&(0..300).collect::<Vec<_>>());
+    let partition = PartitionId { input: "i".into(), feed: "f".into(), partition: "0".into() };
+    let feeder = std::thread::spawn({
+        let rows = rows.clone();
+        let partition = partition.clone();
+        move || {
+            for (i, slice) in rows.chunks(3).enumerate() {
+                let epoch = 10 + i as u64;
+                let mut updates: Vec<Update> = slice.iter().map(|row| (row.clone(), epoch, 2)).collect();
+                if i > 0 {
+                    updates.extend(rows[3 * i - 3..3 * i].iter().map(|row| (row.clone(), epoch, -1)));
+                }
+                arrivals.send(Arrival::Rows { table: 0, updates }).unwrap();
+                let position = Position { next: epoch * 100, done: false, tag: None };
+                arrivals.send(Arrival::Progress { epoch, partition: partition.clone(), position }).unwrap();
+                arrivals.send(Arrival::Seal { epoch }).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        }
+    });
+    let (mut expected, mut compactions) = (10, 0);
+    for event in events {
+        match event {
+            WriterEvent::Prepared(prepared) => {
+                assert_eq!(prepared.epoch, expected);
+                assert_eq!((prepared.progress[0].0.clone(), prepared.progress[0].1.next), (partition.clone(), expected * 100));
+                expected += 1;
+                prepared.tables.into_iter().for_each(|(_, batch)| log.apply(batch));
+            }
+            WriterEvent::Compaction(compaction) => {
+                log.apply(compaction.batch);
+                compactions += 1;
+            }
+        }
+    }
+    feeder.join().unwrap();
+    thread.handle.join().unwrap().unwrap();
+    assert_eq!(expected, 110);
+    assert!(compactions > 0);
+    let model: BTreeMap<Row, i64> = rows.iter().enumerate().map(|(i, row)| (row.clone(), if i < 297 { 1 } else { 2 })).collect();
+    assert_eq!(log.read(), model);
+    // Files that compaction made in vain are gone: every file on disk was named once.
+    assert!(log.live.len() < 60, "{} files", log.live.len());
+}
+
+/// Figures: `cargo test --lib sink::writer::tests::measure -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, asserts nothing about time"]
+fn measure_upserts_into_a_million_rows() {
+    let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
+    let fields = vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("name", DataType::Utf8, true),
+        Field::new("amount", DataType::Decimal128(18, 3), true),
+        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+    ];
+    let spec = TableSpec { schema: Arc::new(Schema::new(fields)), ..spec(Deletes::Auto, vec![], false) };
+    let codec = RowCodec::new(spec.schema.clone()).unwrap();
+    let make = |ids: &[i64], version: i64| {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(ids.to_vec())),
+            Arc::new(ids.iter().map(|i| Some(format!("customer number {i}"))).collect::<StringArray>()),
+            Arc::new(ids.iter().map(|i| Some(i128::from(i * 17 + version))).collect::<Decimal128Array>()
+                .with_precision_and_scale(18, 3).unwrap()),
+            Arc::new(ids.iter().map(|i| Some(i * 1_000_003)).collect::<TimestampMicrosecondArray>()),
+        ];
+        codec.encode_rows(&columns, ids.len()).unwrap()
+    };
+    let base = config(folder.path(), spec, &runtime);
+    for durable in [false, true] {
+        let mut writer = Writer::new(
+            WriterConfig { limits: Limits::default(), durable, generation: u64::from(durable), ..base.clone() },
+            Restored::default(),
+        )
+        .unwrap();
+        let start = Instant::now();
+        for chunk in (0..1_000_000i64).collect::<Vec<_>>().chunks(50_000) {
+            let updates = make(chunk, 0).into_iter().map(|row| (row, 1, 1)).collect();
+            writer.observe(Arrival::Rows { table: 0, updates }).unwrap();
+        }
+        let encoded = start.elapsed();
+        writer.observe(Arrival::Seal { epoch: 1 }).unwrap();
+        println!("durable {durable}: first seal of 1M rows {:?} (making rows {encoded:?})", start.elapsed() - encoded);
+        println!("index {} bytes, {:.1} a row", writer.memory(), writer.memory() as f64 / 1e6);
+        let (mut random, mut versions) = (Random(77), vec![0i64; 1_000_000]);
+        let (mut times, mut merges) = (Vec::new(), Vec::new());
+        for epoch in 2..202 {
+            let mut ids: Vec<i64> = (0..1000).map(|_| random.below(1_000_000) as i64).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            let mut updates = Vec::new();
+            for id in ids {
+                let version = &mut versions[id as usize];
+                updates.push((make(&[id], *version).remove(0), epoch, -1));
+                *version += 1;
+                updates.push((make(&[id], *version).remove(0), epoch, 1));
+            }
+            let start = Instant::now();
+            writer.observe(Arrival::Rows { table: 0, updates }).unwrap();
+            writer.observe(Arrival::Seal { epoch }).unwrap();
+            times.push(start.elapsed());
+            if let Some(job) = writer.compaction() {
+                let merged = job.run().unwrap();
+                let start = Instant::now();
+                writer.settle(merged).unwrap();
+                merges.push(start.elapsed());
+            }
+        }
+        times.sort();
+        merges.sort();
+        println!("1k upserts: p50 {:?}, p99 {:?}, max {:?}; settle of {} compactions: max {:?}; index {:.1} bytes a row",
+            times[100], times[198], times[199], merges.len(), merges.last(), writer.memory() as f64 / 1e6);
+    }
+}
