@@ -10,8 +10,14 @@
 //! names the rows that go, and hands them to the one committer, which waits for all workers, then commits
 //! every table.
 
+mod commit;
+mod lake;
 mod prepared;
 
+pub use commit::{
+    CommitError, CommitEvent, Committer, LedgerError, LiveFile, LogError, Restored, SchemaError, Settings, StateError,
+};
+pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, Prepared};
 
 use arrow::array::RecordBatch;
