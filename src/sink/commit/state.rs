@@ -175,11 +175,6 @@ impl State {
         Ok(())
     }
 
-    /// How many epochs wait for parts.
-    pub fn open_epochs(&self) -> usize {
-        self.open.len()
-    }
-
     /// The live files of a table.
     pub fn live_paths(&self, table: usize) -> BTreeSet<String> {
         self.tables[table].referenced()
