@@ -11,13 +11,19 @@
 //! every table.
 
 pub mod bronze;
+mod commit;
 pub mod dead_letters;
+mod lake;
 mod prepared;
 mod writer;
 
-pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, Prepared};
+pub use commit::{
+    CommitError, CommitEvent, Committer, LedgerError, LogError, Restored, SchemaError, Settings, StateError,
+};
+pub use lake::{Lake, LakeError, Put};
+pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepared};
 pub use writer::{
-    Compaction, Limits, LiveFile, Restored, TableStats, Writer, WriterConfig, WriterError, WriterEvent, WriterStats,
+    Compaction, Limits, Loaded, TableStats, Writer, WriterConfig, WriterError, WriterEvent, WriterStats,
     WriterThread, owner, restore, spawn,
 };
 

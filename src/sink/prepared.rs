@@ -100,3 +100,19 @@ pub struct ChangeFile {
     /// Always false.
     pub data_change: bool,
 }
+
+/// A live file of a table as its log has it.
+#[derive(Clone, Debug)]
+pub struct LiveFile {
+    /// `add.path`.
+    pub path: String,
+    /// `add.partitionValues`.
+    pub partition_values: BTreeMap<String, Option<String>>,
+    /// `add.size`.
+    pub size: u64,
+    /// Rows in it, deleted or not: `numRecords` of `add.stats`; 0 if those are missing (then an
+    /// append-only file is left alone by compaction).
+    pub rows: u64,
+    /// Positions its deletion vector holds.
+    pub deleted: RoaringTreemap,
+}

@@ -19,34 +19,19 @@ use super::small::Small;
 use super::table::Kept;
 use crate::definition::Deletes;
 use crate::repr::Row;
+use crate::sink::LiveFile;
 
 /// Files read at once.
 const PARALLEL: usize = 4;
 
-/// A live file of a table as its log has it.
-#[derive(Clone, Debug)]
-pub struct LiveFile {
-    /// `add.path`.
-    pub path: String,
-    /// `add.partitionValues`.
-    pub partition_values: BTreeMap<String, Option<String>>,
-    /// `add.size`.
-    pub size: u64,
-    /// Rows in it, deleted or not: `numRecords` of `add.stats`; 0 if those are missing (then an
-    /// append-only file is left alone by compaction).
-    pub rows: u64,
-    /// Positions its deletion vector holds.
-    pub deleted: RoaringTreemap,
-}
-
 /// What one writer starts from.
 #[derive(Default)]
-pub struct Restored {
+pub struct Loaded {
     pub(super) tables: HashMap<usize, Kept>,
     pub(super) audits: Vec<usize>,
 }
 
-impl Restored {
+impl Loaded {
     /// The next seal brings all rows of this table as additions: only what differs from the published rows
     /// is written. (Append-only tables have no audit.)
     pub fn audit_next(&mut self, table: usize) {
@@ -64,9 +49,9 @@ pub fn restore(
     config: &WriterConfig,
     local: Range<usize>,
     tables: Vec<(usize, Vec<LiveFile>)>,
-) -> Result<Vec<Restored>, WriterError> {
+) -> Result<Vec<Loaded>, WriterError> {
     let lake = config.lake();
-    let mut restored: Vec<Restored> = local.clone().map(|_| Restored::default()).collect();
+    let mut restored: Vec<Loaded> = local.clone().map(|_| Loaded::default()).collect();
     for (table, files) in tables {
         let layout = Arc::new(Layout::new(config.specs[table].clone())?);
         let kept = if layout.spec.append_only {

@@ -35,7 +35,7 @@ mod tests;
 
 pub use error::WriterError;
 pub use hash::owner;
-pub use load::{LiveFile, Restored, restore};
+pub use load::{Loaded, restore};
 pub use stats::{TableStats, WriterStats};
 pub use thread::{WriterEvent, WriterThread, spawn};
 
@@ -159,7 +159,7 @@ pub struct Writer {
 
 impl Writer {
     /// A writer that goes on from `restored` ([`restore`]; its default where the lake is new).
-    pub fn new(config: WriterConfig, mut restored: Restored) -> Result<Self, WriterError> {
+    pub fn new(config: WriterConfig, mut restored: Loaded) -> Result<Self, WriterError> {
         let stats: Vec<Arc<TableStats>> = config.specs.iter().map(|_| Arc::default()).collect();
         let stats = Arc::new(WriterStats { tables: stats });
         let tables: Result<Vec<Table>, WriterError> = config

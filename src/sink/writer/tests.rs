@@ -356,7 +356,7 @@ fn partitioned_tables_hold_the_multiset_at_every_seal() {
 fn a_row_that_is_not_there_is_a_fault_that_names_table_and_epoch() {
     let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
     for deletes in [Deletes::Auto, Deletes::Vectors] {
-        let mut writer = Writer::new(config(folder.path(), spec(deletes, vec![], false), &runtime), Restored::default()).unwrap();
+        let mut writer = Writer::new(config(folder.path(), spec(deletes, vec![], false), &runtime), Loaded::default()).unwrap();
         let row = rows_of(&[1]).remove(0);
         writer.observe(Arrival::Rows { table: 0, updates: vec![(row, 5, -2)] }).unwrap();
         let fault = writer.observe(Arrival::Seal { epoch: 7 }).unwrap_err();
@@ -453,7 +453,7 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
     let mut log = Log::new(config(folder.path(), spec(Deletes::Vectors, vec![], false), &runtime));
     let (arrivals, inbox) = crossbeam_channel::bounded(4);
     let (outbox, events) = crossbeam_channel::bounded(4);
-    let thread = spawn(log.config.clone(), Restored::default(), inbox, outbox).unwrap();
+    let thread = spawn(log.config.clone(), Loaded::default(), inbox, outbox).unwrap();
     let rows = rows_of(&(0..300).collect::<Vec<_>>());
     let partition = PartitionId { input: "i".into(), feed: "f".into(), partition: "0".into() };
     let feeder = std::thread::spawn({
@@ -526,7 +526,7 @@ fn measure_upserts_into_a_million_rows() {
     for durable in [false, true] {
         let mut writer = Writer::new(
             WriterConfig { limits: Limits::default(), durable, generation: u64::from(durable), ..base.clone() },
-            Restored::default(),
+            Loaded::default(),
         )
         .unwrap();
         let start = Instant::now();

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, never, select};
 
 use super::compact::Merged;
-use super::{Compaction, Restored, Writer, WriterConfig, WriterError, WriterStats};
+use super::{Compaction, Loaded, Writer, WriterConfig, WriterError, WriterStats};
 use crate::sink::{Arrival, Prepared};
 
 /// What a writer hands to the committer, in an order that must be kept.
@@ -30,7 +30,7 @@ pub struct WriterThread {
 /// that lags makes writers wait.
 pub fn spawn(
     config: WriterConfig,
-    restored: Restored,
+    restored: Loaded,
     arrivals: Receiver<Arrival>,
     events: Sender<WriterEvent>,
 ) -> Result<WriterThread, WriterError> {

@@ -1,0 +1,378 @@
+//! The ledger: which snapshots a dataflow has decided on, in order, by which generation.
+//!
+//! Entries are `_alluvium/ledger/<seq>.json`, put-if-absent.
+//! 1. Sequence numbers are dense from the oldest entry kept.
+//! 2. Generations never go down. A starting committer takes the next one with a fence entry; an entry that
+//!    an older generation then tries to put finds its name taken, and that committer stops for good.
+//! 3. An intent is the commit point of its epoch. It holds everything that applying it takes, so anyone may
+//!    apply it again; each table's `txn` makes that harmless.
+//! 4. The next intent is put only when the last is applied in full: only the newest intent can be in part.
+//! 5. Every entry between the newest full progress and the newest entry is kept.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::action::Action;
+use crate::repr::Epoch;
+use crate::sink::lake::{Lake, Put};
+use crate::source::{PartitionId, Position, Progress};
+
+const FOLDER: &str = "_alluvium/ledger";
+
+/// A ledger that cannot be read or written on.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// The store failed.
+    #[error("could not {what} in the ledger; a restart resumes where it stopped")]
+    Store {
+        /// What was attempted.
+        what: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// An entry does not parse.
+    #[error("could not read ledger entry {seq}: {reason}; restore _alluvium/ledger/{seq:020}.json")]
+    Damaged {
+        /// Which.
+        seq: u64,
+        /// Why.
+        reason: String,
+    },
+    /// An entry is missing, against (1) or (5).
+    #[error("ledger entry {seq} is missing; restore _alluvium/ledger/{seq:020}.json")]
+    Missing {
+        /// Which.
+        seq: u64,
+    },
+    /// By (2).
+    #[error(
+        "could not write ledger entry {seq}: another run of this dataflow (generation {theirs}, ours is {ours}) has taken over this lake; nothing of ours was published after it started"
+    )]
+    Zombie {
+        /// Which.
+        seq: u64,
+        /// Its generation.
+        theirs: u64,
+        /// Our generation.
+        ours: u64,
+    },
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Entry {
+    /// A committer started.
+    Fence(Fence),
+    /// A snapshot was decided on.
+    Intent(Intent),
+}
+
+/// A committer started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fence {
+    /// Its place.
+    pub seq: u64,
+    /// A UUID: two committers that start at one moment put different fences.
+    pub owner: String,
+    /// Whose.
+    pub generation: u64,
+    /// Unix milliseconds.
+    pub at: i64,
+}
+
+/// A snapshot, decided on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Its place.
+    pub seq: u64,
+    /// Whose.
+    pub generation: u64,
+    /// The snapshot's epoch.
+    pub epoch: Epoch,
+    /// Unix milliseconds.
+    pub at: i64,
+    /// Every table's version before it, by name. A table that does not change stays at it.
+    pub versions: BTreeMap<String, i64>,
+    /// Whether `progress` names every partition rather than those that moved.
+    pub full: bool,
+    /// How far feeds are read as of the epoch.
+    pub progress: Vec<(PartitionId, Position)>,
+    /// Tables that change, in the order of applying.
+    pub tables: Vec<TableIntent>,
+}
+
+/// What an intent does to a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableIntent {
+    /// Its name.
+    pub table: String,
+    /// Its folder below the lake.
+    pub path: String,
+    /// Log entries to put behind `versions[table]`, in order.
+    pub commits: Vec<TableCommit>,
+}
+
+/// One log entry of an intent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableCommit {
+    /// The application id of its `txn`.
+    pub app_id: String,
+    /// Its lines.
+    pub actions: Vec<Action>,
+}
+
+impl Entry {
+    fn generation(&self) -> u64 {
+        match self {
+            Entry::Fence(fence) => fence.generation,
+            Entry::Intent(intent) => intent.generation,
+        }
+    }
+}
+
+/// The ledger as one generation of committer writes it.
+pub struct Ledger {
+    lake: Lake,
+    durable: bool,
+    generation: u64,
+    next: u64,
+    oldest: u64,
+    last_full: Option<u64>,
+}
+
+/// What a fenced ledger held.
+#[derive(Debug)]
+pub struct Found {
+    /// The newest intent: it may be applied in part only.
+    pub newest: Option<Intent>,
+    /// How far feeds are read as of it.
+    pub progress: Progress,
+}
+
+impl Ledger {
+    /// Takes the next generation, and reads where the last one stopped.
+    pub async fn fence(lake: &Lake, durable: bool, now: i64) -> Result<(Ledger, Found), LedgerError> {
+        loop {
+            let seqs = list(lake).await?;
+            let generation = match seqs.last() {
+                Some(seq) => read_present(lake, *seq).await?.generation() + 1,
+                None => 1,
+            };
+            let seq = seqs.last().map_or(0, |last| last + 1);
+            let owner = Uuid::new_v4().to_string();
+            let mut ledger = Ledger {
+                lake: lake.clone(),
+                durable,
+                generation,
+                next: seq,
+                oldest: seqs.first().copied().unwrap_or(seq),
+                last_full: None,
+            };
+            match ledger.append(&Entry::Fence(Fence { seq, owner, generation, at: now })).await {
+                // Another committer starts at this moment: the later fence wins, by (2).
+                Err(LedgerError::Zombie { .. }) => continue,
+                outcome => outcome?,
+            }
+            let found = ledger.read_back(seq).await?;
+            return Ok((ledger, found));
+        }
+    }
+
+    /// Whose entries these are.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The next entry's place.
+    pub fn next_seq(&self) -> u64 {
+        self.next
+    }
+
+    /// Puts the next entry.
+    pub async fn append(&mut self, entry: &Entry) -> Result<(), LedgerError> {
+        let seq = self.next;
+        let bytes = Bytes::from(serde_json::to_vec(entry).expect("an entry is plain data"));
+        let put = self.lake.put_new(&entry_path(seq), bytes, self.durable).await;
+        let put = put.map_err(|source| LedgerError::Store { what: format!("put entry {seq}"), source })?;
+        if put == Put::Taken {
+            let there = read_present(&self.lake, seq).await?;
+            // Our own, when the store lost the answer to an earlier try.
+            if &there != entry {
+                let theirs = there.generation();
+                return Err(LedgerError::Zombie { seq, theirs, ours: self.generation });
+            }
+        }
+        if let Entry::Intent(Intent { full: true, .. }) = entry {
+            self.last_full = Some(seq);
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Entries that may go, keeping the newest `keep` and those that (5) wants.
+    pub fn expired(&mut self, keep: u64) -> Vec<Path> {
+        let end = self.next.saturating_sub(keep).min(self.last_full.unwrap_or(0)).max(self.oldest);
+        let expired = (self.oldest..end).map(entry_path).collect();
+        self.oldest = end;
+        expired
+    }
+
+    /// The newest intent before `fence` and the progress as of it.
+    async fn read_back(&mut self, fence: u64) -> Result<Found, LedgerError> {
+        let mut intents: Vec<Intent> = Vec::new();
+        for seq in (self.oldest..fence).rev() {
+            if let Entry::Intent(intent) = read_present(&self.lake, seq).await? {
+                let full = intent.full;
+                intents.push(intent);
+                if full {
+                    self.last_full = Some(seq);
+                    break;
+                }
+            }
+        }
+        if let (None, Some(oldest)) = (self.last_full, intents.last())
+        {
+            return Err(LedgerError::Missing { seq: oldest.seq - 1 });
+        }
+        let mut progress = Progress::new();
+        for intent in intents.iter().rev() {
+            progress.extend(intent.progress.iter().cloned());
+        }
+        Ok(Found { newest: intents.into_iter().next(), progress })
+    }
+}
+
+/// The sequence numbers there are, ascending.
+pub async fn list(lake: &Lake) -> Result<Vec<u64>, LedgerError> {
+    let found: Vec<_> = lake
+        .store
+        .list(Some(&Path::from(FOLDER)))
+        .try_collect()
+        .await
+        .map_err(|source| LedgerError::Store { what: "list entries".into(), source })?;
+    let mut seqs: Vec<u64> = found
+        .iter()
+        .filter_map(|object| object.location.filename()?.strip_suffix(".json")?.parse().ok())
+        .collect();
+    seqs.sort_unstable();
+    Ok(seqs)
+}
+
+/// An entry; none if there is none of that number.
+pub async fn read(lake: &Lake, seq: u64) -> Result<Option<Entry>, LedgerError> {
+    let bytes = lake
+        .get(&entry_path(seq))
+        .await
+        .map_err(|source| LedgerError::Store { what: format!("read entry {seq}"), source })?;
+    bytes
+        .map(|bytes| serde_json::from_slice(&bytes))
+        .transpose()
+        .map_err(|e| LedgerError::Damaged { seq, reason: e.to_string() })
+}
+
+/// Deletes entries; those that are gone already are no error.
+pub async fn delete(lake: &Lake, expired: Vec<Path>) -> Result<(), LedgerError> {
+    let deleted = stream::iter(expired)
+        .map(|path| async move {
+            match lake.store.delete(&path).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                other => other,
+            }
+        })
+        .buffer_unordered(16)
+        .try_collect::<()>()
+        .await;
+    deleted.map_err(|source| LedgerError::Store { what: "delete old entries".into(), source })
+}
+
+async fn read_present(lake: &Lake, seq: u64) -> Result<Entry, LedgerError> {
+    read(lake, seq).await?.ok_or(LedgerError::Missing { seq })
+}
+
+fn entry_path(seq: u64) -> Path {
+    Path::from(format!("{FOLDER}/{seq:020}.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+    use url::Url;
+
+    use super::*;
+
+    fn lake() -> Lake {
+        Lake::over(Arc::new(InMemory::new()), Path::default(), Url::parse("memory:///").unwrap())
+    }
+
+    fn intent(ledger: &Ledger, epoch: Epoch, full: bool, progress: &[(&str, u64)]) -> Entry {
+        let position = |next| Position { next, done: false, tag: None };
+        let id = |partition: &str| PartitionId { input: "i".into(), feed: "f".into(), partition: partition.into() };
+        Entry::Intent(Intent {
+            seq: ledger.next_seq(),
+            generation: ledger.generation(),
+            epoch,
+            at: 0,
+            versions: BTreeMap::new(),
+            full,
+            progress: progress.iter().map(|(p, next)| (id(p), position(*next))).collect(),
+            tables: vec![],
+        })
+    }
+
+    #[tokio::test]
+    async fn a_new_generation_fences_off_the_old_one() {
+        let lake = lake();
+        let (mut old, found) = Ledger::fence(&lake, false, 0).await.unwrap();
+        assert!(found.newest.is_none());
+        let first = intent(&old, 5, true, &[("0", 7)]);
+        old.append(&first).await.unwrap();
+        let (new, found) = Ledger::fence(&lake, false, 0).await.unwrap();
+        assert_eq!((new.generation(), found.newest.map(|i| i.epoch)), (2, Some(5)));
+        let late = intent(&old, 6, false, &[]);
+        let error = old.append(&late).await.unwrap_err();
+        assert!(matches!(error, LedgerError::Zombie { theirs: 2, ours: 1, .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_entry_put_twice_by_us_counts_once() {
+        let lake = lake();
+        let (mut ledger, _) = Ledger::fence(&lake, false, 0).await.unwrap();
+        let entry = intent(&ledger, 5, true, &[]);
+        ledger.append(&entry).await.unwrap();
+        ledger.next -= 1; // The answer to the first try was lost.
+        ledger.append(&entry).await.unwrap();
+        assert_eq!(list(&lake).await.unwrap(), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn progress_is_the_last_full_one_and_what_moved_since_also_after_clean_up() {
+        let lake = lake();
+        let (mut ledger, _) = Ledger::fence(&lake, false, 0).await.unwrap();
+        for (epoch, full, progress) in [
+            (1, true, vec![("0", 1)]),
+            (2, false, vec![("1", 1)]),
+            (3, true, vec![("0", 2), ("1", 1)]),
+            (4, false, vec![("1", 9)]),
+            (5, false, vec![]),
+        ] {
+            let entry = intent(&ledger, epoch, full, &progress);
+            ledger.append(&entry).await.unwrap();
+        }
+        delete(&lake, ledger.expired(1)).await.unwrap();
+        assert_eq!(list(&lake).await.unwrap(), [3, 4, 5]);
+        let (_, found) = Ledger::fence(&lake, false, 0).await.unwrap();
+        let next: Vec<u64> = found.progress.values().map(|p| p.next).collect();
+        assert_eq!((next, found.newest.unwrap().epoch), (vec![2, 9], 5));
+    }
+}

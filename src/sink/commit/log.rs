@@ -1,0 +1,359 @@
+//! A table's `_delta_log`: reading entries, replaying it into live files, putting the next entry.
+//!
+//! [`load`] replays the newest checkpoint and the entries behind it with our own parser, because the committer
+//! needs actions exactly as they stand (paths, vectors, transactions), which deltalake's views do not give.
+//! [`apply`] puts an entry behind a version, reading every version that others put first; it never skips one.
+
+use std::collections::BTreeMap;
+
+use arrow::json::WriterBuilder;
+use arrow::json::writer::LineDelimited;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use roaring::RoaringTreemap;
+use thiserror::Error;
+
+use super::action::{self, Action, MetaData, Protocol};
+use super::vector::{self, VectorError};
+use crate::sink::lake::{Lake, Put};
+use crate::sink::{AddFile, DeletionVector};
+
+/// How many log entries and vector files are read at once.
+const READS: usize = 32;
+
+/// A log that cannot be read or written on.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The store failed.
+    #[error("could not {what} of table {table}; a restart resumes where it stopped")]
+    Store {
+        /// What was attempted.
+        what: String,
+        /// Which table.
+        table: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// An entry or checkpoint does not parse.
+    #[error("could not read {file} of table {table}: {reason}; restore the file, or remove the table's folder to rebuild it")]
+    Damaged {
+        /// Which table.
+        table: String,
+        /// Below `_delta_log`.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// Entries are missing between the checkpoint and the newest.
+    #[error("the log of table {table} lacks version {version} but has later ones; restore {version:020}.json")]
+    Gap {
+        /// Which table.
+        table: String,
+        /// Which version.
+        version: i64,
+    },
+    /// Another writer did what the committer cannot reconcile.
+    #[error(
+        "could not commit table {table} at version {version}: {by} {what} there; stop other writers of this table, then restart: the newest state of the table is read again and corrected"
+    )]
+    Foreign {
+        /// Which table.
+        table: String,
+        /// Which version.
+        version: i64,
+        /// Its `engineInfo` and operation.
+        by: String,
+        /// What it did.
+        what: String,
+    },
+    /// A deletion vector does not read.
+    #[error("could not read a deletion vector of table {table}")]
+    Vector {
+        /// Which table.
+        table: String,
+        /// Why.
+        #[source]
+        source: VectorError,
+    },
+}
+
+/// A table as of a version.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Which.
+    pub version: i64,
+    /// What it demands.
+    pub protocol: Protocol,
+    /// What it is.
+    pub meta_data: MetaData,
+    /// How far each application has come.
+    pub txns: BTreeMap<String, i64>,
+    /// Live files by path.
+    pub files: BTreeMap<String, AddFile>,
+    /// Files that went, and when (Unix ms): kept until their retention ends.
+    pub tombstones: Vec<(i64, String, Option<DeletionVector>)>,
+    /// The oldest entry that is still there.
+    pub oldest: i64,
+    /// The newest checkpoint, none before the first.
+    pub checkpoint: Option<i64>,
+}
+
+/// What is to be put, and how to recognise it.
+pub struct Entry<'a> {
+    /// The application id of its `txn`.
+    pub app_id: &'a str,
+    /// The version of its `txn`.
+    pub epoch: i64,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// An entry's place below the lake.
+pub fn entry_path(table: &str, version: i64) -> Path {
+    Path::from(format!("{table}/_delta_log/{version:020}.json"))
+}
+
+/// The actions of an entry; none if there is no such version.
+pub async fn read(lake: &Lake, table: &str, version: i64) -> Result<Option<Vec<Action>>, LogError> {
+    let found = lake.get(&entry_path(table, version)).await;
+    let bytes = found.map_err(|source| store_error(table, format!("read version {version}"), source))?;
+    bytes.map(|bytes| parse(table, version, &bytes)).transpose()
+}
+
+/// Puts `entry` at the first free version behind `base`, and says which that is. Repeating it is safe: an
+/// entry with the same transaction behind `base` counts as this one.
+pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &Entry<'_>, durable: bool) -> Result<i64, LogError> {
+    let mut version = base + 1;
+    loop {
+        let put = lake.put_new(&entry_path(table, version), entry.bytes.clone(), durable).await;
+        match put.map_err(|source| store_error(table, format!("put version {version}"), source))? {
+            Put::Written => return Ok(version),
+            Put::Taken => {}
+        }
+        let there = read(lake, table, version).await?.ok_or(LogError::Gap { table: table.into(), version })?;
+        if is_ours(&there, entry.app_id, entry.epoch) {
+            return Ok(version);
+        }
+        check_foreign(table, version, &there)?;
+        tracing::info!(table, version, "passed by an append of another writer");
+        version += 1;
+    }
+}
+
+/// Whether an entry carries the transaction.
+pub fn is_ours(actions: &[Action], app_id: &str, epoch: i64) -> bool {
+    actions.iter().filter_map(|a| a.txn.as_ref()).any(|t| t.app_id == app_id && t.version == epoch)
+}
+
+/// Appends of others are passed by; anything else changes what our positions mean.
+fn check_foreign(table: &str, version: i64, actions: &[Action]) -> Result<(), LogError> {
+    let removed = actions.iter().filter_map(|a| a.remove.as_ref());
+    let (changing, keeping): (Vec<_>, Vec<_>) = removed.partition(|r| r.data_change);
+    let what = if actions.iter().any(|a| a.protocol.is_some()) {
+        "changed the table's protocol".to_string()
+    } else if actions.iter().any(|a| a.meta_data.is_some()) {
+        "changed the table's schema or settings".to_string()
+    } else if let Some(first) = changing.first() {
+        format!("removed {} data files ({}, ...)", changing.len(), first.path)
+    } else if let Some(first) = keeping.first() {
+        format!("rewrote {} data files ({}, ...)", keeping.len(), first.path)
+    } else {
+        return Ok(());
+    };
+    let info = actions.iter().find_map(|a| a.commit_info.as_ref());
+    let field = |name: &str| info.and_then(|i| i.get(name)).and_then(|v| v.as_str()).unwrap_or("unknown").to_string();
+    let by = format!("another writer ({}, {})", field("engineInfo"), field("operation"));
+    Err(LogError::Foreign { table: table.into(), version, by, what })
+}
+
+/// Replays a table; none if it has no log. `at`: as of a version instead of the newest.
+pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Loaded>, LogError> {
+    let (mut versions, mut checkpoints) = list(lake, table).await?;
+    if let Some(at) = at {
+        versions.retain(|v| *v <= at);
+        checkpoints.retain(|v, _| v <= &at);
+    }
+    let Some(newest) = versions.last().copied().max(checkpoints.keys().last().copied()) else {
+        return Ok(None);
+    };
+    let checkpoint = checkpoints.keys().last().copied();
+    let mut replay = Replay::default();
+    if let Some(parts) = checkpoint.and_then(|v| checkpoints.get(&v)) {
+        for part in parts {
+            replay.take(read_checkpoint(lake, table, part).await?);
+        }
+    }
+    let first = checkpoint.map_or(0, |v| v + 1);
+    let mut entries = stream::iter(first..=newest)
+        .map(|version| async move {
+            let actions = read(lake, table, version).await?;
+            actions.ok_or(LogError::Gap { table: table.into(), version })
+        })
+        .buffered(READS);
+    while let Some(actions) = entries.try_next().await? {
+        replay.take(actions);
+    }
+    drop(entries);
+    let lacking = |what: &str| LogError::Damaged {
+        table: table.into(),
+        file: format!("{newest:020}.json"),
+        reason: format!("no entry up to it has a {what}"),
+    };
+    Ok(Some(Loaded {
+        version: newest,
+        protocol: replay.protocol.ok_or_else(|| lacking("protocol"))?,
+        meta_data: replay.meta_data.ok_or_else(|| lacking("metaData"))?,
+        txns: replay.txns,
+        files: replay.files,
+        tombstones: replay.tombstones,
+        oldest: versions.first().copied().unwrap_or(newest + 1),
+        checkpoint,
+    }))
+}
+
+/// Reads the deletion vectors of files, in their order; files without one give an empty bitmap.
+pub async fn vectors(lake: &Lake, table: &str, files: &[AddFile]) -> Result<Vec<RoaringTreemap>, LogError> {
+    let failed = |source| LogError::Vector { table: table.into(), source };
+    let mut named: Vec<String> = Vec::new();
+    for file in files {
+        if let Some(vector) = &file.deletion_vector {
+            named.extend(vector::file_of(vector).map_err(failed)?);
+        }
+    }
+    named.sort_unstable();
+    named.dedup();
+    let bytes: BTreeMap<String, Bytes> = stream::iter(named)
+        .map(|name| async move {
+            let path = Path::from(format!("{table}/{name}"));
+            let found = lake.store.get(&path).await;
+            let bytes = async { found?.bytes().await }.await;
+            bytes.map(|b| (name.clone(), b)).map_err(|e| store_error(table, format!("read {name}"), e))
+        })
+        .buffer_unordered(READS)
+        .try_collect()
+        .await?;
+    let bitmaps = files.iter().map(|file| match &file.deletion_vector {
+        None => Ok(RoaringTreemap::new()),
+        Some(vector) => match vector::file_of(vector)? {
+            None => vector::inline(vector),
+            Some(name) => vector::unpack(&bytes[&name], vector),
+        },
+    });
+    bitmaps.collect::<Result<_, _>>().map_err(failed)
+}
+
+#[derive(Default)]
+struct Replay {
+    protocol: Option<Protocol>,
+    meta_data: Option<MetaData>,
+    txns: BTreeMap<String, i64>,
+    files: BTreeMap<String, AddFile>,
+    tombstones: Vec<(i64, String, Option<DeletionVector>)>,
+}
+
+impl Replay {
+    /// One entry or one part of a checkpoint. Its removes come first: a file may go with its old vector and
+    /// come with the new one in one entry.
+    fn take(&mut self, actions: Vec<Action>) {
+        for remove in actions.iter().filter_map(|a| a.remove.as_ref()) {
+            self.files.remove(&remove.path);
+            let at = remove.deletion_timestamp.unwrap_or(0);
+            self.tombstones.push((at, remove.path.clone(), remove.deletion_vector.clone()));
+        }
+        for action in actions {
+            if let Some(protocol) = action.protocol {
+                self.protocol = Some(protocol);
+            }
+            if let Some(meta_data) = action.meta_data {
+                self.meta_data = Some(meta_data);
+            }
+            if let Some(txn) = action.txn {
+                self.txns.insert(txn.app_id, txn.version);
+            }
+            if let Some(add) = action.add {
+                self.files.insert(add.path.clone(), add);
+            }
+        }
+    }
+}
+
+/// The versions there are, ascending, and the checkpoints with their parts.
+async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap<i64, Vec<Path>>), LogError> {
+    let folder = Path::from(format!("{table}/_delta_log"));
+    let found: Vec<_> = lake
+        .store
+        .list(Some(&folder))
+        .try_collect()
+        .await
+        .map_err(|source| store_error(table, "list the log".into(), source))?;
+    let mut versions = Vec::new();
+    let mut checkpoints: BTreeMap<i64, Vec<Path>> = BTreeMap::new();
+    for object in found {
+        let Some(name) = object.location.filename() else { continue };
+        let Some((version, rest)) = name.split_at_checked(20) else { continue };
+        let Ok(version) = version.parse::<i64>() else { continue };
+        if rest == ".json" {
+            versions.push(version);
+        } else if rest.starts_with(".checkpoint.") && rest.ends_with(".parquet") {
+            checkpoints.entry(version).or_default().push(object.location);
+        }
+    }
+    versions.sort_unstable();
+    checkpoints.retain(|_, parts| is_complete(parts));
+    Ok((versions, checkpoints))
+}
+
+/// Whether all parts of a checkpoint are there: `<v>.checkpoint.<part>.<parts>.parquet`, or a single file.
+fn is_complete(parts: &[Path]) -> bool {
+    let named = parts.iter().filter_map(|p| p.filename()).next().unwrap_or_default();
+    let pieces: Vec<&str> = named.split('.').collect();
+    match pieces.as_slice() {
+        [_, _, _, count, _] => count.parse() == Ok(parts.len()),
+        _ => true,
+    }
+}
+
+async fn read_checkpoint(lake: &Lake, table: &str, path: &Path) -> Result<Vec<Action>, LogError> {
+    let file = path.filename().unwrap_or_default();
+    let found = lake.get(path).await.map_err(|e| store_error(table, format!("read {file}"), e))?;
+    let damaged = |reason: String| LogError::Damaged { table: table.into(), file: file.into(), reason };
+    let bytes = found.ok_or_else(|| damaged("it vanished".into()))?;
+    checkpoint_actions(bytes).map_err(damaged)
+}
+
+/// A checkpoint's rows are actions as columns: written as JSON lines, they parse like an entry.
+fn checkpoint_actions(bytes: Bytes) -> Result<Vec<Action>, String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| text(&e))?;
+    let known = ["protocol", "metaData", "txn", "add", "remove"];
+    let roots = builder.schema().fields().iter().enumerate().filter(|(_, f)| known.contains(&f.name().as_str()));
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots.map(|(i, _)| i).collect::<Vec<_>>());
+    let reader = builder.with_projection(mask).build().map_err(|e| text(&e))?;
+    let mut actions = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(|e| text(&e))?;
+        // Nulls are explicit: a null partition value is a value, and would be dropped from its map otherwise.
+        let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+        writer.write(&batch).map_err(|e| text(&e))?;
+        writer.finish().map_err(|e| text(&e))?;
+        actions.extend(action::from_lines(&writer.into_inner()).map_err(|e| text(&e))?);
+    }
+    Ok(actions)
+}
+
+fn parse(table: &str, version: i64, bytes: &[u8]) -> Result<Vec<Action>, LogError> {
+    action::from_lines(bytes).map_err(|e| LogError::Damaged {
+        table: table.into(),
+        file: format!("{version:020}.json"),
+        reason: e.to_string(),
+    })
+}
+
+fn store_error(table: &str, what: String, source: object_store::Error) -> LogError {
+    LogError::Store { what, table: table.into(), source }
+}

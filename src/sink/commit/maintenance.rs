@@ -1,0 +1,293 @@
+//! What keeps a lake quick and small, off the commit path: the table of snapshots, checkpoints, clean-up of
+//! logs and ledger, deletion of files that nothing names any more.
+//!
+//! One task does one thing at a time. It is told of every commit and needs no listing: it knows what was
+//! retired when. Nothing it does is needed for correctness, so a failure is a warning, and tried again at the
+//! next tick. It deletes
+//! 1. a file only when the retention has passed since the commit that retired it,
+//! 2. a log entry only below a checkpoint that is itself older than the retention, and synced,
+//! 3. a ledger entry only when the table of snapshots holds its snapshot.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::time::Duration;
+
+use chrono::Utc;
+use deltalake::protocol::checkpoints::create_checkpoint;
+use futures::{StreamExt, stream};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use super::history::{self, History, Record};
+use super::ledger;
+use super::log;
+use crate::sink::lake::{Lake, file_location};
+
+/// Records that are flushed at once, even before a tick.
+const RECORDS: usize = 100;
+
+/// A table to look after.
+pub struct Kept {
+    /// Its folder below the lake.
+    pub path: String,
+    /// Its version.
+    pub version: i64,
+    /// Its oldest log entry.
+    pub oldest: i64,
+    /// Its newest checkpoint.
+    pub checkpoint: Option<i64>,
+    /// Files that nothing names any more: when that came about (Unix ms), URL-encoded path.
+    pub retired: VecDeque<(i64, String)>,
+}
+
+/// What a snapshot did.
+pub struct Note {
+    /// For the table of snapshots.
+    pub record: Record,
+    /// Tables that changed: index, new version, files that retired.
+    pub changed: Vec<(usize, i64, Vec<String>)>,
+    /// Ledger entries that may go.
+    pub expired: Vec<Path>,
+}
+
+/// How often what is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Commits of a table between its checkpoints.
+    pub checkpoint_every: u64,
+    /// How long what nothing names any more is kept.
+    pub retention: Duration,
+    /// How often it looks.
+    pub tick: Duration,
+    /// Whether files are synced.
+    pub durable: bool,
+}
+
+/// The running task.
+pub struct Maintenance {
+    notes: UnboundedSender<Note>,
+    task: JoinHandle<()>,
+}
+
+impl Maintenance {
+    /// Starts it. `tables` are in the order of [`Note::changed`]'s indices; `snapshots` is the table of
+    /// snapshots itself.
+    pub fn start(
+        runtime: &tokio::runtime::Handle,
+        lake: Lake,
+        pace: Pace,
+        history: History,
+        tables: Vec<Kept>,
+        snapshots: Kept,
+    ) -> Maintenance {
+        let (notes, inbox) = unbounded_channel();
+        let mut keepers: Vec<Keeper> = tables.into_iter().map(Keeper::new).collect();
+        keepers.push(Keeper::new(snapshots));
+        let worker = Worker { lake, pace, history, keepers, expired: Vec::new() };
+        Maintenance { notes, task: runtime.spawn(worker.run(inbox)) }
+    }
+
+    /// Tells it of a snapshot.
+    pub fn observe(&self, note: Note) {
+        // The task ends only by `finish`, or by a panic that `finish` reports.
+        let _ = self.notes.send(note);
+    }
+
+    /// Flushes what must not be lost and ends it.
+    pub async fn finish(self) {
+        drop(self.notes);
+        if let Err(e) = self.task.await {
+            tracing::error!(error = %e, "maintenance ended early");
+        }
+    }
+}
+
+struct Worker {
+    lake: Lake,
+    pace: Pace,
+    history: History,
+    /// By table, the table of snapshots last.
+    keepers: Vec<Keeper>,
+    expired: Vec<Path>,
+}
+
+struct Keeper {
+    table: Kept,
+    /// Checkpoints made, and when (Unix ms).
+    checkpoints: VecDeque<(i64, i64)>,
+}
+
+impl Keeper {
+    fn new(table: Kept) -> Keeper {
+        // When an old checkpoint was made is not known: its retention counts from now.
+        let checkpoints = table.checkpoint.map(|v| (v, Utc::now().timestamp_millis())).into_iter().collect();
+        Keeper { table, checkpoints }
+    }
+
+    fn is_due(&self, every: u64) -> bool {
+        let last = self.checkpoints.back().map_or(-1, |(version, _)| *version);
+        self.table.version - last >= every as i64
+    }
+
+    /// Log entries and checkpoints that may go, by (2).
+    fn next_expired_log(&mut self, cutoff: i64) -> Vec<Path> {
+        let mut base = None;
+        while self.checkpoints.get(1).is_some_and(|(_, at)| *at <= cutoff) {
+            self.checkpoints.pop_front();
+        }
+        if let Some((version, at)) = self.checkpoints.front()
+            && *at <= cutoff
+        {
+            base = Some(*version);
+        }
+        let Some(base) = base else { return Vec::new() };
+        let folder = format!("{}/_delta_log", self.table.path);
+        let gone = (self.table.oldest..base).flat_map(|version| {
+            [
+                log::entry_path(&self.table.path, version),
+                Path::from(format!("{folder}/{version:020}.checkpoint.parquet")),
+            ]
+        });
+        let gone = gone.collect();
+        self.table.oldest = self.table.oldest.max(base);
+        gone
+    }
+
+    /// Files that may go, by (1).
+    fn next_expired_files(&mut self, cutoff: i64) -> Vec<Path> {
+        let mut gone = Vec::new();
+        while let Some((at, _)) = self.table.retired.front()
+            && *at <= cutoff
+        {
+            let (_, path) = self.table.retired.pop_front().expect("the front is there");
+            match file_location(&self.table.path, &path) {
+                Ok(location) => gone.push(location),
+                Err(e) => tracing::warn!(table = self.table.path, path, error = %e, "left a file with an odd name"),
+            }
+        }
+        gone
+    }
+}
+
+impl Worker {
+    async fn run(mut self, mut inbox: UnboundedReceiver<Note>) {
+        let mut tick = tokio::time::interval(self.pace.tick);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                note = inbox.recv() => match note {
+                    Some(note) => {
+                        self.observe(note);
+                        if self.history.pending() >= RECORDS {
+                            self.flush().await;
+                        }
+                    }
+                    None => break,
+                },
+                _ = tick.tick() => {
+                    self.flush().await;
+                    self.keep().await;
+                }
+            }
+        }
+        self.flush().await;
+    }
+
+    fn observe(&mut self, note: Note) {
+        for (table, version, retired) in note.changed {
+            let keeper = &mut self.keepers[table].table;
+            keeper.version = version;
+            keeper.retired.extend(retired.into_iter().map(|path| (note.record.at, path)));
+        }
+        self.history.observe(note.record);
+        self.expired.extend(note.expired);
+    }
+
+    async fn flush(&mut self) {
+        if self.history.pending() > 0 {
+            match self.history.flush(Utc::now().timestamp_millis()).await {
+                Ok(version) => {
+                    let snapshots = self.keepers.last_mut().expect("the table of snapshots is the last keeper");
+                    snapshots.table.version = version;
+                }
+                Err(e) => {
+                    tracing::warn!(error = %e, "could not record snapshots yet");
+                    return;
+                }
+            }
+        }
+        if !self.expired.is_empty()
+            && let Err(e) = ledger::delete(&self.lake, std::mem::take(&mut self.expired)).await
+        {
+            tracing::warn!(error = %e, "could not delete old ledger entries; they stay");
+        }
+    }
+
+    async fn keep(&mut self) {
+        let cutoff = Utc::now().timestamp_millis() - self.pace.retention.as_millis() as i64;
+        for keeper in &mut self.keepers {
+            if keeper.is_due(self.pace.checkpoint_every) {
+                let (path, version) = (keeper.table.path.clone(), keeper.table.version);
+                match checkpoint(&self.lake, &path, version, self.pace.durable).await {
+                    Ok(()) => keeper.checkpoints.push_back((version, Utc::now().timestamp_millis())),
+                    Err(e) => tracing::warn!(table = path, version, error = format!("{e:#}"), "could not checkpoint yet"),
+                }
+            }
+            let mut gone = keeper.next_expired_log(cutoff);
+            gone.extend(keeper.next_expired_files(cutoff));
+            delete(&self.lake, gone).await;
+        }
+    }
+}
+
+/// Writes a checkpoint of a version with a fresh handle (a kept one slows with every commit).
+pub async fn checkpoint(lake: &Lake, table: &str, version: i64, durable: bool) -> anyhow::Result<()> {
+    let mut handle = lake.delta_table(table);
+    handle.load_version(version as u64).await?;
+    create_checkpoint(&handle, None).await?;
+    if let (true, Some(folder)) = (durable, lake.local.clone()) {
+        let log = folder.join(table).join("_delta_log");
+        tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+            File::open(log.join(format!("{version:020}.checkpoint.parquet")))?.sync_all()?;
+            File::open(log)?.sync_all()
+        })
+        .await??;
+    }
+    Ok(())
+}
+
+async fn delete(lake: &Lake, gone: Vec<Path>) {
+    let mut deletions = stream::iter(gone)
+        .map(|path| async move { (lake.store.delete(&path).await, path) })
+        .buffer_unordered(16);
+    while let Some((outcome, path)) = deletions.next().await {
+        match outcome {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => tracing::warn!(%path, error = %e, "could not delete an old file; it stays"),
+        }
+    }
+}
+
+/// What a table of snapshots needs to be looked after.
+pub fn kept(path: &str, loaded: &log::Loaded, live: &std::collections::BTreeSet<String>) -> Kept {
+    let mut retired: BTreeMap<String, i64> = BTreeMap::new();
+    for (at, file, vector) in &loaded.tombstones {
+        let vector = vector.as_ref().and_then(|v| super::vector::file_of(v).ok().flatten());
+        for name in [Some(file.clone()), vector].into_iter().flatten() {
+            if !live.contains(&name) {
+                let latest = retired.entry(name).or_insert(*at);
+                *latest = (*latest).max(*at);
+            }
+        }
+    }
+    let mut retired: VecDeque<(i64, String)> = retired.into_iter().map(|(path, at)| (at, path)).collect();
+    retired.make_contiguous().sort();
+    Kept { path: path.to_string(), version: loaded.version, oldest: loaded.oldest, checkpoint: loaded.checkpoint, retired }
+}
+
+/// The table of snapshots as a kept table.
+pub fn kept_snapshots(loaded: &log::Loaded) -> Kept {
+    kept(history::PATH, loaded, &loaded.files.keys().cloned().collect())
+}

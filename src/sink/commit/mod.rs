@@ -1,0 +1,468 @@
+//! The committer: one for all writers. It turns what they prepared into Delta commits, all tables of a
+//! snapshot together.
+//!
+//! ```text
+//! Prepared x N --> State (decides) --> 1 vector files --> 2 intent in the ledger --> 3 log entries --> Committed
+//!                                                                                                \--> maintenance
+//! ```
+//! It promises
+//! 1. a snapshot is committed once its intent is in the ledger, whatever happens then: a restart redoes it,
+//! 2. each log entry is put exactly once, over crashes and zombies: its `txn` is looked for before,
+//! 3. snapshots are published in epoch order, each with every table at its version.
+//!
+//! It does not write data files, nor decide when a snapshot is due. Any error stops it for good: a restart
+//! resumes from the ledger.
+
+mod action;
+pub(crate) mod history;
+pub(crate) mod ledger;
+pub(crate) mod log;
+mod maintenance;
+mod schema;
+mod state;
+mod tables;
+mod vector;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::Utc;
+use crossbeam_channel::{Receiver, Sender};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use roaring::RoaringTreemap;
+use thiserror::Error;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+pub use ledger::LedgerError;
+pub use log::LogError;
+pub use schema::SchemaError;
+pub use state::StateError;
+
+use self::history::{History, Record};
+use self::ledger::{Entry, Intent, Ledger, TableCommit, TableIntent};
+use self::maintenance::{Maintenance, Note, Pace};
+use self::state::{Live, Snapshot, State};
+use self::tables::Making;
+use super::lake::Lake;
+use super::{AddFile, LiveFile, Prepared, TableSpec};
+use crate::repr::Epoch;
+use crate::source::Progress;
+
+/// Tables read or written at once.
+const TABLES: usize = 16;
+
+/// How a committer works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The dataflow's name: the application id of its transactions.
+    pub app_id: String,
+    /// How many writers prepare each snapshot.
+    pub writers: usize,
+    /// Whether files are synced before anything names them.
+    pub durable: bool,
+    /// Commits of a table between its checkpoints.
+    pub checkpoint_every: u64,
+    /// How long files and log entries are kept that the newest snapshot does not need: how far back readers
+    /// can travel. At a commit every 25 ms a week of them is tens of millions of files.
+    pub retention: Duration,
+    /// Ledger entries kept, at least.
+    pub ledger_keep: u64,
+    /// Intents between those that name the progress of every partition.
+    pub full_progress_every: u64,
+    /// How often maintenance looks.
+    pub maintenance_tick: Duration,
+}
+
+impl Settings {
+    /// The usual ones.
+    pub fn new(app_id: &str, writers: usize, durable: bool) -> Settings {
+        Settings {
+            app_id: app_id.to_string(),
+            writers,
+            durable,
+            checkpoint_every: 100,
+            retention: Duration::from_secs(7 * 24 * 3600),
+            ledger_keep: 1000,
+            full_progress_every: 100,
+            maintenance_tick: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a lake held when the committer opened it.
+#[derive(Debug)]
+pub struct Restored {
+    /// The newest snapshot; none in a new lake.
+    pub epoch: Option<Epoch>,
+    /// Ours.
+    pub generation: u64,
+    /// How far feeds are read as of it.
+    pub progress: Progress,
+    /// By table, its live files.
+    pub tables: Vec<Vec<LiveFile>>,
+    /// By table, its version.
+    pub versions: Vec<i64>,
+}
+
+/// What the committer tells.
+#[derive(Clone, Debug)]
+pub enum CommitEvent {
+    /// A snapshot is published: every table's commit is in its log.
+    Committed {
+        /// Its epoch.
+        epoch: Epoch,
+        /// By table, its version in the snapshot.
+        versions: Arc<[i64]>,
+        /// From the last writer's part to here.
+        took: Duration,
+    },
+}
+
+/// A committer that stopped.
+#[derive(Debug, Error)]
+pub enum CommitError {
+    /// See [`LedgerError`].
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// See [`LogError`].
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// See [`SchemaError`].
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// See [`StateError`].
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A file could not be written.
+    #[error("could not write {what} of table {table}; a restart resumes from the last snapshot")]
+    Write {
+        /// What.
+        what: String,
+        /// Which table.
+        table: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+}
+
+/// Commits snapshots; see the module.
+pub struct Committer {
+    lake: Lake,
+    specs: Vec<TableSpec>,
+    settings: Settings,
+    runtime: Handle,
+    ledger: Ledger,
+    state: State,
+    progress: Progress,
+    versions: Vec<i64>,
+    intents: u64,
+    maintenance: Maintenance,
+}
+
+impl Committer {
+    /// Fences off earlier runs, redoes the last snapshot where it was cut off, makes every table exist as
+    /// its spec wants it, and reads what they hold. `runtime` must be multi-threaded; not to be called
+    /// from inside it.
+    pub fn open(
+        lake: Lake,
+        specs: Vec<TableSpec>,
+        settings: Settings,
+        runtime: Handle,
+    ) -> Result<(Committer, Restored), CommitError> {
+        runtime.clone().block_on(Committer::open_async(lake, specs, settings, runtime))
+    }
+
+    async fn open_async(
+        lake: Lake,
+        specs: Vec<TableSpec>,
+        settings: Settings,
+        runtime: Handle,
+    ) -> Result<(Committer, Restored), CommitError> {
+        let now = Utc::now().timestamp_millis();
+        let (ledger, found) = Ledger::fence(&lake, settings.durable, now).await?;
+        let generation = ledger.generation();
+        let last = match &found.newest {
+            Some(intent) => Some(redo(&lake, intent, settings.durable).await?),
+            None => None,
+        };
+        let making = Making {
+            app_id: &settings.app_id,
+            generation,
+            durable: settings.durable,
+            retention: settings.retention,
+            now,
+        };
+        let lake_ref = &lake;
+        let loaded: Vec<(log::Loaded, Vec<Live>)> = stream::iter(&specs)
+            .map(|spec| async move {
+                let loaded = tables::ensure(lake_ref, spec, making).await?;
+                let files: Vec<AddFile> = loaded.files.values().cloned().collect();
+                let vectors = log::vectors(lake_ref, &spec.path, &files).await?;
+                let live = files.into_iter().zip(vectors).map(|(add, deleted)| Live::new(add, deleted)).collect();
+                Ok::<_, CommitError>((loaded, live))
+            })
+            .buffered(TABLES)
+            .try_collect()
+            .await?;
+        let (mut history, snapshots) = History::open(&lake, making).await?;
+        if let (Some(versions), Some(newest)) = (last, &found.newest) {
+            recover_history(&lake, &mut history, newest, versions).await?;
+        }
+        let (loaded, live): (Vec<log::Loaded>, Vec<Vec<Live>>) = loaded.into_iter().unzip();
+        let epoch = found.newest.as_ref().map(|intent| intent.epoch);
+        let restored = Restored {
+            epoch,
+            generation,
+            progress: found.progress.clone(),
+            tables: live.iter().map(|files| files.iter().map(live_file).collect()).collect(),
+            versions: loaded.iter().map(|l| l.version).collect(),
+        };
+        let state = State::new(&settings.app_id, generation, settings.writers, epoch, &specs, live);
+        let kept = loaded.iter().zip(&specs).enumerate();
+        let kept = kept.map(|(i, (loaded, spec))| maintenance::kept(&spec.path, loaded, &state.live_paths(i)));
+        let pace = Pace {
+            checkpoint_every: settings.checkpoint_every,
+            retention: settings.retention,
+            tick: settings.maintenance_tick,
+            durable: settings.durable,
+        };
+        let kept = kept.collect();
+        let snapshots = maintenance::kept_snapshots(&snapshots);
+        let maintenance = Maintenance::start(&runtime, lake.clone(), pace, history, kept, snapshots);
+        let versions = restored.versions.clone();
+        let progress = found.progress;
+        let committer =
+            Committer { lake, specs, settings, runtime, ledger, state, progress, versions, intents: 0, maintenance };
+        Ok((committer, restored))
+    }
+
+    /// Commits what writers prepare until they hang up; meant for a thread of its own. A snapshot that some
+    /// writer has not prepared by then is dropped: it was never decided on.
+    pub fn run(mut self, prepared: Receiver<Prepared>, events: Sender<CommitEvent>) -> Result<(), CommitError> {
+        let outcome = self.serve(&prepared, &events);
+        self.runtime.clone().block_on(self.maintenance.finish());
+        outcome
+    }
+
+    fn serve(&mut self, prepared: &Receiver<Prepared>, events: &Sender<CommitEvent>) -> Result<(), CommitError> {
+        for part in prepared {
+            self.state.observe_prepared(part)?;
+            loop {
+                let started = Instant::now();
+                let now = Utc::now().timestamp_millis();
+                let Some(snapshot) = self.state.next_snapshot(&mut Uuid::new_v4, now)? else { break };
+                let epoch = snapshot.epoch;
+                self.runtime.clone().block_on(self.commit(snapshot, now))?;
+                let versions = self.versions.clone().into();
+                // Nobody listening is no reason to stop committing.
+                let _ = events.send(CommitEvent::Committed { epoch, versions, took: started.elapsed() });
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, snapshot: Snapshot, now: i64) -> Result<(), CommitError> {
+        if snapshot.tables.is_empty() && snapshot.progress.is_empty() {
+            return Ok(());
+        }
+        self.write_vectors(&snapshot).await?;
+        let epoch = snapshot.epoch;
+        let retired: Vec<(usize, Vec<String>)> =
+            snapshot.tables.iter().map(|t| (t.table, t.retired.clone())).collect();
+        let intent = self.intent(snapshot, now);
+        let entry = Entry::Intent(intent);
+        self.ledger.append(&entry).await?;
+        self.intents += 1;
+        let Entry::Intent(intent) = entry else { unreachable!("an intent was put") };
+        let versions = apply(&self.lake, &intent, self.settings.durable).await?;
+        for (spec, version) in self.specs.iter().zip(&mut self.versions) {
+            *version = versions[&spec.name];
+        }
+        let changed = retired.into_iter().map(|(table, files)| (table, self.versions[table], files));
+        self.maintenance.observe(Note {
+            record: Record { epoch, at: now, versions },
+            changed: changed.collect(),
+            expired: self.ledger.expired(self.settings.ledger_keep),
+        });
+        Ok(())
+    }
+
+    async fn write_vectors(&self, snapshot: &Snapshot) -> Result<(), CommitError> {
+        let files = snapshot.tables.iter().flat_map(|change| {
+            let spec = &self.specs[change.table];
+            change.vectors.iter().map(move |(name, bytes)| (spec, name, bytes.clone()))
+        });
+        stream::iter(files)
+            .map(|(spec, name, bytes)| async move {
+                let path = Path::from(format!("{}/{name}", spec.path));
+                let put = self.lake.put_new(&path, bytes, self.settings.durable).await;
+                put.map(|_| ()).map_err(|source| CommitError::Write {
+                    what: "deletion vectors".into(),
+                    table: spec.name.clone(),
+                    source,
+                })
+            })
+            .buffer_unordered(TABLES)
+            .try_collect()
+            .await
+    }
+
+    fn intent(&mut self, snapshot: Snapshot, now: i64) -> Intent {
+        self.progress.extend(snapshot.progress.iter().cloned());
+        let full = self.intents.is_multiple_of(self.settings.full_progress_every.max(1));
+        let tables = snapshot.tables.into_iter().map(|change| {
+            let spec = &self.specs[change.table];
+            let commits = change.commits.into_iter();
+            TableIntent {
+                table: spec.name.clone(),
+                path: spec.path.clone(),
+                commits: commits.map(|c| TableCommit { app_id: c.app_id, actions: c.actions }).collect(),
+            }
+        });
+        let mut tables: Vec<TableIntent> = tables.collect();
+        tables.sort_by_key(|t| layer(&t.table));
+        Intent {
+            seq: self.ledger.next_seq(),
+            generation: self.ledger.generation(),
+            epoch: snapshot.epoch,
+            at: now,
+            versions: self.specs.iter().map(|s| s.name.clone()).zip(self.versions.iter().copied()).collect(),
+            full,
+            progress: match full {
+                true => self.progress.iter().map(|(id, position)| (id.clone(), position.clone())).collect(),
+                false => snapshot.progress,
+            },
+            tables,
+        }
+    }
+}
+
+/// What reads what: upstream tables are applied first, so that a reader who sees a table new sees those it
+/// was made of new too.
+fn layer(table: &str) -> u8 {
+    match table.split('.').next() {
+        Some("silver") => 1,
+        Some("gold") => 2,
+        _ => 0,
+    }
+}
+
+fn live_file(live: &Live) -> LiveFile {
+    LiveFile {
+        path: live.add.path.clone(),
+        partition_values: live.add.partition_values.clone(),
+        size: live.add.size,
+        deleted: live.deleted.clone(),
+        rows: live.add.stats.as_deref().and_then(state::physical_rows).unwrap_or(0),
+    }
+}
+
+/// Puts an intent's log entries, layer by layer, the tables of a layer at once. Returns every table's
+/// version behind it. Repeating it is safe while it is the newest intent.
+async fn apply(lake: &Lake, intent: &Intent, durable: bool) -> Result<BTreeMap<String, i64>, CommitError> {
+    let mut versions = intent.versions.clone();
+    for group in intent.tables.chunk_by(|a, b| layer(&a.table) == layer(&b.table)) {
+        let applied: Vec<(String, i64)> = stream::iter(group)
+            .map(|change| {
+                let base = intent.versions.get(&change.table).copied().unwrap_or(-1);
+                async move { apply_table(lake, intent, change, base, durable).await }
+            })
+            .buffer_unordered(TABLES)
+            .try_collect()
+            .await?;
+        versions.extend(applied);
+    }
+    Ok(versions)
+}
+
+async fn apply_table(
+    lake: &Lake,
+    intent: &Intent,
+    change: &TableIntent,
+    base: i64,
+    durable: bool,
+) -> Result<(String, i64), CommitError> {
+    let mut version = base;
+    for commit in &change.commits {
+        let bytes = Bytes::from(action::to_lines(&commit.actions));
+        let entry = log::Entry { app_id: &commit.app_id, epoch: intent.epoch as i64, bytes };
+        version = log::apply(lake, &change.path, version, &entry, durable).await?;
+    }
+    Ok((change.table.clone(), version))
+}
+
+/// Applies the newest intent where that was cut off. A table whose log shows the intent's transaction is
+/// left alone, even if the entry itself is cleaned up since.
+async fn redo(lake: &Lake, intent: &Intent, durable: bool) -> Result<BTreeMap<String, i64>, CommitError> {
+    let mut open = Vec::new();
+    let mut versions = intent.versions.clone();
+    for change in &intent.tables {
+        let loaded = log::load(lake, &change.path, None).await?;
+        let done = loaded.as_ref().is_some_and(|loaded| {
+            let epoch = intent.epoch as i64;
+            change.commits.iter().all(|c| loaded.txns.get(&c.app_id).is_some_and(|v| *v >= epoch))
+        });
+        let base = intent.versions.get(&change.table).copied().unwrap_or(-1);
+        match loaded {
+            Some(loaded) if done => {
+                versions.insert(change.table.clone(), located(lake, intent, change, base, &loaded).await?);
+            }
+            _ => open.push((change, base)),
+        }
+    }
+    for (change, base) in open {
+        tracing::info!(table = change.table, epoch = intent.epoch, "redoing a commit that was cut off");
+        let (table, version) = apply_table(lake, intent, change, base, durable).await?;
+        versions.insert(table, version);
+    }
+    Ok(versions)
+}
+
+/// The version of a table's last commit of an intent that is known to be applied.
+async fn located(
+    lake: &Lake,
+    intent: &Intent,
+    change: &TableIntent,
+    base: i64,
+    loaded: &log::Loaded,
+) -> Result<i64, CommitError> {
+    let last = change.commits.last().expect("a change has a commit");
+    for version in base + 1..=loaded.version {
+        match log::read(lake, &change.path, version).await? {
+            Some(actions) if log::is_ours(&actions, &last.app_id, intent.epoch as i64) => return Ok(version),
+            _ => {}
+        }
+    }
+    Ok(loaded.version)
+}
+
+/// Tells the table of snapshots what the ledger knows and it does not.
+async fn recover_history(
+    lake: &Lake,
+    history: &mut History,
+    newest: &Intent,
+    versions: BTreeMap<String, i64>,
+) -> Result<(), CommitError> {
+    let mut missing = vec![Record { epoch: newest.epoch, at: newest.at, versions }];
+    let mut behind = newest.versions.clone();
+    for seq in ledger::list(lake).await?.into_iter().rev().filter(|seq| *seq < newest.seq) {
+        if let Some(Entry::Intent(intent)) = ledger::read(lake, seq).await? {
+            if history.upto().is_some_and(|upto| intent.epoch <= upto) {
+                break;
+            }
+            // An intent's versions are those behind the intent before it.
+            missing.push(Record { epoch: intent.epoch, at: intent.at, versions: behind });
+            behind = intent.versions;
+        }
+    }
+    missing.into_iter().rev().for_each(|record| history.observe(record));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+//! A table's shape: Arrow schema to Delta's schema string, the protocol a table needs, and whether a table
+//! that exists can take what a definition wants now.
+//!
+//! What may change without rewriting data: a new nullable column, a column that becomes nullable, the
+//! description, settings, more features. Anything else is refused, unless the table holds no rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::action::{Action, Format, MetaData, Protocol};
+use crate::definition::Deletes;
+use crate::sink::TableSpec;
+
+/// A table whose definition does not fit what the lake holds, or no lake at all.
+#[derive(Debug, Error, PartialEq)]
+pub enum SchemaError {
+    /// Delta has no such type.
+    #[error("table {table}: column {column} has the type {found}, which Delta cannot hold; cast it in the SQL")]
+    Type {
+        /// Which table.
+        table: String,
+        /// Which column.
+        column: String,
+        /// Arrow's name of it.
+        found: String,
+    },
+    /// A column changed.
+    #[error(
+        "table {table}: column {column} is {stored} in the lake but {wanted} in the definition; give the table a new name, or remove its folder to rebuild it"
+    )]
+    Changed {
+        /// Which table.
+        table: String,
+        /// Which column.
+        column: String,
+        /// As the log has it.
+        stored: String,
+        /// As defined now.
+        wanted: String,
+    },
+    /// A column went.
+    #[error(
+        "table {table}: column {column} is in the lake but no longer in the definition; give the table a new name, or remove its folder to rebuild it"
+    )]
+    Gone {
+        /// Which table.
+        table: String,
+        /// Which column.
+        column: String,
+    },
+    /// A column came that rows in the lake do not have.
+    #[error(
+        "table {table}: the new column {column} may not be null, but rows in the lake lack it; make it nullable, or remove the table's folder to rebuild it"
+    )]
+    NotNullable {
+        /// Which table.
+        table: String,
+        /// Which column.
+        column: String,
+    },
+    /// Partitioned otherwise.
+    #[error(
+        "table {table}: it is partitioned by {stored:?} in the lake but by {wanted:?} in the definition; remove its folder to rebuild it"
+    )]
+    Partitions {
+        /// Which table.
+        table: String,
+        /// As the log has it.
+        stored: Vec<String>,
+        /// As defined now.
+        wanted: Vec<String>,
+    },
+    /// The log's schema string cannot be read.
+    #[error("table {table}: its schema in the log cannot be read ({reason}); restore the log")]
+    Unreadable {
+        /// Which table.
+        table: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct StructSchema {
+    r#type: String,
+    fields: Vec<FieldSchema>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct FieldSchema {
+    name: String,
+    r#type: Value,
+    nullable: bool,
+    #[serde(default)]
+    metadata: BTreeMap<String, Value>,
+}
+
+/// The first entry of a new table's log, without `commitInfo`.
+pub fn creation(spec: &TableSpec, retention: Duration, now: i64) -> Result<Vec<Action>, SchemaError> {
+    let meta_data = MetaData {
+        id: Uuid::new_v4().to_string(),
+        name: Some(spec.name.clone()),
+        description: spec.description.clone(),
+        format: Format::default(),
+        schema_string: to_string(&schema_of(spec)?),
+        partition_columns: partition_columns(spec),
+        configuration: configuration(spec, retention),
+        created_time: Some(now),
+    };
+    Ok(vec![Action::protocol(protocol_of(spec)), Action::meta_data(meta_data)])
+}
+
+/// What must be committed so that a table that exists takes the definition; nothing if it does already.
+/// `empty`: it holds no live file, so its columns may change at will.
+pub fn evolution(
+    spec: &TableSpec,
+    stored: (&Protocol, &MetaData),
+    empty: bool,
+    retention: Duration,
+) -> Result<Vec<Action>, SchemaError> {
+    let (protocol, meta_data) = stored;
+    let unreadable = |e: serde_json::Error| SchemaError::Unreadable { table: spec.name.clone(), reason: e.to_string() };
+    let old: StructSchema = serde_json::from_str(&meta_data.schema_string).map_err(unreadable)?;
+    let wanted = schema_of(spec)?;
+    let mut next = meta_data.clone();
+    if meta_data.partition_columns != partition_columns(spec) {
+        if !empty {
+            return Err(SchemaError::Partitions {
+                table: spec.name.clone(),
+                stored: meta_data.partition_columns.clone(),
+                wanted: partition_columns(spec),
+            });
+        }
+        next.partition_columns = partition_columns(spec);
+    }
+    let merged = if empty { wanted } else { merge(&spec.name, &old, &wanted)? };
+    if merged != old {
+        next.schema_string = to_string(&merged);
+    }
+    next.description = spec.description.clone();
+    next.configuration.extend(configuration(spec, retention));
+    if !spec.change_data_feed {
+        next.configuration.remove("delta.enableChangeDataFeed");
+    }
+    let mut actions = Vec::new();
+    let raised = raise(protocol, &protocol_of(spec));
+    if &raised != protocol {
+        actions.push(Action::protocol(raised));
+    }
+    if &next != meta_data {
+        actions.push(Action::meta_data(next));
+    }
+    Ok(actions)
+}
+
+fn partition_columns(spec: &TableSpec) -> Vec<String> {
+    spec.partition_by.iter().map(|i| spec.schema.field(*i).name().clone()).collect()
+}
+
+fn configuration(spec: &TableSpec, retention: Duration) -> BTreeMap<String, String> {
+    let interval = format!("interval {} seconds", retention.as_secs().max(1));
+    let mut all = BTreeMap::from([
+        ("delta.deletedFileRetentionDuration".to_string(), interval.clone()),
+        ("delta.logRetentionDuration".to_string(), interval),
+    ]);
+    if uses_vectors(spec) {
+        all.insert("delta.enableDeletionVectors".into(), "true".into());
+    }
+    if spec.change_data_feed {
+        all.insert("delta.enableChangeDataFeed".into(), "true".into());
+    }
+    all
+}
+
+fn uses_vectors(spec: &TableSpec) -> bool {
+    spec.deletes != Deletes::Rewrite && !spec.append_only
+}
+
+/// The least protocol a table needs, so that as many readers as possible take it.
+fn protocol_of(spec: &TableSpec) -> Protocol {
+    let mut both = Vec::new();
+    if uses_vectors(spec) {
+        both.push("deletionVectors".to_string());
+    }
+    if spec.schema.fields().iter().any(|f| has_plain_timestamp(f.data_type())) {
+        both.push("timestampNtz".to_string());
+    }
+    if both.is_empty() {
+        let min_writer_version = if spec.change_data_feed { 4 } else { 2 };
+        return Protocol { min_reader_version: 1, min_writer_version, reader_features: None, writer_features: None };
+    }
+    let mut writer = both.clone();
+    if spec.change_data_feed {
+        writer.push("changeDataFeed".into());
+    }
+    Protocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: Some(both),
+        writer_features: Some(writer),
+    }
+}
+
+/// The least protocol that covers both; `stored` itself if it covers `wanted`.
+fn raise(stored: &Protocol, wanted: &Protocol) -> Protocol {
+    let (have, want) = (features(stored), features(wanted));
+    let reads = |p: &Protocol| -> BTreeSet<String> { p.reader_features.iter().flatten().cloned().collect() };
+    if have.is_superset(&want) && (wanted.min_reader_version < 3 || reads(stored).is_superset(&reads(wanted))) {
+        return stored.clone();
+    }
+    if stored.min_writer_version < 7 && wanted.min_writer_version < 7 {
+        let min_writer_version = stored.min_writer_version.max(wanted.min_writer_version);
+        return Protocol { min_writer_version, ..stored.clone() };
+    }
+    Protocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: Some(reads(stored).union(&reads(wanted)).cloned().collect()),
+        writer_features: Some(have.union(&want).cloned().collect()),
+    }
+}
+
+/// A protocol's writer features; those of the old numbered versions by name (protocol, "Valid Feature Names").
+fn features(protocol: &Protocol) -> BTreeSet<String> {
+    let mut all: BTreeSet<String> = protocol.writer_features.iter().flatten().cloned().collect();
+    if protocol.min_writer_version < 7 {
+        let numbered: [(i32, &[&str]); 3] = [
+            (2, &["appendOnly", "invariants"]),
+            (3, &["checkConstraints"]),
+            (4, &["changeDataFeed", "generatedColumns"]),
+        ];
+        for (version, names) in numbered {
+            if protocol.min_writer_version >= version {
+                all.extend(names.iter().map(|n| n.to_string()));
+            }
+        }
+    }
+    all
+}
+
+fn has_plain_timestamp(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Timestamp(_, None) => true,
+        DataType::List(field) | DataType::LargeList(field) | DataType::Map(field, _) => {
+            has_plain_timestamp(field.data_type())
+        }
+        DataType::Struct(fields) => fields.iter().any(|f| has_plain_timestamp(f.data_type())),
+        _ => false,
+    }
+}
+
+fn schema_of(spec: &TableSpec) -> Result<StructSchema, SchemaError> {
+    let fields = spec.schema.fields().iter().map(|field| {
+        let of_type = delta_type(field.data_type()).map_err(|found| SchemaError::Type {
+            table: spec.name.clone(),
+            column: field.name().clone(),
+            found,
+        })?;
+        Ok(field_schema(field.name(), of_type, field.is_nullable()))
+    });
+    Ok(StructSchema { r#type: "struct".into(), fields: fields.collect::<Result<_, _>>()? })
+}
+
+fn field_schema(name: &str, of_type: Value, nullable: bool) -> FieldSchema {
+    FieldSchema { name: name.to_string(), r#type: of_type, nullable, metadata: BTreeMap::new() }
+}
+
+/// Protocol, "Schema Serialization Format". The error is the type's name.
+fn delta_type(data_type: &DataType) -> Result<Value, String> {
+    Ok(match data_type {
+        DataType::Boolean => json!("boolean"),
+        DataType::Int8 => json!("byte"),
+        DataType::Int16 => json!("short"),
+        DataType::Int32 => json!("integer"),
+        DataType::Int64 => json!("long"),
+        DataType::Float32 => json!("float"),
+        DataType::Float64 => json!("double"),
+        DataType::Decimal128(precision, scale) if *scale >= 0 => json!(format!("decimal({precision},{scale})")),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => json!("string"),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => json!("binary"),
+        DataType::Date32 => json!("date"),
+        DataType::Timestamp(TimeUnit::Microsecond, None) => json!("timestamp_ntz"),
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => json!("timestamp"),
+        DataType::List(item) | DataType::LargeList(item) => json!({
+            "type": "array", "elementType": delta_type(item.data_type())?, "containsNull": item.is_nullable(),
+        }),
+        DataType::Struct(fields) => {
+            let fields = fields
+                .iter()
+                .map(|f| Ok(field_schema(f.name(), delta_type(f.data_type())?, f.is_nullable())));
+            json!({ "type": "struct", "fields": fields.collect::<Result<Vec<_>, String>>()? })
+        }
+        other => return Err(other.to_string()),
+    })
+}
+
+fn merge(table: &str, old: &StructSchema, wanted: &StructSchema) -> Result<StructSchema, SchemaError> {
+    let mut merged = old.clone();
+    for field in &mut merged.fields {
+        let Some(now) = wanted.fields.iter().find(|f| f.name == field.name) else {
+            return Err(SchemaError::Gone { table: table.into(), column: field.name.clone() });
+        };
+        if now.r#type != field.r#type {
+            return Err(SchemaError::Changed {
+                table: table.into(),
+                column: field.name.clone(),
+                stored: type_name(&field.r#type),
+                wanted: type_name(&now.r#type),
+            });
+        }
+        field.nullable |= now.nullable;
+    }
+    for field in &wanted.fields {
+        if !old.fields.iter().any(|f| f.name == field.name) {
+            if !field.nullable {
+                return Err(SchemaError::NotNullable { table: table.into(), column: field.name.clone() });
+            }
+            merged.fields.push(field.clone());
+        }
+    }
+    Ok(merged)
+}
+
+fn type_name(of_type: &Value) -> String {
+    match of_type {
+        Value::String(name) => name.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn to_string(schema: &StructSchema) -> String {
+    serde_json::to_string(schema).expect("a schema is plain data")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    const KEEP: Duration = Duration::from_secs(3600);
+
+    fn spec(fields: Vec<Field>) -> TableSpec {
+        TableSpec {
+            name: "silver.x".into(),
+            path: "silver/x".into(),
+            schema: Arc::new(Schema::new(fields)),
+            partition_by: vec![],
+            append_only: false,
+            deletes: Deletes::Auto,
+            change_data_feed: false,
+            description: None,
+        }
+    }
+
+    fn stored(spec: &TableSpec) -> (Protocol, MetaData) {
+        let actions = creation(spec, KEEP, 0).unwrap();
+        (actions[0].protocol.clone().unwrap(), actions[1].meta_data.clone().unwrap())
+    }
+
+    fn id() -> Field {
+        Field::new("id", DataType::Int64, false)
+    }
+
+    #[test]
+    fn the_same_definition_needs_no_commit() {
+        let spec = spec(vec![id(), Field::new("tags", DataType::new_list(DataType::Utf8, true), true)]);
+        let (protocol, meta_data) = stored(&spec);
+        assert_eq!(evolution(&spec, (&protocol, &meta_data), false, KEEP).unwrap(), vec![]);
+    }
+
+    #[test]
+    fn a_new_nullable_column_is_added_and_a_required_one_refused() {
+        let (protocol, meta_data) = stored(&spec(vec![id()]));
+        let more = spec(vec![Field::new("note", DataType::Utf8, true), id()]);
+        let actions = evolution(&more, (&protocol, &meta_data), false, KEEP).unwrap();
+        let schema = &actions[0].meta_data.as_ref().unwrap().schema_string;
+        assert!(schema.find("\"id\"") < schema.find("\"note\""), "{schema}");
+        let required = spec(vec![id(), Field::new("note", DataType::Utf8, false)]);
+        let error = evolution(&required, (&protocol, &meta_data), false, KEEP).unwrap_err();
+        assert!(matches!(error, SchemaError::NotNullable { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_changed_or_dropped_column_is_refused_unless_the_table_is_empty() {
+        let (protocol, meta_data) = stored(&spec(vec![id()]));
+        let text = spec(vec![Field::new("id", DataType::Utf8, false)]);
+        let error = evolution(&text, (&protocol, &meta_data), false, KEEP).unwrap_err().to_string();
+        assert!(error.contains("silver.x") && error.contains("long") && error.contains("string"), "{error}");
+        let other = spec(vec![Field::new("name", DataType::Utf8, true)]);
+        let error = evolution(&other, (&protocol, &meta_data), false, KEEP).unwrap_err();
+        assert!(matches!(error, SchemaError::Gone { .. }), "{error}");
+        assert_eq!(evolution(&text, (&protocol, &meta_data), true, KEEP).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn features_are_only_those_in_use_and_only_grow() {
+        let mut plain = spec(vec![id()]);
+        plain.deletes = Deletes::Rewrite;
+        let (protocol, meta_data) = stored(&plain);
+        assert_eq!((protocol.min_reader_version, protocol.min_writer_version), (1, 2));
+        let timed = spec(vec![id(), Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true)]);
+        let actions = evolution(&timed, (&protocol, &meta_data), false, KEEP).unwrap();
+        let raised = actions[0].protocol.clone().unwrap();
+        assert_eq!(raised.reader_features.as_deref(), Some(&["deletionVectors".into(), "timestampNtz".into()][..]));
+        let writer = raised.writer_features.clone().unwrap();
+        for name in ["appendOnly", "invariants", "deletionVectors", "timestampNtz"] {
+            assert!(writer.iter().any(|w| w == name), "{name} is missing in {writer:?}");
+        }
+        assert_eq!(raise(&raised, &protocol), raised);
+    }
+}

@@ -1,0 +1,497 @@
+//! Decides what a snapshot's commits say; touches no store.
+//!
+//! [`State`] gathers the writers' parts of each epoch and knows every table's live files. When all parts of
+//! the oldest open epoch are there, [`State::next_snapshot`] turns them into log entries, and from then on
+//! holds the files as they are behind them: a snapshot that cannot be committed is a fault, never undone.
+//!
+//! 1. Snapshots come in epoch order, each holding exactly one part of every writer.
+//! 2. A row is removed once: positions that are gone already, or that a file does not have, are a fault.
+//! 3. A file whose rows are all gone goes as a whole; no vector covers a whole file.
+//! 4. A `remove` repeats the vector of the `add` it undoes; a file has at most one `add` per entry.
+//! 5. Compaction is an entry of its own, before or behind the snapshot's, as the writer listed it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use roaring::RoaringTreemap;
+use serde_json::json;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::action::{Action, RemoveFile};
+use super::vector;
+use crate::definition::Deletes;
+use crate::repr::Epoch;
+use crate::sink::{AddFile, Batch, ChangeFile, Prepared, TableSpec};
+use crate::source::{PartitionId, Position};
+
+/// What the writers did wrong: a fault of ours, never of the data.
+#[derive(Debug, Error, PartialEq)]
+pub enum StateError {
+    /// By (1).
+    #[error("writer {writer} prepared epoch {epoch} out of order: {reason}")]
+    Order {
+        /// Which writer.
+        writer: usize,
+        /// Which epoch.
+        epoch: Epoch,
+        /// How.
+        reason: &'static str,
+    },
+    /// A batch names what is not there, or names it twice.
+    #[error("could not plan the commit of table {table} at epoch {epoch}: {reason} (file {file})")]
+    Batch {
+        /// Which table.
+        table: String,
+        /// Which epoch.
+        epoch: Epoch,
+        /// Which file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A data file as it is now.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// As in the log, with its vector.
+    pub add: AddFile,
+    /// The rows its vector names.
+    pub deleted: RoaringTreemap,
+    /// Physical rows, where its statistics tell.
+    rows: Option<u64>,
+}
+
+impl Live {
+    /// A file with its vector's rows.
+    pub fn new(add: AddFile, deleted: RoaringTreemap) -> Live {
+        let rows = add.stats.as_deref().and_then(physical_rows);
+        Live { add, deleted, rows }
+    }
+}
+
+/// What one snapshot commits.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Partitions that moved.
+    pub progress: Vec<(PartitionId, Position)>,
+    /// Tables that change.
+    pub tables: Vec<TableChange>,
+}
+
+/// What one snapshot commits of one table.
+#[derive(Debug)]
+pub struct TableChange {
+    /// Index into the specs.
+    pub table: usize,
+    /// Vector files to write first, by name relative to the table.
+    pub vectors: Vec<(String, Bytes)>,
+    /// Log entries, in order.
+    pub commits: Vec<PlannedCommit>,
+    /// Files (relative to the table, URL-encoded) that nothing live names any more.
+    pub retired: Vec<String>,
+}
+
+/// One log entry.
+#[derive(Debug)]
+pub struct PlannedCommit {
+    /// The application id of its `txn`.
+    pub app_id: String,
+    /// Its lines.
+    pub actions: Vec<Action>,
+}
+
+/// Gathers and decides.
+pub struct State {
+    app_id: String,
+    generation: u64,
+    writers: usize,
+    committed: Option<Epoch>,
+    open: BTreeMap<Epoch, BTreeMap<usize, Prepared>>,
+    tables: Vec<Table>,
+}
+
+struct Table {
+    name: String,
+    takes_vectors: bool,
+    files: HashMap<String, Live>,
+    /// How many live files have their vector in a file.
+    vector_files: HashMap<String, usize>,
+}
+
+/// The steps of a snapshot of one table, by (5).
+const STEPS: [&str; 3] = ["compact-before", "", "compact-after"];
+
+impl State {
+    /// `live`: by table, as of `committed`.
+    pub fn new(
+        app_id: &str,
+        generation: u64,
+        writers: usize,
+        committed: Option<Epoch>,
+        specs: &[TableSpec],
+        live: Vec<Vec<Live>>,
+    ) -> State {
+        let tables = specs.iter().zip(live).map(|(spec, live)| {
+            let mut table = Table {
+                name: spec.name.clone(),
+                takes_vectors: spec.deletes != Deletes::Rewrite && !spec.append_only,
+                files: HashMap::new(),
+                vector_files: HashMap::new(),
+            };
+            for file in live {
+                table.insert(file);
+            }
+            table
+        });
+        State {
+            app_id: app_id.to_string(),
+            generation,
+            writers,
+            committed,
+            open: BTreeMap::new(),
+            tables: tables.collect(),
+        }
+    }
+
+    /// Takes a writer's part.
+    pub fn observe_prepared(&mut self, part: Prepared) -> Result<(), StateError> {
+        let (writer, epoch) = (part.writer, part.epoch);
+        let refuse = |reason| Err(StateError::Order { writer, epoch, reason });
+        if writer >= self.writers {
+            return refuse("there is no such writer");
+        }
+        if self.committed.is_some_and(|committed| epoch <= committed) {
+            return refuse("that epoch is committed");
+        }
+        let parts = self.open.entry(epoch).or_default();
+        if parts.contains_key(&writer) {
+            return refuse("it did so twice");
+        }
+        parts.insert(writer, part);
+        Ok(())
+    }
+
+    /// The live files of a table.
+    pub fn live_paths(&self, table: usize) -> BTreeSet<String> {
+        self.tables[table].referenced()
+    }
+
+    /// The oldest open epoch's commits, once all writers have prepared it. `fresh` names vector files; `now`
+    /// is Unix milliseconds.
+    pub fn next_snapshot(
+        &mut self,
+        fresh: &mut dyn FnMut() -> Uuid,
+        now: i64,
+    ) -> Result<Option<Snapshot>, StateError> {
+        let Some(oldest) = self.open.first_entry().filter(|e| e.get().len() == self.writers) else {
+            return Ok(None);
+        };
+        let epoch = *oldest.key();
+        let parts = oldest.remove();
+        self.committed = Some(epoch);
+        let mut progress = Vec::new();
+        let mut merged: BTreeMap<usize, [Merged; 3]> = BTreeMap::new();
+        for (writer, part) in parts {
+            progress.extend(part.progress);
+            let mut reached: HashMap<usize, usize> = HashMap::new();
+            for (table, batch) in part.tables {
+                let reached = reached.entry(table).or_default();
+                let step = match (batch.data_change, *reached) {
+                    (true, 0 | 1) => 1,
+                    (false, 0) => 0,
+                    (false, _) => 2,
+                    (true, _) => {
+                        let reason = "rows change behind a compaction that followed changed rows";
+                        return Err(StateError::Order { writer, epoch, reason });
+                    }
+                };
+                *reached = step;
+                merged.entry(table).or_default()[step].take(batch);
+            }
+        }
+        let mut tables = Vec::new();
+        for (table, steps) in merged {
+            let mut change = TableChange { table, vectors: vec![], commits: vec![], retired: vec![] };
+            for (step, batch) in steps.into_iter().enumerate() {
+                if batch.is_empty() {
+                    continue;
+                }
+                let context = Planning {
+                    epoch,
+                    now,
+                    data_change: step == 1,
+                    generation: self.generation,
+                    app_id: match STEPS[step] {
+                        "" => self.app_id.clone(),
+                        suffix => format!("{}:{suffix}", self.app_id),
+                    },
+                };
+                self.tables[table].plan(batch, &context, fresh, &mut change)?;
+            }
+            if !change.commits.is_empty() {
+                tables.push(change);
+            }
+        }
+        Ok(Some(Snapshot { epoch, progress, tables }))
+    }
+}
+
+/// One step of one table, of all writers.
+#[derive(Default)]
+struct Merged {
+    adds: Vec<AddFile>,
+    deletes: BTreeMap<String, Vec<RoaringTreemap>>,
+    removes: BTreeSet<String>,
+    changes: Vec<ChangeFile>,
+}
+
+impl Merged {
+    fn take(&mut self, batch: Batch) {
+        self.adds.extend(batch.adds);
+        for (file, rows) in batch.deletes {
+            self.deletes.entry(file).or_default().push(rows);
+        }
+        self.removes.extend(batch.removes);
+        self.changes.extend(batch.changes);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.adds.is_empty() && self.deletes.is_empty() && self.removes.is_empty()
+    }
+}
+
+struct Planning {
+    epoch: Epoch,
+    now: i64,
+    data_change: bool,
+    generation: u64,
+    app_id: String,
+}
+
+impl Table {
+    fn plan(
+        &mut self,
+        batch: Merged,
+        planning: &Planning,
+        fresh: &mut dyn FnMut() -> Uuid,
+        change: &mut TableChange,
+    ) -> Result<(), StateError> {
+        let name = self.name.clone();
+        let refuse = |file: &str, reason: String| {
+            Err(StateError::Batch { table: name.clone(), epoch: planning.epoch, file: file.to_string(), reason })
+        };
+        let mut gone: Vec<Live> = Vec::new();
+        for path in &batch.removes {
+            match self.take(path, &mut change.retired) {
+                Some(live) => gone.push(live),
+                None => return refuse(path, "it is to be removed but is not live".into()),
+            }
+        }
+        let mut rows_deleted = 0;
+        let mut covered: Vec<Live> = Vec::new();
+        for (path, parts) in batch.deletes {
+            if batch.removes.contains(&path) {
+                continue; // The whole file goes.
+            }
+            if !self.takes_vectors {
+                return refuse(&path, "the table takes no deletion vectors".into());
+            }
+            let Some(live) = self.files.get(&path) else {
+                return refuse(&path, "rows of it are to be removed but it is not live".into());
+            };
+            let mut deleted = live.deleted.clone();
+            for rows in parts {
+                let before = deleted.len();
+                deleted |= &rows;
+                if deleted.len() != before + rows.len() {
+                    return refuse(&path, "a row of it is to be removed twice".into()); // By (2).
+                }
+                rows_deleted += rows.len();
+            }
+            if deleted.len() == live.deleted.len() {
+                continue;
+            }
+            if let Some(rows) = live.rows
+                && deleted.max().is_some_and(|last| last >= rows)
+            {
+                return refuse(&path, format!("a row behind its {rows} rows is to be removed"));
+            }
+            let whole = live.rows == Some(deleted.len());
+            let old = self.take(&path, &mut change.retired).expect("it was looked up above");
+            if !whole {
+                let mut next = Live { deleted, ..old.clone() };
+                next.add.stats = next.add.stats.as_deref().map(loosen_bounds);
+                covered.push(next);
+                // Its data stays: only its vector goes out of use.
+                change.retired.retain(|retired| retired != &path);
+            }
+            gone.push(old); // By (3), and the undoing half of (4).
+        }
+        if !covered.is_empty() {
+            let id = fresh();
+            let (bytes, descriptors) = vector::pack(id, covered.iter().map(|live| &live.deleted));
+            change.vectors.push((vector::file_name(id), bytes));
+            for (live, descriptor) in covered.iter_mut().zip(descriptors) {
+                live.add.deletion_vector = Some(descriptor);
+            }
+        }
+        let summary = Summary::of(&batch.adds, &gone, covered.len(), rows_deleted);
+        let mut actions = vec![
+            Action::commit_info(summary.commit_info(planning)),
+            Action::txn(&planning.app_id, planning.epoch as i64, planning.now),
+        ];
+        actions.extend(gone.into_iter().map(|live| Action::remove(removal(live.add, planning))));
+        for mut live in covered {
+            live.add.data_change = planning.data_change;
+            actions.push(Action::add(live.add.clone()));
+            self.insert(live);
+        }
+        for mut add in batch.adds {
+            add.data_change = planning.data_change;
+            if self.files.contains_key(&add.path) {
+                return refuse(&add.path, "it is to be added but is live already".into());
+            }
+            actions.push(Action::add(add.clone()));
+            self.insert(Live::new(add, RoaringTreemap::new()));
+        }
+        actions.extend(batch.changes.into_iter().map(Action::cdc));
+        change.commits.push(PlannedCommit { app_id: planning.app_id.clone(), actions });
+        Ok(())
+    }
+
+    fn insert(&mut self, live: Live) {
+        if let Some(file) = vector_file(&live.add) {
+            *self.vector_files.entry(file).or_default() += 1;
+        }
+        self.files.insert(live.add.path.clone(), live);
+    }
+
+    /// Takes a file out, noting what nothing names any more.
+    fn take(&mut self, path: &str, retired: &mut Vec<String>) -> Option<Live> {
+        let live = self.files.remove(path)?;
+        retired.push(path.to_string());
+        if let Some(file) = vector_file(&live.add) {
+            let uses = self.vector_files.get_mut(&file).expect("a live file's vector is counted");
+            *uses -= 1;
+            if *uses == 0 {
+                self.vector_files.remove(&file);
+                retired.push(file);
+            }
+        }
+        Some(live)
+    }
+
+    fn referenced(&self) -> BTreeSet<String> {
+        self.files.keys().chain(self.vector_files.keys()).cloned().collect()
+    }
+}
+
+fn vector_file(add: &AddFile) -> Option<String> {
+    add.deletion_vector.as_ref().and_then(|v| vector::file_of(v).ok().flatten())
+}
+
+fn removal(add: AddFile, planning: &Planning) -> RemoveFile {
+    RemoveFile {
+        path: add.path,
+        deletion_timestamp: Some(planning.now),
+        data_change: planning.data_change,
+        extended_file_metadata: Some(true),
+        partition_values: Some(add.partition_values),
+        size: Some(add.size),
+        deletion_vector: add.deletion_vector,
+    }
+}
+
+/// For people who read a table's history.
+struct Summary {
+    added_files: usize,
+    added_rows: u64,
+    added_bytes: u64,
+    removed_files: usize,
+    vectors: usize,
+    deleted_rows: u64,
+}
+
+impl Summary {
+    fn of(adds: &[AddFile], gone: &[Live], vectors: usize, deleted_rows: u64) -> Summary {
+        Summary {
+            added_files: adds.len(),
+            added_rows: adds.iter().filter_map(|a| a.stats.as_deref().and_then(physical_rows)).sum(),
+            added_bytes: adds.iter().map(|a| a.size).sum(),
+            removed_files: gone.len() - vectors,
+            vectors,
+            deleted_rows,
+        }
+    }
+
+    /// Metrics are strings, as Spark writes them: that is what readers of a history expect.
+    fn commit_info(&self, planning: &Planning) -> serde_json::Value {
+        let blind = planning.data_change && self.removed_files == 0 && self.vectors == 0;
+        json!({
+            "timestamp": planning.now,
+            "operation": if planning.data_change { "WRITE" } else { "OPTIMIZE" },
+            "operationParameters": { "mode": "Append" },
+            "isBlindAppend": blind,
+            "engineInfo": engine_info(),
+            "epoch": planning.epoch,
+            "generation": planning.generation,
+            "operationMetrics": {
+                "numFiles": self.added_files.to_string(),
+                "numOutputRows": self.added_rows.to_string(),
+                "numOutputBytes": self.added_bytes.to_string(),
+                "numRemovedFiles": self.removed_files.to_string(),
+                "numDeletionVectorsUpdated": self.vectors.to_string(),
+                "numDeletedRows": self.deleted_rows.to_string(),
+            },
+        })
+    }
+}
+
+/// Who we are in a table's history.
+pub fn engine_info() -> String {
+    format!("alluvium/{}", env!("CARGO_PKG_VERSION"))
+}
+
+pub fn physical_rows(stats: &str) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Count {
+        num_records: u64,
+    }
+    serde_json::from_str::<Count>(stats).ok().map(|c| c.num_records)
+}
+
+/// Statistics with `tightBounds` false: minima and maxima may belong to rows that are gone. The text is
+/// edited where it stands, because parsing it would round long decimals.
+fn loosen_bounds(stats: &str) -> String {
+    const KEY: &str = "\"tightBounds\"";
+    let mut depth = 0;
+    let mut quoted = false;
+    let mut escaped = false;
+    for (i, byte) in stats.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => {
+                if !quoted && depth == 1 && stats[i..].starts_with(KEY) {
+                    let value = &stats[i + KEY.len()..];
+                    let end = value.find([',', '}']).unwrap_or(value.len());
+                    return format!("{}{KEY}:false{}", &stats[..i], &value[end..]);
+                }
+                quoted = !quoted;
+            }
+            b'{' if !quoted => depth += 1,
+            b'}' if !quoted => depth -= 1,
+            _ => {}
+        }
+    }
+    stats.replacen('{', &format!("{{{KEY}:false,"), 1)
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

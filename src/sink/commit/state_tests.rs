@@ -1,0 +1,169 @@
+//! The deciding state alone, no store.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+
+use super::*;
+
+fn spec() -> TableSpec {
+    TableSpec {
+        name: "silver.x".into(),
+        path: "silver/x".into(),
+        schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)])),
+        partition_by: vec![],
+        append_only: false,
+        deletes: Deletes::Vectors,
+        change_data_feed: false,
+        description: None,
+    }
+}
+
+fn state(writers: usize) -> State {
+    State::new("flow", 3, writers, None, &[spec()], vec![vec![]])
+}
+
+fn file(path: &str, rows: u64) -> AddFile {
+    AddFile {
+        path: path.into(),
+        partition_values: BTreeMap::new(),
+        size: 10 * rows,
+        modification_time: 0,
+        data_change: true,
+        stats: Some(format!("{{\"numRecords\":{rows},\"minValues\":{{\"id\":1}},\"tightBounds\":true}}")),
+        deletion_vector: None,
+    }
+}
+
+fn changes(adds: Vec<AddFile>, deletes: &[(&str, &[u64])], removes: &[&str]) -> Batch {
+    Batch {
+        adds,
+        deletes: deletes.iter().map(|(f, rows)| (f.to_string(), rows.iter().copied().collect())).collect(),
+        removes: removes.iter().map(|f| f.to_string()).collect(),
+        changes: vec![],
+        data_change: true,
+    }
+}
+
+fn part(writer: usize, epoch: Epoch, batches: Vec<Batch>) -> Prepared {
+    Prepared { writer, epoch, tables: batches.into_iter().map(|b| (0, b)).collect(), progress: vec![] }
+}
+
+fn next(state: &mut State) -> Result<Option<Snapshot>, StateError> {
+    state.next_snapshot(&mut Uuid::new_v4, 1_000)
+}
+
+fn one(state: &mut State, epoch: Epoch, batches: Vec<Batch>) -> Snapshot {
+    state.observe_prepared(part(0, epoch, batches)).unwrap();
+    next(state).unwrap().expect("the only writer has prepared")
+}
+
+#[test]
+fn a_snapshot_waits_for_every_writer_and_comes_in_epoch_order() {
+    let mut state = state(2);
+    state.observe_prepared(part(0, 10, vec![])).unwrap();
+    state.observe_prepared(part(0, 20, vec![])).unwrap();
+    assert!(next(&mut state).unwrap().is_none());
+    state.observe_prepared(part(1, 10, vec![])).unwrap();
+    assert_eq!(next(&mut state).unwrap().unwrap().epoch, 10);
+    assert!(next(&mut state).unwrap().is_none());
+    state.observe_prepared(part(1, 20, vec![])).unwrap();
+    assert_eq!(next(&mut state).unwrap().unwrap().epoch, 20);
+    assert!(state.observe_prepared(part(1, 20, vec![])).is_err());
+    assert!(state.observe_prepared(part(2, 30, vec![])).is_err());
+}
+
+#[test]
+fn two_writers_deleting_in_one_file_make_one_vector() {
+    let mut state = state(2);
+    state.observe_prepared(part(0, 1, vec![changes(vec![file("a", 10)], &[], &[])])).unwrap();
+    state.observe_prepared(part(1, 1, vec![])).unwrap();
+    next(&mut state).unwrap().unwrap();
+    state.observe_prepared(part(0, 2, vec![changes(vec![], &[("a", &[1, 2])], &[])])).unwrap();
+    state.observe_prepared(part(1, 2, vec![changes(vec![], &[("a", &[7])], &[])])).unwrap();
+    let snapshot = next(&mut state).unwrap().unwrap();
+    let change = &snapshot.tables[0];
+    assert_eq!(change.vectors.len(), 1);
+    let actions = &change.commits[0].actions;
+    let adds: Vec<_> = actions.iter().filter_map(|a| a.add.as_ref()).collect();
+    let vector = adds[0].deletion_vector.as_ref().unwrap();
+    assert_eq!((adds.len(), vector.cardinality), (1, 3));
+    assert_eq!(
+        adds[0].stats.as_deref().unwrap(),
+        "{\"numRecords\":10,\"minValues\":{\"id\":1},\"tightBounds\":false}"
+    );
+    let rows = vector::unpack(&change.vectors[0].1, vector).unwrap();
+    assert_eq!(rows.iter().collect::<Vec<_>>(), [1, 2, 7]);
+    let removes: Vec<_> = actions.iter().filter_map(|a| a.remove.as_ref()).collect();
+    assert_eq!((removes.len(), removes[0].deletion_vector.as_ref()), (1, None));
+    assert_eq!(actions[1].txn.as_ref().map(|t| (t.app_id.as_str(), t.version)), Some(("flow", 2)));
+}
+
+#[test]
+fn a_remove_repeats_the_vector_and_the_old_vector_file_retires() {
+    let mut state = state(1);
+    one(&mut state, 1, vec![changes(vec![file("a", 10), file("b", 10)], &[], &[])]);
+    let first = one(&mut state, 2, vec![changes(vec![], &[("a", &[0]), ("b", &[0])], &[])]);
+    let old = first.tables[0].vectors[0].0.clone();
+    let second = one(&mut state, 3, vec![changes(vec![], &[("a", &[1])], &[])]);
+    let removed = second.tables[0].commits[0].actions.iter().find_map(|a| a.remove.clone()).unwrap();
+    assert_eq!(removed.deletion_vector.as_ref().unwrap().cardinality, 1);
+    assert!(second.tables[0].retired.is_empty(), "b still has its vector in the file: {:?}", second.tables[0].retired);
+    let third = one(&mut state, 4, vec![changes(vec![], &[("b", &[1])], &[])]);
+    assert_eq!(third.tables[0].retired, [old]);
+}
+
+#[test]
+fn a_file_without_living_rows_goes_as_a_whole() {
+    let mut state = state(1);
+    one(&mut state, 1, vec![changes(vec![file("a", 3)], &[], &[])]);
+    one(&mut state, 2, vec![changes(vec![], &[("a", &[0, 2])], &[])]);
+    let last = one(&mut state, 3, vec![changes(vec![], &[("a", &[1])], &[])]);
+    let actions = &last.tables[0].commits[0].actions;
+    assert!(actions.iter().all(|a| a.add.is_none()));
+    assert_eq!(actions.iter().filter(|a| a.remove.is_some()).count(), 1);
+    assert!(last.tables[0].vectors.is_empty());
+    assert!(last.tables[0].retired.contains(&"a".to_string()));
+    assert!(state.live_paths(0).is_empty());
+}
+
+#[test]
+fn what_cannot_be_is_refused_naming_the_file() {
+    for (deletes, removes, reason) in [
+        (vec![("a", &[1u64][..])], vec![], "twice"),
+        (vec![("a", &[3][..])], vec![], "behind its 3 rows"),
+        (vec![("b", &[0][..])], vec![], "not live"),
+        (vec![], vec!["b"], "not live"),
+    ] {
+        let mut state = state(1);
+        one(&mut state, 1, vec![changes(vec![file("a", 3)], &[], &[])]);
+        one(&mut state, 2, vec![changes(vec![], &[("a", &[1])], &[])]);
+        state.observe_prepared(part(0, 3, vec![changes(vec![], &deletes, &removes)])).unwrap();
+        let error = next(&mut state).unwrap_err().to_string();
+        assert!(error.contains(reason) && error.contains("silver.x"), "{error}");
+    }
+}
+
+#[test]
+fn compaction_is_its_own_entry_where_the_writer_put_it() {
+    let mut state = state(1);
+    one(&mut state, 1, vec![changes(vec![file("a", 3), file("b", 3)], &[], &[])]);
+    let compaction = Batch { data_change: false, ..changes(vec![file("c", 6)], &[], &["a", "b"]) };
+    let both = one(&mut state, 2, vec![compaction, changes(vec![], &[("c", &[5])], &[])]);
+    let commits = &both.tables[0].commits;
+    assert_eq!(commits.len(), 2);
+    assert_eq!(commits[0].app_id, "flow:compact-before");
+    assert!(commits[0].actions.iter().filter_map(|a| a.remove.as_ref()).all(|r| !r.data_change));
+    assert!(commits[0].actions.iter().filter_map(|a| a.add.as_ref()).all(|a| !a.data_change));
+    assert_eq!(commits[1].app_id, "flow");
+    assert_eq!(commits[1].actions.iter().filter_map(|a| a.add.as_ref()).count(), 1);
+}
+
+#[test]
+fn bounds_are_loosened_at_the_top_only() {
+    let stats = r#"{"minValues":{"tightBounds":true,"s":"\"tightBounds\":true}{"},"numRecords":2}"#;
+    let loose = loosen_bounds(stats);
+    assert!(loose.starts_with("{\"tightBounds\":false,") && loose.ends_with(&stats[1..]), "{loose}");
+    let decimal = r#"{"numRecords":2,"tightBounds": true ,"minValues":{"d":12345678901234567890.123456789}}"#;
+    assert!(loosen_bounds(decimal).contains("\"tightBounds\":false,\"minValues\":{\"d\":12345678901234567890.123456789"));
+}

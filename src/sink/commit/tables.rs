@@ -1,0 +1,70 @@
+//! Makes the tables of a sink exist as their definitions want them, and reads them as they are.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::CommitError;
+use super::action::{self, Action};
+use super::log::{self, Entry, Loaded};
+use super::schema;
+use super::state::engine_info;
+use crate::sink::TableSpec;
+use crate::sink::lake::{Lake, Put};
+
+/// What making a table takes.
+#[derive(Clone, Copy)]
+pub struct Making<'a> {
+    /// Whose transactions.
+    pub app_id: &'a str,
+    /// The committer's generation.
+    pub generation: u64,
+    /// Whether log entries are synced.
+    pub durable: bool,
+    /// How long files and log entries outlive their use.
+    pub retention: Duration,
+    /// Unix milliseconds.
+    pub now: i64,
+}
+
+/// Creates the table, or brings its definition up to date; then reads it.
+pub async fn ensure(lake: &Lake, spec: &TableSpec, making: Making<'_>) -> Result<Loaded, CommitError> {
+    let definition = format!("{}:definition", making.app_id);
+    let info = |operation: &str| {
+        Action::commit_info(json!({
+            "timestamp": making.now, "operation": operation, "operationParameters": {},
+            "engineInfo": engine_info(), "generation": making.generation,
+        }))
+    };
+    let txn = Action::txn(&definition, making.generation as i64, making.now);
+    let mut loaded = log::load(lake, &spec.path, None).await?;
+    if loaded.is_none() {
+        let mut actions = vec![info("CREATE TABLE")];
+        actions.extend(schema::creation(spec, making.retention, making.now)?);
+        let bytes = Bytes::from(action::to_lines(&actions));
+        let put = lake.put_new(&log::entry_path(&spec.path, 0), bytes, making.durable).await;
+        let put = put.map_err(|source| CommitError::Write {
+            what: "the first log entry".into(),
+            table: spec.name.clone(),
+            source,
+        })?;
+        if put == Put::Written {
+            tracing::info!(table = spec.name, "created table");
+        }
+        loaded = log::load(lake, &spec.path, None).await?;
+    }
+    let loaded = loaded.expect("a table whose first entry is there loads");
+    let stored = (&loaded.protocol, &loaded.meta_data);
+    let mut actions = schema::evolution(spec, stored, loaded.files.is_empty(), making.retention)?;
+    if actions.is_empty() {
+        return Ok(loaded);
+    }
+    actions.splice(0..0, [info("SET TBLPROPERTIES"), txn]);
+    let bytes = Bytes::from(action::to_lines(&actions));
+    let entry = Entry { app_id: &definition, epoch: making.generation as i64, bytes };
+    let version = log::apply(lake, &spec.path, loaded.version, &entry, making.durable).await?;
+    tracing::info!(table = spec.name, version, "changed the table's definition");
+    let reloaded = log::load(lake, &spec.path, None).await?;
+    Ok(reloaded.expect("a table that was there a moment ago loads"))
+}

@@ -1,0 +1,1 @@
+//! The committer against real tables.

@@ -1,0 +1,285 @@
+//! The lake: the folder or bucket that holds every table of a dataflow, and how its objects are written.
+//!
+//! [`Lake::store`] is rooted at the lake: paths are `silver/order_lines/part-0.parquet`. The lake promises
+//! that [`Lake::put_new`] is put-if-absent and all-or-nothing; with `durable` on a local disk, the bytes and
+//! the name survive a power cut once it returns. It knows nothing of Delta beyond how to open a table.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deltalake::DeltaTable;
+use deltalake::logstore::{StorageConfig, default_logstore};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use thiserror::Error;
+use url::Url;
+use uuid::Uuid;
+
+/// Where the tables of a dataflow live.
+#[derive(Clone)]
+pub struct Lake {
+    /// Rooted at the lake.
+    pub store: Arc<dyn ObjectStore>,
+    /// The lake's address, ending in a slash; without credentials.
+    pub root: Url,
+    /// Its folder, when it is on a local disk.
+    pub local: Option<PathBuf>,
+    /// Rooted at the bucket or file system, as deltalake wants it.
+    bucket: Arc<dyn ObjectStore>,
+}
+
+/// What became of a put-if-absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The name is ours.
+    Written,
+    /// The name was taken; nothing was written.
+    Taken,
+}
+
+/// A lake that could not be opened or touched.
+#[derive(Debug, Error)]
+pub enum LakeError {
+    /// Neither a folder nor a URL of a known kind.
+    #[error(
+        "could not understand the lake's address {address:?}: {reason}; give a folder, or a URL like s3://bucket/lake, abfss://container@account.dfs.core.windows.net/lake, gs://bucket/lake"
+    )]
+    Address {
+        /// As given.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// The folder could not be made.
+    #[error("could not create the lake's folder {folder:?}: check that its parent exists and may be written")]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A store refused its settings.
+    #[error("could not open the store of {url}: check store options and credentials")]
+    Store {
+        /// Which.
+        url: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+}
+
+impl Lake {
+    /// Opens the lake at a folder (made if missing) or URL. `options` are the object store's own
+    /// (`aws_region`, `azure_storage_account_key`, ...), and beat the environment's.
+    pub fn open(address: &str, options: &BTreeMap<String, String>) -> Result<Lake, LakeError> {
+        let bad = |reason: String| LakeError::Address { address: address.to_string(), reason };
+        let url = match Url::parse(address) {
+            Ok(url) if url.scheme() != "file" && url.scheme().len() > 1 => url,
+            Ok(url) if url.scheme() == "file" => {
+                return Lake::at_folder(url.to_file_path().map_err(|()| bad("not a local file URL".into()))?);
+            }
+            _ => return Lake::at_folder(PathBuf::from(address)),
+        };
+        let mut root = url.clone();
+        root.set_query(None);
+        root.set_fragment(None);
+        root.set_path(&format!("{}/", url.path().trim_end_matches('/')));
+        let (bucket, prefix) = object_store::parse_url_opts(&url, with_environment(options)).map_err(|source| {
+            match source {
+                object_store::Error::Generic { store: "URL", source } => bad(source.to_string()),
+                source => LakeError::Store { url: root.to_string(), source },
+            }
+        })?;
+        Ok(Lake::over(Arc::from(bucket), prefix, root))
+    }
+
+    /// A lake below `prefix` of a store that was made elsewhere; `root` is the address of both.
+    pub fn over(bucket: Arc<dyn ObjectStore>, prefix: Path, root: Url) -> Lake {
+        let store: Arc<dyn ObjectStore> = if prefix.as_ref().is_empty() {
+            bucket.clone()
+        } else {
+            Arc::new(PrefixStore::new(bucket.clone(), prefix))
+        };
+        Lake { store, root, local: None, bucket }
+    }
+
+    fn at_folder(folder: PathBuf) -> Result<Lake, LakeError> {
+        let failed = |source| LakeError::Folder { folder: folder.clone(), source };
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let folder = fs::canonicalize(&folder).map_err(failed)?;
+        let root = Url::from_directory_path(&folder).expect("a canonical path is absolute");
+        let store = LocalFileSystem::new_with_prefix(&folder)
+            .map_err(|source| LakeError::Store { url: root.to_string(), source })?;
+        Ok(Lake { store: Arc::new(store), root, local: Some(folder), bucket: Arc::new(LocalFileSystem::new()) })
+    }
+
+    /// The address of a table, `path` being its folder below the lake.
+    pub fn table_url(&self, path: &str) -> Url {
+        self.root
+            .join(&format!("{}/", path.trim_end_matches('/')))
+            .expect("a relative path joins any base")
+    }
+
+    /// A fresh handle of the table at `path`, not loaded yet.
+    pub fn delta_table(&self, path: &str) -> DeltaTable {
+        let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(self.store.clone(), Path::from(path)));
+        let url = self.table_url(path);
+        DeltaTable::new(default_logstore(store, self.bucket.clone(), &url, &StorageConfig::default()))
+    }
+
+    /// Writes an object unless its name is taken.
+    pub async fn put_new(&self, path: &Path, bytes: Bytes, durable: bool) -> Result<Put, object_store::Error> {
+        if let (true, Some(folder)) = (durable, self.local.clone()) {
+            let path = path.clone();
+            return tokio::task::spawn_blocking(move || put_synced(folder, &path, &bytes))
+                .await
+                .map_err(|source| object_store::Error::JoinError { source })?
+                .map_err(|source| object_store::Error::Generic { store: "lake", source: Box::new(source) });
+        }
+        match self.store.put_opts(path, bytes.into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(Put::Written),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Taken),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// An object's bytes; none if there is no such object.
+    pub async fn get(&self, path: &Path) -> Result<Option<Bytes>, object_store::Error> {
+        match self.store.get(path).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl fmt::Debug for Lake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lake({})", self.root)
+    }
+}
+
+/// Where the file that a Delta action names is: `path` is URL-encoded (protocol, "Add File and Remove File").
+pub fn file_location(table: &str, path: &str) -> Result<Path, object_store::path::Error> {
+    Path::parse(format!("{table}/{}", percent_decode(path)))
+}
+
+/// Turns `%41` into `A`; what is not such an escape stays.
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let escape = (bytes[i] == b'%')
+            .then(|| bytes.get(i + 1..i + 3))
+            .flatten()
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match escape {
+            Some(byte) => {
+                out.push(byte);
+                i += 3;
+            }
+            None => {
+                out.push(bytes[i]);
+                i += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The environment's settings of the clouds' stores, then the user's own.
+fn with_environment(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = std::env::vars()
+        .filter(|(name, _)| ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|p| name.starts_with(p)))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value))
+        .collect();
+    all.extend(options.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.clone())));
+    all
+}
+
+/// Put-if-absent on a local disk, synced. The name appears by a hard link to complete, synced bytes, so
+/// nobody can see a part of them, power cut or not; `object_store` alone would not sync.
+fn put_synced(lake: PathBuf, path: &Path, bytes: &[u8]) -> io::Result<Put> {
+    let target = path.parts().fold(lake.clone(), |folder, part| folder.join(part.as_ref()));
+    let parent = target.parent().expect("an object's path has a folder");
+    if !parent.is_dir() {
+        create_dir_synced(parent)?;
+    }
+    let staging = lake.join("_alluvium/tmp");
+    fs::create_dir_all(&staging)?;
+    let staged = staging.join(Uuid::new_v4().to_string());
+    let written = (|| {
+        let mut file = File::create_new(&staged)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::hard_link(&staged, &target)
+    })();
+    let _ = fs::remove_file(&staged);
+    match written {
+        Ok(()) => {
+            File::open(parent)?.sync_all()?;
+            Ok(Put::Written)
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Put::Taken),
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes a folder and those above it, and syncs the folders that name them.
+fn create_dir_synced(folder: &std::path::Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        create_dir_synced(parent)?;
+    }
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    match folder.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_put_once_synced_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
+        for durable in [true, false] {
+            let path = Path::from(format!("a/b/{durable}.json"));
+            assert_eq!(lake.put_new(&path, Bytes::from_static(b"one"), durable).await.unwrap(), Put::Written);
+            assert_eq!(lake.put_new(&path, Bytes::from_static(b"two"), !durable).await.unwrap(), Put::Taken);
+            assert_eq!(lake.get(&path).await.unwrap().unwrap(), Bytes::from_static(b"one"));
+        }
+        assert!(lake.get(&Path::from("nothing")).await.unwrap().is_none());
+    }
+
+    #[test]
+    fn addresses_that_mean_nothing_are_refused() {
+        let error = Lake::open("ftp://somewhere/lake", &BTreeMap::new()).unwrap_err();
+        assert!(error.to_string().contains("ftp://somewhere/lake"), "{error}");
+    }
+
+    #[test]
+    fn escapes_in_paths_are_undone_once() {
+        assert_eq!(file_location("silver/x", "d=a%2520b/p.parquet").unwrap().as_ref(), "silver/x/d=a%20b/p.parquet");
+        assert_eq!(percent_decode("100%"), "100%");
+    }
+}
