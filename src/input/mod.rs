@@ -1,1 +1,166 @@
-//! To come.
+//! Changes to an input's current rows.
+//!
+//! ```text
+//! Delivery -> Ingest (encode, stamp) -> exchange by key -> current rows -> retention -> the graph
+//!                                   \-> events (append-only, no state) -/
+//! ```
+//!
+//! 1. What an input holds is a function of the changes and where and when they arrived (epoch, feed, partition,
+//!    offset), all of which Bronze keeps: [`Resolver`] computes the same in batch.
+//! 2. A keyed input holds one value per key, no history. An append-only input holds nothing.
+//! 3. Deletions and truncations of an input without a key are honoured if one of its feeds carries changes
+//!    ([`retracts`]); otherwise there can be none worth the state, and [`Ingested::unusable`] counts them.
+
+mod change;
+mod current;
+mod ingest;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+pub use ingest::Arrived;
+pub use resolve::Resolver;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Scope;
+use timely::dataflow::operators::Input as _;
+use timely::dataflow::operators::core::input::Handle;
+
+use crate::definition::{Dataflow, Format, Input};
+use crate::render::{self, Collections};
+use crate::repr::{CodecError, Epoch, Update};
+use crate::source::Delivery;
+use current::{Fold, Settings, current};
+use differential_dataflow::AsCollection;
+use ingest::{Ingest, Routed};
+
+/// Whether rows of this input may ever be removed by what arrives (retention aside).
+pub fn retracts(input: &Input) -> bool {
+    !input.key.is_empty() || input.feeds.iter().any(|feed| feed.format == Format::DebeziumJson)
+}
+
+/// One worker's ends of all inputs.
+pub struct Inputs {
+    sessions: Vec<Session>,
+    peers: usize,
+}
+
+struct Session {
+    ingest: Ingest,
+    handle: InputHandle,
+}
+
+enum InputHandle {
+    Events(Handle<Epoch, CapacityContainerBuilder<Vec<Update>>>, Vec<Update>),
+    Changes(Handle<Epoch, CapacityContainerBuilder<Vec<Routed>>>, Vec<Routed>),
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ingested {
+    /// Changes that went into the graph.
+    pub changes: usize,
+    /// Deletions and truncations of an append-only input.
+    pub unusable: usize,
+}
+
+/// Makes the inputs of a dataflow: this worker's ends, and their collections in the order of the definition.
+pub fn build<'s>(scope: Scope<'s, Epoch>, dataflow: &Dataflow) -> Result<(Inputs, Vec<Collections<'s>>), CodecError> {
+    let mut sessions = Vec::new();
+    let mut collections = Vec::new();
+    for input in &dataflow.inputs {
+        let fold = if !input.key.is_empty() {
+            Some(Fold::Newest)
+        } else if !input.dedup_key.is_empty() {
+            Some(Fold::First)
+        } else {
+            retracts(input).then_some(Fold::Counted)
+        };
+        let (handle, oks) = match fold {
+            None => {
+                let (handle, stream) = scope.new_input::<Vec<Update>>();
+                (InputHandle::Events(handle, vec![]), stream.as_collection())
+            }
+            Some(fold) => {
+                let (handle, stream) = scope.new_input::<Vec<Routed>>();
+                let settings = Settings {
+                    fold,
+                    forget_after: input.retention.as_ref().map(|r| r.keep.as_millis() as u64),
+                };
+                let rows = current(stream, settings, &format!("input {}", input.name));
+                (InputHandle::Changes(handle, vec![]), rows)
+            }
+        };
+        let mut collection = Collections {
+            oks,
+            errs: render::empty(scope),
+        };
+        if let Some(retention) = &input.retention {
+            let schema = input.schema();
+            let keep = render::keep(retention, &schema);
+            collection = render::retain(collection, &schema, keep, &format!("{}: retention", input.name));
+        }
+        collections.push(collection);
+        sessions.push(Session {
+            ingest: Ingest::new(input)?,
+            handle,
+        });
+    }
+    let peers = scope.peers();
+    Ok((Inputs { sessions, peers }, collections))
+}
+
+impl Inputs {
+    /// Puts a delivery into the graph at an epoch that is not closed yet. Fails only for columns that are not
+    /// of the input's types.
+    pub fn ingest(&mut self, epoch: Epoch, delivery: &Delivery) -> Result<Ingested, CodecError> {
+        let arrived = Arrived {
+            epoch,
+            feed: delivery.feed,
+            partition: &delivery.partition,
+            decoded: &delivery.decoded,
+        };
+        self.put(delivery.input, arrived)
+    }
+
+    /// Puts changes of an input into the graph.
+    pub fn put(&mut self, input: usize, arrived: Arrived<'_>) -> Result<Ingested, CodecError> {
+        let session = &mut self.sessions[input];
+        session.handle.advance_to(arrived.epoch);
+        let changes = arrived.decoded.ops.len();
+        let mut unusable = 0;
+        match &mut session.handle {
+            InputHandle::Events(handle, buffer) => {
+                unusable = session.ingest.events(arrived.epoch, arrived.decoded, buffer)?;
+                handle.send_batch(buffer);
+                buffer.clear();
+            }
+            InputHandle::Changes(handle, buffer) => {
+                session.ingest.changes(arrived, self.peers, buffer)?;
+                handle.send_batch(buffer);
+                buffer.clear();
+            }
+        }
+        Ok(Ingested {
+            changes: changes - unusable,
+            unusable,
+        })
+    }
+
+    /// Closes all epochs before `epoch`, on this worker's part.
+    pub fn advance_to(&mut self, epoch: Epoch) {
+        for session in &mut self.sessions {
+            session.handle.advance_to(epoch);
+        }
+    }
+}
+
+impl InputHandle {
+    fn advance_to(&mut self, epoch: Epoch) {
+        match self {
+            InputHandle::Events(handle, _) if *handle.time() < epoch => handle.advance_to(epoch),
+            InputHandle::Changes(handle, _) if *handle.time() < epoch => handle.advance_to(epoch),
+            _ => {}
+        }
+    }
+}

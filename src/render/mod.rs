@@ -1,1 +1,243 @@
-//! To come.
+//! The plan as differential operators: one file for each plan node, one match that dispatches.
+//!
+//! ```text
+//! inputs -> nodes (mfp, join, aggregate, ...) -> checks of a table -> tap
+//! ```
+//!
+//! 1. A node is built once, however many nodes and tables read it.
+//! 2. Rows arranged by the same keys are arranged once.
+//! 3. An error is reported by every table whose rows it may be missing from, but not again by tables that
+//!    read that table.
+//! 4. A node's rows are in the encoding of its (normalised) schema; where a difference of an epoch cancels, it
+//!    may still flow as two updates.
+
+pub mod aggregate;
+pub mod arrange;
+mod checks;
+pub mod error;
+pub mod expr;
+mod join;
+mod key;
+mod mfp;
+mod order;
+mod tagged;
+pub mod tap;
+mod temporal;
+#[cfg(test)]
+mod tests;
+mod topk;
+mod unnest;
+mod window;
+
+use std::collections::HashMap;
+
+use differential_dataflow::AsCollection;
+use timely::dataflow::Scope;
+use timely::dataflow::operators::ToStream;
+
+pub use arrange::Rows;
+pub use checks::Counters;
+pub use temporal::{Keep, retain};
+
+use crate::definition::{Dataflow, Retention};
+use crate::plan::{Expr, Graph, NodeId, Op};
+use crate::repr::{Epoch, RowCodec, Update};
+
+/// A collection as it flows through the graph: rows that are fine, and errors made on the way.
+#[derive(Clone)]
+pub struct Collections<'scope> {
+    /// Rows of the node's schema.
+    pub oks: Rows<'scope>,
+    /// Error rows ([`error::error_schema`]).
+    pub errs: Rows<'scope>,
+}
+
+/// The whole graph, built.
+pub struct Built<'scope> {
+    /// One for each table of [`Graph::tables`], after its retention, expectations and key check.
+    pub tables: Vec<Collections<'scope>>,
+    /// Error rows of violated `fail` expectations: while this collection is not empty as of an epoch, no snapshot
+    /// of that epoch may be committed.
+    pub failures: Rows<'scope>,
+}
+
+/// Builds every table of the graph over the inputs' collections (in the order of [`Dataflow::inputs`]).
+pub fn build<'s>(
+    scope: Scope<'s, Epoch>,
+    dataflow: &Dataflow,
+    graph: &Graph,
+    inputs: Vec<Collections<'s>>,
+    counters: &Counters,
+) -> Built<'s> {
+    let mut builder = Builder {
+        scope,
+        dataflow,
+        graph,
+        inputs,
+        counters,
+        nodes: graph.nodes.iter().map(|_| None).collect(),
+        tables: graph.tables.iter().map(|_| None).collect(),
+        keyed: HashMap::new(),
+        failures: empty(scope),
+    };
+    let tables = (0..graph.tables.len()).map(|table| builder.table(table)).collect();
+    Built {
+        tables,
+        failures: builder.failures,
+    }
+}
+
+/// A collection without rows.
+pub fn empty<'s>(scope: Scope<'s, Epoch>) -> Rows<'s> {
+    timely::dataflow::operators::generic::operator::empty(scope).as_collection()
+}
+
+/// No errors, beside these rows.
+fn aside<'s>(rows: &Rows<'s>) -> Rows<'s> {
+    empty(rows.inner.scope())
+}
+
+/// A column's position and how long its rows stay.
+pub fn keep(retention: &Retention, schema: &arrow::datatypes::Schema) -> Keep {
+    Keep {
+        column: schema
+            .index_of(&retention.column)
+            .expect("a loaded definition names columns that exist"),
+        name: retention.column.clone(),
+        keep: retention.keep,
+    }
+}
+
+struct Builder<'a, 's> {
+    scope: Scope<'s, Epoch>,
+    dataflow: &'a Dataflow,
+    graph: &'a Graph,
+    inputs: Vec<Collections<'s>>,
+    counters: &'a Counters,
+    nodes: Vec<Option<Collections<'s>>>,
+    tables: Vec<Option<Collections<'s>>>,
+    /// See (2): by node, keys as printed, and whether nulls stand aside.
+    keyed: HashMap<(NodeId, String, bool), key::Keyed<'s>>,
+    failures: Rows<'s>,
+}
+
+impl<'s> Builder<'_, 's> {
+    fn node(&mut self, id: NodeId) -> Collections<'s> {
+        if let Some(built) = &self.nodes[id] {
+            return built.clone();
+        }
+        let built = self.render(id);
+        self.nodes[id] = Some(built.clone());
+        built
+    }
+
+    fn render(&mut self, id: NodeId) -> Collections<'s> {
+        let graph = self.graph;
+        let node = &graph.nodes[id];
+        let schema = |input: usize| &graph.nodes[node.inputs[input]].schema;
+        let name = node.name.as_str();
+        match &node.op {
+            Op::Input(input) => self.inputs[*input].clone(),
+            Op::Table(table) => Collections {
+                oks: self.table(*table).oks,
+                errs: empty(self.scope), // by (3)
+            },
+            Op::Mfp(plan) => mfp::mfp(self.node(node.inputs[0]), schema(0), &node.schema, plan, name),
+            Op::Join(plan) => {
+                let (left, right) = (self.node(node.inputs[0]), self.node(node.inputs[1]));
+                let apart = !plan.null_equals_null;
+                let sides = [(0, &plan.left_keys), (1, &plan.right_keys)].map(|(input, keys)| join::Side {
+                    keyed: self.keyed(node.inputs[input], keys, apart),
+                    schema: schema(input).clone(),
+                });
+                let [left_side, right_side] = sides;
+                let joined = join::join(left_side, right_side, plan, name);
+                Collections {
+                    oks: joined.oks,
+                    errs: left.errs.concat(right.errs).concat(joined.errs),
+                }
+            }
+            Op::Aggregate(plan) => {
+                let input = self.node(node.inputs[0]);
+                aggregate::aggregate(input, schema(0).clone(), node.schema.clone(), plan, name)
+            }
+            Op::Distinct => {
+                let input = self.node(node.inputs[0]);
+                Collections {
+                    oks: arrange::distinct(arrange::arrange_rows(input.oks, &format!("arrange {name}")), name),
+                    errs: input.errs,
+                }
+            }
+            Op::TopK(plan) => topk::topk(self.node(node.inputs[0]), schema(0), plan, name),
+            Op::Window(plan) => window::window(self.node(node.inputs[0]), schema(0), &node.schema, plan, name),
+            Op::Union => {
+                let inputs: Vec<_> = node.inputs.iter().map(|input| self.node(*input)).collect();
+                let (oks, errs): (Vec<_>, Vec<_>) = inputs.into_iter().map(|c| (c.oks, c.errs)).unzip();
+                Collections {
+                    oks: differential_dataflow::collection::concatenate(self.scope, oks),
+                    errs: differential_dataflow::collection::concatenate(self.scope, errs),
+                }
+            }
+            Op::Unnest(plan) => unnest::unnest(self.node(node.inputs[0]), schema(0), &node.schema, plan, name),
+            Op::Temporal(plan) => temporal::temporal(self.node(node.inputs[0]), schema(0), plan, name),
+            Op::Constant(batch) => self.constant(batch),
+        }
+    }
+
+    fn keyed(&mut self, node: NodeId, keys: &[Expr], nulls_apart: bool) -> key::Keyed<'s> {
+        let cached = (node, format!("{keys:?}"), nulls_apart);
+        if let Some(keyed) = self.keyed.get(&cached) {
+            return keyed.clone();
+        }
+        let input = self.node(node);
+        let node = &self.graph.nodes[node];
+        let columns: Vec<String> = keys.iter().map(|key| key.to_string()).collect();
+        let name = format!("{} by {}", node.name, columns.join(", "));
+        let keyed = key::keyed(input.oks, &node.schema, keys, nulls_apart, &name);
+        self.keyed.insert(cached, keyed.clone());
+        keyed
+    }
+
+    fn constant(&self, batch: &arrow::array::RecordBatch) -> Collections<'s> {
+        let schema = crate::repr::normalise_schema(&batch.schema());
+        let rows = if self.scope.index() == 0 {
+            let batch = crate::repr::normalise_batch(&schema, batch).expect("a planned constant has normalised types");
+            let codec = RowCodec::new(schema).expect("a planned schema has a row encoding");
+            codec
+                .encode_rows(batch.columns(), batch.num_rows())
+                .expect("a planned constant has a row encoding")
+        } else {
+            vec![]
+        };
+        let updates: Vec<Update> = rows.into_iter().map(|row| (row, Epoch::MIN, 1)).collect();
+        Collections {
+            oks: updates.to_stream(self.scope).as_collection(),
+            errs: empty(self.scope),
+        }
+    }
+
+    fn table(&mut self, index: usize) -> Collections<'s> {
+        if let Some(built) = &self.tables[index] {
+            return built.clone();
+        }
+        let table = &self.graph.tables[index];
+        let mut collections = self.node(table.node);
+        if let Some(retention) = &self.dataflow.tables[table.table].retention {
+            let keep = keep(retention, &table.schema);
+            collections = retain(collections, &table.schema, keep, &format!("{}: retention", table.name));
+        }
+        for expectation in &table.expectations {
+            let (checked, failures) =
+                checks::expect(collections, &table.schema, &table.name, expectation, self.counters);
+            collections = checked;
+            if let Some(failures) = failures {
+                self.failures = self.failures.clone().concat(failures);
+            }
+        }
+        if !table.key.is_empty() {
+            collections = checks::unique(collections, table);
+        }
+        self.tables[index] = Some(collections.clone());
+        collections
+    }
+}

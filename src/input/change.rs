@@ -1,0 +1,131 @@
+//! A change of an input's key as bytes: `u32 length(order) ++ order ++ arrival ++ flag ++ row`.
+//!
+//! - `order`: the `order_by` columns, arrow-row encoded (ascending, nulls first).
+//! - `arrival`: feed u16, epoch u64, partition hash u32, offset u64, sub-index u16, big-endian.
+//!
+//! `order ++ arrival` is the version: comparing the bytes is comparing by `order_by`, then feed order in the file,
+//! then arrival. All parts come from what Bronze keeps, so a batch recomputation orders changes alike.
+
+use crate::repr::{Epoch, Row};
+
+/// What a change does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Flag {
+    /// The key's row.
+    Live = 0,
+    /// The key is gone.
+    Gone = 1,
+    /// The key is gone, and no `order_by` value says as of when: whatever row is there when it arrives.
+    GoneUnordered = 2,
+    /// Everything that arrived before is gone.
+    Truncate = 3,
+    /// Made by the operator: a tombstone of that age may be forgotten.
+    Forget = 4,
+}
+
+/// Where and when a change arrived. Ordered by epoch first, so it refines the graph's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival {
+    /// The epoch it was stamped with.
+    pub epoch: Epoch,
+    /// Index into `Input::feeds`.
+    pub feed: u16,
+    /// Hash of the partition's name.
+    pub partition: u32,
+    /// The record's offset.
+    pub offset: u64,
+    /// Which change of the record.
+    pub sub: u16,
+}
+
+const ARRIVAL: usize = 24;
+
+impl Arrival {
+    fn bytes(&self) -> [u8; ARRIVAL] {
+        let mut bytes = [0; ARRIVAL];
+        bytes[0..2].copy_from_slice(&self.feed.to_be_bytes());
+        bytes[2..10].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes[10..14].copy_from_slice(&self.partition.to_be_bytes());
+        bytes[14..22].copy_from_slice(&self.offset.to_be_bytes());
+        bytes[22..24].copy_from_slice(&self.sub.to_be_bytes());
+        bytes
+    }
+}
+
+/// Puts a change's bytes together.
+pub fn encode(buffer: &mut Vec<u8>, order: &[u8], arrival: &Arrival, flag: Flag, row: &[u8]) -> Row {
+    buffer.clear();
+    buffer.extend_from_slice(&(order.len() as u32).to_le_bytes());
+    buffer.extend_from_slice(order);
+    buffer.extend_from_slice(&arrival.bytes());
+    buffer.push(flag as u8);
+    buffer.extend_from_slice(row);
+    Row::new(buffer)
+}
+
+/// The parts of a change.
+#[derive(Clone, Copy)]
+pub struct Change<'a> {
+    bytes: &'a [u8],
+    order: usize,
+}
+
+impl<'a> Change<'a> {
+    /// Reads what [`encode`] wrote.
+    #[inline]
+    pub fn read(bytes: &'a [u8]) -> Self {
+        let (length, bytes) = bytes.split_first_chunk::<4>().expect("a change starts with a length");
+        Change {
+            bytes,
+            order: u32::from_le_bytes(*length) as usize,
+        }
+    }
+
+    /// The `order_by` columns.
+    pub fn order(&self) -> &'a [u8] {
+        &self.bytes[..self.order]
+    }
+
+    /// Greater is newer.
+    #[inline]
+    pub fn version(&self) -> &'a [u8] {
+        &self.bytes[..self.order + ARRIVAL]
+    }
+
+    /// What it does.
+    #[inline]
+    pub fn flag(&self) -> Flag {
+        match self.bytes[self.order + ARRIVAL] {
+            0 => Flag::Live,
+            1 => Flag::Gone,
+            2 => Flag::GoneUnordered,
+            3 => Flag::Truncate,
+            _ => Flag::Forget,
+        }
+    }
+
+    /// The input's row.
+    #[inline]
+    pub fn row(&self) -> &'a [u8] {
+        &self.bytes[self.order + ARRIVAL + 1..]
+    }
+
+    /// Where and when.
+    #[inline]
+    pub fn arrival(&self) -> Arrival {
+        let at = |range: std::ops::Range<usize>| {
+            let mut number = [0u8; 8];
+            let bytes = &self.bytes[self.order + range.start..self.order + range.end];
+            number[8 - bytes.len()..].copy_from_slice(bytes);
+            u64::from_be_bytes(number)
+        };
+        Arrival {
+            feed: at(0..2) as u16,
+            epoch: at(2..10),
+            partition: at(10..14) as u32,
+            offset: at(14..22),
+            sub: at(22..24) as u16,
+        }
+    }
+}

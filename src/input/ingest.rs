@@ -1,0 +1,142 @@
+//! Decoded records to graph updates, on the worker, column by column.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+
+use super::change::{Arrival, Flag, encode};
+use crate::decode::{Decoded, Op};
+use crate::definition::Input;
+use crate::render::arrange::hash;
+use crate::repr::{CodecError, Epoch, Row, RowCodec, Update};
+
+/// A change on its way to the worker of its key: (where it goes, key, change).
+pub type Routed = (u64, Row, Row);
+
+/// Records of one delivery, and where they are from.
+#[derive(Clone, Copy)]
+pub struct Arrived<'a> {
+    /// The epoch they are stamped with.
+    pub epoch: Epoch,
+    /// Index into `Input::feeds`.
+    pub feed: usize,
+    /// The partition's name.
+    pub partition: &'a str,
+    /// What they say.
+    pub decoded: &'a Decoded,
+}
+
+/// Encodes the changes of one input.
+pub struct Ingest {
+    rows: RowCodec,
+    key: Columns,
+    order: Columns,
+    /// Without a key and a dedup key: the whole row is the key.
+    key_is_row: bool,
+    buffer: Vec<u8>,
+}
+
+struct Columns {
+    positions: Vec<usize>,
+    codec: RowCodec,
+}
+
+impl Columns {
+    fn new(schema: &SchemaRef, positions: Vec<usize>) -> Result<Self, CodecError> {
+        let fields: Vec<Field> = positions.iter().map(|i| schema.field(*i).clone()).collect();
+        Ok(Columns {
+            codec: RowCodec::new(Arc::new(Schema::new(fields)))?,
+            positions,
+        })
+    }
+
+    fn of(&self, batch: &RecordBatch) -> Vec<ArrayRef> {
+        self.positions.iter().map(|i| batch.column(*i).clone()).collect()
+    }
+
+    fn encode(&self, batch: &RecordBatch) -> Result<Vec<Row>, CodecError> {
+        self.codec.encode_rows(&self.of(batch), batch.num_rows())
+    }
+}
+
+impl Ingest {
+    /// An encoder for an input.
+    pub fn new(input: &Input) -> Result<Self, CodecError> {
+        let schema = input.schema();
+        let key = if input.key.is_empty() {
+            &input.dedup_key
+        } else {
+            &input.key
+        };
+        Ok(Ingest {
+            rows: RowCodec::new(schema.clone())?,
+            key_is_row: key.is_empty(),
+            key: Columns::new(&schema, input.positions(key))?,
+            order: Columns::new(&schema, input.positions(&input.order_by))?,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// The rows of an append-only input, each once. Answers how many changes were no insertions: an input
+    /// none of whose feeds carries changes has no use for them.
+    pub fn events(&mut self, epoch: Epoch, decoded: &Decoded, output: &mut Vec<Update>) -> Result<usize, CodecError> {
+        let rows = self.rows.encode_rows(decoded.rows.columns(), decoded.rows.num_rows())?;
+        let before = output.len();
+        let inserted = rows.into_iter().zip(&decoded.ops).filter(|(_, op)| **op == Op::Upsert);
+        output.extend(inserted.map(|(row, _)| (row, epoch, 1)));
+        Ok(decoded.ops.len() - (output.len() - before))
+    }
+
+    /// Changes by key. A truncation goes to each of `peers` workers.
+    pub fn changes(&mut self, arrived: Arrived<'_>, peers: usize, output: &mut Vec<Routed>) -> Result<(), CodecError> {
+        let decoded = arrived.decoded;
+        let batch = &decoded.rows;
+        let rows = self.rows.encode_rows(batch.columns(), batch.num_rows())?;
+        let keys = (!self.key_is_row).then(|| self.key.encode(batch)).transpose()?;
+        let orders = self.order.encode(batch)?;
+        let order_columns = self.order.of(batch);
+        for (index, (arrival, row)) in arrivals(arrived).zip(rows).enumerate() {
+            let op = decoded.ops[index];
+            if op == Op::Truncate {
+                let change = encode(&mut self.buffer, &[], &arrival, Flag::Truncate, &[]);
+                output.extend((0..peers as u64).map(|worker| (worker, Row::default(), change.clone())));
+                continue;
+            }
+            let unordered = !order_columns.is_empty() && order_columns.iter().all(|c| c.is_null(index));
+            let (flag, stored): (Flag, &[u8]) = match op {
+                // The row of a counted input is its key.
+                Op::Upsert if self.key_is_row => (Flag::Live, &[]),
+                Op::Upsert => (Flag::Live, row.bytes()),
+                _ if unordered => (Flag::GoneUnordered, &[]),
+                _ => (Flag::Gone, &[]),
+            };
+            let change = encode(&mut self.buffer, orders[index].bytes(), &arrival, flag, stored);
+            let key = keys.as_ref().map_or(row, |keys| keys[index].clone());
+            output.push((hash(key.bytes()), key, change));
+        }
+        Ok(())
+    }
+}
+
+/// Where and when each change of a delivery arrived.
+pub fn arrivals(arrived: Arrived<'_>) -> impl Iterator<Item = Arrival> {
+    let partition = hash(arrived.partition.as_bytes()) as u32;
+    let mut sub: u16 = 0;
+    let mut last = None;
+    arrived.decoded.record.iter().map(move |record| {
+        sub = if last == Some(*record) {
+            sub.saturating_add(1)
+        } else {
+            0
+        };
+        last = Some(*record);
+        Arrival {
+            epoch: arrived.epoch,
+            feed: arrived.feed as u16,
+            partition,
+            offset: arrived.decoded.raw.offsets[*record as usize],
+            sub,
+        }
+    })
+}

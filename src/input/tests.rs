@@ -1,0 +1,1 @@
+//! Inputs against the batch oracle.

@@ -1,0 +1,259 @@
+//! The heavy generics of differential, instantiated once: arrange, join, reduce, threshold and scan over
+//! [`Row`]s. Every operator of the graph goes through here, so that the representation of an arrangement
+//! can be swapped in one place and each use shares one copy of machine code.
+//!
+//! Rows meet by the hash of their key bytes ([`hash`]). Closures are boxed: a dynamic call per match or
+//! group is cheap next to the cursor work around it.
+
+use differential_dataflow::AsCollection;
+use differential_dataflow::VecCollection;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use differential_dataflow::trace::cursor::{CursorList, cursor_list};
+use differential_dataflow::trace::implementations::ContainerChunker;
+use differential_dataflow::trace::{BatchReader, Cursor, Navigable, TraceReader};
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::generic::operator::Operator;
+use timely::progress::Antichain;
+use timely::progress::frontier::AntichainRef;
+
+use crate::repr::{
+    Diff, Epoch, Row, RowKeyBatcher, RowKeyBuilder, RowKeySpine, RowRef, RowValBatcher, RowValBuilder, RowValSpine,
+};
+
+/// Updates of rows.
+pub type Rows<'s> = VecCollection<'s, Epoch, Row, Diff>;
+/// Updates of (key, value) pairs.
+pub type Pairs<'s> = VecCollection<'s, Epoch, (Row, Row), Diff>;
+/// Values arranged by key.
+pub type ByKey<'s> = Arranged<'s, TraceAgent<RowValSpine>>;
+/// Rows arranged by themselves.
+pub type ByRow<'s> = Arranged<'s, TraceAgent<RowKeySpine>>;
+
+/// What a [`reduce`] computes: key, its values with their counts (in byte order), and where the output goes.
+pub type Reduction = Box<dyn FnMut(RowRef<'_>, &[(RowRef<'_>, Diff)], &mut Vec<(Row, Diff)>)>;
+
+/// What a [`join`] makes of a match: key, left value, right value.
+pub type Match = Box<dyn FnMut(RowRef<'_>, RowRef<'_>, RowRef<'_>) -> Row>;
+
+/// What a [`scan`] computes: key, its values in byte order (read no further than needed), and where the
+/// output goes. Must depend on nothing else.
+pub type Scan = Box<dyn FnMut(RowRef<'_>, &mut Values<'_>, &mut Vec<(Row, Diff)>)>;
+
+/// The hash that decides on which worker a key lives.
+#[inline]
+pub fn hash(key: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(key)
+}
+
+/// Arranges values by key.
+pub fn arrange_by_key<'s>(pairs: Pairs<'s>, name: &str) -> ByKey<'s> {
+    let exchange = Exchange::new(|update: &((Row, Row), Epoch, Diff)| hash(update.0.0.bytes()));
+    arrange_core::<_, _, ContainerChunker<Vec<((Row, Row), Epoch, Diff)>>, RowValBatcher, RowValBuilder, RowValSpine>(
+        pairs.inner,
+        exchange,
+        name,
+    )
+}
+
+/// Arranges rows by themselves.
+pub fn arrange_rows<'s>(rows: Rows<'s>, name: &str) -> ByRow<'s> {
+    let exchange = Exchange::new(|update: &((Row, ()), Epoch, Diff)| hash(update.0.0.bytes()));
+    arrange_core::<_, _, ContainerChunker<Vec<((Row, ()), Epoch, Diff)>>, RowKeyBatcher, RowKeyBuilder, RowKeySpine>(
+        rows.map(|row| (row, ())).inner,
+        exchange,
+        name,
+    )
+}
+
+/// All pairs of values with equal keys, as `emit` makes them; counts multiply.
+pub fn join<'s>(left: ByKey<'s>, right: ByKey<'s>, mut emit: Match) -> Rows<'s> {
+    left.join_core(right, move |key, left, right| Some(emit(key, left, right)))
+}
+
+/// Recomputes a group from all its values whenever it changes, and keeps what it was. Costs O(group) per change.
+/// The logic is not called for a group without values.
+pub fn reduce<'s>(input: ByKey<'s>, name: &str, mut logic: Reduction) -> ByKey<'s> {
+    input.reduce_abelian::<_, RowValBuilder, RowValSpine, _, _>(
+        name,
+        move |key, values, output| logic(key, values, output),
+        |container, key, updates| {
+            container.clear();
+            container.extend(
+                updates
+                    .drain(..)
+                    .map(|(value, time, diff)| ((key.to_row(), value), time, diff)),
+            );
+        },
+    )
+}
+
+type Batch = <RowValSpine as TraceReader>::Batch;
+type BatchCursor = <Batch as Navigable>::Cursor;
+
+/// The values of one key as of one moment, in byte order, with counts above zero.
+pub struct Values<'a> {
+    cursor: &'a mut CursorList<BatchCursor>,
+    storage: &'a Vec<Batch>,
+    /// Updates at this time and later are not seen.
+    until: Epoch,
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = (RowRef<'a>, Diff);
+
+    fn next(&mut self) -> Option<(RowRef<'a>, Diff)> {
+        while let Some(value) = self.cursor.get_val(self.storage) {
+            let mut count = 0;
+            let until = self.until;
+            self.cursor.map_times(self.storage, |time, diff| {
+                if *time < until {
+                    count += *diff;
+                }
+            });
+            self.cursor.step_val(self.storage);
+            if count > 0 {
+                return Some((value, count));
+            }
+        }
+        None
+    }
+}
+
+/// A function of each key's values that usually reads only the first few: top-k, presence, uniqueness.
+///
+/// Unlike [`reduce`] it keeps no output: what a key gave before is computed again from the arrangement, so
+/// a change costs two readings of what `logic` reads. Values that are gone but not yet compacted are
+/// passed over.
+pub fn scan<'s>(input: ByKey<'s>, name: &str, mut logic: Scan) -> Rows<'s> {
+    let mut trace = input.trace;
+    input
+        .stream
+        .unary_frontier(Pipeline, name, move |_, _| {
+            let mut lower = Antichain::from_elem(Epoch::MIN);
+            let mut upper = Antichain::from_elem(Epoch::MIN);
+            let mut times: Vec<Epoch> = Vec::new();
+            let mut changes: Vec<(Row, Diff)> = Vec::new();
+            move |(input, _frontier), output| {
+                let mut held = None;
+                let mut fresh = Vec::new();
+                lower.clone_from(&upper);
+                input.for_each(|capability, batches| {
+                    // Batches come in order, so the first capability is the earliest.
+                    if held.is_none() {
+                        held = Some(capability.retain(0));
+                    }
+                    for batch in batches.drain(..) {
+                        upper.clone_from(batch.upper());
+                        fresh.push(batch);
+                    }
+                });
+                if let Some(capability) = held {
+                    let mut session = output.session(&capability);
+                    let mut all = trace
+                        .batches_through(lower.borrow())
+                        .expect("the trace is held uncompacted at the last batch's upper");
+                    all.extend(fresh.iter().cloned());
+                    let (mut changed, changed_storage) = cursor_list(fresh);
+                    let (mut cursor, storage) = cursor_list(all);
+                    while let Some(key) = changed.get_key(&changed_storage) {
+                        times.clear();
+                        while changed.get_val(&changed_storage).is_some() {
+                            changed.map_times(&changed_storage, |time, _| times.push(*time));
+                            changed.step_val(&changed_storage);
+                        }
+                        times.sort_unstable();
+                        times.dedup();
+                        cursor.seek_key(&storage, key);
+                        let mut run = |cursor: &mut CursorList<BatchCursor>, until, out: &mut Vec<(Row, Diff)>| {
+                            cursor.rewind_vals(&storage);
+                            let mut values = Values {
+                                cursor,
+                                storage: &storage,
+                                until,
+                            };
+                            logic(key, &mut values, out);
+                        };
+                        if let Some(first) = times.first() {
+                            run(&mut cursor, *first, &mut changes);
+                        }
+                        for time in &times {
+                            // What was at the time before leaves, what is now enters.
+                            changes.iter_mut().for_each(|(_, diff)| *diff = -*diff);
+                            let entering = changes.len();
+                            run(&mut cursor, time.saturating_add(1), &mut changes);
+                            let current = changes[entering..].to_vec();
+                            differential_dataflow::consolidation::consolidate(&mut changes);
+                            session.give_iterator(changes.drain(..).map(|(row, diff)| (row, *time, diff)));
+                            changes = current;
+                        }
+                        changes.clear();
+                        changed.step_key(&changed_storage);
+                    }
+                }
+                trace.advance_upper(&mut upper);
+                compact(&mut trace, upper.borrow());
+            }
+        })
+        .as_collection()
+}
+
+/// Each row whose count is above zero, once.
+pub fn distinct<'s>(input: ByRow<'s>, name: &str) -> Rows<'s> {
+    let mut trace = input.trace;
+    input
+        .stream
+        .unary_frontier(Pipeline, name, move |_, _| {
+            let mut lower = Antichain::from_elem(Epoch::MIN);
+            let mut upper = Antichain::from_elem(Epoch::MIN);
+            let mut updates: Vec<(Epoch, Diff)> = Vec::new();
+            move |(input, _frontier), output| {
+                let mut held = None;
+                let mut fresh = Vec::new();
+                lower.clone_from(&upper);
+                input.for_each(|capability, batches| {
+                    if held.is_none() {
+                        held = Some(capability.retain(0));
+                    }
+                    for batch in batches.drain(..) {
+                        upper.clone_from(batch.upper());
+                        fresh.push(batch);
+                    }
+                });
+                if let Some(capability) = held {
+                    let mut session = output.session(&capability);
+                    let (mut changed, changed_storage) = cursor_list(fresh);
+                    let (mut cursor, storage) = trace
+                        .cursor_through(lower.borrow())
+                        .expect("the trace is held uncompacted at the last batch's upper");
+                    while let Some(row) = changed.get_key(&changed_storage) {
+                        let mut count: Diff = 0;
+                        cursor.seek_key(&storage, row);
+                        if cursor.get_key(&storage) == Some(row) {
+                            cursor.map_times(&storage, |_, diff| count += *diff);
+                        }
+                        updates.clear();
+                        changed.map_times(&changed_storage, |time, diff| updates.push((*time, *diff)));
+                        updates.sort_unstable();
+                        for (time, diff) in &updates {
+                            let before = Diff::from(count > 0);
+                            count += diff;
+                            let change = Diff::from(count > 0) - before;
+                            if change != 0 {
+                                session.give((row.to_row(), *time, change));
+                            }
+                        }
+                        changed.step_key(&changed_storage);
+                    }
+                }
+                trace.advance_upper(&mut upper);
+                compact(&mut trace, upper.borrow());
+            }
+        })
+        .as_collection()
+}
+
+fn compact<Tr: TraceReader>(trace: &mut Tr, frontier: AntichainRef<'_, Tr::Time>) {
+    trace.set_logical_compaction(frontier);
+    trace.set_physical_compaction(frontier);
+}

@@ -1,0 +1,91 @@
+//! Error rows: why a row could not be used, and the row, as a row of their own.
+//!
+//! An error is a row of (reason Utf8, payload Binary), the payload being the offending row as JSON. Equal
+//! rows that fail alike make equal error rows, so an error retracts when its row does.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{BinaryArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::json::WriterBuilder;
+use arrow::json::writer::LineDelimited;
+
+use crate::repr::{CodecError, Row, RowCodec};
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("payload", DataType::Binary, false),
+    ]))
+});
+
+/// Reason and payload: what [`RowCodec`] decodes error rows with.
+pub fn error_schema() -> SchemaRef {
+    SCHEMA.clone()
+}
+
+/// Makes the error rows of one collection.
+pub struct Errors {
+    codec: RowCodec,
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Errors { codec: error_codec() }
+    }
+}
+
+/// A codec for error rows.
+pub fn error_codec() -> RowCodec {
+    RowCodec::new(error_schema()).expect("text and bytes have row encodings")
+}
+
+impl Errors {
+    /// The error row for a row of `batch`.
+    pub fn row(&self, reason: &str, batch: &RecordBatch, index: usize) -> Row {
+        self.encode(reason, &json(&batch.slice(index, 1)))
+    }
+
+    /// The error row for an encoded row.
+    pub fn encoded(&self, reason: &str, codec: &RowCodec, row: &[u8]) -> Row {
+        match codec.decode([row]) {
+            Ok(batch) => self.row(reason, &batch, 0),
+            // Only bytes that our own codec did not write come here: keep them as they are.
+            Err(_) => self.encode(reason, row),
+        }
+    }
+
+    fn encode(&self, reason: &str, payload: &[u8]) -> Row {
+        let reason = StringArray::from_iter_values([reason]);
+        let payload = BinaryArray::from_iter_values([payload]);
+        self.codec
+            .encode_rows(&[Arc::new(reason), Arc::new(payload)], 1)
+            .expect("the arrays have the codec's types")
+            .swap_remove(0)
+    }
+}
+
+/// Reason and payload of an error row.
+pub fn read_error(codec: &RowCodec, row: &Row) -> Result<(String, Vec<u8>), CodecError> {
+    use arrow::array::AsArray;
+    let batch = codec.decode([row.bytes()])?;
+    let reason = batch.column(0).as_string::<i32>().value(0).to_string();
+    let payload = batch.column(1).as_binary::<i32>().value(0).to_vec();
+    Ok((reason, payload))
+}
+
+/// One row as a JSON object, nulls included. A type that JSON cannot hold leaves an empty object.
+fn json(row: &RecordBatch) -> Vec<u8> {
+    let mut writer = WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, LineDelimited>(Vec::new());
+    let written = writer.write(row).and_then(|()| writer.finish());
+    let mut bytes = writer.into_inner();
+    if written.is_err() {
+        bytes = b"{}".to_vec();
+    }
+    while bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    bytes
+}

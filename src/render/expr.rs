@@ -1,0 +1,262 @@
+//! Expressions over rows, vectorised: rows are decoded to a `RecordBatch`, a kernel computes on the whole
+//! batch, and what it makes is encoded again.
+//!
+//! 1. A kernel that fails for a batch is run on its halves, until the offending rows stand alone; those
+//!    become error rows, and the rest goes on as if they had not been there.
+//! 2. A kernel appends outputs and takes rows only behind its last point of failure ([`Outputs`] is cut back anyway).
+//! 3. What a row becomes depends on the row alone, so its retraction makes exactly the negation.
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{and, cast, filter_record_batch, prep_null_mask_filter};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use differential_dataflow::{AsCollection, VecCollection};
+use std::sync::Arc;
+use thiserror::Error;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+use super::arrange::Rows;
+use super::error::Errors;
+use crate::plan::Expr;
+use crate::repr::{CodecError, Diff, Epoch, RowCodec, Update, normalise_type};
+
+/// Rows decoded at once: enough to amortise a kernel's set-up, few enough to stay in cache.
+const CHUNK: usize = 8192;
+
+/// Why a kernel failed for a batch.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// An expression failed.
+    #[error(transparent)]
+    Expression(#[from] DataFusionError),
+    /// An arrow kernel failed.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    /// The result has no row encoding.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+impl KernelError {
+    /// What a user should read: the innermost message, without wrappers and backtraces.
+    pub fn reason(&self) -> String {
+        let text = match self {
+            KernelError::Expression(e) => e.strip_backtrace(),
+            KernelError::Arrow(e) => e.to_string(),
+            KernelError::Codec(e) => e.to_string(),
+        };
+        let mut text = text.as_str();
+        let wrappers = [
+            "Arrow error: ",
+            "Execution error: ",
+            "Compute error: ",
+            "Cast error: ",
+            "Parser error: ",
+            "Invalid argument error: ",
+            "Arithmetic overflow: ",
+        ];
+        while let Some(rest) = wrappers.iter().find_map(|w| text.strip_prefix(w)) {
+            text = rest;
+        }
+        text.lines().next().unwrap_or("").trim().to_string()
+    }
+}
+
+/// Where a kernel puts what it makes.
+pub struct Outputs<D> {
+    /// What the operator is for.
+    pub main: Vec<(D, Epoch, Diff)>,
+    /// Rows set aside (null keys of a join, violations of an expectation).
+    pub rest: Vec<Update>,
+    /// Error rows.
+    pub errs: Vec<Update>,
+}
+
+/// A computation over a batch and the updates it was decoded from (row `i` is update `i`). See (2).
+pub type Kernel<D> = Box<dyn FnMut(&RecordBatch, &mut [Update], &mut Outputs<D>) -> Result<(), KernelError>>;
+
+/// What [`apply`] yields.
+pub struct Applied<'s, D: Clone + 'static> {
+    /// What the operator is for.
+    pub main: VecCollection<'s, Epoch, D, Diff>,
+    /// Rows set aside.
+    pub rest: Rows<'s>,
+    /// Error rows.
+    pub errs: Rows<'s>,
+}
+
+/// Runs a kernel over all updates of a collection.
+pub fn apply<'s, D: Clone + 'static>(
+    input: Rows<'s>,
+    schema: &SchemaRef,
+    name: &str,
+    mut kernel: Kernel<D>,
+) -> Applied<'s, D> {
+    let codec = RowCodec::new(relaxed(schema)).expect("a planned schema has a row encoding");
+    let errors = Errors::default();
+    let mut builder = OperatorBuilder::new(name.to_string(), input.inner.scope());
+    let mut updates = builder.new_input(input.inner, Pipeline);
+    let (main, main_stream) = builder.new_output::<Vec<(D, Epoch, Diff)>>();
+    let (rest, rest_stream) = builder.new_output::<Vec<Update>>();
+    let (errs, errs_stream) = builder.new_output::<Vec<Update>>();
+    builder.build(move |_| {
+        let mut main = OutputBuilder::<_, timely::container::CapacityContainerBuilder<_>>::from(main);
+        let mut rest = OutputBuilder::<_, timely::container::CapacityContainerBuilder<_>>::from(rest);
+        let mut errs = OutputBuilder::<_, timely::container::CapacityContainerBuilder<_>>::from(errs);
+        let mut gathered: Vec<Update> = Vec::new();
+        let mut outputs = Outputs {
+            main: Vec::new(),
+            rest: Vec::new(),
+            errs: Vec::new(),
+        };
+        move |_frontiers| {
+            let (mut main, mut rest, mut errs) = (main.activate(), rest.activate(), errs.activate());
+            updates.for_each_time(|capability, containers| {
+                let (to_main, to_rest, to_errs) = (capability.retain(0), capability.retain(1), capability.retain(2));
+                let mut run = |gathered: &mut Vec<Update>, outputs: &mut Outputs<D>| {
+                    let batch = codec
+                        .decode(gathered.iter().map(|(row, _, _)| row.bytes()))
+                        .expect("a row was encoded with the schema of its node");
+                    isolate(&batch, gathered, outputs, &mut kernel, &errors);
+                    gathered.clear();
+                    main.session(&to_main).give_iterator(outputs.main.drain(..));
+                    rest.session(&to_rest).give_iterator(outputs.rest.drain(..));
+                    errs.session(&to_errs).give_iterator(outputs.errs.drain(..));
+                };
+                for container in containers {
+                    gathered.append(container);
+                    if gathered.len() >= CHUNK {
+                        run(&mut gathered, &mut outputs);
+                    }
+                }
+                if !gathered.is_empty() {
+                    run(&mut gathered, &mut outputs);
+                }
+            });
+        }
+    });
+    Applied {
+        main: main_stream.as_collection(),
+        rest: rest_stream.as_collection(),
+        errs: errs_stream.as_collection(),
+    }
+}
+
+/// Runs the kernel, and where it fails, on halves. See (1).
+fn isolate<D>(
+    batch: &RecordBatch,
+    updates: &mut [Update],
+    outputs: &mut Outputs<D>,
+    kernel: &mut Kernel<D>,
+    errors: &Errors,
+) {
+    let before = (outputs.main.len(), outputs.rest.len(), outputs.errs.len());
+    let Err(error) = kernel(batch, updates, outputs) else {
+        return;
+    };
+    outputs.main.truncate(before.0);
+    outputs.rest.truncate(before.1);
+    outputs.errs.truncate(before.2);
+    if updates.len() == 1 {
+        let (_, time, diff) = updates[0];
+        outputs.errs.push((errors.row(&error.reason(), batch, 0), time, diff));
+        return;
+    }
+    let half = updates.len() / 2;
+    let (left, right) = updates.split_at_mut(half);
+    isolate(&batch.slice(0, half), left, outputs, kernel, errors);
+    isolate(&batch.slice(half, right.len()), right, outputs, kernel, errors);
+}
+
+/// Evaluates expressions into columns of these types.
+pub fn columns(exprs: &[Expr], types: &[DataType], batch: &RecordBatch) -> Result<Vec<ArrayRef>, KernelError> {
+    exprs
+        .iter()
+        .zip(types)
+        .map(|(expr, data_type)| {
+            let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
+            if array.data_type() == data_type {
+                Ok(array)
+            } else {
+                Ok(cast(&array, data_type)?)
+            }
+        })
+        .collect()
+}
+
+/// Whether a boolean expression is true, row by row (null is not).
+pub fn truths(expr: &Expr, batch: &RecordBatch) -> Result<BooleanArray, KernelError> {
+    let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
+    if array.data_type() == &DataType::Null {
+        return Ok(BooleanArray::from(vec![false; batch.num_rows()]));
+    }
+    let mask = array.as_boolean();
+    Ok(if mask.null_count() > 0 {
+        prep_null_mask_filter(mask)
+    } else {
+        mask.clone()
+    })
+}
+
+/// The rows for which all predicates are true. A later predicate is evaluated only on rows that earlier ones let
+/// through, so `x <> 0 AND 1 / x > 2` does not fail where `x` is 0.
+pub fn passing(predicates: &[Expr], batch: &RecordBatch) -> Result<BooleanArray, KernelError> {
+    let mut passed: Option<BooleanArray> = None;
+    for predicate in predicates {
+        passed = Some(match passed {
+            None => truths(predicate, batch)?,
+            Some(mask) if mask.true_count() == batch.num_rows() => truths(predicate, batch)?,
+            Some(mask) if mask.true_count() == 0 => mask,
+            Some(mask) => {
+                let truth = truths(predicate, &filter_record_batch(batch, &mask)?)?;
+                let mut next = truth.iter();
+                let spread: BooleanArray = mask
+                    .iter()
+                    .map(|m| Some(m == Some(true) && next.next().flatten() == Some(true)))
+                    .collect();
+                and(&mask, &spread)?
+            }
+        });
+    }
+    Ok(passed.unwrap_or_else(|| BooleanArray::from(vec![true; batch.num_rows()])))
+}
+
+/// The normalised types of expressions over a schema.
+pub fn types_of(exprs: &[Expr], schema: &Schema) -> Vec<DataType> {
+    exprs
+        .iter()
+        .map(|e| normalise_type(&e.data_type(schema).expect("a planned expression has a type")))
+        .collect()
+}
+
+/// A codec for unnamed columns of these types.
+pub fn codec_of(types: &[DataType]) -> RowCodec {
+    let fields: Vec<Field> = types
+        .iter()
+        .enumerate()
+        .map(|(i, t)| Field::new(format!("c{i}"), t.clone(), true))
+        .collect();
+    RowCodec::new(Arc::new(Schema::new(fields))).expect("a planned expression's type has a row encoding")
+}
+
+/// The schema with every field nullable: a planner's promise of "never null" is not needed to decode.
+pub fn relaxed(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone().with_nullable(true))
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// A batch of columns under a schema; the count of rows holds also without columns.
+pub fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
+    RecordBatch::try_new_with_options(
+        schema.clone(),
+        columns,
+        &RecordBatchOptions::new().with_row_count(Some(rows)),
+    )
+}

@@ -1,0 +1,210 @@
+//! Equi-joins: `encode(left) ++ encode(right)` is the joined row, so a match costs a concatenation.
+//!
+//! What an outer, semi or anti join needs besides is who matches: without a residual, rows whose key is
+//! present on the other side; with one, the distinct left (or right) parts of the pairs that pass it. Unmatched rows
+//! are all rows less the matched ones, with their counts. Rows with a null key never match (unless nulls
+//! equal each other) and are among the unmatched.
+
+use arrow::array::{ArrayRef, BooleanArray, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use std::sync::Arc;
+
+use super::arrange::{self, ByKey, Rows, arrange_by_key, arrange_rows};
+use super::expr::{Kernel, apply, codec_of};
+use super::key::Keyed;
+use super::mfp::mfp;
+use super::{Collections, aside};
+use crate::plan::{Expr, Join, JoinKind, Mfp};
+use crate::repr::{Row, RowCodec};
+
+/// One side of a join.
+pub struct Side<'s> {
+    /// Its rows by the join's key.
+    pub keyed: Keyed<'s>,
+    /// Its columns.
+    pub schema: SchemaRef,
+}
+
+/// Joins two sides. Errors of the inputs themselves are the caller's.
+pub fn join<'s>(left: Side<'s>, right: Side<'s>, plan: &Join, name: &str) -> Collections<'s> {
+    let mut errs = left.keyed.errs.clone().concat(right.keyed.errs.clone());
+    let needs_pairs = plan.residual.is_some()
+        || matches!(
+            plan.kind,
+            JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full
+        );
+    let pairs = needs_pairs.then(|| {
+        let pairs = arrange::join(
+            left.keyed.arranged.clone(),
+            right.keyed.arranged.clone(),
+            Box::new(|_, left, right| Row::concat(left.bytes(), right.bytes())),
+        );
+        match &plan.residual {
+            None => pairs,
+            Some(residual) => {
+                let passed = residual_filter(pairs, &left, &right, residual, name);
+                errs = errs.clone().concat(passed.errs);
+                passed.oks
+            }
+        }
+    });
+    // Rows of a side that match, each as often as it is there.
+    let matched = |side: &Side<'s>, other: &Side<'s>, columns: std::ops::Range<usize>| match (&plan.residual, &pairs) {
+        (Some(_), Some(pairs)) => among(side, parts(pairs.clone(), &left, &right, columns, name), name),
+        _ => present(side, other, name),
+    };
+    let width = left.schema.fields().len();
+    let all = width + right.schema.fields().len();
+    let matched_left = || matched(&left, &right, 0..width);
+    let unmatched_left = || {
+        rows(&left)
+            .concat(matched_left().negate())
+            .concat(left.keyed.nulls.clone())
+    };
+    let padded_left = || {
+        let nulls = nulls(&right.schema);
+        unmatched_left().map(move |row| Row::concat(row.bytes(), nulls.bytes()))
+    };
+    let padded_right = || {
+        let nulls = nulls(&left.schema);
+        rows(&right)
+            .concat(matched(&right, &left, width..all).negate())
+            .concat(right.keyed.nulls.clone())
+            .map(move |row| Row::concat(nulls.bytes(), row.bytes()))
+    };
+    let inner = || pairs.clone().expect("joins that yield pairs make them");
+    let oks = match plan.kind {
+        JoinKind::Inner => inner(),
+        JoinKind::Left => inner().concat(padded_left()),
+        JoinKind::Right => inner().concat(padded_right()),
+        JoinKind::Full => inner().concat(padded_left()).concat(padded_right()),
+        JoinKind::LeftSemi => matched_left(),
+        JoinKind::LeftAnti => unmatched_left(),
+        JoinKind::LeftMark => {
+            let (yes, no) = marks();
+            let matched = matched_left();
+            let unmatched = rows(&left)
+                .concat(matched.clone().negate())
+                .concat(left.keyed.nulls.clone());
+            matched
+                .map(move |row| Row::concat(row.bytes(), yes.bytes()))
+                .concat(unmatched.map(move |row| Row::concat(row.bytes(), no.bytes())))
+        }
+    };
+    Collections { oks, errs }
+}
+
+fn residual_filter<'s>(
+    pairs: Rows<'s>,
+    left: &Side<'s>,
+    right: &Side<'s>,
+    residual: &Expr,
+    name: &str,
+) -> Collections<'s> {
+    let schema = both(left, right);
+    let plan = Mfp {
+        predicates: vec![residual.clone()],
+        projection: None,
+    };
+    let input = Collections {
+        errs: aside(&pairs),
+        oks: pairs,
+    };
+    mfp(input, &schema, &schema, &plan, &format!("{name}: residual"))
+}
+
+fn both(left: &Side<'_>, right: &Side<'_>) -> SchemaRef {
+    let fields: Vec<Field> = left
+        .schema
+        .fields()
+        .iter()
+        .chain(right.schema.fields())
+        .map(|f| f.as_ref().clone())
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// All rows of a side, as often as they are there, less those with null keys.
+fn rows<'s>(side: &Side<'s>) -> Rows<'s> {
+    side.keyed.arranged.clone().as_collection(|_, row| row.to_row())
+}
+
+/// Rows of a side whose key the other side has.
+fn present<'s>(side: &Side<'s>, other: &Side<'s>, name: &str) -> Rows<'s> {
+    let keys = arrange::scan(
+        other.keyed.arranged.clone(),
+        &format!("{name}: keys"),
+        Box::new(|key, values, output| {
+            if values.next().is_some() {
+                output.push((key.to_row(), 1));
+            }
+        }),
+    );
+    let keys = arrange_by_key(keys.map(|key| (key, Row::default())), &format!("{name}: keys"));
+    first_of(side.keyed.arranged.clone(), keys)
+}
+
+/// Rows of a side that are among these.
+fn among<'s>(side: &Side<'s>, parts: Rows<'s>, name: &str) -> Rows<'s> {
+    let distinct = arrange::distinct(
+        arrange_rows(parts, &format!("{name}: matched")),
+        &format!("{name}: matched"),
+    );
+    let distinct = arrange_by_key(distinct.map(|row| (row, Row::default())), &format!("{name}: matched"));
+    let all = arrange_by_key(rows(side).map(|row| (row, Row::default())), &format!("{name}: rows"));
+    arrange::join(all, distinct, Box::new(|row, _, _| row.to_row()))
+}
+
+fn first_of<'s>(left: ByKey<'s>, right: ByKey<'s>) -> Rows<'s> {
+    arrange::join(left, right, Box::new(|_, left, _| left.to_row()))
+}
+
+/// One side's part of joined rows.
+fn parts<'s>(
+    pairs: Rows<'s>,
+    left: &Side<'s>,
+    right: &Side<'s>,
+    columns: std::ops::Range<usize>,
+    name: &str,
+) -> Rows<'s> {
+    let schema = both(left, right);
+    let types: Vec<DataType> = schema.fields()[columns.clone()]
+        .iter()
+        .map(|f| f.data_type().clone())
+        .collect();
+    let codec = codec_of(&types);
+    let kernel: Kernel<Row> = Box::new(move |batch, updates, outputs| {
+        let rows = codec.encode_rows(&batch.columns()[columns.clone()], batch.num_rows())?;
+        let made = rows
+            .into_iter()
+            .zip(updates)
+            .map(|(row, (_, time, diff))| (row, *time, *diff));
+        outputs.main.extend(made);
+        Ok(())
+    });
+    apply(pairs, &schema, &format!("{name}: parts"), kernel).main
+}
+
+/// The row of nulls of a schema.
+fn nulls(schema: &SchemaRef) -> Row {
+    let codec = RowCodec::new(schema.clone()).expect("a planned schema has a row encoding");
+    let columns: Vec<ArrayRef> = schema
+        .fields()
+        .iter()
+        .map(|f| new_null_array(f.data_type(), 1))
+        .collect();
+    codec
+        .encode_rows(&columns, 1)
+        .expect("nulls have a row encoding")
+        .swap_remove(0)
+}
+
+/// The rows of true and of false.
+fn marks() -> (Row, Row) {
+    let codec = codec_of(&[DataType::Boolean]);
+    let mut rows = codec
+        .encode_rows(&[Arc::new(BooleanArray::from(vec![true, false]))], 2)
+        .expect("booleans have a row encoding");
+    let no = rows.pop().expect("two rows were encoded");
+    (rows.pop().expect("two rows were encoded"), no)
+}

@@ -1,0 +1,61 @@
+//! Where updates of a table leave the graph: each goes to the worker that owns its row, consolidated before it
+//! travels, and is handed over there.
+
+use differential_dataflow::AsCollection;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::OutputBuilderSession;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use super::arrange::Rows;
+use crate::repr::{Epoch, Update};
+
+/// Hands every update of a collection to `send`, on the worker `owner(row, workers)`.
+///
+/// The answer is a stream without data whose frontier passes an epoch once all of the epoch's updates have
+/// been handed over on every worker: probe it. `send` may be called several times for an epoch.
+pub fn tap<'s>(
+    rows: Rows<'s>,
+    name: &str,
+    owner: impl Fn(&[u8], usize) -> usize + 'static,
+    mut send: impl FnMut(Vec<Update>) + 'static,
+) -> Stream<'s, Epoch, Vec<()>> {
+    let peers = rows.inner.scope().peers();
+    let exchange = Exchange::new(move |update: &Update| owner(update.0.bytes(), peers) as u64);
+    consolidate(rows, name).inner.unary(exchange, name, move |_, _| {
+        move |input, _output: &mut OutputBuilderSession<'_, Epoch, CapacityContainerBuilder<Vec<()>>>| {
+            input.for_each_time(|_capability, containers| {
+                let mut updates = Vec::new();
+                for container in containers {
+                    updates.append(container);
+                }
+                if !updates.is_empty() {
+                    send(updates);
+                }
+            });
+        }
+    })
+}
+
+/// Consolidates what is there of an epoch, without waiting for its end.
+fn consolidate<'s>(rows: Rows<'s>, name: &str) -> Rows<'s> {
+    rows.inner
+        .unary(
+            timely::dataflow::channels::pact::Pipeline,
+            &format!("{name}: consolidate"),
+            move |_, _| {
+                let mut gathered: Vec<Update> = Vec::new();
+                move |input, output| {
+                    input.for_each_time(|capability, containers| {
+                        for container in containers {
+                            gathered.append(container);
+                        }
+                        differential_dataflow::consolidation::consolidate_updates(&mut gathered);
+                        output.session(&capability).give_iterator(gathered.drain(..));
+                    });
+                }
+            },
+        )
+        .as_collection()
+}

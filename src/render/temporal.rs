@@ -1,0 +1,215 @@
+//! Rows that exist only for a while: a predicate on `now()`, and retention.
+//!
+//! A row's update at time t becomes the update at `max(t, lower)` and its negation at `upper`, if that is later.
+//! Without any state, a retraction makes exactly the negations of what its row still has to do.
+//!
+//! Updates of the future wait in one queue per operator, by time, so that no arrangement downstream looks at them
+//! again and again; the queue holds a capability at its first time. When inputs are closed for good, time
+//! stops, and what still waits is dropped.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use differential_dataflow::AsCollection;
+use differential_dataflow::consolidation::consolidate;
+use std::time::Duration;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use super::Collections;
+use super::arrange::Rows;
+use super::error::Errors;
+use super::expr::{Kernel, KernelError, apply, relaxed};
+use crate::plan::{Bound, Temporal};
+use crate::repr::{Diff, Epoch, Row};
+
+/// Lets rows enter and leave by the epoch's time.
+pub fn temporal<'s>(input: Collections<'s>, schema: &SchemaRef, plan: &Temporal, name: &str) -> Collections<'s> {
+    let applied = apply(input.oks, schema, name, temporal_kernel(plan));
+    Collections {
+        oks: release(applied.main, name),
+        errs: input.errs.concat(applied.errs),
+    }
+}
+
+/// A column that bounds how long rows stay.
+pub struct Keep {
+    /// Position of a DATE or TIMESTAMP column.
+    pub column: usize,
+    /// Its name, for the reason of a dead letter.
+    pub name: String,
+    /// How long.
+    pub keep: Duration,
+}
+
+/// Retention: rows leave once the epoch's time reaches `column + keep`; nulls stay for ever.
+///
+/// A row that arrives later than that becomes an error row for good: once it is cut off, nobody remembers
+/// it, so a retraction of it says nothing.
+pub fn retain<'s>(input: Collections<'s>, schema: &SchemaRef, keep: Keep, name: &str) -> Collections<'s> {
+    let applied = apply(input.oks, schema, name, retention_kernel(keep, schema));
+    Collections {
+        oks: release(applied.main, name),
+        errs: input.errs.concat(applied.errs),
+    }
+}
+
+fn temporal_kernel(plan: &Temporal) -> Kernel<Row> {
+    let own = |bounds: &[Bound]| -> Vec<_> { bounds.iter().map(|b| (b.expr.clone(), b.inclusive)).collect() };
+    let (lower, upper) = (own(&plan.lower), own(&plan.upper));
+    Box::new(move |batch, updates, outputs| {
+        let count = batch.num_rows();
+        // None: a bound is null, the row stays out.
+        let mut entering: Vec<Option<Epoch>> = vec![Some(Epoch::MIN); count];
+        let mut leaving: Vec<Option<Epoch>> = vec![Some(Epoch::MAX); count];
+        for (expr, inclusive) in &lower {
+            let moments = moments(&expr.evaluate(batch)?.into_array(count)?)?;
+            for (at, moment) in entering.iter_mut().zip(moments) {
+                *at = at.zip(moment.map(|us| first_at(us, *inclusive))).map(|(a, b)| a.max(b));
+            }
+        }
+        for (expr, inclusive) in &upper {
+            let moments = moments(&expr.evaluate(batch)?.into_array(count)?)?;
+            for (at, moment) in leaving.iter_mut().zip(moments) {
+                // It leaves at the first moment at which it does not exist any more.
+                *at = at
+                    .zip(moment.map(|us| first_at(us, !*inclusive)))
+                    .map(|(a, b)| a.min(b));
+            }
+        }
+        for ((row, time, diff), (enter, leave)) in updates.iter_mut().zip(entering.into_iter().zip(leaving)) {
+            if let (Some(enter), Some(leave)) = (enter, leave) {
+                stay(std::mem::take(row), (*time).max(enter), leave, *diff, &mut outputs.main);
+            }
+        }
+        Ok(())
+    })
+}
+
+fn retention_kernel(keep: Keep, schema: &SchemaRef) -> Kernel<Row> {
+    let errors = Errors::default();
+    let schema = relaxed(schema);
+    let keep_us = i64::try_from(keep.keep.as_micros()).unwrap_or(i64::MAX);
+    Box::new(move |batch, updates, outputs| {
+        let moments = moments(batch.column(keep.column))?;
+        debug_assert_eq!(schema.fields().len(), batch.num_columns());
+        for (index, (row, time, diff)) in updates.iter_mut().enumerate() {
+            let leave = moments[index].map_or(Epoch::MAX, |us| first_at(us.saturating_add(keep_us), true));
+            if leave > *time {
+                stay(std::mem::take(row), *time, leave, *diff, &mut outputs.main);
+            } else if *diff > 0 {
+                let reason = format!(
+                    "late: retention keeps {:?} for {:?}, this row's time had passed when it arrived",
+                    keep.name, keep.keep
+                );
+                outputs.errs.push((errors.row(&reason, batch, index), *time, *diff));
+            }
+        }
+        Ok(())
+    })
+}
+
+fn stay(row: Row, enter: Epoch, leave: Epoch, diff: Diff, output: &mut Vec<(Row, Epoch, Diff)>) {
+    if leave <= enter || enter == Epoch::MAX {
+        return;
+    }
+    if leave < Epoch::MAX {
+        output.push((row.clone(), leave, -diff));
+    }
+    output.push((row, enter, diff));
+}
+
+/// Microseconds.
+fn moments(array: &dyn Array) -> Result<Vec<Option<i64>>, KernelError> {
+    let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+    Ok(micros.as_primitive::<TimestampMicrosecondType>().iter().collect())
+}
+
+/// The first epoch at or after a moment, or (not `inclusive`) strictly after it.
+fn first_at(micros: i64, inclusive: bool) -> Epoch {
+    let floor = micros.div_euclid(1000);
+    let exact = micros.rem_euclid(1000) == 0;
+    let epoch = if exact && inclusive { floor } else { floor + 1 };
+    Epoch::try_from(epoch).unwrap_or(Epoch::MIN)
+}
+
+/// Updates that wait for their time.
+#[derive(Default)]
+struct Waiting {
+    by_time: BTreeMap<Epoch, (Vec<(Row, Diff)>, usize)>,
+}
+
+impl Waiting {
+    fn push(&mut self, row: Row, time: Epoch, diff: Diff) {
+        let (updates, settled) = self.by_time.entry(time).or_default();
+        updates.push((row, diff));
+        // Rows that came and went before their time cancel: at most twice what is needed is held.
+        if updates.len() > 2 * *settled + 2 {
+            consolidate(updates);
+            *settled = updates.len();
+            if updates.is_empty() {
+                self.by_time.remove(&time);
+            }
+        }
+    }
+
+    fn first(&self) -> Option<Epoch> {
+        self.by_time.keys().next().copied()
+    }
+
+    /// The updates of the first time, if it is before `frontier`.
+    fn next_before(&mut self, frontier: Epoch) -> Option<(Epoch, Vec<(Row, Diff)>)> {
+        let first = self.first().filter(|time| *time < frontier)?;
+        let (mut updates, _) = self.by_time.remove(&first)?;
+        consolidate(&mut updates);
+        Some((first, updates))
+    }
+}
+
+/// Holds updates back until their time has come.
+fn release<'s>(input: Rows<'s>, name: &str) -> Rows<'s> {
+    input
+        .inner
+        .unary_frontier(Pipeline, &format!("{name}: wait"), move |_, _| {
+            let mut waiting = Waiting::default();
+            let mut held: Option<Capability<Epoch>> = None;
+            move |(input, frontier), output| {
+                input.for_each_time(|capability, containers| {
+                    let now = *capability.time();
+                    let mut session = output.session(&capability);
+                    for (row, time, diff) in containers.flat_map(|c| c.drain(..)) {
+                        if time <= now {
+                            session.give((row, time, diff));
+                        } else {
+                            waiting.push(row, time, diff);
+                        }
+                    }
+                    drop(session);
+                    if let Some(first) = waiting.first() {
+                        if held.as_ref().is_none_or(|c| *c.time() > first) {
+                            held = Some(capability.delayed(&first, 0));
+                        }
+                    }
+                });
+                let Some(frontier) = frontier.frontier().first().copied() else {
+                    waiting = Waiting::default();
+                    held = None;
+                    return;
+                };
+                while let Some((time, mut updates)) = waiting.next_before(frontier) {
+                    let held = held.as_mut().expect("a capability is held while updates wait");
+                    held.downgrade(&time);
+                    let mut session = output.session(held);
+                    session.give_iterator(updates.drain(..).map(|(row, diff)| (row, time, diff)));
+                }
+                match (waiting.first(), held.as_mut()) {
+                    (Some(first), Some(held)) => held.downgrade(&first),
+                    _ => held = None,
+                }
+            }
+        })
+        .as_collection()
+}

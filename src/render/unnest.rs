@@ -1,0 +1,95 @@
+//! UNNEST: one row for each element of list columns. Several lists go side by side, the shorter padded with
+//! nulls. As DataFusion has it: with `preserve_nulls` a null list counts as one null, an empty list as none.
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::SchemaRef;
+
+use super::Collections;
+use super::expr::{Kernel, KernelError, apply};
+use crate::plan::Unnest;
+use crate::repr::{Row, RowCodec};
+
+/// Spreads lists over rows.
+pub fn unnest<'s>(
+    input: Collections<'s>,
+    input_schema: &SchemaRef,
+    output_schema: &SchemaRef,
+    plan: &Unnest,
+    name: &str,
+) -> Collections<'s> {
+    let applied = apply(input.oks, input_schema, name, kernel(plan, output_schema));
+    Collections {
+        oks: applied.main,
+        errs: input.errs.concat(applied.errs),
+    }
+}
+
+fn kernel(plan: &Unnest, output_schema: &SchemaRef) -> Kernel<Row> {
+    let (columns, preserve_nulls) = (plan.columns.clone(), plan.preserve_nulls);
+    let codec = RowCodec::new(output_schema.clone()).expect("a planned schema has a row encoding");
+    let schema = output_schema.clone();
+    Box::new(move |batch, updates, outputs| {
+        let lengths = longest(batch, &columns, preserve_nulls);
+        let sources: UInt32Array = lengths
+            .iter()
+            .enumerate()
+            .flat_map(|(row, length)| std::iter::repeat_n(row as u32, *length))
+            .collect::<Vec<u32>>()
+            .into();
+        let made = columns
+            .iter()
+            .zip(schema.fields())
+            .map(|((column, spread), field)| -> Result<ArrayRef, KernelError> {
+                let column = batch.column(*column);
+                let taken = if *spread {
+                    elements(column, &lengths)?
+                } else {
+                    take(column, &sources, None)?
+                };
+                Ok(cast(&taken, field.data_type())?)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let rows = codec.encode_rows(&made, sources.len())?;
+        outputs
+            .main
+            .extend(rows.into_iter().zip(sources.values()).map(|(row, source)| {
+                let (_, time, diff) = &updates[*source as usize];
+                (row, *time, *diff)
+            }));
+        Ok(())
+    })
+}
+
+/// How many rows each row becomes.
+fn longest(batch: &RecordBatch, columns: &[(usize, bool)], preserve_nulls: bool) -> Vec<usize> {
+    let mut lengths = vec![0; batch.num_rows()];
+    for (column, _) in columns.iter().filter(|(_, spread)| *spread) {
+        let list = batch.column(*column).as_list::<i32>();
+        for (row, length) in lengths.iter_mut().enumerate() {
+            let own = if list.is_null(row) {
+                usize::from(preserve_nulls)
+            } else {
+                list.value_length(row) as usize
+            };
+            *length = (*length).max(own);
+        }
+    }
+    lengths
+}
+
+/// The elements of each list, padded with nulls to these lengths.
+fn elements(column: &ArrayRef, lengths: &[usize]) -> Result<ArrayRef, KernelError> {
+    let list = column.as_list::<i32>();
+    let mut indices: Vec<Option<u32>> = Vec::with_capacity(lengths.iter().sum());
+    for (row, length) in lengths.iter().enumerate() {
+        let start = list.value_offsets()[row] as u32;
+        let own = if list.is_null(row) {
+            0
+        } else {
+            list.value_length(row) as usize
+        };
+        indices.extend((0..*length).map(|i| (i < own).then_some(start + i as u32)));
+    }
+    Ok(take(list.values(), &UInt32Array::from(indices), None)?)
+}
