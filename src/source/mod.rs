@@ -4,6 +4,21 @@
 //! hands [`Delivery`]s to a worker through a bounded channel: a worker that lags makes readers wait. A
 //! feed is split into partitions (a file, a partition of the log); a partition's deliveries go to one worker, in order.
 
+mod batch;
+mod error;
+mod files;
+pub mod generate;
+mod log;
+mod outlet;
+mod readers;
+#[cfg(test)]
+mod tests;
+
+pub use error::SourceError;
+pub use log::{LogRecord, LogWriter};
+pub use outlet::Outlet;
+pub use readers::{Clock, Decode, Decoders, FeedStatus, ReaderOptions, Readers, start};
+
 use std::sync::Arc;
 use std::time::Instant;
 

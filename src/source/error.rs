@@ -1,0 +1,147 @@
+//! What ends a feed. A bad record or a bad file is not here: those are data, and flow to the dead letters.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// A feed that cannot go on. The run stops; a restart resumes at the last snapshot.
+#[derive(Clone, Debug, Error)]
+pub enum SourceError {
+    /// The folder or store could not be listed, over and over.
+    #[error("could not list the files of feed {feed} at {path:?}, {attempts} times in a row; check that it can be read")]
+    List {
+        /// `input.feed`.
+        feed: String,
+        /// The glob.
+        path: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// The last reason.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// A file could not be read for a reason that may pass, and did not pass within the budget.
+    #[error("could not read file {path:?} of feed {feed} from record {record} on, {attempts} times in a row; a restart tries again")]
+    Read {
+        /// `input.feed`.
+        feed: String,
+        /// The file.
+        path: String,
+        /// The first record that is missing.
+        record: u64,
+        /// How often it was tried.
+        attempts: u32,
+        /// The last reason.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// A URL that names no store we know, or a store that refuses its options.
+    #[error("could not open the store of feed {feed} at {path:?}: {reason}")]
+    Store {
+        /// `input.feed`.
+        feed: String,
+        /// The URL.
+        path: String,
+        /// What the store's client says.
+        reason: String,
+    },
+    /// A glob that does not parse.
+    #[error("could not read the path {path:?} of feed {feed} as a glob: {reason}")]
+    Glob {
+        /// `input.feed`.
+        feed: String,
+        /// The glob.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A log's file or folder could not be read.
+    #[error("could not read log {path:?} of feed {feed}")]
+    Log {
+        /// `input.feed`.
+        feed: String,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// A log is append-only; this one lost bytes that were read.
+    #[error(
+        "log {path:?} of feed {feed} is {size} bytes long, but was read up to {position}; a log must only grow: restore it, or start with a new lake"
+    )]
+    LogShrank {
+        /// `input.feed`.
+        feed: String,
+        /// The partition's file.
+        path: PathBuf,
+        /// How long it is.
+        size: u64,
+        /// How far it was read.
+        position: u64,
+    },
+    /// A log is append-only; this one holds other bytes than those that were read.
+    #[error(
+        "log {path:?} of feed {feed} has no line's end before byte {position}, where reading stopped; it was written anew: restore it, or start with a new lake"
+    )]
+    LogRewritten {
+        /// `input.feed`.
+        feed: String,
+        /// The partition's file.
+        path: PathBuf,
+        /// How far it was read.
+        position: u64,
+    },
+    /// A line that does not end.
+    #[error("log {path:?} of feed {feed} holds a line of more than {limit} bytes at byte {position}; cut it out of the log")]
+    LineTooLong {
+        /// `input.feed`.
+        feed: String,
+        /// The partition's file.
+        path: PathBuf,
+        /// Where the line starts.
+        position: u64,
+        /// The longest line that is taken.
+        limit: usize,
+    },
+    /// A generator's name that is none of [`super::generate::known`].
+    #[error("unknown generator {name:?}; known are {known}")]
+    UnknownGenerator {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A generator that has no CSV rendering was asked for CSV.
+    #[error("generator {name:?} makes change envelopes, which have no CSV form; use format = \"debezium-json\"")]
+    NoCsv {
+        /// The name.
+        name: String,
+    },
+    /// A worker went away while its readers were at work.
+    #[error("worker {worker} takes no more deliveries of feed {feed}; see the worker's own error")]
+    Disconnected {
+        /// `input.feed`.
+        feed: String,
+        /// The worker's index.
+        worker: usize,
+    },
+    /// A thread could not be started.
+    #[error("could not start a reader thread of feed {feed}")]
+    Spawn {
+        /// `input.feed`.
+        feed: String,
+        /// Why.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// A reader thread panicked: a fault of ours.
+    #[error("a reader of feed {feed} panicked: {message}; this is a fault in alluvium, please report it")]
+    Panicked {
+        /// `input.feed`.
+        feed: String,
+        /// The panic's message.
+        message: String,
+    },
+}

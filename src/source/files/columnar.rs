@@ -1,0 +1,183 @@
+//! Reads the batches of a columnar file: Parquet and Avro object containers.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow_avro::reader::ReaderBuilder;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryFutureExt};
+use object_store::path::Path as StorePath;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+use super::listing::Place;
+use super::open::{Break, Source};
+
+/// A file's batches, in order.
+pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, Break>>>;
+
+/// What to read of a columnar file.
+pub(crate) struct Extent {
+    /// Its length in bytes.
+    pub size: u64,
+    /// The first row wanted.
+    pub next: u64,
+    /// Rows of a batch.
+    pub rows: usize,
+}
+
+/// The batches of a Parquet file from row `extent.next` on.
+pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
+    let skip = usize::try_from(extent.next).expect("row numbers fit into memory's");
+    match place {
+        Place::Local { folder, .. } => {
+            let file = File::open(folder.join(partition)).map_err(Break::from_io)?;
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(of_parquet)?;
+            let reader = builder.with_batch_size(extent.rows).with_offset(skip).build().map_err(of_parquet)?;
+            Ok(Box::new(reader.map(|batch| batch.map_err(of_arrow))))
+        }
+        Place::Remote { store, runtime, .. } => {
+            let reader = StoredFile { store: store.clone(), location: place.location(partition), size: extent.size };
+            let builder = runtime.block_on(ParquetRecordBatchStreamBuilder::new(reader)).map_err(of_parquet)?;
+            let stream = builder.with_batch_size(extent.rows).with_offset(skip).build();
+            let (mut stream, runtime) = (stream.map_err(of_parquet)?, runtime.clone());
+            let next = move || runtime.block_on(stream.next()).map(|batch| batch.map_err(of_parquet));
+            Ok(Box::new(std::iter::from_fn(next)))
+        }
+    }
+}
+
+/// A Parquet file in a store, read by ranges.
+struct StoredFile {
+    store: Arc<dyn ObjectStore>,
+    location: StorePath,
+    size: u64,
+}
+
+type Fetched<'a, T> = BoxFuture<'a, parquet::errors::Result<T>>;
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for StoredFile {
+    fn get_bytes(&mut self, range: std::ops::Range<u64>) -> Fetched<'_, Bytes> {
+        self.store.get_range(&self.location, range).map_err(external).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<std::ops::Range<u64>>) -> Fetched<'_, Vec<Bytes>> {
+        async move { self.store.get_ranges(&self.location, &ranges).await.map_err(external) }.boxed()
+    }
+
+    fn get_metadata<'a>(&'a mut self, options: Option<&'a ArrowReaderOptions>) -> Fetched<'a, Arc<ParquetMetaData>> {
+        async move {
+            let size = self.size;
+            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
+            Ok(Arc::new(reader.load_and_finish(self, size).await?))
+        }
+        .boxed()
+    }
+}
+
+/// The batches of an Avro object container from row `extent.next` on. Rows before are decoded and dropped: blocks do
+/// not say what they hold.
+pub(crate) fn avro(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
+    let (source, trouble) = Source::open(place, partition)?;
+    let tail = Tail::default();
+    let source = BufReader::with_capacity(256 << 10, Tailed { source, tail: tail.clone() });
+    let reader = ReaderBuilder::new().with_batch_size(extent.rows).build(source);
+    let mut reader = reader.map_err(|e| trouble.explain(e))?;
+    let marker = reader.avro_header().sync();
+    let (mut skip, mut ended) = (extent.next, false);
+    let next = move || {
+        loop {
+            if ended {
+                return None;
+            }
+            match reader.next() {
+                Some(Ok(batch)) => {
+                    let rows = batch.num_rows() as u64;
+                    if skip < rows {
+                        let from = std::mem::take(&mut skip) as usize;
+                        return Some(Ok(batch.slice(from, batch.num_rows() - from)));
+                    }
+                    skip -= rows;
+                }
+                Some(Err(e)) => {
+                    ended = true;
+                    return Some(Err(trouble.explain(e)));
+                }
+                None => {
+                    ended = true;
+                    // The reader takes a torn last block for the end; every container ends with its marker.
+                    let whole = tail.bytes() == marker;
+                    return (!whole).then(|| Err(Break::Spoilt("the last block of the Avro file is torn".into())));
+                }
+            }
+        }
+    };
+    Ok(Box::new(std::iter::from_fn(next)))
+}
+
+/// The last bytes that a [`Tailed`] gave: as many as a marker of an Avro container has.
+#[derive(Clone, Default)]
+struct Tail(Arc<Mutex<[u8; 16]>>);
+
+impl Tail {
+    fn bytes(&self) -> [u8; 16] {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Tailed<R> {
+    source: R,
+    tail: Tail,
+}
+
+impl<R: Read> Read for Tailed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        let new = &buffer[read.saturating_sub(16)..read];
+        let mut tail = self.tail.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.rotate_left(new.len() % 16);
+        tail[16 - new.len()..].copy_from_slice(new);
+        Ok(read)
+    }
+}
+
+fn of_arrow(error: ArrowError) -> Break {
+    match error {
+        ArrowError::ParquetError(message) => Break::Spoilt(message),
+        ArrowError::IoError(_, e) => Break::from_io(e),
+        ArrowError::ExternalError(e) => of_any(e),
+        other => Break::Spoilt(other.to_string()),
+    }
+}
+
+fn of_parquet(error: ParquetError) -> Break {
+    match error {
+        ParquetError::External(e) => of_any(e),
+        other => Break::Spoilt(other.to_string()),
+    }
+}
+
+/// What an error below Parquet's means, by the failure of disk or store in it.
+fn of_any(error: Box<dyn Error + Send + Sync>) -> Break {
+    match error.downcast::<object_store::Error>() {
+        Ok(e) => Break::from_io(super::listing::store_error(*e)),
+        Err(error) => match error.downcast::<io::Error>() {
+            Ok(e) if e.kind() == io::ErrorKind::UnexpectedEof => Break::Spoilt(e.to_string()),
+            Ok(e) => Break::from_io(*e),
+            Err(error) => Break::Spoilt(error.to_string()),
+        },
+    }
+}

@@ -1,0 +1,225 @@
+//! Decides which file is read next: plain state, fed with listings, no I/O.
+//!
+//! 1. A file is read once. What is done stays done; if its content changes afterwards that is said once per change,
+//!    and not read: its rows are already counted.
+//! 2. A file is read only when it is whole. In a folder: when two listings at least `settle` apart saw one tag, or when
+//!    its last change is long past. In a store: at once.
+//! 3. Files that can be read are read by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::listing::Found;
+use crate::source::Position;
+
+/// How many times `settle` a file's last change must be past for it to count as whole at first sight.
+const LONG_PAST: u32 = 2;
+
+/// What to do with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub partition: Arc<str>,
+    pub tag: String,
+    pub size: u64,
+    /// When the file was first seen with this content.
+    pub seen: Instant,
+    pub task: Task,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Read it from this record on.
+    Read { next: u64 },
+    /// It was read to the end, and then changed: say so.
+    Changed { next: u64 },
+    /// It was read up to this record, and then changed: say so, and read no more of it.
+    ChangedHalfway { next: u64 },
+}
+
+#[derive(Debug)]
+struct File {
+    tag: String,
+    size: u64,
+    /// Of this tag.
+    seen: Instant,
+    /// How far it is read, and as which content.
+    position: Option<Position>,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// Seen, perhaps still being written.
+    Watched,
+    /// Handed out, or waiting for its turn.
+    Queued,
+    Done,
+}
+
+/// The files of a feed.
+pub(crate) struct Settle {
+    atomic: bool,
+    settle: Duration,
+    files: BTreeMap<Arc<str>, File>,
+    /// Positions of files that no listing has shown yet.
+    resume: BTreeMap<Arc<str>, Position>,
+    ready: BTreeSet<Arc<str>>,
+}
+
+impl Settle {
+    pub fn new(atomic: bool, settle: Duration, resume: BTreeMap<Arc<str>, Position>) -> Self {
+        Settle { atomic, settle, files: BTreeMap::new(), resume, ready: BTreeSet::new() }
+    }
+
+    /// Takes in a listing.
+    pub fn observe(&mut self, listing: Vec<Found>, now: Instant, wall: SystemTime) {
+        let shown: BTreeSet<Arc<str>> = listing.iter().map(|f| f.partition.clone()).collect();
+        // Gone before its turn: nothing of it was taken, so nothing is owed.
+        self.files.retain(|name, file| file.state != State::Watched || file.position.is_some() || shown.contains(name));
+        for found in listing {
+            let file = self.files.entry(found.partition.clone()).or_insert_with(|| {
+                let position = self.resume.remove(&found.partition);
+                let done = position.as_ref().is_some_and(|p| p.done && p.tag.as_ref() == Some(&found.tag));
+                File {
+                    tag: found.tag.clone(),
+                    size: found.size,
+                    seen: now,
+                    position,
+                    state: if done { State::Done } else { State::Watched },
+                }
+            });
+            if file.tag != found.tag && file.state != State::Queued {
+                file.tag = found.tag;
+                file.size = found.size;
+                file.seen = now;
+                file.state = State::Watched;
+            }
+            if file.state == State::Watched {
+                let age = wall.duration_since(found.modified).unwrap_or_default();
+                let whole = self.atomic || now - file.seen >= self.settle || age >= self.settle * LONG_PAST;
+                if whole {
+                    file.state = State::Queued;
+                    self.ready.insert(found.partition);
+                }
+            }
+        }
+    }
+
+    /// The next file to turn to, by (3).
+    pub fn next_job(&mut self) -> Option<Job> {
+        let partition = self.ready.pop_first()?;
+        let file = &self.files[&partition];
+        let task = match &file.position {
+            None => Task::Read { next: 0 },
+            Some(p) if p.done => Task::Changed { next: p.next },
+            Some(p) if p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read { next: p.next },
+            Some(p) => Task::ChangedHalfway { next: p.next },
+        };
+        Some(Job { partition, tag: file.tag.clone(), size: file.size, seen: file.seen, task })
+    }
+
+    /// A file was read to its end or given up: this is its last position. None: it was gone before it was opened.
+    pub fn observe_end(&mut self, partition: &str, position: Option<Position>) {
+        match position {
+            None => {
+                self.files.remove(partition);
+            }
+            Some(position) => {
+                let file = self.files.get_mut(partition).expect("a queued file is never forgotten");
+                // It may have ended as other content than it was queued as; the next listing then notices nothing new.
+                if let Some(tag) = &position.tag {
+                    file.tag.clone_from(tag);
+                }
+                file.position = Some(position);
+                file.state = State::Done;
+            }
+        }
+    }
+
+    /// Files that are not done, and their bytes.
+    pub fn lag(&self) -> (u64, u64) {
+        let open = self.files.values().filter(|f| f.state != State::Done);
+        open.fold((0, 0), |(files, bytes), f| (files + 1, bytes + f.size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(name: &str, tag: &str, modified: SystemTime) -> Found {
+        Found { partition: name.into(), size: 10, tag: tag.into(), modified }
+    }
+
+    fn done(next: u64, tag: &str) -> Option<Position> {
+        Some(Position { next, done: true, tag: Some(tag.into()) })
+    }
+
+    fn names(settle: &mut Settle) -> Vec<(String, Task)> {
+        std::iter::from_fn(|| settle.next_job()).map(|j| (j.partition.to_string(), j.task)).collect()
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_growing_file_waits_until_it_keeps_its_tag() {
+        let mut files = Settle::new(false, SECOND, BTreeMap::new());
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        files.observe(vec![found("a", "1", wall)], now, wall);
+        files.observe(vec![found("a", "2", wall + SECOND)], now + SECOND, wall + SECOND);
+        assert_eq!(names(&mut files), []);
+        assert_eq!(files.lag(), (1, 10));
+        files.observe(vec![found("a", "2", wall + SECOND)], now + SECOND * 2, wall + SECOND * 2);
+        let job = files.next_job().unwrap();
+        assert_eq!((job.tag.as_str(), job.task, job.seen), ("2", Task::Read { next: 0 }, now + SECOND));
+        assert_eq!(files.lag(), (1, 10));
+        files.observe_end("a", done(3, "2"));
+        assert_eq!(files.lag(), (0, 0));
+    }
+
+    #[test]
+    fn old_files_and_stores_need_no_second_look_and_come_by_name() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut files = Settle::new(false, SECOND, BTreeMap::new());
+        files.observe(vec![found("b", "1", wall - SECOND * 2), found("a", "1", wall - SECOND * 9)], now, wall);
+        let read = |name: &str| (name.to_string(), Task::Read { next: 0 });
+        assert_eq!(names(&mut files), [read("a"), read("b")]);
+        let mut store = Settle::new(true, SECOND, BTreeMap::new());
+        store.observe(vec![found("a", "1", wall)], now, wall);
+        assert_eq!(names(&mut store), [read("a")]);
+    }
+
+    #[test]
+    fn a_change_after_the_end_is_told_once_and_not_read() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut files = Settle::new(true, SECOND, BTreeMap::from([("a".into(), done(7, "1").unwrap())]));
+        files.observe(vec![found("a", "1", wall)], now, wall);
+        assert_eq!(names(&mut files), []);
+        files.observe(vec![found("a", "2", wall)], now, wall);
+        assert_eq!(names(&mut files), [("a".into(), Task::Changed { next: 7 })]);
+        files.observe_end("a", done(7, "2"));
+        files.observe(vec![found("a", "2", wall)], now, wall);
+        assert_eq!(names(&mut files), []);
+    }
+
+    #[test]
+    fn an_open_file_goes_on_where_it_was_unless_it_changed() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let open = |tag: &str| Position { next: 5, done: false, tag: Some(tag.into()) };
+        let resume = BTreeMap::from([("a".into(), open("1")), ("b".into(), open("1"))]);
+        let mut files = Settle::new(true, SECOND, resume);
+        files.observe(vec![found("a", "1", wall), found("b", "2", wall)], now, wall);
+        let expected = [("a".into(), Task::Read { next: 5 }), ("b".into(), Task::ChangedHalfway { next: 5 })];
+        assert_eq!(names(&mut files), expected);
+    }
+
+    #[test]
+    fn a_file_that_vanishes_before_its_turn_owes_nothing() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut files = Settle::new(false, SECOND, BTreeMap::new());
+        files.observe(vec![found("a", "1", wall)], now, wall);
+        files.observe(vec![], now + SECOND, wall);
+        assert_eq!(files.lag(), (0, 0));
+    }
+}

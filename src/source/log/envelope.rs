@@ -1,0 +1,172 @@
+//! Takes a line of the embedded log apart: finds where `key` and `value` lie, without building anything.
+//!
+//! The scan follows JSON's structure (strings, escapes, nesting), not its whole grammar: that a value is well formed
+//! is its decoder's to say.
+
+use memchr::memchr2;
+
+/// The parts of a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}`, as they are written.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Envelope<'a> {
+    /// JSON text; none where it is left out or null.
+    pub key: Option<&'a [u8]>,
+    /// JSON text; none for a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Unix milliseconds, where it is a whole number.
+    pub ts_ms: Option<i64>,
+}
+
+/// Takes a line apart. None: the line is no object with a `value`.
+pub(crate) fn parse(line: &[u8]) -> Option<Envelope<'_>> {
+    let mut scan = Scan { line, at: 0 };
+    let mut envelope = Envelope::default();
+    let mut has_value = false;
+    scan.expect(b'{')?;
+    if scan.peek()? == b'}' {
+        return None;
+    }
+    loop {
+        let name = scan.value()?;
+        scan.expect(b':')?;
+        let value = scan.value()?;
+        let present = (value != b"null").then_some(value);
+        match name {
+            b"\"key\"" => envelope.key = present,
+            b"\"value\"" => {
+                envelope.value = present;
+                has_value = true;
+            }
+            b"\"ts_ms\"" => envelope.ts_ms = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
+            [b'"', ..] => {}
+            _ => return None,
+        }
+        match scan.next()? {
+            b',' => {}
+            b'}' => break,
+            _ => return None,
+        }
+    }
+    scan.skip_space();
+    (scan.at == line.len() && has_value).then_some(envelope)
+}
+
+struct Scan<'a> {
+    line: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn skip_space(&mut self) {
+        while matches!(self.line.get(self.at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&mut self) -> Option<u8> {
+        self.skip_space();
+        self.line.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        (self.next()? == byte).then_some(())
+    }
+
+    /// The text of the value that starts here.
+    fn value(&mut self) -> Option<&'a [u8]> {
+        let first = self.peek()?;
+        let start = self.at;
+        match first {
+            b'"' => self.string()?,
+            b'{' | b'[' => self.nested()?,
+            _ => {
+                let rest = &self.line[start..];
+                let end = rest.iter().position(|b| matches!(b, b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\r'))?;
+                if end == 0 {
+                    return None;
+                }
+                self.at += end;
+            }
+        }
+        Some(&self.line[start..self.at])
+    }
+
+    /// Past the string that starts here.
+    fn string(&mut self) -> Option<()> {
+        self.at += 1;
+        loop {
+            self.at += memchr2(b'"', b'\\', self.line.get(self.at..)?)?;
+            if self.line[self.at] == b'"' {
+                self.at += 1;
+                return Some(());
+            }
+            self.at += 2;
+        }
+    }
+
+    /// Past the object or array that starts here.
+    fn nested(&mut self) -> Option<()> {
+        let mut depth = 0usize;
+        while let Some(byte) = self.line.get(self.at) {
+            match byte {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Some(());
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(line: &str) -> Option<&str> {
+        parse(line.as_bytes()).map(|e| e.value.map_or("(tombstone)", |v| std::str::from_utf8(v).unwrap()))
+    }
+
+    #[test]
+    fn the_parts_are_found_as_written_whatever_their_order() {
+        let line = br#" { "headers" : {"a": [1, "}"]}, "value": {"q": "a \"b\" \\", "n": [1, {}]} , "ts_ms":17,"key": "k\"1" } "#;
+        let expected = Envelope {
+            key: Some(br#""k\"1""#),
+            value: Some(br#"{"q": "a \"b\" \\", "n": [1, {}]}"#),
+            ts_ms: Some(17),
+        };
+        assert_eq!(parse(line), Some(expected));
+        assert_eq!(parse(br#"{"key":null,"value":1.5}"#).unwrap().key, None);
+        assert_eq!(parse(br#"{"value":1,"ts_ms":"late"}"#).unwrap().ts_ms, None);
+    }
+
+    #[test]
+    fn a_null_value_is_a_tombstone_and_a_missing_one_is_no_record() {
+        assert_eq!(value(r#"{"key": 1, "value": null}"#), Some("(tombstone)"));
+        assert_eq!(value(r#"{"key": 1}"#), None);
+        assert_eq!(value("{}"), None);
+    }
+
+    #[test]
+    fn what_is_no_whole_object_is_no_record() {
+        for line in [
+            "", "   ", "[1]", "null", "{", r#"{"value""#, r#"{"value":"#, r#"{"value":{"a":1}"#, r#"{"value":"a}"#,
+            r#"{"value":1} x"#, r#"{"value":1,}"#, r#"{"value":}"#, r#"{value:1}"#, r#"{"value":1 2}"#, r#"{"value":"\"#,
+            r#"{"value":{"a":1}}}"#,
+        ] {
+            assert_eq!(parse(line.as_bytes()), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! How a reader hands over: bounded, in order, and interruptible.
+//!
+//! 1. A partition's deliveries go to one worker, named by a hash of its identity that is the same in every process.
+//! 2. A reader waits, without spinning, while its worker's channel is full: that is the back-pressure.
+//! 3. Whatever a reader waits for, a request to stop ends the wait.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
+
+use super::batch::{BatchLimits, nothing, payload_bytes};
+use super::{Decode, Delivery, Position, Progress, SourceError};
+use crate::decode::{Decoded, Raw};
+use crate::definition::{Dataflow, Feed, Input};
+
+/// A worker's end of the readers.
+#[derive(Clone)]
+pub struct Outlet {
+    /// Bounded; the worker drains it.
+    pub sender: Sender<Delivery>,
+    /// Called after a send, so that a parked worker wakes.
+    pub wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Why a reader's work ended early.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It was asked to stop.
+    Stopped,
+    /// It cannot go on.
+    Failed(SourceError),
+}
+
+impl From<SourceError> for Ended {
+    fn from(error: SourceError) -> Self {
+        Ended::Failed(error)
+    }
+}
+
+/// What a feed tells about itself; read by others at any time.
+#[derive(Default)]
+pub(crate) struct Gauges {
+    pub records: AtomicU64,
+    pub bytes: AtomicU64,
+    pub files_done: AtomicU64,
+    pub lag_files: AtomicU64,
+    pub lag_bytes: AtomicU64,
+    /// Everything that exists has been handed over. Set after the last send, so whoever reads true finds
+    /// the deliveries in the channels.
+    exhausted: AtomicBool,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Gauges {
+    pub fn exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Acquire)
+    }
+
+    pub fn set_exhausted(&self, exhausted: bool) {
+        self.exhausted.store(exhausted, Ordering::Release);
+    }
+
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_error(&self, error: String) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    pub fn set_lag(&self, files: u64, bytes: u64) {
+        self.lag_files.store(files, Ordering::Relaxed);
+        self.lag_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// One feed's way to the workers. Cheap to clone: every thread of the feed has one.
+#[derive(Clone)]
+pub(crate) struct Hand {
+    pub dataflow: Arc<Dataflow>,
+    pub input: usize,
+    pub feed: usize,
+    pub outlets: Arc<[Outlet]>,
+    /// Never carries anything; disconnected when readers are to stop.
+    pub stop: Receiver<Infallible>,
+    pub gauges: Arc<Gauges>,
+    pub limits: BatchLimits,
+}
+
+impl Hand {
+    pub fn input(&self) -> &Input {
+        &self.dataflow.inputs[self.input]
+    }
+
+    pub fn feed(&self) -> &Feed {
+        &self.input().feeds[self.feed]
+    }
+
+    /// `input.feed`, for messages.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.input().name, self.feed().name)
+    }
+
+    /// The positions of this feed's partitions, by partition.
+    pub fn positions<'a>(&self, resume: &'a Progress) -> impl Iterator<Item = (&'a str, &'a Position)> {
+        let (input, feed) = (self.input().name.clone(), self.feed().name.clone());
+        resume
+            .iter()
+            .filter(move |(id, _)| id.input == input && id.feed == feed)
+            .map(|(id, position)| (id.partition.as_str(), position))
+    }
+
+    /// Decodes a batch and hands it over.
+    pub fn deliver(
+        &self,
+        decode: &mut Decode,
+        partition: &Arc<str>,
+        raw: Raw,
+        position: Position,
+        arrived: Instant,
+    ) -> Result<(), Ended> {
+        let (records, bytes) = (raw.len() as u64, payload_bytes(&raw));
+        let decoded = decode(raw);
+        self.send(partition, decoded, position, arrived)?;
+        self.gauges.records.fetch_add(records, Ordering::Relaxed);
+        self.gauges.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Hands over progress alone, or that a file as a whole cannot be used and why.
+    pub fn conclude(
+        &self,
+        partition: &Arc<str>,
+        position: Position,
+        rejection: Option<String>,
+        arrived: Instant,
+    ) -> Result<(), Ended> {
+        if let Some(reason) = &rejection {
+            tracing::warn!(feed = self.name(), partition = &**partition, reason, "file to the dead letters");
+            self.gauges.set_error(reason.clone());
+        }
+        self.send(partition, nothing(self.input(), rejection), position, arrived)
+    }
+
+    fn send(&self, partition: &Arc<str>, decoded: Decoded, position: Position, arrived: Instant) -> Result<(), Ended> {
+        let worker = self.worker(partition);
+        let outlet = &self.outlets[worker];
+        let delivery =
+            Delivery { input: self.input, feed: self.feed, partition: partition.clone(), decoded, position, arrived };
+        // By (3), and stop first: a worker that drains to its end must not be fed for ever.
+        select_biased! {
+            recv(self.stop) -> _ => return Err(Ended::Stopped),
+            send(outlet.sender, delivery) -> sent => {
+                if sent.is_err() {
+                    return Err(SourceError::Disconnected { feed: self.name(), worker }.into());
+                }
+            }
+        }
+        (outlet.wake)();
+        Ok(())
+    }
+
+    /// The worker of a partition, by (1).
+    pub fn worker(&self, partition: &str) -> usize {
+        use std::hash::Hasher;
+        let mut hasher = twox_hash::XxHash64::with_seed(0);
+        for part in [&self.input().name, &self.feed().name, partition] {
+            hasher.write(part.as_bytes());
+            hasher.write_u8(0xff); // no UTF-8 text holds it: ("a", "bc") and ("ab", "c") differ
+        }
+        (hasher.finish() % self.outlets.len() as u64) as usize
+    }
+
+    /// Waits, unless readers are to stop.
+    pub fn sleep(&self, duration: Duration) -> Result<(), Ended> {
+        match self.stop.recv_timeout(duration) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            _ => Err(Ended::Stopped),
+        }
+    }
+
+    /// Whether readers are to stop; for loops that neither send nor wait.
+    pub fn check(&self) -> Result<(), Ended> {
+        match self.stop.try_recv() {
+            Err(crossbeam_channel::TryRecvError::Empty) => Ok(()),
+            _ => Err(Ended::Stopped),
+        }
+    }
+}

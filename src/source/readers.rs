@@ -1,0 +1,276 @@
+//! The reader threads of a run: started together, watched, stopped together.
+//!
+//! 1. Threads are bounded by the number of feeds: a lister and a few readers for `files`, one thread for `log`
+//!    and `generate`.
+//! 2. Every thread is joined in [`Readers::stop`]. A thread that fails or panics leaves its error in
+//!    [`Readers::failure`] and wakes the workers, so that whoever looks there sees it at once.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::Sender;
+
+use super::batch::BatchLimits;
+use super::outlet::{Ended, Gauges, Hand, Outlet};
+use super::{Progress, SourceError, files, generate, log};
+use crate::decode::{Decoded, Raw};
+use crate::definition::{Dataflow, FeedKind};
+
+/// How one thread decodes what it reads.
+pub type Decode = Box<dyn FnMut(Raw) -> Decoded + Send>;
+
+/// Makes the decoder of a feed, by index into `Dataflow::inputs` and `Input::feeds`. Each thread gets its own.
+pub type Decoders = Arc<dyn Fn(usize, usize) -> Decode + Send + Sync>;
+
+/// What time it is. Handed in, so that a test can stop it.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// How readers read.
+#[derive(Clone)]
+pub struct ReaderOptions {
+    /// Records in a batch, at most.
+    pub batch_rows: usize,
+    /// Bytes of payload after which a batch is handed over, however few its records.
+    pub batch_bytes: usize,
+    /// The longest record that is taken, in bytes; a longer one is a mistake (a quote that never closes).
+    pub record_bytes: usize,
+    /// Threads that read files, per feed. An input where the order of arrival decides (a key without `order_by`,
+    /// or a `dedup_key`) has one.
+    pub file_readers: usize,
+    /// How often a folder is listed. A store behind a URL is listed at most every two seconds.
+    pub poll: Duration,
+    /// How long a file must have kept its size and time before it is read.
+    pub settle: Duration,
+    /// How often a log is looked at while records come.
+    pub log_poll: Duration,
+    /// How often a log is looked at, at least, while none come.
+    pub log_idle_poll: Duration,
+    /// How often reading or listing is tried again in a row before the feed fails.
+    pub retries: u32,
+    /// The first pause before trying again; it doubles each time, up to ten seconds.
+    pub back_off: Duration,
+    /// Feeds end once they have handed over all that exists.
+    pub stop_at_end: bool,
+    /// Wall clock.
+    pub clock: Clock,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> Self {
+        ReaderOptions {
+            batch_rows: 8192,
+            batch_bytes: 4 << 20,
+            record_bytes: 64 << 20,
+            file_readers: 2,
+            poll: Duration::from_millis(200),
+            settle: Duration::from_secs(1),
+            log_poll: Duration::from_millis(5),
+            log_idle_poll: Duration::from_millis(50),
+            retries: 8,
+            back_off: Duration::from_millis(100),
+            stop_at_end: false,
+            clock: Arc::new(SystemTime::now),
+        }
+    }
+}
+
+/// How a feed is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedStatus {
+    /// The input's name.
+    pub input: String,
+    /// The feed's name.
+    pub feed: String,
+    /// Records handed over in this run, rejected ones too.
+    pub records: u64,
+    /// Bytes of their payloads, uncompressed.
+    pub bytes: u64,
+    /// Files read to their end in this run, or given up.
+    pub files_done: u64,
+    /// Files that are there and not yet done.
+    pub lag_files: u64,
+    /// Bytes that are there and not yet read: of a log; of files, their sizes.
+    pub lag_bytes: u64,
+    /// All that exists is handed over.
+    pub exhausted: bool,
+    /// The newest trouble, with a file or with listing, if any.
+    pub last_error: Option<String>,
+}
+
+struct FeedHandle {
+    input: String,
+    feed: String,
+    gauges: Arc<Gauges>,
+}
+
+/// The reader threads of a run.
+pub struct Readers {
+    /// Dropped to stop.
+    stop: Sender<Infallible>,
+    feeds: Vec<FeedHandle>,
+    threads: Vec<JoinHandle<()>>,
+    failure: Arc<Mutex<Option<SourceError>>>,
+    /// Drives object stores; dropped after the threads that use it.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+/// What starts threads: shared by the kinds of feeds.
+pub(crate) struct Starter {
+    pub options: ReaderOptions,
+    pub decoders: Decoders,
+    pub runtime: Option<tokio::runtime::Handle>,
+    threads: Vec<JoinHandle<()>>,
+    failure: Arc<Mutex<Option<SourceError>>>,
+}
+
+impl Starter {
+    /// Starts a thread of a feed.
+    pub fn spawn(
+        &mut self,
+        hand: &Hand,
+        work: impl FnOnce(Hand) -> Result<(), Ended> + Send + 'static,
+    ) -> Result<(), SourceError> {
+        let name = hand.name();
+        let (failure, hand) = (self.failure.clone(), hand.clone());
+        let feed = name.clone();
+        let body = move || {
+            let outlets = hand.outlets.clone();
+            let error = match std::panic::catch_unwind(AssertUnwindSafe(|| work(hand))) {
+                Ok(Ok(())) | Ok(Err(Ended::Stopped)) => None,
+                Ok(Err(Ended::Failed(error))) => Some(error),
+                Err(panic) => {
+                    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+                    let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
+                    let message = message.unwrap_or_else(|| "without a message".into());
+                    Some(SourceError::Panicked { feed: feed.clone(), message })
+                }
+            };
+            if let Some(error) = error {
+                tracing::error!(feed, error = &error as &dyn std::error::Error, "reader failed");
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+            // Also at a good end: a worker may be waiting for the feed to be exhausted.
+            outlets.iter().for_each(|outlet| (outlet.wake)());
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("feed {name}"))
+            .spawn(body)
+            .map_err(|e| SourceError::Spawn { feed: name, source: Arc::new(e) })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+/// Starts the readers of every feed, each partition from where `resume` says.
+///
+/// `outlets` has one entry per worker and is not empty. Fails at once on what cannot get better: a URL that names no
+/// store, a glob that does not parse, a generator that does not exist; a log that lost bytes fails in its thread.
+pub fn start(
+    dataflow: Arc<Dataflow>,
+    resume: &Progress,
+    decoders: Decoders,
+    outlets: Vec<Outlet>,
+    options: ReaderOptions,
+) -> Result<Readers, SourceError> {
+    assert!(!outlets.is_empty(), "a run has at least one worker");
+    let (stop, stopped) = crossbeam_channel::bounded(0);
+    let remote = |kind: &FeedKind| matches!(kind, FeedKind::Files { path } if files::is_remote(path));
+    let runtime = if dataflow.inputs.iter().flat_map(|i| &i.feeds).any(|f| remote(&f.kind)) {
+        let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Some(built.map_err(|e| SourceError::Spawn { feed: "object stores".into(), source: Arc::new(e) })?)
+    } else {
+        None
+    };
+    let limits = BatchLimits { rows: options.batch_rows.max(1), bytes: options.batch_bytes.max(1) };
+    let mut starter = Starter {
+        options,
+        decoders,
+        runtime: runtime.as_ref().map(|r| r.handle().clone()),
+        threads: Vec::new(),
+        failure: Arc::default(),
+    };
+    let outlets: Arc<[Outlet]> = outlets.into();
+    let mut feeds = Vec::new();
+    let mut started = Ok(());
+    for (input, definition) in dataflow.inputs.iter().enumerate() {
+        for (feed, definition_of_feed) in definition.feeds.iter().enumerate() {
+            let gauges = Arc::new(Gauges::default());
+            let hand = Hand {
+                dataflow: dataflow.clone(),
+                input,
+                feed,
+                outlets: outlets.clone(),
+                stop: stopped.clone(),
+                gauges: gauges.clone(),
+                limits,
+            };
+            feeds.push(FeedHandle {
+                input: definition.name.clone(),
+                feed: definition_of_feed.name.clone(),
+                gauges,
+            });
+            if started.is_ok() {
+                started = match &definition_of_feed.kind {
+                    FeedKind::Files { path } => files::start(&mut starter, hand, path, resume),
+                    FeedKind::Log { path } => log::start(&mut starter, hand, path, resume),
+                    FeedKind::Generate(settings) => generate::feed::start(&mut starter, hand, settings, resume),
+                };
+            }
+        }
+    }
+    let readers = Readers { stop, feeds, threads: starter.threads, failure: starter.failure, runtime };
+    match started {
+        Ok(()) => Ok(readers),
+        Err(error) => {
+            // Those that did start go first; their own failure would only be a consequence.
+            let _ = readers.stop();
+            Err(error)
+        }
+    }
+}
+
+impl Readers {
+    /// Whether every feed has handed over all that exists right now: existing files read, logs read to their last
+    /// whole line, generators finished. The deliveries may still be in the outlets. A generator without `limit` never is.
+    pub fn exhausted(&self) -> bool {
+        self.feeds.iter().all(|feed| feed.gauges.exhausted())
+    }
+
+    /// How each feed is doing, in the order of the definition.
+    pub fn statuses(&self) -> Vec<FeedStatus> {
+        let status = |feed: &FeedHandle| FeedStatus {
+            input: feed.input.clone(),
+            feed: feed.feed.clone(),
+            records: feed.gauges.records.load(Ordering::Relaxed),
+            bytes: feed.gauges.bytes.load(Ordering::Relaxed),
+            files_done: feed.gauges.files_done.load(Ordering::Relaxed),
+            lag_files: feed.gauges.lag_files.load(Ordering::Relaxed),
+            lag_bytes: feed.gauges.lag_bytes.load(Ordering::Relaxed),
+            exhausted: feed.gauges.exhausted(),
+            last_error: feed.gauges.last_error(),
+        };
+        self.feeds.iter().map(status).collect()
+    }
+
+    /// The first reader that died, if one did: the run must stop.
+    pub fn failure(&self) -> Option<SourceError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks every reader to stop, and waits until all have. What is in the outlets stays there. Returns the first
+    /// failure, if a reader had died.
+    pub fn stop(self) -> Result<(), SourceError> {
+        let Readers { stop, threads, failure, runtime, .. } = self;
+        drop(stop);
+        for thread in threads {
+            thread.join().expect("a reader thread catches its panics");
+        }
+        drop(runtime);
+        let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failure.map_or(Ok(()), Err)
+    }
+}
