@@ -1,0 +1,79 @@
+//! The distinct arguments of a group: a (key, value) comes when its count rises above zero and goes when it
+//! falls back. What comes out is consolidated by group and joins the other accumulators.
+
+use arrow::array::ArrayRef;
+use differential_dataflow::trace::Cursor;
+use differential_dataflow::trace::cursor::cursor_list;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use super::front::{Accumulated, Keyed};
+use super::local::Local;
+use super::measure::Measures;
+use super::total::{ArrangedRows, answer};
+use crate::repr::{Diff, Epoch, RowCodec, RowValSpine};
+
+/// The accumulators of `measures` over the distinct (key, value) of `arranged`; `values` decodes the values
+/// into the columns that `measures` refer to.
+pub(super) fn accumulators<'s>(
+    arranged: ArrangedRows<'s>,
+    values: RowCodec,
+    measures: Measures,
+    name: &str,
+) -> Stream<'s, Epoch, Vec<Accumulated>> {
+    let (distinct, _) = answer::<RowValSpine, Keyed, _>(arranged, &format!("{name}: distinct"), |old, new, ok, _| {
+        threshold(old, new, ok)
+    });
+    type Builder = CapacityContainerBuilder<Vec<Accumulated>>;
+    distinct.unary::<Builder, _, _, _>(Pipeline, &format!("{name}: accumulate distinct"), move |_, _| {
+        let mut local = Local::new(measures, false);
+        move |input, output| {
+            input.for_each(|capability, rows| {
+                let batch = values.decode(rows.iter().map(|((_, value), _, _)| value.bytes()));
+                let columns: &[ArrayRef] = batch.as_ref().expect("values were encoded by this codec").columns();
+                let diffs: Vec<Diff> = rows.iter().map(|(_, _, diff)| *diff).collect();
+                let keys = rows.iter().map(|((key, _), _, _)| key.bytes());
+                local.add(keys, rows.iter().map(|(_, time, _)| *time), &diffs, columns);
+                let mut session = output.session(&capability);
+                local.flush(|key, time, sum| session.give(((key, ()), time, sum)));
+                rows.clear();
+            });
+        }
+    })
+}
+
+type Batches = Vec<<RowValSpine as differential_dataflow::trace::TraceReader>::Batch>;
+
+fn threshold(before: Batches, batches: Batches, give: &mut dyn FnMut(Keyed)) {
+    let (mut old, old_storage) = cursor_list(before);
+    let (mut new, new_storage) = cursor_list(batches);
+    let mut updates: Vec<(Epoch, Diff)> = vec![];
+    while let Some(key) = new.get_key(&new_storage) {
+        old.seek_key(&old_storage, key);
+        let known = old.get_key(&old_storage) == Some(key);
+        while let Some(value) = new.get_val(&new_storage) {
+            let mut count = 0;
+            if known {
+                old.seek_val(&old_storage, value);
+                if old.get_val(&old_storage) == Some(value) {
+                    old.map_times(&old_storage, |_, diff| count += diff);
+                }
+            }
+            updates.clear();
+            new.map_times(&new_storage, |time, diff| updates.push((*time, *diff)));
+            differential_dataflow::consolidation::consolidate(&mut updates);
+            for (time, diff) in &updates {
+                let after = count + diff;
+                let change = (after > 0) as Diff - (count > 0) as Diff;
+                if change != 0 {
+                    give(((key.to_row(), value.to_row()), *time, change));
+                }
+                count = after;
+            }
+            new.step_val(&new_storage);
+        }
+        new.step_key(&new_storage);
+    }
+}

@@ -1,0 +1,150 @@
+//! min and max: the first value of each group, in the order of the values' bytes.
+//!
+//! The arrangement keeps a group's values sorted, so the first is found by seeking, not by reading the group:
+//!
+//! 1. The operator remembers each group's first value. Whatever lies before it in the arrangement is gone
+//!    (and may not be compacted yet), so the search never begins before it.
+//! 2. A new value is compared with the first; only when the first itself goes does the search move on, from
+//!    where it was, to the next value that is there.
+//!
+//! An update of a group of n values so costs O(log n), and one record of state for each value, one for each
+//! group. (Reducing in levels of buckets would bound the search past values that came and went since the last
+//! compaction, too, at the price of an arrangement for each level, every one of them as large as the input
+//! where groups are small, as they mostly are.)
+
+use std::collections::BTreeMap;
+
+use differential_dataflow::trace::cursor::{CursorList, cursor_list};
+use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
+use hashbrown::HashMap;
+use timely::dataflow::Stream;
+
+use super::collate::fragment;
+use super::front::{Keyed, invert};
+use super::total::{ArrangedRows, answer};
+use crate::repr::{Diff, Epoch, Row, RowRef, RowValSpine};
+
+type Batch = <RowValSpine as TraceReader>::Batch;
+type Old = CursorList<<Batch as Navigable>::Cursor>;
+
+/// The first value of each group, as fragments with this tag. `inverted`: values are, and are turned back.
+pub(super) fn fragments<'s>(
+    arranged: ArrangedRows<'s>,
+    tag: u16,
+    inverted: bool,
+    name: &str,
+) -> Stream<'s, Epoch, Vec<Keyed>> {
+    let mut firsts: HashMap<Row, Row> = HashMap::new();
+    let (fragments, _) = answer::<RowValSpine, Keyed, _>(arranged, name, move |before, batches, ok, _| {
+        let (mut old, old_storage) = cursor_list(before);
+        let (mut new, new_storage) = cursor_list(batches);
+        let mut updates: Vec<(Epoch, RowRef<'_>, Diff)> = vec![];
+        while let Some(key) = new.get_key(&new_storage) {
+            updates.clear();
+            while let Some(value) = new.get_val(&new_storage) {
+                new.map_times(&new_storage, |time, diff| updates.push((*time, value, *diff)));
+                new.step_val(&new_storage);
+            }
+            updates.sort_unstable();
+            old.seek_key(&old_storage, key);
+            let known = old.get_key(&old_storage) == Some(key);
+            let mut group = Group {
+                old: known.then_some((&mut old, &old_storage)),
+                changed: BTreeMap::new(),
+            };
+            let key = key.to_row();
+            let initial = firsts.get(&key).cloned();
+            let mut first = initial.clone();
+            for updates in updates.chunk_by(|(time, _, _), (other, _, _)| time == other) {
+                let next = group.advance(first.as_ref(), updates);
+                if next != first {
+                    let mut give = |value: &Row, diff| {
+                        let value = match inverted {
+                            true => fragment(tag, invert(value.bytes()).bytes()),
+                            false => fragment(tag, value.bytes()),
+                        };
+                        ok(((key.clone(), value), updates[0].0, diff));
+                    };
+                    first.iter().for_each(|value| give(value, -1));
+                    next.iter().for_each(|value| give(value, 1));
+                    first = next;
+                }
+            }
+            if first != initial {
+                match first {
+                    Some(value) => firsts.insert(key, value),
+                    None => firsts.remove(&key),
+                };
+            }
+            new.step_key(&new_storage);
+        }
+    });
+    fragments
+}
+
+/// One group: what it held before the batches, and how the batches have changed it so far.
+struct Group<'a, 'b> {
+    old: Option<(&'a mut Old, &'a Vec<Batch>)>,
+    changed: BTreeMap<RowRef<'b>, Diff>,
+}
+
+impl<'b> Group<'_, 'b> {
+    /// The first value after the updates of one time; `first` was it before them.
+    fn advance(&mut self, first: Option<&Row>, updates: &[(Epoch, RowRef<'b>, Diff)]) -> Option<Row> {
+        for (_, value, diff) in updates {
+            *self.changed.entry(*value).or_default() += diff;
+        }
+        // Values come in order, so the first of them that is there is the least.
+        for (_, value, _) in updates {
+            if first.is_some_and(|first| first.bytes() <= value.bytes()) {
+                break;
+            }
+            if self.count(*value) > 0 {
+                return Some(value.to_row());
+            }
+        }
+        // By (1), nothing before `first` is there; without one, nothing was, and nothing came.
+        first.and_then(|first| self.search(RowRef::new(first.bytes())))
+    }
+
+    fn count(&mut self, value: RowRef<'_>) -> Diff {
+        self.changed.get(value.bytes()).copied().unwrap_or(0) + self.old_count(value)
+    }
+
+    fn old_count(&mut self, value: RowRef<'_>) -> Diff {
+        let Some((old, storage)) = &mut self.old else { return 0 };
+        old.rewind_vals(storage);
+        old.seek_val(storage, value);
+        match old.get_val(storage) {
+            Some(found) if found == value => {
+                let mut count = 0;
+                old.map_times(storage, |_, diff| count += diff);
+                count
+            }
+            _ => 0,
+        }
+    }
+
+    /// The first value from `from` on that is there.
+    fn search(&mut self, from: RowRef<'_>) -> Option<Row> {
+        let mut changed = self.changed.range(from..).peekable();
+        if let Some((old, storage)) = &mut self.old {
+            old.rewind_vals(storage);
+            old.seek_val(storage, from);
+            while let Some(value) = old.get_val(storage) {
+                while let Some((other, count)) = changed.next_if(|(other, _)| **other < value) {
+                    if *count > 0 {
+                        return Some(other.to_row());
+                    }
+                }
+                let mut count = changed.next_if(|(other, _)| **other == value).map_or(0, |(_, count)| *count);
+                old.map_times(storage, |_, diff| count += diff);
+                if count > 0 {
+                    return Some(value.to_row());
+                }
+                old.step_val(storage);
+            }
+        }
+        changed.find(|(_, count)| **count > 0).map(|(value, _)| value.to_row())
+    }
+}

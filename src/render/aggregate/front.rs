@@ -1,0 +1,257 @@
+//! The first operator of a GROUP BY: decodes batches of rows, evaluates every expression once, and hands the
+//! rows on in the shapes that the others need.
+//!
+//! ```text
+//! rows -> front -> errs          rows that an expression refused; they count nowhere
+//!               -> accumulators  one update for each group and epoch, consolidated in a local table
+//!               -> projection i  (key, value) of each row, for distinct sets, min/max and general aggregates
+//! ```
+//! Frontiers: projections and errors leave at the time they came; accumulators wait in the table until the
+//! input's frontier moves or the table is full, and the capability of the earliest of them waits with them.
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::buffer::NullBuffer;
+use arrow::row::{RowConverter, Rows};
+use differential_dataflow::{AsCollection, VecCollection};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+use super::accumulators::Accumulators;
+use super::errors::ErrorCodec;
+use super::eval::{Evaluated, evaluate};
+use super::local::Local;
+use super::measure::{Measures, PINNED, ROWS, passes};
+use crate::plan::Expr;
+use crate::repr::{Diff, Epoch, Row, RowCodec, Update};
+use arrow::datatypes::DataType;
+
+/// Rows evaluated at once.
+const BATCH: usize = 8192;
+
+/// A keyed row on its way.
+pub(super) type Keyed = ((Row, Row), Epoch, Diff);
+/// A group's accumulators on their way.
+pub(super) type Accumulated = ((Row, ()), Epoch, Accumulators);
+
+/// How a projection encodes its values.
+pub(super) enum Encoder {
+    /// Plainly: equal values are equal bytes, and order is SQL's.
+    Codec(RowCodec),
+    /// As `Codec`, every bit turned, so that the greatest value comes first.
+    Inverted(RowCodec),
+    /// With the order of an aggregate's ORDER BY.
+    Ordered(RowConverter),
+}
+
+/// (key, value) of each row, for an aggregate that is kept apart.
+pub(super) struct Projection {
+    /// Positions of the value's columns among the evaluated.
+    pub columns: Vec<usize>,
+    /// Position of the filter.
+    pub filter: Option<usize>,
+    /// Whether rows with a null among the columns are left out.
+    pub skip_nulls: bool,
+    /// How values are encoded.
+    pub encoder: Encoder,
+}
+
+/// What the operator does.
+pub(super) struct Front {
+    /// Of the input.
+    pub input: RowCodec,
+    /// Of the group columns, which come first among the expressions.
+    pub key: RowCodec,
+    /// Everything that is evaluated, with the type it is cast to.
+    pub expressions: Vec<(Expr, DataType)>,
+    /// The measures over evaluated columns.
+    pub measures: Measures,
+    /// Empty: only accumulators.
+    pub projections: Vec<Projection>,
+    /// Whether the group exists over no rows.
+    pub global: bool,
+}
+
+/// What comes out of it.
+pub(super) struct Fronted<'s> {
+    pub errs: VecCollection<'s, Epoch, Row, Diff>,
+    pub accumulators: Stream<'s, Epoch, Vec<Accumulated>>,
+    pub projections: Vec<Stream<'s, Epoch, Vec<Keyed>>>,
+}
+
+impl Front {
+    /// Builds the operator.
+    pub fn render<'s>(self, rows: VecCollection<'s, Epoch, Row, Diff>, name: &str) -> Fronted<'s> {
+        type Builder<D> = CapacityContainerBuilder<Vec<D>>;
+        let scope = rows.inner.scope();
+        let first_worker = scope.worker().index() == 0;
+        let mut builder = OperatorBuilder::new(format!("{name}: evaluate"), scope);
+        let mut input = builder.new_input(rows.inner, Pipeline);
+        let (errs, errs_stream) = builder.new_output();
+        let mut errs = OutputBuilder::<_, Builder<Update>>::from(errs);
+        let (accumulators, accumulators_stream) = builder.new_output();
+        let mut accumulators = OutputBuilder::<_, Builder<Accumulated>>::from(accumulators);
+        let mut projected = vec![];
+        let mut projected_streams = vec![];
+        for _ in &self.projections {
+            let (output, stream) = builder.new_output();
+            projected.push(OutputBuilder::<_, Builder<Keyed>>::from(output));
+            projected_streams.push(stream);
+        }
+        builder.build(move |capabilities| {
+            let mut local = Local::new(self.measures.clone(), true);
+            let error_codec = ErrorCodec::new();
+            // The one group of a global aggregate exists from the beginning, on one worker's word.
+            let mut pin = (self.global && first_worker).then(|| capabilities.into_iter().nth(1)).flatten();
+            let mut held: Option<Capability<Epoch>> = None;
+            let mut frontier_before = vec![];
+            let mut pending: Vec<Update> = vec![];
+            move |frontiers| {
+                let mut errs = errs.activate();
+                let mut accumulators = accumulators.activate();
+                if let Some(capability) = pin.take() {
+                    let pinned = Accumulators::from_entries([(PINNED, 1)]);
+                    accumulators.session(&capability).give(((Row::default(), ()), 0, pinned));
+                }
+                let mut flush = |local: &mut Local, held: &Capability<Epoch>| {
+                    let mut session = accumulators.session(held);
+                    local.flush(|key, time, sum| session.give(((key, ()), time, sum)));
+                };
+                let mut projected: Vec<_> = projected.iter_mut().map(|output| output.activate()).collect();
+                let mut capability_of_pending = None;
+                let mut work = |capability: &timely::dataflow::operators::InputCapability<Epoch>,
+                                rows: &mut Vec<Update>,
+                                held: &mut Option<Capability<Epoch>>| {
+                    if held.as_ref().is_none_or(|held| capability.time() < held.time()) {
+                        *held = Some(capability.retain(1));
+                    }
+                    let batch = Batch::new(&self, rows);
+                    for (index, reason) in &batch.evaluated.failed {
+                        let (row, time, diff) = &rows[*index];
+                        errs.session(capability).give((error_codec.row(reason, row.bytes()), *time, *diff));
+                    }
+                    let keys = (0..batch.diffs.len()).map(|row| batch.key(row));
+                    local.add(keys, batch.times.iter().copied(), &batch.diffs, &batch.evaluated.columns);
+                    for (projection, output) in self.projections.iter().zip(&mut projected) {
+                        let mut session = output.session(capability);
+                        batch.project(projection, |update| session.give(update));
+                    }
+                    rows.clear();
+                    if local.is_full() {
+                        flush(&mut local, held.as_ref().expect("a table with groups has a capability"));
+                        *held = None;
+                    }
+                };
+                input.for_each(|capability, rows| {
+                    // Small containers are put together, those of one time, until they make a batch.
+                    if let Some(before) = capability_of_pending.take() {
+                        let before: timely::dataflow::operators::InputCapability<Epoch> = before;
+                        if before.time() != capability.time() || pending.len() + rows.len() > BATCH {
+                            work(&before, &mut pending, &mut held);
+                        }
+                    }
+                    pending.append(rows);
+                    capability_of_pending = Some(capability);
+                });
+                if let Some(capability) = capability_of_pending.take() {
+                    work(&capability, &mut pending, &mut held);
+                }
+                let frontier = frontiers[0].frontier();
+                if frontier.iter().ne(frontier_before.iter()) {
+                    frontier_before = frontier.to_vec();
+                    if let Some(held) = held.take() {
+                        flush(&mut local, &held);
+                    }
+                }
+            }
+        });
+        Fronted {
+            errs: errs_stream.as_collection(),
+            accumulators: accumulators_stream,
+            projections: projected_streams,
+        }
+    }
+}
+
+/// A batch of rows, evaluated; failed rows are not in it.
+struct Batch {
+    evaluated: Evaluated,
+    keys: Option<Rows>,
+    times: Vec<Epoch>,
+    diffs: Vec<Diff>,
+}
+
+impl Batch {
+    fn new(front: &Front, rows: &[Update]) -> Self {
+        let batch: RecordBatch = front
+            .input
+            .decode(rows.iter().map(|(row, _, _)| row.bytes()))
+            .expect("rows of a node are encoded with its schema");
+        let evaluated = evaluate(&batch, &front.expressions);
+        let (times, diffs) = match &evaluated.kept {
+            None => rows.iter().map(|(_, time, diff)| (*time, *diff)).unzip(),
+            Some(kept) => kept.iter().map(|index| (rows[*index].1, rows[*index].2)).unzip(),
+        };
+        let groups = front.key.schema().fields().len();
+        let keys = (groups > 0).then(|| {
+            let columns = &evaluated.columns[..groups];
+            front.key.encode(columns).expect("group columns are cast to the types of the key")
+        });
+        Batch {
+            evaluated,
+            keys,
+            times,
+            diffs,
+        }
+    }
+
+    fn key(&self, row: usize) -> &[u8] {
+        self.keys.as_ref().map_or(&[], |keys| keys.row(row).data())
+    }
+
+    fn project(&self, projection: &Projection, mut give: impl FnMut(Keyed)) {
+        let columns: Vec<ArrayRef> =
+            projection.columns.iter().map(|column| self.evaluated.columns[*column].clone()).collect();
+        let mut valid = projection.filter.map(|filter| passes(&self.evaluated.columns[filter]));
+        if projection.skip_nulls {
+            for column in &columns {
+                valid = NullBuffer::union(valid.as_ref(), column.logical_nulls().as_ref());
+            }
+        }
+        let rows = (!columns.is_empty()).then(|| {
+            let rows = match &projection.encoder {
+                Encoder::Codec(codec) | Encoder::Inverted(codec) => codec.encode(&columns).map_err(|e| e.to_string()),
+                Encoder::Ordered(converter) => converter.convert_columns(&columns).map_err(|e| e.to_string()),
+            };
+            rows.expect("a projection's encoder is made for its columns")
+        });
+        let inverted = matches!(projection.encoder, Encoder::Inverted(_));
+        for row in 0..self.diffs.len() {
+            if valid.as_ref().is_none_or(|valid| valid.is_valid(row)) {
+                let value = match &rows {
+                    None => Row::default(),
+                    Some(rows) if inverted => invert(rows.row(row).data()),
+                    Some(rows) => Row::new(rows.row(row).data()),
+                };
+                give(((Row::new(self.key(row)), value), self.times[row], self.diffs[row]));
+            }
+        }
+    }
+}
+
+/// The row with every bit turned. No encoded value is another's prefix, so this turns their order.
+pub(super) fn invert(bytes: &[u8]) -> Row {
+    let turned: smallvec::SmallVec<[u8; 64]> = bytes.iter().map(|byte| !byte).collect();
+    Row::new(&turned)
+}
+
+/// Counts rows of the group that exists over no rows, too.
+pub(super) fn exists(entries: impl Iterator<Item = (u32, i64)>) -> bool {
+    entries.take_while(|(position, _)| *position <= PINNED).any(|(position, value)| match position {
+        ROWS => value > 0,
+        _ => value != 0,
+    })
+}

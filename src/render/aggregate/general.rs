@@ -1,0 +1,136 @@
+//! Aggregates that are neither additive nor ordered: DataFusion's own accumulator, over all values of a group,
+//! whenever the group changes. Costs O(n) for a change of a group of n rows.
+//!
+//! Values are (ORDER BY columns, arguments), encoded so that the order of their bytes is the order the
+//! aggregate asks for, completed by the arguments: an order that does not depend on arrival.
+
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use datafusion::common::ScalarValue;
+use datafusion::physical_expr::expressions::Literal;
+use timely::dataflow::Stream;
+
+use super::collate::{ERROR, fragment, reduce, stream};
+use super::front::Keyed;
+use super::total::ArrangedRows;
+use crate::plan::{AggregateCall, Expr};
+use crate::repr::{Diff, Epoch, Row, RowCodec, RowRef};
+
+/// A general aggregate.
+pub(super) struct General {
+    call: std::sync::Arc<datafusion::physical_expr::aggregate::AggregateFunctionExpr>,
+    fields: Vec<SortField>,
+    arguments: Vec<Argument>,
+    orders: usize,
+    result: RowCodec,
+    output_type: DataType,
+}
+
+enum Argument {
+    /// At this position among the values' columns.
+    Stored(usize),
+    /// Not stored: the same in every row.
+    Constant(ScalarValue),
+}
+
+impl General {
+    /// The aggregate, and the expressions whose columns are its values.
+    pub fn new(
+        call: &AggregateCall,
+        input: &SchemaRef,
+        result: RowCodec,
+        output_type: DataType,
+    ) -> (Self, Vec<(Expr, DataType)>) {
+        let type_of = |expr: &Expr| expr.data_type(input).expect("a planned expression has a type over its input");
+        let (mut fields, mut stored) = (vec![], vec![]);
+        let order_by = call.function.order_bys();
+        for order in order_by {
+            let data_type = type_of(&order.expr);
+            fields.push(SortField::new_with_options(data_type.clone(), order.options));
+            stored.push((order.expr.clone(), data_type));
+        }
+        let mut arguments = vec![];
+        for arg in call.function.expressions() {
+            if let Some(literal) = (arg.as_ref() as &dyn std::any::Any).downcast_ref::<Literal>() {
+                arguments.push(Argument::Constant(literal.value().clone()));
+                continue;
+            }
+            let data_type = type_of(&arg);
+            fields.push(SortField::new(data_type.clone()));
+            arguments.push(Argument::Stored(stored.len()));
+            stored.push((arg, data_type));
+        }
+        let general = General {
+            call: call.function.clone(),
+            fields,
+            arguments,
+            orders: order_by.len(),
+            result,
+            output_type,
+        };
+        (general, stored)
+    }
+
+    /// Encodes the values.
+    pub fn converter(&self) -> RowConverter {
+        RowConverter::new(self.fields.clone()).expect("aggregates have arguments of types that rows can hold")
+    }
+
+    /// The result over no rows.
+    pub fn missing(&self) -> Row {
+        self.evaluate(&self.converter(), &[]).expect("an aggregate has a result over no rows")
+    }
+
+    /// The results of all groups, as fragments with this tag.
+    pub fn fragments<'s>(self, arranged: ArrangedRows<'s>, tag: u16, name: &str) -> Stream<'s, Epoch, Vec<Keyed>> {
+        let converter = self.converter();
+        let reduced = reduce(
+            arranged,
+            name,
+            Box::new(move |_, values, results| {
+                let result = match self.evaluate(&converter, values) {
+                    Ok(row) => fragment(tag, row.bytes()),
+                    Err(reason) => fragment(ERROR, reason.as_bytes()),
+                };
+                results.push((result, 1));
+            }),
+        );
+        stream(reduced)
+    }
+
+    fn evaluate(&self, converter: &RowConverter, values: &[(RowRef<'_>, Diff)]) -> Result<Row, String> {
+        let fail = |error: datafusion::error::DataFusionError| format!("{}: {}", self.call.name(), error.strip_backtrace());
+        let mut accumulator = self.call.create_accumulator().map_err(fail)?;
+        let times = |diff: &Diff| match self.call.is_distinct() {
+            true => (*diff).clamp(0, 1),
+            false => (*diff).max(0),
+        };
+        let count: usize = values.iter().map(|(_, diff)| times(diff) as usize).sum();
+        if count > 0 {
+            let parser = converter.parser();
+            let rows = values
+                .iter()
+                .flat_map(|(value, diff)| std::iter::repeat_n(parser.parse(value.bytes()), times(diff) as usize));
+            let stored = converter.convert_rows(rows).expect("values were encoded with these fields");
+            let mut columns: Vec<ArrayRef> = vec![];
+            for argument in &self.arguments {
+                columns.push(match argument {
+                    Argument::Stored(column) => stored[*column].clone(),
+                    Argument::Constant(value) => value.to_array_of_size(count).map_err(fail)?,
+                });
+            }
+            // Accumulators that heed an order expect its columns behind their arguments.
+            columns.extend_from_slice(&stored[..self.orders]);
+            accumulator.update_batch(&columns).map_err(fail)?;
+        }
+        let result = accumulator.evaluate().and_then(|scalar| scalar.to_array()).map_err(fail)?;
+        let result = match result.data_type() == &self.output_type {
+            true => result,
+            false => cast(&result, &self.output_type).map_err(|error| error.to_string())?,
+        };
+        let mut rows = self.result.encode_rows(&[result], 1).expect("a result is of its column's type");
+        Ok(rows.pop().expect("one row was encoded"))
+    }
+}
