@@ -6,7 +6,7 @@ use std::path::Path;
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
 use super::location::{LocationError, files_location, log_location};
-use super::settings::{Settings, Value};
+use super::settings::{Settings, Text, Value};
 use super::{Feed, FeedKind, Format, Generate};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,10 @@ pub(super) fn read_feed(
         Some(value) => value.settings().map(|settings| read_overrides(settings, columns)),
         None => Some(BTreeMap::new()),
     };
+    if later {
+        // What such a feed takes is not known here.
+        settings.take_all("1");
+    }
     settings.finish();
     let overrides = overrides?;
     let nothing = Texts::default();
@@ -134,8 +138,7 @@ fn read_name(value: &Value<'_>, names: &mut Vec<String>) -> Option<String> {
     Some(text.value)
 }
 
-fn read_kind(value: &Value<'_>) -> Option<Kind> {
-    let text = value.text()?;
+fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
     if let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == text.value) {
         return Some(*kind);
     }
