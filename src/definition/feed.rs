@@ -85,9 +85,12 @@ pub(super) fn read_feed(
     let name = settings
         .require("name", "\"drops\"")
         .and_then(|value| read_name(&value, names));
-    let kind = settings
-        .require("kind", "\"files\"")
-        .and_then(|value| read_kind(&value));
+    let mut later = false;
+    let kind = settings.require("kind", "\"files\"").and_then(|value| {
+        let text = value.text()?;
+        later = LATER_KINDS.contains(&text.value.as_str());
+        read_kind(&value, &text)
+    });
     let feed_kind = read_feed_kind(&mut settings, kind, base);
     let format = read_format(&mut settings, kind);
     let null = read_null(&mut settings);

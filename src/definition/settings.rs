@@ -155,8 +155,13 @@ impl<'f> Settings<'f> {
     }
 
     fn new(file: &'f File<'f>, table: &'f DeTable<'f>, at: Option<Range<usize>>) -> Self {
+        // By (3): what was recovered from a line that broke is no setting of the user's.
+        let recovered = |key: &Range<usize>, value: &Range<usize>| {
+            file.is_broken() && (value.is_empty() || file.is_broken_at(file.position(key.start).0))
+        };
         let mut entries: Vec<Entry<'f>> = table
             .iter()
+            .filter(|(key, value)| !recovered(&key.span(), &value.span()))
             .map(|(key, value)| Entry {
                 key: key.get_ref().as_ref(),
                 key_at: key.span(),

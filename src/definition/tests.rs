@@ -124,121 +124,315 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
     let table = |text: &str| good().with("silver/orders.toml", text);
     vec![
         // dataflow.toml
-        (root("name = shop\n"), ""),
-        (root("name = \"shop\"\nname = \"x\"\n"), ""),
-        (root(""), ""),
-        (root("name = \"my shop\"\n"), ""),
-        (root("name = \"shop\"\nepock = \"10ms\"\n"), ""),
-        (root("name = \"shop\"\nzzz = 1\n"), ""),
-        (root("name = \"shop\"\nepoch = 10\n"), ""),
-        (root("name = \"shop\"\nepoch = \"10 milis\"\n"), ""),
-        (root("name = \"shop\"\ncommit = \"0s\"\n"), ""),
-        (root("name = \"shop\"\ndurability = \"ful\"\n"), ""),
-        (root("name = \"shop\"\nlake = \"s4://bucket\"\n"), ""),
-        (root("name = \"shop\"\nlake = \"${BAD_LAKE}\"\n"), ""),
-        (root("name = \"shop\"\nlake = \"${NOT_SET}/lake\"\n"), ""),
-        (root("name = \"shop\"\n[store]\nacces_key_id = \"${SECRET}\"\n"), ""),
+        (
+            root("name = shop\n"),
+            "dataflow.toml:1:8: not valid TOML: string values must be quoted\n\
+             \x20 help: text stands in quotes, as in name = \"retail\"",
+        ),
+        (
+            root("name = \"shop\"\nname = \"x\"\n"),
+            "dataflow.toml:2:1: not valid TOML: duplicate key\n\
+             \x20 help: each setting stands once; remove one of the two",
+        ),
+        (
+            root(""),
+            "dataflow.toml: setting \"name\" is missing\n\
+             \x20 help: add name = \"retail\"",
+        ),
+        (
+            root("name = \"my shop\"\n"),
+            "dataflow.toml:1:8: a dataflow cannot be called \"my shop\"\n\
+             \x20 help: use letters, digits, _, - and . alone: the name stands in every transaction",
+        ),
+        (
+            root("name = \"shop\"\nepock = \"10ms\"\n"),
+            "dataflow.toml:2:1: unknown setting \"epock\"\n\
+             \x20 help: did you mean \"epoch\"? known here: commit, durability, epoch, lake, name, store",
+        ),
+        (
+            root("name = \"shop\"\nzzz = 1\n"),
+            "dataflow.toml:2:1: unknown setting \"zzz\"\n\
+             \x20 help: known here: commit, durability, epoch, lake, name, store",
+        ),
+        (
+            root("name = \"shop\"\nepoch = 10\n"),
+            "dataflow.toml:2:9: setting \"epoch\" must be text, and is a whole number\n\
+             \x20 help: write epoch = \"10ms\"",
+        ),
+        (
+            root("name = \"shop\"\nepoch = \"10 milis\"\n"),
+            "dataflow.toml:2:9: setting \"epoch\" is no duration: \"10 milis\" (unknown unit \"milis\")\n\
+             \x20 help: write a number and a unit (ms, s, min, h, days, years), as in epoch = \"10ms\"",
+        ),
+        (
+            root("name = \"shop\"\ncommit = \"0s\"\n"),
+            "dataflow.toml:2:10: setting \"commit\" is no duration: \"0s\" (it must be longer than nothing)\n\
+             \x20 help: write a number and a unit (ms, s, min, h, days, years), as in commit = \"1s\"",
+        ),
+        (
+            root("name = \"shop\"\ndurability = \"ful\"\n"),
+            "dataflow.toml:2:14: setting \"durability\" cannot be \"ful\"\n\
+             \x20 help: did you mean \"full\"? it is one of full, none",
+        ),
+        (
+            root("name = \"shop\"\nlake = \"s4://bucket\"\n"),
+            "dataflow.toml:2:8: bad lake \"s4://bucket\": unknown URL scheme \"s4\"\n\
+             \x20 help: did you mean \"s3://\"? a location is a folder, or s3://, abfss://, az://, gs:// or file://",
+        ),
+        (
+            root("name = \"shop\"\nlake = \"${BAD_LAKE}\"\n"),
+            "dataflow.toml:2:8: bad lake \"${BAD_LAKE}\": unknown URL scheme \"ftp\"\n\
+             \x20 help: a location is a folder, or s3://, abfss://, az://, gs:// or file://",
+        ),
+        (
+            root("name = \"shop\"\nlake = \"${NOT_SET}/lake\"\n"),
+            "dataflow.toml:2:8: environment variable NOT_SET is not set\n\
+             \x20 help: set NOT_SET, or give a default: ${NOT_SET:-default}",
+        ),
+        (
+            root("name = \"shop\"\n[store]\nacces_key_id = \"${SECRET}\"\n"),
+            "dataflow.toml:3:1: unknown store option \"acces_key_id\"\n\
+             \x20 help: did you mean \"access_key_id\"? known here: any option of S3, Azure or Google storage, such as access_key_id, region or account_name",
+        ),
         // inputs
-        (good().edit(INPUT, "\"BIGINT\"", "\"INTEGER\""), ""),
-        (good().edit(INPUT, "\"BIGINT\"", "\"DECIMAL(40,2)\""), ""),
-        (good().edit(INPUT, "\"BIGINT\"", "{ form = \"ID\" }"), ""),
+        (
+            good().edit(INPUT, "\"BIGINT\"", "\"INTEGER\""),
+            "inputs/orders.toml:4:6: unknown type \"INTEGER\"\n\
+             \x20 help: did you mean INT? types are BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p,s), VARCHAR, BINARY, DATE, TIMESTAMP, and T[] of these",
+        ),
+        (
+            good().edit(INPUT, "\"BIGINT\"", "\"DECIMAL(40,2)\""),
+            "inputs/orders.toml:4:6: unknown type \"DECIMAL(40,2)\"\n\
+             \x20 help: DECIMAL takes its digits in all (1 to 38) and those behind the point, as in DECIMAL(18,4)",
+        ),
+        (
+            good().edit(INPUT, "\"BIGINT\"", "{ form = \"ID\" }"),
+            "inputs/orders.toml:4:1: setting \"type\" is missing\n\
+             \x20 help: add type = \"VARCHAR\"\n\
+             inputs/orders.toml:4:8: unknown setting \"form\"\n\
+             \x20 help: did you mean \"from\"? known here: format, from, null, nullable, type",
+        ),
         (
             good().edit(INPUT, "\"BIGINT\"", "{ type = \"BIGINT\", format = \"%Y\" }"),
-            "",
+            "inputs/orders.toml:4:34: setting \"format\" does not fit type BIGINT\n\
+             \x20 help: it tells how a DATE or TIMESTAMP is written; leave it out",
         ),
         (
             good().edit(INPUT, "\"TIMESTAMP\"", "{ type = \"TIMESTAMP\", format = \"%Y-%!\" }"),
-            "",
+            "inputs/orders.toml:5:37: bad date format \"%Y-%!\"\n\
+             \x20 help: it is written as in strftime: %Y-%m-%d %H:%M:%S",
         ),
         (
             good().edit(INPUT, "[columns]\n", "[columns]\n\"a b\" = \"INT\"\nID = \"INT\"\n"),
-            "",
+            "inputs/orders.toml:4:1: a column cannot be called \"a b\"\n\
+             \x20 help: Delta tables take no spaces and none of ,;{}()= in a column's name; name the field with from = \"...\"\n\
+             inputs/orders.toml:6:1: columns \"ID\" and \"id\" differ only in case\n\
+             \x20 help: Delta tables do not tell them apart; rename one, and name its field with from = \"...\"",
         ),
-        (good().edit(INPUT, "[\"id\"]", "[\"idd\"]"), ""),
-        (good().edit(INPUT, "[\"id\"]", "[\"id\", \"id\"]"), ""),
-        (good().edit(INPUT, "[\"at\"]", "\"when\""), ""),
-        (good().edit(INPUT, "order_by", "dedup_key"), ""),
-        (good().edit(INPUT, "key = [\"id\"]\n", ""), ""),
+        (
+            good().edit(INPUT, "[\"id\"]", "[\"idd\"]"),
+            "inputs/orders.toml:1:8: key names column \"idd\", which does not exist\n\
+             \x20 help: did you mean \"id\"? columns are id, at",
+        ),
+        (
+            good().edit(INPUT, "[\"id\"]", "[\"id\", \"id\"]"),
+            "inputs/orders.toml:1:14: key names column \"id\" twice\n\
+             \x20 help: name it once",
+        ),
+        (
+            good().edit(INPUT, "[\"at\"]", "\"when\""),
+            "inputs/orders.toml:2:12: order_by names column \"when\", which does not exist\n\
+             \x20 help: columns are id, at",
+        ),
+        (
+            good().edit(INPUT, "order_by", "dedup_key"),
+            "inputs/orders.toml:2:1: an input has a key or a dedup_key, not both\n\
+             \x20 help: with a key the newest row counts, with a dedup_key the first; remove one of the two",
+        ),
+        (
+            good().edit(INPUT, "key = [\"id\"]\n", ""),
+            "inputs/orders.toml:1:1: order_by without a key orders nothing\n\
+             \x20 help: it tells which version of a key is the newest: add key = [...], or remove order_by",
+        ),
         (
             good().edit(
                 INPUT,
                 "[columns]",
                 "retention = { column = \"id\", keep = \"3 yeers\" }\n[columns]",
             ),
-            "",
+            "inputs/orders.toml:3:24: retention goes by column \"id\", which is BIGINT\n\
+             \x20 help: name a DATE or TIMESTAMP column\n\
+             inputs/orders.toml:3:37: setting \"keep\" is no duration: \"3 yeers\" (unknown unit \"yeers\")\n\
+             \x20 help: write a number and a unit (ms, s, min, h, days, years), as in keep = \"3 years\"",
         ),
-        (good().edit(INPUT, "[columns]", "bronze = \"yes\"\n[columns]"), ""),
+        (
+            good().edit(INPUT, "[columns]", "bronze = \"yes\"\n[columns]"),
+            "inputs/orders.toml:3:10: setting \"bronze\" must be true or false, and is text\n\
+             \x20 help: write bronze = true",
+        ),
         // feeds
-        (feed("kind = \"kafka\"\ntopic = \"x\"\nformat = \"json\"\n"), ""),
-        (feed("kind = \"file\"\npath = \"x\"\nformat = \"csv\"\n"), ""),
+        (
+            feed("kind = \"kafka\"\ntopic = \"x\"\nformat = \"json\"\n"),
+            "inputs/orders.toml:8:8: feeds of kind \"kafka\" are not in this version\n\
+             \x20 help: it has files, log and generate; a log is an embedded change log that any program can append to",
+        ),
+        (
+            feed("kind = \"file\"\npath = \"x\"\nformat = \"csv\"\n"),
+            "inputs/orders.toml:8:8: unknown kind of feed \"file\"\n\
+             \x20 help: did you mean \"files\"? kinds are files, log, generate",
+        ),
         (
             feed("kind = \"files\"\npath = \"drops/[x.csv\"\nformat = \"csv\"\n"),
-            "",
+            "inputs/orders.toml:9:8: bad path \"drops/[x.csv\": bad glob: invalid range pattern\n\
+             \x20 help: * is any text, ? one character, ** any folders, [ab] one of these; [*] is a star itself",
         ),
         (
             feed("kind = \"files\"\npath = \"s3:/bucket/*.csv\"\nformat = \"csv\"\n"),
-            "",
+            "inputs/orders.toml:9:8: bad path \"s3:/bucket/*.csv\": the URL lacks \"//\" behind \"s3:\"\n\
+             \x20 help: write s3://bucket/folder",
         ),
-        (feed("kind = \"files\"\nformat = \"csv\"\n"), ""),
+        (
+            feed("kind = \"files\"\nformat = \"csv\"\n"),
+            "inputs/orders.toml:6:1: setting \"path\" is missing\n\
+             \x20 help: add path = \"drops/orders/*.csv\"",
+        ),
         (
             feed("kind = \"log\"\npath = \"live/*.ndjson\"\nformat = \"json\"\n"),
-            "",
+            "inputs/orders.toml:9:8: bad path \"live/*.ndjson\": the embedded log is one local folder, not a glob\n\
+             \x20 help: name the folder that holds 0.ndjson, 1.ndjson, ...; kind \"files\" takes globs and URLs",
         ),
-        (feed("kind = \"log\"\npath = \"live\"\nformat = \"parquet\"\n"), ""),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"parquet\"\n"),
+            "inputs/orders.toml:10:10: format \"parquet\" does not fit a feed of kind \"log\"\n\
+             \x20 help: it takes json, debezium-json",
+        ),
         (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"debezium-avro\"\n"),
-            "",
+            "inputs/orders.toml:10:10: format \"debezium-avro\" is not in this version\n\
+             \x20 help: it has debezium-json",
         ),
-        (feed("kind = \"files\"\npath = \"x.json\"\nformat = \"jsonl\"\n"), ""),
+        (
+            feed("kind = \"files\"\npath = \"x.json\"\nformat = \"jsonl\"\n"),
+            "inputs/orders.toml:10:10: unknown format \"jsonl\"\n\
+             \x20 help: did you mean \"ndjson\"? formats are csv, ndjson, json, parquet, avro, debezium-json",
+        ),
         (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nrate = 5\n"),
-            "",
+            "inputs/orders.toml:11:1: setting \"rate\" does not fit kind \"log\"\n\
+             \x20 help: it belongs to kind \"generate\"; remove it, or change the kind",
         ),
         (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\ncolumns.idd.from = \"ID\"\n"),
-            "",
+            "inputs/orders.toml:11:9: the feed overrides column \"idd\", which does not exist\n\
+             \x20 help: did you mean \"id\"? columns are id, at",
         ),
         (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\ncolumns.id.type = \"INT\"\n"),
-            "",
+            "inputs/orders.toml:11:12: a feed cannot override \"type\" of a column\n\
+             \x20 help: set it in [columns] of the input: it is the same for all feeds",
         ),
         (
             feed("kind = \"generate\"\ngenerator = \"x\"\nlate = 1.5\nrate = -1\npartitions = 0\n"),
-            "",
+            "inputs/orders.toml:10:8: setting \"late\" is a share of all events, and not from 0 to 1\n\
+             \x20 help: write late = 0.01 for one event in a hundred\n\
+             inputs/orders.toml:11:8: setting \"rate\" must be above 0\n\
+             \x20 help: it is in events per second; without it events come as fast as possible\n\
+             inputs/orders.toml:12:14: setting \"partitions\" must be 1 to 1024\n\
+             \x20 help: write partitions = 4",
         ),
         (
             feed(
                 "kind = \"log\"\npath = \"a\"\nformat = \"json\"\n[[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"b\"\nformat = \"json\"\n",
             ),
-            "",
+            "inputs/orders.toml:12:8: two feeds are called \"live\"\n\
+             \x20 help: rename one: progress is kept under a feed's name",
         ),
-        (good().edit(INPUT, "[[feeds]]", "[feeds]"), ""),
-        (feed("").edit(INPUT, "[[feeds]]\nname = \"live\"\n", ""), ""),
+        (
+            good().edit(INPUT, "[[feeds]]", "[feeds]"),
+            "inputs/orders.toml:6:1: setting \"feeds\" must be a list of tables, and is a table\n\
+             \x20 help: write [[feeds]] with name = \"drops\", kind, path and format below it",
+        ),
+        (
+            feed("").edit(INPUT, "[[feeds]]\nname = \"live\"\n", ""),
+            "inputs/orders.toml: the input has no feeds: nothing would ever arrive\n\
+             \x20 help: add [[feeds]] with name = \"drops\", kind, path and format below it",
+        ),
         // tables
-        (table("partition_bye = [\"day\"]\n"), ""),
+        (
+            table("partition_bye = [\"day\"]\n"),
+            "silver/orders.toml:1:1: unknown setting \"partition_bye\"\n\
+             \x20 help: did you mean \"partition_by\"? known here: change_data_feed, deletes, description, expect, key, partition_by, retention",
+        ),
         (
             table("[expect.cheap]\nchek = \"id > 0\"\non_violation = \"dropp\"\n"),
-            "",
+            "silver/orders.toml:1:9: setting \"check\" is missing\n\
+             \x20 help: add check = \"unit_price >= 0\"\n\
+             silver/orders.toml:2:1: unknown setting \"chek\"\n\
+             \x20 help: did you mean \"check\"? known here: check, on_violation\n\
+             silver/orders.toml:3:16: setting \"on_violation\" cannot be \"dropp\"\n\
+             \x20 help: did you mean \"drop\"? it is one of warn, drop, fail",
         ),
-        (table("deletes = \"vector\"\nchange_data_feed = 1\n"), ""),
-        (good().with("silver/order.toml", "key = [\"id\"]\n"), ""),
-        (good().with("gold/empty.sql", "-- to come\n"), ""),
-        (good().with("gold/open.sql", "SELECT 'a\n"), ""),
-        (good().with("gold/x.sql", "SELECT *\nFROM silver.order\n"), ""),
+        (
+            table("deletes = \"vector\"\nchange_data_feed = 1\n"),
+            "silver/orders.toml:1:11: setting \"deletes\" cannot be \"vector\"\n\
+             \x20 help: did you mean \"vectors\"? it is one of auto, vectors, rewrite\n\
+             silver/orders.toml:2:20: setting \"change_data_feed\" must be true or false, and is a whole number\n\
+             \x20 help: write change_data_feed = true",
+        ),
+        (
+            good().with("silver/order.toml", "key = [\"id\"]\n"),
+            "silver/order.toml: settings of a table that does not exist: there is no silver/order.sql\n\
+             \x20 help: did you mean \"orders\"? a table's settings are called as its SQL file",
+        ),
+        (
+            good().with("gold/empty.sql", "-- to come\n"),
+            "gold/empty.sql: the SQL file is empty\n\
+             \x20 help: write one SELECT, or remove the file",
+        ),
+        (
+            good().with("gold/open.sql", "SELECT 'a\n"),
+            "gold/open.sql:1:8: could not read the SQL: unterminated string literal\n\
+             \x20 help: close the quote or comment that starts here",
+        ),
+        (
+            good().with("gold/x.sql", "SELECT *\nFROM silver.order\n"),
+            "gold/x.sql:2:6: unknown table silver.order\n\
+             \x20 help: did you mean silver.orders? tables are silver.orders, gold.x",
+        ),
         (
             good()
                 .with("gold/a.sql", "SELECT * FROM silver.b")
                 .with("silver/b.sql", "SELECT * FROM\n  gold.a"),
-            "",
+            "silver/b.sql:2:3: tables read each other in a circle: silver.b -> gold.a -> silver.b\n\
+             \x20 help: a table reads only tables that do not read it; take one of these references out",
         ),
-        (good().with("gold/a.sql", "SELECT * FROM gold.a"), ""),
-        (good().with("gold/My-Table.sql", "SELECT 1"), ""),
-        (good().with("gold/more/x.sql", "SELECT 1"), ""),
+        (
+            good().with("gold/a.sql", "SELECT * FROM gold.a"),
+            "gold/a.sql:1:15: tables read each other in a circle: gold.a -> gold.a\n\
+             \x20 help: a table reads only tables that do not read it; take one of these references out",
+        ),
+        (
+            good().with("gold/My-Table.sql", "SELECT 1"),
+            "gold/My-Table.sql: \"My-Table\" cannot be a name in SQL\n\
+             \x20 help: rename the file: small letters, digits and _, and no digit first",
+        ),
+        (
+            good().with("gold/more/x.sql", "SELECT 1"),
+            "gold/more: folders inside gold/ are not read\n\
+             \x20 help: move its files up into gold/, and remove the folder",
+        ),
         // the folder
-        (good().without(INPUT).with("input/orders.toml", ""), ""),
+        (
+            good().without(INPUT).with("input/orders.toml", ""),
+            "inputs: the dataflow has no inputs\n\
+             \x20 help: rename the folder \"input\" to \"inputs\"",
+        ),
         (
             good().with("inputs/silver.toml", "columns.a = \"INT\"\nfeeds = []\n"),
-            "",
+            "inputs/silver.toml: an input cannot be called \"silver\", which is a layer's name\n\
+             \x20 help: rename the file\n\
+             inputs/silver.toml: the input has no feeds: nothing would ever arrive\n\
+             \x20 help: add [[feeds]] with name = \"drops\", kind, path and format below it",
         ),
     ]
 }
@@ -264,7 +458,7 @@ fn mistakes_of_all_files_come_in_one_run_in_the_order_of_files_and_lines() {
             "dataflow.toml:0:0 setting \"name\" is missing",
             "dataflow.toml:1:8 setting \"lake\" must be text, and is a whole number",
             "dataflow.toml:2:1 unknown setting \"epock\"",
-            "inputs/orders.toml:2:12 order_by names column \"att\", which does not exist",
+            "inputs/orders.toml:2:13 order_by names column \"att\", which does not exist",
             "inputs/orders.toml:4:6 unknown type \"LONG\"",
             "silver/orders.sql:1:15 unknown table gold.nothing",
             "gold/a.sql:1:30 unknown table silver.order",
