@@ -1,3 +1,12 @@
-//! The `alluvium` command.
+//! The `alluvium` command; everything is in [`alluvium::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> ExitCode {
+    alluvium::cli::main()
+}

@@ -1,1 +1,258 @@
-//! To come.
+//! The `alluvium` command: arguments to meaning, and errors to exit codes.
+//!
+//! Each command has a file of its own: its arguments, and what it does with them. Here is what they share:
+//! how a definition is loaded, how an error is printed (the chain of causes, nothing else), and the exit
+//! codes: 0 done, 1 the run failed or differs, 2 the command or the definition is wrong.
+
+mod check;
+mod dead_letters;
+mod explain;
+mod generate;
+mod init;
+mod query;
+mod run;
+mod test;
+mod verify;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+use crate::definition::{Dataflow, Diagnostics, lake_location, load, nearest};
+
+/// The run failed, or `verify` or `test` found a difference.
+const FAILED: u8 = 1;
+/// The command or the definition is wrong.
+const WRONG: u8 = 2;
+
+/// Keeps Silver and Gold Delta tables up to date from change streams and file drops.
+///
+/// A dataflow is a folder of TOML and SQL files; every command takes it as its first argument.
+#[derive(Debug, Parser)]
+#[command(
+    name = "alluvium",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  alluvium init shop                                  a small dataflow to start from
+  alluvium check shop                                 every mistake in it
+  alluvium run shop --until-caught-up                 bring its tables up to date
+  alluvium query shop \"SELECT * FROM gold.sales_by_day\"
+
+Exit codes: 0 done, 1 the run failed or differs, 2 the command or the definition is wrong.
+ALLUVIUM_LOG sets what is logged to stderr (error, warn, info, debug, trace, or as in alluvium::sink=debug)."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Check),
+    Explain(explain::Explain),
+    Run(run::Run),
+    Query(query::Query),
+    Verify(verify::Verify),
+    Test(test::Test),
+    DeadLetters(dead_letters::DeadLetters),
+    Generate(generate::Generate),
+    Init(init::Init),
+}
+
+/// The dataflow a command works on.
+#[derive(Debug, Args)]
+struct Source {
+    /// The dataflow's folder: where its dataflow.toml is
+    #[arg(value_name = "DATAFLOW")]
+    folder: PathBuf,
+}
+
+/// The dataflow a command works on, and where its tables are.
+#[derive(Debug, Args)]
+struct SourceAndLake {
+    /// The dataflow's folder: where its dataflow.toml is
+    #[arg(value_name = "DATAFLOW")]
+    folder: PathBuf,
+    /// Keep the tables here instead of the `lake` of dataflow.toml: a folder, or s3://, abfss://, gs://
+    #[arg(long, value_name = "URL")]
+    lake: Option<String>,
+}
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Aligned columns
+    #[default]
+    Table,
+    /// Comma-separated text with a header line
+    Csv,
+    /// One JSON object a line
+    Json,
+}
+
+/// The command is wrong in a way that clap cannot see.
+#[derive(Debug, Error)]
+#[error("{message}\n  help: {help}")]
+pub struct UsageError {
+    /// What is wrong, lower case.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl UsageError {
+    fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        UsageError {
+            message: message.into(),
+            help: help.into(),
+        }
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe leaves nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG));
+        }
+    };
+    let done = start_logging().and_then(|()| cli.command.run());
+    match done {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", describe(&error));
+            ExitCode::from(code_of(&error))
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> Result<ExitCode> {
+        match self {
+            Command::Check(args) => check::run(args),
+            Command::Explain(args) => explain::run(args),
+            Command::Run(args) => run::run(args),
+            Command::Query(args) => query::run(args),
+            Command::Verify(args) => verify::run(args),
+            Command::Test(args) => test::run(args),
+            Command::DeadLetters(args) => dead_letters::run(args),
+            Command::Generate(args) => generate::run(args),
+            Command::Init(args) => init::run(args),
+        }
+    }
+}
+
+impl Source {
+    fn load(&self) -> Result<Dataflow> {
+        Ok(load(&self.folder, &environment)?)
+    }
+}
+
+impl SourceAndLake {
+    /// The dataflow, with its lake replaced where the command says so (relative to the current folder).
+    fn load(&self) -> Result<Dataflow> {
+        let mut dataflow = load(&self.folder, &environment)?;
+        if let Some(lake) = &self.lake {
+            dataflow.lake = lake_location(lake, &std::env::current_dir()?)
+                .map_err(|error| UsageError::new(format!("bad --lake: {error}"), error.help()))?;
+        }
+        Ok(dataflow)
+    }
+}
+
+/// Position in `Dataflow::tables` of a table named as in SQL.
+fn find_table(dataflow: &Dataflow, name: &str) -> Result<usize> {
+    let names: Vec<String> = dataflow.tables.iter().map(|table| table.qualified_name()).collect();
+    if let Some(found) = names.iter().position(|known| known == name) {
+        return Ok(found);
+    }
+    let known = names.join(", ");
+    Err(UsageError::new(
+        format!("unknown table {name}"),
+        match nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}? tables are {known}"),
+            None => format!("tables are {known}"),
+        },
+    )
+    .into())
+}
+
+/// `60s`, `10ms`, `2h 30m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > Duration::ZERO => Ok(duration),
+        Ok(_) => Err("a duration must be longer than nothing".to_string()),
+        Err(error) => Err(format!("{error}; write a number and a unit, as in 60s")),
+    }
+}
+
+/// The only place where environment variables of a definition are read.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn start_logging() -> Result<()> {
+    let filter = match environment("ALLUVIUM_LOG").filter(|text| !text.trim().is_empty()) {
+        None => EnvFilter::new("warn,alluvium=info"),
+        Some(text) => EnvFilter::try_new(&text).map_err(|error| {
+            UsageError::new(
+                format!("bad ALLUVIUM_LOG: {error}"),
+                "write a level (error, warn, info, debug, trace), or as in warn,alluvium::sink=debug",
+            )
+        })?,
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    Ok(())
+}
+
+/// The chain of causes. Diagnostics stand for themselves, a count follows them.
+fn describe(error: &anyhow::Error) -> String {
+    if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
+        let count = diagnostics.0.len();
+        let noun = if count == 1 { "mistake" } else { "mistakes" };
+        return format!("{diagnostics}\n{count} {noun}");
+    }
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    format!("error: {}", causes.join("\n  caused by: "))
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    let wrong = error.is::<Diagnostics>() || error.is::<UsageError>();
+    if wrong { WRONG } else { FAILED }
+}
+
+/// `alluvium query ... | head`: whoever reads has seen enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Whether a folder is there and holds anything.
+fn holds_anything(folder: &Path) -> io::Result<bool> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
 use super::location::{LocationError, files_location, log_location};
-use super::settings::{Settings, Value};
+use super::settings::{Settings, Text, Value};
 use super::{Feed, FeedKind, Format, Generate};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,9 +85,12 @@ pub(super) fn read_feed(
     let name = settings
         .require("name", "\"drops\"")
         .and_then(|value| read_name(&value, names));
-    let kind = settings
-        .require("kind", "\"files\"")
-        .and_then(|value| read_kind(&value));
+    let mut later = false;
+    let kind = settings.require("kind", "\"files\"").and_then(|value| {
+        let text = value.text()?;
+        later = LATER_KINDS.contains(&text.value.as_str());
+        read_kind(&value, &text)
+    });
     let feed_kind = read_feed_kind(&mut settings, kind, base);
     let format = read_format(&mut settings, kind);
     let null = read_null(&mut settings);
@@ -95,6 +98,10 @@ pub(super) fn read_feed(
         Some(value) => value.settings().map(|settings| read_overrides(settings, columns)),
         None => Some(BTreeMap::new()),
     };
+    if later {
+        // What such a feed takes is not known here.
+        settings.take_all("1");
+    }
     settings.finish();
     let overrides = overrides?;
     let nothing = Texts::default();
@@ -134,8 +141,7 @@ fn read_name(value: &Value<'_>, names: &mut Vec<String>) -> Option<String> {
     Some(text.value)
 }
 
-fn read_kind(value: &Value<'_>) -> Option<Kind> {
-    let text = value.text()?;
+fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
     if let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == text.value) {
         return Some(*kind);
     }

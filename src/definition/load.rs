@@ -235,7 +235,7 @@ impl Loader<'_> {
                         &tables[first].file,
                         reference,
                         format!("tables read each other in a circle: {}", path.join(" -> ")),
-                        "a table reads only tables that do not read it; take one of these references out",
+                        "a table reads only tables that do not read it; take one of these references out".to_string(),
                     );
                 }
                 return None;

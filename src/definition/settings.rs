@@ -58,6 +58,10 @@ impl<'a> File<'a> {
                 continue;
             }
             let message = error.message().replace('`', "\"");
+            let message = match message.split_once(", expected literal string") {
+                Some((message, _)) => message.to_string(),
+                None => message,
+            };
             self.say(&at, format!("not valid TOML: {message}"), toml_help(&message));
             self.broken_lines.borrow_mut().push(line);
         }
@@ -151,8 +155,13 @@ impl<'f> Settings<'f> {
     }
 
     fn new(file: &'f File<'f>, table: &'f DeTable<'f>, at: Option<Range<usize>>) -> Self {
+        // By (3): what was recovered from a line that broke is no setting of the user's.
+        let recovered = |key: &Range<usize>, value: &Range<usize>| {
+            file.is_broken() && (value.is_empty() || file.is_broken_at(file.position(key.start).0))
+        };
         let mut entries: Vec<Entry<'f>> = table
             .iter()
+            .filter(|(key, value)| !recovered(&key.span(), &value.span()))
             .map(|(key, value)| Entry {
                 key: key.get_ref().as_ref(),
                 key_at: key.span(),
@@ -347,14 +356,18 @@ impl<'f> Value<'f> {
         let text = self.text()?;
         let problem = match humantime::parse_duration(text.value.trim()) {
             Ok(duration) if duration > Duration::ZERO => return Some(duration),
-            Ok(_) => "it must be longer than nothing".to_string(),
-            Err(error) => error.to_string(),
+            Ok(_) => " (it must be longer than nothing)".to_string(),
+            // Parts of a value from the environment are not printed.
+            Err(humantime::DurationError::UnknownUnit { unit, .. }) if text.value == text.written => {
+                format!(" (unknown unit {unit:?})")
+            }
+            Err(_) => String::new(),
         };
         self.file.say(
             &text.at,
-            format!("setting {:?} is no duration: {:?}", self.key, text.written),
+            format!("setting {:?} is no duration: {:?}{problem}", self.key, text.written),
             format!(
-                "{problem}; write a number and a unit (ms, s, min, h, days, years), as in {} = {}",
+                "write a number and a unit (ms, s, min, h, days, years), as in {} = {}",
                 self.key, self.example
             ),
         );

@@ -1,1 +1,774 @@
-//! To come.
+//! Whole folders: a rich good one, and one for each kind of mistake with what the user reads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+/// A dataflow's folder in the making: path and text of its files.
+#[derive(Clone)]
+struct Folder(BTreeMap<&'static str, String>);
+
+impl Folder {
+    /// A small folder without a mistake.
+    fn good() -> Self {
+        Folder(BTreeMap::new())
+            .with("dataflow.toml", "name = \"shop\"\n")
+            .with(
+                "inputs/orders.toml",
+                "key = [\"id\"]\n\
+                 order_by = [\"at\"]\n\
+                 [columns]\n\
+                 id = \"BIGINT\"\n\
+                 at = \"TIMESTAMP\"\n\
+                 [[feeds]]\n\
+                 name = \"live\"\n\
+                 kind = \"log\"\n\
+                 path = \"live\"\n\
+                 format = \"json\"\n",
+            )
+            .with("silver/orders.sql", "SELECT * FROM orders\n")
+    }
+
+    fn with(mut self, path: &'static str, text: &str) -> Self {
+        self.0.insert(path, text.to_string());
+        self
+    }
+
+    fn without(mut self, path: &'static str) -> Self {
+        self.0.remove(path).expect("a file to take away");
+        self
+    }
+
+    /// Replaces text that is there once.
+    fn edit(mut self, path: &'static str, old: &str, new: &str) -> Self {
+        let text = self.0.get_mut(path).expect("a file to edit");
+        assert_eq!(text.matches(old).count(), 1, "{old:?} in {path}");
+        *text = text.replace(old, new);
+        self
+    }
+
+    fn write(&self) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (path, text) in &self.0 {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            std::fs::write(path, text).expect("a file");
+        }
+        folder
+    }
+
+    fn load(&self) -> Result<Dataflow, Diagnostics> {
+        load(self.write().path(), &env)
+    }
+
+    fn cases(&self) -> Result<Vec<Case>, Diagnostics> {
+        cases(self.write().path())
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SECRET" => Some("hunter2".to_string()),
+        "RATE" => Some("250.5".to_string()),
+        "BUCKET" => Some("s3://bucket".to_string()),
+        "BAD_LAKE" => Some("ftp://hunter2@host".to_string()),
+        _ => None,
+    }
+}
+
+fn printed<T: std::fmt::Debug>(result: Result<T, Diagnostics>) -> String {
+    result.expect_err("a folder with mistakes").to_string()
+}
+
+fn loaded(folder: &Folder) -> Dataflow {
+    folder.load().unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+const INPUT: &str = "inputs/orders.toml";
+
+#[test]
+fn the_small_folder_loads() {
+    let dataflow = loaded(&Folder::good());
+    assert_eq!(dataflow.name, "shop");
+    assert_eq!(
+        (dataflow.epoch, dataflow.commit),
+        (Duration::from_millis(10), Duration::from_secs(1))
+    );
+    assert!(dataflow.durable);
+    assert!(dataflow.lake.ends_with("/lake") && dataflow.lake.starts_with('/'));
+    let input = &dataflow.inputs[0];
+    assert!(input.bronze && input.retention.is_none() && input.dedup_key.is_empty());
+    assert_eq!(input.feeds[0].columns, input.columns);
+    assert_eq!(input.file, Path::new(INPUT));
+}
+
+#[test]
+fn each_kind_of_mistake_is_named_with_its_place_and_remedy() {
+    let good = Folder::good();
+    let mut wrong = Vec::new();
+    for (folder, want) in mistakes(&good) {
+        let found = printed(folder.load());
+        if found != want {
+            wrong.push(format!("wanted:\n{want}\nfound:\n{found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n\n"));
+}
+
+fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
+    let good = || good.clone();
+    let root = |text: &str| good().with("dataflow.toml", text);
+    let feed = |text: &str| good().edit(INPUT, "kind = \"log\"\npath = \"live\"\nformat = \"json\"\n", text);
+    let table = |text: &str| good().with("silver/orders.toml", text);
+    vec![
+        // dataflow.toml
+        (
+            root("name = shop\n"),
+            "dataflow.toml:1:8: not valid TOML: string values must be quoted\n\
+             \x20 help: text stands in quotes, as in name = \"retail\"",
+        ),
+        (
+            root("name = \"shop\"\nname = \"x\"\n"),
+            "dataflow.toml:2:1: not valid TOML: duplicate key\n\
+             \x20 help: each setting stands once; remove one of the two",
+        ),
+        (
+            root(""),
+            "dataflow.toml: setting \"name\" is missing\n\
+             \x20 help: add name = \"retail\"",
+        ),
+        (
+            root("name = \"my shop\"\n"),
+            "dataflow.toml:1:8: a dataflow cannot be called \"my shop\"\n\
+             \x20 help: use letters, digits, _, - and . alone: the name stands in every transaction",
+        ),
+        (
+            root("name = \"shop\"\nepock = \"10ms\"\n"),
+            "dataflow.toml:2:1: unknown setting \"epock\"\n\
+             \x20 help: did you mean \"epoch\"? known here: commit, durability, epoch, lake, name, store",
+        ),
+        (
+            root("name = \"shop\"\nzzz = 1\n"),
+            "dataflow.toml:2:1: unknown setting \"zzz\"\n\
+             \x20 help: known here: commit, durability, epoch, lake, name, store",
+        ),
+        (
+            root("name = \"shop\"\nepoch = 10\n"),
+            "dataflow.toml:2:9: setting \"epoch\" must be text, and is a whole number\n\
+             \x20 help: write epoch = \"10ms\"",
+        ),
+        (
+            root("name = \"shop\"\nepoch = \"10 milis\"\n"),
+            "dataflow.toml:2:9: setting \"epoch\" is no duration: \"10 milis\" (unknown unit \"milis\")\n\
+             \x20 help: write a number and a unit (ms, s, min, h, days, years), as in epoch = \"10ms\"",
+        ),
+        (
+            root("name = \"shop\"\ncommit = \"0s\"\n"),
+            "dataflow.toml:2:10: setting \"commit\" is no duration: \"0s\" (it must be longer than nothing)\n\
+             \x20 help: write a number and a unit (ms, s, min, h, days, years), as in commit = \"1s\"",
+        ),
+        (
+            root("name = \"shop\"\ndurability = \"ful\"\n"),
+            "dataflow.toml:2:14: setting \"durability\" cannot be \"ful\"\n\
+             \x20 help: did you mean \"full\"? it is one of full, none",
+        ),
+        (
+            root("name = \"shop\"\nlake = \"s4://bucket\"\n"),
+            "dataflow.toml:2:8: bad lake \"s4://bucket\": unknown URL scheme \"s4\"\n\
+             \x20 help: did you mean \"s3://\"? a location is a folder, or s3://, abfss://, az://, gs:// or file://",
+        ),
+        (
+            root("name = \"shop\"\nlake = \"${BAD_LAKE}\"\n"),
+            "dataflow.toml:2:8: bad lake \"${BAD_LAKE}\": unknown URL scheme \"ftp\"\n\
+             \x20 help: a location is a folder, or s3://, abfss://, az://, gs:// or file://",
+        ),
+        (
+            root("name = \"shop\"\nlake = \"${NOT_SET}/lake\"\n"),
+            "dataflow.toml:2:8: environment variable NOT_SET is not set\n\
+             \x20 help: set NOT_SET, or give a default: ${NOT_SET:-default}",
+        ),
+        (
+            root("name = \"shop\"\n[store]\nacces_key_id = \"${SECRET}\"\n"),
+            "dataflow.toml:3:1: unknown store option \"acces_key_id\"\n\
+             \x20 help: did you mean \"access_key_id\"? known here: any option of S3, Azure or Google storage, such as access_key_id, region or account_name",
+        ),
+        // inputs
+        (
+            good().edit(INPUT, "\"BIGINT\"", "\"INTEGER\""),
+            "inputs/orders.toml:4:6: unknown type \"INTEGER\"\n\
+             \x20 help: did you mean INT? types are BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p,s), VARCHAR, BINARY, DATE, TIMESTAMP, and T[] of these",
+        ),
+        (
+            good().edit(INPUT, "\"BIGINT\"", "\"DECIMAL(40,2)\""),
+            "inputs/orders.toml:4:6: unknown type \"DECIMAL(40,2)\"\n\
+             \x20 help: DECIMAL takes its digits in all (1 to 38) and those behind the point, as in DECIMAL(18,4)",
+        ),
+        (
+            good().edit(INPUT, "\"BIGINT\"", "{ form = \"ID\" }"),
+            "inputs/orders.toml:4:1: setting \"type\" is missing\n\
+             \x20 help: add type = \"VARCHAR\"\n\
+             inputs/orders.toml:4:8: unknown setting \"form\"\n\
+             \x20 help: did you mean \"from\"? known here: format, from, null, nullable, type",
+        ),
+        (
+            good().edit(INPUT, "\"BIGINT\"", "{ type = \"BIGINT\", format = \"%Y\" }"),
+            "inputs/orders.toml:4:34: setting \"format\" does not fit type BIGINT\n\
+             \x20 help: it tells how a DATE or TIMESTAMP is written; leave it out",
+        ),
+        (
+            good().edit(INPUT, "\"TIMESTAMP\"", "{ type = \"TIMESTAMP\", format = \"%Y-%!\" }"),
+            "inputs/orders.toml:5:37: bad date format \"%Y-%!\"\n\
+             \x20 help: it is written as in strftime: %Y-%m-%d %H:%M:%S",
+        ),
+        (
+            good().edit(INPUT, "[columns]\n", "[columns]\n\"a b\" = \"INT\"\nID = \"INT\"\n"),
+            "inputs/orders.toml:4:1: a column cannot be called \"a b\"\n\
+             \x20 help: Delta tables take no spaces and none of ,;{}()= in a column's name; name the field with from = \"...\"\n\
+             inputs/orders.toml:6:1: columns \"ID\" and \"id\" differ only in case\n\
+             \x20 help: Delta tables do not tell them apart; rename one, and name its field with from = \"...\"",
+        ),
+        (
+            good().edit(INPUT, "[\"id\"]", "[\"idd\"]"),
+            "inputs/orders.toml:1:8: key names column \"idd\", which does not exist\n\
+             \x20 help: did you mean \"id\"? columns are id, at",
+        ),
+        (
+            good().edit(INPUT, "[\"id\"]", "[\"id\", \"id\"]"),
+            "inputs/orders.toml:1:14: key names column \"id\" twice\n\
+             \x20 help: name it once",
+        ),
+        (
+            good().edit(INPUT, "[\"at\"]", "\"when\""),
+            "inputs/orders.toml:2:12: order_by names column \"when\", which does not exist\n\
+             \x20 help: columns are id, at",
+        ),
+        (
+            good().edit(INPUT, "order_by", "dedup_key"),
+            "inputs/orders.toml:2:1: an input has a key or a dedup_key, not both\n\
+             \x20 help: with a key the newest row counts, with a dedup_key the first; remove one of the two",
+        ),
+        (
+            good().edit(INPUT, "key = [\"id\"]\n", ""),
+            "inputs/orders.toml:1:1: order_by without a key orders nothing\n\
+             \x20 help: it tells which version of a key is the newest: add key = [...], or remove order_by",
+        ),
+        (
+            good().edit(
+                INPUT,
+                "[columns]",
+                "retention = { column = \"id\", keep = \"3 yeers\" }\n[columns]",
+            ),
+            "inputs/orders.toml:3:24: retention goes by column \"id\", which is BIGINT\n\
+             \x20 help: name a DATE or TIMESTAMP column\n\
+             inputs/orders.toml:3:37: setting \"keep\" is no duration: \"3 yeers\" (unknown unit \"yeers\")\n\
+             \x20 help: write a number and a unit (ms, s, min, h, days, years), as in keep = \"3 years\"",
+        ),
+        (
+            good().edit(INPUT, "[columns]", "bronze = \"yes\"\n[columns]"),
+            "inputs/orders.toml:3:10: setting \"bronze\" must be true or false, and is text\n\
+             \x20 help: write bronze = true",
+        ),
+        // feeds
+        (
+            feed("kind = \"kafka\"\ntopic = \"x\"\nformat = \"json\"\n"),
+            "inputs/orders.toml:8:8: feeds of kind \"kafka\" are not in this version\n\
+             \x20 help: it has files, log and generate; a log is an embedded change log that any program can append to",
+        ),
+        (
+            feed("kind = \"file\"\npath = \"x\"\nformat = \"csv\"\n"),
+            "inputs/orders.toml:8:8: unknown kind of feed \"file\"\n\
+             \x20 help: did you mean \"files\"? kinds are files, log, generate",
+        ),
+        (
+            feed("kind = \"files\"\npath = \"drops/[x.csv\"\nformat = \"csv\"\n"),
+            "inputs/orders.toml:9:8: bad path \"drops/[x.csv\": bad glob: invalid range pattern\n\
+             \x20 help: * is any text, ? one character, ** any folders, [ab] one of these; [*] is a star itself",
+        ),
+        (
+            feed("kind = \"files\"\npath = \"s3:/bucket/*.csv\"\nformat = \"csv\"\n"),
+            "inputs/orders.toml:9:8: bad path \"s3:/bucket/*.csv\": the URL lacks \"//\" behind \"s3:\"\n\
+             \x20 help: write s3://bucket/folder",
+        ),
+        (
+            feed("kind = \"files\"\nformat = \"csv\"\n"),
+            "inputs/orders.toml:6:1: setting \"path\" is missing\n\
+             \x20 help: add path = \"drops/orders/*.csv\"",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live/*.ndjson\"\nformat = \"json\"\n"),
+            "inputs/orders.toml:9:8: bad path \"live/*.ndjson\": the embedded log is one local folder, not a glob\n\
+             \x20 help: name the folder that holds 0.ndjson, 1.ndjson, ...; kind \"files\" takes globs and URLs",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"parquet\"\n"),
+            "inputs/orders.toml:10:10: format \"parquet\" does not fit a feed of kind \"log\"\n\
+             \x20 help: it takes json, debezium-json",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"debezium-avro\"\n"),
+            "inputs/orders.toml:10:10: format \"debezium-avro\" is not in this version\n\
+             \x20 help: it has debezium-json",
+        ),
+        (
+            feed("kind = \"files\"\npath = \"x.json\"\nformat = \"jsonl\"\n"),
+            "inputs/orders.toml:10:10: unknown format \"jsonl\"\n\
+             \x20 help: did you mean \"ndjson\"? formats are csv, ndjson, json, parquet, avro, debezium-json",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nrate = 5\n"),
+            "inputs/orders.toml:11:1: setting \"rate\" does not fit kind \"log\"\n\
+             \x20 help: it belongs to kind \"generate\"; remove it, or change the kind",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\ncolumns.idd.from = \"ID\"\n"),
+            "inputs/orders.toml:11:9: the feed overrides column \"idd\", which does not exist\n\
+             \x20 help: did you mean \"id\"? columns are id, at",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\ncolumns.id.type = \"INT\"\n"),
+            "inputs/orders.toml:11:12: a feed cannot override \"type\" of a column\n\
+             \x20 help: set it in [columns] of the input: it is the same for all feeds",
+        ),
+        (
+            feed("kind = \"generate\"\ngenerator = \"x\"\nlate = 1.5\nrate = -1\npartitions = 0\n"),
+            "inputs/orders.toml:10:8: setting \"late\" is a share of all events, and not from 0 to 1\n\
+             \x20 help: write late = 0.01 for one event in a hundred\n\
+             inputs/orders.toml:11:8: setting \"rate\" must be above 0\n\
+             \x20 help: it is in events per second; without it events come as fast as possible\n\
+             inputs/orders.toml:12:14: setting \"partitions\" must be 1 to 1024\n\
+             \x20 help: write partitions = 4",
+        ),
+        (
+            feed(
+                "kind = \"log\"\npath = \"a\"\nformat = \"json\"\n[[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"b\"\nformat = \"json\"\n",
+            ),
+            "inputs/orders.toml:12:8: two feeds are called \"live\"\n\
+             \x20 help: rename one: progress is kept under a feed's name",
+        ),
+        (
+            good().edit(INPUT, "[[feeds]]", "[feeds]"),
+            "inputs/orders.toml:6:1: setting \"feeds\" must be a list of tables, and is a table\n\
+             \x20 help: write [[feeds]] with name = \"drops\", kind, path and format below it",
+        ),
+        (
+            feed("").edit(INPUT, "[[feeds]]\nname = \"live\"\n", ""),
+            "inputs/orders.toml: the input has no feeds: nothing would ever arrive\n\
+             \x20 help: add [[feeds]] with name = \"drops\", kind, path and format below it",
+        ),
+        // tables
+        (
+            table("partition_bye = [\"day\"]\n"),
+            "silver/orders.toml:1:1: unknown setting \"partition_bye\"\n\
+             \x20 help: did you mean \"partition_by\"? known here: change_data_feed, deletes, description, expect, key, partition_by, retention",
+        ),
+        (
+            table("[expect.cheap]\nchek = \"id > 0\"\non_violation = \"dropp\"\n"),
+            "silver/orders.toml:1:9: setting \"check\" is missing\n\
+             \x20 help: add check = \"unit_price >= 0\"\n\
+             silver/orders.toml:2:1: unknown setting \"chek\"\n\
+             \x20 help: did you mean \"check\"? known here: check, on_violation\n\
+             silver/orders.toml:3:16: setting \"on_violation\" cannot be \"dropp\"\n\
+             \x20 help: did you mean \"drop\"? it is one of warn, drop, fail",
+        ),
+        (
+            table("deletes = \"vector\"\nchange_data_feed = 1\n"),
+            "silver/orders.toml:1:11: setting \"deletes\" cannot be \"vector\"\n\
+             \x20 help: did you mean \"vectors\"? it is one of auto, vectors, rewrite\n\
+             silver/orders.toml:2:20: setting \"change_data_feed\" must be true or false, and is a whole number\n\
+             \x20 help: write change_data_feed = true",
+        ),
+        (
+            good().with("silver/order.toml", "key = [\"id\"]\n"),
+            "silver/order.toml: settings of a table that does not exist: there is no silver/order.sql\n\
+             \x20 help: did you mean \"orders\"? a table's settings are called as its SQL file",
+        ),
+        (
+            good().with("gold/empty.sql", "-- to come\n"),
+            "gold/empty.sql: the SQL file is empty\n\
+             \x20 help: write one SELECT, or remove the file",
+        ),
+        (
+            good().with("gold/open.sql", "SELECT 'a\n"),
+            "gold/open.sql:1:8: could not read the SQL: unterminated string literal\n\
+             \x20 help: close the quote or comment that starts here",
+        ),
+        (
+            good().with("gold/x.sql", "SELECT *\nFROM silver.order\n"),
+            "gold/x.sql:2:6: unknown table silver.order\n\
+             \x20 help: did you mean silver.orders? tables are silver.orders, gold.x",
+        ),
+        (
+            good()
+                .with("gold/a.sql", "SELECT * FROM silver.b")
+                .with("silver/b.sql", "SELECT * FROM\n  gold.a"),
+            "silver/b.sql:2:3: tables read each other in a circle: silver.b -> gold.a -> silver.b\n\
+             \x20 help: a table reads only tables that do not read it; take one of these references out",
+        ),
+        (
+            good().with("gold/a.sql", "SELECT * FROM gold.a"),
+            "gold/a.sql:1:15: tables read each other in a circle: gold.a -> gold.a\n\
+             \x20 help: a table reads only tables that do not read it; take one of these references out",
+        ),
+        (
+            good().with("gold/My-Table.sql", "SELECT 1"),
+            "gold/My-Table.sql: \"My-Table\" cannot be a name in SQL\n\
+             \x20 help: rename the file: small letters, digits and _, and no digit first",
+        ),
+        (
+            good().with("gold/more/x.sql", "SELECT 1"),
+            "gold/more: folders inside gold/ are not read\n\
+             \x20 help: move its files up into gold/, and remove the folder",
+        ),
+        // the folder
+        (
+            good().without(INPUT).with("input/orders.toml", ""),
+            "inputs: the dataflow has no inputs\n\
+             \x20 help: rename the folder \"input\" to \"inputs\"",
+        ),
+        (
+            good().with("inputs/silver.toml", "columns.a = \"INT\"\nfeeds = []\n"),
+            "inputs/silver.toml: an input cannot be called \"silver\", which is a layer's name\n\
+             \x20 help: rename the file\n\
+             inputs/silver.toml: the input has no feeds: nothing would ever arrive\n\
+             \x20 help: add [[feeds]] with name = \"drops\", kind, path and format below it",
+        ),
+    ]
+}
+
+#[test]
+fn mistakes_of_all_files_come_in_one_run_in_the_order_of_files_and_lines() {
+    let folder = Folder::good()
+        .with("dataflow.toml", "lake = 5\nepock = \"1s\"\n")
+        .edit(INPUT, "[\"at\"]", "[\"att\"]")
+        .edit(INPUT, "\"BIGINT\"", "\"LONG\"")
+        .with("silver/orders.sql", "SELECT * FROM gold.nothing")
+        .with("gold/a.sql", "SELECT * FROM silver.orders, silver.order")
+        .with("gold/a.toml", "kee = [\"x\"]\n");
+    let found = folder.load().expect_err("a folder with mistakes");
+    let places: Vec<String> = found
+        .0
+        .iter()
+        .map(|d| format!("{}:{}:{} {}", d.file.display(), d.line, d.column, d.message))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "dataflow.toml:0:0 setting \"name\" is missing",
+            "dataflow.toml:1:8 setting \"lake\" must be text, and is a whole number",
+            "dataflow.toml:2:1 unknown setting \"epock\"",
+            "inputs/orders.toml:2:13 order_by names column \"att\", which does not exist",
+            "inputs/orders.toml:4:6 unknown type \"LONG\"",
+            "silver/orders.sql:1:15 unknown table gold.nothing",
+            "gold/a.sql:1:30 unknown table silver.order",
+            "gold/a.toml:1:1 unknown setting \"kee\"",
+        ]
+    );
+    assert!(found.0.iter().all(|d| d.help.is_some()));
+}
+
+#[test]
+fn a_file_that_is_half_toml_still_tells_its_other_mistakes_and_calls_nothing_missing() {
+    let folder = Folder::good().with("dataflow.toml", "epock = \"1s\"\nname = shop\nlake = = 5\ncommit = 3\n");
+    let found = folder.load().expect_err("a folder with mistakes");
+    let places: Vec<(usize, &str)> = found.0.iter().map(|d| (d.line, d.message.as_str())).collect();
+    assert_eq!(places[0], (1, "unknown setting \"epock\""));
+    assert_eq!(places[1], (2, "not valid TOML: string values must be quoted"));
+    assert!(
+        places[2].0 == 3 && places[2].1.starts_with("not valid TOML"),
+        "{places:?}"
+    );
+    assert_eq!(places[3], (4, "setting \"commit\" must be text, and is a whole number"));
+    assert_eq!(places.len(), 4, "{places:?}");
+}
+
+#[test]
+fn a_file_that_is_no_text_and_a_byte_order_mark_are_told_apart() {
+    let scratch = Folder::good().write();
+    std::fs::write(scratch.path().join("dataflow.toml"), "\u{feff}name = \"shop\"\n").expect("a file");
+    load(scratch.path(), &env).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    std::fs::write(scratch.path().join("dataflow.toml"), b"name = \"shop\"\n# \xff\n").expect("a file");
+    assert_eq!(
+        printed(load(scratch.path(), &env)),
+        "dataflow.toml:2: not UTF-8 text\n  help: save the file as UTF-8"
+    );
+}
+
+#[test]
+fn a_folder_that_is_no_dataflow_is_refused() {
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let found = printed(load(scratch.path(), &env));
+    assert!(
+        found.starts_with("dataflow.toml: there is no dataflow.toml in "),
+        "{found}"
+    );
+    assert!(found.ends_with("or make one: alluvium init NAME"), "{found}");
+}
+
+#[test]
+fn a_rich_definition_loads_with_all_it_says() {
+    let folder = Folder(BTreeMap::new())
+        .with(
+            "dataflow.toml",
+            "name = \"retail\"\nlake = \"${BUCKET}/retail\"\nepoch = \"5ms\"\ncommit = \"25ms\"\n\
+             durability = \"none\"\n[store]\nsecret_access_key = \"${SECRET}\"\nallow_http = true\n",
+        )
+        .with(
+            "inputs/lines.toml",
+            "description = \"Lines.\"\n\
+             dedup_key = \"no\"\n\
+             bronze = false\n\
+             null = \"NA\"\n\
+             retention = { column = \"at\", keep = \"3 years\" }\n\
+             [columns]\n\
+             no = { type = \"VARCHAR\", from = [\"No\", \"No \"], nullable = false, null = [] }\n\
+             at = { type = \"TIMESTAMP\", format = [\"%Y\", \"%m\"] }\n\
+             country = \"VARCHAR\"\n\
+             tags = { type = \"decimal(4, 2)[]\" }\n\
+             [[feeds]]\n\
+             name = \"drops\"\n\
+             kind = \"files\"\n\
+             path = \"drops/*.csv.gz\"\n\
+             format = \"csv\"\n\
+             null = [\"-\"]\n\
+             columns.country = { from = \"Land\", null = \"??\" }\n\
+             columns.at.format = \"%d\"\n\
+             [[feeds]]\n\
+             name = \"made-up\"\n\
+             kind = \"generate\"\n\
+             generator = \"retail.lines\"\n\
+             rate = \"${RATE}\"\n\
+             limit = 1_000\n\
+             seed = 0x2a\n\
+             partitions = 4\n\
+             late = 0.25\n\
+             broken = 1\n",
+        )
+        .with("silver/lines.sql", "SELECT * FROM lines")
+        .with(
+            "silver/lines.toml",
+            "key = [\"no\"]\npartition_by = \"day\"\ndeletes = \"rewrite\"\nchange_data_feed = true\n\
+             retention = { column = \"at\", keep = \"1h\" }\n\
+             [expect.b]\ncheck = \"x > 0\"\non_violation = \"fail\"\n[expect.a]\ncheck = \"y\"\n",
+        );
+    let scratch = folder.write();
+    let base = scratch.path().canonicalize().expect("the folder is there");
+    let dataflow = load(scratch.path(), &env).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(
+        (dataflow.lake.as_str(), dataflow.durable),
+        ("s3://bucket/retail", false)
+    );
+    assert_eq!(
+        (dataflow.epoch, dataflow.commit),
+        (Duration::from_millis(5), Duration::from_millis(25))
+    );
+    assert_eq!(dataflow.store_options["secret_access_key"], "hunter2");
+    assert_eq!(dataflow.store_options["allow_http"], "true");
+    let debug = format!("{dataflow:?}");
+    assert!(
+        !debug.contains("hunter2") && debug.contains("secret_access_key"),
+        "{debug}"
+    );
+
+    let input = &dataflow.inputs[0];
+    assert_eq!(input.description.as_deref(), Some("Lines."));
+    assert_eq!(
+        (input.dedup_key.as_slice(), input.bronze),
+        (["no".to_string()].as_slice(), false)
+    );
+    let keep = Duration::from_secs(3 * 31_557_600);
+    assert_eq!(
+        input.retention,
+        Some(Retention {
+            column: "at".to_string(),
+            keep
+        })
+    );
+    let column = |name: &str, sql_type: &str, nullable, from: &[&str], format: &[&str], null: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        Column {
+            name: name.to_string(),
+            sql_type: sql_type.parse().expect("a type"),
+            nullable,
+            from: owned(from),
+            format: owned(format),
+            null: owned(null),
+        }
+    };
+    assert_eq!(
+        input.columns,
+        [
+            column("no", "VARCHAR", false, &["No", "No "], &[], &[]),
+            column("at", "TIMESTAMP", true, &["at"], &["%Y", "%m"], &["NA"]),
+            column("country", "VARCHAR", true, &["country"], &[], &["NA"]),
+            column("tags", "DECIMAL(4,2)[]", true, &["tags"], &[], &["NA"]),
+        ]
+    );
+    let [drops, made_up] = input.feeds.as_slice() else {
+        panic!("two feeds: {:?}", input.feeds)
+    };
+    assert!(
+        matches!(&drops.kind, FeedKind::Files { path } if Path::new(path) == base.join("drops/*.csv.gz")),
+        "{drops:?}"
+    );
+    assert_eq!(
+        drops.columns,
+        [
+            column("no", "VARCHAR", false, &["No", "No "], &[], &["-"]),
+            column("at", "TIMESTAMP", true, &["at"], &["%d"], &["-"]),
+            column("country", "VARCHAR", true, &["Land"], &[], &["??"]),
+            column("tags", "DECIMAL(4,2)[]", true, &["tags"], &[], &["-"]),
+        ]
+    );
+    assert_eq!((made_up.name.as_str(), made_up.format), ("made-up", Format::Json));
+    let FeedKind::Generate(generate) = &made_up.kind else {
+        panic!("a generator: {made_up:?}")
+    };
+    assert_eq!(
+        generate,
+        &Generate {
+            generator: "retail.lines".to_string(),
+            rate: Some(250.5),
+            limit: Some(1000),
+            seed: 42,
+            partitions: 4,
+            updates: 0.0,
+            deletes: 0.0,
+            duplicates: 0.0,
+            late: 0.25,
+            broken: 1.0,
+        }
+    );
+
+    let table = &dataflow.tables[0];
+    assert_eq!(table.qualified_name(), "silver.lines");
+    assert_eq!(table.settings_file.as_deref(), Some(Path::new("silver/lines.toml")));
+    assert_eq!(
+        (table.key.as_slice(), table.partition_by.as_slice()),
+        (["no".into()].as_slice(), ["day".into()].as_slice())
+    );
+    assert_eq!((table.deletes, table.change_data_feed), (Deletes::Rewrite, true));
+    assert_eq!(
+        table.retention.as_ref().map(|r| r.keep),
+        Some(Duration::from_secs(3600))
+    );
+    let expectations: Vec<(&str, &str, OnViolation)> = table
+        .expectations
+        .iter()
+        .map(|e| (e.name.as_str(), e.check.as_str(), e.on_violation))
+        .collect();
+    assert_eq!(
+        expectations,
+        [("b", "x > 0", OnViolation::Fail), ("a", "y", OnViolation::Warn)]
+    );
+}
+
+#[test]
+fn a_secret_never_shows_in_a_mistake() {
+    let folder = Folder::good().with(
+        "dataflow.toml",
+        "name = \"${SECRET} \"\nlake = \"s3://k:${SECRET}@b\"\nepoch = \"1 ${SECRET}\"\ndurability = \"${SECRET}\"\n",
+    );
+    let found = printed(folder.load());
+    assert_eq!(found.matches("help:").count(), 4, "{found}");
+    assert!(!found.contains("hunter2"), "{found}");
+}
+
+#[test]
+fn tables_stand_behind_the_tables_they_read() {
+    let dataflow = loaded(
+        &Folder::good()
+            .with("gold/a.sql", "SELECT * FROM Gold.Z JOIN silver.\"orders\" ON true")
+            .with(
+                "gold/z.sql",
+                "SELECT * FROM TABLE(TUMBLE(TABLE silver.late, DESCRIPTOR(at), INTERVAL '1' DAY))",
+            )
+            .with("silver/late.sql", "SELECT * FROM silver.orders -- not gold.a"),
+    );
+    let names: Vec<String> = dataflow.tables.iter().map(Table::qualified_name).collect();
+    assert_eq!(names, ["silver.orders", "silver.late", "gold.z", "gold.a"]);
+}
+
+#[test]
+fn a_column_of_an_alias_called_gold_is_no_table() {
+    let dataflow = loaded(&Folder::good().with("silver/medals.sql", "SELECT gold.id FROM orders AS gold"));
+    assert_eq!(dataflow.tables.len(), 2);
+}
+
+fn with_cases() -> Folder {
+    Folder::good()
+        .with("tests/one/inputs/orders.csv", "id,at\n1,2026-01-01T00:00:00\n")
+        .with("tests/one/expect/silver.orders.csv", "id,at\n1,2026-01-01T00:00:00\n")
+        .with("tests/steps/1/inputs/orders.ndjson", "")
+        .with("tests/steps/2/expect/silver.orders.csv", "id,at\n")
+        .with("tests/steps/10/inputs/orders.csv", "id,at\n")
+}
+
+#[test]
+fn own_tests_are_found_with_their_steps_and_files() {
+    let mut folder = with_cases();
+    let last = folder.0.remove("tests/steps/10/inputs/orders.csv").expect("a step");
+    let scratch = folder.with("tests/steps/3/inputs/orders.csv", &last).write();
+    let cases = cases(scratch.path()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(
+        cases.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+        ["one", "steps"]
+    );
+    assert_eq!(
+        cases[0].steps,
+        [Step {
+            number: 1,
+            inputs: vec![Given {
+                path: scratch.path().join("tests/one/inputs/orders.csv"),
+                input: "orders".to_string(),
+                format: Format::Csv,
+            }],
+            expect: vec![Expected {
+                path: scratch.path().join("tests/one/expect/silver.orders.csv"),
+                layer: Layer::Silver,
+                table: "orders".to_string(),
+            }],
+        }]
+    );
+    let counts: Vec<(usize, usize, usize)> = cases[1]
+        .steps
+        .iter()
+        .map(|step| (step.number, step.inputs.len(), step.expect.len()))
+        .collect();
+    assert_eq!(counts, [(1, 1, 0), (2, 0, 1), (3, 1, 0)]);
+    assert_eq!(cases[1].steps[0].inputs[0].format, Format::Ndjson);
+    assert_eq!(Folder::good().cases(), Ok(Vec::new()));
+}
+
+#[test]
+fn mistakes_in_own_tests_are_all_named() {
+    let folder = with_cases()
+        .with("tests/a/inputs/order.csv", "")
+        .with("tests/a/inputs/orders.parquet", "")
+        .with("tests/a/expect/silver.ordres.csv", "")
+        .with("tests/a/expect/bronze.orders.csv", "")
+        .with("tests/b/inputs/orders.csv", "")
+        .with("tests/c/input/orders.csv", "")
+        .with("tests/d/inputs/orders.csv", "")
+        .with("tests/d/1/expect/silver.orders.csv", "");
+    let found = folder.cases().expect_err("tests with mistakes");
+    let lines: Vec<String> = found
+        .0
+        .iter()
+        .map(|d| format!("{}: {}", d.file.display(), d.message))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "tests/a/expect/bronze.orders.csv: expected rows are in a file called <layer>.<table>.csv",
+            "tests/a/expect/silver.ordres.csv: unknown table silver.ordres",
+            "tests/a/inputs/order.csv: unknown input \"order\"",
+            "tests/a/inputs/orders.parquet: rows of a test are in .csv or .ndjson files",
+            "tests/b: the test expects nothing",
+            "tests/c/input: a test has no folder \"input\"",
+            "tests/d: a test has inputs/ and expect/, or steps 1/, 2/, ..., not both",
+            "tests/steps: step 3 is missing",
+        ]
+    );
+}
