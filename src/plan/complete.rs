@@ -17,7 +17,7 @@ use datafusion::common::{Column, Result};
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    Expr, Limit, LogicalPlan, Projection, SortExpr, Window, WindowFrameBound, WindowFrameUnits,
+    Expr, LogicalPlan, Projection, SortExpr, Window, WindowFrameBound, WindowFrameUnits,
 };
 
 use super::error::{Planned, Refusal};
@@ -204,17 +204,4 @@ fn needs_order(call: &WindowFunction) -> std::result::Result<bool, Completion> {
 
 fn is_unbounded_following(bound: &WindowFrameBound) -> bool {
     matches!(bound, WindowFrameBound::Following(value) if value.is_null())
-}
-
-/// Whether a limit reads rows in an order.
-pub(super) fn is_ordered(limit: &Limit) -> bool {
-    let mut plan = limit.input.as_ref();
-    loop {
-        plan = match plan {
-            LogicalPlan::Sort(_) => return true,
-            LogicalPlan::Projection(projection) => &projection.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
-            _ => return false,
-        };
-    }
 }

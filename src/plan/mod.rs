@@ -21,6 +21,8 @@ mod now;
 mod refuse;
 mod session;
 mod share;
+#[cfg(test)]
+mod tests;
 mod windows;
 
 pub use compile::compile;

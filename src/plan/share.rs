@@ -210,3 +210,8 @@ fn op_key(op: &Op) -> String {
         Op::Constant(batch) => format!("constant {} {:?}", batch.num_rows(), batch.columns()),
     }
 }
+
+/// The schema of rows without columns.
+pub(super) fn no_columns() -> SchemaRef {
+    Arc::new(arrow::datatypes::Schema::empty())
+}

@@ -126,7 +126,7 @@ impl Lowering<'_> {
     }
 
     /// Casts a node's columns, where they differ, to the types of `schema`.
-    pub(super) fn conform(&mut self, node: NodeId, schema: &SchemaRef) -> Planned<NodeId> {
+    pub(in crate::plan) fn conform(&mut self, node: NodeId, schema: &SchemaRef) -> Planned<NodeId> {
         let actual = self.builder.schema(node).clone();
         let same = actual
             .fields()

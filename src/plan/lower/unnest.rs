@@ -39,7 +39,7 @@ impl Lowering<'_> {
             .collect();
         let op = Op::Unnest(Unnest {
             columns,
-            preserve_nulls: unnest.options.preserve_nulls,
+            preserve_nulls: unnest.options.preserve_nulls(),
         });
         let append_only = self.builder.nodes[input].append_only;
         let schema = normalise_schema(unnest.schema.as_arrow());

@@ -1,0 +1,228 @@
+//! One query a test: the completed logical plan, and the graph, yield what DataFusion yields for the SQL as
+//! the user wrote it.
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::DFParserBuilder;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+
+use super::evaluate::evaluate;
+use super::fixture::{NEW_YEAR, planned, provider};
+use crate::plan::{Graph, batch_context, bind_now, rebind, windows};
+use crate::repr::normalise_batch;
+
+fn run(context: &SessionContext, plan: LogicalPlan) -> RecordBatch {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let frame = context.execute_logical_plan(plan).await.unwrap();
+        let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
+        let batches = frame.collect().await.unwrap();
+        let schema = batches.first().map_or(schema, |b| b.schema());
+        concat_batches(&schema, &batches).unwrap()
+    })
+}
+
+/// Rows as sorted text.
+pub fn lines(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::new().with_null("null");
+    let columns: Vec<ArrayFormatter> = batch
+        .columns()
+        .iter()
+        .map(|c| ArrayFormatter::try_new(c, &options).unwrap())
+        .collect();
+    let mut lines: Vec<String> = (0..batch.num_rows())
+        .map(|row| {
+            let cells: Vec<String> = columns.iter().map(|c| c.value(row).to_string()).collect();
+            cells.join(" | ")
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// The SQL as the user wrote it, but for its window functions, run by DataFusion.
+fn as_written(sql: &str) -> RecordBatch {
+    let context = batch_context();
+    for name in ["orders", "customers"] {
+        context.register_table(name, provider(name).unwrap()).unwrap();
+    }
+    let tokens = windows::rewrite(windows::tokenize(sql).unwrap()).unwrap();
+    let mut parser = DFParserBuilder::new(tokens).with_dialect(&GenericDialect {}).build().unwrap();
+    let statement = parser.parse_statement().unwrap();
+    let plan = futures::executor::block_on(context.state().statement_to_plan(statement)).unwrap();
+    run(&context, plan)
+}
+
+fn in_batch(graph: &Graph, epoch_ms: u64) -> RecordBatch {
+    let logical = rebind(&graph.tables[0].logical, &provider).unwrap();
+    run(&batch_context(), bind_now(logical, epoch_ms))
+}
+
+/// Both plans of the SQL against the SQL itself. `rows`: how many there are, so that nothing agrees by being
+/// empty.
+fn agrees(sql: &str, rows: usize) {
+    let graph = planned(sql);
+    let schema = graph.tables[0].schema.clone();
+    let expected = lines(&normalise_batch(&schema, &as_written(sql)).unwrap());
+    let batch = lines(&normalise_batch(&schema, &in_batch(&graph, 0)).unwrap());
+    assert_eq!(batch, expected, "the completed logical plan of\n{sql}\n{}", graph.tables[0].logical.display_indent());
+    let evaluated = lines(&evaluate(&graph, graph.tables[0].node, 0));
+    assert_eq!(evaluated, expected, "the graph of\n{sql}\n{}", graph.explain(None));
+    assert_eq!(expected.len(), rows, "{sql}");
+}
+
+macro_rules! agree {
+    ($($name:ident: $rows:literal, $sql:literal;)*) => {
+        $(#[test] fn $name() { agrees($sql, $rows); })*
+    };
+}
+
+agree! {
+    all_columns_of_an_input: 24, "SELECT * FROM orders";
+    a_filter_and_computed_columns: 12,
+        "SELECT id, upper(customer) AS who, amount * 2 + 1 AS twice, CAST(amount AS BIGINT) AS whole,
+                CASE WHEN amount > 1 THEN 'much' ELSE 'little' END AS size, date_trunc('hour', at) AS hour,
+                price * 3 AS thrice, extract(year FROM day) AS year
+         FROM orders WHERE amount > 0.5 AND customer LIKE '%b%' OR quantity IN (1, 2, 3) AND customer IS NOT NULL";
+    json_functions: 14,
+        "SELECT id, json_get_str(payload, 'kind') AS kind, payload->>'n' AS n FROM orders WHERE json_get_int(payload, 'n') > 8";
+    an_inner_join_with_a_residual: 11,
+        "SELECT o.id, c.country FROM orders o JOIN customers c ON o.customer = c.name AND o.amount > c.credit";
+    a_left_join_with_a_residual: 27,
+        "SELECT o.id, c.country FROM orders o LEFT JOIN customers c ON o.customer = c.name AND o.amount > c.credit";
+    a_right_join: 26, "SELECT o.id, c.country, c.name FROM orders o RIGHT JOIN customers c ON o.customer = c.name";
+    a_full_join: 39, "SELECT o.id, c.country, c.name FROM orders o FULL JOIN customers c ON o.customer = c.name";
+    a_self_join: 44, "SELECT a.id, b.amount FROM orders a JOIN orders b ON a.id = b.id AND a.amount <= b.amount OR a.id = b.id + 3 AND a.quantity = b.quantity";
+    a_cross_join: 25, "SELECT a.name AS one, b.name AS other FROM customers a CROSS JOIN customers b";
+    joins_in_a_row: 20,
+        "SELECT o.id, c.country, d.credit FROM orders o JOIN customers c ON o.customer = c.name
+         JOIN customers d ON d.name = c.name AND d.country = c.country";
+    in_a_subquery: 12, "SELECT id FROM orders WHERE customer IN (SELECT name FROM customers WHERE country = 'NL')";
+    not_in_a_subquery_with_nulls: 0, "SELECT id FROM orders WHERE customer NOT IN (SELECT name FROM customers)";
+    not_in_a_subquery_without_nulls: 6,
+        "SELECT id FROM orders WHERE customer NOT IN (SELECT name FROM customers WHERE name IS NOT NULL)";
+    not_in_an_empty_subquery: 24,
+        "SELECT id FROM orders WHERE customer NOT IN (SELECT name FROM customers WHERE credit > 100)";
+    exists_and_not_exists: 5,
+        "SELECT id FROM orders o WHERE EXISTS (SELECT 1 FROM customers c WHERE c.name = o.customer AND c.credit < o.amount)
+         AND NOT EXISTS (SELECT 1 FROM customers c WHERE c.name = o.customer AND c.country = 'UK')";
+    exists_under_or: 19,
+        "SELECT id FROM orders o WHERE o.quantity > 2 OR EXISTS (SELECT 1 FROM customers c WHERE c.name = o.customer)";
+    a_correlated_scalar_subquery: 24,
+        "SELECT id, (SELECT max(credit) FROM customers c WHERE c.name = o.customer) AS credit,
+                (SELECT count(*) FROM customers c WHERE c.name = o.customer) AS n FROM orders o";
+    an_uncorrelated_scalar_subquery: 10, "SELECT id FROM orders WHERE amount > (SELECT avg(amount) FROM orders)";
+    aggregates: 5,
+        "SELECT customer, count(*) AS n, count(amount) AS na, sum(amount) AS s, sum(price) AS p, avg(quantity) AS a,
+                min(at) AS lo, max(customer) AS hi, bool_and(amount > 1) AS every, bool_or(amount > 2) AS some,
+                stddev(quantity) AS sd, var_pop(quantity) AS vp, sum(quantity) FILTER (WHERE id > 3) AS f
+         FROM orders GROUP BY customer";
+    aggregates_over_distinct_values: 5,
+        "SELECT customer, count(DISTINCT quantity) AS n, sum(DISTINCT quantity) AS s, count(*) AS c FROM orders GROUP BY customer";
+    one_distinct_aggregate: 1, "SELECT count(DISTINCT customer) AS n FROM orders";
+    general_aggregates: 5,
+        "SELECT customer, median(amount) AS m, percentile_cont(0.9) WITHIN GROUP (ORDER BY amount) AS p,
+                array_agg(id ORDER BY id) AS ids, string_agg(payload, ',' ORDER BY payload) AS s,
+                first_value(amount ORDER BY amount DESC NULLS LAST) AS f FROM orders GROUP BY customer";
+    a_global_aggregate_over_nothing: 1, "SELECT count(*) AS n, sum(amount) AS s FROM orders WHERE id > 1000";
+    having: 3, "SELECT customer, count(*) AS n FROM orders GROUP BY customer HAVING count(*) > 4 AND sum(amount) > 5";
+    grouping_sets: 20,
+        "SELECT customer, quantity, count(*) AS n, grouping(customer) AS g FROM orders WHERE id < 6
+         GROUP BY GROUPING SETS ((customer, quantity), (customer), ())";
+    a_rollup: 20, "SELECT customer, day, sum(amount) AS s FROM orders WHERE id > 6 GROUP BY ROLLUP (customer, day)";
+    a_cube: 22, "SELECT customer, day, sum(amount) AS s FROM orders WHERE id > 6 GROUP BY CUBE (customer, day)";
+    distinct_rows: 12, "SELECT DISTINCT customer, quantity > 2 AS many FROM orders";
+    distinct_on: 5, "SELECT DISTINCT ON (customer) customer, quantity FROM orders ORDER BY customer, quantity";
+    union_all: 29, "SELECT customer FROM orders UNION ALL SELECT name FROM customers";
+    union_distinct: 6, "SELECT customer FROM orders UNION SELECT name FROM customers";
+    intersect_distinct: 3, "SELECT customer FROM orders INTERSECT SELECT name FROM customers";
+    except_all: 6, "SELECT customer FROM orders EXCEPT ALL SELECT name FROM customers";
+    ctes: 3,
+        "WITH big AS (SELECT * FROM orders WHERE amount > 1), by_customer AS (SELECT customer, sum(amount) AS s FROM big GROUP BY customer)
+         SELECT b.customer, c.country FROM by_customer b JOIN customers c ON b.customer = c.name";
+    order_by_limit_and_offset: 5, "SELECT id, amount, quantity FROM orders ORDER BY amount DESC, id, quantity LIMIT 5 OFFSET 2";
+    a_limit_below_a_projection: 3, "SELECT id + 1 AS next FROM orders ORDER BY amount DESC NULLS LAST, at, id LIMIT 3";
+    row_number_with_a_filter: 9,
+        "SELECT customer, id, rn FROM (SELECT *, row_number() OVER (PARTITION BY customer ORDER BY amount DESC, id, at, quantity, payload) AS rn FROM orders) WHERE rn <= 2 AND customer IS NOT NULL OR rn = 1 AND customer IS NULL";
+    top_of_each_group: 10,
+        "SELECT customer, id FROM (SELECT customer, id, row_number() OVER (PARTITION BY customer ORDER BY amount DESC, id, quantity) AS rn FROM orders) WHERE rn <= 2";
+    ranks_share_ties: 12,
+        "SELECT customer, id, r FROM (SELECT customer, id, rank() OVER (PARTITION BY customer ORDER BY quantity) AS r FROM orders) WHERE r <= 2";
+    dense_ranks: 8,
+        "SELECT customer, id FROM (SELECT customer, id, dense_rank() OVER (PARTITION BY customer ORDER BY quantity DESC) AS r FROM orders) WHERE r = 2";
+    general_window_functions: 24,
+        "SELECT id, sum(amount) OVER (PARTITION BY customer ORDER BY id) AS running,
+                lag(quantity) OVER (PARTITION BY customer ORDER BY id, at, quantity) AS before,
+                rank() OVER (ORDER BY quantity) AS r, count(*) OVER () AS n,
+                avg(amount) OVER (PARTITION BY customer ORDER BY id, at, quantity ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS moving
+         FROM orders";
+    unnest_in_select: 28, "SELECT id, unnest(tags) AS tag FROM orders";
+    unnest_then_count: 5, "SELECT tag, count(*) AS n FROM (SELECT unnest(tags) AS tag FROM orders) GROUP BY tag";
+    values: 2, "SELECT a + 1 AS a, b FROM (VALUES (1, 'x'), (2, 'y')) AS v (a, b)";
+    a_select_without_from: 1, "SELECT 1 AS one, 'x' AS x";
+    tumbling_windows: 9,
+        "SELECT window_start, window_end, count(*) AS n FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(at), INTERVAL '15' MINUTE)) GROUP BY window_start, window_end";
+    tumbling_windows_of_an_alias: 10,
+        "WITH o AS (SELECT * FROM orders WHERE id > 3)
+         SELECT w.id, w.window_end FROM TABLE(TUMBLE(TABLE o, DESCRIPTOR(at), INTERVAL '1' HOUR)) AS w JOIN customers c ON c.name = w.customer WHERE w.quantity > 0";
+    hopping_windows: 18,
+        "SELECT customer, window_start, sum(amount) AS s FROM TABLE(HOP(TABLE orders, DESCRIPTOR(at), INTERVAL '30' MINUTE, INTERVAL '1' HOUR)) GROUP BY customer, window_start";
+    sessions: 21,
+        "SELECT id, window_start, window_end FROM TABLE(SESSION(TABLE orders PARTITION BY customer, DESCRIPTOR(at), INTERVAL '20' MINUTE))";
+    timestamps_of_text: 23,
+        "SELECT id, to_timestamp(CAST(at AS VARCHAR)) AS t FROM orders WHERE to_timestamp(CAST(at AS VARCHAR)) > TIMESTAMP '2024-01-01' OR amount > 0";
+}
+
+/// Ties: DataFusion alone may keep any of them, but both plans keep the same.
+#[test]
+fn ties_are_kept_alike_by_both_plans() {
+    for sql in [
+        "SELECT id, amount FROM orders ORDER BY quantity LIMIT 5",
+        "SELECT customer, id FROM (SELECT customer, id, row_number() OVER (PARTITION BY customer ORDER BY quantity) AS rn FROM orders) WHERE rn <= 2",
+        "SELECT customer, array_agg(id) AS ids, string_agg(payload, ',') AS s, first_value(amount) AS f, last_value(id) AS l FROM orders GROUP BY customer",
+        "SELECT DISTINCT ON (customer) customer, id, amount FROM orders",
+        "SELECT id, lead(id) OVER (ORDER BY quantity) AS l, rank() OVER (ORDER BY quantity) AS r FROM orders",
+        "SELECT customer, approx_percentile_cont(amount, 0.5) AS p, approx_median(quantity) AS m FROM orders GROUP BY customer",
+        "SELECT customer, any_value(id) AS i FROM orders GROUP BY customer",
+    ] {
+        let graph = planned(sql);
+        let schema = graph.tables[0].schema.clone();
+        let batch = lines(&normalise_batch(&schema, &in_batch(&graph, 0)).unwrap());
+        assert_eq!(lines(&evaluate(&graph, graph.tables[0].node, 0)), batch, "{sql}\n{}", graph.explain(None));
+        assert!(!batch.is_empty());
+    }
+}
+
+#[test]
+fn rows_enter_and_leave_with_the_epochs_time() {
+    for condition in [
+        "at > now() - INTERVAL '30 minutes'",
+        "at <= now()",
+        "at BETWEEN now() - INTERVAL '1 hour' AND now() + INTERVAL '10 minutes'",
+        "now() - at < INTERVAL '45 minutes' AND now() >= at",
+        "day >= current_date - INTERVAL '2 days'",
+        "day = current_date",
+        "date_trunc('hour', now()) < at",
+        "date_trunc('hour', now()) <= at + INTERVAL '5 minutes' AND quantity > 1",
+        "CAST(now() AS DATE) > day",
+    ] {
+        let sql = format!("SELECT id, at, day FROM orders WHERE {condition}");
+        let graph = planned(&sql);
+        let schema = graph.tables[0].schema.clone();
+        let mut sizes = std::collections::BTreeSet::new();
+        for step in -3..60 {
+            let epoch = (NEW_YEAR / 1000 + step * 7 * 60_000) as u64;
+            let far = (NEW_YEAR / 1000 + step * 7_200_000) as u64;
+            for epoch in [epoch, far, far + 1, far - 1] {
+                let batch = lines(&normalise_batch(&schema, &in_batch(&graph, epoch)).unwrap());
+                let evaluated = lines(&evaluate(&graph, graph.tables[0].node, epoch));
+                assert_eq!(evaluated, batch, "{condition} at {epoch}\n{}", graph.explain(None));
+                sizes.insert(batch.len());
+            }
+        }
+        assert!(sizes.len() > 1, "{condition} never changed anything");
+    }
+}

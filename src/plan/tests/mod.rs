@@ -1,0 +1,7 @@
+//! Plans against DataFusion: what the graph and its logical plan yield equals the user's SQL run in batch.
+
+mod agree;
+mod evaluate;
+mod explain;
+mod fixture;
+mod refusals;
