@@ -1,1 +1,597 @@
-//! Operators against brute-force oracles.
+//! Operators against brute-force oracles: random updates at every time, with 1, 2 and 3 workers, epoch by
+//! epoch and all epochs at once.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion::logical_expr::{LogicalPlan, Operator};
+use datafusion::physical_expr::expressions::{Column, binary, lit};
+use differential_dataflow::AsCollection;
+use timely::dataflow::operators::{Input as _, Inspect, Probe};
+
+use super::*;
+use crate::definition::{Dataflow, Input};
+use crate::plan::*;
+use crate::repr::{Diff, Row, Update};
+
+/// A tuple of nullable integers.
+type Tuple = Vec<Option<i64>>;
+/// Tuples and how often.
+type Bag = BTreeMap<Tuple, i64>;
+
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n
+    }
+}
+
+fn schema(width: usize) -> SchemaRef {
+    let fields: Vec<Field> = (0..width)
+        .map(|i| Field::new(format!("c{i}"), DataType::Int64, true))
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+fn encode(tuple: &Tuple) -> Row {
+    let columns: Vec<ArrayRef> = tuple
+        .iter()
+        .map(|v| Arc::new(Int64Array::from(vec![*v])) as ArrayRef)
+        .collect();
+    RowCodec::new(schema(tuple.len()))
+        .unwrap()
+        .encode_rows(&columns, 1)
+        .unwrap()
+        .swap_remove(0)
+}
+
+/// Reads integers, unsigned integers and booleans as integers.
+fn decode(schema: &SchemaRef, rows: &[&Row]) -> Vec<Tuple> {
+    let batch = RowCodec::new(expr::relaxed(schema))
+        .unwrap()
+        .decode(rows.iter().map(|r| r.bytes()))
+        .unwrap();
+    let columns: Vec<ArrayRef> = batch
+        .columns()
+        .iter()
+        .map(|c| arrow::compute::cast(c, &DataType::Int64).unwrap())
+        .collect();
+    (0..batch.num_rows())
+        .map(|i| {
+            columns
+                .iter()
+                .map(|c| (!c.is_null(i)).then(|| c.as_primitive::<Int64Type>().value(i)))
+                .collect()
+        })
+        .collect()
+}
+
+fn col(index: usize) -> Expr {
+    Arc::new(Column::new(&format!("c{index}"), index))
+}
+
+#[derive(Default)]
+struct Plan {
+    nodes: Vec<Node>,
+    tables: Vec<PlannedTable>,
+}
+
+impl Plan {
+    fn add(&mut self, op: Op, inputs: &[NodeId], schema: SchemaRef) -> NodeId {
+        self.nodes.push(Node {
+            op,
+            inputs: inputs.to_vec(),
+            schema,
+            name: format!("node {}", self.nodes.len()),
+            hash: 0,
+            append_only: false,
+        });
+        self.nodes.len() - 1
+    }
+
+    fn table(&mut self, node: NodeId) -> &mut PlannedTable {
+        let index = self.tables.len();
+        self.tables.push(PlannedTable {
+            table: index,
+            name: format!("silver.t{index}"),
+            node,
+            schema: self.nodes[node].schema.clone(),
+            expectations: vec![],
+            key: vec![],
+            partition_by: vec![],
+            append_only: false,
+            logical: LogicalPlan::default(),
+        });
+        &mut self.tables[index]
+    }
+
+    fn keep(self) -> Graph {
+        Graph {
+            nodes: self.nodes,
+            tables: self.tables,
+        }
+    }
+}
+
+pub fn dataflow(inputs: Vec<Input>, tables: usize) -> Dataflow {
+    let table = |i: usize| crate::definition::Table {
+        layer: crate::definition::Layer::Silver,
+        name: format!("t{i}"),
+        sql: String::new(),
+        file: Default::default(),
+        settings_file: None,
+        description: None,
+        key: vec![],
+        partition_by: vec![],
+        expectations: vec![],
+        deletes: crate::definition::Deletes::Auto,
+        change_data_feed: false,
+        retention: None,
+    };
+    Dataflow {
+        name: "test".into(),
+        folder: Default::default(),
+        lake: String::new(),
+        epoch: Duration::from_millis(10),
+        commit: Duration::from_secs(1),
+        store_options: Default::default(),
+        durable: false,
+        inputs,
+        tables: (0..tables).map(table).collect(),
+    }
+}
+
+/// Updates of each input at each time 0, 1, ...
+type History = Vec<Vec<Vec<(Row, Diff)>>>;
+
+/// Random histories that never take away what is not there.
+fn history(
+    random: &mut Random,
+    times: usize,
+    changes: u64,
+    tuple: impl Fn(&mut Random) -> Tuple,
+) -> Vec<Vec<(Tuple, Diff)>> {
+    let mut live: Vec<Tuple> = vec![];
+    (0..times)
+        .map(|_| {
+            (0..random.below(changes + 1))
+                .map(|_| {
+                    if !live.is_empty() && random.below(5) < 2 {
+                        let gone = random.below(live.len() as u64) as usize;
+                        (live.swap_remove(gone), -1)
+                    } else {
+                        let new = tuple(random);
+                        live.push(new.clone());
+                        (new, 1)
+                    }
+                })
+                .collect()
+        })
+        .collect()
+}
+
+fn encoded(histories: &[&[Vec<(Tuple, Diff)>]]) -> History {
+    histories
+        .iter()
+        .map(|h| {
+            h.iter()
+                .map(|at| at.iter().map(|(t, d)| (encode(t), *d)).collect())
+                .collect()
+        })
+        .collect()
+}
+
+/// What came out: per table, and the violations that fail.
+#[derive(Default)]
+struct Answer {
+    oks: Vec<Vec<Update>>,
+    errs: Vec<Vec<Update>>,
+    failures: Vec<Update>,
+}
+
+/// How a graph is run.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    workers: usize,
+    /// Each epoch is waited for; otherwise the graph sees them all at once.
+    stepwise: bool,
+}
+
+const WAYS: [Way; 4] = [
+    Way {
+        workers: 1,
+        stepwise: true,
+    },
+    Way {
+        workers: 1,
+        stepwise: false,
+    },
+    Way {
+        workers: 2,
+        stepwise: true,
+    },
+    Way {
+        workers: 3,
+        stepwise: false,
+    },
+];
+
+/// Runs a graph to time `end`; every worker feeds its share.
+fn run(graph: &Arc<Graph>, history: &Arc<History>, end: u64, way: Way, counters: &Arc<Counters>) -> Answer {
+    let answer = Arc::new(Mutex::new(Answer {
+        oks: graph.tables.iter().map(|_| vec![]).collect(),
+        errs: graph.tables.iter().map(|_| vec![]).collect(),
+        failures: vec![],
+    }));
+    let (shared, graph, history, counters) = (answer.clone(), graph.clone(), history.clone(), counters.clone());
+    let guards = timely::execute(timely::Config::process(way.workers), move |worker| {
+        let definition = dataflow(vec![], graph.tables.len());
+        let mut probe = timely::dataflow::ProbeHandle::new();
+        let mut handles = worker.dataflow::<Epoch, _, _>(|scope| {
+            let (handles, inputs): (Vec<_>, Vec<_>) = history
+                .iter()
+                .map(|_| {
+                    let (handle, stream) = scope.new_input::<Vec<Update>>();
+                    let collections = Collections {
+                        oks: stream.as_collection(),
+                        errs: empty(scope),
+                    };
+                    (handle, collections)
+                })
+                .unzip();
+            let built = build(scope, &definition, &graph, inputs, &counters);
+            for (table, collections) in built.tables.into_iter().enumerate() {
+                let (oks, errs) = (shared.clone(), shared.clone());
+                let owner = |row: &[u8], writers: usize| arrange::hash(row) as usize % writers;
+                tap::tap(collections.oks, "oks", owner, move |updates| {
+                    oks.lock().unwrap().oks[table].extend(updates)
+                })
+                .probe_with(&probe);
+                tap::tap(collections.errs, "errs", owner, move |updates| {
+                    errs.lock().unwrap().errs[table].extend(updates)
+                })
+                .probe_with(&probe);
+            }
+            let failures = shared.clone();
+            built
+                .failures
+                .inner
+                .inspect(move |update| failures.lock().unwrap().failures.push(update.clone()))
+                .probe_with(&probe);
+            handles
+        });
+        let _ = &mut probe;
+        for time in 0..end {
+            for (input, handle) in handles.iter_mut().enumerate() {
+                if let Some(changes) = history[input].get(time as usize) {
+                    for (index, (row, diff)) in changes.iter().enumerate() {
+                        if index % worker.peers() == worker.index() {
+                            handle.send((row.clone(), time, *diff));
+                        }
+                    }
+                }
+                handle.advance_to(time + 1);
+            }
+            if way.stepwise {
+                while probe.less_than(&(time + 1)) {
+                    worker.step();
+                }
+            }
+        }
+        while probe.less_than(&end) {
+            worker.step();
+        }
+    })
+    .unwrap();
+    drop(guards);
+    Arc::into_inner(answer).unwrap().into_inner().unwrap()
+}
+
+/// What a collection holds as of a time.
+fn as_of(schema: &SchemaRef, updates: &[Update], time: u64) -> Bag {
+    let mut rows: BTreeMap<&Row, i64> = BTreeMap::new();
+    for (row, at, diff) in updates {
+        if *at <= time {
+            *rows.entry(row).or_default() += diff;
+        }
+    }
+    rows.retain(|_, count| *count != 0);
+    let (rows, counts): (Vec<&Row>, Vec<i64>) = rows.into_iter().unzip();
+    decode(schema, &rows).into_iter().zip(counts).collect()
+}
+
+/// Reason to payload, with counts, as of a time.
+fn errors_as_of(updates: &[Update], time: u64) -> BTreeMap<(String, String), i64> {
+    let codec = error::error_codec();
+    let mut bag = BTreeMap::new();
+    for (row, at, diff) in updates {
+        if *at <= time {
+            let (reason, payload) = error::read_error(&codec, row).unwrap();
+            *bag.entry((reason, String::from_utf8(payload).unwrap())).or_default() += diff;
+        }
+    }
+    bag.retain(|_, count| *count != 0);
+    bag
+}
+
+/// An input as of a time, each tuple as often as it is there.
+fn rows_of(history: &[Vec<(Tuple, Diff)>], time: u64) -> Vec<Tuple> {
+    let mut bag = Bag::new();
+    for (tuple, diff) in history.iter().take(time as usize + 1).flatten() {
+        *bag.entry(tuple.clone()).or_default() += diff;
+    }
+    bag.into_iter()
+        .flat_map(|(tuple, count)| std::iter::repeat_n(tuple, count as usize))
+        .collect()
+}
+
+fn bag(tuples: impl IntoIterator<Item = Tuple>) -> Bag {
+    let mut bag = Bag::new();
+    for tuple in tuples {
+        *bag.entry(tuple).or_default() += 1;
+    }
+    bag
+}
+
+/// Runs the graph in every way and compares each table with its oracle at each time.
+fn compare(graph: Graph, histories: &[&[Vec<(Tuple, Diff)>]], oracle: impl Fn(usize, &[Vec<Tuple>]) -> Bag) {
+    let graph = Arc::new(graph);
+    let history = Arc::new(encoded(histories));
+    let end = histories.iter().map(|h| h.len()).max().unwrap() as u64;
+    for way in WAYS {
+        let answer = run(&graph, &history, end, way, &Default::default());
+        for time in 0..end {
+            let inputs: Vec<Vec<Tuple>> = histories.iter().map(|h| rows_of(h, time)).collect();
+            for (index, table) in graph.tables.iter().enumerate() {
+                let found = as_of(&table.schema, &answer.oks[index], time);
+                assert_eq!(found, oracle(index, &inputs), "table {index} at {time}, {way:?}");
+                assert!(
+                    errors_as_of(&answer.errs[index], time).is_empty(),
+                    "table {index} at {time}"
+                );
+            }
+        }
+    }
+}
+
+/// Small values, some null, so that keys meet.
+fn small(random: &mut Random, width: usize, values: u64) -> Tuple {
+    (0..width)
+        .map(|_| (random.below(6) > 0).then(|| random.below(values) as i64))
+        .collect()
+}
+
+#[test]
+fn filter_and_projection_equal_the_oracle_and_failures_stand_alone_and_retract() {
+    let mut plan = Plan::default();
+    let input = schema(2);
+    let predicate = binary(col(0), Operator::Gt, lit(1i64), &input).unwrap();
+    let quotient = binary(lit(10i64), Operator::Divide, col(1), &input).unwrap();
+    let source = plan.add(Op::Input(0), &[], input.clone());
+    let mfp = Mfp {
+        predicates: vec![predicate],
+        projection: Some(vec![col(0), quotient]),
+    };
+    let node = plan.add(Op::Mfp(mfp), &[source], schema(2));
+    plan.table(node);
+    let graph = Arc::new(plan.keep());
+    let history = history(&mut Random::new(1), 12, 40, |r| small(r, 2, 4));
+    let shared = Arc::new(encoded(&[&history]));
+    let mut failed = 0;
+    for way in WAYS {
+        let answer = run(&graph, &shared, 12, way, &Default::default());
+        for time in 0..12 {
+            let rows: Vec<Tuple> = rows_of(&history, time).into_iter().filter(|t| t[0] > Some(1)).collect();
+            let fine = rows.iter().filter(|t| t[1] != Some(0));
+            let expected = bag(fine.map(|t| vec![t[0], t[1].map(|v| 10 / v)]));
+            assert_eq!(as_of(&input, &answer.oks[0], time), expected, "at {time}, {way:?}");
+            let errors = errors_as_of(&answer.errs[0], time);
+            let zeros = rows.iter().filter(|t| t[1] == Some(0)).count() as i64;
+            assert_eq!(errors.values().sum::<i64>(), zeros, "at {time}, {way:?}");
+            for (reason, payload) in errors.keys() {
+                assert!(reason.to_lowercase().contains("divide by zero"), "{reason}");
+                assert!(payload.contains("\"c1\":0"), "{payload}");
+            }
+            failed += zeros;
+        }
+    }
+    assert!(failed > 0, "nothing failed, so nothing was tested");
+}
+
+const KINDS: [JoinKind; 7] = [
+    JoinKind::Inner,
+    JoinKind::Left,
+    JoinKind::Right,
+    JoinKind::Full,
+    JoinKind::LeftSemi,
+    JoinKind::LeftAnti,
+    JoinKind::LeftMark,
+];
+
+#[test]
+fn joins_of_all_kinds_equal_nested_loops() {
+    let mut plan = Plan::default();
+    let (left, right) = (schema(2), schema(3));
+    let l = plan.add(Op::Input(0), &[], left.clone());
+    let r = plan.add(Op::Input(1), &[], right.clone());
+    let both = schema(5);
+    let residual = binary(col(1), Operator::Lt, col(3), &both).unwrap();
+    let mut cases = vec![];
+    for kind in KINDS {
+        for with_residual in [false, true] {
+            for null_equals_null in [false, true] {
+                for keys in [1, 0] {
+                    cases.push((kind, with_residual, null_equals_null, keys));
+                    let join = Join {
+                        kind,
+                        left_keys: if keys == 1 { vec![col(0)] } else { vec![] },
+                        right_keys: if keys == 1 { vec![col(0)] } else { vec![] },
+                        residual: with_residual.then(|| residual.clone()),
+                        null_equals_null,
+                    };
+                    let output = match kind {
+                        JoinKind::LeftSemi | JoinKind::LeftAnti => left.clone(),
+                        JoinKind::LeftMark => {
+                            let mut fields: Vec<Field> = left.fields().iter().map(|f| f.as_ref().clone()).collect();
+                            fields.push(Field::new("mark", DataType::Boolean, false));
+                            Arc::new(Schema::new(fields))
+                        }
+                        _ => both.clone(),
+                    };
+                    let node = plan.add(Op::Join(join), &[l, r], output);
+                    plan.table(node);
+                }
+            }
+        }
+    }
+    let mut random = Random::new(7);
+    let lefts = history(&mut random, 8, 12, |r| small(r, 2, 4));
+    let rights = history(&mut random, 8, 8, |r| small(r, 3, 4));
+    compare(plan.keep(), &[&lefts, &rights], |index, inputs| {
+        let (kind, with_residual, null_equals_null, keys) = cases[index];
+        let matches = |l: &Tuple, r: &Tuple| {
+            let equal = keys == 0 || (l[0] == r[0] && (l[0].is_some() || null_equals_null));
+            equal && (!with_residual || l[1].zip(r[1]).is_some_and(|(a, b)| a < b))
+        };
+        let mut out = vec![];
+        for l in &inputs[0] {
+            let matched: Vec<&Tuple> = inputs[1].iter().filter(|r| matches(l, r)).collect();
+            match kind {
+                JoinKind::LeftSemi if !matched.is_empty() => out.push(l.clone()),
+                JoinKind::LeftAnti if matched.is_empty() => out.push(l.clone()),
+                JoinKind::LeftSemi | JoinKind::LeftAnti => {}
+                JoinKind::LeftMark => {
+                    let mark = vec![Some(i64::from(!matched.is_empty()))];
+                    out.push([l.clone(), mark].concat());
+                }
+                _ => {
+                    out.extend(matched.iter().map(|r| [l.as_slice(), r.as_slice()].concat()));
+                    if matched.is_empty() && matches!(kind, JoinKind::Left | JoinKind::Full) {
+                        out.push([l.clone(), vec![None; 3]].concat());
+                    }
+                }
+            }
+        }
+        if matches!(kind, JoinKind::Right | JoinKind::Full) {
+            let unmatched = inputs[1].iter().filter(|r| !inputs[0].iter().any(|l| matches(l, r)));
+            out.extend(unmatched.map(|r| [vec![None; 2], r.clone()].concat()));
+        }
+        bag(out)
+    });
+}
+
+#[test]
+fn distinct_union_and_constants_equal_the_oracle() {
+    let mut plan = Plan::default();
+    let one = schema(1);
+    let a = plan.add(Op::Input(0), &[], one.clone());
+    let b = plan.add(Op::Input(1), &[], one.clone());
+    let values: ArrayRef = Arc::new(Int64Array::from(vec![Some(2), Some(2), None]));
+    let constant = Op::Constant(RecordBatch::try_new(one.clone(), vec![values]).unwrap());
+    let c = plan.add(constant, &[], one.clone());
+    let union = plan.add(Op::Union, &[a, b, c, a], one.clone());
+    let distinct = plan.add(Op::Distinct, &[union], one.clone());
+    plan.table(union);
+    plan.table(distinct);
+    let mut random = Random::new(3);
+    let left = history(&mut random, 10, 10, |r| small(r, 1, 9));
+    let right = history(&mut random, 10, 10, |r| small(r, 1, 9));
+    compare(plan.keep(), &[&left, &right], |index, inputs| {
+        let constant = [vec![Some(2)], vec![Some(2)], vec![None]];
+        let all = inputs[0]
+            .iter()
+            .chain(&inputs[1])
+            .chain(&constant)
+            .chain(&inputs[0])
+            .cloned();
+        let mut bag = bag(all);
+        if index == 1 {
+            bag.values_mut().for_each(|count| *count = 1);
+        }
+        bag
+    });
+}
+
+#[test]
+fn top_k_of_all_kinds_equals_sorting() {
+    let mut plan = Plan::default();
+    let input = schema(3);
+    let source = plan.add(Op::Input(0), &[], input.clone());
+    let mut cases = vec![];
+    for rank in [Rank::RowNumber, Rank::Rank, Rank::DenseRank] {
+        for output_rank in [false, true] {
+            for (offset, limit) in [(0, Some(2)), (1, Some(2)), (2, None), (0, Some(0))] {
+                for partitioned in [true, false] {
+                    cases.push((rank, output_rank, offset, limit, partitioned));
+                    let key = |index, descending, nulls_first| SortKey {
+                        expr: col(index),
+                        descending,
+                        nulls_first,
+                    };
+                    let topk = TopK {
+                        partition: if partitioned { vec![col(0)] } else { vec![] },
+                        order: vec![key(1, true, false), key(2, false, true), key(0, false, false)],
+                        ranked: 1,
+                        offset,
+                        limit,
+                        rank,
+                        output_rank,
+                    };
+                    let mut fields: Vec<Field> = input.fields().iter().map(|f| f.as_ref().clone()).collect();
+                    if output_rank {
+                        fields.push(Field::new("rank", DataType::UInt64, false));
+                    }
+                    let node = plan.add(Op::TopK(topk), &[source], Arc::new(Schema::new(fields)));
+                    plan.table(node);
+                }
+            }
+        }
+    }
+    let rows = history(&mut Random::new(11), 10, 14, |r| small(r, 3, 3));
+    compare(plan.keep(), &[&rows], |index, inputs| {
+        let (kind, output_rank, offset, limit, partitioned) = cases[index];
+        let mut partitions: BTreeMap<Option<i64>, Vec<Tuple>> = BTreeMap::new();
+        for tuple in &inputs[0] {
+            let partition = if partitioned { tuple[0] } else { None };
+            partitions.entry(partition).or_default().push(tuple.clone());
+        }
+        let mut out = vec![];
+        for rows in partitions.values_mut() {
+            // Descending with nulls last; ascending with nulls first; ascending with nulls last.
+            rows.sort_by_key(|t| {
+                let second = (t[1].is_none(), t[1].map(|v| -v));
+                (second, t[2], (t[0].is_none(), t[0]))
+            });
+            let (mut rank, mut dense) = (0, 0);
+            for (position, row) in rows.iter().enumerate() {
+                if position == 0 || rows[position - 1][1] != row[1] {
+                    rank = position + 1;
+                    dense += 1;
+                }
+                let number = match kind {
+                    Rank::RowNumber => position + 1,
+                    Rank::Rank => rank,
+                    Rank::DenseRank => dense,
+                };
+                if number > offset && limit.is_none_or(|limit| number <= offset + limit) {
+                    let mut row = row.clone();
+                    if output_rank {
+                        row.push(Some(number as i64));
+                    }
+                    out.push(row);
+                }
+            }
+        }
+        bag(out)
+    });
+}
