@@ -7,8 +7,8 @@
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{max, max_string, min, min_string};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, DecimalType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    SchemaRef, TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, DecimalType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
 use chrono::{DateTime, Datelike, TimeDelta};
 
@@ -40,8 +40,17 @@ pub(super) struct Bounds {
 impl Bounds {
     /// Of a file with these columns.
     pub(super) fn new(schema: SchemaRef) -> Self {
-        let columns = schema.fields().iter().take(COLUMNS).map(|_| Column::default()).collect();
-        Bounds { schema, rows: 0, columns }
+        let columns = schema
+            .fields()
+            .iter()
+            .take(COLUMNS)
+            .map(|_| Column::default())
+            .collect();
+        Bounds {
+            schema,
+            rows: 0,
+            columns,
+        }
     }
 
     /// Rows so far.
@@ -54,7 +63,9 @@ impl Bounds {
         self.rows += batch.num_rows() as u64;
         for (state, array) in self.columns.iter_mut().zip(batch.columns()) {
             state.nulls += array.null_count() as u64;
-            let Some((low, high)) = extremes(array.as_ref()) else { continue };
+            let Some((low, high)) = extremes(array.as_ref()) else {
+                continue;
+            };
             if matches!((&low, &high), (Value::Float(l), Value::Float(h)) if !l.is_finite() || !h.is_finite()) {
                 state.unbounded = true;
                 continue;
@@ -75,8 +86,13 @@ impl Bounds {
             }
             let name = quoted(field.name());
             nulls.push(format!("{name}:{}", state.nulls));
-            let Some((low, high)) = state.bounds.as_ref().filter(|_| !state.unbounded) else { continue };
-            let ends = (literal(low, field.data_type(), false), literal(high, field.data_type(), true));
+            let Some((low, high)) = state.bounds.as_ref().filter(|_| !state.unbounded) else {
+                continue;
+            };
+            let ends = (
+                literal(low, field.data_type(), false),
+                literal(high, field.data_type(), true),
+            );
             if let (Some(low), Some(high)) = ends {
                 lows.push(format!("{name}:{low}"));
                 highs.push(format!("{name}:{high}"));
@@ -111,7 +127,10 @@ fn extremes(array: &dyn Array) -> Option<(Value, Value)> {
         DataType::Decimal128(_, _) => ends!(Decimal128Type, Value::Decimal),
         DataType::Utf8 => {
             let array = array.as_string::<i32>();
-            Some((Value::Text(min_string(array)?.to_string()), Value::Text(max_string(array)?.to_string())))
+            Some((
+                Value::Text(min_string(array)?.to_string()),
+                Value::Text(max_string(array)?.to_string()),
+            ))
         }
         _ => None,
     }
@@ -124,13 +143,19 @@ fn quoted(text: &str) -> String {
 fn literal(value: &Value, data_type: &DataType, upper: bool) -> Option<String> {
     Some(match (value, data_type) {
         (Value::Int(days), DataType::Date32) => {
-            let date = DateTime::UNIX_EPOCH.checked_add_signed(TimeDelta::try_days(*days)?)?.date_naive();
-            (1..=9999).contains(&date.year()).then(|| format!("\"{}\"", date.format("%Y-%m-%d")))?
+            let date = DateTime::UNIX_EPOCH
+                .checked_add_signed(TimeDelta::try_days(*days)?)?
+                .date_naive();
+            (1..=9999)
+                .contains(&date.year())
+                .then(|| format!("\"{}\"", date.format("%Y-%m-%d")))?
         }
         (Value::Int(micros), DataType::Timestamp(_, zone)) => {
             let time = DateTime::from_timestamp_micros(*micros)?;
             let zone = if zone.is_some() { "Z" } else { "" };
-            let text = (1..=9999).contains(&time.year()).then(|| time.format("%Y-%m-%dT%H:%M:%S%.6f"))?;
+            let text = (1..=9999)
+                .contains(&time.year())
+                .then(|| time.format("%Y-%m-%dT%H:%M:%S%.6f"))?;
             format!("\"{text}{zone}\"")
         }
         (Value::Int(i), _) => i.to_string(),
@@ -178,17 +203,32 @@ mod tests {
     fn statistics_are_deltas_json() {
         let columns: Vec<(&str, ArrayRef)> = vec![
             ("i\"x", Arc::new(Int64Array::from(vec![Some(3), None, Some(-2)]))),
-            ("d", Arc::new(Decimal128Array::from(vec![Some(-5), Some(1), Some(123_456_789_012_345_678_901)])
-                .with_precision_and_scale(38, 2).unwrap())),
-            ("t", Arc::new(TimestampMicrosecondArray::from(vec![Some(1_500_000), None, Some(-1)]))),
+            (
+                "d",
+                Arc::new(
+                    Decimal128Array::from(vec![Some(-5), Some(1), Some(123_456_789_012_345_678_901)])
+                        .with_precision_and_scale(38, 2)
+                        .unwrap(),
+                ),
+            ),
+            (
+                "t",
+                Arc::new(TimestampMicrosecondArray::from(vec![Some(1_500_000), None, Some(-1)])),
+            ),
             ("day", Arc::new(Date32Array::from(vec![0, 365, -1]))),
-            ("s", Arc::new(StringArray::from(vec!["b".repeat(40), "é".repeat(40), "a\n".into()]))),
+            (
+                "s",
+                Arc::new(StringArray::from(vec!["b".repeat(40), "é".repeat(40), "a\n".into()])),
+            ),
             ("f", Arc::new(Float64Array::from(vec![0.5, 2.0, 1e300]))),
             ("nan", Arc::new(Float64Array::from(vec![0.5, f64::NAN, 1e300]))),
             ("b", Arc::new(BooleanArray::from(vec![Some(true), None, None]))),
             ("none", Arc::new(StringArray::from(vec![None::<&str>, None, None]))),
         ];
-        let fields: Vec<Field> = columns.iter().map(|(n, a)| Field::new(*n, a.data_type().clone(), true)).collect();
+        let fields: Vec<Field> = columns
+            .iter()
+            .map(|(n, a)| Field::new(*n, a.data_type().clone(), true))
+            .collect();
         let schema = Arc::new(Schema::new(fields));
         let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, a)| a).collect()).unwrap();
         let mut bounds = Bounds::new(schema);
@@ -200,21 +240,35 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["numRecords"], 3);
         assert_eq!(json["tightBounds"], false);
-        assert_eq!((&json["minValues"]["i\"x"], &json["maxValues"]["i\"x"]), (&(-2).into(), &3.into()));
+        assert_eq!(
+            (&json["minValues"]["i\"x"], &json["maxValues"]["i\"x"]),
+            (&(-2).into(), &3.into())
+        );
         assert!(text.contains(r#""d":-0.05"#), "{text}");
         assert_eq!(json["minValues"]["t"], "1969-12-31T23:59:59.999999");
         assert_eq!(json["maxValues"]["t"], "1970-01-01T00:00:01.500000");
-        assert_eq!((&json["minValues"]["day"], &json["maxValues"]["day"]), (&"1969-12-31".into(), &"1971-01-01".into()));
+        assert_eq!(
+            (&json["minValues"]["day"], &json["maxValues"]["day"]),
+            (&"1969-12-31".into(), &"1971-01-01".into())
+        );
         assert_eq!(json["minValues"]["s"], "a\n");
         assert_eq!(json["maxValues"]["s"], format!("{}{}", "é".repeat(32), char::MAX));
         assert_eq!(json["maxValues"]["f"], 1e300);
         assert!(json["maxValues"].get("nan").is_none() && json["minValues"].get("b").is_none());
-        assert_eq!((&json["nullCount"]["b"], &json["nullCount"]["none"]), (&2.into(), &3.into()));
+        assert_eq!(
+            (&json["nullCount"]["b"], &json["nullCount"]["none"]),
+            (&2.into(), &3.into())
+        );
     }
 
     #[test]
     fn a_cut_text_bounds_the_whole() {
-        for text in ["a".repeat(32) + "b", "a".repeat(32) + "\u{7f}z", "a".repeat(32) + "\u{10ffff}\u{10ffff}c", "x".into()] {
+        for text in [
+            "a".repeat(32) + "b",
+            "a".repeat(32) + "\u{7f}z",
+            "a".repeat(32) + "\u{10ffff}\u{10ffff}c",
+            "x".into(),
+        ] {
             assert!(above(&text) >= text && prefix(&text) <= text.as_str(), "{text:?}");
             assert!(prefix(&text).chars().count() <= 32);
         }

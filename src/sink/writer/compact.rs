@@ -48,26 +48,31 @@ pub(super) struct Merged {
 
 /// The files to merge next; none where a table is in order.
 pub(super) fn pick(files: &Files, limits: &Limits) -> Option<Vec<u32>> {
+    let fewest = limits.merge_files.max(2);
     let mut classes: HashMap<_, Vec<(u32, u32, u64)>> = HashMap::new();
+    let mut hollow = None;
     for (id, file) in files.iter() {
         let live = file.live();
-        if !file.shared && live > 0 && file.gone.len() as f64 > limits.dead_share * f64::from(file.rows) {
-            return Some(vec![id]);
-        }
         if (live as usize) <= limits.merge_rows / 2 && file.bytes <= limits.merge_bytes / 2 {
             let class = (file.values.as_ref(), live.max(1).ilog(8));
             classes.entry(class).or_default().push((live, id, file.bytes));
         }
+        // Files with few rows gone wait for their class: they would be written anew again and again.
+        let gone = file.gone.len();
+        let worth = gone > limits.merge_rows as u64 / 64 && gone as f64 > limits.dead_share * f64::from(file.rows);
+        if worth && !file.shared && hollow.is_none_or(|(most, _)| gone > most) {
+            hollow = Some((gone, id));
+        }
     }
-    let mut candidates: Vec<_> =
-        classes.into_iter().filter(|(_, files)| files.len() >= limits.merge_files.max(2)).collect();
     // Smallest class first: most files for least bytes.
-    candidates.sort_by(|a, b| (a.0.1, a.0.0).cmp(&(b.0.1, b.0.0)));
-    let (_, mut class) = candidates.into_iter().next()?;
+    let full = classes.into_iter().filter(|(_, files)| files.len() >= fewest);
+    let Some((_, mut class)) = full.min_by(|a, b| (a.0.1, a.0.0).cmp(&(b.0.1, b.0.0))) else {
+        return hollow.map(|(_, id)| vec![id]);
+    };
     class.sort_unstable();
     let (mut rows, mut bytes) = (0, 0);
     let mut picked = Vec::new();
-    for (live, id, size) in class.into_iter().take(limits.merge_files.max(2) * 4) {
+    for (live, id, size) in class.into_iter().take(fewest * 4) {
         rows += live as usize;
         bytes += size;
         if picked.len() >= 2 && (rows > limits.merge_rows || bytes > limits.merge_bytes) {
@@ -90,14 +95,20 @@ impl Job {
                 let batch = batch?;
                 let slice = position..position + batch.num_rows() as u32;
                 position = slice.end;
-                let numbers: Vec<u32> =
-                    slice.clone().filter(|p| !file.gone.contains(*p)).map(|p| p - slice.start).collect();
+                let numbers: Vec<u32> = slice
+                    .clone()
+                    .filter(|p| !file.gone.contains(*p))
+                    .map(|p| p - slice.start)
+                    .collect();
                 let live = self.layout.to_table(&self.layout.pick(&batch, &numbers)?, &values)?;
                 if self.indexed {
                     let rows = self.layout.encode(&live)?;
-                    moves.extend(numbers.iter().zip(rows.iter()).map(|(number, row)| {
-                        (RowHash::of(row.as_ref()), (*id, slice.start + number))
-                    }));
+                    moves.extend(
+                        numbers
+                            .iter()
+                            .zip(rows.iter())
+                            .map(|(number, row)| (RowHash::of(row.as_ref()), (*id, slice.start + number))),
+                    );
                 }
                 batches.push(self.layout.to_file(&live)?);
             }
@@ -106,15 +117,25 @@ impl Job {
         let mut file = encode_file(&self.layout, values, names, false, batches.into_iter().map(Ok))?;
         let bytes = std::mem::take(&mut file.bytes);
         self.lake.put_all(vec![(file.physical.clone(), bytes)])?;
-        Ok(Merged { table: self.table, inputs: self.inputs.into_iter().map(|(id, _)| id).collect(), file, moves })
+        Ok(Merged {
+            table: self.table,
+            inputs: self.inputs.into_iter().map(|(id, _)| id).collect(),
+            file,
+            moves,
+        })
     }
 }
 
 /// Takes the new file for the old ones in an append-only table.
 pub(super) fn settle_appended(files: &mut Files, merged: &Merged) -> Batch {
-    let mut batch = Batch { adds: vec![merged.file.add.clone()], ..Batch::default() };
+    let mut batch = Batch {
+        adds: vec![merged.file.add.clone()],
+        ..Batch::default()
+    };
     for id in &merged.inputs {
-        let file = files.remove(*id).expect("files of append-only tables go by compaction alone");
+        let file = files
+            .remove(*id)
+            .expect("files of append-only tables go by compaction alone");
         batch.removes.push(file.path);
     }
     files.insert(FileState::of(&merged.file));
@@ -141,7 +162,10 @@ pub(super) fn settle_indexed(table: &mut Indexed, merged: &Merged) -> Option<Bat
         table.files.remove(new);
         return None;
     }
-    let mut batch = Batch { adds: vec![merged.file.add.clone()], ..Batch::default() };
+    let mut batch = Batch {
+        adds: vec![merged.file.add.clone()],
+        ..Batch::default()
+    };
     // By (2).
     vacated.insert(new, unborn);
     table.files.vacate(vacated, &mut batch);

@@ -70,7 +70,9 @@ pub enum WriterError {
         column: String,
     },
     /// A type that cannot partition a Delta table.
-    #[error("could not partition table {table:?} by {column:?}: {data_type} has no text form in Delta; choose another column")]
+    #[error(
+        "could not partition table {table:?} by {column:?}: {data_type} has no text form in Delta; choose another column"
+    )]
     PartitionType {
         /// The table.
         table: String,

@@ -31,7 +31,11 @@ pub(super) struct Names {
 impl Names {
     /// Of one writer.
     pub(super) fn new(writer: usize, generation: u64) -> Self {
-        Names { writer, generation, next: Arc::default() }
+        Names {
+            writer,
+            generation,
+            next: Arc::default(),
+        }
     }
 
     fn name(&self, epoch: Epoch) -> String {
@@ -63,11 +67,15 @@ pub(super) fn encode_file(
     batches: impl IntoIterator<Item = Result<RecordBatch, WriterError>>,
 ) -> Result<NewFile, WriterError> {
     let mut bounds = Bounds::new(layout.file_schema.clone());
-    let bytes = encode(layout, layout.file_schema.clone(), batches.into_iter().inspect(|batch| {
-        if let Ok(batch) = batch {
-            bounds.observe(batch);
-        }
-    }))?;
+    let bytes = encode(
+        layout,
+        layout.file_schema.clone(),
+        batches.into_iter().inspect(|batch| {
+            if let Ok(batch) = batch {
+                bounds.observe(batch);
+            }
+        }),
+    )?;
     let path = format!("{}part-{}", layout.folder(&values), names.name(epoch));
     let add = AddFile {
         path: to_log(&path),
@@ -79,7 +87,13 @@ pub(super) fn encode_file(
         deletion_vector: None,
     };
     let rows = u32::try_from(bounds.rows()).expect("files are cut long before four billion rows");
-    Ok(NewFile { add, physical: format!("{}/{path}", layout.spec.path), bytes, rows, values })
+    Ok(NewFile {
+        add,
+        physical: format!("{}/{path}", layout.spec.path),
+        bytes,
+        rows,
+        values,
+    })
 }
 
 /// Rows laid out as files of at most `limit` rows, each with the numbers of its rows in file order.
@@ -100,7 +114,10 @@ pub(super) fn encode_rows(
             let batches = numbers
                 .chunks(SLICE)
                 .map(|slice| layout.to_file(&layout.decode(slice.iter().map(|n| rows[*n as usize]))?));
-            files.push((encode_file(layout, values.clone(), names, data_change, batches)?, numbers.to_vec()));
+            files.push((
+                encode_file(layout, values.clone(), names, data_change, batches)?,
+                numbers.to_vec(),
+            ));
         }
     }
     Ok(files)
@@ -128,7 +145,9 @@ pub(super) fn encode_changes(
         let batches = group.rows.chunks(SLICE).map(|slice| {
             let data = layout.to_file(&layout.decode(slice.iter().map(|n| rows[*n as usize]))?)?;
             let mut columns = data.columns().to_vec();
-            columns.push(Arc::new(slice.iter().map(|n| Some(kinds[*n as usize])).collect::<StringArray>()));
+            columns.push(Arc::new(
+                slice.iter().map(|n| Some(kinds[*n as usize])).collect::<StringArray>(),
+            ));
             RecordBatch::try_new(schema.clone(), columns).map_err(|e| layout.arrow_failed(e))
         });
         let bytes = encode(layout, schema.clone(), batches)?;
@@ -149,7 +168,10 @@ fn encode(
     schema: SchemaRef,
     batches: impl Iterator<Item = Result<RecordBatch, WriterError>>,
 ) -> Result<Bytes, WriterError> {
-    let failed = |source: ParquetError| WriterError::Parquet { table: layout.spec.name.clone(), source };
+    let failed = |source: ParquetError| WriterError::Parquet {
+        table: layout.spec.name.clone(),
+        source,
+    };
     let level = ZstdLevel::try_new(1).expect("1 is a level of zstd");
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
@@ -157,7 +179,9 @@ fn encode(
         .set_max_row_group_row_count(Some(1 << 17))
         .build();
     // Without the Arrow schema in the footer: types are the log's business, and small files stay small.
-    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties)
+        .with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options).map_err(failed)?;
     for batch in batches {
         writer.write(&batch?).map_err(failed)?;
@@ -171,13 +195,23 @@ pub(super) fn decode_file(
     bytes: Bytes,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, WriterError>>, WriterError> {
     let table = layout.spec.name.clone();
-    let failed = |source| WriterError::Parquet { table: table.clone(), source };
+    let failed = |source| WriterError::Parquet {
+        table: table.clone(),
+        source,
+    };
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.with_batch_size(SLICE).build())
         .map_err(failed)?;
-    Ok(reader.map(move |batch| batch.map_err(|source| WriterError::Arrow { table: table.clone(), source })))
+    Ok(reader.map(move |batch| {
+        batch.map_err(|source| WriterError::Arrow {
+            table: table.clone(),
+            source,
+        })
+    }))
 }
 
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
 }

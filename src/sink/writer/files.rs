@@ -84,7 +84,10 @@ impl Files {
     /// One more; its number.
     pub(super) fn insert(&mut self, file: FileState) -> u32 {
         let id = self.next;
-        self.next = self.next.checked_add(1).expect("a writer restarts before it has written four billion files");
+        self.next = self
+            .next
+            .checked_add(1)
+            .expect("a writer restarts before it has written four billion files");
         self.by_id.insert(id, file);
         id
     }

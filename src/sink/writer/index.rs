@@ -54,7 +54,14 @@ impl Index {
             *slot = shard as u8;
         }
         let shards = (0..SHARDS).map(|_| HashTable::new()).collect();
-        Index { shards, shard_of, many: Vec::new(), free: Vec::new(), len: 0, spilled: 0 }
+        Index {
+            shards,
+            shard_of,
+            many: Vec::new(),
+            free: Vec::new(),
+            len: 0,
+            spilled: 0,
+        }
     }
 
     /// Rows, duplicates counted.
@@ -79,7 +86,11 @@ impl Index {
         let slot = self.shards[shard].entry(hash.bucket(), |e| e.hash == hash, |e| e.hash.bucket());
         match slot {
             Slot::Vacant(slot) => {
-                slot.insert(Entry { hash, file: place.0, position: place.1 });
+                slot.insert(Entry {
+                    hash,
+                    file: place.0,
+                    position: place.1,
+                });
             }
             Slot::Occupied(mut slot) => {
                 let entry = slot.get_mut();

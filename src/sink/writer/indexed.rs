@@ -26,7 +26,11 @@ pub(super) struct Indexed {
 impl Indexed {
     /// Without rows.
     pub(super) fn new(rewrite: bool) -> Self {
-        Indexed { index: Index::new(), files: Files::default(), rewrite }
+        Indexed {
+            index: Index::new(),
+            files: Files::default(),
+            rewrite,
+        }
     }
 
     /// What turns the published rows into the desired ones: rows to add, and rows (already out of the index,
@@ -80,16 +84,27 @@ impl Indexed {
         if self.rewrite {
             self.empty_files(layout, desk, &mut edit, rehome)?;
         }
-        let added = edit.changes.iter().filter(|(_, diff)| *diff > 0).map(|(row, diff)| (row, *diff as u64));
+        let added = edit
+            .changes
+            .iter()
+            .filter(|(_, diff)| *diff > 0)
+            .map(|(row, diff)| (row, *diff as u64));
         let moved = edit.moved.iter().map(|(row, count)| (row, *count));
-        let rows: Vec<&[u8]> =
-            added.chain(moved).flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), n as usize)).collect();
-        let limit = if self.rewrite { desk.limits.rewrite_rows } else { desk.limits.file_rows };
+        let rows: Vec<&[u8]> = added
+            .chain(moved)
+            .flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), n as usize))
+            .collect();
+        let limit = if self.rewrite {
+            desk.limits.rewrite_rows
+        } else {
+            desk.limits.file_rows
+        };
         let mut written = Written::new(data_change);
         for (file, numbers) in encode_rows(layout, &rows, (&desk.names, epoch), data_change, limit)? {
             let id = self.files.insert(FileState::of(&file));
             for (position, number) in numbers.into_iter().enumerate() {
-                self.index.insert(RowHash::of(rows[number as usize]), (id, position as u32));
+                self.index
+                    .insert(RowHash::of(rows[number as usize]), (id, position as u32));
             }
             written.put(file);
         }
@@ -111,7 +126,11 @@ impl Indexed {
             }
         }
         if missing > 0 {
-            return Err(WriterError::UnknownRow { table: layout.spec.name.clone(), epoch, missing });
+            return Err(WriterError::UnknownRow {
+                table: layout.spec.name.clone(),
+                epoch,
+                missing,
+            });
         }
         Ok(())
     }
@@ -127,13 +146,19 @@ impl Indexed {
         for id in losing {
             let vacated = edit.vacated.entry(id).or_default();
             let file = self.files.get(id).expect("a file just listed");
-            let wanted: RoaringBitmap =
-                (0..file.rows).filter(|p| !file.gone.contains(*p) && !vacated.contains(*p)).collect();
-            file.read(layout, &desk.lake, |p| wanted.contains(p), |position, row| {
-                let known = self.index.remove_at(RowHash::of(row), (id, position));
-                debug_assert!(known, "a live row is in the index");
-                edit.moved.push((Row::new(row), 1));
-            })?;
+            let wanted: RoaringBitmap = (0..file.rows)
+                .filter(|p| !file.gone.contains(*p) && !vacated.contains(*p))
+                .collect();
+            file.read(
+                layout,
+                &desk.lake,
+                |p| wanted.contains(p),
+                |position, row| {
+                    let known = self.index.remove_at(RowHash::of(row), (id, position));
+                    debug_assert!(known, "a live row is in the index");
+                    edit.moved.push((Row::new(row), 1));
+                },
+            )?;
             *vacated |= wanted;
         }
         Ok(())
@@ -144,10 +169,15 @@ impl Indexed {
         let mut small = Small::default();
         for (_, file) in self.files.iter() {
             let (mut rows, mut positions) = (Vec::new(), RoaringBitmap::new());
-            file.read(layout, &desk.lake, |p| !file.gone.contains(p), |position, row| {
-                rows.push(Row::new(row));
-                positions.insert(position);
-            })?;
+            file.read(
+                layout,
+                &desk.lake,
+                |p| !file.gone.contains(p),
+                |position, row| {
+                    rows.push(Row::new(row));
+                    positions.insert(position);
+                },
+            )?;
             place_rows(&mut small, layout, file, rows, positions)?;
         }
         Ok(small)
@@ -170,7 +200,10 @@ pub(super) fn place_rows(
     small.place(
         &key,
         if file.shared {
-            Place::Shared(file.path.clone(), roaring::RoaringTreemap::from_bitmaps([(0, positions)]))
+            Place::Shared(
+                file.path.clone(),
+                roaring::RoaringTreemap::from_bitmaps([(0, positions)]),
+            )
         } else {
             Place::Whole(file.path.clone())
         },

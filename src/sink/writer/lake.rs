@@ -51,7 +51,11 @@ impl Lake {
                 stream::iter(files)
                     .map(|(path, bytes)| async move {
                         let stored = self.store.put(&self.location(&path)?, bytes.into()).await;
-                        stored.map(drop).map_err(|source| WriterError::Store { action: "write", path, source })
+                        stored.map(drop).map_err(|source| WriterError::Store {
+                            action: "write",
+                            path,
+                            source,
+                        })
                     })
                     .buffer_unordered(PARALLEL)
                     .try_collect(),
@@ -65,7 +69,10 @@ impl Lake {
         let mut by_path = BTreeMap::new();
         for (path, bytes) in files {
             let path = root.join(path);
-            let folder = path.parent().expect("a data file lies in a table's folder").to_path_buf();
+            let folder = path
+                .parent()
+                .expect("a data file lies in a table's folder")
+                .to_path_buf();
             if self.make_folder(root, &folder, &mut stale)? {
                 made.push(folder.clone());
             }
@@ -76,7 +83,11 @@ impl Lake {
         let write = move |path: PathBuf, bytes: Bytes| {
             let mut file = fs::File::create(&path).map_err(disk("create", &path))?;
             file.write_all(&bytes).map_err(disk("write", &path))?;
-            if durable { file.sync_all().map_err(disk("sync", &path)) } else { Ok(()) }
+            if durable {
+                file.sync_all().map_err(disk("sync", &path))
+            } else {
+                Ok(())
+            }
         };
         if !durable || by_path.len() == 1 {
             by_path.into_iter().try_for_each(|(path, bytes)| write(path, bytes))?;
@@ -85,22 +96,43 @@ impl Lake {
         }
         if durable {
             let sync = |folder: PathBuf| {
-                fs::File::open(&folder).and_then(|f| f.sync_all()).map_err(disk("sync", &folder))
+                fs::File::open(&folder)
+                    .and_then(|f| f.sync_all())
+                    .map_err(disk("sync", &folder))
             };
             self.in_parallel(stale.into_iter().map(|folder| move || sync(folder)))?;
         }
         // Only now: a compaction in the background must not rely on a folder that is not synced yet.
-        self.folders.lock().expect("nobody panics while holding the list of folders").extend(made);
+        self.folders
+            .lock()
+            .expect("nobody panics while holding the list of folders")
+            .extend(made);
         Ok(())
     }
 
     /// Makes a folder unless it is known; says so, and which folders name it.
-    fn make_folder(&self, root: &FilePath, folder: &FilePath, stale: &mut BTreeSet<PathBuf>) -> Result<bool, WriterError> {
-        if self.folders.lock().expect("nobody panics while holding the list of folders").contains(folder) {
+    fn make_folder(
+        &self,
+        root: &FilePath,
+        folder: &FilePath,
+        stale: &mut BTreeSet<PathBuf>,
+    ) -> Result<bool, WriterError> {
+        if self
+            .folders
+            .lock()
+            .expect("nobody panics while holding the list of folders")
+            .contains(folder)
+        {
             return Ok(false);
         }
         fs::create_dir_all(folder).map_err(disk("create", folder))?;
-        stale.extend(folder.ancestors().skip(1).take_while(|a| a.starts_with(root)).map(FilePath::to_path_buf));
+        stale.extend(
+            folder
+                .ancestors()
+                .skip(1)
+                .take_while(|a| a.starts_with(root))
+                .map(FilePath::to_path_buf),
+        );
         Ok(true)
     }
 
@@ -111,7 +143,9 @@ impl Lake {
         self.runtime.block_on(
             stream::iter(tasks)
                 .map(|task| async {
-                    tokio::task::spawn_blocking(task).await.map_err(|_| WriterError::Task { task: "writing files" })?
+                    tokio::task::spawn_blocking(task)
+                        .await
+                        .map_err(|_| WriterError::Task { task: "writing files" })?
                 })
                 .buffer_unordered(PARALLEL)
                 .try_collect(),
@@ -125,8 +159,14 @@ impl Lake {
             return fs::read(&path).map(Bytes::from).map_err(disk("read", &path));
         }
         let location = self.location(path)?;
-        let got = self.runtime.block_on(async { self.store.get(&location).await?.bytes().await });
-        got.map_err(|source| WriterError::Store { action: "read", path: path.to_string(), source })
+        let got = self
+            .runtime
+            .block_on(async { self.store.get(&location).await?.bytes().await });
+        got.map_err(|source| WriterError::Store {
+            action: "read",
+            path: path.to_string(),
+            source,
+        })
     }
 
     /// Takes away a file that no log entry names and none will.
@@ -137,6 +177,10 @@ impl Lake {
         }
         let location = self.location(path)?;
         let gone = self.runtime.block_on(self.store.delete(&location));
-        gone.map_err(|source| WriterError::Store { action: "delete", path: path.to_string(), source })
+        gone.map_err(|source| WriterError::Store {
+            action: "delete",
+            path: path.to_string(),
+            source,
+        })
     }
 }

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array,
+};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -49,7 +51,10 @@ pub(super) struct Group {
 impl Layout {
     /// Of this table.
     pub(super) fn new(spec: TableSpec) -> Result<Self, WriterError> {
-        let failed = |source| WriterError::Codec { table: spec.name.clone(), source };
+        let failed = |source| WriterError::Codec {
+            table: spec.name.clone(),
+            source,
+        };
         let codec = RowCodec::new(spec.schema.clone()).map_err(failed)?;
         for column in &spec.partition_by {
             let field = spec.schema.field(*column);
@@ -61,25 +66,43 @@ impl Layout {
                 });
             }
         }
-        let data: Vec<usize> = (0..spec.schema.fields().len()).filter(|i| !spec.partition_by.contains(i)).collect();
+        let data: Vec<usize> = (0..spec.schema.fields().len())
+            .filter(|i| !spec.partition_by.contains(i))
+            .collect();
         let fields: Vec<Field> = data.iter().map(|i| file_field(spec.schema.field(*i))).collect();
         let partition = if spec.partition_by.is_empty() {
             None
         } else {
-            let fields: Vec<Field> = spec.partition_by.iter().map(|i| spec.schema.field(*i).clone()).collect();
+            let fields: Vec<Field> = spec
+                .partition_by
+                .iter()
+                .map(|i| spec.schema.field(*i).clone())
+                .collect();
             Some(RowCodec::new(Arc::new(Schema::new(fields))).map_err(failed)?)
         };
-        Ok(Layout { codec, data, file_schema: Arc::new(Schema::new(fields)), partition, spec })
+        Ok(Layout {
+            codec,
+            data,
+            file_schema: Arc::new(Schema::new(fields)),
+            partition,
+            spec,
+        })
     }
 
     /// Names the table in a codec's error.
     fn codec_failed(&self, source: CodecError) -> WriterError {
-        WriterError::Codec { table: self.spec.name.clone(), source }
+        WriterError::Codec {
+            table: self.spec.name.clone(),
+            source,
+        }
     }
 
     /// Names the table in an error of arrow.
     pub(super) fn arrow_failed(&self, source: ArrowError) -> WriterError {
-        WriterError::Arrow { table: self.spec.name.clone(), source }
+        WriterError::Arrow {
+            table: self.spec.name.clone(),
+            source,
+        }
     }
 
     /// Rows to the table's columns.
@@ -117,7 +140,12 @@ impl Layout {
             groups.list = whole(batch.num_rows());
             return Ok(());
         };
-        let columns: Vec<ArrayRef> = self.spec.partition_by.iter().map(|i| self.without_empty(batch, *i)).collect();
+        let columns: Vec<ArrayRef> = self
+            .spec
+            .partition_by
+            .iter()
+            .map(|i| self.without_empty(batch, *i))
+            .collect();
         let keys = codec.encode(&columns).map_err(|e| self.codec_failed(e))?;
         for key in keys.iter() {
             let row = groups.rows;
@@ -125,7 +153,10 @@ impl Layout {
             let group = match groups.by_key.get(key.as_ref()) {
                 Some(group) => *group,
                 None => {
-                    groups.list.push(Group { key: Row::new(key.as_ref()), rows: Vec::new() });
+                    groups.list.push(Group {
+                        key: Row::new(key.as_ref()),
+                        rows: Vec::new(),
+                    });
                     groups.by_key.insert(key.as_ref().to_vec(), groups.list.len() - 1);
                     groups.list.len() - 1
                 }
@@ -145,7 +176,12 @@ impl Layout {
         if !texts.iter().any(|text| text == Some("")) {
             return array.clone();
         }
-        Arc::new(texts.iter().map(|text| text.filter(|t| !t.is_empty())).collect::<StringArray>())
+        Arc::new(
+            texts
+                .iter()
+                .map(|text| text.filter(|t| !t.is_empty()))
+                .collect::<StringArray>(),
+        )
     }
 
     /// Minted rows as they will be read back, by (1).
@@ -182,7 +218,9 @@ impl Layout {
 
     /// Delta's text form of a partition.
     pub(super) fn values(&self, key: &Row) -> Result<PartitionValues, WriterError> {
-        let Some(codec) = &self.partition else { return Ok(PartitionValues::default()) };
+        let Some(codec) = &self.partition else {
+            return Ok(PartitionValues::default());
+        };
         let batch = codec.decode([key.bytes()]).map_err(|e| self.codec_failed(e))?;
         let mut values = BTreeMap::new();
         for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
@@ -196,7 +234,11 @@ impl Layout {
         let mut folder = String::new();
         for column in &self.spec.partition_by {
             let name = self.spec.schema.field(*column).name();
-            let value = values.get(name).cloned().flatten().unwrap_or("__HIVE_DEFAULT_PARTITION__".into());
+            let value = values
+                .get(name)
+                .cloned()
+                .flatten()
+                .unwrap_or("__HIVE_DEFAULT_PARTITION__".into());
             folder += &format!("{}={}/", escape(name), escape(&value));
         }
         folder
@@ -204,8 +246,12 @@ impl Layout {
 
     /// The columns that files hold, of a batch of the table.
     pub(super) fn to_file(&self, batch: &RecordBatch) -> Result<RecordBatch, WriterError> {
-        let columns: Result<Vec<ArrayRef>, ArrowError> =
-            self.data.iter().zip(self.file_schema.fields()).map(|(i, f)| retype(batch.column(*i), f)).collect();
+        let columns: Result<Vec<ArrayRef>, ArrowError> = self
+            .data
+            .iter()
+            .zip(self.file_schema.fields())
+            .map(|(i, f)| retype(batch.column(*i), f))
+            .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         columns
             .and_then(|columns| RecordBatch::try_new_with_options(self.file_schema.clone(), columns, &options))
@@ -213,18 +259,26 @@ impl Layout {
     }
 
     /// Rows of a file with their partition's values as a batch of the table.
-    pub(super) fn to_table(&self, file: &RecordBatch, values: &BTreeMap<String, Option<String>>) -> Result<RecordBatch, WriterError> {
+    pub(super) fn to_table(
+        &self,
+        file: &RecordBatch,
+        values: &BTreeMap<String, Option<String>>,
+    ) -> Result<RecordBatch, WriterError> {
         let rows = file.num_rows();
         let mut columns = Vec::with_capacity(self.spec.schema.fields().len());
         for (i, field) in self.spec.schema.fields().iter().enumerate() {
             let column = if self.spec.partition_by.contains(&i) {
-                self.constant(field, values.get(field.name()).cloned().flatten(), rows).map_err(|e| self.arrow_failed(e))?
+                self.constant(field, values.get(field.name()).cloned().flatten(), rows)
+                    .map_err(|e| self.arrow_failed(e))?
             } else if let Some(column) = file.column_by_name(field.name()) {
                 retype(column, field).map_err(|e| self.arrow_failed(e))?
             } else if field.is_nullable() {
                 new_null_array(field.data_type(), rows)
             } else {
-                return Err(WriterError::MissingColumn { table: self.spec.name.clone(), column: field.name().clone() });
+                return Err(WriterError::MissingColumn {
+                    table: self.spec.name.clone(),
+                    column: field.name().clone(),
+                });
             };
             columns.push(column);
         }
@@ -236,11 +290,16 @@ impl Layout {
             None if !field.is_nullable() && field.data_type() == &DataType::Utf8 => Some(String::new()),
             value => value,
         };
-        let Some(value) = value else { return Ok(new_null_array(field.data_type(), rows)) };
+        let Some(value) = value else {
+            return Ok(new_null_array(field.data_type(), rows));
+        };
         let one = arrow::compute::cast_with_options(
             &StringArray::from(vec![value]),
             field.data_type(),
-            &arrow::compute::CastOptions { safe: false, ..Default::default() },
+            &arrow::compute::CastOptions {
+                safe: false,
+                ..Default::default()
+            },
         )?;
         arrow::compute::take(&one, &UInt32Array::from(vec![0; rows]), None)
     }
@@ -262,11 +321,18 @@ struct Groups {
 }
 
 fn whole(rows: usize) -> Vec<Group> {
-    vec![Group { key: Row::default(), rows: (0..rows as u32).collect() }]
+    vec![Group {
+        key: Row::default(),
+        rows: (0..rows as u32).collect(),
+    }]
 }
 
 fn retype(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
-    if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }
+    if column.data_type() == field.data_type() {
+        Ok(column.clone())
+    } else {
+        cast(column, field.data_type())
+    }
 }
 
 fn file_field(field: &Field) -> Field {

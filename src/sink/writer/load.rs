@@ -67,8 +67,10 @@ pub fn restore(
 }
 
 fn state(layout: &Layout, file: LiveFile) -> Result<FileState, WriterError> {
-    let physical = from_log(&file.path)
-        .ok_or_else(|| WriterError::Path { table: layout.spec.name.clone(), path: file.path.clone() })?;
+    let physical = from_log(&file.path).ok_or_else(|| WriterError::Path {
+        table: layout.spec.name.clone(),
+        path: file.path.clone(),
+    })?;
     Ok(FileState {
         physical: format!("{}/{physical}", layout.spec.path),
         path: file.path,
@@ -116,7 +118,13 @@ fn load_rows(
     let mut gathered: Vec<(Indexed, Gathered)> = local
         .clone()
         .map(|_| {
-            let gathered = Gathered { files: Files::default(), shares: Vec::new(), rows: 0, bytes: 0, small: !vectors };
+            let gathered = Gathered {
+                files: Files::default(),
+                shares: Vec::new(),
+                rows: 0,
+                bytes: 0,
+                small: !vectors,
+            };
             (Indexed::new(rewrite), gathered)
         })
         .collect();
@@ -125,7 +133,11 @@ fn load_rows(
         .map(|file| {
             let (lake, layout, writers) = (lake.clone(), layout.clone(), config.writers);
             let task = tokio::task::spawn_blocking(move || read_file(&lake, &layout, writers, few, file));
-            async { task.await.map_err(|_| WriterError::Task { task: "reading live files" })? }
+            async {
+                task.await.map_err(|_| WriterError::Task {
+                    task: "reading live files",
+                })?
+            }
         })
         .buffered(PARALLEL);
     let _runtime = config.runtime.enter();
@@ -141,7 +153,10 @@ fn load_rows(
             mine.shared = share.hashes.len() as u64 != live;
             mine.gone = (0..file.rows).filter(|p| !own.contains(*p)).collect();
             let id = all.files.insert(mine);
-            share.hashes.iter().for_each(|(position, hash)| indexed.index.insert(*hash, (id, *position)));
+            share
+                .hashes
+                .iter()
+                .for_each(|(position, hash)| indexed.index.insert(*hash, (id, *position)));
             all.rows += share.hashes.len() as u64;
             all.bytes += share.rows.iter().map(|row| row.bytes().len() as u64).sum::<u64>();
             all.small &= all.rows <= limits.small_rows && all.bytes <= limits.small_bytes;
@@ -153,7 +168,10 @@ fn load_rows(
             }
         }
     }
-    gathered.into_iter().map(|(indexed, all)| keep(layout, indexed, all)).collect()
+    gathered
+        .into_iter()
+        .map(|(indexed, all)| keep(layout, indexed, all))
+        .collect()
 }
 
 fn keep(layout: &Layout, mut indexed: Indexed, all: Gathered) -> Result<Kept, WriterError> {

@@ -59,7 +59,10 @@ impl Mint {
         rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         consolidate_sorted(&mut rows);
         let columns = self.columns.extract_if(.., |(time, _)| *time <= epoch);
-        Minted { rows, columns: columns.map(|(_, batch)| batch).collect() }
+        Minted {
+            rows,
+            columns: columns.map(|(_, batch)| batch).collect(),
+        }
     }
 }
 

@@ -29,9 +29,9 @@ mod mint;
 mod small;
 mod stats;
 mod table;
-mod thread;
 #[cfg(test)]
 mod tests;
+mod thread;
 
 pub use error::WriterError;
 pub use hash::owner;
@@ -169,10 +169,25 @@ impl Writer {
             .map(|(i, spec)| Table::new(spec.clone(), restored.tables.remove(&i), stats.tables[i].clone()))
             .collect();
         let mut tables = tables?;
-        restored.audits.iter().for_each(|table| tables[*table].audit = !config.specs[*table].append_only);
+        restored
+            .audits
+            .iter()
+            .for_each(|table| tables[*table].audit = !config.specs[*table].append_only);
         let names = Names::new(config.writer, config.generation);
-        let desk = Desk { lake: config.lake(), names, limits: config.limits.clone() };
-        Ok(Writer { config, desk, tables, progress: HashMap::new(), sealed: None, turn: 0, stats })
+        let desk = Desk {
+            lake: config.lake(),
+            names,
+            limits: config.limits.clone(),
+        };
+        Ok(Writer {
+            config,
+            desk,
+            tables,
+            progress: HashMap::new(),
+            sealed: None,
+            turn: 0,
+            stats,
+        })
     }
 
     /// Its figures.
@@ -185,7 +200,11 @@ impl Writer {
         match arrival {
             Arrival::Rows { table, updates } => self.tables[table].observe_rows(updates),
             Arrival::Columns { table, epoch, batch } => self.tables[table].observe_columns(epoch, batch)?,
-            Arrival::Progress { epoch, partition, position } => {
+            Arrival::Progress {
+                epoch,
+                partition,
+                position,
+            } => {
                 self.progress.entry(partition).or_default().push((epoch, position));
             }
             Arrival::Seal { epoch } => return self.seal(epoch).map(Some),
@@ -205,13 +224,21 @@ impl Writer {
         self.sealed = Some(epoch);
         let mut progress = Vec::new();
         self.progress.retain(|partition, steps| {
-            let newest = steps.iter().filter(|(time, _)| *time <= epoch).max_by_key(|(time, p)| (*time, p.next));
+            let newest = steps
+                .iter()
+                .filter(|(time, _)| *time <= epoch)
+                .max_by_key(|(time, p)| (*time, p.next));
             progress.extend(newest.map(|(_, position)| (partition.clone(), position.clone())));
             steps.retain(|(time, _)| *time > epoch);
             !steps.is_empty()
         });
         progress.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Prepared { writer: self.config.writer, epoch, tables, progress })
+        Ok(Prepared {
+            writer: self.config.writer,
+            epoch,
+            tables,
+            progress,
+        })
     }
 
     /// The next compaction worth doing. At most one runs at a time, and none before the first seal.
@@ -231,7 +258,11 @@ impl Writer {
     fn settle(&mut self, merged: Merged) -> Result<Option<Compaction>, WriterError> {
         let table = merged.table;
         match self.tables[table].settle(&merged) {
-            Some(batch) => Ok(Some(Compaction { writer: self.config.writer, table, batch })),
+            Some(batch) => Ok(Some(Compaction {
+                writer: self.config.writer,
+                table,
+                batch,
+            })),
             None => self.discard(merged).map(|()| None),
         }
     }

@@ -44,7 +44,13 @@ impl Small {
     pub(super) fn insert(&mut self, partition: &Row, row: Row) {
         self.rows += 1;
         self.bytes += row.bytes().len() as u64;
-        *self.parts.entry(partition.clone()).or_default().rows.entry(row).or_default() += 1;
+        *self
+            .parts
+            .entry(partition.clone())
+            .or_default()
+            .rows
+            .entry(row)
+            .or_default() += 1;
     }
 
     /// Where rows of a partition are published, as loaded.
@@ -95,7 +101,11 @@ impl Small {
             touched.push(group.key);
         }
         if missing > 0 {
-            return Err(WriterError::UnknownRow { table: layout.spec.name.clone(), epoch, missing });
+            return Err(WriterError::UnknownRow {
+                table: layout.spec.name.clone(),
+                epoch,
+                missing,
+            });
         }
         Ok(touched)
     }
@@ -112,7 +122,12 @@ impl Small {
         let mut touched = self.update(layout, epoch, changes)?;
         if rehome {
             let shares = |part: &Part| part.places.iter().any(|place| matches!(place, Place::Shared(..)));
-            touched.extend(self.parts.iter().filter(|(_, part)| shares(part)).map(|(key, _)| key.clone()));
+            touched.extend(
+                self.parts
+                    .iter()
+                    .filter(|(_, part)| shares(part))
+                    .map(|(key, _)| key.clone()),
+            );
             touched.sort_unstable();
             touched.dedup();
         }
@@ -121,8 +136,11 @@ impl Small {
         for key in touched {
             let part = self.parts.get_mut(&key).expect("touched partitions exist");
             vacate(std::mem::take(&mut part.places), &mut written.batch);
-            let rows: Vec<&[u8]> =
-                part.rows.iter().flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), *n as usize)).collect();
+            let rows: Vec<&[u8]> = part
+                .rows
+                .iter()
+                .flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), *n as usize))
+                .collect();
             for (file, _) in encode_rows(layout, &rows, (&desk.names, epoch), data_change, desk.limits.file_rows)? {
                 part.places.push(Place::Whole(file.add.path.clone()));
                 written.put(file);

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 
+use super::Limits;
 use super::compact::{Job, Merged, pick, settle_appended, settle_indexed};
 use super::error::WriterError;
 use super::file::{Names, NewFile, encode_changes, encode_file, encode_rows};
@@ -16,7 +17,6 @@ use super::layout::Layout;
 use super::mint::{Mint, Minted};
 use super::small::Small;
 use super::stats::TableStats;
-use super::Limits;
 use crate::definition::Deletes;
 use crate::repr::{Diff, Epoch, Row};
 use crate::sink::{Batch, TableSpec};
@@ -60,7 +60,14 @@ pub(super) struct Written {
 
 impl Written {
     pub(super) fn new(data_change: bool) -> Self {
-        Written { batch: Batch { data_change, ..Batch::default() }, files: Vec::new(), rows: 0 }
+        Written {
+            batch: Batch {
+                data_change,
+                ..Batch::default()
+            },
+            files: Vec::new(),
+            rows: 0,
+        }
     }
 
     /// One more data file.
@@ -97,7 +104,16 @@ impl Table {
         });
         let layout = Arc::new(Layout::new(spec)?);
         let (mint, dirty) = (Mint::default(), restored);
-        let table = Table { layout, mint, kept, audit: false, restored, compacting: false, dirty, stats };
+        let table = Table {
+            layout,
+            mint,
+            kept,
+            audit: false,
+            restored,
+            compacting: false,
+            dirty,
+            stats,
+        };
         table.publish_sizes();
         Ok(table)
     }
@@ -113,13 +129,18 @@ impl Table {
             self.mint.observe_columns(epoch, batch);
         } else {
             let rows = self.layout.encode(&batch)?;
-            self.mint.observe_rows(rows.iter().map(|row| (Row::new(row.as_ref()), epoch, 1)).collect());
+            self.mint
+                .observe_rows(rows.iter().map(|row| (Row::new(row.as_ref()), epoch, 1)).collect());
         }
         Ok(())
     }
 
     /// Everything up to `epoch` becomes files (returned, not yet stored) and a batch.
-    pub(super) fn seal(&mut self, desk: &Desk, epoch: Epoch) -> Result<Option<(Batch, Vec<(String, Bytes)>)>, WriterError> {
+    pub(super) fn seal(
+        &mut self,
+        desk: &Desk,
+        epoch: Epoch,
+    ) -> Result<Option<(Batch, Vec<(String, Bytes)>)>, WriterError> {
         let minted = self.mint.seal(epoch);
         let restored = std::mem::take(&mut self.restored);
         let audit = std::mem::take(&mut self.audit);
@@ -138,7 +159,9 @@ impl Table {
         }
         self.dirty = true;
         self.stats.files.fetch_add(files.len() as u64, Relaxed);
-        self.stats.bytes.fetch_add(files.iter().map(|(_, bytes)| bytes.len() as u64).sum(), Relaxed);
+        self.stats
+            .bytes
+            .fetch_add(files.iter().map(|(_, bytes)| bytes.len() as u64).sum(), Relaxed);
         self.stats.rows.fetch_add(rows, Relaxed);
         self.publish_sizes();
         Ok(Some((batch, files)))
@@ -154,11 +177,22 @@ impl Table {
     ) -> Result<Written, WriterError> {
         self.shrink(desk)?;
         let edit = match &mut self.kept {
-            Kept::Small(small) if audit => Edit { changes: small.difference(rows), ..Edit::default() },
+            Kept::Small(small) if audit => Edit {
+                changes: small.difference(rows),
+                ..Edit::default()
+            },
             Kept::Indexed(indexed) if audit => indexed.difference(&self.layout, desk, rows)?,
-            _ => Edit { changes: rows, ..Edit::default() },
+            _ => Edit {
+                changes: rows,
+                ..Edit::default()
+            },
         };
-        let changed: u64 = edit.changes.iter().chain(&edit.leftovers).map(|(_, diff)| diff.unsigned_abs()).sum();
+        let changed: u64 = edit
+            .changes
+            .iter()
+            .chain(&edit.leftovers)
+            .map(|(_, diff)| diff.unsigned_abs())
+            .sum();
         if audit {
             self.stats.corrections.fetch_add(changed, Relaxed);
         }
@@ -198,9 +232,14 @@ impl Table {
 
     /// Back to rows in memory, once far below the threshold and once compaction has left little to read.
     fn shrink(&mut self, desk: &Desk) -> Result<(), WriterError> {
-        let Kept::Indexed(indexed) = &self.kept else { return Ok(()) };
+        let Kept::Indexed(indexed) = &self.kept else {
+            return Ok(());
+        };
         let limits = &desk.limits;
-        if self.layout.spec.deletes == Deletes::Vectors || self.compacting || indexed.index.len() > limits.small_rows / 4 {
+        if self.layout.spec.deletes == Deletes::Vectors
+            || self.compacting
+            || indexed.index.len() > limits.small_rows / 4
+        {
             return Ok(());
         }
         let physical: u64 = indexed.files.iter().map(|(_, file)| u64::from(file.rows)).sum();
@@ -225,10 +264,21 @@ impl Table {
             Kept::Small(_) => return None,
         };
         let inputs = pick(files, &desk.limits)?;
-        let inputs = inputs.into_iter().map(|id| (id, files.get(id).expect("picked files are live").clone())).collect();
+        let inputs = inputs
+            .into_iter()
+            .map(|id| (id, files.get(id).expect("picked files are live").clone()))
+            .collect();
         self.compacting = true;
         let (layout, lake, names) = (self.layout.clone(), desk.lake.clone(), desk.names.clone());
-        Some(Job { table, epoch, layout, lake, names, inputs, indexed })
+        Some(Job {
+            table,
+            epoch,
+            layout,
+            lake,
+            names,
+            inputs,
+            indexed,
+        })
     }
 
     /// Takes a compaction's result; none if it came too late.
@@ -249,7 +299,11 @@ impl Table {
     fn publish_sizes(&self) {
         let (live, files, memory) = match &self.kept {
             Kept::Appended(files) => (files.iter().map(|(_, f)| u64::from(f.live())).sum(), files.len(), 0),
-            Kept::Small(small) => (small.size().0, 0, small.size().1 as usize + small.size().0 as usize * 48),
+            Kept::Small(small) => (
+                small.size().0,
+                0,
+                small.size().1 as usize + small.size().0 as usize * 48,
+            ),
             Kept::Indexed(indexed) => (indexed.index.len(), indexed.files.len(), indexed.index.memory()),
         };
         self.stats.live_rows.store(live, Relaxed);
@@ -259,16 +313,30 @@ impl Table {
 }
 
 /// New files of an append-only table.
-fn append(layout: &Layout, files: &mut Files, desk: &Desk, epoch: Epoch, minted: Minted) -> Result<Written, WriterError> {
+fn append(
+    layout: &Layout,
+    files: &mut Files,
+    desk: &Desk,
+    epoch: Epoch,
+    minted: Minted,
+) -> Result<Written, WriterError> {
     if minted.rows.iter().any(|(_, diff)| *diff < 0) {
-        return Err(WriterError::Removal { table: layout.spec.name.clone(), epoch });
+        return Err(WriterError::Removal {
+            table: layout.spec.name.clone(),
+            epoch,
+        });
     }
     let names = (&desk.names, epoch);
     let mut written = Written::new(true);
-    let rows: Vec<&[u8]> =
-        minted.rows.iter().flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), *n as usize)).collect();
-    let mut new: Vec<NewFile> =
-        encode_rows(layout, &rows, names, true, desk.limits.file_rows)?.into_iter().map(|(file, _)| file).collect();
+    let rows: Vec<&[u8]> = minted
+        .rows
+        .iter()
+        .flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), *n as usize))
+        .collect();
+    let mut new: Vec<NewFile> = encode_rows(layout, &rows, names, true, desk.limits.file_rows)?
+        .into_iter()
+        .map(|(file, _)| file)
+        .collect();
     let mut pieces: std::collections::BTreeMap<Row, Vec<RecordBatch>> = Default::default();
     for batch in minted.columns {
         for group in layout.group_batch(&batch)? {
@@ -279,7 +347,13 @@ fn append(layout: &Layout, files: &mut Files, desk: &Desk, epoch: Epoch, minted:
     for (key, batches) in pieces {
         let values = layout.values(&key)?;
         for batches in cut(batches, desk.limits.file_rows) {
-            new.push(encode_file(layout, values.clone(), names, true, batches.into_iter().map(Ok))?);
+            new.push(encode_file(
+                layout,
+                values.clone(),
+                names,
+                true,
+                batches.into_iter().map(Ok),
+            )?);
         }
     }
     for file in new {

@@ -59,8 +59,16 @@ fn rows_of(ids: &[i64]) -> Vec<Row> {
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from(ids.to_vec())),
-        Arc::new(ids.iter().map(|i| pick(*i, 5).map(|i| format!("näme {i}"))).collect::<StringArray>()),
-        Arc::new(ids.iter().map(|i| pick(*i, 11).map(|i| (i % 3) as i32 - 1)).collect::<Date32Array>()),
+        Arc::new(
+            ids.iter()
+                .map(|i| pick(*i, 5).map(|i| format!("näme {i}")))
+                .collect::<StringArray>(),
+        ),
+        Arc::new(
+            ids.iter()
+                .map(|i| pick(*i, 11).map(|i| (i % 3) as i32 - 1))
+                .collect::<Date32Array>(),
+        ),
         Arc::new(
             ids.iter()
                 .map(|i| pick(*i, 4).map(|i| i128::from(i) * -1001))
@@ -68,15 +76,42 @@ fn rows_of(ids: &[i64]) -> Vec<Row> {
                 .with_precision_and_scale(18, 3)
                 .unwrap(),
         ),
-        Arc::new(ids.iter().map(|i| pick(*i, 6).map(|i| i * 1_000_001 - 5)).collect::<TimestampMicrosecondArray>()),
+        Arc::new(
+            ids.iter()
+                .map(|i| pick(*i, 6).map(|i| i * 1_000_001 - 5))
+                .collect::<TimestampMicrosecondArray>(),
+        ),
         Arc::new(tags.finish()),
-        Arc::new(ids.iter().map(|i| pick(*i, 3).map(|i| i.to_le_bytes())).collect::<BinaryArray>()),
-        Arc::new(ids.iter().map(|i| pick(*i, 4).map(|i| regions[(i % 3) as usize])).collect::<StringArray>()),
-        Arc::new(ids.iter().map(|i| pick(*i, 9).map(|i| i as f64 / 8.0)).collect::<Float64Array>()),
-        Arc::new(ids.iter().map(|i| pick(*i, 13).map(|i| (i % 2) * 3_600_000_001)).collect::<TimestampMicrosecondArray>()),
-        Arc::new(ids.iter().map(|i| pick(*i, 5).map(|i| i % 2 == 0)).collect::<BooleanArray>()),
+        Arc::new(
+            ids.iter()
+                .map(|i| pick(*i, 3).map(|i| i.to_le_bytes()))
+                .collect::<BinaryArray>(),
+        ),
+        Arc::new(
+            ids.iter()
+                .map(|i| pick(*i, 4).map(|i| regions[(i % 3) as usize]))
+                .collect::<StringArray>(),
+        ),
+        Arc::new(
+            ids.iter()
+                .map(|i| pick(*i, 9).map(|i| i as f64 / 8.0))
+                .collect::<Float64Array>(),
+        ),
+        Arc::new(
+            ids.iter()
+                .map(|i| pick(*i, 13).map(|i| (i % 2) * 3_600_000_001))
+                .collect::<TimestampMicrosecondArray>(),
+        ),
+        Arc::new(
+            ids.iter()
+                .map(|i| pick(*i, 5).map(|i| i % 2 == 0))
+                .collect::<BooleanArray>(),
+        ),
     ];
-    RowCodec::new(schema()).unwrap().encode_rows(&columns, ids.len()).unwrap()
+    RowCodec::new(schema())
+        .unwrap()
+        .encode_rows(&columns, ids.len())
+        .unwrap()
 }
 
 fn spec(deletes: Deletes, partition_by: Vec<usize>, change_data_feed: bool) -> TableSpec {
@@ -93,7 +128,10 @@ fn spec(deletes: Deletes, partition_by: Vec<usize>, change_data_feed: bool) -> T
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap()
 }
 
 fn tight() -> Limits {
@@ -135,11 +173,19 @@ struct Log {
 impl Log {
     fn new(config: WriterConfig) -> Self {
         let layout = Layout::new(config.specs[0].clone()).unwrap();
-        Log { live: BTreeMap::new(), layout, config, changes: BTreeMap::new() }
+        Log {
+            live: BTreeMap::new(),
+            layout,
+            config,
+            changes: BTreeMap::new(),
+        }
     }
 
     fn bytes(&self, path: &str) -> Bytes {
-        self.config.lake().get(&format!("silver/things/{}", from_log(path).unwrap())).expect("a named file is there")
+        self.config
+            .lake()
+            .get(&format!("silver/things/{}", from_log(path).unwrap()))
+            .expect("a named file is there")
     }
 
     fn apply(&mut self, batch: Batch) {
@@ -158,7 +204,10 @@ impl Log {
         }
         for (path, gone) in batch.deletes {
             let file = self.live.get_mut(&path).expect("rows go from live files");
-            assert!(gone.iter().all(|p| p < file.rows && file.deleted.insert(p)), "a row went twice");
+            assert!(
+                gone.iter().all(|p| p < file.rows && file.deleted.insert(p)),
+                "a row went twice"
+            );
             assert!(!gone.is_empty());
         }
         for path in batch.removes {
@@ -169,7 +218,10 @@ impl Log {
             for file in decode_file(&self.layout, self.bytes(&change.path)).unwrap() {
                 let file = file.unwrap();
                 let kinds = file.column_by_name("_change_type").unwrap().as_string::<i32>().clone();
-                let rows = self.layout.encode(&self.layout.to_table(&file, &change.partition_values).unwrap()).unwrap();
+                let rows = self
+                    .layout
+                    .encode(&self.layout.to_table(&file, &change.partition_values).unwrap())
+                    .unwrap();
                 for (row, kind) in rows.iter().zip(kinds.iter()) {
                     let diff = if kind == Some("insert") { 1 } else { -1 };
                     *self.changes.entry(Row::new(row.as_ref())).or_default() += diff;
@@ -198,7 +250,11 @@ impl Log {
     }
 
     fn writers(&self, writers: usize, generation: u64, audit: bool) -> Vec<Writer> {
-        let config = WriterConfig { writers, generation, ..self.config.clone() };
+        let config = WriterConfig {
+            writers,
+            generation,
+            ..self.config.clone()
+        };
         let files = self.live.values().cloned().collect();
         let restored = restore(&config, 0..writers, vec![(0, files)]).unwrap();
         restored
@@ -208,7 +264,14 @@ impl Log {
                 if audit {
                     restored.audit_next(0);
                 }
-                Writer::new(WriterConfig { writer, ..config.clone() }, restored).unwrap()
+                Writer::new(
+                    WriterConfig {
+                        writer,
+                        ..config.clone()
+                    },
+                    restored,
+                )
+                .unwrap()
             })
             .collect()
     }
@@ -217,15 +280,19 @@ impl Log {
 fn send(writers: &mut [Writer], updates: Vec<Update>) {
     let count = writers.len();
     let mut shares: Vec<Vec<Update>> = vec![Vec::new(); count];
-    updates.into_iter().for_each(|update| shares[owner(update.0.bytes(), count)].push(update));
+    updates
+        .into_iter()
+        .for_each(|update| shares[owner(update.0.bytes(), count)].push(update));
     for (writer, updates) in writers.iter_mut().zip(shares) {
         assert!(writer.observe(Arrival::Rows { table: 0, updates }).unwrap().is_none());
     }
 }
 
 fn seal(writers: &mut [Writer], log: &mut Log, epoch: Epoch) {
-    let prepared: Vec<Prepared> =
-        writers.iter_mut().map(|w| w.observe(Arrival::Seal { epoch }).unwrap().unwrap()).collect();
+    let prepared: Vec<Prepared> = writers
+        .iter_mut()
+        .map(|w| w.observe(Arrival::Seal { epoch }).unwrap().unwrap())
+        .collect();
     // Two writers may name rows of one file: the log sees the whole snapshot before it drops anything.
     for prepared in prepared {
         assert_eq!(prepared.epoch, epoch);
@@ -234,14 +301,21 @@ fn seal(writers: &mut [Writer], log: &mut Log, epoch: Epoch) {
 }
 
 fn corrections(writers: &[Writer]) -> u64 {
-    writers.iter().map(|w| w.stats().tables[0].corrections.load(Relaxed)).sum()
+    writers
+        .iter()
+        .map(|w| w.stats().tables[0].corrections.load(Relaxed))
+        .sum()
 }
 
 /// Random updates over restarts with other numbers of writers, compactions between and across seals.
 fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
     let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
     let feed = seed % 2 == 0;
-    let mut log = Log::new(config(folder.path(), spec(deletes, partition_by, feed), &runtime));
+    let config = config(folder.path(), spec(deletes, partition_by, feed), &runtime);
+    let mut log = Log::new(WriterConfig {
+        durable: seed == 1,
+        ..config
+    });
     let mut random = Random(seed * 7919 + 1);
     let rows = rows_of(&(0..400).collect::<Vec<_>>());
     let mut model: BTreeMap<Row, i64> = BTreeMap::new();
@@ -262,7 +336,10 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
                 .chain(model.keys().filter(|r| !before.contains_key(*r)))
                 .map(|r| (before.get(r).unwrap_or(&0) - model.get(r).unwrap_or(&0)).unsigned_abs())
                 .sum();
-            send(&mut writers, model.iter().map(|(row, n)| (row.clone(), epoch, *n)).collect());
+            send(
+                &mut writers,
+                model.iter().map(|(row, n)| (row.clone(), epoch, *n)).collect(),
+            );
             seal(&mut writers, &mut log, epoch);
             assert_eq!(log.read(), model, "after a restart, phase {phase}");
             assert_eq!(corrections(&writers), differs);
@@ -284,14 +361,19 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
                 updates.push((row, epoch - random.below(2), n));
             }
             for _ in 0..removes {
-                let Some((row, n)) = model.iter().nth(random.below(model.len().max(1) as u64) as usize) else { break };
+                let Some((row, n)) = model.iter().nth(random.below(model.len().max(1) as u64) as usize) else {
+                    break;
+                };
                 let (row, n) = (row.clone(), 1 + random.below(*n as u64) as i64);
                 let left = model.get_mut(&row).unwrap();
                 *left -= n;
                 updates.push((row, epoch, -n));
                 model.retain(|_, n| *n > 0);
             }
-            let running: Vec<_> = writers.iter_mut().map(|w| w.compaction().map(|job| job.run().unwrap())).collect();
+            let running: Vec<_> = writers
+                .iter_mut()
+                .map(|w| w.compaction().map(|job| job.run().unwrap()))
+                .collect();
             // Something of the future, taken back in the future.
             updates.push((rows[0].clone(), epoch + 1, 3));
             updates.push((rows[0].clone(), epoch + 1, -3));
@@ -304,14 +386,24 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
                     compactions += 1;
                 }
             }
-            let held: u64 = writers.iter().map(|w| w.stats().tables[0].live_rows.load(Relaxed)).sum();
+            let held: u64 = writers
+                .iter()
+                .map(|w| w.stats().tables[0].live_rows.load(Relaxed))
+                .sum();
             assert_eq!(held as i64, model.values().sum::<i64>());
-            assert_eq!(log.read(), model, "{deletes:?}, seed {seed}, phase {phase}, step {step}, {count} writers");
+            assert_eq!(
+                log.read(),
+                model,
+                "{deletes:?}, seed {seed}, phase {phase}, step {step}, {count} writers"
+            );
             if feed {
                 assert_eq!(log.changes, model, "the change data feed adds up to the table");
             }
             if deletes == Deletes::Rewrite {
-                assert!(log.live.values().all(|f| f.deleted.is_empty()), "a deletion vector where none may be");
+                assert!(
+                    log.live.values().all(|f| f.deleted.is_empty()),
+                    "a deletion vector where none may be"
+                );
             }
             while random.below(3) == 0 {
                 for writer in &mut writers {
@@ -346,7 +438,10 @@ fn with_rewriting_files_hold_the_multiset_at_every_seal() {
 
 #[test]
 fn partitioned_tables_hold_the_multiset_at_every_seal() {
-    for (i, deletes) in [Deletes::Auto, Deletes::Vectors, Deletes::Rewrite].into_iter().enumerate() {
+    for (i, deletes) in [Deletes::Auto, Deletes::Vectors, Deletes::Rewrite]
+        .into_iter()
+        .enumerate()
+    {
         drive(deletes, vec![2], 10 + i as u64);
         drive(deletes, vec![7, 9], 20 + i as u64);
     }
@@ -356,29 +451,53 @@ fn partitioned_tables_hold_the_multiset_at_every_seal() {
 fn a_row_that_is_not_there_is_a_fault_that_names_table_and_epoch() {
     let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
     for deletes in [Deletes::Auto, Deletes::Vectors] {
-        let mut writer = Writer::new(config(folder.path(), spec(deletes, vec![], false), &runtime), Loaded::default()).unwrap();
+        let mut writer = Writer::new(
+            config(folder.path(), spec(deletes, vec![], false), &runtime),
+            Loaded::default(),
+        )
+        .unwrap();
         let row = rows_of(&[1]).remove(0);
-        writer.observe(Arrival::Rows { table: 0, updates: vec![(row, 5, -2)] }).unwrap();
+        writer
+            .observe(Arrival::Rows {
+                table: 0,
+                updates: vec![(row, 5, -2)],
+            })
+            .unwrap();
         let fault = writer.observe(Arrival::Seal { epoch: 7 }).unwrap_err();
-        assert!(matches!(&fault, WriterError::UnknownRow { table, epoch: 7, missing: 2 } if table == "silver.things"), "{fault}");
+        assert!(
+            matches!(&fault, WriterError::UnknownRow { table, epoch: 7, missing: 2 } if table == "silver.things"),
+            "{fault}"
+        );
     }
 }
 
 #[test]
 fn an_empty_text_in_a_partition_column_is_null_from_the_start() {
     let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
-    let fields = vec![Field::new("id", DataType::Int64, false), Field::new("p", DataType::Utf8, true)];
-    let spec = TableSpec { schema: Arc::new(Schema::new(fields)), ..spec(Deletes::Vectors, vec![1], false) };
+    let fields = vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("p", DataType::Utf8, true),
+    ];
+    let spec = TableSpec {
+        schema: Arc::new(Schema::new(fields)),
+        ..spec(Deletes::Vectors, vec![1], false)
+    };
     let codec = RowCodec::new(spec.schema.clone()).unwrap();
-    let columns: Vec<ArrayRef> =
-        vec![Arc::new(Int64Array::from(vec![1, 1, 2])), Arc::new(StringArray::from(vec![Some(""), None, Some("")]))];
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![1, 1, 2])),
+        Arc::new(StringArray::from(vec![Some(""), None, Some("")])),
+    ];
     let rows = codec.encode_rows(&columns, 3).unwrap();
     let mut log = Log::new(config(folder.path(), spec, &runtime));
     let mut writers = log.writers(1, 1, false);
     send(&mut writers, rows.iter().map(|row| (row.clone(), 1, 1)).collect());
     seal(&mut writers, &mut log, 1);
     assert_eq!(log.read()[&rows[1]], 2);
-    assert!(log.live.values().all(|f| f.path.starts_with("p=__HIVE_DEFAULT_PARTITION__/")));
+    assert!(
+        log.live
+            .values()
+            .all(|f| f.path.starts_with("p=__HIVE_DEFAULT_PARTITION__/"))
+    );
     let mut writers = log.writers(1, 2, true);
     send(&mut writers, rows.iter().map(|row| (row.clone(), 2, 1)).collect());
     seal(&mut writers, &mut log, 2);
@@ -392,7 +511,10 @@ fn an_empty_text_in_a_partition_column_is_null_from_the_start() {
 fn appended_columns_go_to_files_in_order_of_epochs_and_are_merged() {
     for partition_by in [vec![], vec![2]] {
         let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
-        let spec = TableSpec { append_only: true, ..spec(Deletes::Auto, partition_by, false) };
+        let spec = TableSpec {
+            append_only: true,
+            ..spec(Deletes::Auto, partition_by, false)
+        };
         let mut log = Log::new(config(folder.path(), spec, &runtime));
         let mut writers = log.writers(1, 1, false);
         let mut model: BTreeMap<Row, i64> = BTreeMap::new();
@@ -403,8 +525,20 @@ fn appended_columns_go_to_files_in_order_of_epochs_and_are_merged() {
             rows.iter().for_each(|row| *model.entry(row.clone()).or_default() += 1);
             // One step ahead: columns wait for the seal of their epoch.
             let ahead = batch.clone();
-            writers[0].observe(Arrival::Columns { table: 0, epoch: 2 * epoch as u64, batch }).unwrap();
-            writers[0].observe(Arrival::Columns { table: 0, epoch: 2 * epoch as u64 + 1, batch: ahead }).unwrap();
+            writers[0]
+                .observe(Arrival::Columns {
+                    table: 0,
+                    epoch: 2 * epoch as u64,
+                    batch,
+                })
+                .unwrap();
+            writers[0]
+                .observe(Arrival::Columns {
+                    table: 0,
+                    epoch: 2 * epoch as u64 + 1,
+                    batch: ahead,
+                })
+                .unwrap();
             seal(&mut writers, &mut log, 2 * epoch as u64);
             assert_eq!(log.read(), model);
             rows.iter().for_each(|row| *model.get_mut(row).unwrap() += 1);
@@ -428,12 +562,20 @@ fn appended_columns_go_to_files_in_order_of_epochs_and_are_merged() {
 fn an_object_store_holds_what_a_local_disk_would() {
     let runtime = runtime();
     let config = config(FilePath::new("/"), spec(Deletes::Vectors, vec![7], false), &runtime);
-    let mut log = Log::new(WriterConfig { store: Arc::new(InMemory::new()), root: Path::from("lake/here"), local: None, ..config });
+    let mut log = Log::new(WriterConfig {
+        store: Arc::new(InMemory::new()),
+        root: Path::from("lake/here"),
+        local: None,
+        ..config
+    });
     let rows = rows_of(&(0..200).collect::<Vec<_>>());
     let mut writers = log.writers(2, 1, false);
     send(&mut writers, rows.iter().map(|row| (row.clone(), 1, 1)).collect());
     seal(&mut writers, &mut log, 1);
-    send(&mut writers, rows[..50].iter().map(|row| (row.clone(), 2, -1)).collect());
+    send(
+        &mut writers,
+        rows[..50].iter().map(|row| (row.clone(), 2, -1)).collect(),
+    );
     seal(&mut writers, &mut log, 2);
     for writer in &mut writers {
         while let Some(compaction) = writer.compact_now().unwrap() {
@@ -455,7 +597,11 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
     let (outbox, events) = crossbeam_channel::bounded(4);
     let thread = spawn(log.config.clone(), Loaded::default(), inbox, outbox).unwrap();
     let rows = rows_of(&(0..300).collect::<Vec<_>>());
-    let partition = PartitionId { input: "i".into(), feed: "f".into(), partition: "0".into() };
+    let partition = PartitionId {
+        input: "i".into(),
+        feed: "f".into(),
+        partition: "0".into(),
+    };
     let feeder = std::thread::spawn({
         let rows = rows.clone();
         let partition = partition.clone();
@@ -467,8 +613,18 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
                     updates.extend(rows[3 * i - 3..3 * i].iter().map(|row| (row.clone(), epoch, -1)));
                 }
                 arrivals.send(Arrival::Rows { table: 0, updates }).unwrap();
-                let position = Position { next: epoch * 100, done: false, tag: None };
-                arrivals.send(Arrival::Progress { epoch, partition: partition.clone(), position }).unwrap();
+                let position = Position {
+                    next: epoch * 100,
+                    done: false,
+                    tag: None,
+                };
+                arrivals
+                    .send(Arrival::Progress {
+                        epoch,
+                        partition: partition.clone(),
+                        position,
+                    })
+                    .unwrap();
                 arrivals.send(Arrival::Seal { epoch }).unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(2));
             }
@@ -479,7 +635,10 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
         match event {
             WriterEvent::Prepared(prepared) => {
                 assert_eq!(prepared.epoch, expected);
-                assert_eq!((prepared.progress[0].0.clone(), prepared.progress[0].1.next), (partition.clone(), expected * 100));
+                assert_eq!(
+                    (prepared.progress[0].0.clone(), prepared.progress[0].1.next),
+                    (partition.clone(), expected * 100)
+                );
                 expected += 1;
                 prepared.tables.into_iter().for_each(|(_, batch)| log.apply(batch));
             }
@@ -493,7 +652,11 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
     thread.handle.join().unwrap().unwrap();
     assert_eq!(expected, 110);
     assert!(compactions > 0);
-    let model: BTreeMap<Row, i64> = rows.iter().enumerate().map(|(i, row)| (row.clone(), if i < 297 { 1 } else { 2 })).collect();
+    let model: BTreeMap<Row, i64> = rows
+        .iter()
+        .enumerate()
+        .map(|(i, row)| (row.clone(), if i < 297 { 1 } else { 2 }))
+        .collect();
     assert_eq!(log.read(), model);
     // Files that compaction made in vain are gone: every file on disk was named once.
     assert!(log.live.len() < 60, "{} files", log.live.len());
@@ -510,22 +673,43 @@ fn measure_upserts_into_a_million_rows() {
         Field::new("amount", DataType::Decimal128(18, 3), true),
         Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
     ];
-    let spec = TableSpec { schema: Arc::new(Schema::new(fields)), ..spec(Deletes::Auto, vec![], false) };
+    let spec = TableSpec {
+        schema: Arc::new(Schema::new(fields)),
+        ..spec(Deletes::Auto, vec![], false)
+    };
     let codec = RowCodec::new(spec.schema.clone()).unwrap();
     let make = |ids: &[i64], version: i64| {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(ids.to_vec())),
-            Arc::new(ids.iter().map(|i| Some(format!("customer number {i}"))).collect::<StringArray>()),
-            Arc::new(ids.iter().map(|i| Some(i128::from(i * 17 + version))).collect::<Decimal128Array>()
-                .with_precision_and_scale(18, 3).unwrap()),
-            Arc::new(ids.iter().map(|i| Some(i * 1_000_003)).collect::<TimestampMicrosecondArray>()),
+            Arc::new(
+                ids.iter()
+                    .map(|i| Some(format!("customer number {i}")))
+                    .collect::<StringArray>(),
+            ),
+            Arc::new(
+                ids.iter()
+                    .map(|i| Some(i128::from(i * 17 + version)))
+                    .collect::<Decimal128Array>()
+                    .with_precision_and_scale(18, 3)
+                    .unwrap(),
+            ),
+            Arc::new(
+                ids.iter()
+                    .map(|i| Some(i * 1_000_003))
+                    .collect::<TimestampMicrosecondArray>(),
+            ),
         ];
         codec.encode_rows(&columns, ids.len()).unwrap()
     };
     let base = config(folder.path(), spec, &runtime);
     for durable in [false, true] {
         let mut writer = Writer::new(
-            WriterConfig { limits: Limits::default(), durable, generation: u64::from(durable), ..base.clone() },
+            WriterConfig {
+                limits: Limits::default(),
+                durable,
+                generation: u64::from(durable),
+                ..base.clone()
+            },
             Loaded::default(),
         )
         .unwrap();
@@ -536,8 +720,15 @@ fn measure_upserts_into_a_million_rows() {
         }
         let encoded = start.elapsed();
         writer.observe(Arrival::Seal { epoch: 1 }).unwrap();
-        println!("durable {durable}: first seal of 1M rows {:?} (making rows {encoded:?})", start.elapsed() - encoded);
-        println!("index {} bytes, {:.1} a row", writer.memory(), writer.memory() as f64 / 1e6);
+        println!(
+            "durable {durable}: first seal of 1M rows {:?} (making rows {encoded:?})",
+            start.elapsed() - encoded
+        );
+        println!(
+            "index {} bytes, {:.1} a row",
+            writer.memory(),
+            writer.memory() as f64 / 1e6
+        );
         let (mut random, mut versions) = (Random(77), vec![0i64; 1_000_000]);
         let (mut times, mut merges) = (Vec::new(), Vec::new());
         for epoch in 2..202 {
@@ -564,7 +755,14 @@ fn measure_upserts_into_a_million_rows() {
         }
         times.sort();
         merges.sort();
-        println!("1k upserts: p50 {:?}, p99 {:?}, max {:?}; settle of {} compactions: max {:?}; index {:.1} bytes a row",
-            times[100], times[198], times[199], merges.len(), merges.last(), writer.memory() as f64 / 1e6);
+        println!(
+            "1k upserts: p50 {:?}, p99 {:?}, max {:?}; settle of {} compactions: max {:?}; index {:.1} bytes a row",
+            times[100],
+            times[198],
+            times[199],
+            merges.len(),
+            merges.last(),
+            writer.memory() as f64 / 1e6
+        );
     }
 }

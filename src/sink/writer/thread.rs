@@ -40,7 +40,11 @@ pub fn spawn(
     let handle = std::thread::Builder::new()
         .name(name.clone())
         .spawn(move || run(writer, arrivals, events))
-        .map_err(|source| WriterError::Disk { action: "start the thread", path: name.into(), source })?;
+        .map_err(|source| WriterError::Disk {
+            action: "start the thread",
+            path: name.into(),
+            source,
+        })?;
     Ok(WriterThread { handle, stats })
 }
 
@@ -77,7 +81,9 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, events: Sender<WriterEve
     }
     if compacting {
         // Nobody will commit it.
-        let outcome = merged.recv().map_err(|_| WriterError::Task { task: "a compaction" })??;
+        let outcome = merged
+            .recv()
+            .map_err(|_| WriterError::Task { task: "a compaction" })??;
         writer.discard(outcome)?;
     }
     Ok(())
