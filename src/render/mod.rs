@@ -24,7 +24,7 @@ mod tagged;
 pub mod tap;
 mod temporal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod topk;
 mod unnest;
 mod window;
