@@ -69,18 +69,27 @@ pub(crate) struct Settle {
 
 impl Settle {
     pub fn new(atomic: bool, settle: Duration, resume: BTreeMap<Arc<str>, Position>) -> Self {
-        Settle { atomic, settle, files: BTreeMap::new(), resume, ready: BTreeSet::new() }
+        Settle {
+            atomic,
+            settle,
+            files: BTreeMap::new(),
+            resume,
+            ready: BTreeSet::new(),
+        }
     }
 
     /// Takes in a listing.
     pub fn observe(&mut self, listing: Vec<Found>, now: Instant, wall: SystemTime) {
         let shown: BTreeSet<Arc<str>> = listing.iter().map(|f| f.partition.clone()).collect();
         // Gone before its turn: nothing of it was taken, so nothing is owed.
-        self.files.retain(|name, file| file.state != State::Watched || file.position.is_some() || shown.contains(name));
+        self.files
+            .retain(|name, file| file.state != State::Watched || file.position.is_some() || shown.contains(name));
         for found in listing {
             let file = self.files.entry(found.partition.clone()).or_insert_with(|| {
                 let position = self.resume.remove(&found.partition);
-                let done = position.as_ref().is_some_and(|p| p.done && p.tag.as_ref() == Some(&found.tag));
+                let done = position
+                    .as_ref()
+                    .is_some_and(|p| p.done && p.tag.as_ref() == Some(&found.tag));
                 File {
                     tag: found.tag.clone(),
                     size: found.size,
@@ -116,7 +125,13 @@ impl Settle {
             Some(p) if p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read { next: p.next },
             Some(p) => Task::ChangedHalfway { next: p.next },
         };
-        Some(Job { partition, tag: file.tag.clone(), size: file.size, seen: file.seen, task })
+        Some(Job {
+            partition,
+            tag: file.tag.clone(),
+            size: file.size,
+            seen: file.seen,
+            task,
+        })
     }
 
     /// A file was read to its end or given up: this is its last position. None: it was gone before it was opened.
@@ -149,15 +164,26 @@ mod tests {
     use super::*;
 
     fn found(name: &str, tag: &str, modified: SystemTime) -> Found {
-        Found { partition: name.into(), size: 10, tag: tag.into(), modified }
+        Found {
+            partition: name.into(),
+            size: 10,
+            tag: tag.into(),
+            modified,
+        }
     }
 
     fn done(next: u64, tag: &str) -> Option<Position> {
-        Some(Position { next, done: true, tag: Some(tag.into()) })
+        Some(Position {
+            next,
+            done: true,
+            tag: Some(tag.into()),
+        })
     }
 
     fn names(settle: &mut Settle) -> Vec<(String, Task)> {
-        std::iter::from_fn(|| settle.next_job()).map(|j| (j.partition.to_string(), j.task)).collect()
+        std::iter::from_fn(|| settle.next_job())
+            .map(|j| (j.partition.to_string(), j.task))
+            .collect()
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -170,9 +196,16 @@ mod tests {
         files.observe(vec![found("a", "2", wall + SECOND)], now + SECOND, wall + SECOND);
         assert_eq!(names(&mut files), []);
         assert_eq!(files.lag(), (1, 10));
-        files.observe(vec![found("a", "2", wall + SECOND)], now + SECOND * 2, wall + SECOND * 2);
+        files.observe(
+            vec![found("a", "2", wall + SECOND)],
+            now + SECOND * 2,
+            wall + SECOND * 2,
+        );
         let job = files.next_job().unwrap();
-        assert_eq!((job.tag.as_str(), job.task, job.seen), ("2", Task::Read { next: 0 }, now + SECOND));
+        assert_eq!(
+            (job.tag.as_str(), job.task, job.seen),
+            ("2", Task::Read { next: 0 }, now + SECOND)
+        );
         assert_eq!(files.lag(), (1, 10));
         files.observe_end("a", done(3, "2"));
         assert_eq!(files.lag(), (0, 0));
@@ -182,7 +215,11 @@ mod tests {
     fn old_files_and_stores_need_no_second_look_and_come_by_name() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut files = Settle::new(false, SECOND, BTreeMap::new());
-        files.observe(vec![found("b", "1", wall - SECOND * 2), found("a", "1", wall - SECOND * 9)], now, wall);
+        files.observe(
+            vec![found("b", "1", wall - SECOND * 2), found("a", "1", wall - SECOND * 9)],
+            now,
+            wall,
+        );
         let read = |name: &str| (name.to_string(), Task::Read { next: 0 });
         assert_eq!(names(&mut files), [read("a"), read("b")]);
         let mut store = Settle::new(true, SECOND, BTreeMap::new());
@@ -206,11 +243,18 @@ mod tests {
     #[test]
     fn an_open_file_goes_on_where_it_was_unless_it_changed() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let open = |tag: &str| Position { next: 5, done: false, tag: Some(tag.into()) };
+        let open = |tag: &str| Position {
+            next: 5,
+            done: false,
+            tag: Some(tag.into()),
+        };
         let resume = BTreeMap::from([("a".into(), open("1")), ("b".into(), open("1"))]);
         let mut files = Settle::new(true, SECOND, resume);
         files.observe(vec![found("a", "1", wall), found("b", "2", wall)], now, wall);
-        let expected = [("a".into(), Task::Read { next: 5 }), ("b".into(), Task::ChangedHalfway { next: 5 })];
+        let expected = [
+            ("a".into(), Task::Read { next: 5 }),
+            ("b".into(), Task::ChangedHalfway { next: 5 }),
+        ];
         assert_eq!(names(&mut files), expected);
     }
 
