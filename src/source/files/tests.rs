@@ -66,7 +66,7 @@ impl ObjectStore for Flaky {
         let bytes = got.bytes().await?;
         let half: Vec<Result<Bytes>> = vec![Ok(bytes.slice(..bytes.len() / 2)), Err(unavailable())];
         let payload = GetResultPayload::Stream(stream::iter(half).boxed());
-        Ok(GetResult { payload, meta, range, attributes, extensions: Default::default() })
+        Ok(GetResult { payload, meta, range, attributes })
     }
 
     fn delete_stream(&self, at: BoxStream<'static, Result<StorePath>>) -> BoxStream<'static, Result<StorePath>> {
