@@ -129,6 +129,14 @@ impl Place {
         matches!(self, Place::Remote { .. })
     }
 
+    /// Whether there is a folder to list: one that is missing may be a disk that is not mounted.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Place::Local { folder, .. } => folder.is_dir(),
+            Place::Remote { .. } => true,
+        }
+    }
+
     /// The files that are there, by name.
     pub fn list(&self) -> io::Result<Vec<Found>> {
         let mut found = match self {

@@ -179,6 +179,7 @@ impl Lister {
         match self.place.list() {
             Ok(listing) => {
                 self.failures = 0;
+                let listing = (!listing.is_empty() || self.place.is_there()).then_some(listing);
                 self.settle.observe(listing, start, (self.options.clock)());
                 let end = Instant::now();
                 Ok((end + poll.max((end - start) * LISTING_SHARE), true))
@@ -209,6 +210,10 @@ fn pause(options: &ReaderOptions, attempt: u32) -> Duration {
         .min(LONGEST_BACK_OFF)
 }
 
+fn vanished(path: &str, next: u64) -> String {
+    format!("file {path} vanished after {next} of its records were read; drop the others as a new file")
+}
+
 struct FileReader {
     hand: Hand,
     place: Place,
@@ -231,6 +236,10 @@ impl FileReader {
                 let reason = format!(
                     "file {path} changed after {next} of its records were read; drop the other records as a new file"
                 );
+                self.give_up(job, next, reason).map(Some)
+            }
+            Task::Vanished { next } => {
+                let reason = vanished(&path, next);
                 self.give_up(job, next, reason).map(Some)
             }
             Task::Read { next } => self.read(job, next, &path),
@@ -257,9 +266,7 @@ impl FileReader {
                     return Ok(None);
                 }
                 Break::Vanished => {
-                    let reason = format!(
-                        "file {path} vanished after {next} of its records were read; drop the others as a new file"
-                    );
+                    let reason = vanished(path, next);
                     return self.give_up(job, next, reason).map(Some);
                 }
                 Break::Passing(error) => {

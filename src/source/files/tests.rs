@@ -35,7 +35,10 @@ impl fmt::Display for Flaky {
 }
 
 fn unavailable() -> Error {
-    Error::Generic { store: "flaky", source: "503 service unavailable".into() }
+    Error::Generic {
+        store: "flaky",
+        source: "503 service unavailable".into(),
+    }
 }
 
 #[async_trait]
@@ -55,18 +58,31 @@ impl ObjectStore for Flaky {
     async fn get_opts(&self, at: &StorePath, options: GetOptions) -> Result<GetResult> {
         let head = options.head;
         if self.denied && !head {
-            return Err(Error::PermissionDenied { path: at.to_string(), source: "403 forbidden".into() });
+            return Err(Error::PermissionDenied {
+                path: at.to_string(),
+                source: "403 forbidden".into(),
+            });
         }
         let got = self.inner.get_opts(at, options).await?;
         let fails = |n: u32| n.checked_sub(1);
-        if head || self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fails).is_err() {
+        if head
+            || self
+                .failures
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fails)
+                .is_err()
+        {
             return Ok(got);
         }
         let (meta, range, attributes) = (got.meta.clone(), got.range.clone(), got.attributes.clone());
         let bytes = got.bytes().await?;
         let half: Vec<Result<Bytes>> = vec![Ok(bytes.slice(..bytes.len() / 2)), Err(unavailable())];
         let payload = GetResultPayload::Stream(stream::iter(half).boxed());
-        Ok(GetResult { payload, meta, range, attributes })
+        Ok(GetResult {
+            payload,
+            meta,
+            range,
+            attributes,
+        })
     }
 
     fn delete_stream(&self, at: BoxStream<'static, Result<StorePath>>) -> BoxStream<'static, Result<StorePath>> {
@@ -95,8 +111,18 @@ fn read(
     denied: bool,
 ) -> (Vec<Delivery>, Result<Option<Position>, Ended>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let store = Flaky { inner: InMemory::new(), failures: failures.into(), denied };
-    runtime.block_on(store.inner.put(&StorePath::from(format!("in/{name}")), bytes.into().into())).unwrap();
+    let store = Flaky {
+        inner: InMemory::new(),
+        failures: failures.into(),
+        denied,
+    };
+    runtime
+        .block_on(
+            store
+                .inner
+                .put(&StorePath::from(format!("in/{name}")), bytes.into().into()),
+        )
+        .unwrap();
     let place = Place::Remote {
         store: Arc::new(store),
         base: "s3://bucket/in".into(),
@@ -104,7 +130,12 @@ fn read(
         pattern: glob::Pattern::new("*").unwrap(),
         runtime: runtime.handle().clone(),
     };
-    let feed = Feed { name: "f".into(), kind: FeedKind::Files { path: String::new() }, format, columns: vec![] };
+    let feed = Feed {
+        name: "f".into(),
+        kind: FeedKind::Files { path: String::new() },
+        format,
+        columns: vec![],
+    };
     let input = Input {
         name: "i".into(),
         description: None,
@@ -134,26 +165,50 @@ fn read(
         dataflow: Arc::new(dataflow),
         input: 0,
         feed: 0,
-        outlets: vec![Outlet { sender, wake: Arc::new(|| {}) }].into(),
+        outlets: vec![Outlet {
+            sender,
+            wake: Arc::new(|| {}),
+        }]
+        .into(),
         stop: stopped,
         gauges: Arc::new(Gauges::default()),
-        limits: BatchLimits { rows: 100, bytes: 1 << 20 },
+        limits: BatchLimits {
+            rows: 100,
+            bytes: 1 << 20,
+        },
     };
     let decode: Decode = Box::new(move |raw| {
         let mut decoded = nothing(&input, None);
         decoded.raw = raw;
         decoded
     });
-    let options = ReaderOptions { back_off: Duration::from_micros(10), retries: 3, ..ReaderOptions::default() };
+    let options = ReaderOptions {
+        back_off: Duration::from_micros(10),
+        retries: 3,
+        ..ReaderOptions::default()
+    };
     let mut settle = Settle::new(place.is_atomic(), options.settle, BTreeMap::new());
-    settle.observe(place.list().unwrap(), Instant::now(), std::time::SystemTime::now());
+    settle.observe(
+        Some(place.list().unwrap()),
+        Instant::now(),
+        std::time::SystemTime::now(),
+    );
     let job = settle.next_job().unwrap();
-    let end = FileReader { hand, place, options, decode }.run(&job);
+    let end = FileReader {
+        hand,
+        place,
+        options,
+        decode,
+    }
+    .run(&job);
     (deliveries.try_iter().collect(), end)
 }
 
 fn offsets(deliveries: &[Delivery]) -> Vec<u64> {
-    deliveries.iter().flat_map(|d| d.decoded.raw.offsets.iter().copied()).collect()
+    deliveries
+        .iter()
+        .flat_map(|d| d.decoded.raw.offsets.iter().copied())
+        .collect()
 }
 
 #[test]
@@ -171,10 +226,19 @@ fn a_read_that_breaks_for_a_while_goes_on_at_the_next_record() {
 #[test]
 fn a_read_that_keeps_breaking_fails_the_feed_and_is_no_dead_letter() {
     let (deliveries, end) = read("a.ndjson", "1\n2\n", Format::Ndjson, 1000, false);
-    assert!(deliveries.iter().all(|d| d.decoded.rejects.is_empty() && !d.position.done));
-    let Err(Ended::Failed(error @ SourceError::Read { .. })) = end else { panic!("{end:?}") };
+    assert!(
+        deliveries
+            .iter()
+            .all(|d| d.decoded.rejects.is_empty() && !d.position.done)
+    );
+    let Err(Ended::Failed(error @ SourceError::Read { .. })) = end else {
+        panic!("{end:?}")
+    };
     let message = error.to_string();
-    assert!(message.contains("s3://bucket/in/a.ndjson") && message.contains("a restart tries again"), "{message}");
+    assert!(
+        message.contains("s3://bucket/in/a.ndjson") && message.contains("a restart tries again"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -195,9 +259,10 @@ fn columnar_files_are_read_from_a_store_too() {
     let mut avro = arrow_avro::writer::AvroWriter::new(Vec::new(), batch.schema().as_ref().clone()).unwrap();
     avro.write(&batch).unwrap();
     avro.finish().unwrap();
-    for (name, bytes, format) in
-        [("a.parquet", parquet, Format::Parquet), ("a.avro", avro.into_inner(), Format::Avro)]
-    {
+    for (name, bytes, format) in [
+        ("a.parquet", parquet, Format::Parquet),
+        ("a.avro", avro.into_inner(), Format::Avro),
+    ] {
         for failures in [0, 2] {
             let (deliveries, end) = read(name, bytes.clone(), format, failures, false);
             assert_eq!(offsets(&deliveries), (0..250).collect::<Vec<_>>(), "{name} {failures}");
