@@ -25,6 +25,7 @@ pub mod latency;
 pub mod plan;
 pub mod render;
 pub mod repr;
+pub mod run;
 pub mod serve;
 pub mod sink;
 pub mod source;

@@ -20,18 +20,26 @@ impl Bytes {
     fn new(rows: usize) -> Self {
         let mut ends = Vec::with_capacity(rows + 1);
         ends.push(0);
-        Bytes { bytes: Vec::new(), ends, present: NullBufferBuilder::new(rows) }
+        Bytes {
+            bytes: Vec::new(),
+            ends,
+            present: NullBufferBuilder::new(rows),
+        }
     }
 
     fn push(&mut self, value: Option<&[u8]>) {
         self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.ends.push(i32::try_from(self.bytes.len()).expect("a batch is handed over long before 2 GiB"));
+        self.ends
+            .push(i32::try_from(self.bytes.len()).expect("a batch is handed over long before 2 GiB"));
         self.present.append(value.is_some());
     }
 
     /// The column so far; what follows starts anew, with room for as much again.
     fn take(&mut self, rows: usize) -> BinaryArray {
-        let next = Bytes { bytes: Vec::with_capacity(self.bytes.len()), ..Bytes::new(rows) };
+        let next = Bytes {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            ..Bytes::new(rows)
+        };
         let mut full = std::mem::replace(self, next);
         let offsets = OffsetBuffer::new(ScalarBuffer::from(full.ends));
         BinaryArray::new(offsets, Buffer::from_vec(full.bytes), full.present.finish())
@@ -94,7 +102,11 @@ impl BatchBuilder {
         let rows = self.limits.rows;
         let keys = std::mem::take(&mut self.any_key).then(|| self.keys.take(0));
         Raw {
-            payloads: Payloads::Records { values: self.values.take(rows), keys, ts_ms: std::mem::take(&mut self.ts_ms) },
+            payloads: Payloads::Records {
+                values: self.values.take(rows),
+                keys,
+                ts_ms: std::mem::take(&mut self.ts_ms),
+            },
             offsets: std::mem::take(&mut self.offsets),
             header,
         }
@@ -114,11 +126,20 @@ pub(crate) fn payload_bytes(raw: &Raw) -> u64 {
 
 /// What no records decode to: progress alone, or the rejection of a file as a whole. Decoders are not asked.
 pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
-    let fields = input.schema().fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<Field>>();
+    let fields = input
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone().with_nullable(true))
+        .collect::<Vec<Field>>();
     let none = BinaryArray::from_vec(Vec::new());
     Decoded {
         raw: Raw {
-            payloads: Payloads::Records { values: none, keys: None, ts_ms: Vec::new() },
+            payloads: Payloads::Records {
+                values: none,
+                keys: None,
+                ts_ms: Vec::new(),
+            },
             offsets: Vec::new(),
             header: None,
         },
@@ -126,7 +147,10 @@ pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
         ops: Vec::new(),
         record: Vec::new(),
         source_ms: Vec::new(),
-        rejects: rejection.map(|reason| Reject { record: None, reason }).into_iter().collect(),
+        rejects: rejection
+            .map(|reason| Reject { record: None, reason })
+            .into_iter()
+            .collect(),
         ignored_fields: Vec::new(),
     }
 }
@@ -137,21 +161,33 @@ mod tests {
 
     #[test]
     fn keys_and_tombstones_keep_their_places() {
-        let mut batch = BatchBuilder::new(BatchLimits { rows: 3, bytes: 1 << 20 });
+        let mut batch = BatchBuilder::new(BatchLimits {
+            rows: 3,
+            bytes: 1 << 20,
+        });
         batch.push(0, None, Some(b"a"), None);
         batch.push(5, Some(b"k"), None, Some(7));
         assert!(!batch.is_full());
         batch.push(9, None, Some(b""), None);
         assert!(batch.is_full());
         let raw = batch.take(None);
-        let Payloads::Records { values, keys: Some(keys), ts_ms } = &raw.payloads else { panic!("{raw:?}") };
+        let Payloads::Records {
+            values,
+            keys: Some(keys),
+            ts_ms,
+        } = &raw.payloads
+        else {
+            panic!("{raw:?}")
+        };
         assert_eq!(values.iter().collect::<Vec<_>>(), [Some(&b"a"[..]), None, Some(b"")]);
         assert_eq!(keys.iter().collect::<Vec<_>>(), [None, Some(&b"k"[..]), None]);
         assert_eq!(ts_ms, &[None, Some(7), None]);
         assert_eq!(raw.offsets, [0, 5, 9]);
         assert!(batch.is_empty());
         batch.push(10, None, Some(b"b"), None);
-        let Payloads::Records { values, keys, .. } = batch.take(None).payloads else { unreachable!() };
+        let Payloads::Records { values, keys, .. } = batch.take(None).payloads else {
+            unreachable!()
+        };
         assert_eq!((values.len(), values.value(0), keys.is_none()), (1, &b"b"[..], true));
     }
 }

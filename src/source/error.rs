@@ -9,7 +9,9 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error)]
 pub enum SourceError {
     /// The folder or store could not be listed, over and over.
-    #[error("could not list the files of feed {feed} at {path:?}, {attempts} times in a row; check that it can be read")]
+    #[error(
+        "could not list the files of feed {feed} at {path:?}, {attempts} times in a row; check that it can be read"
+    )]
     List {
         /// `input.feed`.
         feed: String,
@@ -22,7 +24,9 @@ pub enum SourceError {
         source: Arc<std::io::Error>,
     },
     /// A file could not be read for a reason that may pass, and did not pass within the budget.
-    #[error("could not read file {path:?} of feed {feed} from record {record} on, {attempts} times in a row; a restart tries again")]
+    #[error(
+        "could not read file {path:?} of feed {feed} from record {record} on, {attempts} times in a row; a restart tries again"
+    )]
     Read {
         /// `input.feed`.
         feed: String,
@@ -94,7 +98,9 @@ pub enum SourceError {
         position: u64,
     },
     /// A line that does not end.
-    #[error("log {path:?} of feed {feed} holds a line of more than {limit} bytes at byte {position}; cut it out of the log")]
+    #[error(
+        "log {path:?} of feed {feed} holds a line of more than {limit} bytes at byte {position}; cut it out of the log"
+    )]
     LineTooLong {
         /// `input.feed`.
         feed: String,

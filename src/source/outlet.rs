@@ -139,7 +139,12 @@ impl Hand {
         arrived: Instant,
     ) -> Result<(), Ended> {
         if let Some(reason) = &rejection {
-            tracing::warn!(feed = self.name(), partition = &**partition, reason, "file to the dead letters");
+            tracing::warn!(
+                feed = self.name(),
+                partition = &**partition,
+                reason,
+                "file to the dead letters"
+            );
             self.gauges.set_error(reason.clone());
         }
         self.send(partition, nothing(self.input(), rejection), position, arrived)
@@ -148,8 +153,14 @@ impl Hand {
     fn send(&self, partition: &Arc<str>, decoded: Decoded, position: Position, arrived: Instant) -> Result<(), Ended> {
         let worker = self.worker(partition);
         let outlet = &self.outlets[worker];
-        let delivery =
-            Delivery { input: self.input, feed: self.feed, partition: partition.clone(), decoded, position, arrived };
+        let delivery = Delivery {
+            input: self.input,
+            feed: self.feed,
+            partition: partition.clone(),
+            decoded,
+            position,
+            arrived,
+        };
         // By (3), and stop first: a worker that drains to its end must not be fed for ever.
         select_biased! {
             recv(self.stop) -> _ => return Err(Ended::Stopped),

@@ -146,12 +146,18 @@ impl Starter {
                     let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
                     let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
                     let message = message.unwrap_or_else(|| "without a message".into());
-                    Some(SourceError::Panicked { feed: feed.clone(), message })
+                    Some(SourceError::Panicked {
+                        feed: feed.clone(),
+                        message,
+                    })
                 }
             };
             if let Some(error) = error {
                 tracing::error!(feed, error = &error as &dyn std::error::Error, "reader failed");
-                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                failure
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_or_insert(error);
             }
             // Also at a good end: a worker may be waiting for the feed to be exhausted.
             outlets.iter().for_each(|outlet| (outlet.wake)());
@@ -159,7 +165,10 @@ impl Starter {
         let thread = std::thread::Builder::new()
             .name(format!("feed {name}"))
             .spawn(body)
-            .map_err(|e| SourceError::Spawn { feed: name, source: Arc::new(e) })?;
+            .map_err(|e| SourceError::Spawn {
+                feed: name,
+                source: Arc::new(e),
+            })?;
         self.threads.push(thread);
         Ok(())
     }
@@ -180,12 +189,21 @@ pub fn start(
     let (stop, stopped) = crossbeam_channel::bounded(0);
     let remote = |kind: &FeedKind| matches!(kind, FeedKind::Files { path } if files::is_remote(path));
     let runtime = if dataflow.inputs.iter().flat_map(|i| &i.feeds).any(|f| remote(&f.kind)) {
-        let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        Some(built.map_err(|e| SourceError::Spawn { feed: "object stores".into(), source: Arc::new(e) })?)
+        let built = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
+        Some(built.map_err(|e| SourceError::Spawn {
+            feed: "object stores".into(),
+            source: Arc::new(e),
+        })?)
     } else {
         None
     };
-    let limits = BatchLimits { rows: options.batch_rows.max(1), bytes: options.batch_bytes.max(1) };
+    let limits = BatchLimits {
+        rows: options.batch_rows.max(1),
+        bytes: options.batch_bytes.max(1),
+    };
     let mut starter = Starter {
         options,
         decoders,
@@ -222,7 +240,13 @@ pub fn start(
             }
         }
     }
-    let readers = Readers { stop, feeds, threads: starter.threads, failure: starter.failure, runtime };
+    let readers = Readers {
+        stop,
+        feeds,
+        threads: starter.threads,
+        failure: starter.failure,
+        runtime,
+    };
     match started {
         Ok(()) => Ok(readers),
         Err(error) => {
@@ -264,7 +288,13 @@ impl Readers {
     /// Asks every reader to stop, and waits until all have. What is in the outlets stays there. Returns the first
     /// failure, if a reader had died.
     pub fn stop(self) -> Result<(), SourceError> {
-        let Readers { stop, threads, failure, runtime, .. } = self;
+        let Readers {
+            stop,
+            threads,
+            failure,
+            runtime,
+            ..
+        } = self;
         drop(stop);
         for thread in threads {
             thread.join().expect("a reader thread catches its panics");

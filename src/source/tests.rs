@@ -35,7 +35,12 @@ fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
         retention: None,
         feeds: feeds
             .into_iter()
-            .map(|(name, kind, format)| Feed { name: name.into(), kind, format, columns: vec![] })
+            .map(|(name, kind, format)| Feed {
+                name: name.into(),
+                kind,
+                format,
+                columns: vec![],
+            })
             .collect(),
         file: PathBuf::new(),
     }
@@ -61,7 +66,10 @@ fn files(folder: &Path, glob: &str, format: Format) -> Arc<Dataflow> {
 }
 
 fn log(folder: &Path) -> Arc<Dataflow> {
-    dataflow(vec![input("i", vec![("f", FeedKind::Log { path: folder.into() }, Format::Json)])])
+    dataflow(vec![input(
+        "i",
+        vec![("f", FeedKind::Log { path: folder.into() }, Format::Json)],
+    )])
 }
 
 /// Old enough to be whole at first sight.
@@ -134,7 +142,12 @@ fn try_run(
         })
     });
     let readers = start(dataflow.clone(), resume, decoders, outlets.collect(), options)?;
-    Ok(Run { readers, deliveries, decoded, wakes })
+    Ok(Run {
+        readers,
+        deliveries,
+        decoded,
+        wakes,
+    })
 }
 
 /// What came of a partition.
@@ -147,7 +160,9 @@ struct Came {
 
 impl Run {
     fn next(&self) -> Delivery {
-        self.deliveries[0].recv_timeout(Duration::from_secs(20)).expect("a delivery comes")
+        self.deliveries[0]
+            .recv_timeout(Duration::from_secs(20))
+            .expect("a delivery comes")
     }
 
     /// Takes deliveries until every feed is exhausted and nothing is left.
@@ -165,7 +180,11 @@ impl Run {
             if let Some(failure) = self.readers.failure() {
                 panic!("{failure}");
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "not exhausted: {:?}", self.readers.statuses());
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "not exhausted: {:?}",
+                self.readers.statuses()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -182,14 +201,20 @@ impl Run {
 }
 
 fn values(raw: &Raw) -> Vec<(u64, String)> {
-    let Payloads::Records { values, .. } = &raw.payloads else { panic!("columns") };
+    let Payloads::Records { values, .. } = &raw.payloads else {
+        panic!("columns")
+    };
     let text = |v: Option<&[u8]>| v.map_or("(null)".into(), |v| String::from_utf8_lossy(v).into_owned());
     raw.offsets.iter().copied().zip(values.iter().map(text)).collect()
 }
 
 fn take(came: &mut BTreeMap<String, Came>, delivery: Delivery) {
     let came = came.entry(delivery.partition.to_string()).or_default();
-    assert!(came.position.as_ref().is_none_or(|p| p.next <= delivery.position.next && !p.done));
+    assert!(
+        came.position
+            .as_ref()
+            .is_none_or(|p| p.next <= delivery.position.next && !p.done)
+    );
     came.records.extend(values(&delivery.decoded.raw));
     came.rejects.extend(delivery.decoded.rejects.into_iter().map(|r| {
         assert_eq!(r.record, None);
@@ -203,7 +228,11 @@ fn records(came: &Came) -> Vec<&str> {
 }
 
 fn progress(partition: &str, position: &Position) -> Progress {
-    let id = PartitionId { input: "i".into(), feed: "f".into(), partition: partition.into() };
+    let id = PartitionId {
+        input: "i".into(),
+        feed: "f".into(),
+        partition: partition.into(),
+    };
     Progress::from([(id, position.clone())])
 }
 
@@ -212,11 +241,26 @@ fn existing_files_come_by_name_then_new_ones_as_they_appear_and_each_once() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path().join("b.csv"), "a\n3\n");
     put(folder.path().join("a.csv.gz"), gz(b"\xef\xbb\xbfa\n1\n\n2"));
-    put(folder.path().join("c.csv.zst"), zstd::encode_all(&b"a\n4"[..], 1).unwrap());
+    put(
+        folder.path().join("c.csv.zst"),
+        zstd::encode_all(&b"a\n4"[..], 1).unwrap(),
+    );
     let flow = files(folder.path(), "*.csv*", Format::Csv);
-    let run = run(&flow, &Progress::new(), 1, 100, ReaderOptions { file_readers: 1, ..options() });
+    let run = run(
+        &flow,
+        &Progress::new(),
+        1,
+        100,
+        ReaderOptions {
+            file_readers: 1,
+            ..options()
+        },
+    );
     let first: Vec<Delivery> = (0..3).map(|_| run.next()).collect();
-    assert_eq!(first.iter().map(|d| &*d.partition).collect::<Vec<_>>(), ["a.csv.gz", "b.csv", "c.csv.zst"]);
+    assert_eq!(
+        first.iter().map(|d| &*d.partition).collect::<Vec<_>>(),
+        ["a.csv.gz", "b.csv", "c.csv.zst"]
+    );
     assert_eq!(values(&first[0].decoded.raw), [(0, "1".into()), (1, "2".into())]);
     assert_eq!(first[0].decoded.raw.header.as_deref(), Some("a"));
     assert!(first[0].position.done && first[0].position.next == 2);
@@ -224,11 +268,17 @@ fn existing_files_come_by_name_then_new_ones_as_they_appear_and_each_once() {
     std::fs::write(folder.path().join("d.csv.tmp"), "a\n5\n").unwrap();
     std::fs::rename(folder.path().join("d.csv.tmp"), folder.path().join("d.csv")).unwrap();
     let delivery = run.next();
-    assert_eq!((&*delivery.partition, values(&delivery.decoded.raw)), ("d.csv", vec![(0, "5".into())]));
+    assert_eq!(
+        (&*delivery.partition, values(&delivery.decoded.raw)),
+        ("d.csv", vec![(0, "5".into())])
+    );
     std::thread::sleep(Duration::from_millis(80));
     assert!(run.deliveries[0].is_empty(), "each file once");
     let status = run.readers.statuses().remove(0);
-    assert_eq!((status.files_done, status.records, status.lag_files, status.exhausted), (4, 5, 0, true));
+    assert_eq!(
+        (status.files_done, status.records, status.lag_files, status.exhausted),
+        (4, 5, 0, true)
+    );
     assert!(run.wakes.load(Ordering::Relaxed) >= 4);
     run.readers.stop().unwrap();
 }
@@ -255,15 +305,29 @@ fn a_file_that_is_being_written_is_not_read_half() {
 #[test]
 fn an_unreadable_file_gives_its_good_rows_and_a_dead_letter_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let text: String = (0..20_000).map(|n| format!("{{\"a\":\"{}\"}}\n", n * 7919 % 10_007)).collect();
+    let text: String = (0..20_000)
+        .map(|n| format!("{{\"a\":\"{}\"}}\n", n * 7919 % 10_007))
+        .collect();
     let whole = gz(text.as_bytes());
     put(folder.path().join("a.ndjson.gz"), &whole[..whole.len() / 2]);
     put(folder.path().join("b.ndjson"), "{\"a\":1}\n");
     put(folder.path().join("c.ndjson.gz"), "no gzip");
-    put(folder.path().join("d.ndjson.zst"), &zstd::encode_all(text.as_bytes(), 1).unwrap()[..1000]);
+    put(
+        folder.path().join("d.ndjson.zst"),
+        &zstd::encode_all(text.as_bytes(), 1).unwrap()[..1000],
+    );
     put(folder.path().join("e.ndjson"), "");
     let flow = files(folder.path(), "*.ndjson*", Format::Ndjson);
-    let run = run(&flow, &Progress::new(), 1, 100_000, ReaderOptions { stop_at_end: true, ..options() });
+    let run = run(
+        &flow,
+        &Progress::new(),
+        1,
+        100_000,
+        ReaderOptions {
+            stop_at_end: true,
+            ..options()
+        },
+    );
     let came = run.drain();
     let torn = &came["a.ndjson.gz"];
     let expected: Vec<&str> = text.lines().collect();
@@ -272,10 +336,17 @@ fn an_unreadable_file_gives_its_good_rows_and_a_dead_letter_and_the_rest_goes_on
     let position = torn.position.as_ref().unwrap();
     assert_eq!((position.done, position.next), (true, torn.records.len() as u64));
     assert_eq!(torn.rejects.len(), 1);
-    assert!(torn.rejects[0].contains("a.ndjson.gz") && torn.rejects[0].contains("drop what is missing"), "{torn:?}");
+    assert!(
+        torn.rejects[0].contains("a.ndjson.gz") && torn.rejects[0].contains("drop what is missing"),
+        "{torn:?}"
+    );
     assert_eq!(records(&came["b.ndjson"]), ["{\"a\":1}"]);
     for broken in ["c.ndjson.gz", "d.ndjson.zst"] {
-        assert_eq!((came[broken].rejects.len(), came[broken].position.as_ref().unwrap().done), (1, true), "{broken}");
+        assert_eq!(
+            (came[broken].rejects.len(), came[broken].position.as_ref().unwrap().done),
+            (1, true),
+            "{broken}"
+        );
     }
     assert_eq!((came["e.ndjson"].records.len(), came["e.ndjson"].rejects.len()), (0, 0));
     assert!(came["e.ndjson"].position.as_ref().unwrap().done);
@@ -304,8 +375,15 @@ fn reading_goes_on_in_the_middle_of_a_file() {
     assert!(third.drain().is_empty());
     put(folder.path().join("a.csv"), "a,b\nother");
     let told = third.next();
-    assert!(told.decoded.rejects[0].reason.contains("was already read; drop corrected rows as a new file"));
-    assert_eq!((told.decoded.raw.len(), told.position.done, told.position.next), (0, true, 10));
+    assert!(
+        told.decoded.rejects[0]
+            .reason
+            .contains("was already read; drop corrected rows as a new file")
+    );
+    assert_eq!(
+        (told.decoded.raw.len(), told.position.done, told.position.next),
+        (0, true, 10)
+    );
     std::thread::sleep(Duration::from_millis(100));
     assert!(third.deliveries[0].is_empty());
     third.readers.stop().unwrap();
@@ -336,9 +414,26 @@ fn parquet_and_avro_come_as_columns_and_go_on_in_the_middle() {
         let name = format!("a.{ending}");
         let mut tag = None;
         for from in [0, 3, rows] {
-            let position = Position { next: from, done: false, tag: tag.clone() };
-            let resume = if from == 0 { Progress::new() } else { progress(&name, &position) };
-            let run = run(&flow, &resume, 1, 100, ReaderOptions { stop_at_end: true, ..options() });
+            let position = Position {
+                next: from,
+                done: false,
+                tag: tag.clone(),
+            };
+            let resume = if from == 0 {
+                Progress::new()
+            } else {
+                progress(&name, &position)
+            };
+            let run = run(
+                &flow,
+                &resume,
+                1,
+                100,
+                ReaderOptions {
+                    stop_at_end: true,
+                    ..options()
+                },
+            );
             let (mut offsets, mut taken, mut rejects) = (vec![], vec![], vec![]);
             while let Ok(delivery) = run.deliveries[0].recv_timeout(Duration::from_secs(10)) {
                 if *delivery.partition != *name {
@@ -378,12 +473,29 @@ fn a_log_is_followed_a_torn_line_waits_and_new_partitions_are_found() {
     let run = run(&flow, &Progress::new(), 1, 100, options());
     assert!(run.drain().is_empty(), "a folder that is not there is an empty log");
     let mut writer = LogWriter::open(&path, false).unwrap();
-    let record = |value| LogRecord { key: Some(b"\"k\""), value, ts_ms: Some(5) };
+    let record = |value| LogRecord {
+        key: Some(b"\"k\""),
+        value,
+        ts_ms: Some(5),
+    };
     let end = writer.append("0", [record(Some(b"{\"a\":1}")), record(None)]).unwrap();
     let delivery = run.next();
-    let Payloads::Records { values: _, keys: Some(keys), ts_ms } = &delivery.decoded.raw.payloads else { panic!() };
-    assert_eq!((keys.value(0), ts_ms.as_slice()), (&b"\"k\""[..], &[Some(5), Some(5)][..]));
-    assert_eq!(values(&delivery.decoded.raw), [(0, "{\"a\":1}".into()), (38, "(null)".into())]);
+    let Payloads::Records {
+        values: _,
+        keys: Some(keys),
+        ts_ms,
+    } = &delivery.decoded.raw.payloads
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (keys.value(0), ts_ms.as_slice()),
+        (&b"\"k\""[..], &[Some(5), Some(5)][..])
+    );
+    assert_eq!(
+        values(&delivery.decoded.raw),
+        [(0, "{\"a\":1}".into()), (38, "(null)".into())]
+    );
     assert_eq!((delivery.position.next, &*delivery.partition), (end, "0"));
     // Torn, whatever it looks like.
     let mut file = std::fs::OpenOptions::new().append(true).open(writer.path("0")).unwrap();
@@ -395,7 +507,10 @@ fn a_log_is_followed_a_torn_line_waits_and_new_partitions_are_found() {
     while came.get("0").is_none_or(|c: &Came| c.records.len() < 2) {
         take(&mut came, run.next());
     }
-    assert_eq!(came["0"].records, [(end, "{\"a\":2}".into()), (end + 19, "broken".into())]);
+    assert_eq!(
+        came["0"].records,
+        [(end, "{\"a\":2}".into()), (end + 19, "broken".into())]
+    );
     assert_eq!(came["0"].position.as_ref().unwrap().next, end + 26);
     writer.append("7", [record(Some(b"3"))]).unwrap();
     assert_eq!(&*run.next().partition, "7");
@@ -407,15 +522,31 @@ fn a_log_goes_on_in_the_middle_and_must_not_shrink() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = LogWriter::open(folder.path(), false).unwrap();
     let values: Vec<String> = (0..10).map(|n| n.to_string()).collect();
-    let record = |v: &'_ String| v.clone();
     for value in &values {
-        writer.append("0", [LogRecord { value: Some(record(value).as_bytes()), ..LogRecord::default() }]).unwrap();
+        writer
+            .append(
+                "0",
+                [LogRecord {
+                    value: Some(value.as_bytes()),
+                    ..LogRecord::default()
+                }],
+            )
+            .unwrap();
     }
     let flow = log(folder.path());
     let first = run(&flow, &Progress::new(), 1, 100, options());
     let position = first.next().position;
     first.readers.stop().unwrap();
-    let second = run(&flow, &progress("0", &position), 1, 100, ReaderOptions { stop_at_end: true, ..options() });
+    let second = run(
+        &flow,
+        &progress("0", &position),
+        1,
+        100,
+        ReaderOptions {
+            stop_at_end: true,
+            ..options()
+        },
+    );
     let came = second.drain().remove("0").unwrap();
     assert_eq!(records(&came), values[4..]);
     second.readers.stop().unwrap();
@@ -429,13 +560,27 @@ fn a_log_goes_on_in_the_middle_and_must_not_shrink() {
     std::fs::write(writer.path("0"), &all).unwrap();
     let fourth = run(&flow, &resume, 1, 100, options());
     fourth.drain();
-    std::fs::write(writer.path("0"), &all[..20]).unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(writer.path("0"))
+        .unwrap()
+        .set_len(20)
+        .unwrap();
     let message = fourth.failure().to_string();
-    assert!(message.contains("0.ndjson") && message.contains("is 20 bytes long"), "{message}");
+    assert!(
+        message.contains("0.ndjson") && message.contains("is 20 bytes long"),
+        "{message}"
+    );
     std::fs::write(writer.path("0"), [&all[..all.len() - 1], b"x\n"].concat()).unwrap();
-    assert!(matches!(run(&flow, &resume, 1, 100, options()).failure(), SourceError::LogRewritten { .. }));
+    assert!(matches!(
+        run(&flow, &resume, 1, 100, options()).failure(),
+        SourceError::LogRewritten { .. }
+    ));
     std::fs::remove_file(writer.path("0")).unwrap();
-    assert!(matches!(run(&flow, &resume, 1, 100, options()).failure(), SourceError::LogShrank { size: 0, .. }));
+    assert!(matches!(
+        run(&flow, &resume, 1, 100, options()).failure(),
+        SourceError::LogShrank { size: 0, .. }
+    ));
 }
 
 #[test]
@@ -460,7 +605,13 @@ fn a_full_queue_stops_the_readers() {
 fn stopping_does_not_wait_for_a_worker_that_takes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path().join("a.ndjson"), "1\n".repeat(1000));
-    let run = run(&files(folder.path(), "*", Format::Ndjson), &Progress::new(), 1, 1, options());
+    let run = run(
+        &files(folder.path(), "*", Format::Ndjson),
+        &Progress::new(),
+        1,
+        1,
+        options(),
+    );
     std::thread::sleep(Duration::from_millis(50));
     let start = Instant::now();
     run.readers.stop().unwrap();
@@ -475,7 +626,16 @@ fn partitions_are_spread_over_workers_and_each_has_one() {
         put(folder.path().join(format!("{n}.ndjson")), "1\n2\n3\n4\n5\n6\n7\n");
     }
     let flow = files(folder.path(), "*.ndjson", Format::Ndjson);
-    let run = run(&flow, &Progress::new(), 2, 1000, ReaderOptions { stop_at_end: true, ..options() });
+    let run = run(
+        &flow,
+        &Progress::new(),
+        2,
+        1000,
+        ReaderOptions {
+            stop_at_end: true,
+            ..options()
+        },
+    );
     while !run.readers.exhausted() {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -497,7 +657,10 @@ fn a_reader_that_panics_or_loses_its_worker_is_reported() {
     put(folder.path().join("a.ndjson"), "1\n");
     let flow = files(folder.path(), "*.ndjson", Format::Ndjson);
     let (sender, receiver) = crossbeam_channel::bounded(1);
-    let outlet = || Outlet { sender: sender.clone(), wake: Arc::new(|| {}) };
+    let outlet = || Outlet {
+        sender: sender.clone(),
+        wake: Arc::new(|| {}),
+    };
     let wait = |readers: Readers| {
         let start = Instant::now();
         while readers.failure().is_none() {
@@ -507,7 +670,14 @@ fn a_reader_that_panics_or_loses_its_worker_is_reported() {
         readers.stop().unwrap_err()
     };
     let panicking: Decoders = Arc::new(|_, _| Box::new(|_| panic!("on purpose")));
-    let readers = start(flow.clone(), &Progress::new(), panicking.clone(), vec![outlet()], options()).unwrap();
+    let readers = start(
+        flow.clone(),
+        &Progress::new(),
+        panicking.clone(),
+        vec![outlet()],
+        options(),
+    )
+    .unwrap();
     assert!(wait(readers).to_string().contains("panicked: on purpose"));
     put(folder.path().join("a.ndjson"), "");
     drop(receiver);
@@ -528,7 +698,10 @@ fn generate(rate: Option<f64>, limit: Option<u64>, partitions: u32) -> Arc<Dataf
         late: 0.1,
         broken: 0.0,
     };
-    dataflow(vec![input("i", vec![("f", FeedKind::Generate(settings), Format::DebeziumJson)])])
+    dataflow(vec![input(
+        "i",
+        vec![("f", FeedKind::Generate(settings), Format::DebeziumJson)],
+    )])
 }
 
 #[test]
@@ -540,11 +713,25 @@ fn a_generator_hands_over_each_event_once_over_a_restart() {
     // The snapshot between holds one partition further than the others.
     let resume: Progress = [("0", 300), ("1", 304)]
         .into_iter()
-        .flat_map(|(name, next)| progress(name, &Position { next, done: false, tag: None }))
+        .flat_map(|(name, next)| {
+            progress(
+                name,
+                &Position {
+                    next,
+                    done: false,
+                    tag: None,
+                },
+            )
+        })
         .collect();
     let rest = run(&flow, &resume, 1, 10_000, options()).drain();
     for (name, from) in [("0", 300), ("1", 304), ("2", 0)] {
-        let expected: Vec<_> = whole[name].records.iter().filter(|(n, _)| *n >= from).cloned().collect();
+        let expected: Vec<_> = whole[name]
+            .records
+            .iter()
+            .filter(|(n, _)| *n >= from)
+            .cloned()
+            .collect();
         assert_eq!(rest[name].records, expected);
     }
 }
@@ -553,7 +740,16 @@ fn a_generator_hands_over_each_event_once_over_a_restart() {
 fn a_paced_generator_keeps_its_rate_and_a_slow_worker_shows_as_lateness() {
     let flow = generate(Some(2000.0), Some(1000), 1);
     let start = Instant::now();
-    let run = run(&flow, &Progress::new(), 1, 1, ReaderOptions { batch_rows: 100, ..options() });
+    let run = run(
+        &flow,
+        &Progress::new(),
+        1,
+        1,
+        ReaderOptions {
+            batch_rows: 100,
+            ..options()
+        },
+    );
     let first = run.next();
     std::thread::sleep(Duration::from_millis(200)); // held up
     let mut last = first.arrived;
@@ -572,7 +768,11 @@ fn a_paced_generator_keeps_its_rate_and_a_slow_worker_shows_as_lateness() {
     }
     assert_eq!(records, 1000);
     assert!(lateness > Duration::from_millis(150), "{lateness:?}");
-    assert!(start.elapsed() > Duration::from_millis(495), "not ahead of the rate: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() > Duration::from_millis(495),
+        "not ahead of the rate: {:?}",
+        start.elapsed()
+    );
     while !run.readers.exhausted() {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -582,7 +782,9 @@ fn a_paced_generator_keeps_its_rate_and_a_slow_worker_shows_as_lateness() {
 /// The real data's folder, if it is there.
 fn data() -> Option<PathBuf> {
     let places = std::env::var_os("ALLUVIUM_DATA").map(PathBuf::from).into_iter();
-    let ancestors = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|a| a.join("../shared/data"));
+    let ancestors = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .map(|a| a.join("../shared/data"));
     let found = places.chain(ancestors).find(|p| p.is_dir());
     if found.is_none() {
         eprintln!("SKIPPED: no real data; set ALLUVIUM_DATA");
@@ -594,7 +796,10 @@ fn data() -> Option<PathBuf> {
 fn every_record_of_a_year_of_invoices_comes_once() {
     let Some(data) = data() else { return };
     let flow = files(&data.join("online_retail/by-day"), "*.csv.gz", Format::Csv);
-    let options = ReaderOptions { stop_at_end: true, ..ReaderOptions::default() };
+    let options = ReaderOptions {
+        stop_at_end: true,
+        ..ReaderOptions::default()
+    };
     let start = Instant::now();
     let run = run(&flow, &Progress::new(), 2, 16, options);
     let (mut files, mut records, mut bytes) = (0, 0, 0);
@@ -604,8 +809,12 @@ fn every_record_of_a_year_of_invoices_comes_once() {
             files += usize::from(delivery.position.done);
             records += delivery.decoded.raw.len();
             assert!(delivery.decoded.rejects.is_empty());
-            assert!(delivery.decoded.raw.is_empty() || delivery.decoded.raw.header.as_deref().unwrap().starts_with("Inv"));
-            let Payloads::Records { values, .. } = &delivery.decoded.raw.payloads else { panic!() };
+            assert!(
+                delivery.decoded.raw.is_empty() || delivery.decoded.raw.header.as_deref().unwrap().starts_with("Inv")
+            );
+            let Payloads::Records { values, .. } = &delivery.decoded.raw.payloads else {
+                panic!()
+            };
             bytes += values.value_data().len();
         }
         if exhausted {
@@ -614,7 +823,10 @@ fn every_record_of_a_year_of_invoices_comes_once() {
         std::thread::sleep(Duration::from_millis(1));
     }
     let took = start.elapsed().as_secs_f64();
-    eprintln!("retail: {files} files, {records} records, {bytes} bytes in {took:.2} s: {:.0}/s", records as f64 / took);
+    eprintln!(
+        "retail: {files} files, {records} records, {bytes} bytes in {took:.2} s: {:.0}/s",
+        records as f64 / took
+    );
     assert_eq!((files, records), (305, 541_909));
     run.readers.stop().unwrap();
 }
@@ -623,7 +835,16 @@ fn every_record_of_a_year_of_invoices_comes_once() {
 fn event_hubs_captures_are_read_as_containers() {
     let Some(data) = data() else { return };
     let flow = files(&data.join("eventhubs_capture"), "*/*", Format::Avro);
-    let run = run(&flow, &Progress::new(), 1, 1000, ReaderOptions { stop_at_end: true, ..options() });
+    let run = run(
+        &flow,
+        &Progress::new(),
+        1,
+        1000,
+        ReaderOptions {
+            stop_at_end: true,
+            ..options()
+        },
+    );
     let mut came: BTreeMap<String, (usize, Vec<String>)> = BTreeMap::new();
     while !run.readers.exhausted() {
         std::thread::sleep(Duration::from_millis(1));

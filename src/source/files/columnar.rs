@@ -42,12 +42,22 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<
         Place::Local { folder, .. } => {
             let file = File::open(folder.join(partition)).map_err(Break::from_io)?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(of_parquet)?;
-            let reader = builder.with_batch_size(extent.rows).with_offset(skip).build().map_err(of_parquet)?;
+            let reader = builder
+                .with_batch_size(extent.rows)
+                .with_offset(skip)
+                .build()
+                .map_err(of_parquet)?;
             Ok(Box::new(reader.map(|batch| batch.map_err(of_arrow))))
         }
         Place::Remote { store, runtime, .. } => {
-            let reader = StoredFile { store: store.clone(), location: place.location(partition), size: extent.size };
-            let builder = runtime.block_on(ParquetRecordBatchStreamBuilder::new(reader)).map_err(of_parquet)?;
+            let reader = StoredFile {
+                store: store.clone(),
+                location: place.location(partition),
+                size: extent.size,
+            };
+            let builder = runtime
+                .block_on(ParquetRecordBatchStreamBuilder::new(reader))
+                .map_err(of_parquet)?;
             let stream = builder.with_batch_size(extent.rows).with_offset(skip).build();
             let (mut stream, runtime) = (stream.map_err(of_parquet)?, runtime.clone());
             let next = move || runtime.block_on(stream.next()).map(|batch| batch.map_err(of_parquet));
@@ -93,7 +103,13 @@ impl AsyncFileReader for StoredFile {
 pub(crate) fn avro(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
     let (source, trouble) = Source::open(place, partition)?;
     let tail = Tail::default();
-    let source = BufReader::with_capacity(256 << 10, Tailed { source, tail: tail.clone() });
+    let source = BufReader::with_capacity(
+        256 << 10,
+        Tailed {
+            source,
+            tail: tail.clone(),
+        },
+    );
     let reader = ReaderBuilder::new().with_batch_size(extent.rows).build(source);
     let mut reader = reader.map_err(|e| trouble.explain(e))?;
     let marker = reader.avro_header().sync();

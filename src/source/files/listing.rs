@@ -53,8 +53,11 @@ pub(crate) enum Place {
     },
 }
 
-const MATCHING: glob::MatchOptions =
-    glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+const MATCHING: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
 
 /// Whether a feed's path is a URL of a store. `file://` is local.
 pub(crate) fn is_remote(path: &str) -> bool {
@@ -91,18 +94,27 @@ impl Place {
                 "" => ".",
                 folder => folder,
             };
-            return Ok(Place::Local { folder: folder.into(), glob: path.to_string() });
+            return Ok(Place::Local {
+                folder: folder.into(),
+                glob: path.to_string(),
+            });
         }
-        let bad_store =
-            |reason: String| SourceError::Store { feed: feed.to_string(), path: path.to_string(), reason };
+        let bad_store = |reason: String| SourceError::Store {
+            feed: feed.to_string(),
+            path: path.to_string(),
+            reason,
+        };
         let (fixed, rest) = split(path);
         if fixed.ends_with('/') || !fixed.contains("://") {
-            return Err(bad_store("a bucket or container must be named without wildcards".into()));
+            return Err(bad_store(
+                "a bucket or container must be named without wildcards".into(),
+            ));
         }
         let url = url::Url::parse(&format!("{fixed}/")).map_err(|e| bad_store(e.to_string()))?;
-        let options = store_options.into_iter().map(|(key, value)| (key.clone(), value.clone()));
-        let (store, prefix) =
-            object_store::parse_url_opts(&url, options).map_err(|e| bad_store(e.to_string()))?;
+        let options = store_options
+            .into_iter()
+            .map(|(key, value)| (key.clone(), value.clone()));
+        let (store, prefix) = object_store::parse_url_opts(&url, options).map_err(|e| bad_store(e.to_string()))?;
         Ok(Place::Remote {
             store: store.into(),
             base: fixed.to_string(),
@@ -117,22 +129,43 @@ impl Place {
         matches!(self, Place::Remote { .. })
     }
 
+    /// Whether there is a folder to list: one that is missing may be a disk that is not mounted.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Place::Local { folder, .. } => folder.is_dir(),
+            Place::Remote { .. } => true,
+        }
+    }
+
     /// The files that are there, by name.
     pub fn list(&self) -> io::Result<Vec<Found>> {
         let mut found = match self {
             Place::Local { folder, glob } => list_local(folder, glob)?,
-            Place::Remote { store, prefix, pattern, runtime, .. } => {
+            Place::Remote {
+                store,
+                prefix,
+                pattern,
+                runtime,
+                ..
+            } => {
                 let objects = runtime
                     .block_on(store.list(Some(prefix)).try_collect::<Vec<_>>())
                     .map_err(store_error)?;
                 let mut found = Vec::new();
                 for object in objects {
-                    let Some(parts) = object.location.prefix_match(prefix) else { continue };
+                    let Some(parts) = object.location.prefix_match(prefix) else {
+                        continue;
+                    };
                     let name = parts.map(|p| p.as_ref().to_string()).collect::<Vec<_>>().join("/");
                     if !name.is_empty() && pattern.matches_with(&name, MATCHING) && is_finished(&name) {
                         let modified = SystemTime::from(object.last_modified);
                         let tag = tag(object.size, object.e_tag.as_deref(), modified);
-                        found.push(Found { partition: name.into(), size: object.size, tag, modified });
+                        found.push(Found {
+                            partition: name.into(),
+                            size: object.size,
+                            tag,
+                            modified,
+                        });
                     }
                 }
                 found
@@ -181,7 +214,8 @@ fn list_local(folder: &std::path::Path, pattern: &str) -> io::Result<Vec<Found>>
     let mut found = Vec::new();
     let paths = glob::glob_with(pattern, MATCHING).map_err(|e| io::Error::new(ErrorKind::InvalidInput, e))?;
     for path in paths {
-        let path = path.map_err(|e| io::Error::new(e.error().kind(), format!("{}: {}", e.path().display(), e.error())))?;
+        let path =
+            path.map_err(|e| io::Error::new(e.error().kind(), format!("{}: {}", e.path().display(), e.error())))?;
         let below = path.strip_prefix(folder).unwrap_or(&path);
         // A name that is no UTF-8 cannot be kept in progress as it is; it is not one that a drop folder should hold.
         let Some(name) = below.to_str() else {
@@ -198,7 +232,12 @@ fn list_local(folder: &std::path::Path, pattern: &str) -> io::Result<Vec<Found>>
         if metadata.is_file() {
             let modified = metadata.modified()?;
             let tag = tag(metadata.len(), None, modified);
-            found.push(Found { partition: name.into(), size: metadata.len(), tag, modified });
+            found.push(Found {
+                partition: name.into(),
+                size: metadata.len(),
+                tag,
+                modified,
+            });
         }
     }
     Ok(found)
@@ -206,13 +245,18 @@ fn list_local(folder: &std::path::Path, pattern: &str) -> io::Result<Vec<Found>>
 
 fn is_finished(name: &str) -> bool {
     !name.split('/').any(|part| part.starts_with(['.', '_']))
-        && !UNFINISHED.iter().any(|ending| name.to_ascii_lowercase().ends_with(ending))
+        && !UNFINISHED
+            .iter()
+            .any(|ending| name.to_ascii_lowercase().ends_with(ending))
 }
 
 fn tag(size: u64, entity: Option<&str>, modified: SystemTime) -> String {
     match entity {
         Some(entity) => format!("{size}:{}", entity.trim_matches('"')),
-        None => format!("{size}:{}", modified.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos())),
+        None => format!(
+            "{size}:{}",
+            modified.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos())
+        ),
     }
 }
 
@@ -248,15 +292,31 @@ mod tests {
     #[test]
     fn a_url_that_names_no_store_is_refused() {
         for path in ["nosuch://bucket/a/*.csv", "s3://buck*/a.csv"] {
-            assert!(matches!(Place::new("i.f", path, [], None), Err(SourceError::Store { .. })), "{path}");
+            assert!(
+                matches!(Place::new("i.f", path, [], None), Err(SourceError::Store { .. })),
+                "{path}"
+            );
         }
-        assert!(matches!(Place::new("i.f", "/a/[b.csv", [], None), Err(SourceError::Glob { .. })));
+        assert!(matches!(
+            Place::new("i.f", "/a/[b.csv", [], None),
+            Err(SourceError::Glob { .. })
+        ));
     }
 
     #[test]
     fn a_folder_lists_what_matches_and_is_finished_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["b.csv", "a.csv", "a.csv.tmp", "_c.csv", ".d.csv", "sub/e.csv", "_sub/f.csv", "g.txt", "h.csv.partial"] {
+        for name in [
+            "b.csv",
+            "a.csv",
+            "a.csv.tmp",
+            "_c.csv",
+            ".d.csv",
+            "sub/e.csv",
+            "_sub/f.csv",
+            "g.txt",
+            "h.csv.partial",
+        ] {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
@@ -264,7 +324,12 @@ mod tests {
         let names = |glob: &str| {
             let glob = folder.path().join(glob);
             let place = Place::new("i.f", glob.to_str().unwrap(), [], None).unwrap();
-            place.list().unwrap().iter().map(|f| f.partition.to_string()).collect::<Vec<_>>()
+            place
+                .list()
+                .unwrap()
+                .iter()
+                .map(|f| f.partition.to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(names("*.csv*"), ["a.csv", "b.csv"]);
         assert_eq!(names("**/*.csv"), ["a.csv", "b.csv", "sub/e.csv"]);
@@ -278,9 +343,13 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let put = |name: &str, text: &'static str| {
-            runtime.block_on(store.put(&StorePath::from(name), text.into())).unwrap();
+            runtime
+                .block_on(store.put(&StorePath::from(name), text.into()))
+                .unwrap();
         };
-        ["in/b.csv", "in/a.csv", "in/_t/c.csv", "in/sub/d.csv", "other/e.csv"].iter().for_each(|n| put(n, "x"));
+        ["in/b.csv", "in/a.csv", "in/_t/c.csv", "in/sub/d.csv", "other/e.csv"]
+            .iter()
+            .for_each(|n| put(n, "x"));
         let place = Place::Remote {
             store: store.clone(),
             base: "memory://in".into(),
@@ -289,7 +358,10 @@ mod tests {
             runtime: runtime.handle().clone(),
         };
         let before = place.list().unwrap();
-        assert_eq!(before.iter().map(|f| &*f.partition).collect::<Vec<_>>(), ["a.csv", "b.csv"]);
+        assert_eq!(
+            before.iter().map(|f| &*f.partition).collect::<Vec<_>>(),
+            ["a.csv", "b.csv"]
+        );
         assert_eq!(place.tag("a.csv").unwrap().as_ref(), Some(&before[0].tag));
         put("in/a.csv", "y");
         assert_ne!(place.list().unwrap()[0].tag, before[0].tag);

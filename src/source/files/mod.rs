@@ -18,6 +18,8 @@ mod columnar;
 mod listing;
 mod open;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::sync::Arc;
@@ -34,8 +36,8 @@ use crate::decode::{Payloads, Raw};
 use crate::definition::Format;
 
 use columnar::Extent;
-pub(crate) use listing::is_remote;
 use listing::Place;
+pub(crate) use listing::is_remote;
 use open::{Break, Source, decompress};
 use settle::{Job, Settle, Task};
 use text::{Records, SplitError};
@@ -55,13 +57,25 @@ struct End {
 
 /// Starts the feed's threads.
 pub(crate) fn start(starter: &mut Starter, hand: Hand, path: &str, resume: &Progress) -> Result<(), SourceError> {
-    let place = Place::new(&hand.name(), path, &hand.dataflow.store_options, starter.runtime.clone())?;
-    let positions = hand.positions(resume).map(|(name, position)| (name.into(), position.clone())).collect();
+    let place = Place::new(
+        &hand.name(),
+        path,
+        &hand.dataflow.store_options,
+        starter.runtime.clone(),
+    )?;
+    let positions = hand
+        .positions(resume)
+        .map(|(name, position)| (name.into(), position.clone()))
+        .collect();
     let options = starter.options.clone();
     let settle = Settle::new(place.is_atomic(), options.settle, positions);
     let input = hand.input();
     let arrival_decides = (!input.key.is_empty() && input.order_by.is_empty()) || !input.dedup_key.is_empty();
-    let readers = if arrival_decides { 1 } else { options.file_readers.max(1) };
+    let readers = if arrival_decides {
+        1
+    } else {
+        options.file_readers.max(1)
+    };
     // As many as readers: the lister never waits to hand out a job, and few files are taken out of their order.
     let (jobs, queue) = crossbeam_channel::bounded(readers);
     let (ends, ended) = crossbeam_channel::unbounded();
@@ -70,21 +84,40 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, path: &str, resume: &Prog
         let (queue, ends): (Receiver<Job>, Sender<End>) = (queue.clone(), ends.clone());
         starter.spawn(&hand, move |hand| {
             let decode = decoders(hand.input, hand.feed);
-            let mut reader = FileReader { hand, place, options, decode };
+            let mut reader = FileReader {
+                hand,
+                place,
+                options,
+                decode,
+            };
             // The queue closes when the lister ends.
             for job in queue {
                 let position = reader.run(&job)?;
                 if position.is_some() {
                     reader.hand.gauges.files_done.fetch_add(1, Ordering::Relaxed);
                 }
-                if ends.send(End { partition: job.partition, position }).is_err() {
+                if ends
+                    .send(End {
+                        partition: job.partition,
+                        position,
+                    })
+                    .is_err()
+                {
                     break;
                 }
             }
             Ok(())
         })?;
     }
-    let lister = Lister { place, options, settle, jobs, ended, free: readers, failures: 0 };
+    let lister = Lister {
+        place,
+        options,
+        settle,
+        jobs,
+        ended,
+        free: readers,
+        failures: 0,
+    };
     starter.spawn(&hand, move |hand| lister.list(&hand))
 }
 
@@ -138,10 +171,15 @@ impl Lister {
     /// Lists; says when to list again and whether this listing told anything.
     fn look(&mut self, hand: &Hand) -> Result<(Instant, bool), Ended> {
         let start = Instant::now();
-        let poll = if self.place.is_atomic() { self.options.poll.max(REMOTE_POLL) } else { self.options.poll };
+        let poll = if self.place.is_atomic() {
+            self.options.poll.max(REMOTE_POLL)
+        } else {
+            self.options.poll
+        };
         match self.place.list() {
             Ok(listing) => {
                 self.failures = 0;
+                let listing = (!listing.is_empty() || self.place.is_there()).then_some(listing);
                 self.settle.observe(listing, start, (self.options.clock)());
                 let end = Instant::now();
                 Ok((end + poll.max((end - start) * LISTING_SHARE), true))
@@ -166,7 +204,14 @@ impl Lister {
 }
 
 fn pause(options: &ReaderOptions, attempt: u32) -> Duration {
-    options.back_off.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_BACK_OFF)
+    options
+        .back_off
+        .saturating_mul(1 << (attempt - 1).min(16))
+        .min(LONGEST_BACK_OFF)
+}
+
+fn vanished(path: &str, next: u64) -> String {
+    format!("file {path} vanished after {next} of its records were read; drop the others as a new file")
 }
 
 struct FileReader {
@@ -193,6 +238,10 @@ impl FileReader {
                 );
                 self.give_up(job, next, reason).map(Some)
             }
+            Task::Vanished { next } => {
+                let reason = vanished(&path, next);
+                self.give_up(job, next, reason).map(Some)
+            }
             Task::Read { next } => self.read(job, next, &path),
         }
     }
@@ -217,9 +266,7 @@ impl FileReader {
                     return Ok(None);
                 }
                 Break::Vanished => {
-                    let reason = format!(
-                        "file {path} vanished after {next} of its records were read; drop the others as a new file"
-                    );
+                    let reason = vanished(path, next);
                     return self.give_up(job, next, reason).map(Some);
                 }
                 Break::Passing(error) => {
@@ -246,9 +293,19 @@ impl FileReader {
     /// The file is done, and a dead letter, by (2).
     fn give_up(&mut self, job: &Job, next: u64, reason: String) -> Result<Position, Ended> {
         // Its tag as of now: a later look must not take it for another change.
-        let tag = self.place.tag(&job.partition).ok().flatten().unwrap_or_else(|| job.tag.clone());
-        let position = Position { next, done: true, tag: Some(tag) };
-        self.hand.conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
+        let tag = self
+            .place
+            .tag(&job.partition)
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| job.tag.clone());
+        let position = Position {
+            next,
+            done: true,
+            tag: Some(tag),
+        };
+        self.hand
+            .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
         Ok(position)
     }
 
@@ -267,9 +324,9 @@ impl FileReader {
         let mut records = Records::new(plain, csv, self.options.record_bytes);
         let broken = |error: SplitError| match error {
             SplitError::Io(e) => trouble.explain(e),
-            SplitError::TooLong { limit } => {
-                Break::Spoilt(format!("it has a record of more than {limit} bytes; perhaps a quote is never closed"))
-            }
+            SplitError::TooLong { limit } => Break::Spoilt(format!(
+                "it has a record of more than {limit} bytes; perhaps a quote is never closed"
+            )),
             SplitError::OpenQuote => Break::Spoilt("a quote in the record behind it is never closed".into()),
         };
         let mut header = None;
@@ -303,7 +360,11 @@ impl FileReader {
     }
 
     fn attempt_columnar(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
-        let extent = Extent { size: job.size, next: *next, rows: self.hand.limits.rows };
+        let extent = Extent {
+            size: job.size,
+            next: *next,
+            rows: self.hand.limits.rows,
+        };
         let batches = match self.hand.feed().format {
             Format::Parquet => columnar::parquet(&self.place, &job.partition, extent)?,
             _ => columnar::avro(&self.place, &job.partition, extent)?,
@@ -312,7 +373,14 @@ impl FileReader {
         for batch in batches {
             let batch = batch?;
             let offsets = (*next..*next + batch.num_rows() as u64).collect();
-            let raw = Raw { payloads: Payloads::Columns { batch, path: path.clone() }, offsets, header: None };
+            let raw = Raw {
+                payloads: Payloads::Columns {
+                    batch,
+                    path: path.clone(),
+                },
+                offsets,
+                header: None,
+            };
             self.hand_over(job, raw, next, false)?;
         }
         self.check_unchanged(job)?;
@@ -322,7 +390,11 @@ impl FileReader {
     }
 
     fn position(&self, job: &Job, next: u64, done: bool) -> Position {
-        Position { next, done, tag: Some(job.tag.clone()) }
+        Position {
+            next,
+            done,
+            tag: Some(job.tag.clone()),
+        }
     }
 
     /// Hands over a batch that starts at record `next`.
@@ -331,7 +403,9 @@ impl FileReader {
         let position = self.position(job, behind, done);
         match raw.is_empty() {
             true => self.hand.conclude(&job.partition, position, None, job.seen)?,
-            false => self.hand.deliver(&mut self.decode, &job.partition, raw, position, job.seen)?,
+            false => self
+                .hand
+                .deliver(&mut self.decode, &job.partition, raw, position, job.seen)?,
         }
         *next = behind;
         Ok(())

@@ -9,8 +9,8 @@ use std::io::{self, BufReader, ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
-use futures::stream::BoxStream;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use object_store::ObjectStoreExt;
 
 use super::listing::{Place, store_error};
@@ -61,7 +61,11 @@ pub(crate) struct Trouble(Arc<Mutex<Option<io::Error>>>);
 
 enum Stored {
     Local(File),
-    Remote { runtime: tokio::runtime::Handle, stream: BoxStream<'static, object_store::Result<Bytes>>, chunk: Bytes },
+    Remote {
+        runtime: tokio::runtime::Handle,
+        stream: BoxStream<'static, object_store::Result<Bytes>>,
+        chunk: Bytes,
+    },
 }
 
 impl Trouble {
@@ -81,13 +85,25 @@ impl Source {
             Place::Local { folder, .. } => Stored::Local(File::open(folder.join(partition)).map_err(Break::from_io)?),
             Place::Remote { store, runtime, .. } => {
                 let location = place.location(partition);
-                let got = runtime.block_on(store.get(&location)).map_err(|e| Break::from_io(store_error(e)))?;
+                let got = runtime
+                    .block_on(store.get(&location))
+                    .map_err(|e| Break::from_io(store_error(e)))?;
                 let stream = got.into_stream();
-                Stored::Remote { runtime: runtime.clone(), stream, chunk: Bytes::new() }
+                Stored::Remote {
+                    runtime: runtime.clone(),
+                    stream,
+                    chunk: Bytes::new(),
+                }
             }
         };
         let trouble = Trouble::default();
-        Ok((Source { bytes, trouble: trouble.clone() }, trouble))
+        Ok((
+            Source {
+                bytes,
+                trouble: trouble.clone(),
+            },
+            trouble,
+        ))
     }
 }
 
@@ -120,7 +136,10 @@ impl Read for Source {
 /// The file's bytes without the compression that its name's ending tells.
 pub(crate) fn decompress(source: Source, name: &str) -> io::Result<Box<dyn Read>> {
     let source = BufReader::with_capacity(128 << 10, source);
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
+    let ending = name
+        .rsplit_once('.')
+        .map_or("", |(_, ending)| ending)
+        .to_ascii_lowercase();
     Ok(match ending.as_str() {
         "gz" | "gzip" => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         "zst" | "zstd" => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),

@@ -35,6 +35,8 @@ pub(crate) enum Task {
     Changed { next: u64 },
     /// It was read up to this record, and then changed: say so, and read no more of it.
     ChangedHalfway { next: u64 },
+    /// It was read up to this record, and is gone: say so.
+    Vanished { next: u64 },
 }
 
 #[derive(Debug)]
@@ -50,8 +52,10 @@ struct File {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// Seen, perhaps still being written.
+    /// Seen, perhaps still being written; or not seen since a restart.
     Watched,
+    /// It was read in part and is not there any more; waits for its turn.
+    Lost,
     /// Handed out, or waiting for its turn.
     Queued,
     Done,
@@ -62,48 +66,85 @@ pub(crate) struct Settle {
     atomic: bool,
     settle: Duration,
     files: BTreeMap<Arc<str>, File>,
-    /// Positions of files that no listing has shown yet.
-    resume: BTreeMap<Arc<str>, Position>,
     ready: BTreeSet<Arc<str>>,
 }
 
 impl Settle {
+    /// `resume` is how far files were read by an earlier run.
     pub fn new(atomic: bool, settle: Duration, resume: BTreeMap<Arc<str>, Position>) -> Self {
-        Settle { atomic, settle, files: BTreeMap::new(), resume, ready: BTreeSet::new() }
+        let seen = Instant::now();
+        let file = |position: Position| File {
+            tag: position.tag.clone().unwrap_or_default(),
+            size: 0,
+            seen,
+            state: if position.done { State::Done } else { State::Watched },
+            position: Some(position),
+        };
+        let files = resume
+            .into_iter()
+            .map(|(name, position)| (name, file(position)))
+            .collect();
+        Settle {
+            atomic,
+            settle,
+            files,
+            ready: BTreeSet::new(),
+        }
     }
 
-    /// Takes in a listing.
-    pub fn observe(&mut self, listing: Vec<Found>, now: Instant, wall: SystemTime) {
-        let shown: BTreeSet<Arc<str>> = listing.iter().map(|f| f.partition.clone()).collect();
-        // Gone before its turn: nothing of it was taken, so nothing is owed.
-        self.files.retain(|name, file| file.state != State::Watched || file.position.is_some() || shown.contains(name));
+    /// Takes in a listing. None: the folder itself is not there, which tells nothing of its files.
+    pub fn observe(&mut self, listing: Option<Vec<Found>>, now: Instant, wall: SystemTime) {
+        let Some(listing) = listing else { return };
+        self.observe_missing(&listing);
         for found in listing {
-            let file = self.files.entry(found.partition.clone()).or_insert_with(|| {
-                let position = self.resume.remove(&found.partition);
-                let done = position.as_ref().is_some_and(|p| p.done && p.tag.as_ref() == Some(&found.tag));
-                File {
-                    tag: found.tag.clone(),
-                    size: found.size,
-                    seen: now,
-                    position,
-                    state: if done { State::Done } else { State::Watched },
-                }
+            let file = self.files.entry(found.partition.clone()).or_insert_with(|| File {
+                tag: found.tag.clone(),
+                size: found.size,
+                seen: now,
+                position: None,
+                state: State::Watched,
             });
-            if file.tag != found.tag && file.state != State::Queued {
+            if matches!(file.state, State::Queued | State::Lost) {
+                continue;
+            }
+            file.size = found.size;
+            if file.tag != found.tag {
                 file.tag = found.tag;
-                file.size = found.size;
                 file.seen = now;
                 file.state = State::Watched;
             }
             if file.state == State::Watched {
                 let age = wall.duration_since(found.modified).unwrap_or_default();
-                let whole = self.atomic || now - file.seen >= self.settle || age >= self.settle * LONG_PAST;
-                if whole {
+                let kept = now.saturating_duration_since(file.seen);
+                if self.atomic || kept >= self.settle || age >= self.settle * LONG_PAST {
                     file.state = State::Queued;
                     self.ready.insert(found.partition);
                 }
             }
         }
+    }
+
+    /// What was watched and is not listed any more owes nothing if nothing of it was taken or all of it was; the rest
+    /// of a file that was read in part is lost, and that is said.
+    fn observe_missing(&mut self, listing: &[Found]) {
+        let shown: BTreeSet<&str> = listing.iter().map(|f| &*f.partition).collect();
+        let ready = &mut self.ready;
+        self.files.retain(|name, file| {
+            if file.state == State::Watched && !shown.contains(&**name) {
+                match &file.position {
+                    None => return false,
+                    Some(position) if position.done => {
+                        file.state = State::Done;
+                        file.tag = position.tag.clone().unwrap_or_default();
+                    }
+                    Some(_) => {
+                        file.state = State::Lost;
+                        ready.insert(name.clone());
+                    }
+                }
+            }
+            true
+        });
     }
 
     /// The next file to turn to, by (3).
@@ -112,11 +153,18 @@ impl Settle {
         let file = &self.files[&partition];
         let task = match &file.position {
             None => Task::Read { next: 0 },
+            Some(p) if file.state == State::Lost => Task::Vanished { next: p.next },
             Some(p) if p.done => Task::Changed { next: p.next },
             Some(p) if p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read { next: p.next },
             Some(p) => Task::ChangedHalfway { next: p.next },
         };
-        Some(Job { partition, tag: file.tag.clone(), size: file.size, seen: file.seen, task })
+        Some(Job {
+            partition,
+            tag: file.tag.clone(),
+            size: file.size,
+            seen: file.seen,
+            task,
+        })
     }
 
     /// A file was read to its end or given up: this is its last position. None: it was gone before it was opened.
@@ -149,15 +197,30 @@ mod tests {
     use super::*;
 
     fn found(name: &str, tag: &str, modified: SystemTime) -> Found {
-        Found { partition: name.into(), size: 10, tag: tag.into(), modified }
+        Found {
+            partition: name.into(),
+            size: 10,
+            tag: tag.into(),
+            modified,
+        }
     }
 
     fn done(next: u64, tag: &str) -> Option<Position> {
-        Some(Position { next, done: true, tag: Some(tag.into()) })
+        Some(Position {
+            next,
+            done: true,
+            tag: Some(tag.into()),
+        })
     }
 
     fn names(settle: &mut Settle) -> Vec<(String, Task)> {
-        std::iter::from_fn(|| settle.next_job()).map(|j| (j.partition.to_string(), j.task)).collect()
+        std::iter::from_fn(|| settle.next_job())
+            .map(|j| (j.partition.to_string(), j.task))
+            .collect()
+    }
+
+    fn some(listing: Vec<Found>) -> Option<Vec<Found>> {
+        Some(listing)
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -166,13 +229,20 @@ mod tests {
     fn a_growing_file_waits_until_it_keeps_its_tag() {
         let mut files = Settle::new(false, SECOND, BTreeMap::new());
         let (now, wall) = (Instant::now(), SystemTime::now());
-        files.observe(vec![found("a", "1", wall)], now, wall);
-        files.observe(vec![found("a", "2", wall + SECOND)], now + SECOND, wall + SECOND);
+        files.observe(some(vec![found("a", "1", wall)]), now, wall);
+        files.observe(some(vec![found("a", "2", wall + SECOND)]), now + SECOND, wall + SECOND);
         assert_eq!(names(&mut files), []);
         assert_eq!(files.lag(), (1, 10));
-        files.observe(vec![found("a", "2", wall + SECOND)], now + SECOND * 2, wall + SECOND * 2);
+        files.observe(
+            some(vec![found("a", "2", wall + SECOND)]),
+            now + SECOND * 2,
+            wall + SECOND * 2,
+        );
         let job = files.next_job().unwrap();
-        assert_eq!((job.tag.as_str(), job.task, job.seen), ("2", Task::Read { next: 0 }, now + SECOND));
+        assert_eq!(
+            (job.tag.as_str(), job.task, job.seen),
+            ("2", Task::Read { next: 0 }, now + SECOND)
+        );
         assert_eq!(files.lag(), (1, 10));
         files.observe_end("a", done(3, "2"));
         assert_eq!(files.lag(), (0, 0));
@@ -182,11 +252,18 @@ mod tests {
     fn old_files_and_stores_need_no_second_look_and_come_by_name() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut files = Settle::new(false, SECOND, BTreeMap::new());
-        files.observe(vec![found("b", "1", wall - SECOND * 2), found("a", "1", wall - SECOND * 9)], now, wall);
+        files.observe(
+            some(vec![
+                found("b", "1", wall - SECOND * 2),
+                found("a", "1", wall - SECOND * 9),
+            ]),
+            now,
+            wall,
+        );
         let read = |name: &str| (name.to_string(), Task::Read { next: 0 });
         assert_eq!(names(&mut files), [read("a"), read("b")]);
         let mut store = Settle::new(true, SECOND, BTreeMap::new());
-        store.observe(vec![found("a", "1", wall)], now, wall);
+        store.observe(some(vec![found("a", "1", wall)]), now, wall);
         assert_eq!(names(&mut store), [read("a")]);
     }
 
@@ -194,23 +271,30 @@ mod tests {
     fn a_change_after_the_end_is_told_once_and_not_read() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut files = Settle::new(true, SECOND, BTreeMap::from([("a".into(), done(7, "1").unwrap())]));
-        files.observe(vec![found("a", "1", wall)], now, wall);
+        files.observe(some(vec![found("a", "1", wall)]), now, wall);
         assert_eq!(names(&mut files), []);
-        files.observe(vec![found("a", "2", wall)], now, wall);
+        files.observe(some(vec![found("a", "2", wall)]), now, wall);
         assert_eq!(names(&mut files), [("a".into(), Task::Changed { next: 7 })]);
         files.observe_end("a", done(7, "2"));
-        files.observe(vec![found("a", "2", wall)], now, wall);
+        files.observe(some(vec![found("a", "2", wall)]), now, wall);
         assert_eq!(names(&mut files), []);
     }
 
     #[test]
     fn an_open_file_goes_on_where_it_was_unless_it_changed() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let open = |tag: &str| Position { next: 5, done: false, tag: Some(tag.into()) };
+        let open = |tag: &str| Position {
+            next: 5,
+            done: false,
+            tag: Some(tag.into()),
+        };
         let resume = BTreeMap::from([("a".into(), open("1")), ("b".into(), open("1"))]);
         let mut files = Settle::new(true, SECOND, resume);
-        files.observe(vec![found("a", "1", wall), found("b", "2", wall)], now, wall);
-        let expected = [("a".into(), Task::Read { next: 5 }), ("b".into(), Task::ChangedHalfway { next: 5 })];
+        files.observe(some(vec![found("a", "1", wall), found("b", "2", wall)]), now, wall);
+        let expected = [
+            ("a".into(), Task::Read { next: 5 }),
+            ("b".into(), Task::ChangedHalfway { next: 5 }),
+        ];
         assert_eq!(names(&mut files), expected);
     }
 
@@ -218,8 +302,30 @@ mod tests {
     fn a_file_that_vanishes_before_its_turn_owes_nothing() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut files = Settle::new(false, SECOND, BTreeMap::new());
-        files.observe(vec![found("a", "1", wall)], now, wall);
-        files.observe(vec![], now + SECOND, wall);
+        files.observe(some(vec![found("a", "1", wall)]), now, wall);
+        files.observe(None, now + SECOND, wall);
+        assert_eq!(files.lag(), (1, 10), "a folder that is not there tells nothing");
+        files.observe(some(vec![]), now + SECOND, wall);
         assert_eq!(files.lag(), (0, 0));
+    }
+
+    #[test]
+    fn a_file_that_vanishes_halfway_over_a_restart_is_told_once() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let open = Position {
+            next: 5,
+            done: false,
+            tag: Some("1".into()),
+        };
+        let resume = BTreeMap::from([("a".into(), open), ("b".into(), done(9, "1").unwrap())]);
+        let mut files = Settle::new(false, SECOND, resume);
+        files.observe(None, now, wall);
+        assert_eq!((names(&mut files), files.lag().0), (vec![], 1));
+        files.observe(some(vec![]), now, wall);
+        files.observe(some(vec![]), now, wall);
+        assert_eq!(names(&mut files), [("a".into(), Task::Vanished { next: 5 })]);
+        files.observe_end("a", done(5, "1"));
+        files.observe(some(vec![]), now, wall);
+        assert_eq!((names(&mut files), files.lag()), (vec![], (0, 0)));
     }
 }

@@ -36,7 +36,11 @@ pub(crate) fn start(
         }
     }
     let reached = next.iter().copied().max().unwrap_or(0);
-    let rendering = if hand.feed().format == Format::Csv { Rendering::Csv } else { Rendering::Json };
+    let rendering = if hand.feed().format == Format::Csv {
+        Rendering::Csv
+    } else {
+        Rendering::Json
+    };
     let generator = match settings.rate {
         None => Generator::new(settings, rendering)?,
         // The first event that is new is due now; those before it lie in the past.
@@ -49,12 +53,25 @@ pub(crate) fn start(
     let header = (rendering == Rendering::Csv).then(|| Arc::from(generator.csv_header()));
     let (rate, decoders, stop_at_end) = (settings.rate, starter.decoders.clone(), starter.options.stop_at_end);
     if stop_at_end && settings.limit.is_none() {
-        tracing::warn!(feed = hand.name(), "a generator without a limit never ends: set `limit` to run until caught up");
+        tracing::warn!(
+            feed = hand.name(),
+            "a generator without a limit never ends: set `limit` to run until caught up"
+        );
     }
     starter.spawn(&hand, move |hand| {
         let decode = decoders(hand.input, hand.feed);
         let partitions = (0..partitions).map(|n| n.to_string().into()).collect();
-        Pump { hand, decode, generator, header, partitions, next, rate, reached }.run()
+        Pump {
+            hand,
+            decode,
+            generator,
+            header,
+            partitions,
+            next,
+            rate,
+            reached,
+        }
+        .run()
     })
 }
 
@@ -74,8 +91,11 @@ struct Pump {
 impl Pump {
     fn run(mut self) -> Result<(), Ended> {
         let start = Instant::now();
-        let mut batches: Vec<BatchBuilder> =
-            self.partitions.iter().map(|_| BatchBuilder::new(self.hand.limits)).collect();
+        let mut batches: Vec<BatchBuilder> = self
+            .partitions
+            .iter()
+            .map(|_| BatchBuilder::new(self.hand.limits))
+            .collect();
         let mut event = Event::default();
         let mut more = true;
         while more {
@@ -93,7 +113,12 @@ impl Pump {
                     }
                     let until = Instant::now().min(arrived + BATCH_SPAN);
                     let due = (until.saturating_duration_since(start).as_secs_f64() * rate) as u64;
-                    ((self.reached + due + 1).saturating_sub(first).clamp(1, self.hand.limits.rows as u64), arrived)
+                    (
+                        (self.reached + due + 1)
+                            .saturating_sub(first)
+                            .clamp(1, self.hand.limits.rows as u64),
+                        arrived,
+                    )
                 }
             };
             while count > 0 {
@@ -116,8 +141,13 @@ impl Pump {
                     continue;
                 }
                 let raw = batch.take(self.header.clone());
-                let position = Position { next, done: false, tag: None };
-                self.hand.deliver(&mut self.decode, &self.partitions[partition], raw, position, arrived)?;
+                let position = Position {
+                    next,
+                    done: false,
+                    tag: None,
+                };
+                self.hand
+                    .deliver(&mut self.decode, &self.partitions[partition], raw, position, arrived)?;
             }
             self.hand.check()?;
         }

@@ -37,14 +37,7 @@ pub(super) fn ticket(index: u64, us: i64, random: &mut Random, key: &mut Vec<u8>
     f.quoted("weighed_at", format_args!("{}", iso_millis(us)));
 }
 
-pub(super) fn permit(
-    id: u64,
-    version: u64,
-    us: i64,
-    _random: &mut Random,
-    key: &mut Vec<u8>,
-    f: &mut Fields<'_>,
-) {
+pub(super) fn permit(id: u64, version: u64, us: i64, _random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) {
     let truck = truck(id);
     // A later version of a permit is an extension.
     let extended_days = if version > id { (version % 4) as i64 * 30 } else { 0 };
@@ -59,7 +52,8 @@ pub(super) fn permit(
 pub(super) fn trip(id: u64, _version: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) {
     // Places by the trip alone; how long it took is what a correction corrects.
     let (origin, step) = ((id % 6) as usize, 1 + (id / 6 % 5) as usize);
-    let minutes = 25.0 * step as f64 * (0.7 + random.random::<f64>() + if random.random_bool(0.05) { 2.0 } else { 0.0 });
+    let minutes =
+        25.0 * step as f64 * (0.7 + random.random::<f64>() + if random.random_bool(0.05) { 2.0 } else { 0.0 });
     let took_us = (minutes * MINUTE_US as f64) as i64;
     write!(key, "{id}").expect("writing to memory does not fail");
     f.plain("trip_id", format_args!("{id}"));

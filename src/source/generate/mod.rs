@@ -77,7 +77,12 @@ pub struct Event {
 
 impl Default for Event {
     fn default() -> Self {
-        Event { key: Vec::new(), value: Vec::new(), ts_ms: 0, kind: Kind::Insert }
+        Event {
+            key: Vec::new(),
+            value: Vec::new(),
+            ts_ms: 0,
+            kind: Kind::Insert,
+        }
     }
 }
 
@@ -94,7 +99,10 @@ impl Timing {
     /// At a rate (events/s) from a moment on.
     pub fn paced(start: SystemTime, rate: f64) -> Timing {
         let start_us = start.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
-        Timing { start_us, step_us: (1e6 / rate).max(2.0) }
+        Timing {
+            start_us,
+            step_us: (1e6 / rate).max(2.0),
+        }
     }
 
     fn at(&self, index: u64) -> i64 {
@@ -130,19 +138,37 @@ struct Known {
 }
 
 const fn known_as(name: &'static str, natural_step_us: f64, model: fn() -> Model) -> Known {
-    Known { name, natural_step_us, model }
+    Known {
+        name,
+        natural_step_us,
+        model,
+    }
 }
 
 const KNOWN: &[Known] = &[
     known_as("retail.order_lines", 48.6e6, || Model::OrderLines(Box::default())),
     known_as("retail.products", 60e6, || Model::Table(Table::new(&retail::PRODUCTS))),
-    known_as("retail.customers", 60e6, || Model::Table(Table::new(&retail::CUSTOMERS))),
-    known_as("retail.stock_movements", 10e6, || Model::Table(Table::new(&retail::STOCK_MOVEMENTS))),
+    known_as("retail.customers", 60e6, || {
+        Model::Table(Table::new(&retail::CUSTOMERS))
+    }),
+    known_as("retail.stock_movements", 10e6, || {
+        Model::Table(Table::new(&retail::STOCK_MOVEMENTS))
+    }),
     known_as("retail.redemptions", 60e6, || Model::Events(retail::redemption)),
     known_as("devices.telemetry", 1e3, || Model::Events(devices::telemetry)),
     known_as("logistics.tickets", 10e6, || Model::Events(logistics::ticket)),
-    known_as("logistics.permits", 3600e6, || Model::Rows(RowsOf { write: logistics::permit, made: 0 })),
-    known_as("logistics.trips", 60e6, || Model::Rows(RowsOf { write: logistics::trip, made: 0 })),
+    known_as("logistics.permits", 3600e6, || {
+        Model::Rows(RowsOf {
+            write: logistics::permit,
+            made: 0,
+        })
+    }),
+    known_as("logistics.trips", 60e6, || {
+        Model::Rows(RowsOf {
+            write: logistics::trip,
+            made: 0,
+        })
+    }),
 ];
 
 const NAMES: [&str; KNOWN.len()] = {
@@ -176,7 +202,10 @@ impl Generator {
     /// settings' rate. Fails for a name that is not [`known`], and for envelopes as CSV.
     pub fn new(settings: &Generate, rendering: Rendering) -> Result<Generator, SourceError> {
         let known = find(&settings.generator)?;
-        let timing = Timing { start_us: NATURAL_START_US, step_us: known.natural_step_us };
+        let timing = Timing {
+            start_us: NATURAL_START_US,
+            step_us: known.natural_step_us,
+        };
         Generator::timed(settings, rendering, timing)
     }
 
@@ -184,11 +213,21 @@ impl Generator {
     pub fn timed(settings: &Generate, rendering: Rendering, timing: Timing) -> Result<Generator, SourceError> {
         let model = (find(&settings.generator)?.model)();
         if rendering == Rendering::Csv && matches!(model, Model::Table(_)) {
-            return Err(SourceError::NoCsv { name: settings.generator.clone() });
+            return Err(SourceError::NoCsv {
+                name: settings.generator.clone(),
+            });
         }
         let random = Random::seed_from_u64(settings.seed);
         let recent = VecDeque::with_capacity(RECENT);
-        Ok(Generator { settings: settings.clone(), timing, rendering, model, random, index: 0, recent })
+        Ok(Generator {
+            settings: settings.clone(),
+            timing,
+            rendering,
+            model,
+            random,
+            index: 0,
+            recent,
+        })
     }
 
     /// The header line of the CSV rendering.
@@ -288,11 +327,19 @@ impl Generator {
             Model::Events(write) => {
                 write(self.index, us - back, random, &mut event.key, &mut fields);
                 fields.end();
-                if matches!(kind, Kind::Late | Kind::Broken) { kind } else { Kind::Insert }
+                if matches!(kind, Kind::Late | Kind::Broken) {
+                    kind
+                } else {
+                    Kind::Insert
+                }
             }
             Model::Rows(rows) => {
                 let again = matches!(kind, Kind::Update | Kind::Late) && rows.made > 0;
-                let id = if again { random.random_range(0..rows.made) } else { rows.made };
+                let id = if again {
+                    random.random_range(0..rows.made)
+                } else {
+                    rows.made
+                };
                 (rows.write)(id, self.index, us - back, random, &mut event.key, &mut fields);
                 fields.end();
                 if !again && kind != Kind::Broken {
@@ -331,7 +378,10 @@ impl Iterator for Generator {
 
 fn find(name: &str) -> Result<&'static Known, SourceError> {
     let found = KNOWN.iter().find(|known| known.name == name);
-    found.ok_or_else(|| SourceError::UnknownGenerator { name: name.to_string(), known: NAMES.join(", ") })
+    found.ok_or_else(|| SourceError::UnknownGenerator {
+        name: name.to_string(),
+        known: NAMES.join(", "),
+    })
 }
 
 #[cfg(test)]

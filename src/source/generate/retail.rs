@@ -14,22 +14,47 @@ const CUSTOMERS_BUYING: u64 = 4000;
 /// Lines that may be cancelled or sent again.
 const RECENT_LINES: usize = 1024;
 
-const COLOURS: [&str; 10] = ["WHITE", "RED", "CREAM", "PINK", "IVORY", "BLUE", "VINTAGE", "RUSTIC", "SMALL", "LARGE"];
+const COLOURS: [&str; 10] = [
+    "WHITE", "RED", "CREAM", "PINK", "IVORY", "BLUE", "VINTAGE", "RUSTIC", "SMALL", "LARGE",
+];
 const THINGS: [&str; 15] = [
-    "HANGING HEART T-LIGHT HOLDER", "METAL LANTERN", "COAT HANGER", "HOT WATER BOTTLE", "NESTING BOXES", "LUNCH BAG",
-    "CAKE STAND", "RETROSPOT BUNTING", "JUMBO BAG", "PAPER CHAIN KIT", "ALARM CLOCK", "FOLDING RULER, 2M",
-    "6\" PLATE", "SWEETHEART TRINKET BOX", "DOORMAT",
+    "HANGING HEART T-LIGHT HOLDER",
+    "METAL LANTERN",
+    "COAT HANGER",
+    "HOT WATER BOTTLE",
+    "NESTING BOXES",
+    "LUNCH BAG",
+    "CAKE STAND",
+    "RETROSPOT BUNTING",
+    "JUMBO BAG",
+    "PAPER CHAIN KIT",
+    "ALARM CLOCK",
+    "FOLDING RULER, 2M",
+    "6\" PLATE",
+    "SWEETHEART TRINKET BOX",
+    "DOORMAT",
 ];
 const CATEGORIES: [&str; 6] = ["lighting", "kitchen", "bags", "party", "home", "toys"];
-const COUNTRIES: [&str; 8] =
-    ["United Kingdom", "Germany", "France", "EIRE", "Spain", "Netherlands", "Belgium", "Switzerland"];
+const COUNTRIES: [&str; 8] = [
+    "United Kingdom",
+    "Germany",
+    "France",
+    "EIRE",
+    "Spain",
+    "Netherlands",
+    "Belgium",
+    "Switzerland",
+];
 const TIERS: [&str; 4] = ["bronze", "silver", "gold", "platinum"];
 const REASONS: [&str; 4] = ["sale", "receipt", "count", "return"];
 const FIRST_NAMES: [&str; 8] = ["Ada", "Bruno", "Chloe", "Dmitri", "Esra", "Farid", "Grace", "Hugo"];
-const LAST_NAMES: [&str; 8] = ["Jensen", "O'Brien", "Martin", "Novak", "Okafor", "Schmidt", "Tanaka", "Weber"];
+const LAST_NAMES: [&str; 8] = [
+    "Jensen", "O'Brien", "Martin", "Novak", "Okafor", "Schmidt", "Tanaka", "Weber",
+];
 
 /// The columns of the UCI files.
-pub(super) const CSV_HEADER: &[u8] = b"InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country";
+pub(super) const CSV_HEADER: &[u8] =
+    b"InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country";
 
 pub(super) static PRODUCTS: Shape = Shape {
     name: "products",
@@ -54,7 +79,10 @@ pub(super) static CUSTOMERS: Shape = Shape {
         f.plain("customer_id", format_args!("{}", customer_id(id)));
         f.text("name", &format!("{first} {last}"));
         let provider = ["mail", "post", "inbox"][random.random_range(0..3usize)];
-        f.quoted("email", format_args!("{}.{id}@{provider}.example", first.to_ascii_lowercase()));
+        f.quoted(
+            "email",
+            format_args!("{}.{id}@{provider}.example", first.to_ascii_lowercase()),
+        );
         f.text("country", country(id));
         f.text("tier", TIERS[random.random_range(0..TIERS.len())]);
         f.quoted("updated_at", format_args!("{}", iso_micros(us)));
@@ -75,7 +103,10 @@ pub(super) static STOCK_MOVEMENTS: Shape = Shape {
         };
         f.plain("movement_id", format_args!("{id}"));
         // By its id alone: a correction of a movement is one of the same product.
-        f.quoted("stock_code", format_args!("{}", StockCode(id.wrapping_mul(7919) % PRODUCTS_SOLD)));
+        f.quoted(
+            "stock_code",
+            format_args!("{}", StockCode(id.wrapping_mul(7919) % PRODUCTS_SOLD)),
+        );
         f.plain("delta", format_args!("{delta}"));
         f.text("reason", REASONS[reason]);
         f.quoted("moved_at", format_args!("{}", iso_micros(us)));
@@ -138,10 +169,26 @@ impl OrderLines {
     pub fn write(&mut self, kind: Kind, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) -> Kind {
         let earlier = (!self.recent.is_empty()).then(|| self.recent[random.random_range(0..self.recent.len())]);
         let (line, kind) = match (kind, earlier) {
-            (Kind::Update, Some(line)) => (Line { quantity: random.random_range(1..=12), ..line }, kind),
+            (Kind::Update, Some(line)) => (
+                Line {
+                    quantity: random.random_range(1..=12),
+                    ..line
+                },
+                kind,
+            ),
             (Kind::Delete, Some(line)) => {
                 let (invoice, quantity) = (self.number(), -line.quantity);
-                (Line { invoice, line: 1, quantity, invoiced_us: us, cancelled: true, ..line }, kind)
+                (
+                    Line {
+                        invoice,
+                        line: 1,
+                        quantity,
+                        invoiced_us: us,
+                        cancelled: true,
+                        ..line
+                    },
+                    kind,
+                )
             }
             (Kind::Late | Kind::Broken, _) => {
                 let (invoice, customer) = (self.number(), buyer(random));
@@ -181,14 +228,24 @@ impl OrderLines {
 
 /// Three of four buyers are known.
 fn buyer(random: &mut Random) -> Option<u64> {
-    random.random_bool(0.75).then(|| random.random_range(0..CUSTOMERS_BUYING))
+    random
+        .random_bool(0.75)
+        .then(|| random.random_range(0..CUSTOMERS_BUYING))
 }
 
 fn new_line(invoice: u64, line: u32, us: i64, customer: Option<u64>, random: &mut Random) -> Line {
     // The product of two uniform numbers: few products sell much, many a little.
     let product = (random.random::<f64>() * random.random::<f64>() * PRODUCTS_SOLD as f64) as u64;
     let quantity = random.random_range(1..=24);
-    Line { invoice, line, product, quantity, invoiced_us: us, customer, cancelled: false }
+    Line {
+        invoice,
+        line,
+        product,
+        quantity,
+        invoiced_us: us,
+        customer,
+        cancelled: false,
+    }
 }
 
 impl Line {
@@ -206,7 +263,10 @@ impl Line {
         if !csv {
             f.plain("line_no", format_args!("{}", self.line)); // the UCI files have none
         }
-        f.quoted(name("stock_code", "StockCode"), format_args!("{}", StockCode(self.product)));
+        f.quoted(
+            name("stock_code", "StockCode"),
+            format_args!("{}", StockCode(self.product)),
+        );
         f.text(name("description", "Description"), &description(self.product));
         f.plain(name("quantity", "Quantity"), format_args!("{}", self.quantity));
         f.quoted(name("invoiced_at", "InvoiceDate"), format_args!("{at}"));
@@ -235,7 +295,7 @@ fn country(customer: u64) -> &'static str {
 }
 
 fn pence(product: u64) -> u64 {
-    (product * 2_654_435_761 >> 7) % 1_200 + 19
+    ((product * 2_654_435_761) >> 7) % 1_200 + 19
 }
 
 fn description(product: u64) -> String {

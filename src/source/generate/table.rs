@@ -61,7 +61,12 @@ struct Image {
 
 impl Table {
     pub fn new(shape: &'static Shape) -> Self {
-        Table { shape, live: Vec::new(), gone: Vec::new(), next_id: 0 }
+        Table {
+            shape,
+            live: Vec::new(),
+            gone: Vec::new(),
+            next_id: 0,
+        }
     }
 
     /// Names the columns.
@@ -84,7 +89,11 @@ impl Table {
             Change::Update | Change::Delete | Change::Late if self.live.is_empty() => Change::Insert,
             change => change,
         };
-        let image = |id, version| Image { id, version, updated_us: timing.at(version) };
+        let image = |id, version| Image {
+            id,
+            version,
+            updated_us: timing.at(version),
+        };
         let mut lsn = index * 2;
         let (before, after, op, made_us) = match change {
             Change::Insert => {
@@ -96,7 +105,12 @@ impl Table {
                     self.next_id - 1
                 };
                 self.live.push(Live { id, version: index });
-                (None, Some(image(id, index)), if index < SNAPSHOT { 'r' } else { 'c' }, now)
+                (
+                    None,
+                    Some(image(id, index)),
+                    if index < SNAPSHOT { 'r' } else { 'c' },
+                    now,
+                )
             }
             Change::Sample => (None, Some(image(self.next_id, index)), 'c', now),
             Change::Update => {
@@ -116,7 +130,11 @@ impl Table {
                 let updated_us = timing.at(live.version) - 1;
                 lsn = (live.version * 2).saturating_sub(1); // by (2)
                 // Its content is that of no other version: were it taken for the newest, it would show.
-                let after = Image { id: live.id, version: u64::MAX - index, updated_us };
+                let after = Image {
+                    id: live.id,
+                    version: u64::MAX - index,
+                    updated_us,
+                };
                 (None, Some(after), 'u', updated_us)
             }
         };

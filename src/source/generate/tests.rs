@@ -39,8 +39,14 @@ fn one_seed_makes_the_same_events_and_another_makes_others() {
 
 #[test]
 fn an_unknown_generator_is_refused_with_the_known_ones() {
-    let error = Generator::new(&settings("retail.nothing", 1), Rendering::Json).err().unwrap().to_string();
-    assert!(error.contains("retail.nothing") && error.contains("devices.telemetry"), "{error}");
+    let error = Generator::new(&settings("retail.nothing", 1), Rendering::Json)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("retail.nothing") && error.contains("devices.telemetry"),
+        "{error}"
+    );
     assert!(matches!(
         Generator::new(&settings("retail.products", 1), Rendering::Csv),
         Err(SourceError::NoCsv { .. })
@@ -52,9 +58,15 @@ fn kinds_come_in_the_shares_asked_for() {
     for name in known() {
         let made = events(&settings(name, 20_000));
         let mut counts: HashMap<Kind, f64> = HashMap::new();
-        made.iter().for_each(|e| *counts.entry(e.kind).or_default() += 1.0 / 20_000.0);
+        made.iter()
+            .for_each(|e| *counts.entry(e.kind).or_default() += 1.0 / 20_000.0);
         let changes = matches!(*name, "retail.redemptions" | "devices.telemetry" | "logistics.tickets");
-        let deletes = ["retail.order_lines", "retail.products", "retail.customers", "retail.stock_movements"];
+        let deletes = [
+            "retail.order_lines",
+            "retail.products",
+            "retail.customers",
+            "retail.stock_movements",
+        ];
         let expected = [
             (Kind::Update, if changes { 0.0 } else { 0.2 }),
             (Kind::Delete, if deletes.contains(name) { 0.1 } else { 0.0 }),
@@ -74,7 +86,12 @@ fn broken_events_are_no_objects_and_all_others_are() {
     for name in known() {
         for event in events(&settings(name, 3000)) {
             let object = serde_json::from_slice::<Value>(&event.value).is_ok_and(|v| v.is_object());
-            assert_eq!(object, event.kind != Kind::Broken, "{name}: {}", String::from_utf8_lossy(&event.value));
+            assert_eq!(
+                object,
+                event.kind != Kind::Broken,
+                "{name}: {}",
+                String::from_utf8_lossy(&event.value)
+            );
             assert!(serde_json::from_slice::<Value>(&event.key).is_ok(), "{name}");
         }
     }
@@ -128,7 +145,11 @@ fn an_envelope_tells_a_tables_true_history() {
             assert_eq!(after.is_null(), kind == Kind::Delete);
             if !after.is_null() {
                 let names: Value = serde_json::from_str(&key).unwrap();
-                names.as_object().unwrap().iter().for_each(|(k, v)| assert_eq!(&after[k], v));
+                names
+                    .as_object()
+                    .unwrap()
+                    .iter()
+                    .for_each(|(k, v)| assert_eq!(&after[k], v));
                 table.insert(key, after);
             }
         }
@@ -138,12 +159,20 @@ fn an_envelope_tells_a_tables_true_history() {
 
 #[test]
 fn order_lines_have_a_uci_form_that_reads_back() {
-    let settings = Generate { broken: 0.0, ..settings("retail.order_lines", 3000) };
+    let settings = Generate {
+        broken: 0.0,
+        ..settings("retail.order_lines", 3000)
+    };
     let csv = Generator::new(&settings, Rendering::Csv).unwrap();
-    assert_eq!(csv.csv_header(), "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country");
+    assert_eq!(
+        csv.csv_header(),
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
+    );
     let header = csv.csv_header();
     let text: Vec<u8> = csv.flat_map(|e| [e.value, b"\n".to_vec()].concat()).collect();
-    let schema = header.split(',').map(|n| arrow::datatypes::Field::new(n, arrow::datatypes::DataType::Utf8, true));
+    let schema = header
+        .split(',')
+        .map(|n| arrow::datatypes::Field::new(n, arrow::datatypes::DataType::Utf8, true));
     let schema = arrow::datatypes::Schema::new(schema.collect::<Vec<_>>());
     let reader = arrow::csv::ReaderBuilder::new(schema.into()).build(&text[..]).unwrap();
     let mut rows = 0;
@@ -151,7 +180,13 @@ fn order_lines_have_a_uci_form_that_reads_back() {
     let (mut cancelled, mut unknown) = (0, 0);
     for batch in reader {
         let batch = batch.unwrap();
-        let column = |n: usize| batch.column(n).as_any().downcast_ref::<arrow::array::StringArray>().unwrap();
+        let column = |n: usize| {
+            batch
+                .column(n)
+                .as_any()
+                .downcast_ref::<arrow::array::StringArray>()
+                .unwrap()
+        };
         for row in 0..batch.num_rows() {
             let event = json.next().unwrap();
             let value: Value = serde_json::from_slice(&event.value).unwrap();
@@ -161,7 +196,10 @@ fn order_lines_have_a_uci_form_that_reads_back() {
             assert_eq!(value["invoiced_at"], column(4).value(row));
             let negative = value["quantity"].as_i64().unwrap() < 0;
             assert_eq!(column(0).value(row).starts_with('C'), negative);
-            assert_eq!(negative, event.kind == Kind::Delete || negative && event.kind == Kind::Duplicate);
+            assert_eq!(
+                negative,
+                event.kind == Kind::Delete || negative && event.kind == Kind::Duplicate
+            );
             cancelled += usize::from(negative);
             unknown += usize::from(value["customer_id"].is_null());
             rows += 1;
@@ -173,8 +211,17 @@ fn order_lines_have_a_uci_form_that_reads_back() {
 
 #[test]
 fn flat_generators_name_their_columns_alike_in_both_renderings() {
-    for name in ["retail.redemptions", "devices.telemetry", "logistics.tickets", "logistics.permits", "logistics.trips"] {
-        let settings = Generate { broken: 0.0, ..settings(name, 1) };
+    for name in [
+        "retail.redemptions",
+        "devices.telemetry",
+        "logistics.tickets",
+        "logistics.permits",
+        "logistics.trips",
+    ] {
+        let settings = Generate {
+            broken: 0.0,
+            ..settings(name, 1)
+        };
         let header = Generator::new(&settings, Rendering::Csv).unwrap().csv_header();
         let line = Generator::new(&settings, Rendering::Csv).unwrap().next().unwrap().value;
         let row: Value = serde_json::from_slice(&events(&settings)[0].value).unwrap();
@@ -187,10 +234,15 @@ fn flat_generators_name_their_columns_alike_in_both_renderings() {
 
 #[test]
 fn temperatures_alert_now_and_then() {
-    let settings = Generate { broken: 0.0, ..settings("devices.telemetry", 20_000) };
+    let settings = Generate {
+        broken: 0.0,
+        ..settings("devices.telemetry", 20_000)
+    };
     let (mut high, mut low) = (0, 0);
     for event in events(&settings) {
-        let temperature = serde_json::from_slice::<Value>(&event.value).unwrap()["temperature"].as_f64().unwrap();
+        let temperature = serde_json::from_slice::<Value>(&event.value).unwrap()["temperature"]
+            .as_f64()
+            .unwrap();
         high += usize::from(temperature > 85.0);
         low += usize::from(temperature < 32.0);
     }

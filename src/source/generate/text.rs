@@ -39,7 +39,11 @@ impl<'a> Fields<'a> {
 
     /// Writes the names of the fields alone: a CSV header.
     pub fn names(text: &'a mut Vec<u8>) -> Self {
-        Fields { text, form: Form::Names, any: false }
+        Fields {
+            text,
+            form: Form::Names,
+            any: false,
+        }
     }
 
     pub fn is_csv(&self) -> bool {
@@ -164,17 +168,32 @@ pub(super) struct Moment {
 
 /// `2025-01-31 08:26:00`.
 pub(super) fn seconds(us: i64) -> Moment {
-    Moment { us, separator: ' ', digits: 0, zone: "" }
+    Moment {
+        us,
+        separator: ' ',
+        digits: 0,
+        zone: "",
+    }
 }
 
 /// `2025-01-31T08:26:00.123Z`.
 pub(super) fn iso_millis(us: i64) -> Moment {
-    Moment { us, separator: 'T', digits: 3, zone: "Z" }
+    Moment {
+        us,
+        separator: 'T',
+        digits: 3,
+        zone: "Z",
+    }
 }
 
 /// `2025-01-31T08:26:00.123456Z`.
 pub(super) fn iso_micros(us: i64) -> Moment {
-    Moment { us, separator: 'T', digits: 6, zone: "Z" }
+    Moment {
+        us,
+        separator: 'T',
+        digits: 6,
+        zone: "Z",
+    }
 }
 
 /// `2025-01-31`.
@@ -216,11 +235,24 @@ mod tests {
 
     #[test]
     fn moments_are_written_as_chrono_writes_them() {
-        for us in [0, -1, 1_735_689_599_999_999, 1_709_164_800_000_000, 951_782_400_123_456, -2_208_988_800_000_000] {
+        for us in [
+            0,
+            -1,
+            1_735_689_599_999_999,
+            1_709_164_800_000_000,
+            951_782_400_123_456,
+            -2_208_988_800_000_000,
+        ] {
             let at = chrono::DateTime::from_timestamp_micros(us).unwrap();
             assert_eq!(seconds(us).to_string(), at.format("%Y-%m-%d %H:%M:%S").to_string());
-            assert_eq!(iso_micros(us).to_string(), at.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string());
-            assert_eq!(iso_millis(us).to_string(), at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
+            assert_eq!(
+                iso_micros(us).to_string(),
+                at.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+            );
+            assert_eq!(
+                iso_millis(us).to_string(),
+                at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+            );
         }
     }
 

@@ -86,7 +86,9 @@ impl<'a> Scan<'a> {
             b'{' | b'[' => self.nested()?,
             _ => {
                 let rest = &self.line[start..];
-                let end = rest.iter().position(|b| matches!(b, b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\r'))?;
+                let end = rest
+                    .iter()
+                    .position(|b| matches!(b, b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\r'))?;
                 if end == 0 {
                     return None;
                 }
@@ -162,8 +164,21 @@ mod tests {
     #[test]
     fn what_is_no_whole_object_is_no_record() {
         for line in [
-            "", "   ", "[1]", "null", "{", r#"{"value""#, r#"{"value":"#, r#"{"value":{"a":1}"#, r#"{"value":"a}"#,
-            r#"{"value":1} x"#, r#"{"value":1,}"#, r#"{"value":}"#, r#"{value:1}"#, r#"{"value":1 2}"#, r#"{"value":"\"#,
+            "",
+            "   ",
+            "[1]",
+            "null",
+            "{",
+            r#"{"value""#,
+            r#"{"value":"#,
+            r#"{"value":{"a":1}"#,
+            r#"{"value":"a}"#,
+            r#"{"value":1} x"#,
+            r#"{"value":1,}"#,
+            r#"{"value":}"#,
+            r#"{value:1}"#,
+            r#"{"value":1 2}"#,
+            r#"{"value":"\"#,
             r#"{"value":{"a":1}}}"#,
         ] {
             assert_eq!(parse(line.as_bytes()), None, "{line}");

@@ -32,18 +32,25 @@ use super::{Decode, Position, Progress, SourceError};
 const READ_BYTES: usize = 1 << 20;
 
 /// Starts the feed's thread.
-pub(crate) fn start(
-    starter: &mut Starter,
-    hand: Hand,
-    folder: &Path,
-    resume: &Progress,
-) -> Result<(), SourceError> {
-    let positions = hand.positions(resume).map(|(name, position)| (name.to_string(), position.next)).collect();
+pub(crate) fn start(starter: &mut Starter, hand: Hand, folder: &Path, resume: &Progress) -> Result<(), SourceError> {
+    let positions = hand
+        .positions(resume)
+        .map(|(name, position)| (name.to_string(), position.next))
+        .collect();
     let (options, decoders) = (starter.options.clone(), starter.decoders.clone());
     let folder = folder.to_path_buf();
     starter.spawn(&hand, move |hand| {
         let decode = decoders(hand.input, hand.feed);
-        Follower { hand, options, folder, decode, positions, partitions: BTreeMap::new(), buffer: Vec::new() }.follow()
+        Follower {
+            hand,
+            options,
+            folder,
+            decode,
+            positions,
+            partitions: BTreeMap::new(),
+            buffer: Vec::new(),
+        }
+        .follow()
     })
 }
 
@@ -80,7 +87,13 @@ impl Follower {
         // Progress without a file: the log lost all of its bytes.
         if let Some((name, position)) = self.positions.iter().find(|(_, next)| **next > 0) {
             let path = self.folder.join(format!("{name}.ndjson"));
-            return Err(SourceError::LogShrank { feed: self.hand.name(), path, size: 0, position: *position }.into());
+            return Err(SourceError::LogShrank {
+                feed: self.hand.name(),
+                path,
+                size: 0,
+                position: *position,
+            }
+            .into());
         }
         let mut pause = self.options.log_poll;
         let mut looked_for_partitions = Instant::now();
@@ -112,7 +125,12 @@ impl Follower {
     }
 
     fn error(&self, path: &Path, error: std::io::Error) -> Ended {
-        SourceError::Log { feed: self.hand.name(), path: path.to_path_buf(), source: Arc::new(error) }.into()
+        SourceError::Log {
+            feed: self.hand.name(),
+            path: path.to_path_buf(),
+            source: Arc::new(error),
+        }
+        .into()
     }
 
     /// Opens partitions that are new. A folder that is not there yet has none.
@@ -124,7 +142,11 @@ impl Follower {
         let mut found = false;
         for entry in entries {
             let path = entry.map_err(|e| self.error(&self.folder, e))?.path();
-            let Some(name) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".ndjson")) else {
+            let Some(name) = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .and_then(|n| n.strip_suffix(".ndjson"))
+            else {
                 continue;
             };
             if name.starts_with(['.', '_']) || self.partitions.contains_key(name) {
@@ -144,18 +166,40 @@ impl Follower {
         let size = file.metadata().map_err(|e| self.error(path, e))?.len();
         let (feed, path) = (self.hand.name(), path.to_path_buf());
         if size < next {
-            return Err(SourceError::LogShrank { feed, path, size, position: next }.into());
+            return Err(SourceError::LogShrank {
+                feed,
+                path,
+                size,
+                position: next,
+            }
+            .into());
         }
         if next > 0 {
             let mut last = [0];
-            let read = file.seek(SeekFrom::Start(next - 1)).and_then(|_| file.read_exact(&mut last));
+            let read = file
+                .seek(SeekFrom::Start(next - 1))
+                .and_then(|_| file.read_exact(&mut last));
             read.map_err(|e| self.error(&path, e))?;
             if last != *b"\n" {
-                return Err(SourceError::LogRewritten { feed, path, position: next }.into());
+                return Err(SourceError::LogRewritten {
+                    feed,
+                    path,
+                    position: next,
+                }
+                .into());
             }
         }
         let now = Instant::now();
-        Ok(Partition { name: name.into(), path, file, next, size: next, looked: now, arrived: now, torn: next })
+        Ok(Partition {
+            name: name.into(),
+            path,
+            file,
+            next,
+            size: next,
+            looked: now,
+            arrived: now,
+            torn: next,
+        })
     }
 
     fn report_lag(&self) {
@@ -218,9 +262,14 @@ impl Follower {
             }
             at += length + 1;
             if batch.is_full() || (at == lines && !batch.is_empty()) {
-                let position = Position { next: start + at as u64, done: false, tag: None };
+                let position = Position {
+                    next: start + at as u64,
+                    done: false,
+                    tag: None,
+                };
                 let (name, raw) = (&partition.name, batch.take(None));
-                self.hand.deliver(&mut self.decode, name, raw, position, partition.arrived)?;
+                self.hand
+                    .deliver(&mut self.decode, name, raw, position, partition.arrived)?;
             }
         }
         partition.next = start + lines as u64;
@@ -242,9 +291,17 @@ impl Follower {
         let now = Instant::now();
         if size < partition.next {
             let (feed, path) = (self.hand.name(), partition.path.clone());
-            return Err(SourceError::LogShrank { feed, path, size, position: partition.next }.into());
+            return Err(SourceError::LogShrank {
+                feed,
+                path,
+                size,
+                position: partition.next,
+            }
+            .into());
         }
-        let written = metadata.and_then(|m| m.modified().ok()).and_then(|at| SystemTime::now().duration_since(at).ok());
+        let written = metadata
+            .and_then(|m| m.modified().ok())
+            .and_then(|at| SystemTime::now().duration_since(at).ok());
         let held_up = now - partition.looked > self.options.log_idle_poll * 2 + Duration::from_millis(20);
         partition.arrived = match written.and_then(|age| now.checked_sub(age)) {
             Some(at) if !held_up => at.clamp(partition.looked, now),

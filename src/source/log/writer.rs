@@ -33,7 +33,12 @@ impl LogWriter {
     pub fn open(folder: impl Into<PathBuf>, durable: bool) -> io::Result<Self> {
         let folder = folder.into();
         std::fs::create_dir_all(&folder)?;
-        Ok(LogWriter { folder, durable, files: HashMap::new(), lines: Vec::new() })
+        Ok(LogWriter {
+            folder,
+            durable,
+            files: HashMap::new(),
+            lines: Vec::new(),
+        })
     }
 
     /// The file of a partition.
@@ -45,11 +50,7 @@ impl LogWriter {
     ///
     /// A line break within a value is written as a space: in JSON text a raw one can only be white space, and it
     /// would end the line.
-    pub fn append<'a>(
-        &mut self,
-        partition: &str,
-        records: impl IntoIterator<Item = LogRecord<'a>>,
-    ) -> io::Result<u64> {
+    pub fn append<'a>(&mut self, partition: &str, records: impl IntoIterator<Item = LogRecord<'a>>) -> io::Result<u64> {
         self.lines.clear();
         for record in records {
             write_line(&mut self.lines, &record);
@@ -118,11 +119,18 @@ mod tests {
     fn a_written_line_is_read_back_and_offsets_are_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = LogWriter::open(folder.path().join("log"), true).unwrap();
-        let record = LogRecord { key: Some(b"\"k\""), value: Some(b"{\"a\":\n1}"), ts_ms: Some(-3) };
+        let record = LogRecord {
+            key: Some(b"\"k\""),
+            value: Some(b"{\"a\":\n1}"),
+            ts_ms: Some(-3),
+        };
         let first = log.append("p", [record, LogRecord::default()]).unwrap();
         let text = std::fs::read_to_string(log.path("p")).unwrap();
         assert_eq!(text.len() as u64, first);
-        assert_eq!(text, "{\"key\":\"k\",\"ts_ms\":-3,\"value\":{\"a\": 1}}\n{\"value\":null}\n");
+        assert_eq!(
+            text,
+            "{\"key\":\"k\",\"ts_ms\":-3,\"value\":{\"a\": 1}}\n{\"value\":null}\n"
+        );
         let parsed = envelope::parse(text.lines().next().unwrap().as_bytes()).unwrap();
         assert_eq!((parsed.key, parsed.ts_ms), (record.key, record.ts_ms));
         assert_eq!(log.append("p", [LogRecord::default()]).unwrap(), first + 15);
@@ -134,6 +142,9 @@ mod tests {
         std::fs::write(folder.path().join("0.ndjson"), "{\"value\":{\"a").unwrap();
         let mut log = LogWriter::open(folder.path(), false).unwrap();
         log.append("0", [LogRecord::default()]).unwrap();
-        assert_eq!(std::fs::read_to_string(log.path("0")).unwrap(), "{\"value\":{\"a\n{\"value\":null}\n");
+        assert_eq!(
+            std::fs::read_to_string(log.path("0")).unwrap(),
+            "{\"value\":{\"a\n{\"value\":null}\n"
+        );
     }
 }
