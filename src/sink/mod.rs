@@ -17,6 +17,7 @@ mod prepared;
 pub use commit::{
     CommitError, CommitEvent, Committer, LedgerError, LiveFile, LogError, Restored, SchemaError, Settings, StateError,
 };
+pub(crate) use commit::{history, ledger, log};
 pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, Prepared};
 
