@@ -1,1 +1,5 @@
-//! To come.
+//! Snapshots to people.
+
+mod query;
+
+pub use query::{OutputFormat, QueryError, Snapshot, render};

@@ -81,7 +81,10 @@ impl Lake {
     /// Opens the lake at a folder (made if missing) or URL. `options` are the object store's own
     /// (`aws_region`, `azure_storage_account_key`, ...), and beat the environment's.
     pub fn open(address: &str, options: &BTreeMap<String, String>) -> Result<Lake, LakeError> {
-        let bad = |reason: String| LakeError::Address { address: address.to_string(), reason };
+        let bad = |reason: String| LakeError::Address {
+            address: address.to_string(),
+            reason,
+        };
         let url = match Url::parse(address) {
             Ok(url) if url.scheme() != "file" && url.scheme().len() > 1 => url,
             Ok(url) if url.scheme() == "file" => {
@@ -93,12 +96,14 @@ impl Lake {
         root.set_query(None);
         root.set_fragment(None);
         root.set_path(&format!("{}/", url.path().trim_end_matches('/')));
-        let (bucket, prefix) = object_store::parse_url_opts(&url, with_environment(options)).map_err(|source| {
-            match source {
+        let (bucket, prefix) =
+            object_store::parse_url_opts(&url, with_environment(options)).map_err(|source| match source {
                 object_store::Error::Generic { store: "URL", source } => bad(source.to_string()),
-                source => LakeError::Store { url: root.to_string(), source },
-            }
-        })?;
+                source => LakeError::Store {
+                    url: root.to_string(),
+                    source,
+                },
+            })?;
         Ok(Lake::over(Arc::from(bucket), prefix, root))
     }
 
@@ -109,17 +114,32 @@ impl Lake {
         } else {
             Arc::new(PrefixStore::new(bucket.clone(), prefix))
         };
-        Lake { store, root, local: None, bucket }
+        Lake {
+            store,
+            root,
+            local: None,
+            bucket,
+        }
     }
 
     fn at_folder(folder: PathBuf) -> Result<Lake, LakeError> {
-        let failed = |source| LakeError::Folder { folder: folder.clone(), source };
+        let failed = |source| LakeError::Folder {
+            folder: folder.clone(),
+            source,
+        };
         fs::create_dir_all(&folder).map_err(failed)?;
         let folder = fs::canonicalize(&folder).map_err(failed)?;
         let root = Url::from_directory_path(&folder).expect("a canonical path is absolute");
-        let store = LocalFileSystem::new_with_prefix(&folder)
-            .map_err(|source| LakeError::Store { url: root.to_string(), source })?;
-        Ok(Lake { store: Arc::new(store), root, local: Some(folder), bucket: Arc::new(LocalFileSystem::new()) })
+        let store = LocalFileSystem::new_with_prefix(&folder).map_err(|source| LakeError::Store {
+            url: root.to_string(),
+            source,
+        })?;
+        Ok(Lake {
+            store: Arc::new(store),
+            root,
+            local: Some(folder),
+            bucket: Arc::new(LocalFileSystem::new()),
+        })
     }
 
     /// The address of a table, `path` being its folder below the lake.
@@ -133,7 +153,12 @@ impl Lake {
     pub fn delta_table(&self, path: &str) -> DeltaTable {
         let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(self.store.clone(), Path::from(path)));
         let url = self.table_url(path);
-        DeltaTable::new(default_logstore(store, self.bucket.clone(), &url, &StorageConfig::default()))
+        DeltaTable::new(default_logstore(
+            store,
+            self.bucket.clone(),
+            &url,
+            &StorageConfig::default(),
+        ))
     }
 
     /// Writes an object unless its name is taken.
@@ -143,7 +168,10 @@ impl Lake {
             return tokio::task::spawn_blocking(move || put_synced(folder, &path, &bytes))
                 .await
                 .map_err(|source| object_store::Error::JoinError { source })?
-                .map_err(|source| object_store::Error::Generic { store: "lake", source: Box::new(source) });
+                .map_err(|source| object_store::Error::Generic {
+                    store: "lake",
+                    source: Box::new(source),
+                });
         }
         match self.store.put_opts(path, bytes.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(Put::Written),
@@ -211,7 +239,9 @@ fn with_environment(options: &BTreeMap<String, String>) -> BTreeMap<String, Stri
 /// Put-if-absent on a local disk, synced. The name appears by a hard link to complete, synced bytes, so
 /// nobody can see a part of them, power cut or not; `object_store` alone would not sync.
 fn put_synced(lake: PathBuf, path: &Path, bytes: &[u8]) -> io::Result<Put> {
-    let target = path.parts().fold(lake.clone(), |folder, part| folder.join(part.as_ref()));
+    let target = path
+        .parts()
+        .fold(lake.clone(), |folder, part| folder.join(part.as_ref()));
     let parent = target.parent().expect("an object's path has a folder");
     if !parent.is_dir() {
         create_dir_synced(parent)?;
@@ -264,8 +294,14 @@ mod tests {
         let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
         for durable in [true, false] {
             let path = Path::from(format!("a/b/{durable}.json"));
-            assert_eq!(lake.put_new(&path, Bytes::from_static(b"one"), durable).await.unwrap(), Put::Written);
-            assert_eq!(lake.put_new(&path, Bytes::from_static(b"two"), !durable).await.unwrap(), Put::Taken);
+            assert_eq!(
+                lake.put_new(&path, Bytes::from_static(b"one"), durable).await.unwrap(),
+                Put::Written
+            );
+            assert_eq!(
+                lake.put_new(&path, Bytes::from_static(b"two"), !durable).await.unwrap(),
+                Put::Taken
+            );
             assert_eq!(lake.get(&path).await.unwrap().unwrap(), Bytes::from_static(b"one"));
         }
         assert!(lake.get(&Path::from("nothing")).await.unwrap().is_none());
@@ -279,7 +315,10 @@ mod tests {
 
     #[test]
     fn escapes_in_paths_are_undone_once() {
-        assert_eq!(file_location("silver/x", "d=a%2520b/p.parquet").unwrap().as_ref(), "silver/x/d=a%20b/p.parquet");
+        assert_eq!(
+            file_location("silver/x", "d=a%2520b/p.parquet").unwrap().as_ref(),
+            "silver/x/d=a%20b/p.parquet"
+        );
         assert_eq!(percent_decode("100%"), "100%");
     }
 }

@@ -20,6 +20,7 @@ mod writer;
 pub use commit::{
     CommitError, CommitEvent, Committer, LedgerError, LogError, Restored, SchemaError, Settings, StateError,
 };
+pub(crate) use commit::{history, ledger, log};
 pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepared};
 pub use writer::{

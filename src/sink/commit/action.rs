@@ -87,7 +87,10 @@ pub struct Format {
 
 impl Default for Format {
     fn default() -> Self {
-        Format { provider: "parquet".into(), options: BTreeMap::new() }
+        Format {
+            provider: "parquet".into(),
+            options: BTreeMap::new(),
+        }
     }
 }
 
@@ -137,38 +140,63 @@ fn yes() -> bool {
 impl Action {
     /// An `add` line.
     pub fn add(file: AddFile) -> Action {
-        Action { add: Some(file), ..Action::default() }
+        Action {
+            add: Some(file),
+            ..Action::default()
+        }
     }
 
     /// A `remove` line.
     pub fn remove(file: RemoveFile) -> Action {
-        Action { remove: Some(file), ..Action::default() }
+        Action {
+            remove: Some(file),
+            ..Action::default()
+        }
     }
 
     /// A `cdc` line.
     pub fn cdc(file: ChangeFile) -> Action {
-        Action { cdc: Some(file), ..Action::default() }
+        Action {
+            cdc: Some(file),
+            ..Action::default()
+        }
     }
 
     /// A `protocol` line.
     pub fn protocol(protocol: Protocol) -> Action {
-        Action { protocol: Some(protocol), ..Action::default() }
+        Action {
+            protocol: Some(protocol),
+            ..Action::default()
+        }
     }
 
     /// A `metaData` line.
     pub fn meta_data(meta_data: MetaData) -> Action {
-        Action { meta_data: Some(meta_data), ..Action::default() }
+        Action {
+            meta_data: Some(meta_data),
+            ..Action::default()
+        }
     }
 
     /// A `txn` line.
     pub fn txn(app_id: &str, version: i64, now: i64) -> Action {
-        let txn = Txn { app_id: app_id.to_string(), version, last_updated: Some(now) };
-        Action { txn: Some(txn), ..Action::default() }
+        let txn = Txn {
+            app_id: app_id.to_string(),
+            version,
+            last_updated: Some(now),
+        };
+        Action {
+            txn: Some(txn),
+            ..Action::default()
+        }
     }
 
     /// A `commitInfo` line.
     pub fn commit_info(info: Value) -> Action {
-        Action { commit_info: Some(info), ..Action::default() }
+        Action {
+            commit_info: Some(info),
+            ..Action::default()
+        }
     }
 }
 

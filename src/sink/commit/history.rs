@@ -94,7 +94,12 @@ impl History {
             ];
             let bytes = Bytes::from(action::to_lines(&actions));
             let path = log::entry_path(PATH, self.version + 1);
-            match self.lake.put_new(&path, bytes, self.durable).await.map_err(write_error)? {
+            match self
+                .lake
+                .put_new(&path, bytes, self.durable)
+                .await
+                .map_err(write_error)?
+            {
                 Put::Written => {
                     self.pending.clear();
                     self.upto = Some(upto);
@@ -102,7 +107,10 @@ impl History {
                 // Another generation was here: what it has recorded is not recorded again.
                 Put::Taken => {
                     let there = log::read(&self.lake, PATH, self.version + 1).await?.unwrap_or_default();
-                    let theirs = there.iter().filter_map(|a| a.txn.as_ref()).find(|t| t.app_id == self.app_id);
+                    let theirs = there
+                        .iter()
+                        .filter_map(|a| a.txn.as_ref())
+                        .find(|t| t.app_id == self.app_id);
                     if let Some(theirs) = theirs {
                         self.upto = self.upto.max(Some(theirs.version as Epoch));
                         self.pending.retain(|r| r.epoch > theirs.version as Epoch);
@@ -125,8 +133,12 @@ impl History {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(epochs)),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, table, _)| table))),
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, _, version)| *version))),
-            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(r, _, _)| r.at * 1000))),
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|(_, _, version)| *version),
+            )),
+            Arc::new(TimestampMicrosecondArray::from_iter_values(
+                rows.iter().map(|(r, _, _)| r.at * 1000),
+            )),
         ];
         let schema = spec().schema;
         let batch = RecordBatch::try_new(schema.clone(), columns).expect("the columns are the schema's");
@@ -136,7 +148,10 @@ impl History {
         let file = format!("part-{}.parquet", Uuid::new_v4());
         let size = bytes.len() as u64;
         let location = object_store::path::Path::from(format!("{PATH}/{file}"));
-        self.lake.put_new(&location, bytes, self.durable).await.map_err(write_error)?;
+        self.lake
+            .put_new(&location, bytes, self.durable)
+            .await
+            .map_err(write_error)?;
         let stats = json!({
             "numRecords": rows.len(), "minValues": { "epoch": least }, "maxValues": { "epoch": greatest },
             "nullCount": { "epoch": 0 }, "tightBounds": true,
@@ -154,7 +169,11 @@ impl History {
 }
 
 fn write_error(source: object_store::Error) -> CommitError {
-    CommitError::Write { what: "a record of snapshots".into(), table: PATH.into(), source }
+    CommitError::Write {
+        what: "a record of snapshots".into(),
+        table: PATH.into(),
+        source,
+    }
 }
 
 fn spec() -> TableSpec {

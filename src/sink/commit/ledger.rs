@@ -177,7 +177,15 @@ impl Ledger {
                 oldest: seqs.first().copied().unwrap_or(seq),
                 last_full: None,
             };
-            match ledger.append(&Entry::Fence(Fence { seq, owner, generation, at: now })).await {
+            match ledger
+                .append(&Entry::Fence(Fence {
+                    seq,
+                    owner,
+                    generation,
+                    at: now,
+                }))
+                .await
+            {
                 // Another committer starts at this moment: the later fence wins, by (2).
                 Err(LedgerError::Zombie { .. }) => continue,
                 outcome => outcome?,
@@ -202,13 +210,20 @@ impl Ledger {
         let seq = self.next;
         let bytes = Bytes::from(serde_json::to_vec(entry).expect("an entry is plain data"));
         let put = self.lake.put_new(&entry_path(seq), bytes, self.durable).await;
-        let put = put.map_err(|source| LedgerError::Store { what: format!("put entry {seq}"), source })?;
+        let put = put.map_err(|source| LedgerError::Store {
+            what: format!("put entry {seq}"),
+            source,
+        })?;
         if put == Put::Taken {
             let there = read_present(&self.lake, seq).await?;
             // Our own, when the store lost the answer to an earlier try.
             if &there != entry {
                 let theirs = there.generation();
-                return Err(LedgerError::Zombie { seq, theirs, ours: self.generation });
+                return Err(LedgerError::Zombie {
+                    seq,
+                    theirs,
+                    ours: self.generation,
+                });
             }
         }
         if let Entry::Intent(Intent { full: true, .. }) = entry {
@@ -220,7 +235,11 @@ impl Ledger {
 
     /// Entries that may go, keeping the newest `keep` and those that (5) wants.
     pub fn expired(&mut self, keep: u64) -> Vec<Path> {
-        let end = self.next.saturating_sub(keep).min(self.last_full.unwrap_or(0)).max(self.oldest);
+        let end = self
+            .next
+            .saturating_sub(keep)
+            .min(self.last_full.unwrap_or(0))
+            .max(self.oldest);
         let expired = (self.oldest..end).map(entry_path).collect();
         self.oldest = end;
         expired
@@ -239,15 +258,17 @@ impl Ledger {
                 }
             }
         }
-        if let (None, Some(oldest)) = (self.last_full, intents.last())
-        {
+        if let (None, Some(oldest)) = (self.last_full, intents.last()) {
             return Err(LedgerError::Missing { seq: oldest.seq - 1 });
         }
         let mut progress = Progress::new();
         for intent in intents.iter().rev() {
             progress.extend(intent.progress.iter().cloned());
         }
-        Ok(Found { newest: intents.into_iter().next(), progress })
+        Ok(Found {
+            newest: intents.into_iter().next(),
+            progress,
+        })
     }
 }
 
@@ -258,7 +279,10 @@ pub async fn list(lake: &Lake) -> Result<Vec<u64>, LedgerError> {
         .list(Some(&Path::from(FOLDER)))
         .try_collect()
         .await
-        .map_err(|source| LedgerError::Store { what: "list entries".into(), source })?;
+        .map_err(|source| LedgerError::Store {
+            what: "list entries".into(),
+            source,
+        })?;
     let mut seqs: Vec<u64> = found
         .iter()
         .filter_map(|object| object.location.filename()?.strip_suffix(".json")?.parse().ok())
@@ -269,14 +293,17 @@ pub async fn list(lake: &Lake) -> Result<Vec<u64>, LedgerError> {
 
 /// An entry; none if there is none of that number.
 pub async fn read(lake: &Lake, seq: u64) -> Result<Option<Entry>, LedgerError> {
-    let bytes = lake
-        .get(&entry_path(seq))
-        .await
-        .map_err(|source| LedgerError::Store { what: format!("read entry {seq}"), source })?;
+    let bytes = lake.get(&entry_path(seq)).await.map_err(|source| LedgerError::Store {
+        what: format!("read entry {seq}"),
+        source,
+    })?;
     bytes
         .map(|bytes| serde_json::from_slice(&bytes))
         .transpose()
-        .map_err(|e| LedgerError::Damaged { seq, reason: e.to_string() })
+        .map_err(|e| LedgerError::Damaged {
+            seq,
+            reason: e.to_string(),
+        })
 }
 
 /// Deletes entries; those that are gone already are no error.
@@ -291,7 +318,10 @@ pub async fn delete(lake: &Lake, expired: Vec<Path>) -> Result<(), LedgerError> 
         .buffer_unordered(16)
         .try_collect::<()>()
         .await;
-    deleted.map_err(|source| LedgerError::Store { what: "delete old entries".into(), source })
+    deleted.map_err(|source| LedgerError::Store {
+        what: "delete old entries".into(),
+        source,
+    })
 }
 
 async fn read_present(lake: &Lake, seq: u64) -> Result<Entry, LedgerError> {
@@ -312,12 +342,24 @@ mod tests {
     use super::*;
 
     fn lake() -> Lake {
-        Lake::over(Arc::new(InMemory::new()), Path::default(), Url::parse("memory:///").unwrap())
+        Lake::over(
+            Arc::new(InMemory::new()),
+            Path::default(),
+            Url::parse("memory:///").unwrap(),
+        )
     }
 
     fn intent(ledger: &Ledger, epoch: Epoch, full: bool, progress: &[(&str, u64)]) -> Entry {
-        let position = |next| Position { next, done: false, tag: None };
-        let id = |partition: &str| PartitionId { input: "i".into(), feed: "f".into(), partition: partition.into() };
+        let position = |next| Position {
+            next,
+            done: false,
+            tag: None,
+        };
+        let id = |partition: &str| PartitionId {
+            input: "i".into(),
+            feed: "f".into(),
+            partition: partition.into(),
+        };
         Entry::Intent(Intent {
             seq: ledger.next_seq(),
             generation: ledger.generation(),
@@ -341,7 +383,10 @@ mod tests {
         assert_eq!((new.generation(), found.newest.map(|i| i.epoch)), (2, Some(5)));
         let late = intent(&old, 6, false, &[]);
         let error = old.append(&late).await.unwrap_err();
-        assert!(matches!(error, LedgerError::Zombie { theirs: 2, ours: 1, .. }), "{error}");
+        assert!(
+            matches!(error, LedgerError::Zombie { theirs: 2, ours: 1, .. }),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -40,7 +40,9 @@ pub enum LogError {
         source: object_store::Error,
     },
     /// An entry or checkpoint does not parse.
-    #[error("could not read {file} of table {table}: {reason}; restore the file, or remove the table's folder to rebuild it")]
+    #[error(
+        "could not read {file} of table {table}: {reason}; restore the file, or remove the table's folder to rebuild it"
+    )]
     Damaged {
         /// Which table.
         table: String,
@@ -130,12 +132,17 @@ pub async fn read(lake: &Lake, table: &str, version: i64) -> Result<Option<Vec<A
 pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &Entry<'_>, durable: bool) -> Result<i64, LogError> {
     let mut version = base + 1;
     loop {
-        let put = lake.put_new(&entry_path(table, version), entry.bytes.clone(), durable).await;
+        let put = lake
+            .put_new(&entry_path(table, version), entry.bytes.clone(), durable)
+            .await;
         match put.map_err(|source| store_error(table, format!("put version {version}"), source))? {
             Put::Written => return Ok(version),
             Put::Taken => {}
         }
-        let there = read(lake, table, version).await?.ok_or(LogError::Gap { table: table.into(), version })?;
+        let there = read(lake, table, version).await?.ok_or(LogError::Gap {
+            table: table.into(),
+            version,
+        })?;
         if is_ours(&there, entry.app_id, entry.epoch) {
             return Ok(version);
         }
@@ -147,7 +154,10 @@ pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &Entry<'_>, durab
 
 /// Whether an entry carries the transaction.
 pub fn is_ours(actions: &[Action], app_id: &str, epoch: i64) -> bool {
-    actions.iter().filter_map(|a| a.txn.as_ref()).any(|t| t.app_id == app_id && t.version == epoch)
+    actions
+        .iter()
+        .filter_map(|a| a.txn.as_ref())
+        .any(|t| t.app_id == app_id && t.version == epoch)
 }
 
 /// Appends of others are passed by; anything else changes what our positions mean.
@@ -166,9 +176,19 @@ fn check_foreign(table: &str, version: i64, actions: &[Action]) -> Result<(), Lo
         return Ok(());
     };
     let info = actions.iter().find_map(|a| a.commit_info.as_ref());
-    let field = |name: &str| info.and_then(|i| i.get(name)).and_then(|v| v.as_str()).unwrap_or("unknown").to_string();
+    let field = |name: &str| {
+        info.and_then(|i| i.get(name))
+            .and_then(|v| v.as_str())
+            .unwrap_or("unknown")
+            .to_string()
+    };
     let by = format!("another writer ({}, {})", field("engineInfo"), field("operation"));
-    Err(LogError::Foreign { table: table.into(), version, by, what })
+    Err(LogError::Foreign {
+        table: table.into(),
+        version,
+        by,
+        what,
+    })
 }
 
 /// Replays a table; none if it has no log. `at`: as of a version instead of the newest.
@@ -192,7 +212,10 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
     let mut entries = stream::iter(first..=newest)
         .map(|version| async move {
             let actions = read(lake, table, version).await?;
-            actions.ok_or(LogError::Gap { table: table.into(), version })
+            actions.ok_or(LogError::Gap {
+                table: table.into(),
+                version,
+            })
         })
         .buffered(READS);
     while let Some(actions) = entries.try_next().await? {
@@ -218,7 +241,10 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
 
 /// Reads the deletion vectors of files, in their order; files without one give an empty bitmap.
 pub async fn vectors(lake: &Lake, table: &str, files: &[AddFile]) -> Result<Vec<RoaringTreemap>, LogError> {
-    let failed = |source| LogError::Vector { table: table.into(), source };
+    let failed = |source| LogError::Vector {
+        table: table.into(),
+        source,
+    };
     let mut named: Vec<String> = Vec::new();
     for file in files {
         if let Some(vector) = &file.deletion_vector {
@@ -232,7 +258,9 @@ pub async fn vectors(lake: &Lake, table: &str, files: &[AddFile]) -> Result<Vec<
             let path = Path::from(format!("{table}/{name}"));
             let found = lake.store.get(&path).await;
             let bytes = async { found?.bytes().await }.await;
-            bytes.map(|b| (name.clone(), b)).map_err(|e| store_error(table, format!("read {name}"), e))
+            bytes
+                .map(|b| (name.clone(), b))
+                .map_err(|e| store_error(table, format!("read {name}"), e))
         })
         .buffer_unordered(READS)
         .try_collect()
@@ -263,7 +291,8 @@ impl Replay {
         for remove in actions.iter().filter_map(|a| a.remove.as_ref()) {
             self.files.remove(&remove.path);
             let at = remove.deletion_timestamp.unwrap_or(0);
-            self.tombstones.push((at, remove.path.clone(), remove.deletion_vector.clone()));
+            self.tombstones
+                .push((at, remove.path.clone(), remove.deletion_vector.clone()));
         }
         for action in actions {
             if let Some(protocol) = action.protocol {
@@ -294,8 +323,12 @@ async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap<i64, Vec<P
     let mut versions = Vec::new();
     let mut checkpoints: BTreeMap<i64, Vec<Path>> = BTreeMap::new();
     for object in found {
-        let Some(name) = object.location.filename() else { continue };
-        let Some((version, rest)) = name.split_at_checked(20) else { continue };
+        let Some(name) = object.location.filename() else {
+            continue;
+        };
+        let Some((version, rest)) = name.split_at_checked(20) else {
+            continue;
+        };
         let Ok(version) = version.parse::<i64>() else { continue };
         if rest == ".json" {
             versions.push(version);
@@ -320,8 +353,15 @@ fn is_complete(parts: &[Path]) -> bool {
 
 async fn read_checkpoint(lake: &Lake, table: &str, path: &Path) -> Result<Vec<Action>, LogError> {
     let file = path.filename().unwrap_or_default();
-    let found = lake.get(path).await.map_err(|e| store_error(table, format!("read {file}"), e))?;
-    let damaged = |reason: String| LogError::Damaged { table: table.into(), file: file.into(), reason };
+    let found = lake
+        .get(path)
+        .await
+        .map_err(|e| store_error(table, format!("read {file}"), e))?;
+    let damaged = |reason: String| LogError::Damaged {
+        table: table.into(),
+        file: file.into(),
+        reason,
+    };
     let bytes = found.ok_or_else(|| damaged("it vanished".into()))?;
     checkpoint_actions(bytes).map_err(damaged)
 }
@@ -331,14 +371,21 @@ fn checkpoint_actions(bytes: Bytes) -> Result<Vec<Action>, String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| text(&e))?;
     let known = ["protocol", "metaData", "txn", "add", "remove"];
-    let roots = builder.schema().fields().iter().enumerate().filter(|(_, f)| known.contains(&f.name().as_str()));
+    let roots = builder
+        .schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .filter(|(_, f)| known.contains(&f.name().as_str()));
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots.map(|(i, _)| i).collect::<Vec<_>>());
     let reader = builder.with_projection(mask).build().map_err(|e| text(&e))?;
     let mut actions = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|e| text(&e))?;
         // Nulls are explicit: a null partition value is a value, and would be dropped from its map otherwise.
-        let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+        let mut writer = WriterBuilder::new()
+            .with_explicit_nulls(true)
+            .build::<_, LineDelimited>(Vec::new());
         writer.write(&batch).map_err(|e| text(&e))?;
         writer.finish().map_err(|e| text(&e))?;
         actions.extend(action::from_lines(&writer.into_inner()).map_err(|e| text(&e))?);
@@ -355,5 +402,9 @@ fn parse(table: &str, version: i64, bytes: &[u8]) -> Result<Vec<Action>, LogErro
 }
 
 fn store_error(table: &str, what: String, source: object_store::Error) -> LogError {
-    LogError::Store { what, table: table.into(), source }
+    LogError::Store {
+        what,
+        table: table.into(),
+        source,
+    }
 }

@@ -85,8 +85,17 @@ impl Maintenance {
         let (notes, inbox) = unbounded_channel();
         let mut keepers: Vec<Keeper> = tables.into_iter().map(Keeper::new).collect();
         keepers.push(Keeper::new(snapshots));
-        let worker = Worker { lake, pace, history, keepers, expired: Vec::new() };
-        Maintenance { notes, task: runtime.spawn(worker.run(inbox)) }
+        let worker = Worker {
+            lake,
+            pace,
+            history,
+            keepers,
+            expired: Vec::new(),
+        };
+        Maintenance {
+            notes,
+            task: runtime.spawn(worker.run(inbox)),
+        }
     }
 
     /// Tells it of a snapshot.
@@ -122,7 +131,11 @@ struct Keeper {
 impl Keeper {
     fn new(table: Kept) -> Keeper {
         // When an old checkpoint was made is not known: its retention counts from now.
-        let checkpoints = table.checkpoint.map(|v| (v, Utc::now().timestamp_millis())).into_iter().collect();
+        let checkpoints = table
+            .checkpoint
+            .map(|v| (v, Utc::now().timestamp_millis()))
+            .into_iter()
+            .collect();
         Keeper { table, checkpoints }
     }
 
@@ -199,7 +212,9 @@ impl Worker {
         for (table, version, retired) in note.changed {
             let keeper = &mut self.keepers[table].table;
             keeper.version = version;
-            keeper.retired.extend(retired.into_iter().map(|path| (note.record.at, path)));
+            keeper
+                .retired
+                .extend(retired.into_iter().map(|path| (note.record.at, path)));
         }
         self.history.observe(note.record);
         self.expired.extend(note.expired);
@@ -209,7 +224,10 @@ impl Worker {
         if self.history.pending() > 0 {
             match self.history.flush(Utc::now().timestamp_millis()).await {
                 Ok(version) => {
-                    let snapshots = self.keepers.last_mut().expect("the table of snapshots is the last keeper");
+                    let snapshots = self
+                        .keepers
+                        .last_mut()
+                        .expect("the table of snapshots is the last keeper");
                     snapshots.table.version = version;
                 }
                 Err(e) => {
@@ -232,7 +250,12 @@ impl Worker {
                 let (path, version) = (keeper.table.path.clone(), keeper.table.version);
                 match checkpoint(&self.lake, &path, version, self.pace.durable).await {
                     Ok(()) => keeper.checkpoints.push_back((version, Utc::now().timestamp_millis())),
-                    Err(e) => tracing::warn!(table = path, version, error = format!("{e:#}"), "could not checkpoint yet"),
+                    Err(e) => tracing::warn!(
+                        table = path,
+                        version,
+                        error = format!("{e:#}"),
+                        "could not checkpoint yet"
+                    ),
                 }
             }
             let mut gone = keeper.next_expired_log(cutoff);
@@ -284,7 +307,13 @@ pub fn kept(path: &str, loaded: &log::Loaded, live: &std::collections::BTreeSet<
     }
     let mut retired: VecDeque<(i64, String)> = retired.into_iter().map(|(path, at)| (at, path)).collect();
     retired.make_contiguous().sort();
-    Kept { path: path.to_string(), version: loaded.version, oldest: loaded.oldest, checkpoint: loaded.checkpoint, retired }
+    Kept {
+        path: path.to_string(),
+        version: loaded.version,
+        oldest: loaded.oldest,
+        checkpoint: loaded.checkpoint,
+        retired,
+    }
 }
 
 /// The table of snapshots as a kept table.

@@ -174,7 +174,9 @@ impl Committer {
         settings: Settings,
         runtime: Handle,
     ) -> Result<(Committer, Restored), CommitError> {
-        runtime.clone().block_on(Committer::open_async(lake, specs, settings, runtime))
+        runtime
+            .clone()
+            .block_on(Committer::open_async(lake, specs, settings, runtime))
     }
 
     async fn open_async(
@@ -203,7 +205,11 @@ impl Committer {
                 let loaded = tables::ensure(lake_ref, spec, making).await?;
                 let files: Vec<AddFile> = loaded.files.values().cloned().collect();
                 let vectors = log::vectors(lake_ref, &spec.path, &files).await?;
-                let live = files.into_iter().zip(vectors).map(|(add, deleted)| Live::new(add, deleted)).collect();
+                let live = files
+                    .into_iter()
+                    .zip(vectors)
+                    .map(|(add, deleted)| Live::new(add, deleted))
+                    .collect();
                 Ok::<_, CommitError>((loaded, live))
             })
             .buffered(TABLES)
@@ -236,8 +242,18 @@ impl Committer {
         let maintenance = Maintenance::start(&runtime, lake.clone(), pace, history, kept, snapshots);
         let versions = restored.versions.clone();
         let progress = found.progress;
-        let committer =
-            Committer { lake, specs, settings, runtime, ledger, state, progress, versions, intents: 0, maintenance };
+        let committer = Committer {
+            lake,
+            specs,
+            settings,
+            runtime,
+            ledger,
+            state,
+            progress,
+            versions,
+            intents: 0,
+            maintenance,
+        };
         Ok((committer, restored))
     }
 
@@ -255,12 +271,18 @@ impl Committer {
             loop {
                 let started = Instant::now();
                 let now = Utc::now().timestamp_millis();
-                let Some(snapshot) = self.state.next_snapshot(&mut Uuid::new_v4, now)? else { break };
+                let Some(snapshot) = self.state.next_snapshot(&mut Uuid::new_v4, now)? else {
+                    break;
+                };
                 let epoch = snapshot.epoch;
                 self.runtime.clone().block_on(self.commit(snapshot, now))?;
                 let versions = self.versions.clone().into();
                 // Nobody listening is no reason to stop committing.
-                let _ = events.send(CommitEvent::Committed { epoch, versions, took: started.elapsed() });
+                let _ = events.send(CommitEvent::Committed {
+                    epoch,
+                    versions,
+                    took: started.elapsed(),
+                });
             }
         }
         Ok(())
@@ -272,20 +294,27 @@ impl Committer {
         }
         self.write_vectors(&snapshot).await?;
         let epoch = snapshot.epoch;
-        let retired: Vec<(usize, Vec<String>)> =
-            snapshot.tables.iter().map(|t| (t.table, t.retired.clone())).collect();
+        let retired: Vec<(usize, Vec<String>)> = snapshot.tables.iter().map(|t| (t.table, t.retired.clone())).collect();
         let intent = self.intent(snapshot, now);
         let entry = Entry::Intent(intent);
         self.ledger.append(&entry).await?;
         self.intents += 1;
-        let Entry::Intent(intent) = entry else { unreachable!("an intent was put") };
+        let Entry::Intent(intent) = entry else {
+            unreachable!("an intent was put")
+        };
         let versions = apply(&self.lake, &intent, self.settings.durable).await?;
         for (spec, version) in self.specs.iter().zip(&mut self.versions) {
             *version = versions[&spec.name];
         }
-        let changed = retired.into_iter().map(|(table, files)| (table, self.versions[table], files));
+        let changed = retired
+            .into_iter()
+            .map(|(table, files)| (table, self.versions[table], files));
         self.maintenance.observe(Note {
-            record: Record { epoch, at: now, versions },
+            record: Record {
+                epoch,
+                at: now,
+                versions,
+            },
             changed: changed.collect(),
             expired: self.ledger.expired(self.settings.ledger_keep),
         });
@@ -295,7 +324,10 @@ impl Committer {
     async fn write_vectors(&self, snapshot: &Snapshot) -> Result<(), CommitError> {
         let files = snapshot.tables.iter().flat_map(|change| {
             let spec = &self.specs[change.table];
-            change.vectors.iter().map(move |(name, bytes)| (spec, name, bytes.clone()))
+            change
+                .vectors
+                .iter()
+                .map(move |(name, bytes)| (spec, name, bytes.clone()))
         });
         stream::iter(files)
             .map(|(spec, name, bytes)| async move {
@@ -321,7 +353,12 @@ impl Committer {
             TableIntent {
                 table: spec.name.clone(),
                 path: spec.path.clone(),
-                commits: commits.map(|c| TableCommit { app_id: c.app_id, actions: c.actions }).collect(),
+                commits: commits
+                    .map(|c| TableCommit {
+                        app_id: c.app_id,
+                        actions: c.actions,
+                    })
+                    .collect(),
             }
         });
         let mut tables: Vec<TableIntent> = tables.collect();
@@ -331,10 +368,19 @@ impl Committer {
             generation: self.ledger.generation(),
             epoch: snapshot.epoch,
             at: now,
-            versions: self.specs.iter().map(|s| s.name.clone()).zip(self.versions.iter().copied()).collect(),
+            versions: self
+                .specs
+                .iter()
+                .map(|s| s.name.clone())
+                .zip(self.versions.iter().copied())
+                .collect(),
             full,
             progress: match full {
-                true => self.progress.iter().map(|(id, position)| (id.clone(), position.clone())).collect(),
+                true => self
+                    .progress
+                    .iter()
+                    .map(|(id, position)| (id.clone(), position.clone()))
+                    .collect(),
                 false => snapshot.progress,
             },
             tables,
@@ -390,7 +436,11 @@ async fn apply_table(
     let mut version = base;
     for commit in &change.commits {
         let bytes = Bytes::from(action::to_lines(&commit.actions));
-        let entry = log::Entry { app_id: &commit.app_id, epoch: intent.epoch as i64, bytes };
+        let entry = log::Entry {
+            app_id: &commit.app_id,
+            epoch: intent.epoch as i64,
+            bytes,
+        };
         version = log::apply(lake, &change.path, version, &entry, durable).await?;
     }
     Ok((change.table.clone(), version))
@@ -405,18 +455,28 @@ async fn redo(lake: &Lake, intent: &Intent, durable: bool) -> Result<BTreeMap<St
         let loaded = log::load(lake, &change.path, None).await?;
         let done = loaded.as_ref().is_some_and(|loaded| {
             let epoch = intent.epoch as i64;
-            change.commits.iter().all(|c| loaded.txns.get(&c.app_id).is_some_and(|v| *v >= epoch))
+            change
+                .commits
+                .iter()
+                .all(|c| loaded.txns.get(&c.app_id).is_some_and(|v| *v >= epoch))
         });
         let base = intent.versions.get(&change.table).copied().unwrap_or(-1);
         match loaded {
             Some(loaded) if done => {
-                versions.insert(change.table.clone(), located(lake, intent, change, base, &loaded).await?);
+                versions.insert(
+                    change.table.clone(),
+                    located(lake, intent, change, base, &loaded).await?,
+                );
             }
             _ => open.push((change, base)),
         }
     }
     for (change, base) in open {
-        tracing::info!(table = change.table, epoch = intent.epoch, "redoing a commit that was cut off");
+        tracing::info!(
+            table = change.table,
+            epoch = intent.epoch,
+            "redoing a commit that was cut off"
+        );
         let (table, version) = apply_table(lake, intent, change, base, durable).await?;
         versions.insert(table, version);
     }
@@ -448,15 +508,28 @@ async fn recover_history(
     newest: &Intent,
     versions: BTreeMap<String, i64>,
 ) -> Result<(), CommitError> {
-    let mut missing = vec![Record { epoch: newest.epoch, at: newest.at, versions }];
+    let mut missing = vec![Record {
+        epoch: newest.epoch,
+        at: newest.at,
+        versions,
+    }];
     let mut behind = newest.versions.clone();
-    for seq in ledger::list(lake).await?.into_iter().rev().filter(|seq| *seq < newest.seq) {
+    for seq in ledger::list(lake)
+        .await?
+        .into_iter()
+        .rev()
+        .filter(|seq| *seq < newest.seq)
+    {
         if let Some(Entry::Intent(intent)) = ledger::read(lake, seq).await? {
             if history.upto().is_some_and(|upto| intent.epoch <= upto) {
                 break;
             }
             // An intent's versions are those behind the intent before it.
-            missing.push(Record { epoch: intent.epoch, at: intent.at, versions: behind });
+            missing.push(Record {
+                epoch: intent.epoch,
+                at: intent.at,
+                versions: behind,
+            });
             behind = intent.versions;
         }
     }

@@ -125,7 +125,10 @@ pub fn evolution(
     retention: Duration,
 ) -> Result<Vec<Action>, SchemaError> {
     let (protocol, meta_data) = stored;
-    let unreadable = |e: serde_json::Error| SchemaError::Unreadable { table: spec.name.clone(), reason: e.to_string() };
+    let unreadable = |e: serde_json::Error| SchemaError::Unreadable {
+        table: spec.name.clone(),
+        reason: e.to_string(),
+    };
     let old: StructSchema = serde_json::from_str(&meta_data.schema_string).map_err(unreadable)?;
     let wanted = schema_of(spec)?;
     let mut next = meta_data.clone();
@@ -139,7 +142,11 @@ pub fn evolution(
         }
         next.partition_columns = partition_columns(spec);
     }
-    let merged = if empty { wanted } else { merge(&spec.name, &old, &wanted)? };
+    let merged = if empty {
+        wanted
+    } else {
+        merge(&spec.name, &old, &wanted)?
+    };
     if merged != old {
         next.schema_string = to_string(&merged);
     }
@@ -160,7 +167,10 @@ pub fn evolution(
 }
 
 fn partition_columns(spec: &TableSpec) -> Vec<String> {
-    spec.partition_by.iter().map(|i| spec.schema.field(*i).name().clone()).collect()
+    spec.partition_by
+        .iter()
+        .map(|i| spec.schema.field(*i).name().clone())
+        .collect()
 }
 
 fn configuration(spec: &TableSpec, retention: Duration) -> BTreeMap<String, String> {
@@ -193,7 +203,12 @@ fn protocol_of(spec: &TableSpec) -> Protocol {
     }
     if both.is_empty() {
         let min_writer_version = if spec.change_data_feed { 4 } else { 2 };
-        return Protocol { min_reader_version: 1, min_writer_version, reader_features: None, writer_features: None };
+        return Protocol {
+            min_reader_version: 1,
+            min_writer_version,
+            reader_features: None,
+            writer_features: None,
+        };
     }
     let mut writer = both.clone();
     if spec.change_data_feed {
@@ -216,7 +231,10 @@ fn raise(stored: &Protocol, wanted: &Protocol) -> Protocol {
     }
     if stored.min_writer_version < 7 && wanted.min_writer_version < 7 {
         let min_writer_version = stored.min_writer_version.max(wanted.min_writer_version);
-        return Protocol { min_writer_version, ..stored.clone() };
+        return Protocol {
+            min_writer_version,
+            ..stored.clone()
+        };
     }
     Protocol {
         min_reader_version: 3,
@@ -264,11 +282,19 @@ fn schema_of(spec: &TableSpec) -> Result<StructSchema, SchemaError> {
         })?;
         Ok(field_schema(field.name(), of_type, field.is_nullable()))
     });
-    Ok(StructSchema { r#type: "struct".into(), fields: fields.collect::<Result<_, _>>()? })
+    Ok(StructSchema {
+        r#type: "struct".into(),
+        fields: fields.collect::<Result<_, _>>()?,
+    })
 }
 
 fn field_schema(name: &str, of_type: Value, nullable: bool) -> FieldSchema {
-    FieldSchema { name: name.to_string(), r#type: of_type, nullable, metadata: BTreeMap::new() }
+    FieldSchema {
+        name: name.to_string(),
+        r#type: of_type,
+        nullable,
+        metadata: BTreeMap::new(),
+    }
 }
 
 /// Protocol, "Schema Serialization Format". The error is the type's name.
@@ -304,7 +330,10 @@ fn merge(table: &str, old: &StructSchema, wanted: &StructSchema) -> Result<Struc
     let mut merged = old.clone();
     for field in &mut merged.fields {
         let Some(now) = wanted.fields.iter().find(|f| f.name == field.name) else {
-            return Err(SchemaError::Gone { table: table.into(), column: field.name.clone() });
+            return Err(SchemaError::Gone {
+                table: table.into(),
+                column: field.name.clone(),
+            });
         };
         if now.r#type != field.r#type {
             return Err(SchemaError::Changed {
@@ -319,7 +348,10 @@ fn merge(table: &str, old: &StructSchema, wanted: &StructSchema) -> Result<Struc
     for field in &wanted.fields {
         if !old.fields.iter().any(|f| f.name == field.name) {
             if !field.nullable {
-                return Err(SchemaError::NotNullable { table: table.into(), column: field.name.clone() });
+                return Err(SchemaError::NotNullable {
+                    table: table.into(),
+                    column: field.name.clone(),
+                });
             }
             merged.fields.push(field.clone());
         }
@@ -363,7 +395,10 @@ mod tests {
 
     fn stored(spec: &TableSpec) -> (Protocol, MetaData) {
         let actions = creation(spec, KEEP, 0).unwrap();
-        (actions[0].protocol.clone().unwrap(), actions[1].meta_data.clone().unwrap())
+        (
+            actions[0].protocol.clone().unwrap(),
+            actions[1].meta_data.clone().unwrap(),
+        )
     }
 
     fn id() -> Field {
@@ -372,7 +407,10 @@ mod tests {
 
     #[test]
     fn the_same_definition_needs_no_commit() {
-        let spec = spec(vec![id(), Field::new("tags", DataType::new_list(DataType::Utf8, true), true)]);
+        let spec = spec(vec![
+            id(),
+            Field::new("tags", DataType::new_list(DataType::Utf8, true), true),
+        ]);
         let (protocol, meta_data) = stored(&spec);
         assert_eq!(evolution(&spec, (&protocol, &meta_data), false, KEEP).unwrap(), vec![]);
     }
@@ -393,8 +431,13 @@ mod tests {
     fn a_changed_or_dropped_column_is_refused_unless_the_table_is_empty() {
         let (protocol, meta_data) = stored(&spec(vec![id()]));
         let text = spec(vec![Field::new("id", DataType::Utf8, false)]);
-        let error = evolution(&text, (&protocol, &meta_data), false, KEEP).unwrap_err().to_string();
-        assert!(error.contains("silver.x") && error.contains("long") && error.contains("string"), "{error}");
+        let error = evolution(&text, (&protocol, &meta_data), false, KEEP)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("silver.x") && error.contains("long") && error.contains("string"),
+            "{error}"
+        );
         let other = spec(vec![Field::new("name", DataType::Utf8, true)]);
         let error = evolution(&other, (&protocol, &meta_data), false, KEEP).unwrap_err();
         assert!(matches!(error, SchemaError::Gone { .. }), "{error}");
@@ -407,10 +450,16 @@ mod tests {
         plain.deletes = Deletes::Rewrite;
         let (protocol, meta_data) = stored(&plain);
         assert_eq!((protocol.min_reader_version, protocol.min_writer_version), (1, 2));
-        let timed = spec(vec![id(), Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true)]);
+        let timed = spec(vec![
+            id(),
+            Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        ]);
         let actions = evolution(&timed, (&protocol, &meta_data), false, KEEP).unwrap();
         let raised = actions[0].protocol.clone().unwrap();
-        assert_eq!(raised.reader_features.as_deref(), Some(&["deletionVectors".into(), "timestampNtz".into()][..]));
+        assert_eq!(
+            raised.reader_features.as_deref(),
+            Some(&["deletionVectors".into(), "timestampNtz".into()][..])
+        );
         let writer = raised.writer_features.clone().unwrap();
         for name in ["appendOnly", "invariants", "deletionVectors", "timestampNtz"] {
             assert!(writer.iter().any(|w| w == name), "{name} is missing in {writer:?}");

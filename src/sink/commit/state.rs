@@ -182,11 +182,7 @@ impl State {
 
     /// The oldest open epoch's commits, once all writers have prepared it. `fresh` names vector files; `now`
     /// is Unix milliseconds.
-    pub fn next_snapshot(
-        &mut self,
-        fresh: &mut dyn FnMut() -> Uuid,
-        now: i64,
-    ) -> Result<Option<Snapshot>, StateError> {
+    pub fn next_snapshot(&mut self, fresh: &mut dyn FnMut() -> Uuid, now: i64) -> Result<Option<Snapshot>, StateError> {
         let Some(oldest) = self.open.first_entry().filter(|e| e.get().len() == self.writers) else {
             return Ok(None);
         };
@@ -215,7 +211,12 @@ impl State {
         }
         let mut tables = Vec::new();
         for (table, steps) in merged {
-            let mut change = TableChange { table, vectors: vec![], commits: vec![], retired: vec![] };
+            let mut change = TableChange {
+                table,
+                vectors: vec![],
+                commits: vec![],
+                retired: vec![],
+            };
             for (step, batch) in steps.into_iter().enumerate() {
                 if batch.is_empty() {
                     continue;
@@ -236,7 +237,11 @@ impl State {
                 tables.push(change);
             }
         }
-        Ok(Some(Snapshot { epoch, progress, tables }))
+        Ok(Some(Snapshot {
+            epoch,
+            progress,
+            tables,
+        }))
     }
 }
 
@@ -282,7 +287,12 @@ impl Table {
     ) -> Result<(), StateError> {
         let name = self.name.clone();
         let refuse = |file: &str, reason: String| {
-            Err(StateError::Batch { table: name.clone(), epoch: planning.epoch, file: file.to_string(), reason })
+            Err(StateError::Batch {
+                table: name.clone(),
+                epoch: planning.epoch,
+                file: file.to_string(),
+                reason,
+            })
         };
         let mut gone: Vec<Live> = Vec::new();
         for path in &batch.removes {
@@ -359,7 +369,10 @@ impl Table {
             self.insert(Live::new(add, RoaringTreemap::new()));
         }
         actions.extend(batch.changes.into_iter().map(Action::cdc));
-        change.commits.push(PlannedCommit { app_id: planning.app_id.clone(), actions });
+        change.commits.push(PlannedCommit {
+            app_id: planning.app_id.clone(),
+            actions,
+        });
         Ok(())
     }
 
@@ -375,7 +388,10 @@ impl Table {
         let live = self.files.remove(path)?;
         retired.push(path.to_string());
         if let Some(file) = vector_file(&live.add) {
-            let uses = self.vector_files.get_mut(&file).expect("a live file's vector is counted");
+            let uses = self
+                .vector_files
+                .get_mut(&file)
+                .expect("a live file's vector is counted");
             *uses -= 1;
             if *uses == 0 {
                 self.vector_files.remove(&file);
@@ -391,7 +407,9 @@ impl Table {
 }
 
 fn vector_file(add: &AddFile) -> Option<String> {
-    add.deletion_vector.as_ref().and_then(|v| vector::file_of(v).ok().flatten())
+    add.deletion_vector
+        .as_ref()
+        .and_then(|v| vector::file_of(v).ok().flatten())
 }
 
 fn removal(add: AddFile, planning: &Planning) -> RemoveFile {
@@ -420,7 +438,10 @@ impl Summary {
     fn of(adds: &[AddFile], gone: &[Live], vectors: usize, deleted_rows: u64) -> Summary {
         Summary {
             added_files: adds.len(),
-            added_rows: adds.iter().filter_map(|a| a.stats.as_deref().and_then(physical_rows)).sum(),
+            added_rows: adds
+                .iter()
+                .filter_map(|a| a.stats.as_deref().and_then(physical_rows))
+                .sum(),
             added_bytes: adds.iter().map(|a| a.size).sum(),
             removed_files: gone.len() - vectors,
             vectors,

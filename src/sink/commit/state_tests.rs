@@ -30,7 +30,9 @@ fn file(path: &str, rows: u64) -> AddFile {
         size: 10 * rows,
         modification_time: 0,
         data_change: true,
-        stats: Some(format!("{{\"numRecords\":{rows},\"minValues\":{{\"id\":1}},\"tightBounds\":true}}")),
+        stats: Some(format!(
+            "{{\"numRecords\":{rows},\"minValues\":{{\"id\":1}},\"tightBounds\":true}}"
+        )),
         deletion_vector: None,
     }
 }
@@ -38,7 +40,10 @@ fn file(path: &str, rows: u64) -> AddFile {
 fn changes(adds: Vec<AddFile>, deletes: &[(&str, &[u64])], removes: &[&str]) -> Batch {
     Batch {
         adds,
-        deletes: deletes.iter().map(|(f, rows)| (f.to_string(), rows.iter().copied().collect())).collect(),
+        deletes: deletes
+            .iter()
+            .map(|(f, rows)| (f.to_string(), rows.iter().copied().collect()))
+            .collect(),
         removes: removes.iter().map(|f| f.to_string()).collect(),
         changes: vec![],
         data_change: true,
@@ -46,7 +51,12 @@ fn changes(adds: Vec<AddFile>, deletes: &[(&str, &[u64])], removes: &[&str]) -> 
 }
 
 fn part(writer: usize, epoch: Epoch, batches: Vec<Batch>) -> Prepared {
-    Prepared { writer, epoch, tables: batches.into_iter().map(|b| (0, b)).collect(), progress: vec![] }
+    Prepared {
+        writer,
+        epoch,
+        tables: batches.into_iter().map(|b| (0, b)).collect(),
+        progress: vec![],
+    }
 }
 
 fn next(state: &mut State) -> Result<Option<Snapshot>, StateError> {
@@ -76,11 +86,17 @@ fn a_snapshot_waits_for_every_writer_and_comes_in_epoch_order() {
 #[test]
 fn two_writers_deleting_in_one_file_make_one_vector() {
     let mut state = state(2);
-    state.observe_prepared(part(0, 1, vec![changes(vec![file("a", 10)], &[], &[])])).unwrap();
+    state
+        .observe_prepared(part(0, 1, vec![changes(vec![file("a", 10)], &[], &[])]))
+        .unwrap();
     state.observe_prepared(part(1, 1, vec![])).unwrap();
     next(&mut state).unwrap().unwrap();
-    state.observe_prepared(part(0, 2, vec![changes(vec![], &[("a", &[1, 2])], &[])])).unwrap();
-    state.observe_prepared(part(1, 2, vec![changes(vec![], &[("a", &[7])], &[])])).unwrap();
+    state
+        .observe_prepared(part(0, 2, vec![changes(vec![], &[("a", &[1, 2])], &[])]))
+        .unwrap();
+    state
+        .observe_prepared(part(1, 2, vec![changes(vec![], &[("a", &[7])], &[])]))
+        .unwrap();
     let snapshot = next(&mut state).unwrap().unwrap();
     let change = &snapshot.tables[0];
     assert_eq!(change.vectors.len(), 1);
@@ -96,19 +112,34 @@ fn two_writers_deleting_in_one_file_make_one_vector() {
     assert_eq!(rows.iter().collect::<Vec<_>>(), [1, 2, 7]);
     let removes: Vec<_> = actions.iter().filter_map(|a| a.remove.as_ref()).collect();
     assert_eq!((removes.len(), removes[0].deletion_vector.as_ref()), (1, None));
-    assert_eq!(actions[1].txn.as_ref().map(|t| (t.app_id.as_str(), t.version)), Some(("flow", 2)));
+    assert_eq!(
+        actions[1].txn.as_ref().map(|t| (t.app_id.as_str(), t.version)),
+        Some(("flow", 2))
+    );
 }
 
 #[test]
 fn a_remove_repeats_the_vector_and_the_old_vector_file_retires() {
     let mut state = state(1);
-    one(&mut state, 1, vec![changes(vec![file("a", 10), file("b", 10)], &[], &[])]);
+    one(
+        &mut state,
+        1,
+        vec![changes(vec![file("a", 10), file("b", 10)], &[], &[])],
+    );
     let first = one(&mut state, 2, vec![changes(vec![], &[("a", &[0]), ("b", &[0])], &[])]);
     let old = first.tables[0].vectors[0].0.clone();
     let second = one(&mut state, 3, vec![changes(vec![], &[("a", &[1])], &[])]);
-    let removed = second.tables[0].commits[0].actions.iter().find_map(|a| a.remove.clone()).unwrap();
+    let removed = second.tables[0].commits[0]
+        .actions
+        .iter()
+        .find_map(|a| a.remove.clone())
+        .unwrap();
     assert_eq!(removed.deletion_vector.as_ref().unwrap().cardinality, 1);
-    assert!(second.tables[0].retired.is_empty(), "b still has its vector in the file: {:?}", second.tables[0].retired);
+    assert!(
+        second.tables[0].retired.is_empty(),
+        "b still has its vector in the file: {:?}",
+        second.tables[0].retired
+    );
     let third = one(&mut state, 4, vec![changes(vec![], &[("b", &[1])], &[])]);
     assert_eq!(third.tables[0].retired, [old]);
 }
@@ -138,7 +169,9 @@ fn what_cannot_be_is_refused_naming_the_file() {
         let mut state = state(1);
         one(&mut state, 1, vec![changes(vec![file("a", 3)], &[], &[])]);
         one(&mut state, 2, vec![changes(vec![], &[("a", &[1])], &[])]);
-        state.observe_prepared(part(0, 3, vec![changes(vec![], &deletes, &removes)])).unwrap();
+        state
+            .observe_prepared(part(0, 3, vec![changes(vec![], &deletes, &removes)]))
+            .unwrap();
         let error = next(&mut state).unwrap_err().to_string();
         assert!(error.contains(reason) && error.contains("silver.x"), "{error}");
     }
@@ -148,13 +181,28 @@ fn what_cannot_be_is_refused_naming_the_file() {
 fn compaction_is_its_own_entry_where_the_writer_put_it() {
     let mut state = state(1);
     one(&mut state, 1, vec![changes(vec![file("a", 3), file("b", 3)], &[], &[])]);
-    let compaction = Batch { data_change: false, ..changes(vec![file("c", 6)], &[], &["a", "b"]) };
+    let compaction = Batch {
+        data_change: false,
+        ..changes(vec![file("c", 6)], &[], &["a", "b"])
+    };
     let both = one(&mut state, 2, vec![compaction, changes(vec![], &[("c", &[5])], &[])]);
     let commits = &both.tables[0].commits;
     assert_eq!(commits.len(), 2);
     assert_eq!(commits[0].app_id, "flow:compact-before");
-    assert!(commits[0].actions.iter().filter_map(|a| a.remove.as_ref()).all(|r| !r.data_change));
-    assert!(commits[0].actions.iter().filter_map(|a| a.add.as_ref()).all(|a| !a.data_change));
+    assert!(
+        commits[0]
+            .actions
+            .iter()
+            .filter_map(|a| a.remove.as_ref())
+            .all(|r| !r.data_change)
+    );
+    assert!(
+        commits[0]
+            .actions
+            .iter()
+            .filter_map(|a| a.add.as_ref())
+            .all(|a| !a.data_change)
+    );
     assert_eq!(commits[1].app_id, "flow");
     assert_eq!(commits[1].actions.iter().filter_map(|a| a.add.as_ref()).count(), 1);
 }
@@ -163,7 +211,12 @@ fn compaction_is_its_own_entry_where_the_writer_put_it() {
 fn bounds_are_loosened_at_the_top_only() {
     let stats = r#"{"minValues":{"tightBounds":true,"s":"\"tightBounds\":true}{"},"numRecords":2}"#;
     let loose = loosen_bounds(stats);
-    assert!(loose.starts_with("{\"tightBounds\":false,") && loose.ends_with(&stats[1..]), "{loose}");
+    assert!(
+        loose.starts_with("{\"tightBounds\":false,") && loose.ends_with(&stats[1..]),
+        "{loose}"
+    );
     let decimal = r#"{"numRecords":2,"tightBounds": true ,"minValues":{"d":12345678901234567890.123456789}}"#;
-    assert!(loosen_bounds(decimal).contains("\"tightBounds\":false,\"minValues\":{\"d\":12345678901234567890.123456789"));
+    assert!(
+        loosen_bounds(decimal).contains("\"tightBounds\":false,\"minValues\":{\"d\":12345678901234567890.123456789")
+    );
 }

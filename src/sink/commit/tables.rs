@@ -43,7 +43,9 @@ pub async fn ensure(lake: &Lake, spec: &TableSpec, making: Making<'_>) -> Result
         let mut actions = vec![info("CREATE TABLE")];
         actions.extend(schema::creation(spec, making.retention, making.now)?);
         let bytes = Bytes::from(action::to_lines(&actions));
-        let put = lake.put_new(&log::entry_path(&spec.path, 0), bytes, making.durable).await;
+        let put = lake
+            .put_new(&log::entry_path(&spec.path, 0), bytes, making.durable)
+            .await;
         let put = put.map_err(|source| CommitError::Write {
             what: "the first log entry".into(),
             table: spec.name.clone(),
@@ -62,7 +64,11 @@ pub async fn ensure(lake: &Lake, spec: &TableSpec, making: Making<'_>) -> Result
     }
     actions.splice(0..0, [info("SET TBLPROPERTIES"), txn]);
     let bytes = Bytes::from(action::to_lines(&actions));
-    let entry = Entry { app_id: &definition, epoch: making.generation as i64, bytes };
+    let entry = Entry {
+        app_id: &definition,
+        epoch: making.generation as i64,
+        bytes,
+    };
     let version = log::apply(lake, &spec.path, loaded.version, &entry, making.durable).await?;
     tracing::info!(table = spec.name, version, "changed the table's definition");
     let reloaded = log::load(lake, &spec.path, None).await?;

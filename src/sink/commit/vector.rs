@@ -70,9 +70,17 @@ pub fn file_of(vector: &DeletionVector) -> Result<Option<String>, VectorError> {
         "i" => Ok(None),
         "u" => {
             let text = &vector.path_or_inline_dv;
-            let damaged = |reason: &str| VectorError::Damaged { name: text.clone(), reason: reason.into() };
-            let split = text.len().checked_sub(20).ok_or_else(|| damaged("its name is too short"))?;
-            let (prefix, name) = text.split_at_checked(split).ok_or_else(|| damaged("its name is not ASCII"))?;
+            let damaged = |reason: &str| VectorError::Damaged {
+                name: text.clone(),
+                reason: reason.into(),
+            };
+            let split = text
+                .len()
+                .checked_sub(20)
+                .ok_or_else(|| damaged("its name is too short"))?;
+            let (prefix, name) = text
+                .split_at_checked(split)
+                .ok_or_else(|| damaged("its name is not ASCII"))?;
             let id = z85::decode(name).map_err(|e| damaged(&e.to_string()))?;
             let id = Uuid::from_slice(&id).map_err(|e| damaged(&e.to_string()))?;
             Ok(Some(match prefix {
@@ -86,14 +94,19 @@ pub fn file_of(vector: &DeletionVector) -> Result<Option<String>, VectorError> {
 
 /// Reads a vector out of its file's bytes.
 pub fn unpack(file: &[u8], vector: &DeletionVector) -> Result<RoaringTreemap, VectorError> {
-    let damaged = |reason: &str| VectorError::Damaged { name: vector.path_or_inline_dv.clone(), reason: reason.into() };
+    let damaged = |reason: &str| VectorError::Damaged {
+        name: vector.path_or_inline_dv.clone(),
+        reason: reason.into(),
+    };
     let start = vector.offset.unwrap_or(0) as usize;
     let word = |at: usize| -> Option<[u8; 4]> { file.get(at..at + 4)?.try_into().ok() };
     let size = u32::from_be_bytes(word(start).ok_or_else(|| damaged("it is cut off"))?) as usize;
     if size != vector.size_in_bytes as usize {
         return Err(damaged("its size is not its descriptor's"));
     }
-    let data = file.get(start + 4..start + 4 + size).ok_or_else(|| damaged("it is cut off"))?;
+    let data = file
+        .get(start + 4..start + 4 + size)
+        .ok_or_else(|| damaged("it is cut off"))?;
     let crc = word(start + 4 + size).ok_or_else(|| damaged("it is cut off"))?;
     if crc32fast::hash(data) != u32::from_be_bytes(crc) {
         return Err(damaged("its checksum differs"));
@@ -103,13 +116,18 @@ pub fn unpack(file: &[u8], vector: &DeletionVector) -> Result<RoaringTreemap, Ve
 
 /// Reads an inline vector.
 pub fn inline(vector: &DeletionVector) -> Result<RoaringTreemap, VectorError> {
-    let data = z85::decode(&vector.path_or_inline_dv)
-        .map_err(|e| VectorError::Damaged { name: vector.path_or_inline_dv.clone(), reason: e.to_string() })?;
+    let data = z85::decode(&vector.path_or_inline_dv).map_err(|e| VectorError::Damaged {
+        name: vector.path_or_inline_dv.clone(),
+        reason: e.to_string(),
+    })?;
     bitmap(&data, vector)
 }
 
 fn bitmap(data: &[u8], vector: &DeletionVector) -> Result<RoaringTreemap, VectorError> {
-    let damaged = |reason: String| VectorError::Damaged { name: vector.path_or_inline_dv.clone(), reason };
+    let damaged = |reason: String| VectorError::Damaged {
+        name: vector.path_or_inline_dv.clone(),
+        reason,
+    };
     let Some((magic, rest)) = data.split_first_chunk::<4>() else {
         return Err(damaged("it is cut off".into()));
     };
@@ -144,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn the_protocols_own_example_of_an_inline_vector_reads() {
-        // Delta protocol, "Deletion Vector Descriptor Schema", the example of an inline vector.
+    fn an_inline_vector_of_another_writer_reads() {
+        // From delta-kernel's tests of deletion vectors.
         let vector = DeletionVector {
             storage_type: "i".into(),
-            path_or_inline_dv: "wi5b=000010000siXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L".into(),
+            path_or_inline_dv: "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L".into(),
             offset: None,
-            size_in_bytes: 40,
+            size_in_bytes: 44,
             cardinality: 6,
         };
         let rows: Vec<u64> = inline(&vector).unwrap().iter().collect();

@@ -1,0 +1,320 @@
+//! SQL over one snapshot: every table as of one epoch.
+//!
+//! [`Snapshot::open`] finds out which version each table has in the snapshot and opens it there with
+//! deltalake, so that a query sees all tables at one epoch, however far they go on meanwhile. It only reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::csv::WriterBuilder as CsvWriter;
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::json::writer::ArrayWriter;
+use arrow::util::pretty::pretty_format_batches_with_schema;
+use datafusion::catalog::MemorySchemaProvider;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use deltalake::DeltaTableError;
+use thiserror::Error;
+
+use crate::repr::Epoch;
+use crate::sink::ledger::{self, Entry, Intent};
+use crate::sink::{Lake, LedgerError, LogError, history, log};
+
+/// A query that could not be answered.
+#[derive(Debug, Error)]
+pub enum QueryError {
+    /// Nothing was ever committed there.
+    #[error("the lake {0} holds no snapshot yet; start the dataflow with `alluvium run` and ask again")]
+    Empty(String),
+    /// The epoch is older than anything kept, or from the future.
+    #[error("the lake holds no snapshot at or before epoch {wanted}; kept are {oldest} to {newest}")]
+    NoSuchSnapshot {
+        /// As asked.
+        wanted: Epoch,
+        /// The oldest kept.
+        oldest: Epoch,
+        /// The newest.
+        newest: Epoch,
+    },
+    /// A table of the snapshot cannot be opened at its version.
+    #[error(
+        "could not open table {table} at version {version} of snapshot {epoch}; if its files are cleaned up, ask for a newer snapshot"
+    )]
+    Table {
+        /// Which table.
+        table: String,
+        /// Which version.
+        version: i64,
+        /// Which snapshot.
+        epoch: Epoch,
+        /// Why.
+        #[source]
+        source: Box<DeltaTableError>,
+    },
+    /// The SQL names what is not there.
+    #[error("there is no table {wanted}; known are {known}")]
+    UnknownTable {
+        /// As written.
+        wanted: String,
+        /// By commas.
+        known: String,
+    },
+    /// The SQL is wrong, or failed.
+    #[error("could not run the query")]
+    Sql(#[source] Box<DataFusionError>),
+    /// The rows have no such form.
+    #[error("could not print the rows")]
+    Output(#[from] ArrowError),
+    /// See [`LedgerError`].
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// See [`LogError`].
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl From<DataFusionError> for QueryError {
+    fn from(source: DataFusionError) -> Self {
+        QueryError::Sql(Box::new(source))
+    }
+}
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// For people.
+    Table,
+    /// With a header line.
+    Csv,
+    /// One array of objects; nulls are written.
+    Json,
+}
+
+/// All tables of a lake as of one epoch.
+pub struct Snapshot {
+    epoch: Epoch,
+    versions: BTreeMap<String, i64>,
+    context: SessionContext,
+}
+
+impl Snapshot {
+    /// The newest snapshot that is applied in full, or the newest at or before `epoch`.
+    pub async fn open(lake: &Lake, epoch: Option<Epoch>) -> Result<Snapshot, QueryError> {
+        let (epoch, versions) = find(lake, epoch).await?;
+        let context = context();
+        for (table, version) in &versions {
+            register(&context, lake, table, *version, epoch).await?;
+        }
+        Ok(Snapshot {
+            epoch,
+            versions,
+            context,
+        })
+    }
+
+    /// Its epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Every table's version, by name.
+    pub fn versions(&self) -> &BTreeMap<String, i64> {
+        &self.versions
+    }
+
+    /// The session its tables are registered in, for more than one query or other tables besides.
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// Runs one statement and gathers its rows.
+    pub async fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+        let frame = self.context.sql(sql).await.map_err(|e| self.explain(e))?;
+        let schema = frame.schema().inner().clone();
+        Ok((schema, frame.collect().await?))
+    }
+
+    /// DataFusion says which table it lacks, but not which there are.
+    fn explain(&self, error: DataFusionError) -> QueryError {
+        let text = error.strip_backtrace();
+        let wanted = text
+            .split_once("table '")
+            .and_then(|(_, rest)| rest.split_once("' not found"))
+            .map(|(name, _)| {
+                name.trim_start_matches("datafusion.")
+                    .trim_start_matches("public.")
+                    .to_string()
+            });
+        match wanted {
+            Some(wanted) => {
+                let known: Vec<&str> = self.versions.keys().map(String::as_str).collect();
+                QueryError::UnknownTable {
+                    wanted,
+                    known: known.join(", "),
+                }
+            }
+            None => error.into(),
+        }
+    }
+}
+
+/// Rows as text; always ends in a newline.
+pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat) -> Result<String, QueryError> {
+    let mut bytes = Vec::new();
+    match format {
+        OutputFormat::Table => {
+            let table = pretty_format_batches_with_schema(schema.clone(), batches)?;
+            return Ok(format!("{table}\n"));
+        }
+        OutputFormat::Csv => {
+            let mut writer = CsvWriter::new().with_header(true).build(&mut bytes);
+            writer.write(&RecordBatch::new_empty(schema.clone()))?;
+            for batch in batches {
+                writer.write(batch)?;
+            }
+        }
+        OutputFormat::Json => {
+            let options = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+            let mut writer: ArrayWriter<_> = options.build(&mut bytes);
+            for batch in batches {
+                writer.write(batch)?;
+            }
+            writer.finish()?;
+            drop(writer);
+            if bytes.is_empty() {
+                bytes.extend_from_slice(b"[]");
+            }
+            bytes.push(b'\n');
+        }
+    }
+    Ok(String::from_utf8(bytes).expect("Arrow's writers write UTF-8"))
+}
+
+/// A session like the one tables are planned in: unquoted names are lower case, JSON functions are known.
+fn context() -> SessionContext {
+    let mut context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
+    datafusion_functions_json::register_all(&mut context).expect("a new session takes functions");
+    context
+}
+
+async fn register(
+    context: &SessionContext,
+    lake: &Lake,
+    table: &str,
+    version: i64,
+    epoch: Epoch,
+) -> Result<(), QueryError> {
+    let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+    let failed = |source| QueryError::Table {
+        table: table.to_string(),
+        version,
+        epoch,
+        source: Box::new(source),
+    };
+    let mut handle = lake.delta_table(&folder(table));
+    handle.load_version(version as u64).await.map_err(failed)?;
+    handle.update_datafusion_session(&context.state()).map_err(failed)?;
+    let catalog = context.catalog("datafusion").expect("a new session has its catalog");
+    let schema = match catalog.schema(schema) {
+        Some(schema) => schema,
+        None => {
+            let made = Arc::new(MemorySchemaProvider::new());
+            catalog.register_schema(schema, made.clone())?;
+            made
+        }
+    };
+    let provider = handle.table_provider().await?;
+    schema.register_table(name.to_string(), provider)?;
+    Ok(())
+}
+
+/// Where a table is below the lake: its name with slashes.
+fn folder(table: &str) -> String {
+    table.replacen('.', "/", 1)
+}
+
+/// Which snapshot, and every table's version in it.
+async fn find(lake: &Lake, wanted: Option<Epoch>) -> Result<(Epoch, BTreeMap<String, i64>), QueryError> {
+    let mut oldest: Option<Epoch> = None;
+    let mut newest: Option<Epoch> = None;
+    for seq in ledger::list(lake).await?.into_iter().rev() {
+        // An entry that vanishes now is cleaned up, and so are those before it.
+        let Some(entry) = ledger::read(lake, seq).await? else {
+            break;
+        };
+        let Entry::Intent(intent) = entry else { continue };
+        newest = newest.or(Some(intent.epoch));
+        oldest = Some(intent.epoch);
+        if wanted.is_none_or(|wanted| intent.epoch <= wanted)
+            && let Some(versions) = resolve(lake, &intent).await?
+        {
+            return Ok((intent.epoch, versions));
+        }
+    }
+    let (Some(oldest), Some(newest)) = (oldest, newest) else {
+        return Err(QueryError::Empty(lake.root.to_string()));
+    };
+    match wanted {
+        Some(wanted) => {
+            let found = recorded(lake, wanted).await?;
+            found.ok_or(QueryError::NoSuchSnapshot { wanted, oldest, newest })
+        }
+        None => Err(QueryError::Empty(lake.root.to_string())),
+    }
+}
+
+/// Every table's version behind an intent; none if it is not applied in full.
+async fn resolve(lake: &Lake, intent: &Intent) -> Result<Option<BTreeMap<String, i64>>, QueryError> {
+    let mut versions = intent.versions.clone();
+    for change in &intent.tables {
+        let mut version = versions.get(&change.table).copied().unwrap_or(-1);
+        for commit in &change.commits {
+            loop {
+                version += 1;
+                match log::read(lake, &change.path, version).await? {
+                    None => return Ok(None),
+                    Some(actions) if log::is_ours(&actions, &commit.app_id, intent.epoch as i64) => break,
+                    Some(_) => {} // An append of another writer that was passed by.
+                }
+            }
+        }
+        versions.insert(change.table.clone(), version);
+    }
+    Ok(Some(versions))
+}
+
+/// What the table of snapshots knows of epochs that the ledger has forgotten.
+async fn recorded(lake: &Lake, wanted: Epoch) -> Result<Option<(Epoch, BTreeMap<String, i64>)>, QueryError> {
+    let context = context();
+    let Some(loaded) = log::load(lake, history::PATH, None).await? else {
+        return Ok(None);
+    };
+    let mut handle = lake.delta_table(history::PATH);
+    let failed = |source| QueryError::Table {
+        table: history::PATH.into(),
+        version: loaded.version,
+        epoch: wanted,
+        source: Box::new(source),
+    };
+    handle.load_version(loaded.version as u64).await.map_err(failed)?;
+    handle.update_datafusion_session(&context.state()).map_err(failed)?;
+    context.register_table("snapshots", handle.table_provider().await?)?;
+    let sql = format!(
+        "SELECT epoch, table_name, version FROM snapshots
+         WHERE epoch = (SELECT max(epoch) FROM snapshots WHERE epoch <= {wanted})"
+    );
+    let mut found: Option<(Epoch, BTreeMap<String, i64>)> = None;
+    for batch in context.sql(&sql).await?.collect().await? {
+        let tables = arrow::compute::cast(batch.column(1), &DataType::Utf8)?;
+        let epochs = batch.column(0).as_primitive::<Int64Type>();
+        let tables = tables.as_string::<i32>();
+        let versions = batch.column(2).as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            let (_, all) = found.get_or_insert_with(|| (epochs.value(row) as Epoch, BTreeMap::new()));
+            all.insert(tables.value(row).to_string(), versions.value(row));
+        }
+    }
+    Ok(found)
+}
