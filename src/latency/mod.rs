@@ -13,6 +13,7 @@ mod files;
 mod report;
 
 pub use files::{LatencyFileError, LatencyFiles};
+pub(crate) use report::short;
 pub use report::{Figures, Line};
 
 use std::collections::BTreeMap;

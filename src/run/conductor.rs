@@ -60,7 +60,7 @@ impl Conductor<'_> {
             let wait = self.wait(&phase, now, started);
             match self.events.recv_timeout(wait) {
                 Ok(Event::Progress) => self.shared.look(),
-                Ok(Event::Commit(event)) => self.observe_commit(event)?,
+                Ok(Event::Commit(event)) => self.observe_commit(event),
                 Ok(Event::Failed(error)) => return Err(error),
                 Ok(Event::Report) => self.status.print(&self.latency.figures().to_string()),
                 Ok(Event::Stop) => self.begin_drain(&mut phase)?,
@@ -110,16 +110,11 @@ impl Conductor<'_> {
         wait
     }
 
-    fn observe_commit(&mut self, event: CommitEvent) -> Result<(), RunError> {
-        match event {
-            CommitEvent::Committed { epoch, .. } => {
-                self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
-                self.pacer.observe_committed(epoch);
-                self.status.observe_committed(epoch);
-                Ok(())
-            }
-            CommitEvent::Failed(error) => Err(error.into()),
-        }
+    fn observe_commit(&mut self, event: CommitEvent) {
+        let CommitEvent::Committed { epoch, .. } = event;
+        self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
+        self.pacer.observe_committed(epoch);
+        self.status.observe_committed(epoch);
     }
 
     /// Opens epochs and seals snapshots as the pacer decides.

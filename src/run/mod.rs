@@ -41,8 +41,8 @@ use crate::definition::{Dataflow, Diagnostics};
 use crate::latency::{Figures, Latency, LatencyFileError, LatencyFiles};
 use crate::plan::{self, Graph, Op};
 use crate::repr::{CodecError, Epoch};
+use crate::serve::QueryError;
 use crate::serve::history::HistoryError;
-use crate::serve::query::QueryError;
 use crate::sink::{
     Arrival, CommitError, Committer, Lake, LakeError, Prepared, Settings, TableSpec, WriterConfig, WriterError,
     WriterEvent, restore, spawn,
@@ -160,6 +160,9 @@ pub enum RunError {
     /// timely could not be started.
     #[error("could not start the workers: {0}")]
     Workers(String),
+    /// All parts that could tell anything are gone.
+    #[error("the workers ended without a word; this is a bug")]
+    WorkersGone,
     /// A worker's writer ended; its own error says why.
     #[error("a writer ended before its worker")]
     WriterGone,
@@ -189,7 +192,7 @@ struct Engine {
     readers: Option<source::Readers>,
     queues: Vec<Sender<Delivery>>,
     past: Option<JoinHandle<()>>,
-    workers: timely::WorkerGuards<()>,
+    workers: timely::communication::WorkerGuards<()>,
     threads: Vec<thread::Thread>,
     writers: Vec<JoinHandle<Result<(), WriterError>>>,
     committer: JoinHandle<()>,
@@ -235,7 +238,7 @@ impl Engine {
             specs: wiring.specs.clone(),
             store: lake.store.clone(),
             root: object_store::path::Path::default(),
-            local: lake.local(),
+            local: lake.local.clone(),
             durable: dataflow.durable,
             runtime: handle.clone(),
             limits: Default::default(),
@@ -432,7 +435,7 @@ fn start_workers(
     wiring: &Arc<Wiring>,
     shared: &Arc<Shared>,
     latency: &Arc<Latency>,
-) -> Result<(timely::WorkerGuards<()>, Vec<thread::Thread>), RunError> {
+) -> Result<(timely::communication::WorkerGuards<()>, Vec<thread::Thread>), RunError> {
     let (threads_in, threads_out) = unbounded();
     let mut config = timely::Config::process(workers);
     // Arrangements are tidied while a worker has nothing else to do.

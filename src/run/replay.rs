@@ -15,7 +15,7 @@ use super::RunError;
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
 use crate::serve::history;
-use crate::serve::query::Snapshot;
+use crate::serve::Snapshot;
 use crate::sink::Lake;
 use crate::source::{Delivery, Position};
 

@@ -87,13 +87,14 @@ impl Status {
         let by_input: Vec<String> =
             self.inputs.iter().zip(&counts).map(|(name, (records, _))| format!("{name} {records}")).collect();
         let age = self.committed_at.map_or("none yet".to_string(), |at| format!("{} ({} ago)", self.snapshot, short(at.elapsed())));
-        let waiting: u64 = readers.map_or(0, |r| r.statuses().iter().map(|s| s.lag).sum());
+        let waiting: u64 = readers.map_or(0, |r| r.statuses().iter().map(|s| s.lag_bytes).sum());
         let (p50, p99) = latency.committed_p50_p99().map_or(("-".into(), "-".into()), |(a, b)| (short(a), short(b)));
         match &self.bar {
             Some(bar) => bar.set_message(format!(
-                "in    {} | {rate:.0}/s | {rejected} dead letters\n  epoch {} | snapshot {age} | lag {waiting} | to commit p50 {p50} p99 {p99}",
+                "in    {} | {rate:.0}/s | {rejected} dead letters\n  epoch {} | snapshot {age} | lag {} | to commit p50 {p50} p99 {p99}",
                 by_input.join(", "),
                 pacer.open(),
+                indicatif::HumanBytes(waiting),
             )),
             // An idle run needs no line every ten seconds.
             None if idle => {}

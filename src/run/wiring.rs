@@ -6,16 +6,16 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use timely::dataflow::ProbeHandle;
+use timely::dataflow::operators::Probe;
+use timely::dataflow::{ProbeHandle, Scope};
 
 use super::RunError;
 use crate::definition::Dataflow;
-use crate::input::Inputs;
-use crate::plan::Graph;
+use crate::plan::{Graph, Op};
 use crate::render::{Built, Counters, tap};
 use crate::repr::{Epoch, Update};
 use crate::sink::dead_letters::{self, Envelope};
-use crate::sink::{Arrival, TableSpec, bronze};
+use crate::sink::{Arrival, TableSpec, bronze, owner};
 
 /// The definition, its plan, and where everything goes.
 pub struct Wiring {
@@ -65,13 +65,14 @@ impl Wiring {
                 description: table.description.clone(),
             }
         }));
-        let counters = Arc::new(Counters::new(&graph));
+        let counters = Arc::new(Counters::default());
         Wiring { dataflow, graph, specs: Arc::new(specs), bronze, dead_letters, first_table, counters }
     }
 
     /// Leads every table's rows, and all errors as dead letters, to the worker's writer.
     pub fn connect<'scope>(
         &self,
+        scope: Scope<'scope, Epoch>,
         built: Built<'scope>,
         letters: crate::render::Rows<'scope>,
         writer: &Sender<Arrival>,
@@ -82,11 +83,26 @@ impl Wiring {
             let envelope = Envelope::of_table(&planned.name)?;
             all_letters.push(collections.errs.map(move |error| envelope.seal(&error)));
             let hand_over = hand_over(writer, self.first_table + planned.table);
-            tap::tap(&planned.name, collections.oks, hand_over).probe_with(probe);
+            tap::tap(collections.oks, &planned.name, owner, hand_over).probe_with(probe);
         }
-        let letters = differential_dataflow::collection::concatenate(built.scope, all_letters);
-        tap::tap("dead_letters", letters, hand_over(writer, self.dead_letters)).probe_with(probe);
+        all_letters.push(built.failures.clone());
+        let letters = differential_dataflow::collection::concatenate(scope, all_letters);
+        tap::tap(letters, "dead_letters", owner, hand_over(writer, self.dead_letters)).probe_with(probe);
         Ok(())
+    }
+
+    /// Over a lake with a past every table is audited, so none can do without knowing its rows.
+    pub fn audit(&mut self) {
+        let mut specs = self.specs.to_vec();
+        specs[self.dead_letters..].iter_mut().for_each(|spec| spec.append_only = false);
+        self.specs = Arc::new(specs);
+    }
+
+    /// Whether rows enter or leave as time passes.
+    pub fn temporal(&self) -> bool {
+        let retained = self.dataflow.inputs.iter().any(|i| i.retention.is_some())
+            || self.dataflow.tables.iter().any(|t| t.retention.is_some());
+        retained || self.graph.nodes.iter().any(|node| matches!(node.op, Op::Temporal(_)))
     }
 }
 

@@ -7,20 +7,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use timely::dataflow::ProbeHandle;
 use timely::worker::Worker;
 
-use super::shared::{Event, Shared};
+use super::shared::Shared;
 use super::wiring::Wiring;
 use super::RunError;
 use crate::input::{self, Inputs};
 use crate::latency::{Latency, Stamp};
 use crate::render;
 use crate::repr::{Epoch, RowCodec};
-use crate::sink::{Arrival, bronze, dead_letters, owner};
+use crate::sink::{Arrival, bronze, dead_letters};
 use crate::source::{Delivery, PartitionId};
 
 /// Rows a worker takes between two steps of the graph: what one step may cost.

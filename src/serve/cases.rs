@@ -20,7 +20,8 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use thiserror::Error;
 
-use super::query::{QueryError, Snapshot};
+use super::query::QueryError;
+use super::reader::Reader;
 use crate::definition::{Case, Dataflow, Expected, Feed, FeedKind, Format, Given};
 use crate::run::{self, Options, RunError};
 
@@ -177,9 +178,7 @@ fn holds_envelopes(given: &Given) -> bool {
 fn compare(dataflow: &Dataflow, expected: &Expected, name: &str) -> Result<Vec<Mismatch>, CaseError> {
     let failed = |source| CaseError::Query { name: name.to_string(), source };
     let table = format!("{}.{}", expected.layer.name(), expected.table);
-    let snapshot = Snapshot::of(dataflow, None).map_err(failed)?;
-    let found = snapshot.table(&table).map_err(failed)?;
-    let schema = found.first().map_or_else(|| Arc::new(Schema::empty()), |batch| batch.schema());
+    let (schema, found) = Reader::open(dataflow, None).and_then(|reader| reader.rows(&table)).map_err(failed)?;
     let wanted = read_expectation(expected, &schema)
         .map_err(|source| CaseError::Expectation { path: expected.path.clone(), table: table.clone(), source })?;
     let columns: Vec<String> = wanted.schema().fields().iter().map(|f| f.name().clone()).collect();

@@ -1,5 +1,11 @@
-//! Snapshots to people.
+//! Snapshots to people: queries over one, and the audit of one.
 
+pub mod cases;
+pub mod history;
+mod isolate;
 mod query;
+mod reader;
+pub mod verify;
 
-pub use query::{OutputFormat, QueryError, Snapshot, render};
+pub use query::{OutputFormat, QueryError, Snapshot, epochs, render};
+pub use reader::Reader;

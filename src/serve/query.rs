@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::repr::Epoch;
 use crate::sink::ledger::{self, Entry, Intent};
-use crate::sink::{Lake, LedgerError, LogError, history, log};
+use crate::sink::{Lake, LakeError, LedgerError, LogError, history, log};
 
 /// A query that could not be answered.
 #[derive(Debug, Error)]
@@ -73,6 +73,12 @@ pub enum QueryError {
     /// See [`LogError`].
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The lake's address.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// No threads to read with.
+    #[error("could not start a runtime to read with")]
+    Runtime(#[source] std::io::Error),
 }
 
 impl From<DataFusionError> for QueryError {
@@ -129,6 +135,17 @@ impl Snapshot {
         &self.context
     }
 
+    /// Whether the snapshot holds this table, named as in SQL.
+    pub fn has(&self, table: &str) -> bool {
+        self.versions.contains_key(table)
+    }
+
+    /// All rows of a table, named as in SQL.
+    pub async fn rows(&self, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+        let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+        self.query(&format!("SELECT * FROM \"{schema}\".\"{name}\"")).await
+    }
+
     /// Runs one statement and gathers its rows.
     pub async fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
         let frame = self.context.sql(sql).await.map_err(|e| self.explain(e))?;
@@ -158,6 +175,19 @@ impl Snapshot {
             None => error.into(),
         }
     }
+}
+
+/// The epochs of all snapshots that the ledger names and whose commits all exist, ascending.
+pub async fn epochs(lake: &Lake) -> Result<Vec<Epoch>, QueryError> {
+    let mut epochs = Vec::new();
+    for seq in ledger::list(lake).await? {
+        if let Some(Entry::Intent(intent)) = ledger::read(lake, seq).await?
+            && resolve(lake, &intent).await?.is_some()
+        {
+            epochs.push(intent.epoch);
+        }
+    }
+    Ok(epochs)
 }
 
 /// Rows as text; always ends in a newline.

@@ -28,7 +28,7 @@ use twox_hash::XxHash3_128;
 
 use super::history::{self, HistoryError};
 use super::isolate;
-use super::query::{QueryError, Snapshot};
+use super::query::{self, QueryError, Snapshot};
 use crate::definition::{Dataflow, Diagnostics, OnViolation, Retention};
 use crate::input::{Arrived, Resolver};
 use crate::plan::{self, Graph, PlannedTable};
@@ -111,7 +111,7 @@ pub enum VerifyError {
 /// The epochs of all snapshots that the lake still names, ascending.
 pub fn snapshots(dataflow: &Dataflow) -> Result<Vec<Epoch>, VerifyError> {
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    Ok(runtime()?.block_on(super::query::epochs(&lake))?)
+    Ok(runtime()?.block_on(query::epochs(&lake))?)
 }
 
 /// Recomputes every table at a snapshot (the newest, if none is named) and compares.
@@ -267,7 +267,7 @@ fn kept(rows: &RecordBatch, retention: &Retention, epoch: Epoch) -> Result<Boole
 async fn stored(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<RecordBatch, VerifyError> {
     let normal = normalise_schema(schema);
     let mut rows = vec![];
-    for batch in snapshot.rows(name).await? {
+    for batch in snapshot.rows(name).await?.1 {
         rows.push(relaxed(&normalise_batch(&nullable(&normal), &batch)?));
     }
     concat_batches(&nullable(&normal), &rows).map_err(|source| VerifyError::Check { table: name.to_string(), source })
