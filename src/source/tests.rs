@@ -287,7 +287,7 @@ fn existing_files_come_by_name_then_new_ones_as_they_appear_and_each_once() {
 fn a_file_that_is_being_written_is_not_read_half() {
     let folder = tempfile::tempdir().unwrap();
     let flow = files(folder.path(), "*.csv", Format::Csv);
-    let settle = Duration::from_millis(300);
+    let settle = Duration::from_millis(800);
     let run = run(&flow, &Progress::new(), 1, 100, ReaderOptions { settle, ..options() });
     let mut file = std::fs::File::create(folder.path().join("a.csv")).unwrap();
     file.write_all(b"a\n").unwrap();
