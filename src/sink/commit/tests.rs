@@ -70,7 +70,10 @@ impl Place {
         writer.write(&batch).unwrap();
         let bytes = writer.into_inner().unwrap();
         let size = bytes.len() as u64;
-        let folder = day.map(|d| format!("day={d}/")).unwrap_or_default();
+        // The folder is escaped as Hive does it, and the path in the log once more, as a URL.
+        let folder = day
+            .map(|d| format!("day={}/", d.replace(' ', "%2520")))
+            .unwrap_or_default();
         let path = format!("{folder}part-{}.parquet", Uuid::new_v4());
         let location = super::super::lake::file_location(&spec.path, &path).unwrap();
         self.runtime
@@ -302,7 +305,7 @@ fn partitions_with_odd_values_read_right() {
     };
     let (running, _) = place.open(std::slice::from_ref(&spec), settings()).unwrap();
     let files = vec![
-        place.file_in(&spec, 0..3, Some("a")),
+        place.file_in(&spec, 0..3, Some("a b")),
         place.file_in(&spec, 3..5, Some("b")),
     ];
     let first = files[0].path.clone();
@@ -310,7 +313,7 @@ fn partitions_with_odd_values_read_right() {
     running.commit(2, vec![(0, deletes(&first, [1]))]);
     running.stop();
     assert_eq!(place.ids("silver.x", None), [0, 2, 3, 4]);
-    assert_eq!(place.ids("(SELECT * FROM silver.x WHERE day = 'a')", None), [0, 2]);
+    assert_eq!(place.ids("(SELECT * FROM silver.x WHERE day = 'a b')", None), [0, 2]);
 }
 
 #[test]
@@ -623,6 +626,52 @@ fn a_changed_definition_is_taken_or_refused_when_opening() {
     assert!(error.contains("note") && error.contains("silver.x"), "{error}");
 }
 
+/// Makes the lake that `scripts/read_with_others.py` is tried on: every type, vectors in and over files,
+/// partitions, a checkpoint. `ALLUVIUM_TEST_LAKE=<folder> cargo test --lib other_engines -- --ignored`.
+#[test]
+#[ignore = "makes a lake for a script"]
+fn a_lake_for_other_engines() {
+    let address = std::env::var("ALLUVIUM_TEST_LAKE").expect("ALLUVIUM_TEST_LAKE names a folder");
+    let mut place = Place::new();
+    place.lake = Lake::open(&address, &BTreeMap::new()).unwrap();
+    let specs = [
+        spec("silver.x"),
+        every_type("gold.types"),
+        TableSpec {
+            append_only: true,
+            ..spec("bronze.i")
+        },
+    ];
+    let quick = Settings {
+        checkpoint_every: 5,
+        durable: true,
+        ..settings()
+    };
+    let (running, _) = place.open(&specs, quick).unwrap();
+    let types = place.types_file(&specs[1]);
+    let mut files = vec![place.file(&specs[0], 0..1000)];
+    let first = files[0].path.clone();
+    running.commit(1, vec![(0, adds(files.clone())), (1, adds(vec![types.clone()]))]);
+    for epoch in 2..=12u64 {
+        let more = place.file(&specs[0], epoch as i64 * 1000..epoch as i64 * 1000 + 10);
+        let appended = place.file(&specs[2], epoch as i64..epoch as i64 + 1);
+        let whole = deletes(&files.last().unwrap().path, 0..if epoch == 2 { 1 } else { 10 });
+        files.push(more.clone());
+        let some = deletes(&first, epoch * 10..epoch * 10 + 5);
+        let mut tables = vec![(0, some), (0, adds(vec![more])), (2, adds(vec![appended]))];
+        if epoch.is_multiple_of(3) {
+            tables.push((0, whole));
+        }
+        if epoch == 7 {
+            tables.push((1, deletes(&types.path, [2])));
+        }
+        running.commit(epoch, tables);
+        std::thread::sleep(Duration::from_millis(40));
+    }
+    running.stop();
+    assert_eq!(place.ids("gold.types", None), [0, 1, 3]);
+}
+
 /// Measures; prints with `--nocapture --ignored`.
 #[test]
 #[ignore = "a measurement, not a check"]
@@ -661,6 +710,62 @@ fn commit_latency_of_ten_tables() {
             "durable {durable}: p50 {:?} p99 {:?} max {:?}",
             took[150], took[297], took[299]
         );
+    }
+}
+
+/// A table with a column of every type.
+fn every_type(name: &str) -> TableSpec {
+    let item = |t| DataType::List(Arc::new(Field::new("item", t, true)));
+    let fields = vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("bool", DataType::Boolean, true),
+        Field::new("int", DataType::Int32, true),
+        Field::new("double", DataType::Float64, true),
+        Field::new("decimal", DataType::Decimal128(20, 4), true),
+        Field::new("text", DataType::Utf8, true),
+        Field::new("bytes", DataType::Binary, true),
+        Field::new("date", DataType::Date32, true),
+        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("texts", item(DataType::Utf8), true),
+        Field::new("ints", item(DataType::Int64), true),
+    ];
+    TableSpec {
+        schema: Arc::new(Schema::new(fields)),
+        change_data_feed: true,
+        ..spec(name)
+    }
+}
+
+impl Place {
+    fn types_file(&self, spec: &TableSpec) -> AddFile {
+        let json = concat!(
+            r#"{"id":0,"bool":true,"int":-1,"double":1.5,"decimal":"1234567890123456.7891","text":"a,\"b","bytes":"00ff","#,
+            r#""date":"2011-12-09","at":"2011-12-09T12:50:00.123456","texts":["x",null],"ints":[1,2]}"#,
+            "\n{\"id\":1}\n{\"id\":2,\"text\":\"gone\"}\n",
+            r#"{"id":3,"bool":false,"double":-0.1,"decimal":"-0.5","text":"","texts":[],"date":"1969-01-01","at":"1960-01-01T00:00:00"}"#,
+        );
+        let reader = arrow::json::ReaderBuilder::new(spec.schema.clone())
+            .build(json.as_bytes())
+            .unwrap();
+        let batches: Vec<RecordBatch> = reader.map(|b| b.unwrap()).collect();
+        let mut writer = ArrowWriter::try_new(Vec::new(), spec.schema.clone(), None).unwrap();
+        batches.iter().for_each(|b| writer.write(b).unwrap());
+        let bytes = writer.into_inner().unwrap();
+        let path = format!("part-{}.parquet", Uuid::new_v4());
+        let (size, location) = (bytes.len() as u64, Path::from(format!("{}/{path}", spec.path)));
+        self.runtime
+            .block_on(self.lake.put_new(&location, bytes.into(), false))
+            .unwrap();
+        let stats = Some("{\"numRecords\":4,\"tightBounds\":true}".to_string());
+        AddFile {
+            path,
+            partition_values: BTreeMap::new(),
+            size,
+            modification_time: 1,
+            data_change: true,
+            stats,
+            deletion_vector: None,
+        }
     }
 }
 
