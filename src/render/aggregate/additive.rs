@@ -2,19 +2,21 @@
 //! new one comes. State is the arrangement alone, one record for each group.
 
 use differential_dataflow::difference::Semigroup;
-use differential_dataflow::trace::Cursor;
+use differential_dataflow::trace::{Cursor, TraceReader};
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::implementations::BatchContainer;
 use differential_dataflow::{AsCollection, VecCollection};
 use timely::dataflow::Stream;
 
-use super::accumulators::{AccumulatorArena, AccumulatorSpine, Accumulators, AccumulatorsRef};
+use super::accumulators::{AccumulatorArena, AccumulatorSpine, Accumulators};
 use super::collate::{ADDITIVE, ERROR, columns_fragment, fragment};
 use super::errors::ErrorCodec;
 use super::front::{Keyed, exists};
 use super::measure::Measures;
 use super::total::{ArrangedAccumulators, answer};
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update};
+
+type Batch = <AccumulatorSpine as TraceReader>::Batch;
 
 /// States of groups that are finished at once.
 const BATCH: usize = 4096;
@@ -90,7 +92,7 @@ fn changes<'s, D: Clone + 'static>(
     render: impl Fn(&[Accumulators]) -> (Vec<Row>, Vec<Option<String>>) + 'static,
     give: impl Fn(&Row, &Outcome, Epoch, Diff, &mut dyn FnMut(D), &mut dyn FnMut(Update)) + 'static,
 ) -> (Stream<'s, Epoch, Vec<D>>, Stream<'s, Epoch, Vec<Update>>) {
-    let logic = move |before: Vec<_>, batches: Vec<_>, ok: &mut dyn FnMut(D), err: &mut dyn FnMut(Update)| {
+    let logic = move |before: Vec<Batch>, batches: Vec<Batch>, ok: &mut dyn FnMut(D), err: &mut dyn FnMut(Update)| {
         let (mut old, old_storage) = cursor_list(before);
         let (mut new, new_storage) = cursor_list(batches);
         let mut updates: Vec<(Epoch, Accumulators)> = vec![];
@@ -116,7 +118,7 @@ fn changes<'s, D: Clone + 'static>(
         };
         while let Some(key) = new.get_key(&new_storage) {
             updates.clear();
-            new.map_times(&new_storage, |time, diff: AccumulatorsRef<'_>| {
+            new.map_times(&new_storage, |time, diff| {
                 updates.push((*time, AccumulatorArena::into_owned(diff)));
             });
             updates.sort_by_key(|(time, _)| *time);

@@ -108,7 +108,7 @@ impl<'b> Group<'_, 'b> {
     }
 
     fn count(&mut self, value: RowRef<'_>) -> Diff {
-        self.changed.get(value.bytes()).copied().unwrap_or(0) + self.old_count(value)
+        self.changed.get(&value).copied().unwrap_or(0) + self.old_count(value)
     }
 
     fn old_count(&mut self, value: RowRef<'_>) -> Diff {

@@ -4,7 +4,8 @@
 //! The frontier of the output is the frontier of the arrangement: a batch that is complete is answered in the
 //! same activation, so no capability is ever kept.
 
-use differential_dataflow::operators::arrange::{Arranged, TraceAgent, arrange_core};
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::implementations::chunker::ContainerChunker;
 use differential_dataflow::trace::{BatchReader, TraceReader};
 use timely::container::CapacityContainerBuilder;
