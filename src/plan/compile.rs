@@ -167,6 +167,7 @@ impl Compiler<'_> {
             return Err(columns.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
         let (logical, schema) = self.finish(logical).map_err(wrong)?;
+        eprintln!("PLAN {}", logical.display_indent());
         let mut lowering = Lowering {
             builder: &mut self.builder,
             sources: &self.sources,

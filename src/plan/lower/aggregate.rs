@@ -18,6 +18,9 @@ use crate::plan::error::{Planned, Refusal};
 use crate::plan::{Aggregate, AggregateCall, AggregateKind, Expr, Mfp, NodeId, Op};
 use crate::repr::{normalise_schema, normalise_type};
 
+/// Sixty-four aggregates over one input are the most that one CUBE may become.
+const MAX_CUBE: usize = 6;
+
 impl Lowering<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &LogicalAggregate) -> Planned<NodeId> {
         let input = self.lower(&aggregate.input)?;
@@ -27,10 +30,25 @@ impl Lowering<'_> {
             [Logical::GroupingSet(GroupingSet::GroupingSets(sets))] => {
                 self.grouping_sets(input, &logical, sets, &aggregate.aggr_expr, schema)
             }
-            [Logical::GroupingSet(_)] => Err(Refusal::new("could not plan ROLLUP or CUBE mixed with other groups")
-                .help("write the grouping sets out: GROUP BY GROUPING SETS ((a, b), (a), ())")
-                .near("GROUP")
-                .into()),
+            [Logical::GroupingSet(GroupingSet::Rollup(columns))] => {
+                let sets: Vec<Vec<Logical>> = (0..=columns.len()).rev().map(|n| columns[..n].to_vec()).collect();
+                self.grouping_sets(input, &logical, &sets, &aggregate.aggr_expr, schema)
+            }
+            [Logical::GroupingSet(GroupingSet::Cube(columns))] if columns.len() <= MAX_CUBE => {
+                let held = |mask: usize| {
+                    let held = columns.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0);
+                    held.map(|(_, column)| column.clone()).collect()
+                };
+                // All columns first, so that they keep their order.
+                let sets: Vec<Vec<Logical>> = (0..1usize << columns.len()).rev().map(held).collect();
+                self.grouping_sets(input, &logical, &sets, &aggregate.aggr_expr, schema)
+            }
+            groups if groups.iter().any(|g| matches!(g, Logical::GroupingSet(_))) => {
+                Err(Refusal::new("could not plan this ROLLUP or CUBE: it has too many groups")
+                    .help("write out the grouping sets you need: GROUP BY GROUPING SETS ((a, b), (a), ())")
+                    .near("GROUP")
+                    .into())
+            }
             groups => self.group(input, &logical, groups, &aggregate.aggr_expr, schema),
         }
     }
