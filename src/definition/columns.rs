@@ -97,29 +97,47 @@ pub(super) fn read_texts(settings: &mut Settings<'_>, sql_type: Option<&SqlType>
     });
     let format = settings.take("format", "\"%Y-%m-%d %H:%M:%S\"").and_then(|value| {
         let formats = value.texts()?;
-        let fits = sql_type.is_none_or(|t| matches!(element(t), SqlType::Date | SqlType::Timestamp));
-        if !fits {
-            value.say(
-                format!(
-                    "setting \"format\" does not fit type {}",
-                    sql_type.map(SqlType::to_string).unwrap_or_default()
-                ),
-                "it tells how a DATE or TIMESTAMP is written; leave it out",
-            );
-        }
-        for format in &formats {
-            if StrftimeItems::new(&format.value).any(|item| matches!(item, Item::Error)) || format.value.is_empty() {
-                settings.file().say(
-                    &format.at,
-                    format!("bad date format {:?}", format.written),
-                    "it is written as in strftime: %Y-%m-%d %H:%M:%S",
-                );
-            }
+        if let Some(sql_type) = sql_type {
+            check_formats(settings.file(), &formats, sql_type);
         }
         Some(values(formats))
     });
     let null = read_null(settings);
     Texts { from, format, null }
+}
+
+/// What the texts of a column may be written as, by its type.
+fn check_formats(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
+    for format in formats {
+        let text = format.value.as_str();
+        let (fits, help) = match element(sql_type) {
+            SqlType::Date | SqlType::Timestamp => (
+                ["epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_days"].contains(&text) || is_strftime(text),
+                "write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days",
+            ),
+            SqlType::Binary => (
+                ["base64", "hex", "utf8"].contains(&text),
+                "BINARY is base64, hex or utf8",
+            ),
+            SqlType::Decimal(..) => (
+                text == "base64",
+                "DECIMAL is text or a number without a format, or base64",
+            ),
+            _ => (false, "only DATE, TIMESTAMP, BINARY and DECIMAL have one; leave it out"),
+        };
+        if !fits {
+            file.say(
+                &format.at,
+                format!("format {:?} does not fit type {sql_type}", format.written),
+                help,
+            );
+        }
+    }
+}
+
+/// Whether chrono can read by it; `yyyy-MM-dd` has no field at all.
+fn is_strftime(text: &str) -> bool {
+    text.contains('%') && !StrftimeItems::new(text).any(|item| matches!(item, Item::Error))
 }
 
 /// `null`: the texts that stand for null.

@@ -61,7 +61,8 @@ impl Kind {
                 Format::Avro,
                 Format::DebeziumJson,
             ],
-            Kind::Log | Kind::Generate => &[Format::Json, Format::DebeziumJson],
+            Kind::Log => &[Format::Json, Format::DebeziumJson],
+            Kind::Generate => &[Format::Json, Format::DebeziumJson, Format::Csv],
         }
     }
 }

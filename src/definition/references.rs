@@ -153,10 +153,10 @@ mod tests {
             "SELECT gold.x FROM (SELECT 1) gold",
             "WITH gold AS (SELECT 1 AS x) SELECT gold.x FROM gold",
         ] {
-            assert_eq!(found(sql)[0].3, true, "{sql}");
+            assert!(found(sql)[0].3, "{sql}");
         }
-        assert_eq!(found("SELECT gold, m.gold FROM gold.x ORDER BY gold")[0].3, false);
-        assert_eq!(found("SELECT gold.x, silver.y FROM t AS gold")[1].3, false);
+        assert!(!found("SELECT gold, m.gold FROM gold.x ORDER BY gold")[0].3);
+        assert!(!found("SELECT gold.x, silver.y FROM t AS gold")[1].3);
     }
 
     #[test]

@@ -324,7 +324,7 @@ impl<'f> Value<'f> {
         if let DeValue::Boolean(value) = self.value {
             return Some(*value);
         }
-        self.from_environment("true or false", |text| text.parse().ok())
+        self.by_environment("true or false", |text| text.parse().ok())
     }
 
     /// A number.
@@ -338,7 +338,7 @@ impl<'f> Value<'f> {
             Some(text) => self.parsed(text, "a number", |text| {
                 text.parse().ok().filter(|x: &f64| x.is_finite())
             }),
-            None => self.from_environment("a number", |text| text.parse().ok().filter(|x: &f64| x.is_finite())),
+            None => self.by_environment("a number", |text| text.parse().ok().filter(|x: &f64| x.is_finite())),
         }
     }
 
@@ -347,7 +347,7 @@ impl<'f> Value<'f> {
         const WANTED: &str = "a whole number, 0 or more";
         match self.value {
             DeValue::Integer(n) => self.parsed(n.as_str(), WANTED, |text| u64::from_str_radix(text, n.radix()).ok()),
-            _ => self.from_environment(WANTED, |text| text.parse().ok()),
+            _ => self.by_environment(WANTED, |text| text.parse().ok()),
         }
     }
 
@@ -460,7 +460,7 @@ impl<'f> Value<'f> {
     }
 
     /// A value of another type than text may still come out of the environment.
-    fn from_environment<T>(&self, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    fn by_environment<T>(&self, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         match self.value {
             DeValue::String(written) if written.contains("${") => {
                 let text = self.expanded(written, &self.at)?;

@@ -214,13 +214,24 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         ),
         (
             good().edit(INPUT, "\"BIGINT\"", "{ type = \"BIGINT\", format = \"%Y\" }"),
-            "inputs/orders.toml:4:34: setting \"format\" does not fit type BIGINT\n\
-             \x20 help: it tells how a DATE or TIMESTAMP is written; leave it out",
+            "inputs/orders.toml:4:34: format \"%Y\" does not fit type BIGINT\n\
+             \x20 help: only DATE, TIMESTAMP, BINARY and DECIMAL have one; leave it out",
         ),
         (
-            good().edit(INPUT, "\"TIMESTAMP\"", "{ type = \"TIMESTAMP\", format = \"%Y-%!\" }"),
-            "inputs/orders.toml:5:37: bad date format \"%Y-%!\"\n\
-             \x20 help: it is written as in strftime: %Y-%m-%d %H:%M:%S",
+            good().edit(
+                INPUT,
+                "\"TIMESTAMP\"",
+                "{ type = \"TIMESTAMP\", format = [\"%Y-%!\", \"epoch_ms\", \"yyyy-MM-dd\"] }",
+            ),
+            "inputs/orders.toml:5:38: format \"%Y-%!\" does not fit type TIMESTAMP\n\
+             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days\n\
+             inputs/orders.toml:5:59: format \"yyyy-MM-dd\" does not fit type TIMESTAMP\n\
+             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days",
+        ),
+        (
+            good().edit(INPUT, "\"BIGINT\"", "{ type = \"BINARY[]\", format = \"base32\" }"),
+            "inputs/orders.toml:4:36: format \"base32\" does not fit type BINARY[]\n\
+             \x20 help: BINARY is base64, hex or utf8",
         ),
         (
             good().edit(INPUT, "[columns]\n", "[columns]\n\"a b\" = \"INT\"\nID = \"INT\"\n"),
