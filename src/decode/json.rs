@@ -19,7 +19,7 @@ impl Json {
     /// For rows of this shape.
     pub fn new(shape: &Shape) -> Self {
         Json {
-            names: Names::new(shape.targets.iter().enumerate(), Some),
+            names: Names::new(shape.targets.iter().enumerate(), |name| Some(name)),
             keys: Keys::new(shape),
         }
     }
@@ -74,7 +74,7 @@ impl Keys {
     /// For rows of this shape.
     pub fn new(shape: &Shape) -> Self {
         Keys {
-            names: Names::new(shape.key.iter().map(|c| (*c, &shape.targets[*c])), Some),
+            names: Names::new(shape.key.iter().map(|c| (*c, &shape.targets[*c])), |name| Some(name)),
         }
     }
 

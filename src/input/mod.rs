@@ -111,27 +111,28 @@ pub fn build<'s>(scope: Scope<'s, Epoch>, dataflow: &Dataflow) -> Result<(Inputs
 }
 
 impl Inputs {
-    /// Puts a delivery into the graph at an epoch that is not closed yet. Fails only for columns that are not
-    /// of the input's types.
-    pub fn ingest(&mut self, epoch: Epoch, delivery: &Delivery) -> Result<Ingested, CodecError> {
+    /// Puts a delivery into the graph at the epoch `at`, which is not closed yet; `arrival` is when it arrived, in
+    /// this run (then both are the same) or in an earlier one. Fails only for columns that are not of the
+    /// input's types.
+    pub fn ingest(&mut self, at: Epoch, arrival: Epoch, delivery: &Delivery) -> Result<Ingested, CodecError> {
         let arrived = Arrived {
-            epoch,
+            epoch: arrival,
             feed: delivery.feed,
             partition: &delivery.partition,
             decoded: &delivery.decoded,
         };
-        self.put(delivery.input, arrived)
+        self.put(delivery.input, at, arrived)
     }
 
     /// Puts changes of an input into the graph.
-    pub fn put(&mut self, input: usize, arrived: Arrived<'_>) -> Result<Ingested, CodecError> {
+    pub fn put(&mut self, input: usize, at: Epoch, arrived: Arrived<'_>) -> Result<Ingested, CodecError> {
         let session = &mut self.sessions[input];
-        session.handle.advance_to(arrived.epoch);
+        session.handle.advance_to(at);
         let changes = arrived.decoded.ops.len();
         let mut unusable = 0;
         match &mut session.handle {
             InputHandle::Events(handle, buffer) => {
-                unusable = session.ingest.events(arrived.epoch, arrived.decoded, buffer)?;
+                unusable = session.ingest.events(at, arrived.decoded, buffer)?;
                 handle.send_batch(buffer);
                 buffer.clear();
             }

@@ -111,7 +111,7 @@ fn run(input: &Input, batches: &[Batch], end: Epoch, workers: usize, stepwise: b
                         partition,
                         decoded: &decoded,
                     };
-                    inputs.put(0, arrived).unwrap();
+                    inputs.put(0, *epoch, arrived).unwrap();
                 }
             }
             inputs.advance_to(epoch + 1);

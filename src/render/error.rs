@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{BinaryArray, RecordBatch, StringArray};
+use arrow::array::{AsArray, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
@@ -38,6 +38,12 @@ impl Default for Errors {
 /// A codec for error rows.
 pub fn error_codec() -> RowCodec {
     RowCodec::new(error_schema()).expect("text and bytes have row encodings")
+}
+
+/// The reason of an error row.
+pub fn reason(error: &Row) -> Result<String, CodecError> {
+    let batch = error_codec().decode([error.bytes()])?;
+    Ok(batch.column(0).as_string::<i32>().value(0).to_string())
 }
 
 impl Errors {

@@ -16,6 +16,7 @@ use super::shared::{Event, Shared};
 use super::status::Status;
 use super::{Options, RunError};
 use crate::latency::{Latency, LatencyFiles};
+use crate::render;
 use crate::repr::Epoch;
 use crate::sink::CommitEvent;
 use crate::source::{Delivery, Readers};
@@ -78,7 +79,7 @@ impl Conductor<'_> {
                 last_tick = now;
                 self.pacer.observe_tick();
             }
-            self.pace(now, matches!(phase, Phase::Draining));
+            self.pace(now, matches!(phase, Phase::Draining))?;
             if now.duration_since(last_interval) >= Duration::from_secs(1) {
                 last_interval = now;
                 if let Some(files) = &mut self.files
@@ -118,7 +119,7 @@ impl Conductor<'_> {
     }
 
     /// Opens epochs and seals snapshots as the pacer decides.
-    fn pace(&mut self, now: Instant, draining: bool) {
+    fn pace(&mut self, now: Instant, draining: bool) -> Result<(), RunError> {
         self.pacer.observe_closed(self.shared.frontier());
         let taken = self.shared.taken.swap(0, Ordering::AcqRel);
         if taken > 0 {
@@ -130,16 +131,20 @@ impl Conductor<'_> {
         self.latency.observe_closed(self.shared.frontier(), now);
         // While the past is replayed, its epoch stays open: the audit compares all of it at once.
         if !self.shared.replayed() {
-            return;
+            return Ok(());
         }
         if let Some(epoch) = self.pacer.next_epoch(wall_ms(), now) {
             self.shared.open.store(epoch, Ordering::Release);
             self.wake();
         }
         if let Some(epoch) = self.pacer.next_seal(now, draining) {
+            if let Some((violations, row)) = self.shared.violations(epoch) {
+                return Err(RunError::Expectation { violations, example: render::error::reason(&row)? });
+            }
             self.shared.seal.store(epoch, Ordering::Release);
             self.wake();
         }
+        Ok(())
     }
 
     fn wake(&self) {

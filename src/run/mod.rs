@@ -348,7 +348,7 @@ impl Engine {
             signals.close();
         }
         let Conducted { snapshot } = conducted.map_err(|error| match error {
-            RunError::WriterGone => first_fault(&mut self.events.try_iter()).unwrap_or(RunError::WriterGone),
+            RunError::WriterGone => first_fault(self.events.try_iter()).unwrap_or(RunError::WriterGone),
             other => other,
         })?;
         if let Some(panic) = workers {
@@ -370,7 +370,7 @@ impl Engine {
 }
 
 /// The failure that another one followed from, if it was told.
-fn first_fault(events: &mut dyn Iterator<Item = Event>) -> Option<RunError> {
+fn first_fault(mut events: impl Iterator<Item = Event>) -> Option<RunError> {
     events.find_map(|event| match event {
         Event::Failed(error) if !matches!(error, RunError::WriterGone) => Some(error),
         _ => None,

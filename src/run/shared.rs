@@ -1,11 +1,13 @@
 //! What the threads of a run share: the open epoch, how far each worker's graph has closed, what is sealed, and
 //! counters for people. Plain atomics: each value has one writer, or only ever grows.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 
-use crate::repr::Epoch;
+use crate::repr::{Diff, Epoch, Row};
 use crate::sink::CommitEvent;
 
 use super::RunError;
@@ -53,6 +55,8 @@ pub struct Shared {
     pub inputs: Vec<InputCounters>,
     /// By worker: deliveries of the past still to be replayed are gone (true from the start without a past).
     pub replayed: Vec<AtomicBool>,
+    /// Rows that break an expectation which must hold, by epoch: how many more, and one of them.
+    violations: Mutex<BTreeMap<Epoch, (i64, Row)>>,
     /// Whether a [`Event::Progress`] is on its way, so that there is never more than one.
     poked: AtomicBool,
     events: Sender<Event>,
@@ -70,9 +74,28 @@ impl Shared {
             stop: AtomicBool::new(false),
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
             replayed: (0..workers).map(|_| AtomicBool::new(!replay)).collect(),
+            violations: Mutex::default(),
             poked: AtomicBool::new(false),
             events,
         }
+    }
+
+    /// `diff` more rows break an expectation which must hold, from `epoch` on.
+    pub fn observe_violation(&self, error: &Row, epoch: Epoch, diff: Diff) {
+        let mut violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = violations.entry(epoch).or_insert_with(|| (0, error.clone()));
+        at.0 += diff;
+        if diff > 0 {
+            at.1 = error.clone();
+        }
+    }
+
+    /// How many rows break an expectation which must hold as of a closed epoch, and one of them.
+    pub fn violations(&self, epoch: Epoch) -> Option<(i64, Row)> {
+        let violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
+        let upto = violations.range(..=epoch);
+        let (count, example) = upto.fold((0, None), |(n, _), (_, (more, row))| (n + more, Some(row)));
+        example.filter(|_| count > 0).map(|row| (count, row.clone()))
     }
 
     /// Every epoch before this has closed at every worker.

@@ -10,6 +10,7 @@ use timely::dataflow::operators::Probe;
 use timely::dataflow::{ProbeHandle, Scope};
 
 use super::RunError;
+use super::shared::Shared;
 use crate::definition::Dataflow;
 use crate::plan::{Graph, Op};
 use crate::render::{Built, Counters, tap};
@@ -76,6 +77,7 @@ impl Wiring {
         built: Built<'scope>,
         letters: crate::render::Rows<'scope>,
         writer: &Sender<Arrival>,
+        shared: &Arc<Shared>,
         probe: &ProbeHandle<Epoch>,
     ) -> Result<(), RunError> {
         let mut all_letters = vec![letters];
@@ -85,7 +87,9 @@ impl Wiring {
             let hand_over = hand_over(writer, self.first_table + planned.table);
             tap::tap(collections.oks, &planned.name, owner, hand_over).probe_with(probe);
         }
-        all_letters.push(built.failures.clone());
+        let shared = shared.clone();
+        let failures = built.failures.inspect(move |(error, epoch, diff)| shared.observe_violation(error, *epoch, *diff));
+        failures.probe_with(probe);
         let letters = differential_dataflow::collection::concatenate(scope, all_letters);
         tap::tap(letters, "dead_letters", owner, hand_over(writer, self.dead_letters)).probe_with(probe);
         Ok(())

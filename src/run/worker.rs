@@ -10,7 +10,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use differential_dataflow::AsCollection;
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::ProbeHandle;
+use timely::dataflow::operators::Input as _;
+use timely::dataflow::operators::core::input::Handle;
 use timely::worker::Worker;
 
 use super::shared::Shared;
@@ -19,7 +23,7 @@ use super::RunError;
 use crate::input::{self, Inputs};
 use crate::latency::{Latency, Stamp};
 use crate::render;
-use crate::repr::{Epoch, RowCodec};
+use crate::repr::{Epoch, RowCodec, Update};
 use crate::sink::{Arrival, bronze, dead_letters};
 use crate::source::{Delivery, PartitionId};
 
@@ -48,7 +52,6 @@ pub fn work(
     shared: &Arc<Shared>,
     latency: &Latency,
 ) -> Result<(), RunError> {
-    let index = worker.index();
     let mut taker = Taker::new(worker, parts, wiring, shared.clone())?;
     let mut stamps: Vec<Stamp> = Vec::new();
     while !shared.stop.load(Ordering::Acquire) {
@@ -56,7 +59,7 @@ pub fn work(
         let took = taker.take(&mut stamps)?;
         latency.observe_arrivals(&mut stamps);
         worker.step_or_park(Some(if took { Duration::ZERO } else { NAP }));
-        taker.report(index)?;
+        taker.report()?;
     }
     for dataflow in worker.installed_dataflows() {
         worker.drop_dataflow(dataflow);
@@ -72,6 +75,8 @@ struct Taker<'a> {
     inputs: Inputs,
     probe: ProbeHandle<Epoch>,
     letters: RowCodec,
+    letters_in: Handle<Epoch, CapacityContainerBuilder<Vec<Update>>>,
+    index: usize,
     epoch: Epoch,
     rows_in_epoch: usize,
     past_done: bool,
@@ -84,11 +89,13 @@ impl<'a> Taker<'a> {
         let epoch = shared.open.load(Ordering::Acquire);
         let probe = ProbeHandle::new();
         let writer = parts.writer.clone();
-        let inputs = worker.dataflow::<Epoch, _, _>(|scope| -> Result<Inputs, RunError> {
+        let index = worker.index();
+        let (inputs, letters_in) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
             let (inputs, collections) = input::build(scope, &wiring.dataflow)?;
-            let built = render::build(scope, &wiring.dataflow, &wiring.graph, collections, &wiring.counters)?;
-            wiring.connect(built, &inputs, &writer, &probe)?;
-            Ok(inputs)
+            let built = render::build(scope, &wiring.dataflow, &wiring.graph, collections, &wiring.counters);
+            let (letters, stream) = scope.new_input::<Vec<Update>>();
+            wiring.connect(scope, built, stream.as_collection(), &writer, &shared, &probe)?;
+            Ok((inputs, letters))
         })?;
         let letters = RowCodec::new(dead_letters::schema())?;
         let mut taker = Taker {
@@ -98,6 +105,8 @@ impl<'a> Taker<'a> {
             inputs,
             probe,
             letters,
+            letters_in,
+            index,
             epoch: 0,
             rows_in_epoch: 0,
             past_done: false,
@@ -112,6 +121,7 @@ impl<'a> Taker<'a> {
     fn advance(&mut self, epoch: Epoch) {
         if epoch > self.epoch {
             self.inputs.advance_to(epoch);
+            self.letters_in.advance_to(epoch);
             self.epoch = epoch;
             self.rows_in_epoch = 0;
         }
@@ -135,7 +145,6 @@ impl<'a> Taker<'a> {
             }
         }
         if rows > 0 {
-            self.inputs.flush();
             self.shared.taken.fetch_max(self.epoch, Ordering::AcqRel);
             if self.rows_in_epoch >= EPOCH_ROWS {
                 self.shared.full.store(true, Ordering::Release);
@@ -153,7 +162,7 @@ impl<'a> Taker<'a> {
                 Err(TryRecvError::Empty) => return Ok(None),
                 Err(TryRecvError::Disconnected) => {
                     self.past_done = true;
-                    self.shared.replayed[self.inputs.worker()].store(true, Ordering::Release);
+                    self.shared.replayed[self.index].store(true, Ordering::Release);
                     self.shared.poke();
                 }
             }
@@ -165,7 +174,7 @@ impl<'a> Taker<'a> {
     fn ingest(&mut self, delivery: &Delivery, arrival: Epoch) -> Result<(), RunError> {
         let input = &self.wiring.dataflow.inputs[delivery.input];
         let decoded = &delivery.decoded;
-        self.inputs.ingest(delivery, arrival)?;
+        self.inputs.ingest(self.epoch, arrival, delivery)?;
         let counters = &self.shared.inputs[delivery.input];
         counters.records.fetch_add(decoded.raw.len() as u64, Ordering::Relaxed);
         let ignored = decoded.ignored_fields.iter().map(|(_, n)| n).sum();
@@ -175,7 +184,8 @@ impl<'a> Taker<'a> {
             let feed = &input.feeds[delivery.feed].name;
             let letters =
                 dead_letters::of_rejects(&self.letters, decoded, &input.name, feed, &delivery.partition, arrival)?;
-            self.inputs.ingest_letters(letters);
+            let mut updates = letters.into_iter().map(|letter| (letter, self.epoch, 1)).collect();
+            self.letters_in.send_batch(&mut updates);
         }
         Ok(())
     }
@@ -200,11 +210,11 @@ impl<'a> Taker<'a> {
     }
 
     /// Publishes how far the graph has closed here, and seals what is asked for (3).
-    fn report(&mut self, index: usize) -> Result<(), RunError> {
+    fn report(&mut self) -> Result<(), RunError> {
         let frontier = self.probe.with_frontier(|f| f.iter().next().copied().unwrap_or(Epoch::MAX));
         if frontier != self.frontier {
             self.frontier = frontier;
-            self.shared.frontiers[index].store(frontier, Ordering::Release);
+            self.shared.frontiers[self.index].store(frontier, Ordering::Release);
             self.shared.poke();
         }
         let seal = self.shared.seal.load(Ordering::Acquire);

@@ -58,8 +58,8 @@ impl Debezium {
         let metadata = ["source.", "transaction.", "envelope."];
         Debezium {
             rows: Rows {
-                after: Names::new(columns(), Some),
-                before: Names::new(columns(), Some),
+                after: Names::new(columns(), |name| Some(name)),
+                before: Names::new(columns(), |name| Some(name)),
                 metadata: metadata.map(|part| (part, Names::new(columns(), |name: &str| name.strip_prefix(part)))),
                 keys: Keys::new(shape),
             },
