@@ -29,7 +29,7 @@ struct Entry {
 pub(super) struct Index {
     shards: Vec<HashTable<Entry>>,
     /// 8 bits of a hash to its shard.
-    shard_of: [u8; 256],
+    shard_of: Box<[u8; 256]>,
     /// Places of rows that occur more than once. A set each: a row may occur very often, and
     /// compaction moves single places.
     many: Vec<BTreeSet<Place>>,
@@ -44,7 +44,7 @@ impl Index {
     pub(super) fn new() -> Self {
         let weights: Vec<f64> = (0..SHARDS).map(|i| 2f64.powf(i as f64 / SHARDS as f64)).collect();
         let total: f64 = weights.iter().sum();
-        let mut shard_of = [0u8; 256];
+        let mut shard_of = Box::new([0u8; 256]);
         let (mut shard, mut upper) = (0, weights[0] / total);
         for (i, slot) in shard_of.iter_mut().enumerate() {
             while shard + 1 < SHARDS && (i as f64 + 0.5) / 256.0 > upper {

@@ -39,9 +39,9 @@ impl Loaded {
     }
 }
 
-/// Reads the live files of tables (indices into the specs) for the writers `local` of `config.writers`, on the runtime's
-/// threads. The answer has one entry for each of `local`; its rows are those with
-/// [`owner`] equal to that writer.
+/// Reads the live files of tables (indices into the specs) for the writers `local` of `config.writers`, on
+/// the runtime's threads. The answer has one entry for each of `local`; its rows are those with [`owner`]
+/// equal to that writer.
 ///
 /// Files of append-only tables are not read: each goes to one of the local writers, for compaction; so with
 /// several processes, each hands in only its share of those.

@@ -1,11 +1,12 @@
 //! A worker's writer: gathers updates, and at each seal writes them as files and says which rows go.
 //!
 //! ```text
-//! Arrival --> mint: what belongs to the snapshot --> small | indexed | appended: where rows are --> files --> Prepared
-//!                                                      ^ load: from live files        compact: in the background --> Compaction
+//! Arrival --> mint: what is in the snapshot --> small | indexed | appended: where rows are --> Prepared
+//!                  load: from live files --^            compact: in the background --> Compaction
 //! ```
 //!
-//! 1. When a `Prepared` or `Compaction` is handed over, every file it names is complete (and synced, where durable).
+//! 1. When a `Prepared` or `Compaction` is handed over, every file it names is complete (and
+//!    synced, where durable).
 //! 2. A writer's messages build on each other: the committer applies them in the order they come. A [`Compaction`] comes
 //!    between two `Prepared`s and names files of the earlier ones; the later ones may name its file.
 //! 3. A file belongs to one writer, except files written before a restart with another number of
@@ -215,9 +216,9 @@ impl Writer {
     fn seal(&mut self, epoch: Epoch) -> Result<Prepared, WriterError> {
         let (mut tables, mut files) = (Vec::new(), Vec::new());
         for (i, table) in self.tables.iter_mut().enumerate() {
-            if let Some((batch, mut new)) = table.seal(&self.desk, epoch)? {
-                tables.push((i, batch));
-                files.append(&mut new);
+            if let Some(mut written) = table.seal(&self.desk, epoch)? {
+                tables.push((i, written.batch));
+                files.append(&mut written.files);
             }
         }
         self.desk.lake.put_all(files)?;

@@ -136,15 +136,11 @@ impl Table {
     }
 
     /// Everything up to `epoch` becomes files (returned, not yet stored) and a batch.
-    pub(super) fn seal(
-        &mut self,
-        desk: &Desk,
-        epoch: Epoch,
-    ) -> Result<Option<(Batch, Vec<(String, Bytes)>)>, WriterError> {
+    pub(super) fn seal(&mut self, desk: &Desk, epoch: Epoch) -> Result<Option<Written>, WriterError> {
         let minted = self.mint.seal(epoch);
         let restored = std::mem::take(&mut self.restored);
         let audit = std::mem::take(&mut self.audit);
-        let Written { batch, files, rows } = match &mut self.kept {
+        let written = match &mut self.kept {
             Kept::Appended(files) => append(&self.layout, files, desk, epoch, minted)?,
             _ => {
                 let rows = self.layout.canonical(minted.rows)?;
@@ -154,17 +150,17 @@ impl Table {
                 self.seal_rows(desk, epoch, rows, audit, restored)?
             }
         };
-        if batch.is_empty() {
+        if written.batch.is_empty() {
             return Ok(None);
         }
         self.dirty = true;
-        self.stats.files.fetch_add(files.len() as u64, Relaxed);
+        self.stats.files.fetch_add(written.files.len() as u64, Relaxed);
         self.stats
             .bytes
-            .fetch_add(files.iter().map(|(_, bytes)| bytes.len() as u64).sum(), Relaxed);
-        self.stats.rows.fetch_add(rows, Relaxed);
+            .fetch_add(written.files.iter().map(|(_, bytes)| bytes.len() as u64).sum(), Relaxed);
+        self.stats.rows.fetch_add(written.rows, Relaxed);
         self.publish_sizes();
-        Ok(Some((batch, files)))
+        Ok(Some(written))
     }
 
     fn seal_rows(

@@ -1,4 +1,4 @@
-//! The writer's thread: arrivals in, events out, compactions in the background while nothing is asked for.
+//! The writer's thread: arrivals in, events out, compactions in the background beside them.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -54,12 +54,15 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, events: Sender<WriterEve
     // `never` while no compaction runs.
     let mut merged: Receiver<Outcome> = never();
     let mut compacting = false;
+    // Whether files have changed since the last look for a compaction.
+    let mut due = false;
     let mut epoch = 0;
     loop {
-        if !compacting && arrivals.is_empty() {
-            if let Some(started) = start(&mut writer) {
-                (merged, compacting) = (started, true);
-            }
+        if !compacting
+            && std::mem::take(&mut due)
+            && let Some(started) = start(&mut writer)
+        {
+            (merged, compacting) = (started, true);
         }
         let event = select! {
             recv(arrivals) -> arrival => match arrival {
@@ -69,12 +72,13 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, events: Sender<WriterEve
             recv(merged) -> outcome => {
                 (merged, compacting) = (never(), false);
                 let outcome = outcome.map_err(|_| WriterError::Task { task: "a compaction" })??;
+                due = true;
                 writer.settle(outcome)?.map(WriterEvent::Compaction)
             }
         };
         if let Some(event) = event {
             if let WriterEvent::Prepared(prepared) = &event {
-                epoch = prepared.epoch;
+                (epoch, due) = (prepared.epoch, true);
             }
             events.send(event).map_err(|_| WriterError::CommitterGone { epoch })?;
         }
