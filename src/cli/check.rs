@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::Source;
 use crate::definition::{Case, Dataflow, Diagnostics, FeedKind, cases};
+use crate::plan;
 
 /// Find every mistake in a dataflow; no data is touched
 ///
@@ -31,6 +32,7 @@ pub fn run(args: Check) -> Result<ExitCode> {
         (Err(error), _) => return Err(error),
         (_, Err(error)) => return Err(error.into()),
     };
+    plan::compile(&dataflow)?;
     let mut out = io::stdout().lock();
     write!(out, "{}", summary(&dataflow, &cases))?;
     Ok(ExitCode::SUCCESS)

@@ -1,12 +1,14 @@
 //! `dead-letters`: what could not be used, and why.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{OutputFormat, SourceAndLake};
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
+use crate::serve::{OutputFormat as ServeFormat, Reader};
 
 /// Print the records and rows that could not be used, with place and reason
 #[derive(Debug, clap::Args)]
@@ -39,10 +41,22 @@ pub fn run(args: DeadLetters) -> Result<ExitCode> {
 
 /// Prints at most `limit` dead letters, newest first, and how many there are.
 fn dead_letters(
-    _dataflow: &Dataflow,
-    _limit: usize,
-    _snapshot: Option<Epoch>,
-    _format: OutputFormat,
+    dataflow: &Dataflow,
+    limit: usize,
+    snapshot: Option<Epoch>,
+    format: OutputFormat,
 ) -> Result<ExitCode> {
-    bail!("dead-letters is not wired to the lake")
+    let reader = Reader::open(dataflow, snapshot)?;
+    let rows = reader.print(
+        &format!(
+            "SELECT kind, COALESCE(table_name, input) AS source, feed, \"partition\", \"offset\", reason, \
+             CAST(payload AS VARCHAR) AS payload, epoch \
+             FROM dead_letters ORDER BY epoch DESC NULLS LAST, source, \"partition\", \"offset\" LIMIT {limit}"
+        ),
+        format.into(),
+    )?;
+    io::stdout().lock().write_all(rows.as_bytes())?;
+    let count = reader.print("SELECT COUNT(*) AS n FROM dead_letters", ServeFormat::Csv)?;
+    eprintln!("{} dead letters in all", count.lines().nth(1).unwrap_or("0"));
+    Ok(ExitCode::SUCCESS)
 }

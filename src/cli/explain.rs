@@ -1,11 +1,13 @@
 //! `explain`: print how tables are computed.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{Source, find_table};
 use crate::definition::Dataflow;
+use crate::plan;
 
 /// Print the plan of a table, or of all tables
 #[derive(Debug, clap::Args)]
@@ -31,6 +33,9 @@ pub fn run(args: Explain) -> Result<ExitCode> {
 }
 
 /// Prints the plan of one table (a position in `Dataflow::tables`) or of all.
-fn explain(_dataflow: &Dataflow, _table: Option<usize>) -> Result<ExitCode> {
-    bail!("explain is not wired to the planner")
+fn explain(dataflow: &Dataflow, table: Option<usize>) -> Result<ExitCode> {
+    let graph = plan::compile(dataflow)?;
+    let name = table.map(|table| dataflow.tables[table].qualified_name());
+    write!(io::stdout().lock(), "{}", graph.explain(name.as_deref()))?;
+    Ok(ExitCode::SUCCESS)
 }

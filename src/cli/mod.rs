@@ -98,6 +98,16 @@ pub enum OutputFormat {
     Json,
 }
 
+impl From<OutputFormat> for crate::serve::OutputFormat {
+    fn from(format: OutputFormat) -> Self {
+        match format {
+            OutputFormat::Table => crate::serve::OutputFormat::Table,
+            OutputFormat::Csv => crate::serve::OutputFormat::Csv,
+            OutputFormat::Json => crate::serve::OutputFormat::Json,
+        }
+    }
+}
+
 /// The command is wrong in a way that clap cannot see.
 #[derive(Debug, Error)]
 #[error("{message}\n  help: {help}")]

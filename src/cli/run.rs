@@ -1,12 +1,16 @@
 //! `run`: keep the tables up to date.
 
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{SourceAndLake, parse_duration};
 use crate::definition::Dataflow;
+use crate::run::{self, Options};
 
 /// Keep the tables of a dataflow up to date
 ///
@@ -30,15 +34,9 @@ pub struct Run {
     /// Stop after this long, as in 60s or 2h
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     limit: Option<Duration>,
-}
-
-/// When a run ends by itself; whichever comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Until {
-    /// When every feed is exhausted and committed.
-    pub caught_up: bool,
-    /// After this long.
-    pub elapsed: Option<Duration>,
+    /// Write latency files for HdrHistogram's tools into this folder
+    #[arg(long, value_name = "FOLDER")]
+    latency: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -47,14 +45,35 @@ pub struct Until {
 /// A definition that does not load or plan; a run that fails.
 pub fn run(args: Run) -> Result<ExitCode> {
     let dataflow = args.source.load()?;
-    let until = Until {
-        caught_up: args.until_caught_up,
-        elapsed: args.limit,
+    let options = Options {
+        workers: usize::from(args.workers),
+        until_caught_up: args.until_caught_up,
+        duration: args.limit,
+        stop: None,
+        latency_folder: args.latency,
+        signals: true,
+        live: true,
     };
-    keep_up_to_date(dataflow, usize::from(args.workers), until)
+    keep_up_to_date(dataflow, &options)
 }
 
-/// Runs the dataflow on so many workers.
-fn keep_up_to_date(_dataflow: Dataflow, _workers: usize, _until: Until) -> Result<ExitCode> {
-    bail!("run is not wired to the engine")
+/// Runs the dataflow, and prints what the run leaves to say.
+fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
+    let outcome = run::run(Arc::new(dataflow), options)?;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "took {} records in {:.1} s, {} of them dead letters; {}",
+        outcome.records,
+        outcome.elapsed.as_secs_f64(),
+        outcome.rejected,
+        match outcome.snapshot {
+            0 => "nothing changed".to_string(),
+            epoch => format!("newest snapshot {epoch}"),
+        }
+    )?;
+    if !outcome.figures.lines.is_empty() {
+        write!(out, "\n{}", outcome.figures)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

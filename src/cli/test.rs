@@ -1,11 +1,13 @@
 //! `test`: the dataflow's own tests.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::{Source, UsageError};
+use super::{FAILED, Source, UsageError};
 use crate::definition::{Case, Dataflow, cases, nearest};
+use crate::serve::cases::run_case;
 
 /// Run the dataflow's own tests: the folders in its tests/
 ///
@@ -58,6 +60,26 @@ fn chosen(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>> {
 }
 
 /// Runs the tests and prints what differs; exit code 1 if anything does.
-fn test(_dataflow: &Dataflow, _cases: &[Case], _workers: usize) -> Result<ExitCode> {
-    bail!("test is not wired to the engine")
+fn test(dataflow: &Dataflow, cases: &[Case], workers: usize) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    let (mut passed, mut failed) = (0, 0);
+    for case in cases {
+        let outcomes = run_case(dataflow, case, workers)?;
+        match outcomes.iter().all(|outcome| outcome.differences.is_empty()) {
+            true => passed += 1,
+            false => failed += 1,
+        }
+        for outcome in outcomes {
+            let verdict = if outcome.differences.is_empty() { "ok" } else { "FAILED" };
+            writeln!(out, "test {} ... {verdict}", outcome.name)?;
+            for (table, mismatches) in outcome.differences {
+                writeln!(out, "  {table} (- expected, + found)")?;
+                for mismatch in mismatches {
+                    writeln!(out, "    {mismatch}")?;
+                }
+            }
+        }
+    }
+    writeln!(out, "{passed} passed, {failed} failed")?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }

@@ -1,12 +1,13 @@
 //! `verify`: recompute every table from Bronze in batch, and compare.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::{SourceAndLake, find_table};
-use crate::definition::Dataflow;
+use super::{FAILED, SourceAndLake, find_table};
 use crate::repr::Epoch;
+use crate::serve::verify;
 
 /// Recompute tables from Bronze in batch, and print the rows that differ
 ///
@@ -30,40 +31,33 @@ pub struct Verify {
     limit: usize,
 }
 
-/// What is compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// Positions in `Dataflow::tables`.
-    pub tables: Vec<usize>,
-    /// None: the newest.
-    pub snapshot: Option<Epoch>,
-    /// How many differing rows of a table are printed; all are counted.
-    pub limit: usize,
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// A definition that does not load or plan; a table that does not exist; a lake that cannot be read.
 pub fn run(args: Verify) -> Result<ExitCode> {
     let dataflow = args.source.load()?;
-    let tables = match args.table.is_empty() {
-        true => (0..dataflow.tables.len()).collect(),
-        false => args
-            .table
-            .iter()
-            .map(|name| find_table(&dataflow, name))
-            .collect::<Result<_>>()?,
-    };
-    let scope = Scope {
-        tables,
-        snapshot: args.snapshot,
-        limit: args.limit,
-    };
-    verify(&dataflow, &scope)
-}
-
-/// Prints differences; exit code 1 if there are any.
-fn verify(_dataflow: &Dataflow, _scope: &Scope) -> Result<ExitCode> {
-    bail!("verify is not wired to the lake")
+    for name in &args.table {
+        find_table(&dataflow, name)?;
+    }
+    let report = verify::verify(&dataflow, args.snapshot)?;
+    let wanted = |table: &str| args.table.is_empty() || args.table.iter().any(|name| name == table);
+    let mut out = io::stdout().lock();
+    writeln!(out, "snapshot {}", report.epoch)?;
+    let mut differs = false;
+    for (table, rows) in report.tables.iter().filter(|(table, _)| wanted(table)) {
+        let differences: Vec<_> = report.differences.iter().filter(|d| d.table == *table).collect();
+        differs |= !differences.is_empty();
+        match differences.len() {
+            0 => writeln!(out, "{table}: {rows} rows, equal")?,
+            n => writeln!(out, "{table}: {rows} rows, {n} differ")?,
+        }
+        for difference in differences.iter().take(args.limit) {
+            writeln!(out, "  {difference}")?;
+        }
+    }
+    for (table, why) in report.skipped.iter().filter(|(table, _)| wanted(table)) {
+        writeln!(out, "{table}: not verified: {why}")?;
+    }
+    Ok(if differs { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
 }

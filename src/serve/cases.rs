@@ -96,7 +96,7 @@ pub enum CaseError {
 }
 
 /// Runs one test; its steps one behind the other.
-pub fn run_case(dataflow: &Dataflow, case: &Case) -> Result<Vec<Outcome>, CaseError> {
+pub fn run_case(dataflow: &Dataflow, case: &Case, workers: usize) -> Result<Vec<Outcome>, CaseError> {
     let at = |path: &Path| {
         let path = path.to_path_buf();
         move |source| CaseError::File { path, source }
@@ -112,7 +112,7 @@ pub fn run_case(dataflow: &Dataflow, case: &Case) -> Result<Vec<Outcome>, CaseEr
             std::fs::copy(&given.path, &target).map_err(at(&given.path))?;
         }
         let name = if case.steps.len() == 1 { case.name.clone() } else { format!("{}/{}", case.name, step.number) };
-        let options = Options { workers: 1, until_caught_up: true, ..Options::default() };
+        let options = Options { workers, until_caught_up: true, ..Options::default() };
         run::run(trial.clone(), &options).map_err(|e| CaseError::Run { name: name.clone(), source: Box::new(e) })?;
         let mut differences = Vec::new();
         for expected in &step.expect {
