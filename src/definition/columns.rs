@@ -6,7 +6,8 @@ use chrono::format::{Item, StrftimeItems};
 
 use super::Column;
 use super::diagnostic::nearest;
-use super::settings::{File, Settings, Text, Value};
+use super::file::File;
+use super::settings::{Settings, Text, Value};
 use crate::repr::SqlType;
 
 /// A column as it is written; what is left out is filled in by [`finished`].

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::columns::{Written, check_column, finished, read_columns, read_names, read_null};
 use super::feed::read_feed;
-use super::settings::{File, Settings};
+use super::file::File;
+use super::settings::Settings;
 use super::{Feed, Input, Retention};
 use crate::repr::SqlType;
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Diagnostics, nearest};
+use super::file::{Env, File, Found, read};
 use super::input::read_input;
 use super::order::order;
 use super::references::{Reference, scan};
 use super::root::read_root;
-use super::settings::{Env, File, Found, read};
 use super::table::{plain_table, read_table_settings};
 use super::{Dataflow, Input, Layer, Table};
 

@@ -10,6 +10,7 @@ mod columns;
 mod diagnostic;
 mod environment;
 mod feed;
+mod file;
 mod input;
 mod load;
 mod location;

@@ -10,8 +10,9 @@ use object_store::client::ClientConfigKey;
 use object_store::gcp::GoogleConfigKey;
 
 use super::diagnostic::nearest;
+use super::file::File;
 use super::location::lake_location;
-use super::settings::{File, Settings};
+use super::settings::Settings;
 
 /// What `dataflow.toml` says.
 pub(super) struct Root {

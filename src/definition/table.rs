@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::columns::read_names;
+use super::file::File;
 use super::input::read_retention;
-use super::settings::{File, Settings};
+use super::settings::Settings;
 use super::{Deletes, Expectation, Layer, OnViolation, Table};
 
 /// A table of a SELECT, as it is without a settings file.

@@ -517,9 +517,9 @@ fn a_folder_that_is_no_dataflow_is_refused() {
     assert!(found.ends_with("or make one: alluvium init NAME"), "{found}");
 }
 
-#[test]
-fn a_rich_definition_loads_with_all_it_says() {
-    let folder = Folder(BTreeMap::new())
+/// A folder that uses nearly every setting.
+fn rich() -> Folder {
+    Folder(BTreeMap::new())
         .with(
             "dataflow.toml",
             "name = \"retail\"\nlake = \"${BUCKET}/retail\"\nepoch = \"5ms\"\ncommit = \"25ms\"\n\
@@ -562,7 +562,38 @@ fn a_rich_definition_loads_with_all_it_says() {
             "key = [\"no\"]\npartition_by = \"day\"\ndeletes = \"rewrite\"\nchange_data_feed = true\n\
              retention = { column = \"at\", keep = \"1h\" }\n\
              [expect.b]\ncheck = \"x > 0\"\non_violation = \"fail\"\n[expect.a]\ncheck = \"y\"\n",
-        );
+        )
+}
+
+#[test]
+fn a_damaged_file_never_panics_and_never_fails_without_a_word() {
+    let good = rich();
+    let scratch = good.write();
+    let mut refused = 0;
+    for (path, text) in &good.0 {
+        let cuts = (0..text.len()).step_by(3).map(|at| text[..at].to_string());
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let without = (0..lines.len()).map(|n| [&lines[..n], &lines[n + 1..]].concat().concat());
+        let twice = (0..lines.len()).map(|n| [&lines[..n], &lines[n..=n], &lines[n..]].concat().concat());
+        let junk = text.char_indices().step_by(7).flat_map(|(at, c)| {
+            ["\"", "=", "[", "]", "{", "\n", "${"]
+                .map(|junk| format!("{}{junk}{}", &text[..at], &text[at + c.len_utf8()..]))
+        });
+        for damaged in cuts.chain(without).chain(twice).chain(junk) {
+            std::fs::write(scratch.path().join(path), &damaged).expect("the file is writable");
+            if let Err(found) = load(scratch.path(), &env) {
+                refused += 1;
+                assert!(!found.0.is_empty(), "{path} was refused without a word:\n{damaged}");
+            }
+        }
+        std::fs::write(scratch.path().join(path), text).expect("the file is writable");
+    }
+    assert!(refused > 500, "only {refused} damaged files were refused");
+}
+
+#[test]
+fn a_rich_definition_loads_with_all_it_says() {
+    let folder = rich();
     let scratch = folder.write();
     let base = scratch.path().canonicalize().expect("the folder is there");
     let dataflow = load(scratch.path(), &env).unwrap_or_else(|mistakes| panic!("{mistakes}"));
