@@ -34,6 +34,9 @@ pub enum Fold {
     Counted,
 }
 
+/// An epoch that is not closed: the right to speak at it, and its changes by key.
+type Open = (Capability<Epoch>, Vec<(Row, Row)>);
+
 /// A key's state: its change (empty when counted) and how often.
 type State = Option<(Row, Diff)>;
 
@@ -53,7 +56,7 @@ pub fn current<'s>(changes: Stream<'s, Epoch, Vec<Routed>>, settings: Settings, 
         .unary_frontier(exchange, name, move |_, info| {
             let activator = scope.activator_for(info.address.clone());
             let mut trace = RowValSpine::new(info, None, Some(activator));
-            let mut pending: BTreeMap<Epoch, (Capability<Epoch>, Vec<(Row, Row)>)> = BTreeMap::new();
+            let mut pending: BTreeMap<Epoch, Open> = BTreeMap::new();
             let mut lower = Antichain::from_elem(Epoch::MIN);
             let mut tombstones = Tombstones::new(settings.forget_after);
             move |(input, frontier), output| {

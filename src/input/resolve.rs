@@ -110,9 +110,11 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// `order_by` columns, feed, arrival.
+type Version = (Row, u16, Arrival);
+
 fn newest(changes: Vec<Recorded>) -> Vec<Row> {
-    // Key to (order, feed, arrival) and row; a row that is gone is none.
-    let mut current: HashMap<Row, ((Row, u16, Arrival), Option<Row>)> = HashMap::new();
+    let mut current: HashMap<Row, (Version, Option<Row>)> = HashMap::new(); // a row that is gone is none
     for change in changes {
         if change.op == Op::Truncate {
             current.clear();

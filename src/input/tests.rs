@@ -180,7 +180,10 @@ fn compare(input: &Input, batches: &[Batch], end: Epoch) {
         for epoch in 0..end {
             let found = as_of(input, &rows, epoch);
             let expected = resolved(input, batches, epoch, None);
-            assert_eq!(found, expected, "at {epoch} with {workers} workers, stepwise {stepwise}");
+            assert_eq!(
+                found, expected,
+                "at {epoch} with {workers} workers, stepwise {stepwise}"
+            );
         }
     }
 }
@@ -247,11 +250,11 @@ fn an_older_version_through_another_feed_stays_dead_behind_a_tombstone() {
     let batches: Vec<Batch> = vec![
         (0, 1, "live", vec![upsert(0, 1, 5, 50)]),
         (1, 1, "live", vec![delete(1, Some(6))]),
-        (2, 0, "file", vec![upsert(0, 1, 4, 40)]),  // older: stays dead
-        (3, 0, "file", vec![upsert(1, 1, 7, 70)]),  // newer: a re-insertion
-        (4, 1, "live", vec![delete(2, None)]),      // takes version 7
-        (5, 0, "file", vec![upsert(2, 1, 7, 71)]),  // as old, from the earlier feed: stays dead
-        (6, 1, "live", vec![upsert(3, 1, 7, 72)]),  // as old, from the same feed, later
+        (2, 0, "file", vec![upsert(0, 1, 4, 40)]), // older: stays dead
+        (3, 0, "file", vec![upsert(1, 1, 7, 70)]), // newer: a re-insertion
+        (4, 1, "live", vec![delete(2, None)]),     // takes version 7
+        (5, 0, "file", vec![upsert(2, 1, 7, 71)]), // as old, from the earlier feed: stays dead
+        (6, 1, "live", vec![upsert(3, 1, 7, 72)]), // as old, from the same feed, later
     ];
     let expected: Vec<Option<Vec<Option<i64>>>> = vec![
         Some(row(1, 5, 50)),
@@ -267,7 +270,11 @@ fn an_older_version_through_another_feed_stays_dead_behind_a_tombstone() {
         for (epoch, expected) in expected.iter().enumerate() {
             let expected: Bag = expected.iter().map(|row| (row.clone(), 1)).collect();
             assert_eq!(as_of(&input, &rows, epoch as Epoch), expected, "at {epoch}");
-            assert_eq!(resolved(&input, &batches, epoch as Epoch, None), expected, "oracle at {epoch}");
+            assert_eq!(
+                resolved(&input, &batches, epoch as Epoch, None),
+                expected,
+                "oracle at {epoch}"
+            );
         }
     }
 }
@@ -334,7 +341,10 @@ fn tombstones_are_forgotten_after_the_retention() {
 #[test]
 fn times_of_rows_are_the_epochs_they_came_with() {
     let input = input(&[], &[], &[], Format::Json);
-    let batches: Vec<Batch> = vec![(4, 1, "live", vec![upsert(0, 1, 1, 1)]), (9, 1, "live", vec![upsert(1, 1, 1, 1)])];
+    let batches: Vec<Batch> = vec![
+        (4, 1, "live", vec![upsert(0, 1, 1, 1)]),
+        (9, 1, "live", vec![upsert(1, 1, 1, 1)]),
+    ];
     let (rows, _) = run(&input, &batches, 10, 1, false);
     let mut times: Vec<Epoch> = rows.iter().map(|(_, time, _)| *time).collect();
     times.sort_unstable();

@@ -15,7 +15,6 @@ use differential_dataflow::trace::{BatchReader, Cursor, Navigable, TraceReader};
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::progress::Antichain;
-use timely::progress::frontier::AntichainRef;
 
 use crate::repr::{
     Diff, Epoch, Row, RowKeyBatcher, RowKeyBuilder, RowKeySpine, RowRef, RowValBatcher, RowValBuilder, RowValSpine,
@@ -192,7 +191,11 @@ pub fn scan<'s>(input: ByKey<'s>, name: &str, mut logic: Scan) -> Rows<'s> {
                     }
                 }
                 trace.advance_upper(&mut upper);
-                compact(&mut trace, upper.borrow());
+                // Times before the next batch must stay before it, so that it is known what was there: compaction
+                // may move them up to the last moment before `upper`, not to `upper`.
+                let before: Antichain<Epoch> = upper.iter().map(|time| time.saturating_sub(1)).collect();
+                trace.set_logical_compaction(before.borrow());
+                trace.set_physical_compaction(upper.borrow());
             }
         })
         .as_collection()
@@ -247,13 +250,9 @@ pub fn distinct<'s>(input: ByRow<'s>, name: &str) -> Rows<'s> {
                     }
                 }
                 trace.advance_upper(&mut upper);
-                compact(&mut trace, upper.borrow());
+                trace.set_logical_compaction(upper.borrow());
+                trace.set_physical_compaction(upper.borrow());
             }
         })
         .as_collection()
-}
-
-fn compact<Tr: TraceReader>(trace: &mut Tr, frontier: AntichainRef<'_, Tr::Time>) {
-    trace.set_logical_compaction(frontier);
-    trace.set_physical_compaction(frontier);
 }

@@ -21,7 +21,8 @@ use crate::definition::OnViolation;
 use crate::plan::{Expr, PlannedExpectation, PlannedTable};
 use crate::repr::{Row, RowCodec};
 
-/// How many rows now violate each `warn` expectation on this process, by table and expectation.
+/// How many rows now violate each expectation (`warn`, `drop` or `fail`) on this process, by table and expectation.
+/// They count updates of open epochs too: a status, not a snapshot.
 #[derive(Debug, Default)]
 pub struct Counters {
     counts: std::sync::Mutex<BTreeMap<(String, String), Arc<AtomicI64>>>,
@@ -79,9 +80,9 @@ fn check(check: Expr, on_violation: OnViolation, reason: String, count: Arc<Atom
                 outputs.main.push((std::mem::take(row), *time, *diff));
                 continue;
             }
+            count.fetch_add(*diff, Ordering::Relaxed);
             match on_violation {
                 OnViolation::Warn => {
-                    count.fetch_add(*diff, Ordering::Relaxed);
                     outputs.main.push((std::mem::take(row), *time, *diff));
                 }
                 OnViolation::Drop => outputs.errs.push((errors.row(&reason, batch, index), *time, *diff)),

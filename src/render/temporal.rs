@@ -188,10 +188,10 @@ fn release<'s>(input: Rows<'s>, name: &str) -> Rows<'s> {
                         }
                     }
                     drop(session);
-                    if let Some(first) = waiting.first() {
-                        if held.as_ref().is_none_or(|c| *c.time() > first) {
-                            held = Some(capability.delayed(&first, 0));
-                        }
+                    if let Some(first) = waiting.first()
+                        && held.as_ref().is_none_or(|c| *c.time() > first)
+                    {
+                        held = Some(capability.delayed(&first, 0));
                     }
                 });
                 let Some(frontier) = frontier.frontier().first().copied() else {

@@ -595,3 +595,306 @@ fn top_k_of_all_kinds_equals_sorting() {
         bag(out)
     });
 }
+
+#[test]
+fn windows_equal_the_oracle() {
+    use datafusion::functions_aggregate::sum::sum_udaf;
+    use datafusion::logical_expr::{WindowFrame, WindowFunctionDefinition};
+    use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+
+    let mut plan = Plan::default();
+    let input = schema(3);
+    let source = plan.add(Op::Input(0), &[], input.clone());
+    let keys = || {
+        [1, 2, 0].map(|index| SortKey {
+            expr: col(index),
+            descending: false,
+            nulls_first: true,
+        })
+    };
+    let sort = keys().map(|k| PhysicalSortExpr {
+        expr: k.expr,
+        options: arrow::compute::SortOptions {
+            descending: false,
+            nulls_first: true,
+        },
+    });
+    let ordering = LexOrdering::new(sort).unwrap();
+    // A sum over the rows so far.
+    let frame = Arc::new(WindowFrame::new(Some(false)));
+    let function = datafusion::physical_plan::windows::create_window_expr(
+        &WindowFunctionDefinition::AggregateUDF(sum_udaf()),
+        "total".to_string(),
+        &[col(2)],
+        &[col(0)],
+        ordering.as_ref(),
+        frame,
+        input.clone(),
+        false,
+        false,
+        None,
+    )
+    .unwrap();
+    let window = Window {
+        partition: vec![col(0)],
+        order: keys().into(),
+        functions: vec![function],
+    };
+    let node = plan.add(Op::Window(window), &[source], schema(4));
+    plan.table(node);
+    let rows = history(&mut Random::new(5), 8, 10, |r| small(r, 3, 3));
+    compare(plan.keep(), &[&rows], |_, inputs| {
+        let mut partitions: BTreeMap<Option<i64>, Vec<Tuple>> = BTreeMap::new();
+        for tuple in &inputs[0] {
+            partitions.entry(tuple[0]).or_default().push(tuple.clone());
+        }
+        let mut out = vec![];
+        for rows in partitions.values_mut() {
+            rows.sort_by_key(|t| (t[1], t[2]));
+            let mut total = None;
+            for row in rows {
+                total = row[2].map_or(total, |x| Some(total.unwrap_or(0) + x));
+                out.push([row.clone(), vec![total]].concat());
+            }
+        }
+        bag(out)
+    });
+}
+
+#[test]
+fn unnest_spreads_lists_side_by_side() {
+    use arrow::array::ListArray;
+    let list = DataType::List(Arc::new(Field::new("item", DataType::Int64, true)));
+    let input: SchemaRef = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, true),
+        Field::new("a", list.clone(), true),
+        Field::new("b", list, true),
+    ]));
+    let lists = [
+        (Some(vec![1, 2, 3]), Some(vec![4])),
+        (None, Some(vec![])),
+        (Some(vec![]), Some(vec![])),
+        (Some(vec![7]), None),
+        (None, None),
+    ];
+    let of = |lists: Vec<Option<Vec<i64>>>| -> ArrayRef {
+        let lists = lists.into_iter().map(|l| l.map(|l| l.into_iter().map(Some)));
+        Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists))
+    };
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from((0..5).collect::<Vec<i64>>())),
+        of(lists.iter().map(|(a, _)| a.clone()).collect()),
+        of(lists.iter().map(|(_, b)| b.clone()).collect()),
+    ];
+    let rows = RowCodec::new(input.clone()).unwrap().encode_rows(&columns, 5).unwrap();
+    let mut plan = Plan::default();
+    let source = plan.add(Op::Input(0), &[], input);
+    for preserve_nulls in [false, true] {
+        let unnest = Unnest {
+            columns: vec![(0, false), (1, true), (2, true)],
+            preserve_nulls,
+        };
+        let node = plan.add(Op::Unnest(unnest), &[source], schema(3));
+        plan.table(node);
+    }
+    let graph = Arc::new(plan.keep());
+    let removed = vec![(rows[0].clone(), -1)];
+    let history = Arc::new(vec![vec![rows.into_iter().map(|r| (r, 1)).collect(), removed]]);
+    for way in WAYS {
+        let answer = run(&graph, &history, 2, way, &Default::default());
+        let first = bag([
+            vec![Some(0), Some(1), Some(4)],
+            vec![Some(0), Some(2), None],
+            vec![Some(0), Some(3), None],
+        ]);
+        let mut rest = bag([vec![Some(3), Some(7), None]]);
+        for table in 0..2 {
+            if table == 1 {
+                // As DataFusion counts: a null list is one null, an empty list is nothing.
+                rest.extend(bag([vec![Some(1), None, None], vec![Some(4), None, None]]));
+            }
+            let both: Bag = first.clone().into_iter().chain(rest.clone()).collect();
+            assert_eq!(as_of(&schema(3), &answer.oks[table], 0), both);
+            assert_eq!(as_of(&schema(3), &answer.oks[table], 1), rest);
+        }
+    }
+}
+
+#[test]
+fn rows_enter_and_leave_by_time_and_retractions_undo_what_is_still_to_come() {
+    let mut plan = Plan::default();
+    let micros = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
+    let input = schema(2);
+    let moment = |index| datafusion::physical_expr::expressions::cast(col(index), &input, micros.clone()).unwrap();
+    let source = plan.add(Op::Input(0), &[], input.clone());
+    let mut cases = vec![];
+    for lower in [true, false] {
+        for upper in [true, false] {
+            cases.push((lower, upper));
+            let temporal = Temporal {
+                lower: vec![Bound {
+                    expr: moment(0),
+                    inclusive: lower,
+                }],
+                upper: vec![Bound {
+                    expr: moment(1),
+                    inclusive: upper,
+                }],
+            };
+            let node = plan.add(Op::Temporal(temporal), &[source], input.clone());
+            plan.table(node);
+        }
+    }
+    // Microseconds from 0 to 20 ms, in half milliseconds; some null.
+    let tuple = |r: &mut Random| -> Tuple {
+        (0..2)
+            .map(|_| (r.below(9) > 0).then(|| 500 * r.below(40) as i64))
+            .collect()
+    };
+    let mut rows = history(&mut Random::new(9), 12, 20, tuple);
+    rows.extend((0..10).map(|_| vec![])); // time goes on without changes
+    let graph = Arc::new(plan.keep());
+    let shared = Arc::new(encoded(&[&rows]));
+    for way in WAYS {
+        let answer = run(&graph, &shared, rows.len() as u64, way, &Default::default());
+        for time in 0..rows.len() as u64 {
+            for (index, (lower, upper)) in cases.iter().enumerate() {
+                let now = time as i64 * 1000;
+                let expected = bag(rows_of(&rows, time).into_iter().filter(|t| {
+                    t[0].is_some_and(|l| if *lower { now >= l } else { now > l })
+                        && t[1].is_some_and(|u| if *upper { now <= u } else { now < u })
+                }));
+                let found = as_of(&input, &answer.oks[index], time);
+                assert_eq!(found, expected, "case {index} at {time}, {way:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_share_a_key_are_errors_until_one_is_left_and_readers_do_not_repeat_them() {
+    let mut plan = Plan::default();
+    let input = schema(2);
+    let source = plan.add(Op::Input(0), &[], input.clone());
+    plan.table(source).key = vec![0];
+    let reader = plan.add(Op::Table(0), &[], input.clone());
+    plan.table(reader);
+    let graph = Arc::new(plan.keep());
+    let rows = history(&mut Random::new(2), 12, 6, |r| small(r, 2, 8));
+    let shared = Arc::new(encoded(&[&rows]));
+    let mut clashes = 0;
+    for way in WAYS {
+        let answer = run(&graph, &shared, 12, way, &Default::default());
+        for time in 0..12 {
+            let all = rows_of(&rows, time);
+            let (alone, shared): (Vec<_>, Vec<_>) = all
+                .iter()
+                .cloned()
+                .partition(|t| all.iter().filter(|o| o[0] == t[0]).count() == 1);
+            clashes += shared.len();
+            let errors = errors_as_of(&answer.errs[0], time);
+            assert_eq!(errors.values().sum::<i64>(), shared.len() as i64, "at {time}, {way:?}");
+            assert!(
+                errors.keys().all(|(reason, _)| reason.contains("with this key (c0)")),
+                "{errors:?}"
+            );
+            for table in 0..2 {
+                assert_eq!(
+                    as_of(&input, &answer.oks[table], time),
+                    bag(alone.clone()),
+                    "at {time}, {way:?}"
+                );
+            }
+            assert!(errors_as_of(&answer.errs[1], time).is_empty());
+        }
+    }
+    assert!(clashes > 0, "no keys clashed, so nothing was tested");
+}
+
+#[test]
+fn expectations_warn_drop_and_fail() {
+    use crate::definition::OnViolation;
+    let mut plan = Plan::default();
+    let input = schema(1);
+    let source = plan.add(Op::Input(0), &[], input.clone());
+    for on_violation in [OnViolation::Warn, OnViolation::Drop, OnViolation::Fail] {
+        let check = binary(col(0), Operator::Lt, lit(3i64), &input).unwrap();
+        plan.table(source).expectations = vec![PlannedExpectation {
+            name: "small".into(),
+            check,
+            on_violation,
+        }];
+    }
+    let graph = Arc::new(plan.keep());
+    let rows = history(&mut Random::new(4), 10, 8, |r| small(r, 1, 5));
+    let shared = Arc::new(encoded(&[&rows]));
+    for way in WAYS {
+        let counters = Arc::new(Counters::default());
+        let answer = run(&graph, &shared, 10, way, &counters);
+        for time in 0..10 {
+            let all = rows_of(&rows, time);
+            let broken = all.iter().filter(|t| t[0] >= Some(3)).count() as i64;
+            let fine = all.iter().filter(|t| t[0] < Some(3)).cloned();
+            assert_eq!(as_of(&input, &answer.oks[0], time), bag(all.clone()));
+            assert_eq!(as_of(&input, &answer.oks[1], time), bag(fine));
+            assert_eq!(as_of(&input, &answer.oks[2], time), bag(all.clone()));
+            let dropped = errors_as_of(&answer.errs[1], time);
+            assert_eq!(dropped.values().sum::<i64>(), broken);
+            assert!(
+                dropped
+                    .keys()
+                    .all(|(reason, _)| reason.contains("expectation \"small\""))
+            );
+            assert_eq!(errors_as_of(&answer.failures, time).values().sum::<i64>(), broken);
+            if time == 9 {
+                let all_three = ["silver.t0", "silver.t1", "silver.t2"].map(|t| (t.into(), "small".into(), broken));
+                assert_eq!(counters.read(), all_three);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_arrangement_by_the_same_keys_is_made_once() {
+    let mut plan = Plan::default();
+    let input = schema(2);
+    let source = plan.add(Op::Input(0), &[], input.clone());
+    for _ in 0..2 {
+        let join = Join {
+            kind: JoinKind::Inner,
+            left_keys: vec![col(0)],
+            right_keys: vec![col(0)],
+            residual: None,
+            null_equals_null: false,
+        };
+        let node = plan.add(Op::Join(join), &[source, source], schema(4));
+        plan.table(node);
+    }
+    let graph = plan.keep();
+    let arranged = timely::execute_directly(move |worker| {
+        worker.dataflow::<Epoch, _, _>(|scope| {
+            let (_handle, stream) = scope.new_input::<Vec<Update>>();
+            let inputs = vec![Collections {
+                oks: stream.as_collection(),
+                errs: empty(scope),
+            }];
+            let definition = dataflow(vec![], 2);
+            let counters = Counters::default();
+            let mut builder = Builder {
+                scope,
+                dataflow: &definition,
+                graph: &graph,
+                inputs,
+                counters: &counters,
+                nodes: vec![None, None, None],
+                tables: vec![None, None],
+                keyed: HashMap::new(),
+                failures: empty(scope),
+            };
+            builder.table(0);
+            builder.table(1);
+            builder.keyed.len()
+        })
+    });
+    assert_eq!(arranged, 1);
+}
