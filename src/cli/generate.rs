@@ -1,30 +1,49 @@
-//! `generate`: sample data and load, written where a feed reads.
+//! `generate`: sample data and load, written where feeds read.
+//!
+//! Files are named by the day their events are made on and appear whole (written aside, then renamed). Log records
+//! are spread over partitions by their key. Entries of generate.toml without a rate are history and come
+//! first, one behind the other; those with a rate then run side by side in real time.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow};
+use chrono::DateTime;
+use serde::Deserialize;
+use twox_hash::XxHash3_64;
 
 use super::{Source, UsageError};
-use crate::definition::{self, Dataflow, FeedKind, nearest};
+use crate::definition::{self, Dataflow, FeedKind, Format, nearest};
+use crate::source::generate::{Event, Generator, Rendering, Timing};
+use crate::source::{LogRecord, LogWriter};
 
-/// Write made-up events to where a files or log feed reads
+/// Records of a log that are appended with one write.
+const BATCH: usize = 512;
+
+/// Write made-up events to where files and log feeds read
 ///
-/// Two runs with one seed make the same events. A feed of kind "generate" needs no such help: it makes its
-/// own events while the dataflow runs.
+/// Without INPUT.FEED everything that the dataflow's generate.toml lists is made. Two runs with one seed make the
+/// same events. A feed of kind "generate" needs no such help: it makes its own events while the dataflow runs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  alluvium generate dataflows/retail
   alluvium generate dataflows/retail order_lines.live --generator retail.order_lines --limit 100000
   alluvium generate dataflows/retail order_lines.live --generator retail.order_lines --rate 5800 --late 0.01")]
 pub struct Generate {
     #[command(flatten)]
     source: Source,
     /// The feed to write for
-    #[arg(value_name = "INPUT.FEED")]
-    feed: String,
+    #[arg(value_name = "INPUT.FEED", requires = "generator")]
+    feed: Option<String>,
     /// Which events
-    #[arg(long, value_name = "NAME")]
-    generator: String,
+    #[arg(long, value_name = "NAME", requires = "feed")]
+    generator: Option<String>,
     /// Events per second; without it as fast as possible
     #[arg(long, value_name = "EVENTS", value_parser = parse_rate)]
     rate: Option<f64>,
@@ -60,32 +79,196 @@ pub struct Generate {
 /// A definition that does not load; a feed that does not exist or makes its own events; writing that fails.
 pub fn run(args: Generate) -> Result<ExitCode> {
     let dataflow = args.source.load()?;
-    let (input, feed) = find_feed(&dataflow, &args.feed)?;
-    if let FeedKind::Generate(_) = dataflow.inputs[input].feeds[feed].kind {
-        return Err(UsageError::new(
-            format!("feed {} makes its own events", args.feed),
-            "name a feed of kind \"files\" or \"log\"; this one is served by `alluvium run`",
-        )
-        .into());
-    }
-    let settings = definition::Generate {
-        generator: args.generator,
-        rate: args.rate,
-        limit: args.limit,
-        seed: args.seed,
-        partitions: args.partitions,
-        updates: args.updates,
-        deletes: args.deletes,
-        duplicates: args.duplicates,
-        late: args.late,
-        broken: args.broken,
+    let orders = match (args.feed, args.generator) {
+        (Some(feed), Some(generator)) => vec![Order {
+            feed: find_feed(&dataflow, &feed)?,
+            settings: definition::Generate {
+                generator,
+                rate: args.rate,
+                limit: args.limit,
+                seed: args.seed,
+                partitions: args.partitions,
+                updates: args.updates,
+                deletes: args.deletes,
+                duplicates: args.duplicates,
+                late: args.late,
+                broken: args.broken,
+            },
+        }],
+        _ => read_orders(&dataflow)?,
     };
-    generate(&dataflow, input, feed, &settings)
+    let (history, live): (Vec<Order>, Vec<Order>) = orders.into_iter().partition(|order| order.settings.rate.is_none());
+    for order in &history {
+        order.make(&dataflow)?;
+    }
+    thread::scope(|scope| {
+        let makers: Vec<_> = live.iter().map(|order| scope.spawn(|| order.make(&dataflow))).collect();
+        makers.into_iter().try_for_each(|maker| match maker.join() {
+            Ok(made) => made,
+            Err(_) => Err(anyhow!("a generator panicked; this is a bug")),
+        })
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the events to where the feed reads (positions in `Dataflow::inputs` and `Input::feeds`).
-fn generate(_dataflow: &Dataflow, _input: usize, _feed: usize, _settings: &definition::Generate) -> Result<ExitCode> {
-    bail!("generate is not wired to the generators")
+/// generate.toml.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Orders {
+    make: Vec<Entry>,
+}
+
+/// An entry of generate.toml: a feed, and the settings of its generator.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    input: String,
+    feed: String,
+    generator: String,
+    rate: Option<f64>,
+    limit: Option<u64>,
+    #[serde(default)]
+    seed: u64,
+    partitions: Option<u32>,
+    #[serde(default)]
+    updates: f64,
+    #[serde(default)]
+    deletes: f64,
+    #[serde(default)]
+    duplicates: f64,
+    #[serde(default)]
+    late: f64,
+    #[serde(default)]
+    broken: f64,
+}
+
+fn read_orders(dataflow: &Dataflow) -> Result<Vec<Order>> {
+    let path = dataflow.folder.join("generate.toml");
+    let wrong = |message: String| {
+        UsageError::new(message, "list what to make as [[make]] entries, or name INPUT.FEED and --generator")
+    };
+    let text =
+        fs::read_to_string(&path).map_err(|error| wrong(format!("could not read {}: {error}", path.display())))?;
+    let orders: Orders = toml::from_str(&text).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    let order = |entry: Entry| {
+        let shares = [entry.updates, entry.deletes, entry.duplicates, entry.late, entry.broken];
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share)) || entry.rate.is_some_and(|rate| rate <= 0.0) {
+            return Err(wrong(format!("{}: shares are from 0 to 1, rates above 0", path.display())));
+        }
+        Ok(Order {
+            feed: find_feed(dataflow, &format!("{}.{}", entry.input, entry.feed))?,
+            settings: definition::Generate {
+                generator: entry.generator,
+                rate: entry.rate,
+                limit: entry.limit,
+                seed: entry.seed,
+                partitions: entry.partitions.unwrap_or(1).max(1),
+                updates: entry.updates,
+                deletes: entry.deletes,
+                duplicates: entry.duplicates,
+                late: entry.late,
+                broken: entry.broken,
+            },
+        })
+    };
+    Ok(orders.make.into_iter().map(order).collect::<Result<_, UsageError>>()?)
+}
+
+/// What to make, and for which feed (positions in `Dataflow::inputs` and `Input::feeds`).
+struct Order {
+    feed: (usize, usize),
+    settings: definition::Generate,
+}
+
+impl Order {
+    fn make(&self, dataflow: &Dataflow) -> Result<()> {
+        let input = &dataflow.inputs[self.feed.0];
+        let feed = &input.feeds[self.feed.1];
+        let name = format!("{}.{}", input.name, feed.name);
+        let rendering = if feed.format == Format::Csv { Rendering::Csv } else { Rendering::Json };
+        let generator = match self.settings.rate {
+            Some(rate) => Generator::timed(&self.settings, rendering, Timing::paced(SystemTime::now(), rate)),
+            None => Generator::new(&self.settings, rendering),
+        };
+        let generator = generator.map_err(|error| UsageError::new(error.to_string(), "check the generator's name"))?;
+        let made = match &feed.kind {
+            FeedKind::Log { path } => {
+                self.fill_log(generator, path).with_context(|| format!("could not write {}", path.display()))?
+            }
+            FeedKind::Files { path } => self.fill_folder(generator, path, rendering)?,
+            FeedKind::Generate(_) => {
+                let help = "name a feed of kind \"files\" or \"log\"; this one is served by `alluvium run`";
+                return Err(UsageError::new(format!("feed {name} makes its own events"), help).into());
+            }
+        };
+        println!("{name}: {made} events of {}", self.settings.generator);
+        Ok(())
+    }
+
+    fn fill_log(&self, mut generator: Generator, folder: &Path) -> std::io::Result<u64> {
+        let mut log = LogWriter::open(folder, false)?;
+        let started = Instant::now();
+        let mut made = 0;
+        loop {
+            let due = match self.settings.rate {
+                Some(rate) => ((started.elapsed().as_secs_f64() * rate) as u64).saturating_sub(made) as usize,
+                None => BATCH,
+            };
+            let events: Vec<Event> = generator.by_ref().take(due.min(BATCH)).collect();
+            let ended = events.is_empty() && due > 0;
+            made += events.len() as u64;
+            let mut parts: BTreeMap<u64, Vec<LogRecord<'_>>> = BTreeMap::new();
+            for event in &events {
+                let record = LogRecord {
+                    key: Some(&event.key),
+                    value: (!event.value.is_empty()).then_some(&event.value),
+                    ts_ms: self.settings.rate.map(|_| event.ts_ms),
+                };
+                let partition = XxHash3_64::oneshot(&event.key) % u64::from(self.settings.partitions);
+                parts.entry(partition).or_default().push(record);
+            }
+            for (partition, records) in parts {
+                log.append(&partition.to_string(), records)?;
+            }
+            if ended || self.settings.limit.is_some_and(|limit| made >= limit) {
+                return Ok(made);
+            }
+            if self.settings.rate.is_some() && due <= BATCH {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    fn fill_folder(&self, generator: Generator, glob: &str, rendering: Rendering) -> Result<u64> {
+        let pattern = PathBuf::from(glob);
+        let fixed = |folder: &&Path| !folder.to_string_lossy().contains(['*', '?', '[', ':']);
+        let folder = pattern.parent().filter(fixed).ok_or_else(|| {
+            let help = "only a glob in the file's name, on a local folder, can be filled";
+            UsageError::new(format!("cannot write files for {glob}"), help)
+        })?;
+        let (ending, header) = match rendering {
+            Rendering::Csv => ("csv", generator.csv_header() + "\n"),
+            Rendering::Json => ("ndjson", String::new()),
+        };
+        let mut days: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        let mut made = 0;
+        for event in generator {
+            let day = DateTime::from_timestamp_millis(event.ts_ms).unwrap_or_default().format("%Y-%m-%d").to_string();
+            let text = days.entry(day).or_insert_with(|| header.clone().into_bytes());
+            text.extend_from_slice(&event.value);
+            text.push(b'\n');
+            made += 1;
+        }
+        fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
+        for (day, text) in days {
+            let name = format!("{day}-{:02}.{ending}", self.settings.seed);
+            let aside = folder.join(format!(".{name}.tmp"));
+            let whole = fs::File::create(&aside).and_then(|mut file| file.write_all(&text));
+            let named = whole.and_then(|()| fs::rename(&aside, folder.join(&name)));
+            named.with_context(|| format!("could not write {}", folder.join(&name).display()))?;
+        }
+        Ok(made)
+    }
 }
 
 fn find_feed(dataflow: &Dataflow, name: &str) -> Result<(usize, usize), UsageError> {

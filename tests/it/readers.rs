@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium::definition::Dataflow;
-use alluvium::serve::query::Snapshot;
+use alluvium::serve::{OutputFormat, Reader};
 
 use crate::support::{Folder, catch_up, chain};
 
@@ -69,10 +69,10 @@ fn duckdb_polars_and_deltalake_agree_with_query_deletion_vectors_included() {
         folder.append("live/rows/0.ndjson", &lines);
         catch_up(&dataflow, 2);
         std::thread::sleep(Duration::from_millis(5));
-        let snapshot = Snapshot::of(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-        let version = snapshot.version("silver.rows").expect("the table is in the snapshot");
-        let expected = snapshot
-            .query_csv("SELECT COUNT(*), SUM(id), SUM(amount) FROM silver.rows")
+        let reader = Reader::open(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+        let version = reader.snapshot().versions()["silver.rows"];
+        let expected = reader
+            .print("SELECT COUNT(*), SUM(id), SUM(amount) FROM silver.rows", OutputFormat::Csv)
             .unwrap_or_else(|e| panic!("{}", chain(&e)));
         let expected = expected.lines().nth(1).expect("one row").to_string();
         for line in others(&python, &dataflow, version).lines() {

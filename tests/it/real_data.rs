@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alluvium::definition::{self, Dataflow};
-use alluvium::serve::query::Snapshot;
-use alluvium::serve::verify;
+use alluvium::serve::{OutputFormat, Reader, verify};
 
 use crate::support::{Folder, assert_exact, catch_up, chain, real_data};
 
@@ -28,8 +27,8 @@ fn retail(folder: &Path, drops: &Path, live: &Path) -> Arc<Dataflow> {
 
 /// The rows of a query over the newest snapshot, as CSV without its header.
 fn ask(dataflow: &Dataflow, sql: &str) -> String {
-    let rows = Snapshot::of(dataflow, None)
-        .and_then(|snapshot| snapshot.query_csv(sql))
+    let rows = Reader::open(dataflow, None)
+        .and_then(|reader| reader.print(sql, OutputFormat::Csv))
         .unwrap_or_else(|e| panic!("{sql}: {}", chain(&e)));
     rows.lines().skip(1).collect::<Vec<_>>().join("\n")
 }

@@ -32,7 +32,6 @@ use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use roaring::RoaringTreemap;
 use thiserror::Error;
 use tokio::runtime::Handle;
 use uuid::Uuid;

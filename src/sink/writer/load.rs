@@ -1,12 +1,12 @@
 //! Restart: what each writer knows of its tables, from the tables' live files. Every file is read once,
 //! whatever the number of writers; rows go to the writer that owns them now.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use roaring::{RoaringBitmap, RoaringTreemap};
+use roaring::RoaringBitmap;
 
 use super::WriterConfig;
 use super::error::WriterError;
