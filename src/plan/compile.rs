@@ -167,7 +167,6 @@ impl Compiler<'_> {
             return Err(columns.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
         let (logical, schema) = self.finish(logical).map_err(wrong)?;
-        eprintln!("PLAN {}", logical.display_indent());
         let mut lowering = Lowering {
             builder: &mut self.builder,
             sources: &self.sources,
@@ -220,7 +219,8 @@ impl Compiler<'_> {
             columns.push(column.alias(field.name()));
         }
         let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?);
-        let optimise = |plan| state.optimizer().optimize(plan, &state, |_, _| {});
+        let optimizer = session::optimizer(&plan)?;
+        let optimise = |plan| optimizer.optimize(plan, &state, |_, _| {});
         let plan = complete::complete(optimise(plan)?)?;
         let plan = optimise(plan)?;
         let fields: Vec<Field> = plan
