@@ -246,7 +246,7 @@ impl Compiler<'_> {
                     let line = self.setting_line(&file, &format!("[expect.{}]", expectation.name), "check");
                     for mut mistake in diagnose(error, &file, &[]) {
                         mistake.message = format!("expectation {:?}: {}", expectation.name, mistake.message);
-                        mistake.line = line;
+                        (mistake.line, mistake.column) = (line, 0);
                         mistakes.push(mistake);
                     }
                 }

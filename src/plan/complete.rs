@@ -154,6 +154,9 @@ fn windows(window: Window) -> std::result::Result<Transformed<LogicalPlan>, Comp
     for group in groups {
         plan = LogicalPlan::Window(Window::try_new(group, Arc::new(plan))?);
     }
+    if plan.schema().columns() == window.schema.columns() {
+        return Ok(Transformed::yes(plan));
+    }
     let columns: Vec<Expr> = window.schema.columns().into_iter().map(Expr::Column).collect();
     let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?);
     Ok(Transformed::yes(plan))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::functions::datetime::expr_fn::date_bin;
+use datafusion::functions::datetime::date_bin;
 use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr, cast, lit};
@@ -259,7 +259,7 @@ fn bound(form: Form, op: Operator, row: Expr, moments: &mut Moments) {
             // unit behind y, f(n) >= y and f(n) < y at the first one not before y.
             let back = matches!(op, Operator::GtEq | Operator::Lt);
             let y = shifted(row, -form.behind - i64::from(back));
-            let floor = date_bin(lit(interval(unit)), y, lit(ScalarValue::TimestampMicrosecond(Some(0), None)));
+            let floor = date_bin().call(vec![lit(interval(unit)), y]);
             (shifted(floor, unit - form.before), lower)
         }
     };

@@ -150,3 +150,13 @@ pub fn provider(name: &str) -> Option<Arc<dyn TableProvider>> {
     let batch = rows(name);
     Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap()))
 }
+
+/// Compares with a golden file of this folder; with ALLUVIUM_GOLDEN set, writes it anew.
+pub fn golden(name: &str, actual: &str) {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/plan/tests").join(name);
+    if std::env::var_os("ALLUVIUM_GOLDEN").is_some() {
+        std::fs::write(&file, actual.trim_end().to_string() + "\n").unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(actual.trim_end(), expected.trim_end(), "{name}");
+}

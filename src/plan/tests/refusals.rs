@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::fixture::{dataflow, table};
+use super::fixture::{dataflow, golden, table};
 use crate::definition::{Diagnostics, Expectation, Layer, OnViolation, Table};
 use crate::plan::compile;
 
@@ -24,12 +24,7 @@ fn every_refusal_names_construct_place_and_remedy() {
         actual.push_str(&format!("{sql}\n--> {said}\n\n"));
         seen += 1;
     }
-    if std::env::var_os("ALLUVIUM_GOLDEN").is_some() {
-        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/plan/tests/refusals.txt");
-        std::fs::write(file, actual.trim_end().to_string() + "\n").unwrap();
-        return;
-    }
-    assert_eq!(actual.trim_end(), cases.trim_end());
+    golden("refusals.txt", &actual);
     assert!(seen >= 25);
 }
 
@@ -68,5 +63,5 @@ fn settings_that_name_no_column_point_to_the_settings_file() {
     let mut flow = dataflow(vec![t]);
     flow.folder = folder.path().to_path_buf();
     let Err(said) = compile(&flow) else { panic!("it was planned") };
-    assert_eq!(said.to_string(), include_str!("settings.txt").trim_end());
+    golden("settings.txt", &said.to_string());
 }
