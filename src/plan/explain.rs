@@ -23,7 +23,10 @@ impl Graph {
                 facts.push("append-only".to_string());
             }
             let names = |positions: &[usize]| {
-                let names: Vec<&str> = positions.iter().map(|&p| planned.schema.field(p).name().as_str()).collect();
+                let names: Vec<&str> = positions
+                    .iter()
+                    .map(|&p| planned.schema.field(p).name().as_str())
+                    .collect();
                 names.join(", ")
             };
             if !planned.key.is_empty() {
@@ -179,7 +182,11 @@ impl<'a> Printer<'a> {
 
 fn describe_join(join: &Join) -> String {
     let mut text = format!("{:?} join", join.kind).to_lowercase();
-    let equal = if join.null_equals_null { "is not distinct from" } else { "=" };
+    let equal = if join.null_equals_null {
+        "is not distinct from"
+    } else {
+        "="
+    };
     for (n, (l, r)) in join.left_keys.iter().zip(&join.right_keys).enumerate() {
         let word = if n == 0 { "on" } else { "and" };
         let _ = write!(text, " {word} {} {equal} {}", readable(l), readable(r));
@@ -206,7 +213,11 @@ fn describe_call(call: &AggregateCall) -> String {
         .iter()
         .map(|o| {
             let expr = readable(&o.expr);
-            if o.options.descending { format!("{expr} desc") } else { expr }
+            if o.options.descending {
+                format!("{expr} desc")
+            } else {
+                expr
+            }
         })
         .collect();
     if !order.is_empty() {
@@ -244,7 +255,13 @@ fn describe_window(window: &Window) -> String {
     let functions: Vec<String> = window
         .functions
         .iter()
-        .map(|f| format!("{}({})", f.name().split('(').next().unwrap_or_default(), list(&f.expressions(), ", ")))
+        .map(|f| {
+            format!(
+                "{}({})",
+                f.name().split('(').next().unwrap_or_default(),
+                list(&f.expressions(), ", ")
+            )
+        })
         .collect();
     let mut text = format!("window {}", functions.join(", "));
     if !window.partition.is_empty() {
@@ -323,8 +340,16 @@ fn interval(interval: &IntervalMonthDayNano) -> String {
     }
     if interval.nanoseconds != 0 || parts.is_empty() {
         let nanos = interval.nanoseconds;
-        let units = [(3_600_000_000_000, "hours"), (60_000_000_000, "minutes"), (1_000_000_000, "seconds"), (1_000, "microseconds")];
-        let (per, unit) = units.into_iter().find(|(per, _)| nanos % per == 0).unwrap_or((1, "nanoseconds"));
+        let units = [
+            (3_600_000_000_000, "hours"),
+            (60_000_000_000, "minutes"),
+            (1_000_000_000, "seconds"),
+            (1_000, "microseconds"),
+        ];
+        let (per, unit) = units
+            .into_iter()
+            .find(|(per, _)| nanos % per == 0)
+            .unwrap_or((1, "nanoseconds"));
         parts.push(format!("{} {unit}", nanos / per));
     }
     format!("interval '{}'", parts.join(" "))

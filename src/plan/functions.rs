@@ -221,12 +221,23 @@ mod tests {
     fn starts(time: i64, slide: i64, size: i64) -> Vec<i64> {
         let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![time]));
         let lists = hop_windows(&[times, interval(slide), interval(size)]).unwrap();
-        lists.value(0).as_primitive::<TimestampMicrosecondType>().values().to_vec()
+        lists
+            .value(0)
+            .as_primitive::<TimestampMicrosecondType>()
+            .values()
+            .to_vec()
     }
 
     #[test]
     fn a_row_is_in_every_window_that_holds_it_and_in_no_other() {
-        for (time, slide, size) in [(0, 15, 60), (14, 15, 60), (-1, 15, 60), (37, 10, 25), (37, 30, 5), (30, 30, 5)] {
+        for (time, slide, size) in [
+            (0, 15, 60),
+            (14, 15, 60),
+            (-1, 15, 60),
+            (37, 10, 25),
+            (37, 30, 5),
+            (30, 30, 5),
+        ] {
             let expected: Vec<i64> = (-20..20)
                 .map(|n| n * slide)
                 .filter(|start| *start <= time && time < start + size)
@@ -239,7 +250,9 @@ mod tests {
     fn a_pause_of_the_gap_begins_a_new_session() {
         let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0, 4, 9, 14, 30]));
         let gaps: ArrayRef = Arc::new(IntervalMonthDayNanoArray::from(vec![
-            IntervalMonthDayNano::new(0, 0, 5000);
+            IntervalMonthDayNano::new(
+                0, 0, 5000
+            );
             5
         ]));
         let bounds = |side| {

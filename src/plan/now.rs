@@ -24,7 +24,10 @@ const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 /// The plan with `now()` being the time of this epoch (milliseconds).
 pub fn bind_now(logical: LogicalPlan, epoch_ms: Epoch) -> LogicalPlan {
-    let micros = i64::try_from(epoch_ms).ok().and_then(|ms| ms.checked_mul(1000)).unwrap_or(i64::MAX);
+    let micros = i64::try_from(epoch_ms)
+        .ok()
+        .and_then(|ms| ms.checked_mul(1000))
+        .unwrap_or(i64::MAX);
     let value = lit(ScalarValue::TimestampMicrosecond(Some(micros), None));
     replace(logical, &|expr| is_now(expr).then(|| value.clone()))
         .expect("a literal of the placeholder's type fits wherever the placeholder does")
@@ -73,7 +76,11 @@ pub(super) fn mentions_now(expr: &Expr) -> bool {
     let mut found = false;
     expr.apply(|e| {
         found |= is_now(e);
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
     })
     .expect("looking does not fail");
     found
@@ -99,7 +106,10 @@ pub(super) fn solve(predicate: &Expr, moments: &mut Moments) -> Planned<()> {
                 solve(left, moments)?;
                 return solve(right, moments);
             }
-            if !matches!(op, Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq | Operator::Eq) {
+            if !matches!(
+                op,
+                Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq | Operator::Eq
+            ) {
                 return Err(misplaced().into());
             }
             match (mentions_now(left), mentions_now(right)) {
@@ -223,8 +233,14 @@ fn constant_micros(expr: &Expr) -> Option<i64> {
 /// `timed op row`, where only `timed` mentions now().
 fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut Moments) -> Planned<()> {
     // now() - ts < INTERVAL '1 hour'
-    if let (Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }), Some(micros)) =
-        (uncast(timed), constant_micros(row))
+    if let (
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Minus,
+            right,
+        }),
+        Some(micros),
+    ) = (uncast(timed), constant_micros(row))
         && constant_micros(right).is_none()
     {
         return match (mentions_now(left), mentions_now(right)) {

@@ -43,10 +43,7 @@ pub fn batch_context() -> SessionContext {
 ///
 /// # Errors
 /// If `provider` has nothing for a name.
-pub fn rebind(
-    logical: &LogicalPlan,
-    provider: &dyn Fn(&str) -> Option<Arc<dyn TableProvider>>,
-) -> Result<LogicalPlan> {
+pub fn rebind(logical: &LogicalPlan, provider: &dyn Fn(&str) -> Option<Arc<dyn TableProvider>>) -> Result<LogicalPlan> {
     logical
         .clone()
         .transform_up_with_subqueries(|node| match node {
@@ -98,7 +95,9 @@ pub(super) fn planning_context() -> SessionContext {
         .build();
     let context = SessionContext::new_with_state(state);
     functions::register(&context);
-    let catalog = context.catalog("datafusion").expect("a session has its default catalog");
+    let catalog = context
+        .catalog("datafusion")
+        .expect("a session has its default catalog");
     for layer in [Layer::Silver, Layer::Gold] {
         catalog
             .register_schema(layer.name(), Arc::new(MemorySchemaProvider::new()))

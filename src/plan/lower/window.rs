@@ -86,7 +86,10 @@ impl Lowering<'_> {
                     })
                 };
                 let predicate = substitute(&filter.predicate).data()?;
-                let used = used.iter().map(|e| substitute(e).data()).collect::<Result<Vec<_>, _>>()?;
+                let used = used
+                    .iter()
+                    .map(|e| substitute(e).data())
+                    .collect::<Result<Vec<_>, _>>()?;
                 let Some(node) = self.top_of_window(window, &predicate, &used)? else {
                     return Ok(None);
                 };
@@ -153,7 +156,10 @@ impl Lowering<'_> {
         if !found || high.is_none() {
             return Ok(None);
         }
-        let output_rank = used.iter().chain(rest.iter().copied()).any(|e| e.column_refs().contains(&window.schema.columns()[position]));
+        let output_rank = used
+            .iter()
+            .chain(rest.iter().copied())
+            .any(|e| e.column_refs().contains(&window.schema.columns()[position]));
         let input = self.lower(&window.input)?;
         let logical = window.input.schema();
         let actual = self.builder.schema(input).clone();
@@ -176,7 +182,11 @@ impl Lowering<'_> {
             rank,
             output_rank,
         };
-        let schema = if output_rank { normalise_schema(window.schema.as_arrow()) } else { actual };
+        let schema = if output_rank {
+            normalise_schema(window.schema.as_arrow())
+        } else {
+            actual
+        };
         let node = self.add(Op::TopK(top), vec![input], schema, "top", false);
         self.keep(node, &rest, &window.schema).map(Some)
     }

@@ -34,7 +34,11 @@ fn equal_subplans_of_several_tables_are_one_node() {
     let joins = graph.nodes.iter().filter(|n| matches!(n.op, Op::Join(_))).count();
     assert_eq!(joins, 1);
     for (n, node) in graph.nodes.iter().enumerate() {
-        assert!(node.inputs.iter().all(|&i| i < n), "{} stands before its inputs", node.name);
+        assert!(
+            node.inputs.iter().all(|&i| i < n),
+            "{} stands before its inputs",
+            node.name
+        );
     }
 }
 
@@ -59,7 +63,11 @@ fn hashes_tell_meanings_apart_and_survive_other_tables() {
         hash("SELECT id FROM orders WHERE customer = '1 '")
     );
     let flow = dataflow(vec![
-        table(Layer::Gold, "before", "SELECT (SELECT max(credit) FROM customers) AS m, id FROM orders WHERE id IN (SELECT 3)"),
+        table(
+            Layer::Gold,
+            "before",
+            "SELECT (SELECT max(credit) FROM customers) AS m, id FROM orders WHERE id IN (SELECT 3)",
+        ),
         table(Layer::Gold, "t", "SELECT id FROM orders WHERE quantity > 1"),
     ]);
     let graph = compile(&flow).unwrap();
@@ -114,7 +122,9 @@ fn inputs_that_change_are_not_append_only() {
     assert!(!planned(&|i| {
         i.feeds.push(Feed {
             name: "live".to_string(),
-            kind: FeedKind::Log { path: PathBuf::from("live") },
+            kind: FeedKind::Log {
+                path: PathBuf::from("live"),
+            },
             format: Format::DebeziumJson,
             columns: i.columns.clone(),
         })

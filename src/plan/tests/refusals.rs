@@ -36,7 +36,11 @@ fn mistakes_of_all_tables_show_in_one_run_but_echoes_do_not() {
         table(Layer::Gold, "c", "SELECT nothing FROM silver.b"),
         table(Layer::Gold, "d", "SELECT id\nFROM ordres"),
     ]);
-    let files: Vec<String> = said.0.iter().map(|d| format!("{}:{}:{}", d.file.display(), d.line, d.column)).collect();
+    let files: Vec<String> = said
+        .0
+        .iter()
+        .map(|d| format!("{}:{}:{}", d.file.display(), d.line, d.column))
+        .collect();
     assert_eq!(files, vec!["silver/a.sql:1:8", "gold/d.sql:2:6"]);
 }
 
@@ -62,6 +66,8 @@ fn settings_that_name_no_column_point_to_the_settings_file() {
     ];
     let mut flow = dataflow(vec![t]);
     flow.folder = folder.path().to_path_buf();
-    let Err(said) = compile(&flow) else { panic!("it was planned") };
+    let Err(said) = compile(&flow) else {
+        panic!("it was planned")
+    };
     golden("settings.txt", &said.to_string());
 }
