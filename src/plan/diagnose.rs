@@ -1,6 +1,6 @@
 //! What went wrong, as diagnostics: message, place, remedy.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
@@ -10,7 +10,7 @@ use super::refuse::nearest;
 use crate::definition::Diagnostic;
 
 /// One or several diagnostics for an error in the SQL of `file`, whose tokens help to find the place.
-pub(super) fn diagnose(error: PlanError, file: &PathBuf, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
+pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
     match error {
         PlanError::Refused(refusal) => vec![refused(*refusal, file, tokens)],
         PlanError::DataFusion(error) => flatten(&error)
@@ -21,7 +21,7 @@ pub(super) fn diagnose(error: PlanError, file: &PathBuf, tokens: &[TokenWithSpan
 }
 
 /// The diagnostic of a refusal.
-pub(super) fn refused(refusal: Refusal, file: &PathBuf, tokens: &[TokenWithSpan]) -> Diagnostic {
+pub(super) fn refused(refusal: Refusal, file: &Path, tokens: &[TokenWithSpan]) -> Diagnostic {
     let place = refusal
         .span
         .map(|span| span.start)
@@ -36,7 +36,7 @@ pub(super) fn refused(refusal: Refusal, file: &PathBuf, tokens: &[TokenWithSpan]
         .or_else(|| mentioned(tokens, &refusal.message))
         .or_else(|| tokens.first().map(|t| t.span.start));
     Diagnostic {
-        file: file.clone(),
+        file: file.to_path_buf(),
         line: place.map_or(0, |p| p.line as usize),
         column: place.map_or(0, |p| p.column as usize),
         message: refusal.message,

@@ -78,7 +78,7 @@ pub(super) fn sort_keys(order: &[SortExpr], logical: &DFSchema, actual: &Schema)
     let mut keys: Vec<SortKey> = Vec::with_capacity(order.len());
     for sort in order {
         let expr = physical(&sort.expr, logical, actual)?;
-        if !keys.iter().any(|k| &k.expr == &expr) {
+        if !keys.iter().any(|k| k.expr.as_ref() == expr.as_ref()) {
             keys.push(SortKey {
                 expr,
                 descending: !sort.asc,
