@@ -15,7 +15,7 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{SelectItem, SetExpr, Spanned, Statement as SqlStatement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use super::diagnose::{diagnose, refused};
 use super::error::{PlanError, Planned, Refusal};
@@ -117,7 +117,10 @@ impl Compiler<'_> {
             .iter()
             .map(|e| (&e.name, &e.check, e.on_violation))
             .collect();
-        let identity = format!("{name} key {:?} expect {expectations:?} keep {:?}", table.key, table.retention);
+        let identity = format!(
+            "{name} key {:?} expect {expectations:?} keep {:?}",
+            table.key, table.retention
+        );
         let draft = Draft {
             op: Op::Table(self.tables.len()),
             inputs: vec![planned.node],
@@ -137,7 +140,7 @@ impl Compiler<'_> {
         let tokens = windows::tokenize(&table.sql).map_err(|r| vec![refused(r, &table.file, &[])])?;
         let wrong = |error: PlanError| diagnose(error, &table.file, &tokens);
         let statements = parse(tokens.clone()).map_err(wrong)?;
-        let query = refuse::query(statements).map_err(|r| wrong(r.into()))?;
+        let mut query = refuse::query(statements).map_err(|r| wrong(r.into()))?;
         let look = refuse::look(&query, &self.context, &self.known);
         if !look.refusals.is_empty() {
             return Err(look
@@ -149,6 +152,7 @@ impl Compiler<'_> {
         if look.reads.iter().any(|read| self.broken.contains(read)) {
             return Ok(None);
         }
+        refuse::fetch_as_limit(&mut query);
         let items: Vec<_> = match query.body.as_ref() {
             SetExpr::Select(select) => select.projection.iter().collect(),
             _ => Vec::new(),
@@ -156,9 +160,15 @@ impl Compiler<'_> {
         let wildcard = items
             .iter()
             .any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
-        let spans: Vec<_> = if wildcard { Vec::new() } else { items.iter().map(|i| i.span()).collect() };
+        let spans: Vec<_> = if wildcard {
+            Vec::new()
+        } else {
+            items.iter().map(|i| i.span()).collect()
+        };
 
-        let logical = self.logical(SqlStatement::Query(query.clone())).map_err(wrong)?;
+        let logical = self
+            .logical(SqlStatement::Query(query.clone()), look.subquery)
+            .map_err(wrong)?;
         let columns: Vec<Refusal> = check_columns(&logical)
             .into_iter()
             .map(|(n, refusal)| refusal.at(spans.get(n).copied()))
@@ -167,12 +177,14 @@ impl Compiler<'_> {
             return Err(columns.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
         let (logical, schema) = self.finish(logical).map_err(wrong)?;
-        eprintln!("PLAN {}", logical.display_indent());
         let mut lowering = Lowering {
             builder: &mut self.builder,
             sources: &self.sources,
         };
-        let node = lowering.lower(&logical).and_then(|node| lowering.conform(node, &schema)).map_err(wrong)?;
+        let node = lowering
+            .lower(&logical)
+            .and_then(|node| lowering.conform(node, &schema))
+            .map_err(wrong)?;
 
         let (expectations, mut mistakes) = self.expectations(table, &schema);
         let key = self.columns(table, "key", &table.key, &schema, &mut mistakes);
@@ -180,8 +192,7 @@ impl Compiler<'_> {
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        let append_only =
-            self.builder.nodes[node].append_only && table.key.is_empty() && table.retention.is_none();
+        let append_only = self.builder.nodes[node].append_only && table.key.is_empty() && table.retention.is_none();
         Ok(Some(PlannedTable {
             table: position,
             name: table.qualified_name(),
@@ -196,14 +207,14 @@ impl Compiler<'_> {
     }
 
     /// The analysed plan of a query: names resolved, types agreed, now() held open.
-    fn logical(&self, statement: SqlStatement) -> Planned<LogicalPlan> {
+    fn logical(&self, statement: SqlStatement, subquery: Option<Span>) -> Planned<LogicalPlan> {
         let state = self.context.state();
         let statement = Statement::Statement(Box::new(statement));
         // Nothing is read: the catalog is in memory and its futures are ready.
         let plan = futures::executor::block_on(state.statement_to_plan(statement))?;
         let plan = now::hold(plan)?;
         let plan = normal::distinct_on(plan)?;
-        normal::single_rows(&plan)?;
+        normal::single_rows(&plan, subquery)?;
         let options = state.config_options();
         let plan = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
         normal::types(normal::exact(plan)?, options)
@@ -216,11 +227,16 @@ impl Compiler<'_> {
         for (qualifier, field) in plan.schema().iter() {
             let column = Logical::Column(datafusion::common::Column::from((qualifier, field)));
             let to = normal::table_type(field.name(), field.data_type())?;
-            let column = if &to == field.data_type() { column } else { cast(column, to) };
+            let column = if &to == field.data_type() {
+                column
+            } else {
+                cast(column, to)
+            };
             columns.push(column.alias(field.name()));
         }
         let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?);
-        let optimise = |plan| state.optimizer().optimize(plan, &state, |_, _| {});
+        let optimizer = session::optimizer(&plan)?;
+        let optimise = |plan| optimizer.optimize(plan, &state, |_, _| {});
         let plan = complete::complete(optimise(plan)?)?;
         let plan = optimise(plan)?;
         let fields: Vec<Field> = plan
@@ -246,7 +262,7 @@ impl Compiler<'_> {
                     let line = self.setting_line(&file, &format!("[expect.{}]", expectation.name), "check");
                     for mut mistake in diagnose(error, &file, &[]) {
                         mistake.message = format!("expectation {:?}: {}", expectation.name, mistake.message);
-                        mistake.line = line;
+                        (mistake.line, mistake.column) = (line, 0);
                         mistakes.push(mistake);
                     }
                 }
@@ -266,8 +282,11 @@ impl Compiler<'_> {
                     || matches!(call.name(), "now" | "current_date" | "current_time"))
             {
                 refusal = Some(
-                    Refusal::new(format!("could not plan {}() here: a row would be judged anew each time", call.name()))
-                        .help("compare the row's own columns"),
+                    Refusal::new(format!(
+                        "could not plan {}() here: a row would be judged anew each time",
+                        call.name()
+                    ))
+                    .help("compare the row's own columns"),
                 );
             }
             Ok(TreeNodeRecursion::Continue)
@@ -327,14 +346,21 @@ impl Compiler<'_> {
         let Ok(text) = std::fs::read_to_string(self.dataflow.folder.join(file)) else {
             return 0;
         };
-        let compact = |line: &str| line.chars().filter(|c| !c.is_whitespace() && *c != '"').collect::<String>();
+        let compact = |line: &str| {
+            line.chars()
+                .filter(|c| !c.is_whitespace() && *c != '"')
+                .collect::<String>()
+        };
         let lines: Vec<String> = text.lines().map(compact).collect();
         let from = if header.is_empty() {
             0
         } else {
             lines.iter().position(|l| l == &compact(header)).unwrap_or(0)
         };
-        let found = lines.iter().skip(from).position(|l| l.starts_with(&format!("{setting}=")));
+        let found = lines
+            .iter()
+            .skip(from)
+            .position(|l| l.starts_with(&format!("{setting}=")));
         found.map_or(0, |n| from + n + 1)
     }
 }

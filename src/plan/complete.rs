@@ -16,9 +16,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, Result};
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{
-    Expr, LogicalPlan, Projection, SortExpr, Window, WindowFrameBound, WindowFrameUnits,
-};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, SortExpr, Window, WindowFrameBound, WindowFrameUnits};
 
 use super::error::{Planned, Refusal};
 
@@ -64,7 +62,9 @@ fn drop_sorts(plan: LogicalPlan, limited: bool) -> Result<LogicalPlan> {
                 LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => limited,
                 _ => false,
             };
-            other.map_children(|child| Ok(Transformed::yes(drop_sorts(child, passes_on)?))).data()
+            other
+                .map_children(|child| Ok(Transformed::yes(drop_sorts(child, passes_on)?)))
+                .data()
         }
     }
 }
@@ -153,6 +153,9 @@ fn windows(window: Window) -> std::result::Result<Transformed<LogicalPlan>, Comp
     let mut plan = Arc::unwrap_or_clone(window.input);
     for group in groups {
         plan = LogicalPlan::Window(Window::try_new(group, Arc::new(plan))?);
+    }
+    if plan.schema().columns() == window.schema.columns() {
+        return Ok(Transformed::yes(plan));
     }
     let columns: Vec<Expr> = window.schema.columns().into_iter().map(Expr::Column).collect();
     let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?);

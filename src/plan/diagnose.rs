@@ -1,6 +1,6 @@
 //! What went wrong, as diagnostics: message, place, remedy.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
@@ -10,7 +10,7 @@ use super::refuse::nearest;
 use crate::definition::Diagnostic;
 
 /// One or several diagnostics for an error in the SQL of `file`, whose tokens help to find the place.
-pub(super) fn diagnose(error: PlanError, file: &PathBuf, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
+pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
     match error {
         PlanError::Refused(refusal) => vec![refused(*refusal, file, tokens)],
         PlanError::DataFusion(error) => flatten(&error)
@@ -21,16 +21,22 @@ pub(super) fn diagnose(error: PlanError, file: &PathBuf, tokens: &[TokenWithSpan
 }
 
 /// The diagnostic of a refusal.
-pub(super) fn refused(refusal: Refusal, file: &PathBuf, tokens: &[TokenWithSpan]) -> Diagnostic {
+pub(super) fn refused(refusal: Refusal, file: &Path, tokens: &[TokenWithSpan]) -> Diagnostic {
     let place = refusal
         .span
         .map(|span| span.start)
         .filter(|start| start.line > 0)
         .or_else(|| refusal.word.as_ref().and_then(|word| find(tokens, word)))
+        .or_else(|| {
+            refusal
+                .message
+                .ends_with("found: EOF")
+                .then(|| tokens.last().map(|t| t.span.end))?
+        })
         .or_else(|| mentioned(tokens, &refusal.message))
         .or_else(|| tokens.first().map(|t| t.span.start));
     Diagnostic {
-        file: file.clone(),
+        file: file.to_path_buf(),
         line: place.map_or(0, |p| p.line as usize),
         column: place.map_or(0, |p| p.column as usize),
         message: refusal.message,
@@ -57,10 +63,13 @@ fn understand(error: &DataFusionError) -> Refusal {
                 return unknown_column(field, valid_fields).at_span(span.or(field.spans().first()));
             }
             SchemaError::AmbiguousReference { field } => {
-                return Refusal::new(format!("could not tell which {:?} is meant: several tables have it", field.name))
-                    .help(format!("write its table before it: t.{}", field.name))
-                    .at_span(span.or(field.spans().first()))
-                    .near(&field.name);
+                return Refusal::new(format!(
+                    "could not tell which {:?} is meant: several tables have it",
+                    field.name
+                ))
+                .help(format!("write its table before it: t.{}", field.name))
+                .at_span(span.or(field.spans().first()))
+                .near(&field.name);
             }
             SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
                 return Refusal::new(format!("could not name two columns {name:?}"))
@@ -75,7 +84,15 @@ fn understand(error: &DataFusionError) -> Refusal {
         (_, Some(diagnostic)) => diagnostic.message.clone(),
         _ => root.strip_backtrace(),
     };
+    let span = span.or_else(|| found.and_then(|d| d.notes.iter().find_map(|n| n.span)));
     let (text, place) = split_place(&text);
+    if text.contains("require unique expression names") {
+        let name = text.split('"').nth(1).unwrap_or_default();
+        return Refusal::new(format!("could not name two columns {name:?}"))
+            .help("name one of them anew: AS ...")
+            .at_span(span)
+            .near(name.rsplit('.').next().unwrap_or(name));
+    }
     let mut refusal = Refusal::new(lower_case(&strip(&text)));
     refusal.span = place.map(|start| datafusion::sql::sqlparser::tokenizer::Span { start, end: start });
     if span.is_some() {
@@ -83,8 +100,24 @@ fn understand(error: &DataFusionError) -> Refusal {
     }
     let helps: Vec<String> = found
         .iter()
-        .flat_map(|d| d.helps.iter().map(|h| h.message.clone()).chain(d.notes.iter().map(|n| n.message.clone())))
+        .flat_map(|d| d.helps.iter().map(|h| lower_case(&h.message)))
         .collect();
+    let helps: Vec<String> = match found.and_then(|d| {
+        d.notes
+            .iter()
+            .find_map(|n| n.message.strip_prefix("Possible function "))
+    }) {
+        Some(function) => vec![format!("did you mean {function}?")],
+        None => helps,
+    };
+    let notes: Vec<&str> = found
+        .iter()
+        .flat_map(|d| d.notes.iter().map(|n| n.message.as_str()))
+        .filter(|note| !note.starts_with("Possible function"))
+        .collect();
+    if !notes.is_empty() {
+        refusal.message = format!("{} ({})", refusal.message, notes.join(", "));
+    }
     if !helps.is_empty() {
         refusal = refusal.help(helps.join("; "));
     } else if refusal.message.contains("coerce") || refusal.message.contains("type") {
@@ -100,12 +133,16 @@ fn unknown_column(field: &Column, valid: &[Column]) -> Refusal {
         .map(|v| v.name.as_str())
         .collect();
     let help = if same_table.is_empty() && field.relation.is_some() {
-        let mut tables: Vec<String> = valid.iter().filter_map(|v| v.relation.as_ref().map(|r| r.to_string())).collect();
+        let mut tables: Vec<String> = valid
+            .iter()
+            .filter_map(|v| v.relation.as_ref().map(|r| r.to_string()))
+            .collect();
         tables.dedup();
         format!("tables here are {}", tables.join(", "))
     } else {
         match nearest(&field.name, same_table.iter().copied()) {
             Some(near) => format!("did you mean {near:?}?"),
+            None if same_table.is_empty() => "no column may stand here".to_string(),
             None => format!("known are {}", same_table.join(", ")),
         }
     };
@@ -161,9 +198,14 @@ fn lower_case(text: &str) -> String {
 
 /// Where a word stands in the SQL.
 fn find(tokens: &[TokenWithSpan], word: &str) -> Option<Location> {
+    let kin: &[&str] = if word == "now" {
+        &["now", "current_timestamp", "current_date", "today"]
+    } else {
+        &[word]
+    };
     tokens
         .iter()
-        .find(|t| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word)))
+        .find(|t| matches!(&t.token, Token::Word(w) if kin.iter().any(|k| w.value.eq_ignore_ascii_case(k))))
         .map(|t| t.span.start)
 }
 
@@ -179,8 +221,10 @@ fn mentioned(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
     }
     message.split_whitespace().find_map(|word| {
         let mut same = tokens.iter().filter(|t| {
-            !matches!(t.token, Token::Word(_) | Token::Comma | Token::Period | Token::LParen | Token::RParen)
-                && t.token.to_string() == word
+            !matches!(
+                t.token,
+                Token::Word(_) | Token::Comma | Token::Period | Token::LParen | Token::RParen
+            ) && t.token.to_string() == word
         });
         match (same.next(), same.next()) {
             (Some(only), None) => Some(only.span.start),

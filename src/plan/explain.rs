@@ -2,6 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Arc;
+
+use arrow::datatypes::IntervalMonthDayNano;
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::physical_expr::expressions::{Column, Literal};
 
 use super::{AggregateCall, AggregateKind, Expr, Graph, Join, NodeId, Op, Rank, SortKey, TopK, Window};
 
@@ -17,7 +23,10 @@ impl Graph {
                 facts.push("append-only".to_string());
             }
             let names = |positions: &[usize]| {
-                let names: Vec<&str> = positions.iter().map(|&p| planned.schema.field(p).name().as_str()).collect();
+                let names: Vec<&str> = positions
+                    .iter()
+                    .map(|&p| planned.schema.field(p).name().as_str())
+                    .collect();
                 names.join(", ")
             };
             if !planned.key.is_empty() {
@@ -109,7 +118,10 @@ impl<'a> Printer<'a> {
             Op::Distinct => "distinct".to_string(),
             Op::Union => "union".to_string(),
             Op::Mfp(mfp) => {
-                let mut text = String::from("map");
+                let mut text = String::from(match &mfp.projection {
+                    Some(columns) if columns.is_empty() => "map no columns",
+                    _ => "map",
+                });
                 if !mfp.predicates.is_empty() {
                     text = format!("filter {}", list(&mfp.predicates, " and "));
                     if mfp.projection.is_some() {
@@ -122,10 +134,13 @@ impl<'a> Printer<'a> {
                         .zip(node.schema.fields())
                         .map(|(e, field)| {
                             let e = readable(e);
-                            if &e == field.name() { e } else { format!("{e} as {}", field.name()) }
+                            let name = short(field.name());
+                            if e == name { e } else { format!("{e} as {name}") }
                         })
                         .collect();
-                    let _ = write!(text, " {}", columns.join(", "));
+                    if !columns.is_empty() {
+                        let _ = write!(text, " {}", columns.join(", "));
+                    }
                 }
                 text
             }
@@ -147,6 +162,7 @@ impl<'a> Printer<'a> {
                     .filter(|(_, taken)| *taken)
                     .map(|(from, _)| schema.field(*from).name().as_str())
                     .collect();
+                let lists: Vec<String> = lists.into_iter().map(short).collect();
                 format!("unnest {}", lists.join(", "))
             }
             Op::Temporal(temporal) => {
@@ -166,7 +182,11 @@ impl<'a> Printer<'a> {
 
 fn describe_join(join: &Join) -> String {
     let mut text = format!("{:?} join", join.kind).to_lowercase();
-    let equal = if join.null_equals_null { "is not distinct from" } else { "=" };
+    let equal = if join.null_equals_null {
+        "is not distinct from"
+    } else {
+        "="
+    };
     for (n, (l, r)) in join.left_keys.iter().zip(&join.right_keys).enumerate() {
         let word = if n == 0 { "on" } else { "and" };
         let _ = write!(text, " {word} {} {equal} {}", readable(l), readable(r));
@@ -193,7 +213,11 @@ fn describe_call(call: &AggregateCall) -> String {
         .iter()
         .map(|o| {
             let expr = readable(&o.expr);
-            if o.options.descending { format!("{expr} desc") } else { expr }
+            if o.options.descending {
+                format!("{expr} desc")
+            } else {
+                expr
+            }
         })
         .collect();
     if !order.is_empty() {
@@ -231,7 +255,13 @@ fn describe_window(window: &Window) -> String {
     let functions: Vec<String> = window
         .functions
         .iter()
-        .map(|f| format!("{}({})", f.name().split('(').next().unwrap_or_default(), list(&f.expressions(), ", ")))
+        .map(|f| {
+            format!(
+                "{}({})",
+                f.name().split('(').next().unwrap_or_default(),
+                list(&f.expressions(), ", ")
+            )
+        })
         .collect();
     let mut text = format!("window {}", functions.join(", "));
     if !window.partition.is_empty() {
@@ -262,19 +292,65 @@ fn list(exprs: &[Expr], separator: &str) -> String {
     exprs.iter().map(readable).collect::<Vec<_>>().join(separator)
 }
 
-/// An expression without the positions of its columns.
+/// An expression without the positions of its columns; intervals and text as SQL writes them.
 fn readable(expr: &Expr) -> String {
-    let text = expr.to_string();
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == '@' && chars.peek().is_some_and(char::is_ascii_digit) {
-            while chars.peek().is_some_and(char::is_ascii_digit) {
-                chars.next();
+    let named = |name: String| Transformed::yes(Arc::new(Column::new(&name, 0)) as Expr);
+    let plain = expr
+        .clone()
+        .transform_up(|e| {
+            if let Some(column) = e.downcast_ref::<Column>() {
+                return Ok(named(short(column.name())));
             }
-        } else {
-            out.push(c);
-        }
+            let Some(literal) = e.downcast_ref::<Literal>() else {
+                return Ok(Transformed::no(e));
+            };
+            Ok(match literal.value() {
+                ScalarValue::IntervalMonthDayNano(Some(i)) => named(interval(i)),
+                ScalarValue::Utf8(Some(text)) => named(format!("'{text}'")),
+                _ => Transformed::no(e),
+            })
+        })
+        .data()
+        .expect("renaming columns does not fail");
+    plain.to_string().replace("@0", "")
+}
+
+/// A column's name, without what DataFusion adds to tell computed ones apart.
+fn short(name: &str) -> String {
+    let mut name = name;
+    for clause in [" PARTITION BY", " ORDER BY", " ROWS BETWEEN", " RANGE BETWEEN"] {
+        name = name.split(clause).next().unwrap_or(name);
     }
-    out
+    if name.starts_with("__unnest_placeholder(") {
+        return "list".to_string();
+    }
+    match name.split_once('(') {
+        Some((function, _)) if name.len() > 40 => format!("{function}(..)"),
+        _ => name.to_string(),
+    }
+}
+
+fn interval(interval: &IntervalMonthDayNano) -> String {
+    let mut parts = Vec::new();
+    if interval.months != 0 {
+        parts.push(format!("{} months", interval.months));
+    }
+    if interval.days != 0 {
+        parts.push(format!("{} days", interval.days));
+    }
+    if interval.nanoseconds != 0 || parts.is_empty() {
+        let nanos = interval.nanoseconds;
+        let units = [
+            (3_600_000_000_000, "hours"),
+            (60_000_000_000, "minutes"),
+            (1_000_000_000, "seconds"),
+            (1_000, "microseconds"),
+        ];
+        let (per, unit) = units
+            .into_iter()
+            .find(|(per, _)| nanos % per == 0)
+            .unwrap_or((1, "nanoseconds"));
+        parts.push(format!("{} {unit}", nanos / per));
+    }
+    format!("interval '{}'", parts.join(" "))
 }

@@ -8,14 +8,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, IntervalMonthDayNanoArray, ListArray, ListBuilder, TimestampMicrosecondArray,
-    TimestampMicrosecondBuilder,
+    Array, ArrayRef, AsArray, ListArray, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{
     DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
     TimestampMicrosecondType,
 };
-use datafusion::common::{Result, exec_err};
+use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{
     ColumnarValue, LimitEffect, PartitionEvaluator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -78,25 +77,27 @@ impl ScalarUDFImpl for HopWindows {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        Ok(ColumnarValue::Array(Arc::new(hop_windows(&arrays)?)))
+        let times = args.args[0].to_array(args.number_rows)?;
+        let [slide, size] = [&args.args[1], &args.args[2]].map(|length| match length {
+            ColumnarValue::Scalar(ScalarValue::IntervalMonthDayNano(Some(interval))) => positive(*interval),
+            _ => exec_err!("the lengths of hopping windows must be literal intervals"),
+        });
+        let windows = hop_windows(times.as_primitive(), slide?, size?)?;
+        Ok(ColumnarValue::Array(Arc::new(windows)))
     }
 }
 
-fn hop_windows(arrays: &[ArrayRef]) -> Result<ListArray> {
-    let times = arrays[0].as_primitive::<TimestampMicrosecondType>();
-    let slides = arrays[1].as_primitive::<IntervalMonthDayNanoType>();
-    let sizes = arrays[2].as_primitive::<IntervalMonthDayNanoType>();
+/// The starts of the windows that hold each time; lengths in microseconds.
+fn hop_windows(times: &TimestampMicrosecondArray, slide: i64, size: i64) -> Result<ListArray> {
+    if size / slide > MAX_WINDOWS_PER_ROW {
+        return exec_err!("a row would fall into more than {MAX_WINDOWS_PER_ROW} hopping windows");
+    }
     let mut lists = ListBuilder::new(TimestampMicrosecondBuilder::new());
-    for row in 0..times.len() {
-        if times.is_null(row) {
+    for time in times {
+        let Some(time) = time else {
             lists.append_null();
             continue;
-        }
-        let (time, slide, size) = (times.value(row), length(slides, row)?, length(sizes, row)?);
-        if size / slide > MAX_WINDOWS_PER_ROW {
-            return exec_err!("a row would fall into more than {MAX_WINDOWS_PER_ROW} hopping windows");
-        }
+        };
         let newest = time - time.rem_euclid(slide);
         let count = (size - (time - newest) + slide - 1) / slide;
         // Oldest first; a slide greater than the size leaves gaps, where a row is in no window.
@@ -108,15 +109,11 @@ fn hop_windows(arrays: &[ArrayRef]) -> Result<ListArray> {
     Ok(lists.finish())
 }
 
-fn length(intervals: &IntervalMonthDayNanoArray, row: usize) -> Result<i64> {
-    let micros = if intervals.is_null(row) {
-        None
-    } else {
-        interval_micros(intervals.value(row)).filter(|micros| *micros > 0)
-    };
-    match micros {
-        Some(micros) => Ok(micros),
-        None => exec_err!("a window's length must be positive and without months"),
+/// The microseconds of a window's length.
+fn positive(interval: IntervalMonthDayNano) -> Result<i64> {
+    match interval_micros(interval) {
+        Some(micros) if micros > 0 => Ok(micros),
+        _ => exec_err!("a window's length must be positive and without months"),
     }
 }
 
@@ -182,7 +179,7 @@ impl PartitionEvaluator for SessionEvaluator {
                 first += 1;
                 continue;
             }
-            let gap = length(gaps, first)?;
+            let gap = positive(gaps.value(first))?;
             let mut last = first;
             while last + 1 < num_rows && times.is_valid(last + 1) && times.value(last + 1) - times.value(last) < gap {
                 last += 1;
@@ -209,24 +206,27 @@ impl PartitionEvaluator for SessionEvaluator {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn interval(micros: i64) -> ArrayRef {
-        Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(
-            0,
-            0,
-            micros * 1000,
-        )]))
-    }
+    use arrow::array::IntervalMonthDayNanoArray;
 
     fn starts(time: i64, slide: i64, size: i64) -> Vec<i64> {
-        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![time]));
-        let lists = hop_windows(&[times, interval(slide), interval(size)]).unwrap();
-        lists.value(0).as_primitive::<TimestampMicrosecondType>().values().to_vec()
+        let lists = hop_windows(&TimestampMicrosecondArray::from(vec![time]), slide, size).unwrap();
+        lists
+            .value(0)
+            .as_primitive::<TimestampMicrosecondType>()
+            .values()
+            .to_vec()
     }
 
     #[test]
     fn a_row_is_in_every_window_that_holds_it_and_in_no_other() {
-        for (time, slide, size) in [(0, 15, 60), (14, 15, 60), (-1, 15, 60), (37, 10, 25), (37, 30, 5), (30, 30, 5)] {
+        for (time, slide, size) in [
+            (0, 15, 60),
+            (14, 15, 60),
+            (-1, 15, 60),
+            (37, 10, 25),
+            (37, 30, 5),
+            (30, 30, 5),
+        ] {
             let expected: Vec<i64> = (-20..20)
                 .map(|n| n * slide)
                 .filter(|start| *start <= time && time < start + size)
@@ -239,7 +239,9 @@ mod tests {
     fn a_pause_of_the_gap_begins_a_new_session() {
         let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0, 4, 9, 14, 30]));
         let gaps: ArrayRef = Arc::new(IntervalMonthDayNanoArray::from(vec![
-            IntervalMonthDayNano::new(0, 0, 5000);
+            IntervalMonthDayNano::new(
+                0, 0, 5000
+            );
             5
         ]));
         let bounds = |side| {

@@ -3,13 +3,15 @@
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::functions_aggregate::percentile_cont::percentile_cont_udaf;
 use datafusion::functions_aggregate::min_max::min_udaf;
+use datafusion::functions_aggregate::percentile_cont::percentile_cont_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Distinct, DistinctOn, Expr, ExprSchemable, LogicalPlan, SortExpr, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+
+use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::{Planned, Refusal};
 use crate::repr::normalise_type;
@@ -55,7 +57,10 @@ pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
                         params.args[0] = cast(params.args[0].clone(), DataType::Float64);
                     }
                 }
-                Ok(Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params })))
+                Ok(Transformed::yes(Expr::AggregateFunction(AggregateFunction {
+                    func,
+                    params,
+                })))
             })?;
             Ok(new.update_data(|e| name.restore(e)))
         })?;
@@ -158,7 +163,7 @@ pub(super) fn distinct_on(plan: LogicalPlan) -> Planned<LogicalPlan> {
 }
 
 /// Refuses scalar subqueries that may yield several rows: as joins they would multiply rows in silence.
-pub(super) fn single_rows(plan: &LogicalPlan) -> Planned<()> {
+pub(super) fn single_rows(plan: &LogicalPlan, place: Option<Span>) -> Planned<()> {
     let mut refusal = None;
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
@@ -170,7 +175,7 @@ pub(super) fn single_rows(plan: &LogicalPlan) -> Planned<()> {
                     refusal = Some(
                         Refusal::new("could not plan a subquery as one value: it may yield several rows")
                             .help("make it one row: an aggregate without GROUP BY, or ORDER BY ... LIMIT 1")
-                            .at_span(subquery.spans.first()),
+                            .at(place),
                     );
                     return Ok(TreeNodeRecursion::Stop);
                 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::functions::datetime::expr_fn::date_bin;
+use datafusion::functions::datetime::date_bin;
 use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr, cast, lit};
@@ -24,7 +24,10 @@ const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 /// The plan with `now()` being the time of this epoch (milliseconds).
 pub fn bind_now(logical: LogicalPlan, epoch_ms: Epoch) -> LogicalPlan {
-    let micros = i64::try_from(epoch_ms).ok().and_then(|ms| ms.checked_mul(1000)).unwrap_or(i64::MAX);
+    let micros = i64::try_from(epoch_ms)
+        .ok()
+        .and_then(|ms| ms.checked_mul(1000))
+        .unwrap_or(i64::MAX);
     let value = lit(ScalarValue::TimestampMicrosecond(Some(micros), None));
     replace(logical, &|expr| is_now(expr).then(|| value.clone()))
         .expect("a literal of the placeholder's type fits wherever the placeholder does")
@@ -73,7 +76,11 @@ pub(super) fn mentions_now(expr: &Expr) -> bool {
     let mut found = false;
     expr.apply(|e| {
         found |= is_now(e);
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
     })
     .expect("looking does not fail");
     found
@@ -99,7 +106,10 @@ pub(super) fn solve(predicate: &Expr, moments: &mut Moments) -> Planned<()> {
                 solve(left, moments)?;
                 return solve(right, moments);
             }
-            if !matches!(op, Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq | Operator::Eq) {
+            if !matches!(
+                op,
+                Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq | Operator::Eq
+            ) {
                 return Err(misplaced().into());
             }
             match (mentions_now(left), mentions_now(right)) {
@@ -223,8 +233,14 @@ fn constant_micros(expr: &Expr) -> Option<i64> {
 /// `timed op row`, where only `timed` mentions now().
 fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut Moments) -> Planned<()> {
     // now() - ts < INTERVAL '1 hour'
-    if let (Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }), Some(micros)) =
-        (uncast(timed), constant_micros(row))
+    if let (
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Minus,
+            right,
+        }),
+        Some(micros),
+    ) = (uncast(timed), constant_micros(row))
         && constant_micros(right).is_none()
     {
         return match (mentions_now(left), mentions_now(right)) {
@@ -259,7 +275,7 @@ fn bound(form: Form, op: Operator, row: Expr, moments: &mut Moments) {
             // unit behind y, f(n) >= y and f(n) < y at the first one not before y.
             let back = matches!(op, Operator::GtEq | Operator::Lt);
             let y = shifted(row, -form.behind - i64::from(back));
-            let floor = date_bin(lit(interval(unit)), y, lit(ScalarValue::TimestampMicrosecond(Some(0), None)));
+            let floor = date_bin().call(vec![lit(interval(unit)), y]);
             (shifted(floor, unit - form.before), lower)
         }
     };

@@ -10,8 +10,9 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
     Expr, LimitClause, ObjectName, ObjectNamePart, Query, Select, Spanned, Statement, TableFactor, Value,
-    ValueWithSpan, Visit, Visitor,
+    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
+use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::Refusal;
 use super::lower;
@@ -30,15 +31,51 @@ pub(super) fn query(mut statements: Vec<Parsed>) -> Result<Box<Query>, Refusal> 
             other => {
                 let verb = other.to_string();
                 let verb = verb.split_whitespace().next().unwrap_or_default().to_uppercase();
-                Err(Refusal::new(format!("could not plan {verb} as a table")).help(one).near(verb))
+                Err(Refusal::new(format!("could not plan {verb} as a table"))
+                    .help(one)
+                    .near(verb))
             }
         },
         Some(other) => {
             let verb = other.to_string();
             let verb = verb.split_whitespace().next().unwrap_or_default().to_uppercase();
-            Err(Refusal::new(format!("could not plan {verb} as a table")).help(one).near(verb))
+            Err(Refusal::new(format!("could not plan {verb} as a table"))
+                .help(one)
+                .near(verb))
         }
     }
+}
+
+/// Writes FETCH FIRST n ROWS ONLY as LIMIT n, which DataFusion knows.
+pub(super) fn fetch_as_limit(query: &mut Query) {
+    struct Fetches;
+    impl VisitorMut for Fetches {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+            let one = || Expr::value(Value::Number("1".to_string(), false));
+            match (&mut query.limit_clause, query.fetch.take()) {
+                (clause @ None, Some(fetch)) => {
+                    *clause = Some(LimitClause::LimitOffset {
+                        limit: Some(fetch.quantity.unwrap_or_else(one)),
+                        offset: None,
+                        limit_by: vec![],
+                    });
+                }
+                (
+                    Some(LimitClause::LimitOffset {
+                        limit: limit @ None, ..
+                    }),
+                    Some(fetch),
+                ) => {
+                    *limit = Some(fetch.quantity.unwrap_or_else(one));
+                }
+                (_, fetch) => query.fetch = fetch,
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = VisitMut::visit(query, &mut Fetches);
 }
 
 /// What a query reads, and what is wrong with it.
@@ -47,6 +84,8 @@ pub(super) struct Look {
     /// Inputs and tables, by their names in SQL.
     pub reads: BTreeSet<String>,
     pub refusals: Vec<Refusal>,
+    /// Where the first subquery stands that is used as a value.
+    pub subquery: Option<Span>,
 }
 
 /// Looks over a query.
@@ -56,7 +95,8 @@ pub(super) fn look(query: &Query, context: &SessionContext, known: &[String]) ->
     let mut looker = Looker {
         context,
         known,
-        ctes: names.0,
+        ctes: names.ctes,
+        functions: names.functions,
         look: Look::default(),
     };
     let _ = Visit::visit(query, &mut looker);
@@ -66,7 +106,9 @@ pub(super) fn look(query: &Query, context: &SessionContext, known: &[String]) ->
 /// The names of all inputs and tables.
 pub(super) fn known(dataflow: &Dataflow) -> Vec<String> {
     let inputs = dataflow.inputs.iter().map(|i| i.name.clone());
-    inputs.chain(dataflow.tables.iter().map(|t| t.qualified_name())).collect()
+    inputs
+        .chain(dataflow.tables.iter().map(|t| t.qualified_name()))
+        .collect()
 }
 
 /// The known name that was probably meant.
@@ -81,14 +123,27 @@ pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 }
 
 #[derive(Default)]
-struct Names(BTreeSet<String>);
+struct Names {
+    ctes: BTreeSet<String>,
+    functions: BTreeSet<String>,
+}
 
 impl Visitor for Names {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         for cte in query.with.iter().flat_map(|w| &w.cte_tables) {
-            self.0.insert(cte.alias.name.value.to_lowercase());
+            self.ctes.insert(cte.alias.name.value.to_lowercase());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table {
+            args: Some(_), name, ..
+        } = factor
+        {
+            self.functions.insert(name.to_string());
         }
         ControlFlow::Continue(())
     }
@@ -98,6 +153,8 @@ struct Looker<'a> {
     context: &'a SessionContext,
     known: &'a [String],
     ctes: BTreeSet<String>,
+    /// Table functions, which are refused as such.
+    functions: BTreeSet<String>,
     look: Look,
 }
 
@@ -174,7 +231,9 @@ impl Visitor for Looker<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         let what = match factor {
-            TableFactor::Table { args: Some(_), name, .. } => Some(format!("the table function {name}")),
+            TableFactor::Table {
+                args: Some(_), name, ..
+            } => Some(format!("the table function {name}")),
             TableFactor::Table { sample: Some(_), .. } => Some("TABLESAMPLE, which is not deterministic".to_string()),
             TableFactor::Table { version: Some(_), .. } => Some("a table as of a version".to_string()),
             TableFactor::TableFunction { .. } | TableFactor::Function { .. } => Some("this table function".to_string()),
@@ -205,6 +264,9 @@ impl Visitor for Looker<'_> {
             })
             .collect();
         let name = parts.join(".");
+        if self.functions.contains(&relation.to_string()) {
+            return ControlFlow::Continue(());
+        }
         if parts.len() == 1 && self.ctes.contains(&name.to_lowercase()) {
             return ControlFlow::Continue(());
         }
@@ -212,9 +274,16 @@ impl Visitor for Looker<'_> {
             self.look.reads.insert(name);
             return ControlFlow::Continue(());
         }
-        let candidates = self.known.iter().map(String::as_str).chain(self.ctes.iter().map(String::as_str));
+        let candidates = self
+            .known
+            .iter()
+            .map(String::as_str)
+            .chain(self.ctes.iter().map(String::as_str));
         // `orders` for `silver.orders` is the likeliest slip.
-        let unqualified = self.known.iter().find(|k| k.rsplit('.').next() == Some(name.as_str()));
+        let unqualified = self
+            .known
+            .iter()
+            .find(|k| k.rsplit('.').next() == name.rsplit('.').next());
         let help = match unqualified.map(String::as_str).or_else(|| nearest(&name, candidates)) {
             Some(near) => format!("did you mean {near:?}?"),
             None if self.known.is_empty() => "define an input in inputs/".to_string(),
@@ -228,6 +297,9 @@ impl Visitor for Looker<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Subquery(query) = expr {
+            self.look.subquery.get_or_insert(query.span());
+        }
         let Expr::Function(function) = expr else {
             return ControlFlow::Continue(());
         };
@@ -245,7 +317,10 @@ impl Visitor for Looker<'_> {
             self.refuse(refusal);
         }
         let instead = match name.as_str() {
-            "current_time" => Some(("the time of day moves on with every epoch", "use now() in a condition of WHERE")),
+            "current_time" => Some((
+                "the time of day moves on with every epoch",
+                "use now() in a condition of WHERE",
+            )),
             "approx_percentile_cont_with_weight" => Some((
                 "its answer depends on the order of rows",
                 "use percentile_cont or approx_percentile_cont",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::MemorySchemaProvider;
 use datafusion::catalog::TableProvider;
-use datafusion::common::tree_node::{Transformed, TransformedResult};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNodeRecursion};
 use datafusion::common::{Result, TableReference};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
@@ -18,7 +18,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-use super::functions;
+use super::{functions, now};
 use crate::definition::Layer;
 
 /// Rules that are left out: limits stay where the user put them (a top-k is `Limit` over `Sort`), and
@@ -43,10 +43,7 @@ pub fn batch_context() -> SessionContext {
 ///
 /// # Errors
 /// If `provider` has nothing for a name.
-pub fn rebind(
-    logical: &LogicalPlan,
-    provider: &dyn Fn(&str) -> Option<Arc<dyn TableProvider>>,
-) -> Result<LogicalPlan> {
+pub fn rebind(logical: &LogicalPlan, provider: &dyn Fn(&str) -> Option<Arc<dyn TableProvider>>) -> Result<LogicalPlan> {
     logical
         .clone()
         .transform_up_with_subqueries(|node| match node {
@@ -71,21 +68,36 @@ pub(super) fn source_name(reference: &TableReference) -> String {
     }
 }
 
-/// The context that plans.
-pub(super) fn planning_context() -> SessionContext {
+/// The rules for one plan. Where now() is used, common expressions are left alone: a column that holds
+/// now() could not be turned into moments any more.
+pub(super) fn optimizer(plan: &LogicalPlan) -> Result<Optimizer> {
+    let mut timed = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            timed |= now::mentions_now(expr);
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    let omitted = |name: &str| OMITTED_RULES.contains(&name) || (timed && name == "common_sub_expression_eliminate");
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Optimizer::new()
         .rules
         .into_iter()
-        .filter(|rule| !OMITTED_RULES.contains(&rule.name()))
+        .filter(|rule| !omitted(rule.name()))
         .collect();
+    Ok(Optimizer::with_rules(rules))
+}
+
+/// The context that plans.
+pub(super) fn planning_context() -> SessionContext {
     let state = SessionStateBuilder::new()
         .with_config(config())
         .with_default_features()
-        .with_optimizer_rules(rules)
         .build();
     let context = SessionContext::new_with_state(state);
     functions::register(&context);
-    let catalog = context.catalog("datafusion").expect("a session has its default catalog");
+    let catalog = context
+        .catalog("datafusion")
+        .expect("a session has its default catalog");
     for layer in [Layer::Silver, Layer::Gold] {
         catalog
             .register_schema(layer.name(), Arc::new(MemorySchemaProvider::new()))

@@ -122,7 +122,14 @@ fn order_key(order: &[SortKey]) -> String {
 fn sort_key(order: &[PhysicalSortExpr]) -> String {
     let keys: Vec<String> = order
         .iter()
-        .map(|k| format!("{} {} {}", expr_key(&k.expr), k.options.descending, k.options.nulls_first))
+        .map(|k| {
+            format!(
+                "{} {} {}",
+                expr_key(&k.expr),
+                k.options.descending,
+                k.options.nulls_first
+            )
+        })
         .collect();
     keys.join("; ")
 }

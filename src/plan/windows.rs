@@ -17,10 +17,8 @@ pub(super) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, Refusal> {
     Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
         .map_err(|error| {
-            Refusal::new(format!("could not read the SQL: {}", error.message)).at(Some(Span::new(
-                error.location,
-                error.location,
-            )))
+            Refusal::new(format!("could not read the SQL: {}", error.message))
+                .at(Some(Span::new(error.location, error.location)))
         })
         .map(|tokens| {
             tokens
@@ -60,7 +58,9 @@ impl Kind {
     fn usage(self) -> &'static str {
         match self {
             Kind::Tumble => "write TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))",
-            Kind::Hop => "write TABLE(HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '15' MINUTE, INTERVAL '60' MINUTE)): slide, then size",
+            Kind::Hop => {
+                "write TABLE(HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '15' MINUTE, INTERVAL '60' MINUTE)): slide, then size"
+            }
             Kind::Session => "write TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '30' MINUTE))",
         }
     }
@@ -112,7 +112,10 @@ impl Call {
         }
         let wanted = if kind == Kind::Hop { 4 } else { 3 };
         if arguments.len() < wanted {
-            return Err(refused(&format!("it takes {wanted} arguments, {} are given", arguments.len())));
+            return Err(refused(&format!(
+                "it takes {wanted} arguments, {} are given",
+                arguments.len()
+            )));
         }
         let mut arguments = arguments.into_iter();
         let mut table = arguments.next().expect("there are at least three arguments");
@@ -135,7 +138,10 @@ impl Call {
             return Err(refused("only SESSION has partitions"));
         }
         if rest.len() != wanted - 1 {
-            return Err(refused(&format!("it takes {wanted} arguments, {} are given", rest.len() + 1)));
+            return Err(refused(&format!(
+                "it takes {wanted} arguments, {} are given",
+                rest.len() + 1
+            )));
         }
         let mut time = rest.remove(0);
         let well_formed = word_is(time.first(), "DESCRIPTOR")

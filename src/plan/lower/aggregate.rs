@@ -43,12 +43,12 @@ impl Lowering<'_> {
                 let sets: Vec<Vec<Logical>> = (0..1usize << columns.len()).rev().map(held).collect();
                 self.grouping_sets(input, &logical, &sets, &aggregate.aggr_expr, schema)
             }
-            groups if groups.iter().any(|g| matches!(g, Logical::GroupingSet(_))) => {
-                Err(Refusal::new("could not plan this ROLLUP or CUBE: it has too many groups")
-                    .help("write out the grouping sets you need: GROUP BY GROUPING SETS ((a, b), (a), ())")
-                    .near("GROUP")
-                    .into())
-            }
+            groups if groups.iter().any(|g| matches!(g, Logical::GroupingSet(_))) => Err(Refusal::new(
+                "could not plan this ROLLUP or CUBE: it has too many groups",
+            )
+            .help("write out the grouping sets you need: GROUP BY GROUPING SETS ((a, b), (a), ())")
+            .near("GROUP")
+            .into()),
             groups => self.group(input, &logical, groups, &aggregate.aggr_expr, schema),
         }
     }
@@ -108,7 +108,9 @@ impl Lowering<'_> {
         let mut inputs = Vec::with_capacity(sets.len());
         for set in sets {
             let held: Vec<&Logical> = all.iter().copied().filter(|e| set.contains(e)).collect();
-            let mask = all.iter().fold(0u64, |mask, e| (mask << 1) | u64::from(!set.contains(e)));
+            let mask = all
+                .iter()
+                .fold(0u64, |mask, e| (mask << 1) | u64::from(!set.contains(e)));
             let ordinal = seen.entry(mask).or_insert(0);
             let id = mask | (*ordinal << all.len());
             *ordinal += 1;

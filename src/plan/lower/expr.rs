@@ -45,7 +45,9 @@ fn untyped(expr: &Logical, logical: &DFSchema, actual: &Schema) -> Planned<Expr>
                 return Ok(Transformed::no(e));
             }
             let expected = expected.clone();
-            Ok(Transformed::yes(Arc::new(CastExpr::new(e, expected, None)) as Arc<dyn PhysicalExpr>))
+            Ok(Transformed::yes(
+                Arc::new(CastExpr::new(e, expected, None)) as Arc<dyn PhysicalExpr>
+            ))
         })
         .data()?;
     Ok(planned)
@@ -76,7 +78,7 @@ pub(super) fn sort_keys(order: &[SortExpr], logical: &DFSchema, actual: &Schema)
     let mut keys: Vec<SortKey> = Vec::with_capacity(order.len());
     for sort in order {
         let expr = physical(&sort.expr, logical, actual)?;
-        if !keys.iter().any(|k| &k.expr == &expr) {
+        if !keys.iter().any(|k| k.expr.as_ref() == expr.as_ref()) {
             keys.push(SortKey {
                 expr,
                 descending: !sort.asc,
@@ -111,14 +113,19 @@ fn refuse_unplannable(expr: &Logical) -> Planned<()> {
         refusal = match e {
             Logical::ScalarSubquery(_) | Logical::Exists(_) | Logical::InSubquery(_) | Logical::SetComparison(_) => Some(
                 Refusal::new("could not turn this subquery into a join")
-                    .help("join the subquery as a table in FROM, or move it into WHERE as its own condition"),
+                    .help("join the subquery as a table in FROM, or move it into WHERE as its own condition")
+                    .near(match e {
+                        Logical::Exists(_) => "EXISTS",
+                        Logical::InSubquery(_) => "IN",
+                        _ => "SELECT",
+                    }),
             ),
             Logical::OuterReferenceColumn(_, column) => Some(
                 Refusal::new(format!(
                     "could not turn the subquery that uses {} of the outer query into a join",
                     column.name
                 ))
-                .help("compare the outer column with = in the subquery's WHERE, or write a join")
+                .help("compare the outer column with = in the subquery's WHERE; for a list, SELECT unnest(list) in a subquery of FROM")
                 .near(&column.name),
             ),
             Logical::Placeholder(_) if now::mentions_now(e) => Some(now::misplaced()),

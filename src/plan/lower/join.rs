@@ -35,7 +35,11 @@ impl Lowering<'_> {
             JoinType::RightAnti => (JoinKind::LeftAnti, true),
             JoinType::RightMark => (JoinKind::LeftMark, true),
         };
-        let (near, far) = if mirrored { (&join.right, &join.left) } else { (&join.left, &join.right) };
+        let (near, far) = if mirrored {
+            (&join.right, &join.left)
+        } else {
+            (&join.left, &join.right)
+        };
         let sides = Sides {
             left: self.lower(near)?,
             right: self.lower(far)?,
@@ -75,7 +79,11 @@ impl Lowering<'_> {
         }
         let schema = output(&LogicalPlan::Join(join.clone()));
         let node = self.add_join(sides.left, sides.right, planned, schema);
-        if timed.is_empty() { Ok(node) } else { self.keep(node, &timed, &both) }
+        if timed.is_empty() {
+            Ok(node)
+        } else {
+            self.keep(node, &timed, &both)
+        }
     }
 
     fn add_join(&mut self, left: NodeId, right: NodeId, join: Join, schema: arrow::datatypes::SchemaRef) -> NodeId {
@@ -100,10 +108,12 @@ impl Lowering<'_> {
     fn not_in(&mut self, sides: Sides, join: Join) -> Planned<NodeId> {
         let plain = join.kind == JoinKind::LeftAnti && join.left_keys.len() == 1 && join.residual.is_none();
         if !plain {
-            return Err(Refusal::new("could not keep NOT IN over columns that may be null up to date here")
-                .help("write NOT EXISTS (SELECT 1 FROM ... WHERE ...), or filter the nulls out on both sides")
-                .near("NOT")
-                .into());
+            return Err(
+                Refusal::new("could not keep NOT IN over columns that may be null up to date here")
+                    .help("write NOT EXISTS (SELECT 1 FROM ... WHERE ...), or filter the nulls out on both sides")
+                    .near("NOT")
+                    .into(),
+            );
         }
         let schema = self.builder.schema(sides.left).clone();
         let far = self.builder.schema(sides.right).clone();

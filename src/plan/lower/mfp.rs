@@ -45,7 +45,13 @@ impl Lowering<'_> {
     }
 
     pub(super) fn filter(&mut self, filter: &Filter) -> Planned<NodeId> {
-        let all: Vec<Logical> = filter.input.schema().columns().into_iter().map(Logical::Column).collect();
+        let all: Vec<Logical> = filter
+            .input
+            .schema()
+            .columns()
+            .into_iter()
+            .map(Logical::Column)
+            .collect();
         if let Some(node) = self.top_of_groups(filter, &all)? {
             return Ok(node);
         }

@@ -135,7 +135,10 @@ impl Lowering<'_> {
         let node = &self.builder.nodes[node];
         match node.op {
             Op::Input(_) | Op::Table(_) => node.name.clone(),
-            _ => node.name.split_once(' ').map_or(String::new(), |(_, sources)| sources.to_string()),
+            _ => node
+                .name
+                .split_once(' ')
+                .map_or(String::new(), |(_, sources)| sources.to_string()),
         }
     }
 }

@@ -11,11 +11,7 @@ impl Lowering<'_> {
     pub(super) fn unnest(&mut self, unnest: &LogicalUnnest) -> Planned<NodeId> {
         let refused = |what: &str, help: &str| Refusal::new(what).help(help).near("unnest");
         if !unnest.struct_type_columns.is_empty() {
-            return Err(refused(
-                "could not unnest a struct",
-                "name its fields one by one: s['field']",
-            )
-            .into());
+            return Err(refused("could not unnest a struct", "name its fields one by one: s['field']").into());
         }
         if unnest.list_type_columns.iter().any(|(_, list)| list.depth != 1) {
             return Err(refused(

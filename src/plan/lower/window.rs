@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
-use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr as Logical, Filter, LogicalPlan, Operator, Window as LogicalWindow};
+use datafusion::physical_expr::expressions::Literal as PhysicalLiteral;
 use datafusion::physical_plan::WindowExpr;
 use datafusion::physical_planner::create_window_expr_with_name;
 
@@ -17,7 +19,7 @@ use super::aggregate::normal_dfschema;
 use super::{Lowering, expr};
 use crate::plan::error::{Planned, Refusal};
 use crate::plan::share::expr_key;
-use crate::plan::{Expr, NodeId, Op, Rank, TopK, Window};
+use crate::plan::{Expr, Mfp, NodeId, Op, Rank, TopK, Window};
 use crate::repr::normalise_schema;
 
 impl Lowering<'_> {
@@ -62,9 +64,64 @@ impl Lowering<'_> {
     /// A filter on ROW_NUMBER, RANK or DENSE_RANK as a top-k; `used` are the expressions over the filter's
     /// columns that are read. None if the filter is no such thing.
     pub(super) fn top_of_groups(&mut self, filter: &Filter, used: &[Logical]) -> Planned<Option<NodeId>> {
-        let LogicalPlan::Window(window) = filter.input.as_ref() else {
-            return Ok(None);
-        };
+        match filter.input.as_ref() {
+            LogicalPlan::Window(window) => self.top_of_window(window, &filter.predicate, used),
+            // A projection that only chooses columns may stand between; the filter is taken below it.
+            LogicalPlan::Projection(chosen) => {
+                let LogicalPlan::Window(window) = chosen.input.as_ref() else {
+                    return Ok(None);
+                };
+                let below: Vec<Logical> = chosen.expr.iter().map(|e| e.clone().unalias_nested().data).collect();
+                if !below.iter().all(|e| matches!(e, Logical::Column(_))) {
+                    return Ok(None);
+                }
+                let names = chosen.schema.columns();
+                let substitute = |e: &Logical| {
+                    e.clone().transform_up(|e| {
+                        let at = match &e {
+                            Logical::Column(column) => names.iter().position(|n| n == column),
+                            _ => None,
+                        };
+                        Ok(at.map_or(Transformed::no(e), |n| Transformed::yes(below[n].clone())))
+                    })
+                };
+                let predicate = substitute(&filter.predicate).data()?;
+                let used = used
+                    .iter()
+                    .map(|e| substitute(e).data())
+                    .collect::<Result<Vec<_>, _>>()?;
+                let Some(node) = self.top_of_window(window, &predicate, &used)? else {
+                    return Ok(None);
+                };
+                // A rank that nobody reads is not there to be chosen.
+                let actual = self.builder.schema(node).clone();
+                let projection = below
+                    .iter()
+                    .map(|e| match window.schema.index_of_column(&column_of(e)?)? {
+                        rank if rank == actual.fields().len() => {
+                            let never_read: Expr = Arc::new(PhysicalLiteral::new(ScalarValue::UInt64(Some(0))));
+                            Ok(never_read)
+                        }
+                        position => Ok(expr::column(&actual, position)),
+                    })
+                    .collect::<Planned<Vec<_>>>()?;
+                let mfp = Mfp {
+                    predicates: vec![],
+                    projection: Some(projection),
+                };
+                Ok(Some(self.mfp(node, mfp, normalise_schema(chosen.schema.as_arrow()))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The rows of a window whose rank a predicate bounds.
+    fn top_of_window(
+        &mut self,
+        window: &LogicalWindow,
+        predicate: &Logical,
+        used: &[Logical],
+    ) -> Planned<Option<NodeId>> {
         let [ranked] = window.window_expr.as_slice() else {
             return Ok(None);
         };
@@ -83,7 +140,7 @@ impl Lowering<'_> {
         let (mut low, mut high): (u64, Option<u64>) = (1, None);
         let mut rest: Vec<&Logical> = Vec::new();
         let mut found = false;
-        for condition in split_conjunction(&filter.predicate) {
+        for condition in split_conjunction(predicate) {
             match rank_bounds(condition, &column) {
                 Some((from, to)) => {
                     found = true;
@@ -99,7 +156,10 @@ impl Lowering<'_> {
         if !found || high.is_none() {
             return Ok(None);
         }
-        let output_rank = used.iter().chain(rest.iter().copied()).any(|e| e.column_refs().contains(&window.schema.columns()[position]));
+        let output_rank = used
+            .iter()
+            .chain(rest.iter().copied())
+            .any(|e| e.column_refs().contains(&window.schema.columns()[position]));
         let input = self.lower(&window.input)?;
         let logical = window.input.schema();
         let actual = self.builder.schema(input).clone();
@@ -122,9 +182,20 @@ impl Lowering<'_> {
             rank,
             output_rank,
         };
-        let schema = if output_rank { normalise_schema(window.schema.as_arrow()) } else { actual };
+        let schema = if output_rank {
+            normalise_schema(window.schema.as_arrow())
+        } else {
+            actual
+        };
         let node = self.add(Op::TopK(top), vec![input], schema, "top", false);
-        self.keep(node, &rest, filter.input.schema()).map(Some)
+        self.keep(node, &rest, &window.schema).map(Some)
+    }
+}
+
+fn column_of(expr: &Logical) -> Planned<Column> {
+    match expr {
+        Logical::Column(column) => Ok(column.clone()),
+        other => Err(Refusal::new(format!("could not read {other} as a column")).into()),
     }
 }
 

@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array,
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
+use arrow::compute::{
+    SortColumn, SortOptions, cast, concat, concat_batches, filter_record_batch, lexsort_to_indices, take,
+    take_record_batch,
 };
-use arrow::compute::{SortColumn, SortOptions, cast, concat, concat_batches, filter_record_batch, lexsort_to_indices, take, take_record_batch};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 
 use super::fixture::rows;
-use crate::plan::{Aggregate, Bound, Expr, Graph, Join, JoinKind, NodeId, Op, Rank, SortKey, TopK, Temporal, Unnest, Window};
+use crate::plan::{
+    Aggregate, Bound, Expr, Graph, Join, JoinKind, NodeId, Op, Rank, SortKey, Temporal, TopK, Unnest, Window,
+};
 
 /// The rows of a node as of an epoch.
 pub fn evaluate(graph: &Graph, node: NodeId, epoch_ms: u64) -> RecordBatch {
@@ -32,7 +35,11 @@ pub fn evaluate(graph: &Graph, node: NodeId, epoch_ms: u64) -> RecordBatch {
             }
             match &mfp.projection {
                 None => batch,
-                Some(exprs) => of(schema, exprs.iter().map(|e| values(e, &batch)).collect(), batch.num_rows()),
+                Some(exprs) => of(
+                    schema,
+                    exprs.iter().map(|e| values(e, &batch)).collect(),
+                    batch.num_rows(),
+                ),
             }
         }
         Op::Join(join) => evaluate_join(join, schema, &inputs[0], &inputs[1]),
@@ -40,14 +47,19 @@ pub fn evaluate(graph: &Graph, node: NodeId, epoch_ms: u64) -> RecordBatch {
         Op::Distinct => {
             let mut seen = BTreeSet::new();
             let all = keys(inputs[0].columns(), inputs[0].num_rows());
-            let kept: Vec<u32> = (0..all.len()).filter(|&n| seen.insert(all[n].clone())).map(|n| n as u32).collect();
+            let kept: Vec<u32> = (0..all.len())
+                .filter(|&n| seen.insert(all[n].clone()))
+                .map(|n| n as u32)
+                .collect();
             pick(&inputs[0], &kept)
         }
         Op::TopK(top) => evaluate_top(top, schema, &inputs[0]),
         Op::Window(window) => evaluate_window(window, schema, &inputs[0]),
         Op::Union => {
-            let inputs: Vec<RecordBatch> =
-                inputs.iter().map(|b| of(schema, b.columns().to_vec(), b.num_rows())).collect();
+            let inputs: Vec<RecordBatch> = inputs
+                .iter()
+                .map(|b| of(schema, b.columns().to_vec(), b.num_rows()))
+                .collect();
             concat_batches(schema, &inputs).unwrap()
         }
         Op::Unnest(unnest) => evaluate_unnest(unnest, schema, &inputs[0]),
@@ -85,7 +97,9 @@ fn keys(columns: &[ArrayRef], count: usize) -> Vec<Option<OwnedRow>> {
 fn evaluate_join(join: &Join, schema: &SchemaRef, left: &RecordBatch, right: &RecordBatch) -> RecordBatch {
     let side = |exprs: &[Expr], batch: &RecordBatch| {
         let columns: Vec<ArrayRef> = exprs.iter().map(|e| values(e, batch)).collect();
-        let null: Vec<bool> = (0..batch.num_rows()).map(|n| columns.iter().any(|c| c.is_null(n))).collect();
+        let null: Vec<bool> = (0..batch.num_rows())
+            .map(|n| columns.iter().any(|c| c.is_null(n)))
+            .collect();
         (keys(&columns, batch.num_rows()), null)
     };
     let ((lk, ln), (rk, rn)) = (side(&join.left_keys, left), side(&join.right_keys, right));
@@ -99,9 +113,19 @@ fn evaluate_join(join: &Join, schema: &SchemaRef, left: &RecordBatch, right: &Re
         }
     }
     if let Some(residual) = &join.residual {
-        let columns: Vec<ArrayRef> =
-            pick(left, &l).columns().iter().chain(pick(right, &r).columns()).cloned().collect();
-        let fields: Vec<_> = left.schema_ref().fields().iter().chain(right.schema_ref().fields()).cloned().collect();
+        let columns: Vec<ArrayRef> = pick(left, &l)
+            .columns()
+            .iter()
+            .chain(pick(right, &r).columns())
+            .cloned()
+            .collect();
+        let fields: Vec<_> = left
+            .schema_ref()
+            .fields()
+            .iter()
+            .chain(right.schema_ref().fields())
+            .cloned()
+            .collect();
         let fields: Vec<_> = fields.iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
         let both = of(&Arc::new(arrow::datatypes::Schema::new(fields)), columns, l.len());
         let kept = values(residual, &both);
@@ -145,7 +169,9 @@ fn evaluate_join(join: &Join, schema: &SchemaRef, left: &RecordBatch, right: &Re
     let count = l.len();
     let (l, r) = (UInt32Array::from(l), UInt32Array::from(r));
     let columns = left.columns().iter().map(|c| take(c, &l, None).unwrap());
-    let columns = columns.chain(right.columns().iter().map(|c| take(c, &r, None).unwrap())).collect();
+    let columns = columns
+        .chain(right.columns().iter().map(|c| take(c, &r, None).unwrap()))
+        .collect();
     of(schema, columns, count)
 }
 
@@ -232,7 +258,10 @@ fn evaluate_top(top: &TopK, schema: &SchemaRef, input: &RecordBatch) -> RecordBa
     let mut out: Vec<RecordBatch> = Vec::new();
     for members in groups(&top.partition, input).values() {
         let batch = sorted(input, members, &top.order);
-        let written: Vec<ArrayRef> = top.order[..top.ranked].iter().map(|k| values(&k.expr, &batch)).collect();
+        let written: Vec<ArrayRef> = top.order[..top.ranked]
+            .iter()
+            .map(|k| values(&k.expr, &batch))
+            .collect();
         let ties = keys(&written, batch.num_rows());
         let mut ranks: Vec<u64> = Vec::new();
         for n in 0..batch.num_rows() {
@@ -283,7 +312,11 @@ fn evaluate_unnest(unnest: &Unnest, schema: &SchemaRef, input: &RecordBatch) -> 
         };
         let taken = unnest.columns.iter().filter(|(_, taken)| *taken);
         let longest = taken.map(|(c, _)| list(*c).map_or(0, |l| l.len())).max().unwrap();
-        let count = if longest == 0 && unnest.preserve_nulls { 1 } else { longest };
+        let count = if longest == 0 && unnest.preserve_nulls {
+            1
+        } else {
+            longest
+        };
         let columns = unnest
             .columns
             .iter()

@@ -85,7 +85,10 @@ pub fn dataflow(tables: Vec<Table>) -> Dataflow {
                     ("quantity", "BIGINT"),
                 ],
             ),
-            input("customers", &[("name", "VARCHAR"), ("country", "VARCHAR"), ("credit", "DOUBLE")]),
+            input(
+                "customers",
+                &[("name", "VARCHAR"), ("country", "VARCHAR"), ("credit", "DOUBLE")],
+            ),
         ],
         tables,
     }
@@ -125,10 +128,12 @@ pub fn rows(name: &str) -> RecordBatch {
                     .with_precision_and_scale(10, 2)
                     .unwrap(),
             ),
-            Arc::new(TimestampMicrosecondArray::from_iter((0..n).map(|i| {
-                some(i, 8).then_some(NEW_YEAR + (i * 13 % 17) * 7 * MINUTE)
-            }))),
-            Arc::new(Date32Array::from_iter((0..n).map(|i| some(i, 10).then_some(20_089 + (i % 5) as i32)))),
+            Arc::new(TimestampMicrosecondArray::from_iter(
+                (0..n).map(|i| some(i, 8).then_some(NEW_YEAR + (i * 13 % 17) * 7 * MINUTE)),
+            )),
+            Arc::new(Date32Array::from_iter(
+                (0..n).map(|i| some(i, 10).then_some(20_089 + (i % 5) as i32)),
+            )),
             Arc::new(tags.finish()),
             Arc::new(StringArray::from_iter((0..n).map(|i| {
                 some(i, 11).then(|| format!("{{\"kind\": \"k{}\", \"n\": {i}}}", i % 3))
@@ -137,9 +142,27 @@ pub fn rows(name: &str) -> RecordBatch {
         ]
     } else {
         vec![
-            Arc::new(StringArray::from(vec![Some("ann"), Some("bob"), Some("bob"), Some("eve"), None])),
-            Arc::new(StringArray::from(vec![Some("NL"), Some("UK"), Some("NL"), None, Some("UK")])),
-            Arc::new(Float64Array::from(vec![Some(1.0), Some(0.5), None, Some(2.5), Some(2.0)])),
+            Arc::new(StringArray::from(vec![
+                Some("ann"),
+                Some("bob"),
+                Some("bob"),
+                Some("eve"),
+                None,
+            ])),
+            Arc::new(StringArray::from(vec![
+                Some("NL"),
+                Some("UK"),
+                Some("NL"),
+                None,
+                Some("UK"),
+            ])),
+            Arc::new(Float64Array::from(vec![
+                Some(1.0),
+                Some(0.5),
+                None,
+                Some(2.5),
+                Some(2.0),
+            ])),
         ]
     };
     let schema = crate::repr::normalise_schema(&input.schema());
@@ -149,4 +172,16 @@ pub fn rows(name: &str) -> RecordBatch {
 pub fn provider(name: &str) -> Option<Arc<dyn TableProvider>> {
     let batch = rows(name);
     Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap()))
+}
+
+/// Compares with a golden file of this folder; with ALLUVIUM_GOLDEN set, writes it anew.
+pub fn golden(name: &str, actual: &str) {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("src/plan/tests")
+        .join(name);
+    if std::env::var_os("ALLUVIUM_GOLDEN").is_some() {
+        std::fs::write(&file, actual.trim_end().to_string() + "\n").unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(actual.trim_end(), expected.trim_end(), "{name}");
 }
