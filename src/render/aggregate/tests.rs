@@ -174,7 +174,10 @@ fn context(rows: RecordBatch) -> SessionContext {
 fn planned(sql: &str) -> (Aggregate, SchemaRef) {
     let state = context(RecordBatch::new_empty(schema())).state();
     let plan = runtime().block_on(state.create_logical_plan(sql)).unwrap();
-    let plan = state.analyzer().execute_and_check(plan, &ConfigOptions::default(), |_, _| {}).unwrap();
+    let plan = state
+        .analyzer()
+        .execute_and_check(plan, &ConfigOptions::default(), |_, _| {})
+        .unwrap();
     let mut found = None;
     plan.apply(|node| {
         if let LogicalPlan::Aggregate(aggregate) = node {
@@ -195,8 +198,9 @@ fn planned(sql: &str) -> (Aggregate, SchemaRef) {
         .aggr_expr
         .iter()
         .map(|expr| {
-            let lowered =
-                LoweredAggregateBuilder::new(expr, &logical, logical.as_arrow(), props, &planning).build().unwrap();
+            let lowered = LoweredAggregateBuilder::new(expr, &logical, logical.as_arrow(), props, &planning)
+                .build()
+                .unwrap();
             AggregateCall {
                 kind: kind(lowered.aggregate.fun().name()),
                 args: lowered.aggregate.expressions(),
@@ -206,7 +210,10 @@ fn planned(sql: &str) -> (Aggregate, SchemaRef) {
             }
         })
         .collect();
-    (Aggregate { group, aggregates }, normalise_schema(node.schema.as_arrow()))
+    (
+        Aggregate { group, aggregates },
+        normalise_schema(node.schema.as_arrow()),
+    )
 }
 
 /// What a GROUP BY yields: rows and error rows, as updates.
@@ -214,6 +221,17 @@ struct Output {
     schema: SchemaRef,
     oks: Vec<Update>,
     errs: Vec<Update>,
+}
+
+/// A worker that panics would leave the others waiting for it for ever, and the test without an end.
+struct OnPanic;
+
+impl Drop for OnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 /// Runs the query over the changes of epochs 1, 2, ...
@@ -225,7 +243,10 @@ fn run(sql: &str, epochs: &Changes, workers: usize) -> Output {
         .flat_map(|(changes, epoch)| {
             let lines: Vec<&Line> = changes.iter().map(|(line, _)| line).collect();
             let rows = codec.encode_rows(batch(&lines).columns(), lines.len()).unwrap();
-            rows.into_iter().zip(changes).map(move |(row, (_, diff))| (row, epoch, *diff)).collect::<Vec<_>>()
+            rows.into_iter()
+                .zip(changes)
+                .map(move |(row, (_, diff))| (row, epoch, *diff))
+                .collect::<Vec<_>>()
         })
         .collect();
     run_rows(sql, updates, workers)
@@ -237,6 +258,7 @@ fn run_rows(sql: &str, updates: Vec<Update>, workers: usize) -> Output {
     let (oks, errs) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));
     let (to_oks, to_errs) = (oks.clone(), errs.clone());
     timely::execute(timely::Config::process(workers), move |worker| {
+        let _abort = OnPanic;
         let (plan, output) = planned(&sql);
         let (oks, errs) = (to_oks.clone(), to_errs.clone());
         let (index, peers) = (worker.index(), worker.peers());
@@ -246,7 +268,8 @@ fn run_rows(sql: &str, updates: Vec<Update>, workers: usize) -> Output {
             let collections = Collections { oks: rows, errs: none };
             let out = aggregate(collections, schema(), output, &plan, "aggregate t");
             out.oks.inspect(move |update| oks.lock().unwrap().push(update.clone()));
-            out.errs.inspect(move |update| errs.lock().unwrap().push(update.clone()));
+            out.errs
+                .inspect(move |update| errs.lock().unwrap().push(update.clone()));
             input
         });
         for (row, (update, epoch, diff)) in updates.iter().enumerate() {
@@ -296,7 +319,9 @@ type Table = Vec<Vec<ScalarValue>>;
 
 fn table(batch: &RecordBatch) -> Table {
     let cell = |column: &ArrayRef, row| ScalarValue::try_from_array(column, row).unwrap();
-    (0..batch.num_rows()).map(|row| batch.columns().iter().map(|column| cell(column, row)).collect()).collect()
+    (0..batch.num_rows())
+        .map(|row| batch.columns().iter().map(|column| cell(column, row)).collect())
+        .collect()
 }
 
 impl Output {
@@ -369,7 +394,11 @@ fn check(sql: &str, epochs: &Changes, workers: usize) {
             }
         }
         let (ours, theirs) = (output.at(epoch as Epoch), expected(sql, &output.schema, &lines));
-        assert_eq!(ours.len(), theirs.len(), "{sql}\n at {epoch}, {workers} workers\n{ours:?}\n{theirs:?}\n{lines:?}");
+        assert_eq!(
+            ours.len(),
+            theirs.len(),
+            "{sql}\n at {epoch}, {workers} workers\n{ours:?}\n{theirs:?}\n{lines:?}"
+        );
         // Rows are sorted by their bytes; a float that differs in its last bit could move one, keys cannot.
         let sorted = |mut table: Table| {
             table.sort_by_key(|row| format!("{:?}", &row[..keys(sql)]));
@@ -377,13 +406,17 @@ fn check(sql: &str, epochs: &Changes, workers: usize) {
         };
         for (our, their) in sorted(ours).iter().zip(&sorted(theirs)) {
             let same = our.iter().zip(their).all(|(x, y)| alike(x, y));
-            assert!(same, "{sql}\n at {epoch}, {workers} workers\nours   {our:?}\ntheirs {their:?}\n{lines:?}");
+            assert!(
+                same,
+                "{sql}\n at {epoch}, {workers} workers\nours   {our:?}\ntheirs {their:?}\n{lines:?}"
+            );
         }
     }
 }
 
 fn keys(sql: &str) -> usize {
-    sql.split_once("GROUP BY").map_or(0, |(_, keys)| keys.split(',').count())
+    sql.split_once("GROUP BY")
+        .map_or(0, |(_, keys)| keys.split(',').count())
 }
 
 const ADDITIVE: &str = "count(*), count(f), sum(i), sum(f), avg(f), avg(i), sum(d), avg(d), var_pop(g), var_samp(g), \
@@ -404,7 +437,11 @@ fn check_all(aggregates: &str, history: &[(Vec<Line>, Vec<prop::sample::Index>)]
     let epochs = changes(history);
     check(&format!("SELECT k, {aggregates} FROM t GROUP BY k"), &epochs, workers);
     check(&format!("SELECT {aggregates} FROM t"), &epochs, workers);
-    check(&format!("SELECT j + 1, k, {aggregates} FROM t GROUP BY j + 1, k"), &epochs, workers);
+    check(
+        &format!("SELECT j + 1, k, {aggregates} FROM t GROUP BY j + 1, k"),
+        &epochs,
+        workers,
+    );
 }
 
 proptest! {
@@ -546,15 +583,21 @@ fn a_sum_beyond_its_type_is_an_error_until_it_fits_again() {
         vec![(integer("a", Some(1)), 1)],
         vec![(integer("a", Some(-1)), 1)],
         vec![(big.clone(), 1)],
-        vec![(big.clone(), -1), (big, -1), (integer("a", Some(1)), -1), (integer("a", Some(-1)), -1)],
+        vec![
+            (big.clone(), -1),
+            (big, -1),
+            (integer("a", Some(1)), -1),
+            (integer("a", Some(-1)), -1),
+        ],
     ];
     for sql in [
         "SELECT k, sum(i) FROM t GROUP BY k",
         "SELECT k, sum(i), max(i), median(i) FROM t GROUP BY k",
     ] {
         let output = run(sql, &epochs, 2);
-        let counts: Vec<(usize, usize)> =
-            (1..=5).map(|epoch| (output.at(epoch).len(), output.errors_at(epoch).len())).collect();
+        let counts: Vec<(usize, usize)> = (1..=5)
+            .map(|epoch| (output.at(epoch).len(), output.errors_at(epoch).len()))
+            .collect();
         assert_eq!(counts, [(2, 0), (1, 1), (2, 0), (1, 1), (1, 0)], "{sql}");
         let (reason, _) = &output.errors_at(2)[0];
         assert_eq!(reason, "sum(t.i) does not fit Int64");
@@ -569,7 +612,12 @@ fn a_decimal_sum_beyond_its_type_is_an_error() {
     let epochs = vec![(0..times).map(|_| (line(999_999_999_999), 1)).collect::<Vec<_>>()];
     let sql = "SELECT k, sum(CAST(d AS DECIMAL(38, 2)) * CAST(1e26 AS DECIMAL(38, 0))) FROM t GROUP BY k";
     let output = run(sql, &epochs, 1);
-    assert_eq!((output.at(1).len(), output.errors_at(1).len()), (0, 1), "{:?}", output.at(1));
+    assert_eq!(
+        (output.at(1).len(), output.errors_at(1).len()),
+        (0, 1),
+        "{:?}",
+        output.at(1)
+    );
 }
 
 #[test]
@@ -586,7 +634,12 @@ fn a_row_that_does_not_evaluate_counts_nowhere_and_its_neighbours_do() {
         let row: Vec<i64> = output.at(1)[0][1..].iter().map(int).collect();
         assert_eq!(row, [90, sum, 11], "{workers} workers");
         let errors = |epoch: Epoch| -> Diff {
-            output.errs.iter().filter(|(_, time, _)| *time <= epoch).map(|(_, _, diff)| diff).sum()
+            output
+                .errs
+                .iter()
+                .filter(|(_, time, _)| *time <= epoch)
+                .map(|(_, _, diff)| diff)
+                .sum()
         };
         assert_eq!((errors(1), errors(2)), (10, 9));
         assert_eq!(output.at(2), output.at(1));
@@ -607,7 +660,10 @@ fn nan_is_the_greatest_float_and_zeros_are_one_group() {
     assert!(floats(1).0 == f64::NEG_INFINITY && floats(1).1.is_nan());
     assert_eq!(floats(2), (f64::NEG_INFINITY, 1.0));
     let groups = run("SELECT f, count(*) FROM t GROUP BY f", &epochs, 2);
-    assert_eq!(groups.at(2).iter().map(|row| int(&row[1])).collect::<Vec<_>>(), [1, 2, 1]);
+    assert_eq!(
+        groups.at(2).iter().map(|row| int(&row[1])).collect::<Vec<_>>(),
+        [1, 2, 1]
+    );
 }
 
 #[test]
@@ -623,7 +679,9 @@ fn a_residue_does_not_outlive_its_rows() {
 
 #[test]
 fn a_hot_key_is_one_update_for_each_worker_and_epoch() {
-    let epochs: Changes = (0..3).map(|_| (0..20_000).map(|i| (integer("a", Some(i)), 1)).collect()).collect();
+    let epochs: Changes = (0..3)
+        .map(|_| (0..20_000).map(|i| (integer("a", Some(i)), 1)).collect())
+        .collect();
     let output = run("SELECT k, count(*), sum(i) FROM t GROUP BY k", &epochs, 2);
     // Each epoch's row comes once and goes once, however many rows made it.
     assert_eq!(output.oks.len(), 5);
