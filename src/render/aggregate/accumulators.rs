@@ -44,7 +44,9 @@ impl Accumulators {
     /// The vector of these entries, positions strictly ascending, values not zero.
     pub fn from_entries(entries: impl IntoIterator<Item = (u32, i64)>) -> Self {
         let mut writer = Writer::default();
-        entries.into_iter().for_each(|(position, value)| writer.push(position, value));
+        entries
+            .into_iter()
+            .for_each(|(position, value)| writer.push(position, value));
         writer.finish()
     }
 

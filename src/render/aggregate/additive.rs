@@ -2,9 +2,9 @@
 //! new one comes. State is the arrangement alone, one record for each group.
 
 use differential_dataflow::difference::Semigroup;
-use differential_dataflow::trace::{Cursor, TraceReader};
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::implementations::BatchContainer;
+use differential_dataflow::trace::{Cursor, TraceReader};
 use differential_dataflow::{AsCollection, VecCollection};
 use timely::dataflow::Stream;
 
@@ -31,15 +31,18 @@ pub(super) fn rows<'s>(
     let errors = ErrorCodec::new();
     let render = move |states: &[Accumulators]| {
         let finished = measures.finish(states);
-        let rows = results.encode_rows(&finished.columns, states.len()).expect("results are of the codec's types");
+        let rows = results
+            .encode_rows(&finished.columns, states.len())
+            .expect("results are of the codec's types");
         (rows, finished.errors)
     };
-    let give = move |key: &Row, result: &Outcome, time, diff, ok: &mut dyn FnMut(Update), err: &mut dyn FnMut(Update)| {
-        match result {
-            Ok(row) => ok((Row::concat(key.bytes(), row.bytes()), time, diff)),
-            Err(reason) => err((errors.row(reason, key.bytes()), time, diff)),
-        }
-    };
+    let give =
+        move |key: &Row, result: &Outcome, time, diff, ok: &mut dyn FnMut(Update), err: &mut dyn FnMut(Update)| {
+            match result {
+                Ok(row) => ok((Row::concat(key.bytes(), row.bytes()), time, diff)),
+                Err(reason) => err((errors.row(reason, key.bytes()), time, diff)),
+            }
+        };
     let (oks, errs) = changes(arranged, &format!("{name}: finish"), render, give);
     (oks.as_collection(), errs.as_collection())
 }
@@ -62,7 +65,12 @@ pub(super) fn fragments<'s>(
             })
             .collect();
         let fragments = (0..states.len())
-            .map(|state| fragment(ADDITIVE, &columns_fragment(encoded.iter().map(|column| column[state].bytes()))))
+            .map(|state| {
+                fragment(
+                    ADDITIVE,
+                    &columns_fragment(encoded.iter().map(|column| column[state].bytes())),
+                )
+            })
             .collect();
         (fragments, finished.errors)
     };
@@ -102,7 +110,13 @@ fn changes<'s, D: Clone + 'static>(
             let results: Vec<Outcome> = (rows.into_iter().zip(errors))
                 .map(|(row, error)| error.map_or(Ok(row), Err))
                 .collect();
-            for Change { key, time, before, after } in changes.drain(..) {
+            for Change {
+                key,
+                time,
+                before,
+                after,
+            } in changes.drain(..)
+            {
                 let (before, after) = (before.map(|i| &results[i]), after.map(|i| &results[i]));
                 if before == after {
                     continue;
@@ -144,7 +158,12 @@ fn changes<'s, D: Clone + 'static>(
                 let after = state(&sum);
                 if before.is_some() || after.is_some() {
                     let key = key.to_row();
-                    changes.push(Change { key, time, before, after });
+                    changes.push(Change {
+                        key,
+                        time,
+                        before,
+                        after,
+                    });
                 }
                 before = after;
             }

@@ -50,7 +50,9 @@ pub(super) fn rows<'s>(
     });
     let collated = reduce(fragments, &format!("{name}: collate"), logic);
     let errors = ErrorCodec::new();
-    let oks = flatten(&collated, move |key, tag, bytes| (tag != ERROR).then(|| Row::concat(key.bytes(), bytes)));
+    let oks = flatten(&collated, move |key, tag, bytes| {
+        (tag != ERROR).then(|| Row::concat(key.bytes(), bytes))
+    });
     let errs = flatten(&collated, move |key, tag, bytes| {
         (tag == ERROR).then(|| errors.row(&String::from_utf8_lossy(bytes), key.bytes()))
     });
@@ -67,7 +69,11 @@ pub(super) fn reduce<'s>(rows: ArrangedRows<'s>, name: &str, mut logic: Logic) -
         move |key, values, results| logic(key, values, results),
         |buffer, key, updates| {
             buffer.clear();
-            buffer.extend(updates.drain(..).map(|(value, time, diff)| ((key.to_row(), value), time, diff)));
+            buffer.extend(
+                updates
+                    .drain(..)
+                    .map(|(value, time, diff)| ((key.to_row(), value), time, diff)),
+            );
         },
     )
 }
@@ -89,7 +95,10 @@ fn flatten<'s>(
 }
 
 fn split<'a>(value: RowRef<'a>) -> (u16, &'a [u8]) {
-    let (tag, bytes) = value.bytes().split_first_chunk::<2>().expect("a fragment starts with its tag");
+    let (tag, bytes) = value
+        .bytes()
+        .split_first_chunk::<2>()
+        .expect("a fragment starts with its tag");
     (u16::from_be_bytes(*tag), bytes)
 }
 

@@ -12,6 +12,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use super::front::{Accumulated, Keyed};
 use super::local::Local;
 use super::measure::Measures;
+use super::past::{Batch, Past};
 use super::total::{ArrangedRows, answer};
 use crate::repr::{Diff, Epoch, RowCodec, RowValSpine};
 
@@ -44,23 +45,14 @@ pub(super) fn accumulators<'s>(
     })
 }
 
-type Batches = Vec<<RowValSpine as differential_dataflow::trace::TraceReader>::Batch>;
-
-fn threshold(before: Batches, batches: Batches, give: &mut dyn FnMut(Keyed)) {
-    let (mut old, old_storage) = cursor_list(before);
+fn threshold(before: Vec<Batch>, batches: Vec<Batch>, give: &mut dyn FnMut(Keyed)) {
+    let mut old = Past::new(&before);
     let (mut new, new_storage) = cursor_list(batches);
     let mut updates: Vec<(Epoch, Diff)> = vec![];
     while let Some(key) = new.get_key(&new_storage) {
-        old.seek_key(&old_storage, key);
-        let known = old.get_key(&old_storage) == Some(key);
+        old.seek_key(key);
         while let Some(value) = new.get_val(&new_storage) {
-            let mut count = 0;
-            if known {
-                old.seek_val(&old_storage, value);
-                if old.get_val(&old_storage) == Some(value) {
-                    old.map_times(&old_storage, |_, diff| count += diff);
-                }
-            }
+            let mut count = old.count(value);
             updates.clear();
             new.map_times(&new_storage, |time, diff| updates.push((*time, *diff)));
             differential_dataflow::consolidation::consolidate(&mut updates);

@@ -14,18 +14,16 @@
 
 use std::collections::BTreeMap;
 
-use differential_dataflow::trace::cursor::{CursorList, cursor_list};
-use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
+use differential_dataflow::trace::Cursor;
+use differential_dataflow::trace::cursor::cursor_list;
 use hashbrown::HashMap;
 use timely::dataflow::Stream;
 
 use super::collate::fragment;
 use super::front::{Keyed, invert};
+use super::past::Past;
 use super::total::{ArrangedRows, answer};
 use crate::repr::{Diff, Epoch, Row, RowRef, RowValSpine};
-
-type Batch = <RowValSpine as TraceReader>::Batch;
-type Old = CursorList<<Batch as Navigable>::Cursor>;
 
 /// The first value of each group, as fragments with this tag. `inverted`: values are, and are turned back.
 pub(super) fn fragments<'s>(
@@ -36,7 +34,7 @@ pub(super) fn fragments<'s>(
 ) -> Stream<'s, Epoch, Vec<Keyed>> {
     let mut firsts: HashMap<Row, Row> = HashMap::new();
     let (fragments, _) = answer::<RowValSpine, Keyed, _>(arranged, name, move |before, batches, ok, _| {
-        let (mut old, old_storage) = cursor_list(before);
+        let mut old = Past::new(&before);
         let (mut new, new_storage) = cursor_list(batches);
         let mut updates: Vec<(Epoch, RowRef<'_>, Diff)> = vec![];
         while let Some(key) = new.get_key(&new_storage) {
@@ -46,10 +44,9 @@ pub(super) fn fragments<'s>(
                 new.step_val(&new_storage);
             }
             updates.sort_unstable();
-            old.seek_key(&old_storage, key);
-            let known = old.get_key(&old_storage) == Some(key);
+            old.seek_key(key);
             let mut group = Group {
-                old: known.then_some((&mut old, &old_storage)),
+                old: &mut old,
                 changed: BTreeMap::new(),
             };
             let key = key.to_row();
@@ -84,7 +81,7 @@ pub(super) fn fragments<'s>(
 
 /// One group: what it held before the batches, and how the batches have changed it so far.
 struct Group<'a, 'b> {
-    old: Option<(&'a mut Old, &'a Vec<Batch>)>,
+    old: &'a mut Past<'b>,
     changed: BTreeMap<RowRef<'b>, Diff>,
 }
 
@@ -95,11 +92,12 @@ impl<'b> Group<'_, 'b> {
             *self.changed.entry(*value).or_default() += diff;
         }
         // Values come in order, so the first of them that is there is the least.
+        self.old.rewind();
         for (_, value, _) in updates {
             if first.is_some_and(|first| first.bytes() <= value.bytes()) {
                 break;
             }
-            if self.count(*value) > 0 {
+            if self.changed[value] + self.old.count(*value) > 0 {
                 return Some(value.to_row());
             }
         }
@@ -107,42 +105,22 @@ impl<'b> Group<'_, 'b> {
         first.and_then(|first| self.search(RowRef::new(first.bytes())))
     }
 
-    fn count(&mut self, value: RowRef<'_>) -> Diff {
-        self.changed.get(&value).copied().unwrap_or(0) + self.old_count(value)
-    }
-
-    fn old_count(&mut self, value: RowRef<'_>) -> Diff {
-        let Some((old, storage)) = &mut self.old else { return 0 };
-        old.rewind_vals(storage);
-        old.seek_val(storage, value);
-        match old.get_val(storage) {
-            Some(found) if found == value => {
-                let mut count = 0;
-                old.map_times(storage, |_, diff| count += diff);
-                count
-            }
-            _ => 0,
-        }
-    }
-
     /// The first value from `from` on that is there.
     fn search(&mut self, from: RowRef<'_>) -> Option<Row> {
         let mut changed = self.changed.range(from..).peekable();
-        if let Some((old, storage)) = &mut self.old {
-            old.rewind_vals(storage);
-            old.seek_val(storage, from);
-            while let Some(value) = old.get_val(storage) {
-                while let Some((other, count)) = changed.next_if(|(other, _)| **other < value) {
-                    if *count > 0 {
-                        return Some(other.to_row());
-                    }
+        self.old.rewind();
+        self.old.seek(from);
+        while let Some((value, count)) = self.old.next() {
+            while let Some((other, count)) = changed.next_if(|(other, _)| **other < value) {
+                if *count > 0 {
+                    return Some(other.to_row());
                 }
-                let mut count = changed.next_if(|(other, _)| **other == value).map_or(0, |(_, count)| *count);
-                old.map_times(storage, |_, diff| count += diff);
-                if count > 0 {
-                    return Some(value.to_row());
-                }
-                old.step_val(storage);
+            }
+            let change = changed
+                .next_if(|(other, _)| **other == value)
+                .map_or(0, |(_, change)| *change);
+            if count + change > 0 {
+                return Some(value.to_row());
             }
         }
         changed.find(|(_, count)| **count > 0).map(|(value, _)| value.to_row())

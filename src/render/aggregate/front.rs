@@ -105,7 +105,9 @@ impl Front {
             let mut local = Local::new(self.measures.clone(), true);
             let error_codec = ErrorCodec::new();
             // The one group of a global aggregate exists from the beginning, on one worker's word.
-            let mut pin = (self.global && first_worker).then(|| capabilities.into_iter().nth(1)).flatten();
+            let mut pin = (self.global && first_worker)
+                .then(|| capabilities.into_iter().nth(1))
+                .flatten();
             let mut held: Option<Capability<Epoch>> = None;
             let mut frontier_before = vec![];
             let mut pending: Vec<Update> = vec![];
@@ -114,7 +116,9 @@ impl Front {
                 let mut accumulators = accumulators.activate();
                 if let Some(capability) = pin.take() {
                     let pinned = Accumulators::from_entries([(PINNED, 1)]);
-                    accumulators.session(&capability).give(((Row::default(), ()), 0, pinned));
+                    accumulators
+                        .session(&capability)
+                        .give(((Row::default(), ()), 0, pinned));
                 }
                 let mut flush = |local: &mut Local, held: &Capability<Epoch>| {
                     let mut session = accumulators.session(held);
@@ -131,10 +135,16 @@ impl Front {
                     let batch = Batch::new(&self, rows);
                     for (index, reason) in &batch.evaluated.failed {
                         let (row, time, diff) = &rows[*index];
-                        errs.session(capability).give((error_codec.row(reason, row.bytes()), *time, *diff));
+                        errs.session(capability)
+                            .give((error_codec.row(reason, row.bytes()), *time, *diff));
                     }
                     let keys = (0..batch.diffs.len()).map(|row| batch.key(row));
-                    local.add(keys, batch.times.iter().copied(), &batch.diffs, &batch.evaluated.columns);
+                    local.add(
+                        keys,
+                        batch.times.iter().copied(),
+                        &batch.diffs,
+                        &batch.evaluated.columns,
+                    );
                     for (projection, output) in self.projections.iter().zip(&mut projected) {
                         let mut session = output.session(capability);
                         batch.project(projection, |update| session.give(update));
@@ -198,7 +208,10 @@ impl Batch {
         let groups = front.key.schema().fields().len();
         let keys = (groups > 0).then(|| {
             let columns = &evaluated.columns[..groups];
-            front.key.encode(columns).expect("group columns are cast to the types of the key")
+            front
+                .key
+                .encode(columns)
+                .expect("group columns are cast to the types of the key")
         });
         Batch {
             evaluated,
@@ -213,8 +226,11 @@ impl Batch {
     }
 
     fn project(&self, projection: &Projection, mut give: impl FnMut(Keyed)) {
-        let columns: Vec<ArrayRef> =
-            projection.columns.iter().map(|column| self.evaluated.columns[*column].clone()).collect();
+        let columns: Vec<ArrayRef> = projection
+            .columns
+            .iter()
+            .map(|column| self.evaluated.columns[*column].clone())
+            .collect();
         let mut valid = projection.filter.map(|filter| passes(&self.evaluated.columns[filter]));
         if projection.skip_nulls {
             for column in &columns {
@@ -250,8 +266,10 @@ pub(super) fn invert(bytes: &[u8]) -> Row {
 
 /// Counts rows of the group that exists over no rows, too.
 pub(super) fn exists(entries: impl Iterator<Item = (u32, i64)>) -> bool {
-    entries.take_while(|(position, _)| *position <= PINNED).any(|(position, value)| match position {
-        ROWS => value > 0,
-        _ => value != 0,
-    })
+    entries
+        .take_while(|(position, _)| *position <= PINNED)
+        .any(|(position, value)| match position {
+            ROWS => value > 0,
+            _ => value != 0,
+        })
 }

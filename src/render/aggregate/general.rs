@@ -43,7 +43,10 @@ impl General {
         result: RowCodec,
         output_type: DataType,
     ) -> (Self, Vec<(Expr, DataType)>) {
-        let type_of = |expr: &Expr| expr.data_type(input).expect("a planned expression has a type over its input");
+        let type_of = |expr: &Expr| {
+            expr.data_type(input)
+                .expect("a planned expression has a type over its input")
+        };
         let (mut fields, mut stored) = (vec![], vec![]);
         let order_by = call.function.order_bys();
         for order in order_by {
@@ -80,7 +83,8 @@ impl General {
 
     /// The result over no rows.
     pub fn missing(&self) -> Row {
-        self.evaluate(&self.converter(), &[]).expect("an aggregate has a result over no rows")
+        self.evaluate(&self.converter(), &[])
+            .expect("an aggregate has a result over no rows")
     }
 
     /// The results of all groups, as fragments with this tag.
@@ -101,7 +105,8 @@ impl General {
     }
 
     fn evaluate(&self, converter: &RowConverter, values: &[(RowRef<'_>, Diff)]) -> Result<Row, String> {
-        let fail = |error: datafusion::error::DataFusionError| format!("{}: {}", self.call.name(), error.strip_backtrace());
+        let fail =
+            |error: datafusion::error::DataFusionError| format!("{}: {}", self.call.name(), error.strip_backtrace());
         let mut accumulator = self.call.create_accumulator().map_err(fail)?;
         let times = |diff: &Diff| match self.call.is_distinct() {
             true => (*diff).clamp(0, 1),
@@ -113,7 +118,9 @@ impl General {
             let rows = values
                 .iter()
                 .flat_map(|(value, diff)| std::iter::repeat_n(parser.parse(value.bytes()), times(diff) as usize));
-            let stored = converter.convert_rows(rows).expect("values were encoded with these fields");
+            let stored = converter
+                .convert_rows(rows)
+                .expect("values were encoded with these fields");
             let mut columns: Vec<ArrayRef> = vec![];
             for argument in &self.arguments {
                 columns.push(match argument {
@@ -125,12 +132,18 @@ impl General {
             columns.extend_from_slice(&stored[..self.orders]);
             accumulator.update_batch(&columns).map_err(fail)?;
         }
-        let result = accumulator.evaluate().and_then(|scalar| scalar.to_array()).map_err(fail)?;
+        let result = accumulator
+            .evaluate()
+            .and_then(|scalar| scalar.to_array())
+            .map_err(fail)?;
         let result = match result.data_type() == &self.output_type {
             true => result,
             false => cast(&result, &self.output_type).map_err(|error| error.to_string())?,
         };
-        let mut rows = self.result.encode_rows(&[result], 1).expect("a result is of its column's type");
+        let mut rows = self
+            .result
+            .encode_rows(&[result], 1)
+            .expect("a result is of its column's type");
         Ok(rows.pop().expect("one row was encoded"))
     }
 }

@@ -59,7 +59,14 @@ impl Local {
         let mut groups = std::mem::take(&mut self.groups);
         groups.clear();
         groups.extend(keys.zip(times).map(|(key, time)| self.group(key, time)));
-        self.columns.add(&self.measures, &groups, self.times.len(), diffs, columns, self.count_rows);
+        self.columns.add(
+            &self.measures,
+            &groups,
+            self.times.len(),
+            diffs,
+            columns,
+            self.count_rows,
+        );
         self.groups = groups;
     }
 
@@ -74,7 +81,11 @@ impl Local {
         for group in 0..self.times.len() {
             let accumulators = self.columns.accumulators(&self.measures, group, &mut self.writer);
             if accumulators != Accumulators::default() {
-                give(Row::new(&self.keys[start..self.ends[group]]), self.times[group], accumulators);
+                give(
+                    Row::new(&self.keys[start..self.ends[group]]),
+                    self.times[group],
+                    accumulators,
+                );
             }
             start = self.ends[group];
         }

@@ -149,7 +149,12 @@ impl Measures {
     /// The measures that one operator adds up.
     pub fn of_stage(&self, stage: usize) -> Measures {
         Measures {
-            measures: self.measures.iter().filter(|measure| measure.stage == stage).cloned().collect(),
+            measures: self
+                .measures
+                .iter()
+                .filter(|measure| measure.stage == stage)
+                .cloned()
+                .collect(),
             calls: vec![],
             next: self.next,
         }
@@ -181,7 +186,9 @@ impl Measures {
         match (call.kind, &call.result_type) {
             (AggregateKind::Count, _) => {
                 let mut column = Int64Builder::with_capacity(groups.len());
-                groups.iter().for_each(|entries| column.append_value(view(entries).count));
+                groups
+                    .iter()
+                    .for_each(|entries| column.append_value(view(entries).count));
                 Arc::new(column.finish())
             }
             (AggregateKind::BoolAnd | AggregateKind::BoolOr, _) => {
@@ -221,7 +228,8 @@ impl Measures {
                 Arc::new(column.finish())
             }
             (AggregateKind::Sum | AggregateKind::Avg, DataType::Decimal128(precision, scale)) => {
-                let mut column = Decimal128Builder::with_capacity(groups.len()).with_data_type(call.result_type.clone());
+                let mut column =
+                    Decimal128Builder::with_capacity(groups.len()).with_data_type(call.result_type.clone());
                 let factor = match &call.arg_type {
                     DataType::Decimal128(_, from) => i256::from_i128(10i128.pow((scale - from).max(0) as u32)),
                     _ => i256::ONE,
@@ -250,7 +258,9 @@ impl Measures {
             }
             _ => {
                 let mut column = Float64Builder::with_capacity(groups.len());
-                groups.iter().for_each(|entries| column.append_option(view(entries).float(call.kind)));
+                groups
+                    .iter()
+                    .for_each(|entries| column.append_option(view(entries).float(call.kind)));
                 Arc::new(column.finish())
             }
         }
@@ -288,14 +298,21 @@ impl Measures {
             count: at(head, base),
             head,
             sum: if adds { cut(SUMS, sums_end) } else { &[] },
-            squares: if measure.squares { cut(SQUARES, SQUARES + SQUARE_POSITIONS) } else { &[] },
+            squares: if measure.squares {
+                cut(SQUARES, SQUARES + SQUARE_POSITIONS)
+            } else {
+                &[]
+            },
         }
     }
 }
 
 fn at(entries: &[(u32, i64)], position: u32) -> i64 {
     let index = entries.partition_point(|(p, _)| *p < position);
-    entries.get(index).filter(|(p, _)| *p == position).map_or(0, |(_, value)| *value)
+    entries
+        .get(index)
+        .filter(|(p, _)| *p == position)
+        .map_or(0, |(_, value)| *value)
 }
 
 /// One group's accumulators of one measure.
@@ -358,9 +375,7 @@ impl View<'_> {
             return Some(match kind {
                 AggregateKind::Sum => sum,
                 // The sum may be beyond the largest double, the mean is not.
-                _ if sum.is_infinite() => {
-                    round_ratio(&to_big(self.sum()), &BigInt::from(self.count), FLOAT_EXPONENT)
-                }
+                _ if sum.is_infinite() => round_ratio(&to_big(self.sum()), &BigInt::from(self.count), FLOAT_EXPONENT),
                 _ => sum / self.count as f64,
             });
         }
@@ -386,7 +401,11 @@ impl View<'_> {
         }
         let low = (origin / 2).min(low);
         let sum = to_big(self.sum().map(|(position, limb)| (position - low, limb)));
-        let squares = to_big(self.squares.iter().map(|(position, limb)| (position - start - 2 * low, *limb)));
+        let squares = to_big(
+            self.squares
+                .iter()
+                .map(|(position, limb)| (position - start - 2 * low, *limb)),
+        );
         let numerator = squares * self.count - &sum * &sum;
         let denominator = BigInt::from(self.count) * divisor;
         round_ratio(&numerator, &denominator, 2 * FLOAT_EXPONENT + (48 * low) as i32)
@@ -444,7 +463,9 @@ impl Columns {
         for (measure, state) in measures.measures.iter().zip(&self.states) {
             writer.push(measure.base, state.counts[group]);
             if let Some(specials) = state.specials.get(group) {
-                (1..).zip(specials).for_each(|(offset, value)| writer.push(measure.base + offset, *value));
+                (1..)
+                    .zip(specials)
+                    .for_each(|(offset, value)| writer.push(measure.base + offset, *value));
             }
             for (limbs, start) in [(&state.sums, SUMS), (&state.squares, SQUARES)] {
                 if let Some(limbs) = limbs.get(group) {
@@ -547,6 +568,8 @@ fn validity(measure: &Measure, columns: &[ArrayRef]) -> Option<NullBuffer> {
 /// The rows for which a boolean column is true.
 pub(super) fn passes(filter: &ArrayRef) -> NullBuffer {
     let filter = filter.as_boolean();
-    let truths = NullBuffer::new(filter.values().clone());
-    NullBuffer::union(Some(&truths), filter.nulls()).expect("of two buffers, one is there")
+    NullBuffer::new(match filter.nulls() {
+        None => filter.values().clone(),
+        Some(nulls) => filter.values() & nulls.inner(),
+    })
 }

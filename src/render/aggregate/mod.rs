@@ -42,6 +42,7 @@ mod general;
 mod local;
 mod measure;
 mod number;
+mod past;
 #[cfg(test)]
 mod tests;
 mod total;
@@ -122,7 +123,12 @@ pub fn aggregate<'s>(
         let fragments = total::arrange_rows(fragments, false, &format!("{name}: arrange parts"));
         collate::rows(fragments, layout.sources, name)
     } else {
-        additive::rows(arranged, layout.finished, codec(Arc::new(Schema::new(layout.results))), name)
+        additive::rows(
+            arranged,
+            layout.finished,
+            codec(Arc::new(Schema::new(layout.results))),
+            name,
+        )
     };
     errs.push(failed);
     let errs = scope.concatenate(errs.into_iter().map(|errs| errs.inner));
@@ -134,9 +140,22 @@ pub fn aggregate<'s>(
 
 /// An aggregate kept apart, or a set of distinct arguments: what becomes of a projection.
 enum Part {
-    Distinct { measures: Measures, values: RowCodec, label: String, key: (Vec<usize>, Option<usize>) },
-    First { tag: u16, inverted: bool, label: String },
-    General { tag: u16, general: Box<General>, label: String },
+    Distinct {
+        measures: Measures,
+        values: RowCodec,
+        label: String,
+        key: (Vec<usize>, Option<usize>),
+    },
+    First {
+        tag: u16,
+        inverted: bool,
+        label: String,
+    },
+    General {
+        tag: u16,
+        general: Box<General>,
+        label: String,
+    },
 }
 
 impl Part {
@@ -180,7 +199,10 @@ impl<'a> Layout<'a> {
     }
 
     fn place(&mut self, call: &AggregateCall, output_type: &DataType) {
-        let filter = call.filter.as_ref().map(|filter| self.column(filter, &DataType::Boolean));
+        let filter = call
+            .filter
+            .as_ref()
+            .map(|filter| self.column(filter, &DataType::Boolean));
         let label = call.function.name().to_string();
         let field = Field::new(&label, output_type.clone(), true);
         let source = match (call.kind, self.additive(call)) {
@@ -188,7 +210,11 @@ impl<'a> Layout<'a> {
                 let inverted = call.kind == AggregateKind::Max;
                 let value = codec(one(&field));
                 let missing = null(&field);
-                let encoder = if inverted { Encoder::Inverted(value) } else { Encoder::Codec(value) };
+                let encoder = if inverted {
+                    Encoder::Inverted(value)
+                } else {
+                    Encoder::Codec(value)
+                };
                 let values = vec![(call.args[0].clone(), output_type.clone())];
                 let part = |tag| Part::First { tag, inverted, label };
                 Source::Part(self.project(values, filter, true, encoder, part), missing)
@@ -252,14 +278,13 @@ impl<'a> Layout<'a> {
                 DataType::Decimal128(_, scale),
             ) if scale <= result_scale => (Numbers::Decimal, Some(arg_type)),
             (
-                AggregateKind::VarPop
-                | AggregateKind::VarSamp
-                | AggregateKind::StddevPop
-                | AggregateKind::StddevSamp,
+                AggregateKind::VarPop | AggregateKind::VarSamp | AggregateKind::StddevPop | AggregateKind::StddevSamp,
                 DataType::Float64,
                 _,
             ) => (Numbers::Float, Some(result_type)),
-            (AggregateKind::BoolAnd | AggregateKind::BoolOr, _, DataType::Boolean) => (Numbers::Boolean, Some(arg_type)),
+            (AggregateKind::BoolAnd | AggregateKind::BoolOr, _, DataType::Boolean) => {
+                (Numbers::Boolean, Some(arg_type))
+            }
             _ => return None,
         })
     }
@@ -285,13 +310,19 @@ impl<'a> Layout<'a> {
             .filter(|arg| !(counted && constant(arg)))
             .map(|arg| {
                 let data_type = arg_type.clone().or_else(|| arg.data_type(self.input).ok());
-                (arg.clone(), data_type.expect("a planned expression has a type over its input"))
+                (
+                    arg.clone(),
+                    data_type.expect("a planned expression has a type over its input"),
+                )
             })
             .collect();
         if args.is_empty() && filter.is_none() {
             return None;
         }
-        let columns: Vec<usize> = args.iter().map(|(arg, data_type)| self.column(arg, data_type)).collect();
+        let columns: Vec<usize> = args
+            .iter()
+            .map(|(arg, data_type)| self.column(arg, data_type))
+            .collect();
         if !call.distinct {
             let index = self.finished.measure(0, columns, filter, numbers, squares);
             self.measures = self.finished.of_stage(0);
@@ -299,10 +330,15 @@ impl<'a> Layout<'a> {
         }
         // Calls over the same arguments share their distinct set.
         let key = (columns, filter);
-        let known = self.parts.iter().position(|part| matches!(part, Part::Distinct { key: k, .. } if *k == key));
+        let known = self
+            .parts
+            .iter()
+            .position(|part| matches!(part, Part::Distinct { key: k, .. } if *k == key));
         let part = known.unwrap_or_else(|| {
-            let fields: Vec<Field> =
-                args.iter().map(|(_, data_type)| Field::new("value", data_type.clone(), true)).collect();
+            let fields: Vec<Field> = args
+                .iter()
+                .map(|(_, data_type)| Field::new("value", data_type.clone(), true))
+                .collect();
             let schema = Arc::new(Schema::new(fields));
             let part = |_| Part::Distinct {
                 measures: Measures::default(),
@@ -315,7 +351,9 @@ impl<'a> Layout<'a> {
         });
         // The filter has been applied, and the arguments are columns of their own, by the distinct set.
         let stage = part + 1;
-        let index = self.finished.measure(stage, (0..args.len()).collect(), None, numbers, squares);
+        let index = self
+            .finished
+            .measure(stage, (0..args.len()).collect(), None, numbers, squares);
         let of_stage = self.finished.of_stage(stage);
         if let Part::Distinct { measures, .. } = &mut self.parts[part] {
             *measures = of_stage;
@@ -332,7 +370,10 @@ impl<'a> Layout<'a> {
         encoder: Encoder,
         part: impl FnOnce(u16) -> Part,
     ) -> u16 {
-        let columns = expressions.iter().map(|(expr, data_type)| self.column(expr, data_type)).collect();
+        let columns = expressions
+            .iter()
+            .map(|(expr, data_type)| self.column(expr, data_type))
+            .collect();
         self.projections.push(Projection {
             columns,
             filter,

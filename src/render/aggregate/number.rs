@@ -116,7 +116,9 @@ impl Limbs {
 
     /// The limbs that are not zero, with their positions, ascending.
     pub fn entries(&self) -> impl Iterator<Item = (u32, i64)> + '_ {
-        (self.base..).zip(self.limbs.iter().copied()).filter(|(_, limb)| *limb != 0)
+        (self.base..)
+            .zip(self.limbs.iter().copied())
+            .filter(|(_, limb)| *limb != 0)
     }
 }
 
@@ -175,7 +177,9 @@ pub(super) fn to_big(entries: impl DoubleEndedIterator<Item = (u32, i64)>) -> Bi
 
 /// The double nearest to the value of limbs (positions ascending) of a sum of doubles.
 pub(super) fn to_f64(entries: impl DoubleEndedIterator<Item = (u32, i64)> + Clone) -> f64 {
-    let Some((base, _)) = entries.clone().next() else { return 0.0 };
+    let Some((base, _)) = entries.clone().next() else {
+        return 0.0;
+    };
     let relative = entries.map(|(position, limb)| (position - base, limb));
     let exponent = FLOAT_EXPONENT + (base * BITS) as i32;
     match to_i128(relative.clone()) {
@@ -274,10 +278,13 @@ mod tests {
         }
         let distance = |x: f64| (reference(&[x]) - exact).abs();
         let mine = distance(rounded);
-        [rounded.next_up(), rounded.next_down()].into_iter().filter(|x| x.is_finite()).all(|other| {
-            let theirs = distance(other);
-            mine < theirs || (mine == theirs && rounded.to_bits() & 1 == 0)
-        })
+        [rounded.next_up(), rounded.next_down()]
+            .into_iter()
+            .filter(|x| x.is_finite())
+            .all(|other| {
+                let theirs = distance(other);
+                mine < theirs || (mine == theirs && rounded.to_bits() & 1 == 0)
+            })
     }
 
     fn sum(values: &[f64]) -> Limbs {

@@ -30,7 +30,11 @@ pub(super) type ArrangedAccumulators<'s> = Arranged<'s, TraceAgent<AccumulatorSp
 pub(super) fn arrange_rows<'s>(stream: Stream<'s, Epoch, Vec<Keyed>>, spread: bool, name: &str) -> ArrangedRows<'s> {
     let pact = Exchange::new(move |((key, value), _, _): &Keyed| {
         let hash = route(key);
-        if spread { hash ^ route(value).rotate_left(17) } else { hash }
+        if spread {
+            hash ^ route(value).rotate_left(17)
+        } else {
+            hash
+        }
     });
     arrange_core::<_, _, ContainerChunker<Vec<Keyed>>, RowValBatcher, RowValBuilder, RowValSpine>(stream, pact, name)
 }
@@ -89,10 +93,14 @@ where
                 }
             });
             if let Some((for_oks, for_errs)) = earliest {
-                let before = trace.batches_through(lower.borrow()).expect("the trace is not compacted beyond `lower`");
+                let before = trace
+                    .batches_through(lower.borrow())
+                    .expect("the trace is not compacted beyond `lower`");
                 let (mut oks, mut errs) = (oks.activate(), errs.activate());
                 let (mut oks, mut errs) = (oks.session(&for_oks), errs.session(&for_errs));
-                logic(before, batches, &mut |update| oks.give(update), &mut |update| errs.give(update));
+                logic(before, batches, &mut |update| oks.give(update), &mut |update| {
+                    errs.give(update)
+                });
             }
             trace.advance_upper(&mut upper);
             trace.set_logical_compaction(upper.borrow());
