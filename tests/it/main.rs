@@ -1,5 +1,6 @@
 //! The one integration binary: each module is a room of tests.
 
+mod commands;
 mod oracle;
 mod readers;
 mod real_data;
