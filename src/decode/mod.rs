@@ -195,10 +195,14 @@ impl Decoder {
             });
         }
         let position = |name: &String| {
-            input.columns.iter().position(|c| &c.name == name).ok_or_else(|| DecodeError::NoColumn {
-                context: context.clone(),
-                column: name.clone(),
-            })
+            input
+                .columns
+                .iter()
+                .position(|c| &c.name == name)
+                .ok_or_else(|| DecodeError::NoColumn {
+                    context: context.clone(),
+                    column: name.clone(),
+                })
         };
         let key = input.key.iter().map(position).collect::<Result<Vec<_>, _>>()?;
         let order = input.order_by.iter().map(position).collect::<Result<Vec<_>, _>>()?;
@@ -210,9 +214,14 @@ impl Decoder {
             target.nullable = ours.nullable;
             targets.push(target);
         }
-        let fields: Vec<Field> = targets.iter().map(|t| Field::new(&t.name, t.arrow.clone(), true)).collect();
+        let fields: Vec<Field> = targets
+            .iter()
+            .map(|t| Field::new(&t.name, t.arrow.clone(), true))
+            .collect();
         let shape = Shape {
-            identifies: (0..targets.len()).map(|c| key.contains(&c) || order.contains(&c)).collect(),
+            identifies: (0..targets.len())
+                .map(|c| key.contains(&c) || order.contains(&c))
+                .collect(),
             targets,
             schema: Arc::new(Schema::new(fields)),
             key,

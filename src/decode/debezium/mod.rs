@@ -31,7 +31,10 @@ use envelope::{Envelope, Record};
 use meaning::Schemas;
 
 /// Debezium's default `unavailable.value.placeholder`, and its base64.
-const UNAVAILABLE: [&str; 2] = ["__debezium_unavailable_value", "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="];
+const UNAVAILABLE: [&str; 2] = [
+    "__debezium_unavailable_value",
+    "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+];
 
 /// Decodes Debezium records.
 #[derive(Debug)]
@@ -58,9 +61,9 @@ impl Debezium {
         let metadata = ["source.", "transaction.", "envelope."];
         Debezium {
             rows: Rows {
-                after: Names::new(columns(), Some),
-                before: Names::new(columns(), Some),
-                metadata: metadata.map(|part| (part, Names::new(columns(), |name: &str| name.strip_prefix(part)))),
+                after: Names::new(columns(), ""),
+                before: Names::new(columns(), ""),
+                metadata: metadata.map(|part| (part, Names::new(columns(), part))),
                 keys: Keys::new(shape),
             },
             schemas: Schemas::default(),
@@ -131,7 +134,12 @@ impl<'a> Change<'_, 'a> {
         after: &mut Slots<'a>,
         changes: &mut Changes<'a>,
     ) -> Result<(), String> {
-        let Change { shape, record, envelope, .. } = self;
+        let Change {
+            shape,
+            record,
+            envelope,
+            ..
+        } = self;
         let op = envelope.op;
         match op {
             "c" | "r" => {
@@ -207,7 +215,9 @@ impl<'a> Change<'_, 'a> {
         };
         let Some(image) = image else {
             let op = shown(self.envelope.op);
-            return Err(format!("the Debezium operation {op} has no `{called}`; it must hold the row"));
+            return Err(format!(
+                "the Debezium operation {op} has no `{called}`; it must hold the row"
+            ));
         };
         let image: &'a str = match image {
             Cow::Borrowed(text) => text,
