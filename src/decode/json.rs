@@ -1,4 +1,5 @@
-//! Plain JSON records: one object, one row. A null record with a key deletes the key's row.
+//! Plain JSON records: one object, one row. A null record with a key deletes the key's row. A record of blanks
+//! is no record (counted as `(blank line)`).
 
 use arrow::array::{Array, BinaryArray};
 
@@ -52,6 +53,10 @@ impl Json {
         let mut slots = Slots::new(shape.targets.len());
         for record in 0..values.len() {
             slots.clear();
+            if values.is_valid(record) && values.value(record).trim_ascii().is_empty() {
+                changes.count("(blank line)");
+                continue;
+            }
             let outcome = if values.is_null(record) {
                 self.keys.fill(shape, keys, record, &mut slots).map(|()| Op::Delete)
             } else {

@@ -24,6 +24,7 @@ mod scan;
 mod target;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
 mod tests;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub struct Raw {
 
 /// The bytes of records.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one a batch, moved rarely")]
 pub enum Payloads {
     /// One value per record; a null value is a tombstone.
     Records {
@@ -170,7 +172,7 @@ pub struct Decoder {
 enum Kind {
     Csv(csv::Csv),
     Json(json::Json),
-    Debezium(debezium::Debezium),
+    Debezium(Box<debezium::Debezium>),
     /// Formats whose records only come as columns.
     Columnar,
 }
@@ -229,7 +231,7 @@ impl Decoder {
         let kind = match feed.format {
             Format::Csv => Kind::Csv(csv::Csv::default()),
             Format::Ndjson | Format::Json => Kind::Json(json::Json::new(&shape)),
-            Format::DebeziumJson => Kind::Debezium(debezium::Debezium::new(&shape)),
+            Format::DebeziumJson => Kind::Debezium(Box::new(debezium::Debezium::new(&shape))),
             Format::Avro => Kind::Json(json::Json::new(&shape)),
             Format::Parquet => Kind::Columnar,
         };

@@ -143,9 +143,10 @@ pub fn iso(text: &[u8]) -> Option<i64> {
             if digits == 0 || digits > 18 {
                 return None;
             }
-            for place in 0..6 {
-                let digit = if place < digits { tail[place] - b'0' } else { 0 };
-                micros += i64::from(digit) * 10i64.pow(5 - place as u32);
+            let mut unit = 100_000;
+            for digit in &tail[..digits.min(6)] {
+                micros += i64::from(digit - b'0') * unit;
+                unit /= 10;
             }
             rest = &tail[digits..];
         }

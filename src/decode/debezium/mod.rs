@@ -99,6 +99,7 @@ impl Debezium {
         }
         let mut before = Slots::new(shape.targets.len());
         let mut after = Slots::new(shape.targets.len());
+        let mut beside = Slots::new(shape.targets.len());
         for (record, envelope) in &envelopes {
             before.clear();
             after.clear();
@@ -107,6 +108,7 @@ impl Debezium {
                 record: *record,
                 envelope,
                 schemas: &mut self.schemas,
+                beside: &mut beside,
             };
             if let Err(reason) = change.push(&mut self.rows, keys, &mut before, &mut after, &mut changes) {
                 changes.reject(*record, reason);
@@ -123,6 +125,8 @@ struct Change<'s, 'a> {
     record: usize,
     envelope: &'a Envelope<'a>,
     schemas: &'s mut Schemas,
+    /// Room for what columns take from beside the row.
+    beside: &'s mut Slots<'a>,
 }
 
 impl<'a> Change<'_, 'a> {
@@ -240,20 +244,20 @@ impl<'a> Change<'_, 'a> {
         self.fill_metadata(rows, slots)
     }
 
-    fn fill_metadata(&self, rows: &mut Rows, slots: &mut Slots<'a>) -> Result<(), String> {
+    fn fill_metadata(&mut self, rows: &mut Rows, slots: &mut Slots<'a>) -> Result<(), String> {
         for (part, names) in rows.metadata.iter_mut().filter(|(_, names)| !names.is_empty()) {
             let text = match *part {
                 "source." => self.envelope.source,
                 "transaction." => self.envelope.transaction,
                 _ => Some(self.envelope.text),
             };
-            let mut beside = Slots::new(slots.cells.len());
+            self.beside.clear();
             if let Some(text) = text {
                 names
-                    .walk(text, &mut beside, &mut |_, cell| cell)
+                    .walk(text, self.beside, &mut |_, cell| cell)
                     .map_err(|broken| format!("in `{}`: {}", part.trim_end_matches('.'), not_json(text, broken)))?;
             }
-            slots.merge(&beside);
+            slots.merge(self.beside);
         }
         Ok(())
     }

@@ -49,7 +49,8 @@ fn what_is_no_object_or_does_not_fit_is_refused_alone() {
         b"{\"id\":1",
         b"[1]",
         b"{\"id\":1}{\"id\":2}",
-        b"",
+        b"{\"id\":",
+        b" \r\n",
         b"{\"id\":18446744073709551616}",
         b"{\"id\":1.5}",
         b"{\"name\":\"x\"}",
@@ -62,7 +63,7 @@ fn what_is_no_object_or_does_not_fit_is_refused_alone() {
         b"{\"id\":2}",
     ];
     let decoded = decoder(Format::Json, &[], things()).decode(raw(None, records));
-    assert_eq!(rows(&decoded), ["0+ 1|-|-|-|-|-", "14+ 2|-|-|-|-|-"]);
+    assert_eq!(rows(&decoded), ["0+ 1|-|-|-|-|-", "15+ 2|-|-|-|-|-"]);
     let expected = [
         "at byte 7",
         "it is not an object",
@@ -78,6 +79,7 @@ fn what_is_no_object_or_does_not_fit_is_refused_alone() {
         "is no JSON array",
         "\"{}\" is not a BIGINT",
     ];
+    assert_eq!(decoded.ignored_fields, [("(blank line)".to_string(), 1)]);
     let reasons = rejects(&decoded);
     assert_eq!(reasons.len(), expected.len(), "{reasons:#?}");
     for (reason, part) in reasons.iter().zip(expected) {
