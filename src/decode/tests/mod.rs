@@ -80,8 +80,11 @@ fn decoder(format: Format, key: &[&str], columns: Vec<Col>) -> Decoder {
     Decoder::new(&input, &input.feeds[0]).unwrap()
 }
 
+/// A record's bytes.
+type KeyAndValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
 /// Records with values and keys, and a header.
-fn keyed(header: Option<&str>, records: &[(Option<&[u8]>, Option<&[u8]>)]) -> Raw {
+fn keyed(header: Option<&str>, records: &[KeyAndValue<'_>]) -> Raw {
     Raw {
         payloads: Payloads::Records {
             values: records.iter().map(|(_, value)| *value).collect::<BinaryArray>(),
