@@ -33,7 +33,7 @@ use arrow::array::{Array, BinaryArray, RecordBatch, new_empty_array};
 use arrow::datatypes::{Field, Schema};
 use thiserror::Error;
 
-use crate::definition::{Feed, Format, Input};
+use crate::definition::{Column, Feed, Format, Input};
 use changes::{Shape, Typed};
 use target::Target;
 
@@ -210,11 +210,14 @@ impl Decoder {
         let order = input.order_by.iter().map(position).collect::<Result<Vec<_>, _>>()?;
         let mut targets = Vec::with_capacity(input.columns.len());
         for (ours, theirs) in input.columns.iter().zip(&feed.columns) {
-            let mut target = Target::new(theirs, feed.format, &context)?;
             // Name, type and nullability are the input's; a feed only says how it writes them.
-            target.name = ours.name.clone();
-            target.nullable = ours.nullable;
-            targets.push(target);
+            let column = Column {
+                from: theirs.from.clone(),
+                format: theirs.format.clone(),
+                null: theirs.null.clone(),
+                ..ours.clone()
+            };
+            targets.push(Target::new(&column, feed.format, &context)?);
         }
         let fields: Vec<Field> = targets
             .iter()
