@@ -32,7 +32,9 @@ pub fn read_container(
     bytes: impl Read,
     batch_size: usize,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, ArrowError>>, ArrowError> {
-    ReaderBuilder::new().with_batch_size(batch_size).build(BufReader::new(bytes))
+    ReaderBuilder::new()
+        .with_batch_size(batch_size)
+        .build(BufReader::new(bytes))
 }
 
 /// Whether a batch is of an Event Hubs Capture file.
@@ -48,11 +50,18 @@ pub(super) fn decode_capture(
     json: &mut Json,
     batch: &RecordBatch,
 ) -> (Typed, Vec<Option<i64>>, Vec<(String, u64)>) {
-    let bodies = batch.column_by_name("Body").and_then(|body| cast(body, &DataType::Binary).ok());
+    let bodies = batch
+        .column_by_name("Body")
+        .and_then(|body| cast(body, &DataType::Binary).ok());
     let bodies = bodies.unwrap_or_else(|| std::sync::Arc::new(BinaryArray::new_null(batch.num_rows())));
     let text = |name: &str| {
-        let column = batch.column_by_name(name).and_then(|column| cast(column, &DataType::Utf8).ok());
-        column.map_or_else(|| StringArray::new_null(batch.num_rows()), |column| column.as_string().clone())
+        let column = batch
+            .column_by_name(name)
+            .and_then(|column| cast(column, &DataType::Utf8).ok());
+        column.map_or_else(
+            || StringArray::new_null(batch.num_rows()),
+            |column| column.as_string().clone(),
+        )
     };
     let enqueued = text("EnqueuedTimeUtc");
     let times: Vec<Option<i64>> = enqueued.iter().map(|at| at.and_then(enqueued_ms)).collect();
@@ -63,7 +72,9 @@ pub(super) fn decode_capture(
     for (column, target) in shape.targets.iter().enumerate() {
         if let Some(name) = target.from.iter().find(|from| WRAPPER.contains(&from.as_str())) {
             let values = match name.as_str() {
-                "EnqueuedTimeUtc" if target.patterns.is_empty() && target.arrow != DataType::Utf8 => enqueued_iso.clone(),
+                "EnqueuedTimeUtc" if target.patterns.is_empty() && target.arrow != DataType::Utf8 => {
+                    enqueued_iso.clone()
+                }
                 name => text(name),
             };
             wrapped.push((column, values));

@@ -150,12 +150,7 @@ pub(super) struct Typed {
 
 impl Typed {
     /// Adds a fault for each null where none may be.
-    pub fn require(
-        &self,
-        shape: &Shape,
-        faults: &mut Vec<Fault>,
-        missing: impl Fn(usize, usize) -> Option<String>,
-    ) {
+    pub fn require(&self, shape: &Shape, faults: &mut Vec<Fault>, missing: impl Fn(usize, usize) -> Option<String>) {
         for (column, array) in self.arrays.iter().enumerate() {
             if array.null_count() == 0 {
                 continue;
@@ -167,7 +162,10 @@ impl Typed {
                         let what = if shape.key.contains(&column) { "a key" } else { "required" };
                         format!("column {name:?} is {what} but the record has no value for it; correct the record, or make it nullable")
                     });
-                    faults.push(Fault { row: row as u32, reason });
+                    faults.push(Fault {
+                        row: row as u32,
+                        reason,
+                    });
                 }
             }
         }

@@ -82,7 +82,9 @@ fn find(batch: &RecordBatch, name: &str) -> Option<(usize, ArrayRef)> {
     let (root, _) = schema.column_with_name(first)?;
     let mut array = Arc::clone(batch.column(root));
     loop {
-        let (step, tail) = rest.split_once('.').map_or((rest, None), |(step, tail)| (step, Some(tail)));
+        let (step, tail) = rest
+            .split_once('.')
+            .map_or((rest, None), |(step, tail)| (step, Some(tail)));
         let outer = array.as_struct_opt()?;
         let inner = outer.column_by_name(step)?;
         // A null struct's fields are null, whatever they hold.
@@ -123,20 +125,16 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
         }
         (T::Date32, S::Timestamp | S::Date) => points(target, array, Epoch::Days, faults),
         (T::Date64, S::Timestamp | S::Date) => points(target, array, Epoch::Millis, faults),
-        (T::LargeList(item) | T::FixedSizeList(item, _), S::List(_)) => {
-            match cast(array, &T::List(Arc::clone(item))) {
-                Ok(array) => lists(target, array.as_list(), faults),
-                Err(_) => refuse(target, array, faults),
-            }
-        }
+        (T::LargeList(item) | T::FixedSizeList(item, _), S::List(_)) => match cast(array, &T::List(Arc::clone(item))) {
+            Ok(array) => lists(target, array.as_list(), faults),
+            Err(_) => refuse(target, array, faults),
+        },
         (T::List(_), S::List(_)) => lists(target, array.as_list(), faults),
         (from, S::Varchar) if from.is_nested() => nested(target, array, faults),
         (T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_), S::Binary) => {
             cast(array, &T::Binary).unwrap_or_else(|_| refuse(target, array, faults))
         }
-        (T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_), S::Varchar) => {
-            utf8(target, array, faults)
-        }
+        (T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_), S::Varchar) => utf8(target, array, faults),
         (from, _) if from.is_nested() || *from == T::Null => refuse(target, array, faults),
         (from, _) => {
             let kind = if from.is_numeric() { Kind::Number } else { Kind::Text };
@@ -154,7 +152,10 @@ fn through_text(target: &Target, array: &ArrayRef, kind: Kind, faults: &mut Vec<
         return refuse(target, array, faults);
     };
     let texts = texts.as_string::<i32>();
-    let cells: Vec<Cell<'_>> = texts.iter().map(|text| text.map_or(Cell::NULL, |text| Cell::new(kind, text))).collect();
+    let cells: Vec<Cell<'_>> = texts
+        .iter()
+        .map(|text| text.map_or(Cell::NULL, |text| Cell::new(kind, text)))
+        .collect();
     coerce::column(target, &cells, faults)
 }
 
@@ -262,7 +263,10 @@ fn utf8(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef 
             Some(Err(_)) => {
                 faults.push(Fault {
                     row: row as u32,
-                    reason: format!("column {:?}: the bytes are not UTF-8; declare the column BINARY", target.name),
+                    reason: format!(
+                        "column {:?}: the bytes are not UTF-8; declare the column BINARY",
+                        target.name
+                    ),
                 });
                 Cell::NULL
             }

@@ -35,10 +35,15 @@ impl Mapping {
     fn new(shape: &Shape, header: &str) -> Self {
         let mut names = Vec::new();
         let line = trimmed(header.strip_prefix('\u{feff}').unwrap_or(header));
-        let split = split(line, |_, cell| names.push(cell.resolved().unwrap_or_default().into_owned()));
+        let split = split(line, |_, cell| {
+            names.push(cell.resolved().unwrap_or_default().into_owned())
+        });
         let mut takes = vec![SmallVec::new(); names.len()];
         for (column, target) in shape.targets.iter().enumerate() {
-            let field = target.from.iter().find_map(|from| names.iter().position(|name| name == from));
+            let field = target
+                .from
+                .iter()
+                .find_map(|from| names.iter().position(|name| name == from));
             if let Some(field) = field {
                 takes[field].push(column as u32);
             }
@@ -58,12 +63,17 @@ impl Csv {
         let mut changes = Changes::new(shape.targets.len(), values.len());
         let Some(header) = header else {
             for record in 0..values.len() {
-                changes.reject(record, "the file has no header line; write the columns' names first".to_string());
+                changes.reject(
+                    record,
+                    "the file has no header line; write the columns' names first".to_string(),
+                );
             }
             return (changes.coerce(shape, |_| None), Vec::new());
         };
         let known = self.mapping.take().filter(|mapping| mapping.header == header);
-        let mapping = &*self.mapping.insert(known.unwrap_or_else(|| Mapping::new(shape, header)));
+        let mapping = &*self
+            .mapping
+            .insert(known.unwrap_or_else(|| Mapping::new(shape, header)));
         let expected = mapping.names.len();
         let mut cells = vec![Cell::ABSENT; shape.targets.len()];
         for record in 0..values.len() {
@@ -83,7 +93,10 @@ impl Csv {
                 continue;
             }
             if let Some(what) = mapping.broken {
-                changes.reject(record, format!("the header line cannot be read: {what}; repair the file"));
+                changes.reject(
+                    record,
+                    format!("the header line cannot be read: {what}; repair the file"),
+                );
                 continue;
             }
             cells.fill(Cell::ABSENT);

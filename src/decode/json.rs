@@ -1,4 +1,5 @@
-//! Plain JSON records: one object, one row. A null record with a key deletes the key's row.
+//! Plain JSON records: one object, one row. A null record with a key deletes the key's row. A record of blanks
+//! is no record (counted as `(blank line)`).
 
 use arrow::array::{Array, BinaryArray};
 
@@ -19,7 +20,7 @@ impl Json {
     /// For rows of this shape.
     pub fn new(shape: &Shape) -> Self {
         Json {
-            names: Names::new(shape.targets.iter().enumerate(), |name| Some(name)),
+            names: Names::new(shape.targets.iter().enumerate(), ""),
             keys: Keys::new(shape),
         }
     }
@@ -42,11 +43,20 @@ impl Json {
     }
 
     /// The same before the values have their types.
-    pub fn changes<'a>(&mut self, shape: &Shape, values: &'a BinaryArray, keys: Option<&'a BinaryArray>) -> Changes<'a> {
+    pub fn changes<'a>(
+        &mut self,
+        shape: &Shape,
+        values: &'a BinaryArray,
+        keys: Option<&'a BinaryArray>,
+    ) -> Changes<'a> {
         let mut changes = Changes::new(shape.targets.len(), values.len());
         let mut slots = Slots::new(shape.targets.len());
         for record in 0..values.len() {
             slots.clear();
+            if values.is_valid(record) && values.value(record).trim_ascii().is_empty() {
+                changes.count("(blank line)");
+                continue;
+            }
             let outcome = if values.is_null(record) {
                 self.keys.fill(shape, keys, record, &mut slots).map(|()| Op::Delete)
             } else {
@@ -74,7 +84,7 @@ impl Keys {
     /// For rows of this shape.
     pub fn new(shape: &Shape) -> Self {
         Keys {
-            names: Names::new(shape.key.iter().map(|c| (*c, &shape.targets[*c])), |name| Some(name)),
+            names: Names::new(shape.key.iter().map(|c| (*c, &shape.targets[*c])), ""),
         }
     }
 
@@ -88,7 +98,9 @@ impl Keys {
         slots: &mut Slots<'a>,
     ) -> Result<(), String> {
         if !shape.keyed() {
-            return Err("the record is null, which deletes a key's row, but the input has no key; declare one".to_string());
+            return Err(
+                "the record is null, which deletes a key's row, but the input has no key; declare one".to_string(),
+            );
         }
         let Some(keys) = keys.filter(|keys| keys.is_valid(record)) else {
             return Err("the record is null and has no key, so it deletes nothing; send its key".to_string());

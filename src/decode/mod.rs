@@ -24,6 +24,7 @@ mod scan;
 mod target;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
 mod tests;
 
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use arrow::array::{Array, BinaryArray, RecordBatch, new_empty_array};
 use arrow::datatypes::{Field, Schema};
 use thiserror::Error;
 
-use crate::definition::{Feed, Format, Input};
+use crate::definition::{Column, Feed, Format, Input};
 use changes::{Shape, Typed};
 use target::Target;
 
@@ -50,6 +51,7 @@ pub struct Raw {
 
 /// The bytes of records.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one a batch, moved rarely")]
 pub enum Payloads {
     /// One value per record; a null value is a tombstone.
     Records {
@@ -170,7 +172,7 @@ pub struct Decoder {
 enum Kind {
     Csv(csv::Csv),
     Json(json::Json),
-    Debezium(debezium::Debezium),
+    Debezium(Box<debezium::Debezium>),
     /// Formats whose records only come as columns.
     Columnar,
 }
@@ -195,24 +197,36 @@ impl Decoder {
             });
         }
         let position = |name: &String| {
-            input.columns.iter().position(|c| &c.name == name).ok_or_else(|| DecodeError::NoColumn {
-                context: context.clone(),
-                column: name.clone(),
-            })
+            input
+                .columns
+                .iter()
+                .position(|c| &c.name == name)
+                .ok_or_else(|| DecodeError::NoColumn {
+                    context: context.clone(),
+                    column: name.clone(),
+                })
         };
         let key = input.key.iter().map(position).collect::<Result<Vec<_>, _>>()?;
         let order = input.order_by.iter().map(position).collect::<Result<Vec<_>, _>>()?;
         let mut targets = Vec::with_capacity(input.columns.len());
         for (ours, theirs) in input.columns.iter().zip(&feed.columns) {
-            let mut target = Target::new(theirs, feed.format, &context)?;
             // Name, type and nullability are the input's; a feed only says how it writes them.
-            target.name = ours.name.clone();
-            target.nullable = ours.nullable;
-            targets.push(target);
+            let column = Column {
+                from: theirs.from.clone(),
+                format: theirs.format.clone(),
+                null: theirs.null.clone(),
+                ..ours.clone()
+            };
+            targets.push(Target::new(&column, feed.format, &context)?);
         }
-        let fields: Vec<Field> = targets.iter().map(|t| Field::new(&t.name, t.arrow.clone(), true)).collect();
+        let fields: Vec<Field> = targets
+            .iter()
+            .map(|t| Field::new(&t.name, t.arrow.clone(), true))
+            .collect();
         let shape = Shape {
-            identifies: (0..targets.len()).map(|c| key.contains(&c) || order.contains(&c)).collect(),
+            identifies: (0..targets.len())
+                .map(|c| key.contains(&c) || order.contains(&c))
+                .collect(),
             targets,
             schema: Arc::new(Schema::new(fields)),
             key,
@@ -220,7 +234,7 @@ impl Decoder {
         let kind = match feed.format {
             Format::Csv => Kind::Csv(csv::Csv::default()),
             Format::Ndjson | Format::Json => Kind::Json(json::Json::new(&shape)),
-            Format::DebeziumJson => Kind::Debezium(debezium::Debezium::new(&shape)),
+            Format::DebeziumJson => Kind::Debezium(Box::new(debezium::Debezium::new(&shape))),
             Format::Avro => Kind::Json(json::Json::new(&shape)),
             Format::Parquet => Kind::Columnar,
         };

@@ -78,11 +78,8 @@ impl<'a> Slots<'a> {
 }
 
 impl Names {
-    /// The names of these columns; `wanted` turns a `from` name into the name here, or drops it.
-    pub fn new<'t>(
-        targets: impl IntoIterator<Item = (usize, &'t Target)>,
-        wanted: impl for<'n> Fn(&'n str) -> Option<&'n str>,
-    ) -> Self {
+    /// The names of these columns that begin with `prefix`, without it.
+    pub fn new<'t>(targets: impl IntoIterator<Item = (usize, &'t Target)>, prefix: &str) -> Self {
         let mut names = Names {
             nodes: vec![Node::default()],
             unnamed: 0,
@@ -90,7 +87,7 @@ impl Names {
         };
         for (column, target) in targets {
             for (choice, name) in target.from.iter().enumerate() {
-                if let Some(name) = wanted(name) {
+                if let Some(name) = name.strip_prefix(prefix) {
                     names.add(column as u32, choice as u32 * 2, name);
                 }
             }
@@ -154,7 +151,9 @@ impl Names {
                 self.ignore(node, key);
                 return;
             };
-            let child = entry.child.filter(|_| value.kind == Kind::Nested && value.text.starts_with('{'));
+            let child = entry
+                .child
+                .filter(|_| value.kind == Kind::Nested && value.text.starts_with('{'));
             if entry.takes.is_empty() && child.is_none() {
                 entry.ignored += u64::from(entry.child.is_none());
                 return;

@@ -15,5 +15,7 @@ pub fn read_file(
     file: File,
     batch_size: usize,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, ArrowError>>, ParquetError> {
-    ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(batch_size).build()
+    ParquetRecordBatchReaderBuilder::try_new(file)?
+        .with_batch_size(batch_size)
+        .build()
 }

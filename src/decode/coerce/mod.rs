@@ -151,11 +151,7 @@ struct Each<'c, 'a> {
 
 impl<'a> Each<'_, 'a> {
     /// `put`s what `read` makes of each value, and a null for the others.
-    fn run<T>(
-        &mut self,
-        mut read: impl FnMut(&Cell<'a>, &str) -> Result<T, Why>,
-        mut put: impl FnMut(Option<T>),
-    ) {
+    fn run<T>(&mut self, mut read: impl FnMut(&Cell<'a>, &str) -> Result<T, Why>, mut put: impl FnMut(Option<T>)) {
         let mut scratch = String::new();
         for (row, cell) in self.cells.iter().enumerate() {
             if !cell.is_value() {
@@ -170,7 +166,10 @@ impl<'a> Each<'_, 'a> {
             put(value.unwrap_or_else(|why| {
                 let text = cell.resolved().unwrap_or(Cow::Borrowed(cell.text));
                 let reason = reason(self.target, &text, why);
-                self.faults.push(Fault { row: row as u32, reason });
+                self.faults.push(Fault {
+                    row: row as u32,
+                    reason,
+                });
                 None
             }));
         }
@@ -189,7 +188,10 @@ impl<'a> Each<'_, 'a> {
                 Some(text) => put(Some(text)),
                 None => {
                     let reason = reason(self.target, cell.text, BROKEN_ESCAPE);
-                    self.faults.push(Fault { row: row as u32, reason });
+                    self.faults.push(Fault {
+                        row: row as u32,
+                        reason,
+                    });
                     put(None);
                 }
             }
@@ -211,13 +213,19 @@ impl<'a> Each<'_, 'a> {
         for (row, text) in texts.iter().enumerate() {
             let start = values.len();
             let mut filled = false;
-            if let Some(text) = text.as_deref().filter(|text| !self.target.nulls.iter().any(|n| n == text)) {
+            if let Some(text) = text
+                .as_deref()
+                .filter(|text| !self.target.nulls.iter().any(|n| n == text))
+            {
                 match scan::array(text, |value| values.push(value)) {
                     Ok(()) => filled = true,
                     Err(_) => {
                         values.truncate(start);
                         let reason = reason(self.target, text, Why::Custom("is no JSON array"));
-                        self.faults.push(Fault { row: row as u32, reason });
+                        self.faults.push(Fault {
+                            row: row as u32,
+                            reason,
+                        });
                     }
                 }
             }
@@ -315,7 +323,9 @@ fn bytes(text: &str, encoding: Encoding) -> Result<Vec<u8>, Why> {
         let pairs = digits.as_bytes().chunks(2);
         pairs
             .map(|pair| {
-                let digits = std::str::from_utf8(pair).ok().filter(|p| p.len() == 2 && !p.starts_with('+'))?;
+                let digits = std::str::from_utf8(pair)
+                    .ok()
+                    .filter(|p| p.len() == 2 && !p.starts_with('+'))?;
                 u8::from_str_radix(digits, 16).ok()
             })
             .collect::<Option<Vec<u8>>>()

@@ -62,9 +62,7 @@ fn settle(parsed: &Parsed) -> Option<i64> {
     let date = parsed.to_naive_date().ok()?;
     let time = match (parsed.hour_div_12(), parsed.hour_mod_12()) {
         (None, None) => NaiveTime::MIN,
-        (Some(half), Some(hour)) => {
-            NaiveTime::from_hms_opt(half * 12 + hour, parsed.minute().unwrap_or(0), 0)?
-        }
+        (Some(half), Some(hour)) => NaiveTime::from_hms_opt(half * 12 + hour, parsed.minute().unwrap_or(0), 0)?,
         _ => return None,
     };
     Some(date.and_time(time).and_utc().timestamp_micros() - offset)
@@ -76,13 +74,13 @@ pub fn count(text: &str, unit: Epoch) -> Result<i64, Why> {
         Ok(n) => scaled(n, unit),
         // Seconds with a fraction, as Python writes them.
         Err(Why::TooFine) => {
-            let (factor, digits) = match unit {
-                Epoch::Seconds => (1, 6),
-                Epoch::Millis => (1, 3),
+            let digits = match unit {
+                Epoch::Seconds => 6,
+                Epoch::Millis => 3,
                 _ => return Err(Why::TooFine),
             };
             let cut = text.find('.').map_or(text, |p| &text[..text.len().min(p + 1 + digits)]);
-            let micros = super::number::decimal(cut, 38, digits as i8)? * factor;
+            let micros = super::number::decimal(cut, 38, digits as i8)?;
             i64::try_from(micros).map_err(|_| Why::Beyond)
         }
         Err(why) => Err(why),
@@ -145,9 +143,10 @@ pub fn iso(text: &[u8]) -> Option<i64> {
             if digits == 0 || digits > 18 {
                 return None;
             }
-            for place in 0..6 {
-                let digit = if place < digits { tail[place] - b'0' } else { 0 };
-                micros += i64::from(digit) * 10i64.pow(5 - place as u32);
+            let mut unit = 100_000;
+            for digit in &tail[..digits.min(6)] {
+                micros += i64::from(digit - b'0') * unit;
+                unit /= 10;
             }
             rest = &tail[digits..];
         }
@@ -177,9 +176,9 @@ fn zone(mut text: &[u8]) -> Option<i64> {
 }
 
 fn number(text: &[u8], at: usize, length: usize) -> Option<i64> {
-    text.get(at..at + length)?.iter().try_fold(0i64, |n, b| {
-        b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0'))
-    })
+    text.get(at..at + length)?
+        .iter()
+        .try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
 }
 
 #[cfg(test)]
@@ -201,7 +200,15 @@ mod tests {
         ] {
             assert_eq!(iso(text.as_bytes()), Some(micros), "{text}");
         }
-        for text in ["", "2011", "2011-02-30", "2011-12-09X12:50", "2011-12-09 24:00", "2011-12-09 12:50:00.", "2011/12/09"] {
+        for text in [
+            "",
+            "2011",
+            "2011-02-30",
+            "2011-12-09X12:50",
+            "2011-12-09 24:00",
+            "2011-12-09 12:50:00.",
+            "2011/12/09",
+        ] {
             assert_eq!(iso(text.as_bytes()), None, "{text}");
         }
     }

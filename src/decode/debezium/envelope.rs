@@ -141,7 +141,10 @@ fn classify<'a>(text: &'a str, fields: Fields<'a>, schema: Option<&'a str>) -> R
             shown(op.text)
         ));
     }
-    let object = |cell: Option<Cell<'a>>| cell.filter(|c| c.kind == Kind::Nested && c.text.starts_with('{')).map(|c| c.text);
+    let object = |cell: Option<Cell<'a>>| {
+        cell.filter(|c| c.kind == Kind::Nested && c.text.starts_with('{'))
+            .map(|c| c.text)
+    };
     Ok(Record::Change(Envelope {
         text,
         op: op.text,

@@ -1,7 +1,5 @@
 //! What the schema part of a Debezium record says its values mean.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 use serde_json::Value;
 
@@ -17,7 +15,7 @@ const KEPT: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Schemas {
     /// The newest last.
-    seen: Vec<(String, Arc<Meanings>)>,
+    seen: Vec<(String, Meanings)>,
 }
 
 impl Schemas {
@@ -33,7 +31,7 @@ impl Schemas {
                 if self.seen.len() == KEPT {
                     self.seen.remove(0);
                 }
-                self.seen.push((schema.to_string(), Arc::new(read(schema))));
+                self.seen.push((schema.to_string(), read(schema)));
             }
         }
         &self.seen.last().expect("it was pushed if it was not there").1

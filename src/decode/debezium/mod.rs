@@ -31,7 +31,10 @@ use envelope::{Envelope, Record};
 use meaning::Schemas;
 
 /// Debezium's default `unavailable.value.placeholder`, and its base64.
-const UNAVAILABLE: [&str; 2] = ["__debezium_unavailable_value", "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="];
+const UNAVAILABLE: [&str; 2] = [
+    "__debezium_unavailable_value",
+    "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+];
 
 /// Decodes Debezium records.
 #[derive(Debug)]
@@ -58,9 +61,9 @@ impl Debezium {
         let metadata = ["source.", "transaction.", "envelope."];
         Debezium {
             rows: Rows {
-                after: Names::new(columns(), |name| Some(name)),
-                before: Names::new(columns(), |name| Some(name)),
-                metadata: metadata.map(|part| (part, Names::new(columns(), |name: &str| name.strip_prefix(part)))),
+                after: Names::new(columns(), ""),
+                before: Names::new(columns(), ""),
+                metadata: metadata.map(|part| (part, Names::new(columns(), part))),
                 keys: Keys::new(shape),
             },
             schemas: Schemas::default(),
@@ -96,6 +99,7 @@ impl Debezium {
         }
         let mut before = Slots::new(shape.targets.len());
         let mut after = Slots::new(shape.targets.len());
+        let mut beside = Slots::new(shape.targets.len());
         for (record, envelope) in &envelopes {
             before.clear();
             after.clear();
@@ -104,6 +108,7 @@ impl Debezium {
                 record: *record,
                 envelope,
                 schemas: &mut self.schemas,
+                beside: &mut beside,
             };
             if let Err(reason) = change.push(&mut self.rows, keys, &mut before, &mut after, &mut changes) {
                 changes.reject(*record, reason);
@@ -120,6 +125,8 @@ struct Change<'s, 'a> {
     record: usize,
     envelope: &'a Envelope<'a>,
     schemas: &'s mut Schemas,
+    /// Room for what columns take from beside the row.
+    beside: &'s mut Slots<'a>,
 }
 
 impl<'a> Change<'_, 'a> {
@@ -131,7 +138,12 @@ impl<'a> Change<'_, 'a> {
         after: &mut Slots<'a>,
         changes: &mut Changes<'a>,
     ) -> Result<(), String> {
-        let Change { shape, record, envelope, .. } = self;
+        let Change {
+            shape,
+            record,
+            envelope,
+            ..
+        } = self;
         let op = envelope.op;
         match op {
             "c" | "r" => {
@@ -207,7 +219,9 @@ impl<'a> Change<'_, 'a> {
         };
         let Some(image) = image else {
             let op = shown(self.envelope.op);
-            return Err(format!("the Debezium operation {op} has no `{called}`; it must hold the row"));
+            return Err(format!(
+                "the Debezium operation {op} has no `{called}`; it must hold the row"
+            ));
         };
         let image: &'a str = match image {
             Cow::Borrowed(text) => text,
@@ -230,20 +244,20 @@ impl<'a> Change<'_, 'a> {
         self.fill_metadata(rows, slots)
     }
 
-    fn fill_metadata(&self, rows: &mut Rows, slots: &mut Slots<'a>) -> Result<(), String> {
+    fn fill_metadata(&mut self, rows: &mut Rows, slots: &mut Slots<'a>) -> Result<(), String> {
         for (part, names) in rows.metadata.iter_mut().filter(|(_, names)| !names.is_empty()) {
             let text = match *part {
                 "source." => self.envelope.source,
                 "transaction." => self.envelope.transaction,
                 _ => Some(self.envelope.text),
             };
-            let mut beside = Slots::new(slots.cells.len());
+            self.beside.clear();
             if let Some(text) = text {
                 names
-                    .walk(text, &mut beside, &mut |_, cell| cell)
+                    .walk(text, self.beside, &mut |_, cell| cell)
                     .map_err(|broken| format!("in `{}`: {}", part.trim_end_matches('.'), not_json(text, broken)))?;
             }
-            slots.merge(&beside);
+            slots.merge(self.beside);
         }
         Ok(())
     }

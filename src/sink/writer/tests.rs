@@ -17,6 +17,7 @@ use super::layout::{Layout, from_log};
 use super::*;
 use crate::definition::Deletes;
 use crate::repr::{Row, RowCodec, Update};
+use crate::sink::LiveFile;
 
 struct Random(u64);
 

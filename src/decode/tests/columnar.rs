@@ -1,0 +1,151 @@
+use super::*;
+
+use arrow::array::{
+    ArrayRef, Decimal128Array, DictionaryArray, Float64Array, Int64Array, LargeStringArray, ListArray, RecordBatch,
+    StringArray, StructArray, TimestampNanosecondArray, UInt64Array,
+};
+use arrow::datatypes::{Int32Type, Int64Type};
+
+fn columns(batch: RecordBatch) -> Raw {
+    Raw {
+        offsets: (0..batch.num_rows() as u64).collect(),
+        payloads: Payloads::Columns {
+            batch,
+            path: Arc::from("file.parquet"),
+        },
+        header: None,
+    }
+}
+
+fn file() -> RecordBatch {
+    let inner: ArrayRef = Arc::new(StringArray::from(vec![Some("x"), None, Some("z")]));
+    let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None, Some(vec![])]);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(UInt64Array::from(vec![1, u64::MAX, 3]))),
+        (
+            "price",
+            Arc::new(Float64Array::from(vec![Some(2.55), Some(1.0), Some(0.125)])),
+        ),
+        (
+            "day",
+            Arc::new(LargeStringArray::from(vec![Some("1/1/17"), Some("NA"), None])),
+        ),
+        (
+            "at",
+            Arc::new(TimestampNanosecondArray::from(vec![1_500, -1, 0]).with_timezone("Europe/Berlin")),
+        ),
+        (
+            "tag",
+            Arc::new(DictionaryArray::<Int32Type>::from_iter(["a", "b", "a"])),
+        ),
+        (
+            "who",
+            Arc::new(StructArray::from(vec![(
+                Arc::new(arrow::datatypes::Field::new("name", inner.data_type().clone(), true)),
+                inner,
+            )])),
+        ),
+        ("nums", Arc::new(lists)),
+        (
+            "cents",
+            Arc::new(
+                Decimal128Array::from(vec![150, 200, 12_345])
+                    .with_precision_and_scale(20, 2)
+                    .unwrap(),
+            ),
+        ),
+        ("spare", Arc::new(Int64Array::from(vec![0, 0, 0]))),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap()
+}
+
+#[test]
+fn columns_of_any_type_are_converted_exactly_or_refused_by_the_row() {
+    let wanted = vec![
+        col("id", "BIGINT").required(),
+        col("price", "DECIMAL(10,2)"),
+        col("day", "DATE").format(&["%m/%d/%y"]).null(&["NA"]),
+        col("at", "TIMESTAMP"),
+        col("tag", "VARCHAR"),
+        col("name", "VARCHAR").from(&["name", "who.name"]),
+        col("who", "VARCHAR"),
+        col("nums", "INT[]"),
+        col("whole", "INT").from(&["cents"]),
+        col("absent", "DOUBLE"),
+    ];
+    let decoded = decoder(Format::Parquet, &[], wanted.clone()).decode(columns(file()));
+    assert_eq!(rows(&decoded), Vec::<String>::new());
+    let reasons = rejects(&decoded);
+    assert!(
+        reasons[0].contains("column \"whole\": \"1.50\" has more digits"),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons[1].contains("column \"id\": \"18446744073709551615\" does not fit"),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons[2].contains("column \"price\": \"0.125\" has more digits"),
+        "{reasons:?}"
+    );
+    assert_eq!(decoded.ignored_fields, [("spare".to_string(), 3)]);
+
+    let mut lenient = wanted;
+    lenient[0] = col("id", "DOUBLE");
+    lenient[1] = col("price", "DECIMAL(10,3)");
+    lenient[8] = col("whole", "DECIMAL(6,3)").from(&["cents"]);
+    let decoded = decoder(Format::Parquet, &[], lenient).decode(columns(file()));
+    assert_eq!(rejects(&decoded), Vec::<String>::new());
+    assert_eq!(
+        rows(&decoded),
+        [
+            "0+ 1.0|2.550|2017-01-01|1970-01-01T00:00:00.000001|a|x|{\"name\":\"x\"}|[1, ]|1.500|-",
+            "1+ 1.8446744073709552e19|1.000|-|1969-12-31T23:59:59.999999|b|-|{}|-|2.000|-",
+            "2+ 3.0|0.125|-|1970-01-01T00:00:00|a|z|{\"name\":\"z\"}|[]|123.450|-",
+        ]
+    );
+}
+
+#[test]
+fn a_required_column_that_the_file_lacks_refuses_its_rows() {
+    let decoded = decoder(Format::Parquet, &[], vec![col("Id", "BIGINT").required()]).decode(columns(file()));
+    assert_eq!(decoded.rejects.len(), 3);
+    assert!(
+        decoded.rejects[0]
+            .reason
+            .contains("the file has no column [\"Id\"]: it has \"id,price"),
+        "{:?}",
+        decoded.rejects[0]
+    );
+}
+
+#[test]
+fn impossible_conversions_are_refused() {
+    let decoded = decoder(Format::Parquet, &[], vec![col("nums", "BIGINT")]).decode(columns(file()));
+    assert_eq!(rows(&decoded), ["1+ -"]);
+    assert!(decoded.rejects[0].reason.contains("cannot become BIGINT"));
+}
+
+#[test]
+fn parquet_files_come_back_as_they_were_written() {
+    let mut file_on_disk = tempfile::tempfile().unwrap();
+    let batch = file();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut file_on_disk, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let batches: Vec<_> = super::super::parquet::read_file(file_on_disk, 2)
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(batches.iter().map(|b| b.num_rows()).collect::<Vec<_>>(), [2, 1]);
+    let mut decoder = decoder(
+        Format::Parquet,
+        &[],
+        vec![col("tag", "VARCHAR"), col("price", "DOUBLE")],
+    );
+    let lines: Vec<String> = batches
+        .into_iter()
+        .flat_map(|b| rows(&decoder.decode(columns(b))))
+        .collect();
+    assert_eq!(lines, ["0+ a|2.55", "1+ b|1.0", "0+ a|0.125"]);
+}

@@ -1,0 +1,233 @@
+use super::*;
+
+fn people() -> Vec<Col> {
+    vec![
+        col("id", "BIGINT").required(),
+        col("name", "VARCHAR").required(),
+        col("note", "VARCHAR"),
+        col("lsn", "BIGINT").from(&["source.lsn"]),
+    ]
+}
+
+fn changes(key: &[&str], records: &[&str]) -> Decoded {
+    decoder(Format::DebeziumJson, key, people()).decode(raw(None, records))
+}
+
+#[test]
+fn a_keyed_input_takes_every_operation() {
+    let decoded = changes(
+        &["id"],
+        &[
+            r#"{"op":"r","after":{"id":1,"name":"a"},"source":{"ts_ms":5,"lsn":9},"ts_ms":7}"#,
+            r#"{"schema":null,"payload":{"op":"c","before":null,"after":{"id":2,"name":"b","more":1},"source":{"ts_ms":0},"ts_ms":7}}"#,
+            r#"{"op":"u","before":{"id":2},"after":{"id":2,"name":"c"}}"#,
+            r#"{"op":"u","before":{"id":2,"name":"c"},"after":{"id":3,"name":"c"},"source":{"lsn":11}}"#,
+            r#"{"op":"u","before":null,"after":{"id":3,"name":"d"}}"#,
+            r#"{"op":"d","before":{"id":3,"name":null},"after":null}"#,
+            r#"{"op":"d","before":{"id":4,"note":{"x":1}},"after":null}"#,
+            r#"{"op":"t","source":{"ts_ms":8},"ts_ms":9}"#,
+        ],
+    );
+    assert_eq!(rejects(&decoded), Vec::<String>::new());
+    assert_eq!(
+        rows(&decoded),
+        [
+            "0+ 1|a|-|9",
+            "1+ 2|b|-|-",
+            "2+ 2|c|-|-",
+            "3- 2|c|-|11",
+            "3+ 3|c|-|11",
+            "4+ 3|d|-|-",
+            "5- 3|-|-|-",
+            "6- 4|-|{\"x\":1}|-",
+            "70 -|-|-|-",
+        ]
+    );
+    let times: Vec<_> = decoded.source_ms.iter().map(|ms| ms.unwrap_or(0)).collect();
+    assert_eq!(times, [5, 7, 0, 0, 0, 0, 0, 8]);
+    assert_eq!(decoded.ignored_fields, [("more".to_string(), 1)]);
+}
+
+#[test]
+fn an_input_without_key_takes_rows_back_whole_or_refuses() {
+    let decoded = changes(
+        &[],
+        &[
+            r#"{"op":"u","before":{"id":1,"name":"a"},"after":{"id":1,"name":"b"}}"#,
+            r#"{"op":"u","before":null,"after":{"id":1,"name":"b"}}"#,
+            r#"{"op":"u","before":{"id":1},"after":{"id":1,"name":"b"}}"#,
+            r#"{"op":"d","before":{"id":1,"name":"b"}}"#,
+            r#"{"op":"d","before":null}"#,
+            r#"{"op":"d","before":{"id":1,"name":"b","note":"__debezium_unavailable_value"}}"#,
+            r#"{"op":"u","before":{"id":1,"name":"a"},"after":{"id":"x","name":"b"}}"#,
+        ],
+    );
+    assert_eq!(rows(&decoded), ["0- 1|a|-|-", "0+ 1|b|-|-", "3- 1|b|-|-"]);
+    let reasons = rejects(&decoded);
+    assert_eq!(reasons.len(), 5, "{reasons:#?}");
+    for reason in &reasons[..4] {
+        assert!(reason.contains("REPLICA IDENTITY FULL"), "{reason}");
+    }
+}
+
+#[test]
+fn deletes_without_before_use_the_record_key() {
+    let mut decoder = decoder(Format::DebeziumJson, &["id"], people());
+    let decoded = decoder.decode(keyed(
+        None,
+        &[
+            (
+                Some(br#"{"id":1}"#),
+                Some(br#"{"op":"d","before":null,"source":{"lsn":3}}"#),
+            ),
+            (
+                Some(br#"{"schema":{"type":"struct"},"payload":{"id":2}}"#),
+                Some(br#"{"payload":{"op":"d","before":{}}}"#),
+            ),
+            (Some(br#"{"id":2}"#), None),
+            (None, Some(br#"{"op":"d","before":null}"#)),
+            (None, Some(br#"{"schema":null,"payload":null}"#)),
+        ],
+    ));
+    assert_eq!(rows(&decoded), ["0- 1|-|-|3", "1- 2|-|-|-"]);
+    assert!(rejects(&decoded)[0].starts_with("3: the delete has neither `before` nor a record key"));
+    assert_eq!(decoded.rejects.len(), 1);
+}
+
+#[test]
+fn messages_are_counted_and_strangers_are_refused() {
+    let decoded = changes(
+        &["id"],
+        &[
+            r#"{"op":"m","ts_ms":5,"message":{"prefix":"foo","content":"Ymfy"}}"#,
+            r#"{"status":"BEGIN","id":"571","ts_ms":1486500577125,"event_count":null}"#,
+            r#"{"schema":{},"payload":{"status":"END","id":"571","event_count":2}}"#,
+            r#"{"ts_ms":1565787098802}"#,
+            r#"{"source":{},"ts_ms":1,"databaseName":"x","ddl":"CREATE TABLE","tableChanges":[]}"#,
+            r#"{"id":1,"name":"flat"}"#,
+            r#"{"op":"x","after":{}}"#,
+            r#"{"op":"c","after":null}"#,
+            r#"{"op":"c","after":[1]}"#,
+            r#"{"op":"c","after":{"id":1}"#,
+        ],
+    );
+    assert_eq!(decoded.ignored_fields, [("(debezium message)".to_string(), 5)]);
+    let parts = [
+        "for flattened rows set the feed's format to \"json\"",
+        "operation \"x\" is unknown",
+        "has no `after`",
+        "`after` is \"[1]\"",
+        "not a JSON object",
+    ];
+    let reasons = rejects(&decoded);
+    assert_eq!(reasons.len(), parts.len(), "{reasons:#?}");
+    for (reason, part) in reasons.iter().zip(parts) {
+        assert!(reason.contains(part), "{reason} lacks {part}");
+    }
+}
+
+#[test]
+fn unavailable_values_come_from_before_or_are_null_and_counted() {
+    let decoded = changes(
+        &["id"],
+        &[
+            r#"{"op":"u","before":{"id":1,"name":"a","note":"old"},"after":{"id":1,"name":"a","note":"__debezium_unavailable_value"}}"#,
+            r#"{"op":"u","before":null,"after":{"id":1,"name":"a","note":"__debezium_unavailable_value"}}"#,
+            r#"{"op":"u","before":null,"after":{"id":1,"name":"__debezium_unavailable_value"}}"#,
+        ],
+    );
+    assert_eq!(rows(&decoded), ["0+ 1|a|old|-", "1+ 1|a|-|-"]);
+    assert!(rejects(&decoded)[0].contains("column \"name\": the source left out the unchanged value"));
+    assert_eq!(decoded.ignored_fields, [("(unavailable value)".to_string(), 2)]);
+}
+
+fn typed() -> Vec<Col> {
+    vec![
+        col("d", "DATE"),
+        col("ms", "TIMESTAMP"),
+        col("us", "TIMESTAMP"),
+        col("ns", "TIMESTAMP"),
+        col("z", "TIMESTAMP"),
+        col("dec", "DECIMAL(10,2)"),
+        col("var", "DECIMAL(10,3)"),
+        col("dbl", "DECIMAL(10,2)"),
+        col("b", "BINARY"),
+        col("j", "VARCHAR"),
+        col("big", "BIGINT"),
+    ]
+}
+
+#[test]
+fn the_schema_part_says_what_values_mean() {
+    let field = |name: &str, semantic: &str| {
+        format!(r#"{{"type":"x","optional":true,"name":"{semantic}","field":"{name}","parameters":{{"scale":"4"}}}}"#)
+    };
+    let fields = [
+        field("d", "org.apache.kafka.connect.data.Date"),
+        field("ms", "io.debezium.time.Timestamp"),
+        field("us", "io.debezium.time.MicroTimestamp"),
+        field("ns", "io.debezium.time.NanoTimestamp"),
+        field("z", "io.debezium.time.ZonedTimestamp"),
+        field("dec", "org.apache.kafka.connect.data.Decimal"),
+        field("var", "io.debezium.data.VariableScaleDecimal"),
+        field("j", "io.debezium.data.Json"),
+        field("big", "org.apache.kafka.connect.data.Decimal"),
+    ];
+    let schema = format!(
+        r#"{{"type":"struct","fields":[{{"type":"struct","field":"after","fields":[{}]}}]}}"#,
+        fields.join(",")
+    );
+    // 123.4500 at scale 4 is 1234500 = 0x12d644; 1230000 = 0x12c4b0; 98.765 at scale 3 is 98765 = 0x0181cd.
+    let record = format!(
+        r#"{{"schema":{schema},"payload":{{"op":"c","after":{{"d":15317,"ms":1500000000123,"us":1500000000123456,
+        "ns":1500000000123456789,"z":"2017-07-14T02:40:00.5+01:00","dec":"EtZE","var":{{"scale":3,"value":"AYHN"}},
+        "dbl":12.5,"b":"AQI=","j":"{{\"k\":1}}","big":"EsSw"}}}}}}"#
+    );
+    let decoded = decoder(Format::DebeziumJson, &[], typed()).decode(raw(None, &[&record, &record]));
+    assert_eq!(rejects(&decoded), Vec::<String>::new());
+    let row = "2011-12-09|2017-07-14T02:40:00.123|2017-07-14T02:40:00.123456|2017-07-14T02:40:00.123456|\
+               2017-07-14T01:40:00.500|123.45|98.765|12.50|0102|{\"k\":1}|123";
+    assert_eq!(rows(&decoded), [format!("0+ {row}"), format!("1+ {row}")]);
+}
+
+#[test]
+fn without_the_schema_part_integers_are_micros_and_days_and_decimals_have_the_column_s_scale() {
+    // -12.34 at scale 2 is -1234 = 0xfb2e.
+    let record = r#"{"op":"c","after":{"d":15317,"us":1500000000123456,"z":"2017-07-14 02:40:00","dec":"+y4=","var":"-1.5","dbl":392.25}}"#;
+    let decoded = decoder(Format::DebeziumJson, &[], typed()).decode(raw(None, &[record]));
+    assert_eq!(
+        rows(&decoded),
+        ["0+ 2011-12-09|-|2017-07-14T02:40:00.123456|-|2017-07-14T02:40:00|-12.34|-1.500|392.25|-|-|-"]
+    );
+    let columns = vec![
+        col("ms", "TIMESTAMP").format(&["epoch_ms"]),
+        col("dec", "DECIMAL(10,2)").format(&["base64"]),
+    ];
+    // "1234" is base64 of d7 6d f8, and digits; the format says which.
+    let record = r#"{"op":"c","after":{"ms":1500000000123,"dec":"1234"}}"#;
+    let decoded = decoder(Format::DebeziumJson, &[], columns).decode(raw(None, &[record]));
+    assert_eq!(rows(&decoded), ["0+ 2017-07-14T02:40:00.123|-26588.24"]);
+}
+
+#[test]
+fn times_of_day_are_not_points_in_time() {
+    let schema = r#"{"fields":[{"field":"after","fields":[{"field":"us","name":"io.debezium.time.MicroTime"}]}]}"#;
+    let record = format!(r#"{{"schema":{schema},"payload":{{"op":"c","after":{{"us":40271000010}}}}}}"#);
+    let decoded = decoder(Format::DebeziumJson, &[], typed()).decode(raw(None, &[record]));
+    assert!(rejects(&decoded)[0].contains("time of day"), "{:?}", decoded.rejects);
+}
+
+#[test]
+fn documents_in_strings_are_rows_too() {
+    let columns = vec![
+        col("id", "BIGINT").from(&["_id.$numberLong", "_id"]).required(),
+        col("first_name", "VARCHAR"),
+    ];
+    let record =
+        r#"{"before":null,"after":"{\"_id\": {\"$numberLong\": \"1004\"},\"first_name\": \"A\\u00e9\"}","op":"r"}"#;
+    let decoded = decoder(Format::DebeziumJson, &["id"], columns).decode(raw(None, &[record]));
+    assert_eq!(
+        rows(&decoded),
+        ["0+ {\"$numberLong\": \"1004\"}|A"].map(|_| "0+ 1004|Aé".to_string())
+    );
+}

@@ -1,0 +1,154 @@
+//! Decoders from the outside: what users send, and what comes of it.
+
+mod columnar;
+mod csv;
+mod debezium;
+mod isolation;
+mod json;
+mod real;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::BinaryArray;
+use arrow::util::display::array_value_to_string;
+
+use super::{Decoded, Decoder, Op, Payloads, Raw};
+use crate::definition::{Column, Feed, FeedKind, Format, Input};
+
+/// A column to define.
+#[derive(Clone)]
+struct Col(Column);
+
+fn col(name: &str, sql_type: &str) -> Col {
+    Col(Column {
+        name: name.to_string(),
+        sql_type: sql_type.parse().unwrap(),
+        nullable: true,
+        from: vec![name.to_string()],
+        format: Vec::new(),
+        null: Vec::new(),
+    })
+}
+
+impl Col {
+    fn from(mut self, names: &[&str]) -> Col {
+        self.0.from = names.iter().map(|n| n.to_string()).collect();
+        self
+    }
+
+    fn format(mut self, formats: &[&str]) -> Col {
+        self.0.format = formats.iter().map(|n| n.to_string()).collect();
+        self
+    }
+
+    fn null(mut self, texts: &[&str]) -> Col {
+        self.0.null = texts.iter().map(|n| n.to_string()).collect();
+        self
+    }
+
+    fn required(mut self) -> Col {
+        self.0.nullable = false;
+        self
+    }
+}
+
+/// An input with one feed.
+fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
+    let columns: Vec<Column> = columns.into_iter().map(|c| c.0).collect();
+    Input {
+        name: "things".to_string(),
+        description: None,
+        columns: columns.clone(),
+        key: key.iter().map(|k| k.to_string()).collect(),
+        order_by: Vec::new(),
+        dedup_key: Vec::new(),
+        bronze: true,
+        retention: None,
+        feeds: vec![Feed {
+            name: "feed".to_string(),
+            kind: FeedKind::Log { path: PathBuf::new() },
+            format,
+            columns,
+        }],
+        file: PathBuf::new(),
+    }
+}
+
+fn decoder(format: Format, key: &[&str], columns: Vec<Col>) -> Decoder {
+    let input = input(format, key, columns);
+    Decoder::new(&input, &input.feeds[0]).unwrap()
+}
+
+/// A record's bytes.
+type KeyAndValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
+/// Records with values and keys, and a header.
+fn keyed(header: Option<&str>, records: &[KeyAndValue<'_>]) -> Raw {
+    Raw {
+        payloads: Payloads::Records {
+            values: records.iter().map(|(_, value)| *value).collect::<BinaryArray>(),
+            keys: records
+                .iter()
+                .any(|(key, _)| key.is_some())
+                .then(|| records.iter().map(|(key, _)| *key).collect::<BinaryArray>()),
+            ts_ms: vec![None; records.len()],
+        },
+        offsets: (0..records.len() as u64).collect(),
+        header: header.map(Arc::from),
+    }
+}
+
+fn raw<T: AsRef<[u8]>>(header: Option<&str>, records: &[T]) -> Raw {
+    let records: Vec<_> = records.iter().map(|r| (None, Some(r.as_ref()))).collect();
+    keyed(header, &records)
+}
+
+/// One line a row: record, operation, values.
+fn rows(decoded: &Decoded) -> Vec<String> {
+    let values = |row: usize| {
+        let columns = decoded.rows.columns().iter();
+        let texts = columns.map(|c| {
+            if c.is_null(row) {
+                "-".to_string()
+            } else {
+                array_value_to_string(c, row).unwrap()
+            }
+        });
+        texts.collect::<Vec<_>>().join("|")
+    };
+    assert_eq!(decoded.rows.num_rows(), decoded.ops.len());
+    assert_eq!(decoded.record.len(), decoded.ops.len());
+    (0..decoded.ops.len())
+        .map(|row| {
+            let op = match decoded.ops[row] {
+                Op::Upsert => '+',
+                Op::Delete => '-',
+                Op::Truncate => '0',
+            };
+            format!("{}{op} {}", decoded.record[row], values(row))
+        })
+        .collect()
+}
+
+/// One line a reject.
+fn rejects(decoded: &Decoded) -> Vec<String> {
+    let line = |r: &super::Reject| format!("{}: {}", r.record.unwrap(), r.reason);
+    decoded.rejects.iter().map(line).collect()
+}
+
+/// The folder of real data, or none (said aloud).
+fn data(folder: &str) -> Option<PathBuf> {
+    let told = std::env::var_os("ALLUVIUM_DATA").map(PathBuf::from);
+    let near = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let near = near.skip(1).map(|a| a.join("shared/data"));
+    let found = told
+        .into_iter()
+        .chain(near)
+        .map(|d| d.join(folder))
+        .find(|d| d.exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: no real data {folder:?}; set ALLUVIUM_DATA to the folder that holds it");
+    }
+    found
+}
