@@ -36,6 +36,8 @@ pub struct Conductor<'a> {
     pub latency: Arc<Latency>,
     pub files: Option<LatencyFiles>,
     pub workers: Vec<Thread>,
+    /// To each worker: epochs to seal.
+    pub seals: Vec<Sender<Epoch>>,
     /// The workers' queues, to see that they are empty.
     pub queues: Vec<Sender<Delivery>>,
     pub readers: Option<Readers>,
@@ -141,7 +143,10 @@ impl Conductor<'_> {
             if let Some((violations, row)) = self.shared.violations(epoch) {
                 return Err(RunError::Expectation { violations, example: render::error::reason(&row)? });
             }
-            self.shared.seal.store(epoch, Ordering::Release);
+            for worker in &self.seals {
+                // A worker that is gone has told why.
+                let _ = worker.send(epoch);
+            }
             self.wake();
         }
         Ok(())

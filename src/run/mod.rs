@@ -191,6 +191,7 @@ struct Engine {
     pacer: Pacer,
     readers: Option<source::Readers>,
     queues: Vec<Sender<Delivery>>,
+    seals: Vec<Sender<Epoch>>,
     past: Option<JoinHandle<()>>,
     workers: timely::communication::WorkerGuards<()>,
     threads: Vec<thread::Thread>,
@@ -265,13 +266,17 @@ impl Engine {
 
         let mut queues = Vec::new();
         let mut pasts = Vec::new();
+        let mut seals = Vec::new();
         let mut parts = Vec::new();
         for writer in arrivals {
             let (deliveries_in, deliveries) = bounded::<Delivery>(DELIVERIES);
             let (past_in, past) = bounded::<(Epoch, Delivery)>(DELIVERIES);
+            // Few wait at a time: the pacer bounds snapshots in flight.
+            let (seals_in, seals_out) = unbounded();
             queues.push(deliveries_in);
+            seals.push(seals_in);
             pasts.push(past_in);
-            parts.push(std::sync::Mutex::new(Some(Parts { deliveries, past, writer })));
+            parts.push(std::sync::Mutex::new(Some(Parts { deliveries, past, seals: seals_out, writer })));
         }
         let (workers_guard, threads) = start_workers(workers, parts, &wiring, &shared, &latency)?;
 
@@ -300,6 +305,7 @@ impl Engine {
             pacer,
             readers: Some(readers),
             queues,
+            seals,
             past,
             workers: workers_guard,
             threads,
@@ -324,6 +330,7 @@ impl Engine {
             files,
             workers: self.threads.clone(),
             queues: self.queues.clone(),
+            seals: self.seals,
             readers: self.readers.take(),
             options,
             status: Status::new(names, options.live),

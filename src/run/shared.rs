@@ -41,8 +41,6 @@ pub struct InputCounters {
 pub struct Shared {
     /// The open epoch. Written by the conductor.
     pub open: AtomicU64,
-    /// The newest epoch to seal. Written by the conductor.
-    pub seal: AtomicU64,
     /// By worker: every epoch before it has closed there.
     pub frontiers: Vec<AtomicU64>,
     /// The newest epoch that something was taken into.
@@ -67,7 +65,6 @@ impl Shared {
     pub fn new(workers: usize, inputs: usize, first: Epoch, replay: bool, events: Sender<Event>) -> Self {
         Shared {
             open: AtomicU64::new(first),
-            seal: AtomicU64::new(0),
             frontiers: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),

@@ -40,6 +40,8 @@ pub struct Parts {
     pub deliveries: Receiver<Delivery>,
     /// The past, with the epoch each delivery first arrived in; ends before live deliveries begin.
     pub past: Receiver<(Epoch, Delivery)>,
+    /// Epochs to seal, ascending; every worker seals every one of them.
+    pub seals: Receiver<Epoch>,
     /// To this worker's writer.
     pub writer: Sender<Arrival>,
 }
@@ -80,7 +82,8 @@ struct Taker<'a> {
     epoch: Epoch,
     rows_in_epoch: usize,
     past_done: bool,
-    sealed: Epoch,
+    /// The next epoch to seal, once it has closed here.
+    seal: Option<Epoch>,
     frontier: Epoch,
 }
 
@@ -110,7 +113,7 @@ impl<'a> Taker<'a> {
             epoch: 0,
             rows_in_epoch: 0,
             past_done: false,
-            sealed: 0,
+            seal: None,
             frontier: 0,
         };
         taker.advance(epoch);
@@ -217,12 +220,16 @@ impl<'a> Taker<'a> {
             self.shared.frontiers[self.index].store(frontier, Ordering::Release);
             self.shared.poke();
         }
-        let seal = self.shared.seal.load(Ordering::Acquire);
-        if seal > self.sealed && frontier > seal {
-            self.sealed = seal;
-            self.send(Arrival::Seal { epoch: seal })?;
+        loop {
+            self.seal = self.seal.or_else(|| self.parts.seals.try_recv().ok());
+            match self.seal {
+                Some(epoch) if epoch < frontier => {
+                    self.send(Arrival::Seal { epoch })?;
+                    self.seal = None;
+                }
+                _ => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     fn send(&self, arrival: Arrival) -> Result<(), RunError> {
