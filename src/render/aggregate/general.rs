@@ -81,10 +81,9 @@ impl General {
         RowConverter::new(self.fields.clone()).expect("aggregates have arguments of types that rows can hold")
     }
 
-    /// The result over no rows.
-    pub fn missing(&self) -> Row {
-        self.evaluate(&self.converter(), &[])
-            .expect("an aggregate has a result over no rows")
+    /// The result over no rows; none: the function has none.
+    pub fn missing(&self) -> Option<Row> {
+        self.evaluate(&self.converter(), &[]).ok()
     }
 
     /// The results of all groups, as fragments with this tag.

@@ -41,7 +41,7 @@ const SQUARES: u32 = 100;
 const _: () = assert!(SUMS + FLOAT_POSITIONS <= SQUARES);
 
 /// Which numbers a measure adds up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Numbers {
     /// None: values are only counted.
     None,
