@@ -13,11 +13,12 @@
 //! input -> front -> accumulators ------------------------------+-> arrange -> finish -> rows
 //!                -> (key, args) -> arrange -> distinct -> sum -+             |
 //!                -> (key, value) -> arrange -> first (min, max) ---------+   | fragments
-//!                -> (key, values) -> arrange -> reduce (general) --------+-> arrange -> reduce -> rows
+//!                -> (key, values) -> arrange -> reduce (general) --------+-> arrange -> collate -> rows
 //! ```
 //! With additive aggregates alone, `finish` yields the rows and nothing below it is built. Frontiers: `front`
-//! holds back a group's accumulators until the input's frontier moves; `distinct`, `first` and `finish` answer a
-//! batch when it is complete; the reductions when their arrangement is.
+//! holds back a group's accumulators until the input's frontier moves (or its table is full); `distinct`, `first`,
+//! `finish` and `collate` answer a batch in the activation that receives it and hold nothing back; `reduce` is
+//! differential's own.
 //!
 //! Invariants:
 //! 1. A row that an expression refuses is an error row and counts in no aggregate: `front` evaluates all of
@@ -32,6 +33,7 @@
 
 mod accumulators;
 mod additive;
+mod chunker;
 mod collate;
 mod distinct;
 mod errors;
