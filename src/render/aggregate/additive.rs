@@ -1,6 +1,7 @@
 //! From arranged accumulators to results: whenever a group's accumulators change, its old result goes and its
 //! new one comes. State is the arrangement alone, one record for each group.
 
+use arrow::row::Rows;
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::implementations::BatchContainer;
@@ -12,7 +13,7 @@ use super::accumulators::{AccumulatorArena, AccumulatorSpine, Accumulators};
 use super::collate::{ADDITIVE, ERROR, columns_fragment, fragment};
 use super::errors::ErrorCodec;
 use super::front::{Keyed, exists};
-use super::measure::Measures;
+use super::measure::{Finished, Measures};
 use super::total::{ArrangedAccumulators, answer};
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update};
 
@@ -30,17 +31,15 @@ pub(super) fn rows<'s>(
 ) -> (VecCollection<'s, Epoch, Row, Diff>, VecCollection<'s, Epoch, Row, Diff>) {
     let errors = ErrorCodec::new();
     let render = move |states: &[Accumulators]| {
-        let finished = measures.finish(states);
-        let rows = results
-            .encode_rows(&finished.columns, states.len())
-            .expect("results are of the codec's types");
-        (rows, finished.errors)
+        let Finished { columns, errors } = measures.finish(states);
+        let encode = || results.encode(&columns).expect("results are of the codec's types");
+        (Bytes::Rows((!columns.is_empty()).then(encode)), errors)
     };
     let give =
-        move |key: &Row, result: &Outcome, time, diff, ok: &mut dyn FnMut(Update), err: &mut dyn FnMut(Update)| {
+        move |key: &[u8], result: Outcome, time, diff, ok: &mut dyn FnMut(Update), err: &mut dyn FnMut(Update)| {
             match result {
-                Ok(row) => ok((Row::concat(key.bytes(), row.bytes()), time, diff)),
-                Err(reason) => err((errors.row(reason, key.bytes()), time, diff)),
+                Ok(row) => ok((Row::concat(key, row), time, diff)),
+                Err(reason) => err((errors.row(reason, key), time, diff)),
             }
         };
     let (oks, errs) = changes(arranged, &format!("{name}: finish"), render, give);
@@ -56,11 +55,11 @@ pub(super) fn fragments<'s>(
 ) -> Stream<'s, Epoch, Vec<Keyed>> {
     let render = move |states: &[Accumulators]| {
         let finished = measures.finish(states);
-        let encoded: Vec<Vec<Row>> = columns
+        let encoded: Vec<Rows> = columns
             .iter()
             .zip(&finished.columns)
             .map(|(codec, column)| {
-                let rows = codec.encode_rows(std::slice::from_ref(column), states.len());
+                let rows = codec.encode(std::slice::from_ref(column));
                 rows.expect("results are of the codec's types")
             })
             .collect();
@@ -68,67 +67,104 @@ pub(super) fn fragments<'s>(
             .map(|state| {
                 fragment(
                     ADDITIVE,
-                    &columns_fragment(encoded.iter().map(|column| column[state].bytes())),
+                    &columns_fragment(encoded.iter().map(|rows| rows.row(state).data())),
                 )
             })
             .collect();
-        (fragments, finished.errors)
+        (Bytes::Owned(fragments), finished.errors)
     };
-    let give = |key: &Row, result: &Outcome, time, diff, ok: &mut dyn FnMut(Keyed), _: &mut dyn FnMut(Update)| {
+    let give = |key: &[u8], result: Outcome, time, diff, ok: &mut dyn FnMut(Keyed), _: &mut dyn FnMut(Update)| {
         let value = match result {
-            Ok(fragment) => fragment.clone(),
+            Ok(fragment) => Row::new(fragment),
             Err(reason) => fragment(ERROR, reason.as_bytes()),
         };
-        ok(((key.clone(), value), time, diff));
+        ok(((Row::new(key), value), time, diff));
     };
     changes(arranged, &format!("{name}: finish"), render, give).0
 }
 
-type Outcome = Result<Row, String>;
+/// A state's bytes, or why it has none.
+type Outcome<'a> = Result<&'a [u8], &'a str>;
 
-/// A change of a group: which of the states at hand it leaves and enters, if it existed and exists.
+/// The bytes of several states.
+enum Bytes {
+    /// None: of no columns.
+    Rows(Option<Rows>),
+    Owned(Vec<Row>),
+}
+
+impl Bytes {
+    fn of(&self, state: usize) -> &[u8] {
+        match self {
+            Bytes::Rows(rows) => rows.as_ref().map_or(&[], |rows| rows.row(state).data()),
+            Bytes::Owned(rows) => rows[state].bytes(),
+        }
+    }
+}
+
+/// Changes of groups that wait to be finished together.
+#[derive(Default)]
+struct Pending {
+    /// Of groups that exist.
+    states: Vec<Accumulators>,
+    changes: Vec<Change>,
+    /// The changes' keys, back to back.
+    keys: Vec<u8>,
+}
+
+/// A change of a group: which states it leaves and enters, if it existed and exists.
 struct Change {
-    key: Row,
+    key: std::ops::Range<usize>,
     time: Epoch,
     before: Option<usize>,
     after: Option<usize>,
 }
 
+impl Pending {
+    /// The state's position; none: the group does not exist.
+    fn state(&mut self, sum: &Accumulators) -> Option<usize> {
+        exists(sum.entries()).then(|| {
+            self.states.push(sum.clone());
+            self.states.len() - 1
+        })
+    }
+
+    /// Finishes the states and hands (key, outcome, time, difference) to `give`.
+    fn finish(
+        &mut self,
+        render: impl Fn(&[Accumulators]) -> (Bytes, Vec<Option<String>>),
+        mut give: impl FnMut(&[u8], Outcome, Epoch, Diff),
+    ) {
+        let (bytes, errors) = render(&self.states);
+        let outcome = |state: usize| errors[state].as_deref().map_or_else(|| Ok(bytes.of(state)), Err);
+        for change in self.changes.drain(..) {
+            let key = &self.keys[change.key];
+            let (before, after) = (change.before.map(outcome), change.after.map(outcome));
+            if before != after {
+                before.into_iter().for_each(|result| give(key, result, change.time, -1));
+                after.into_iter().for_each(|result| give(key, result, change.time, 1));
+            }
+        }
+        self.states.clear();
+        self.keys.clear();
+    }
+}
+
 fn changes<'s, D: Clone + 'static>(
     arranged: ArrangedAccumulators<'s>,
     name: &str,
-    render: impl Fn(&[Accumulators]) -> (Vec<Row>, Vec<Option<String>>) + 'static,
-    give: impl Fn(&Row, &Outcome, Epoch, Diff, &mut dyn FnMut(D), &mut dyn FnMut(Update)) + 'static,
+    render: impl Fn(&[Accumulators]) -> (Bytes, Vec<Option<String>>) + 'static,
+    give: impl Fn(&[u8], Outcome, Epoch, Diff, &mut dyn FnMut(D), &mut dyn FnMut(Update)) + 'static,
 ) -> (Stream<'s, Epoch, Vec<D>>, Stream<'s, Epoch, Vec<Update>>) {
+    let mut pending = Pending::default();
     let logic = move |before: Vec<Batch>, batches: Vec<Batch>, ok: &mut dyn FnMut(D), err: &mut dyn FnMut(Update)| {
         let (mut old, old_storage) = cursor_list(before);
         let (mut new, new_storage) = cursor_list(batches);
         let mut updates: Vec<(Epoch, Accumulators)> = vec![];
-        let (mut states, mut changes): (Vec<Accumulators>, Vec<Change>) = (vec![], vec![]);
-        let mut finish = |states: &mut Vec<Accumulators>, changes: &mut Vec<Change>| {
-            let (rows, errors) = render(states);
-            let results: Vec<Outcome> = (rows.into_iter().zip(errors))
-                .map(|(row, error)| error.map_or(Ok(row), Err))
-                .collect();
-            for Change {
-                key,
-                time,
-                before,
-                after,
-            } in changes.drain(..)
-            {
-                let (before, after) = (before.map(|i| &results[i]), after.map(|i| &results[i]));
-                if before == after {
-                    continue;
-                }
-                if let Some(result) = before {
-                    give(&key, result, time, -1, ok, err);
-                }
-                if let Some(result) = after {
-                    give(&key, result, time, 1, ok, err);
-                }
-            }
-            states.clear();
+        let mut finish = |pending: &mut Pending| {
+            pending.finish(&render, |key, result, time, diff| {
+                give(key, result, time, diff, ok, err)
+            });
         };
         while let Some(key) = new.get_key(&new_storage) {
             updates.clear();
@@ -141,39 +177,29 @@ fn changes<'s, D: Clone + 'static>(
             if old.get_key(&old_storage) == Some(key) {
                 old.map_times(&old_storage, |_, diff| sum.plus_equals(&diff));
             }
-            let mut state = |sum: &Accumulators| {
-                exists(sum.entries()).then(|| {
-                    states.push(sum.clone());
-                    states.len() - 1
-                })
-            };
-            let mut before = state(&sum);
-            let mut at = 0;
-            while at < updates.len() {
-                let time = updates[at].0;
-                while at < updates.len() && updates[at].0 == time {
-                    sum.plus_equals(&updates[at].1);
-                    at += 1;
-                }
-                let after = state(&sum);
+            let start = pending.keys.len();
+            pending.keys.extend_from_slice(key.bytes());
+            let mut before = pending.state(&sum);
+            for updates in updates.chunk_by(|(time, _), (other, _)| time == other) {
+                updates.iter().for_each(|(_, diff)| sum.plus_equals(diff));
+                let after = pending.state(&sum);
                 if before.is_some() || after.is_some() {
-                    let key = key.to_row();
-                    changes.push(Change {
-                        key,
-                        time,
+                    pending.changes.push(Change {
+                        key: start..pending.keys.len(),
+                        time: updates[0].0,
                         before,
                         after,
                     });
                 }
                 before = after;
             }
-            if states.len() >= BATCH {
-                finish(&mut states, &mut changes);
+            if pending.states.len() >= BATCH {
+                finish(&mut pending);
             }
             new.step_key(&new_storage);
         }
-        if !changes.is_empty() {
-            finish(&mut states, &mut changes);
+        if !pending.changes.is_empty() {
+            finish(&mut pending);
         }
     };
     answer::<AccumulatorSpine, D, _>(arranged, name, logic)

@@ -1,15 +1,18 @@
 //! Puts the parts of a group's row together, where an aggregate kept apart (min, max, general) is among them.
 //!
-//! Each part is a fragment (key, tag ++ bytes); one reduction per key turns a group's fragments into its row.
+//! Each part is a fragment (key, tag ++ bytes); whenever they change, a group's fragments make its row anew.
 //! The additive fragment decides whether the group exists; a part that is missing has its value over no rows.
 
-use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use std::collections::BTreeMap;
+
+use differential_dataflow::trace::Cursor;
+use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::{AsCollection, VecCollection};
-use timely::dataflow::Stream;
 
 use super::errors::ErrorCodec;
-use super::total::ArrangedRows;
-use crate::repr::{Diff, Epoch, Row, RowArena, RowRef, RowValBuilder, RowValSpine};
+use super::past::{Batch, Past};
+use super::total::{ArrangedRows, answer};
+use crate::repr::{Diff, Epoch, Row, RowRef, RowValSpine, Update};
 
 /// Tag of the additive part: the columns' lengths, then their bytes.
 pub(super) const ADDITIVE: u16 = 0;
@@ -45,53 +48,49 @@ pub(super) fn rows<'s>(
     sources: Vec<Source>,
     name: &str,
 ) -> (VecCollection<'s, Epoch, Row, Diff>, VecCollection<'s, Epoch, Row, Diff>) {
-    let logic: Logic = Box::new(move |_, fragments, results| {
-        results.extend(assemble(&sources, fragments).map(|row| (row, 1)));
-    });
-    let collated = reduce(fragments, &format!("{name}: collate"), logic);
     let errors = ErrorCodec::new();
-    let oks = flatten(&collated, move |key, tag, bytes| {
-        (tag != ERROR).then(|| Row::concat(key.bytes(), bytes))
-    });
-    let errs = flatten(&collated, move |key, tag, bytes| {
-        (tag == ERROR).then(|| errors.row(&String::from_utf8_lossy(bytes), key.bytes()))
-    });
-    (oks, errs)
-}
-
-/// What a reduction makes of a key and its values.
-pub(super) type Logic = Box<dyn FnMut(RowRef<'_>, &[(RowRef<'_>, Diff)], &mut Vec<(Row, Diff)>)>;
-
-/// The one instance of differential's reduce that aggregates use.
-pub(super) fn reduce<'s>(rows: ArrangedRows<'s>, name: &str, mut logic: Logic) -> ArrangedRows<'s> {
-    rows.reduce_abelian::<_, RowValBuilder, RowValSpine, RowArena, _>(
-        name,
-        move |key, values, results| logic(key, values, results),
-        |buffer, key, updates| {
-            buffer.clear();
-            buffer.extend(
-                updates
-                    .drain(..)
-                    .map(|(value, time, diff)| ((key.to_row(), value), time, diff)),
-            );
-        },
-    )
-}
-
-/// The (key, value) of an arrangement as a stream.
-pub(super) fn stream<'s>(rows: ArrangedRows<'s>) -> Stream<'s, Epoch, Vec<super::front::Keyed>> {
-    rows.as_collection(|key, value| (key.to_row(), value.to_row())).inner
-}
-
-fn flatten<'s>(
-    rows: &Arranged<'s, TraceAgent<RowValSpine>>,
-    mut logic: impl FnMut(RowRef<'_>, u16, &[u8]) -> Option<Row> + 'static,
-) -> VecCollection<'s, Epoch, Row, Diff> {
-    let rows = rows.clone().flat_map_ref(move |key, value| {
-        let (tag, bytes) = split(value);
-        logic(key, tag, bytes)
-    });
-    rows.inner.as_collection()
+    let logic =
+        move |before: Vec<Batch>, batches: Vec<Batch>, ok: &mut dyn FnMut(Update), err: &mut dyn FnMut(Update)| {
+            let mut old = Past::new(&before);
+            let (mut new, new_storage) = cursor_list(batches);
+            let mut updates: Vec<(Epoch, RowRef<'_>, Diff)> = vec![];
+            let mut fragments: BTreeMap<RowRef<'_>, Diff> = BTreeMap::new();
+            while let Some(key) = new.get_key(&new_storage) {
+                updates.clear();
+                while let Some(value) = new.get_val(&new_storage) {
+                    new.map_times(&new_storage, |time, diff| updates.push((*time, value, *diff)));
+                    new.step_val(&new_storage);
+                }
+                updates.sort_unstable();
+                fragments.clear();
+                old.seek_key(key);
+                while let Some((value, count)) = old.next() {
+                    fragments.insert(value, count);
+                }
+                let mut current = assemble(&sources, &fragments);
+                for updates in updates.chunk_by(|(time, _, _), (other, _, _)| time == other) {
+                    for (_, value, diff) in updates {
+                        *fragments.entry(*value).or_default() += diff;
+                    }
+                    let next = assemble(&sources, &fragments);
+                    if next != current {
+                        let mut give = |row: &Row, diff| match split(RowRef::new(row.bytes())) {
+                            (ERROR, reason) => {
+                                let reason = String::from_utf8_lossy(reason);
+                                err((errors.row(&reason, key.bytes()), updates[0].0, diff));
+                            }
+                            (_, columns) => ok((Row::concat(key.bytes(), columns), updates[0].0, diff)),
+                        };
+                        current.iter().for_each(|row| give(row, -1));
+                        next.iter().for_each(|row| give(row, 1));
+                        current = next;
+                    }
+                }
+                new.step_key(&new_storage);
+            }
+        };
+    let (oks, errs) = answer::<RowValSpine, Update, _>(fragments, &format!("{name}: collate"), logic);
+    (oks.as_collection(), errs.as_collection())
 }
 
 fn split<'a>(value: RowRef<'a>) -> (u16, &'a [u8]) {
@@ -103,8 +102,9 @@ fn split<'a>(value: RowRef<'a>) -> (u16, &'a [u8]) {
 }
 
 /// The bytes of a row's columns; under [`ERROR`], why there are none. None: there is no group.
-fn assemble(sources: &[Source], fragments: &[(RowRef<'_>, Diff)]) -> Option<Row> {
-    let parts: Vec<(u16, &[u8])> = fragments.iter().map(|(value, _)| split(*value)).collect();
+fn assemble(sources: &[Source], fragments: &BTreeMap<RowRef<'_>, Diff>) -> Option<Row> {
+    let present = fragments.iter().filter(|(_, count)| **count > 0);
+    let parts: Vec<(u16, &[u8])> = present.map(|(value, _)| split(*value)).collect();
     if let Some((_, reason)) = parts.iter().find(|(tag, _)| *tag == ERROR) {
         return Some(fragment(ERROR, reason));
     }

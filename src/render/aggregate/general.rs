@@ -12,11 +12,11 @@ use datafusion::common::ScalarValue;
 use datafusion::physical_expr::expressions::Literal;
 use timely::dataflow::Stream;
 
-use super::collate::{ERROR, fragment, reduce, stream};
+use super::collate::{ERROR, fragment};
 use super::front::Keyed;
 use super::total::ArrangedRows;
 use crate::plan::{AggregateCall, Expr};
-use crate::repr::{Diff, Epoch, Row, RowCodec, RowRef};
+use crate::repr::{Diff, Epoch, Row, RowArena, RowCodec, RowRef, RowValBuilder, RowValSpine};
 
 /// A general aggregate.
 pub(super) struct General {
@@ -81,27 +81,29 @@ impl General {
         RowConverter::new(self.fields.clone()).expect("aggregates have arguments of types that rows can hold")
     }
 
-    /// The result over no rows.
-    pub fn missing(&self) -> Row {
-        self.evaluate(&self.converter(), &[])
-            .expect("an aggregate has a result over no rows")
+    /// The result over no rows; none: the function has none.
+    pub fn missing(&self) -> Option<Row> {
+        self.evaluate(&self.converter(), &[]).ok()
     }
 
     /// The results of all groups, as fragments with this tag.
     pub fn fragments<'s>(self, arranged: ArrangedRows<'s>, tag: u16, name: &str) -> Stream<'s, Epoch, Vec<Keyed>> {
         let converter = self.converter();
-        let reduced = reduce(
-            arranged,
+        let reduced = arranged.reduce_abelian::<_, RowValBuilder, RowValSpine, RowArena, _>(
             name,
-            Box::new(move |_, values, results| {
+            move |_, values, results| {
                 let result = match self.evaluate(&converter, values) {
                     Ok(row) => fragment(tag, row.bytes()),
                     Err(reason) => fragment(ERROR, reason.as_bytes()),
                 };
                 results.push((result, 1));
-            }),
+            },
+            |buffer, key, updates| {
+                buffer.clear();
+                buffer.extend((updates.drain(..)).map(|(value, time, diff)| ((key.to_row(), value), time, diff)));
+            },
         );
-        stream(reduced)
+        reduced.as_collection(|key, value| (key.to_row(), value.to_row())).inner
     }
 
     fn evaluate(&self, converter: &RowConverter, values: &[(RowRef<'_>, Diff)]) -> Result<Row, String> {

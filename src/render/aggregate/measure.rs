@@ -41,7 +41,7 @@ const SQUARES: u32 = 100;
 const _: () = assert!(SUMS + FLOAT_POSITIONS <= SQUARES);
 
 /// Which numbers a measure adds up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Numbers {
     /// None: values are only counted.
     None,
@@ -162,7 +162,16 @@ impl Measures {
 
     /// Results of `groups`.
     pub fn finish(&self, groups: &[Accumulators]) -> Finished {
-        let entries: Vec<Vec<(u32, i64)>> = groups.iter().map(|group| group.entries().collect()).collect();
+        let mut flat = vec![];
+        let ends: Vec<usize> = groups
+            .iter()
+            .map(|group| {
+                flat.extend(group.entries());
+                flat.len()
+            })
+            .collect();
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let entries: Vec<&[(u32, i64)]> = starts.zip(&ends).map(|(start, end)| &flat[start..*end]).collect();
         let mut errors = vec![None; groups.len()];
         let columns = self
             .calls
@@ -178,7 +187,7 @@ impl Measures {
         Finished { columns, errors }
     }
 
-    fn finish_call(&self, call: &Call, groups: &[Vec<(u32, i64)>], errors: &mut [Option<String>]) -> ArrayRef {
+    fn finish_call(&self, call: &Call, groups: &[&[(u32, i64)]], errors: &mut [Option<String>]) -> ArrayRef {
         let view = |entries| self.view(call, entries);
         let mut fail = |group: usize| {
             errors[group] = Some(format!("{} does not fit {}", call.name, call.result_type));
@@ -266,6 +275,7 @@ impl Measures {
         }
     }
 
+    #[inline]
     fn view<'a>(&self, call: &Call, entries: &'a [(u32, i64)]) -> View<'a> {
         let Some(measure) = call.measure.map(|index| &self.measures[index]) else {
             return View {

@@ -264,7 +264,7 @@ mod tests {
                 let fraction = BigInt::from(bits & ((1 << 52) - 1));
                 match exponent {
                     0 => fraction * sign,
-                    e => (fraction + (BigInt::from(1) << 52)) * sign << (e - 1),
+                    e => ((fraction + (BigInt::from(1) << 52)) * sign) << (e - 1),
                 }
             })
             .sum()

@@ -687,3 +687,15 @@ fn a_hot_key_is_one_update_for_each_worker_and_epoch() {
     assert_eq!(output.oks.len(), 5);
     assert_eq!(int(&output.at(3)[0][1]), 60_000);
 }
+
+#[test]
+fn a_variance_does_not_drown_in_a_large_mean() {
+    let epochs = vec![(1..=3).map(|i| (float(1e15 + i as f64), 1)).collect::<Vec<_>>()];
+    let output = run(
+        "SELECT k, var_pop(f), var_samp(f), stddev(f) FROM t GROUP BY k",
+        &epochs,
+        1,
+    );
+    let expected = [2.0 / 3.0, 1.0, 1.0].map(|x| ScalarValue::Float64(Some(x)));
+    assert_eq!(output.at(1)[0][1..], expected);
+}

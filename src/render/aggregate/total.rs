@@ -6,7 +6,6 @@
 
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
-use differential_dataflow::trace::implementations::chunker::ContainerChunker;
 use differential_dataflow::trace::{BatchReader, TraceReader};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
@@ -16,9 +15,10 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::Antichain;
 use twox_hash::XxHash3_64;
 
-use super::accumulators::{AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine};
+use super::accumulators::{AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine, Accumulators};
+use super::chunker::Chunker;
 use super::front::{Accumulated, Keyed};
-use crate::repr::{Epoch, Row, RowValBatcher, RowValBuilder, RowValSpine, Update};
+use crate::repr::{Diff, Epoch, Row, RowValBatcher, RowValBuilder, RowValSpine, Update};
 
 /// Rows arranged by key.
 pub(super) type ArrangedRows<'s> = Arranged<'s, TraceAgent<RowValSpine>>;
@@ -36,7 +36,7 @@ pub(super) fn arrange_rows<'s>(stream: Stream<'s, Epoch, Vec<Keyed>>, spread: bo
             hash
         }
     });
-    arrange_core::<_, _, ContainerChunker<Vec<Keyed>>, RowValBatcher, RowValBuilder, RowValSpine>(stream, pact, name)
+    arrange_core::<_, _, Chunker<(Row, Row), Diff>, RowValBatcher, RowValBuilder, RowValSpine>(stream, pact, name)
 }
 
 /// Arranges accumulators by key, on the worker that owns the key.
@@ -45,7 +45,7 @@ pub(super) fn arrange_accumulators<'s>(
     name: &str,
 ) -> ArrangedAccumulators<'s> {
     let pact = Exchange::new(|((key, ()), _, _): &Accumulated| route(key));
-    arrange_core::<_, _, ContainerChunker<Vec<Accumulated>>, AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine>(
+    arrange_core::<_, _, Chunker<(Row, ()), Accumulators>, AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine>(
         stream, pact, name,
     )
 }
