@@ -40,12 +40,7 @@ pub fn run(args: DeadLetters) -> Result<ExitCode> {
 }
 
 /// Prints at most `limit` dead letters, newest first, and how many there are.
-fn dead_letters(
-    dataflow: &Dataflow,
-    limit: usize,
-    snapshot: Option<Epoch>,
-    format: OutputFormat,
-) -> Result<ExitCode> {
+fn dead_letters(dataflow: &Dataflow, limit: usize, snapshot: Option<Epoch>, format: OutputFormat) -> Result<ExitCode> {
     let reader = Reader::open(dataflow, snapshot)?;
     let rows = reader.print(
         &format!(

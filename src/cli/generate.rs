@@ -145,7 +145,10 @@ struct Entry {
 fn read_orders(dataflow: &Dataflow) -> Result<Vec<Order>> {
     let path = dataflow.folder.join("generate.toml");
     let wrong = |message: String| {
-        UsageError::new(message, "list what to make as [[make]] entries, or name INPUT.FEED and --generator")
+        UsageError::new(
+            message,
+            "list what to make as [[make]] entries, or name INPUT.FEED and --generator",
+        )
     };
     let text =
         fs::read_to_string(&path).map_err(|error| wrong(format!("could not read {}: {error}", path.display())))?;
@@ -153,7 +156,10 @@ fn read_orders(dataflow: &Dataflow) -> Result<Vec<Order>> {
     let order = |entry: Entry| {
         let shares = [entry.updates, entry.deletes, entry.duplicates, entry.late, entry.broken];
         if shares.iter().any(|share| !(0.0..=1.0).contains(share)) || entry.rate.is_some_and(|rate| rate <= 0.0) {
-            return Err(wrong(format!("{}: shares are from 0 to 1, rates above 0", path.display())));
+            return Err(wrong(format!(
+                "{}: shares are from 0 to 1, rates above 0",
+                path.display()
+            )));
         }
         Ok(Order {
             feed: find_feed(dataflow, &format!("{}.{}", entry.input, entry.feed))?,
@@ -185,16 +191,20 @@ impl Order {
         let input = &dataflow.inputs[self.feed.0];
         let feed = &input.feeds[self.feed.1];
         let name = format!("{}.{}", input.name, feed.name);
-        let rendering = if feed.format == Format::Csv { Rendering::Csv } else { Rendering::Json };
+        let rendering = if feed.format == Format::Csv {
+            Rendering::Csv
+        } else {
+            Rendering::Json
+        };
         let generator = match self.settings.rate {
             Some(rate) => Generator::timed(&self.settings, rendering, Timing::paced(SystemTime::now(), rate)),
             None => Generator::new(&self.settings, rendering),
         };
         let generator = generator.map_err(|error| UsageError::new(error.to_string(), "check the generator's name"))?;
         let made = match &feed.kind {
-            FeedKind::Log { path } => {
-                self.fill_log(generator, path).with_context(|| format!("could not write {}", path.display()))?
-            }
+            FeedKind::Log { path } => self
+                .fill_log(generator, path)
+                .with_context(|| format!("could not write {}", path.display()))?,
             FeedKind::Files { path } => self.fill_folder(generator, path, rendering)?,
             FeedKind::Generate(_) => {
                 let help = "name a feed of kind \"files\" or \"log\"; this one is served by `alluvium run`";
@@ -253,7 +263,10 @@ impl Order {
         let mut days: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut made = 0;
         for event in generator {
-            let day = DateTime::from_timestamp_millis(event.ts_ms).unwrap_or_default().format("%Y-%m-%d").to_string();
+            let day = DateTime::from_timestamp_millis(event.ts_ms)
+                .unwrap_or_default()
+                .format("%Y-%m-%d")
+                .to_string();
             let text = days.entry(day).or_insert_with(|| header.clone().into_bytes());
             text.extend_from_slice(&event.value);
             text.push(b'\n');

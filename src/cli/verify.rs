@@ -59,5 +59,9 @@ pub fn run(args: Verify) -> Result<ExitCode> {
     for (table, why) in report.skipped.iter().filter(|(table, _)| wanted(table)) {
         writeln!(out, "{table}: not verified: {why}")?;
     }
-    Ok(if differs { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+    Ok(if differs {
+        ExitCode::from(FAILED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -205,8 +205,8 @@ mod tests {
         let number: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(-7)]));
         let (left, right) = (codec(vec![("t", DataType::Utf8)]), codec(vec![("n", DataType::Int64)]));
         let both = codec(vec![("t", DataType::Utf8), ("n", DataType::Int64)]);
-        let l = left.encode_rows(&[text.clone()], 2).unwrap();
-        let r = right.encode_rows(&[number.clone()], 2).unwrap();
+        let l = left.encode_rows(std::slice::from_ref(&text), 2).unwrap();
+        let r = right.encode_rows(std::slice::from_ref(&number), 2).unwrap();
         let joined: Vec<Row> = l
             .iter()
             .zip(&r)

@@ -27,15 +27,25 @@ pub fn decoders(dataflow: &Arc<Dataflow>, lake: &Lake, runtime: &Handle, shared:
         let input = &dataflow.inputs[input];
         let mut decoder =
             Decoder::new(input, &input.feeds[feed]).expect("every feed's decoder was made once before readers start");
-        let archive = input.bronze.then(|| (lake.clone(), runtime.clone(), shared.clone(), input.name.clone()));
+        let archive = input
+            .bronze
+            .then(|| (lake.clone(), runtime.clone(), shared.clone(), input.name.clone()));
         let mut archived: Option<(Arc<str>, Arc<str>)> = None;
         let decode: Decode = Box::new(move |mut raw| {
-            if let (Payloads::Columns { path, .. }, Some((lake, runtime, shared, input))) = (&mut raw.payloads, &archive) {
-                let known = archived.as_ref().filter(|(file, _)| file == path).map(|(_, reference)| reference.clone());
+            if let (Payloads::Columns { path, .. }, Some((lake, runtime, shared, input))) =
+                (&mut raw.payloads, &archive)
+            {
+                let known = archived
+                    .as_ref()
+                    .filter(|(file, _)| file == path)
+                    .map(|(_, reference)| reference.clone());
                 let reference = known.unwrap_or_else(|| {
                     let reference = reference(input, path);
                     if let Err(source) = runtime.block_on(copy(lake, path, &reference)) {
-                        let error = RunError::Archive { file: path.to_string(), source };
+                        let error = RunError::Archive {
+                            file: path.to_string(),
+                            source,
+                        };
                         shared.tell(Event::Failed(error));
                     }
                     reference
@@ -54,7 +64,16 @@ fn reference(input: &str, file: &str) -> Arc<str> {
     let mut hash = XxHash3_64::new();
     hash.write(file.as_bytes());
     let name = file.rsplit('/').next().unwrap_or(file);
-    let safe: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
+    let safe: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || ".-_".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
     format!("_alluvium/archive/{input}/{:016x}-{safe}", hash.finish()).into()
 }
 

@@ -24,6 +24,9 @@ use crate::source::{Delivery, Readers};
 /// How often exhausted feeds are asked for.
 const ASK: Duration = Duration::from_millis(20);
 
+/// How often a run that takes long to end says what it waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 enum Phase {
     Running,
     Draining,
@@ -58,6 +61,7 @@ impl Conductor<'_> {
         let mut phase = Phase::Running;
         let mut last_tick = started;
         let mut last_interval = started;
+        let mut last_warning = started;
         loop {
             let now = Instant::now();
             let wait = self.wait(&phase, now, started);
@@ -71,7 +75,11 @@ impl Conductor<'_> {
                 Err(RecvTimeoutError::Disconnected) => return Err(RunError::WorkersGone),
             }
             let now = Instant::now();
-            if self.options.duration.is_some_and(|limit| now.duration_since(started) >= limit) {
+            if self
+                .options
+                .duration
+                .is_some_and(|limit| now.duration_since(started) >= limit)
+            {
                 self.begin_drain(&mut phase)?;
             }
             if let Some(error) = self.readers.as_ref().and_then(Readers::failure) {
@@ -91,7 +99,12 @@ impl Conductor<'_> {
                     self.files = None;
                 }
             }
-            self.status.update(&self.shared, &self.pacer, &self.latency, self.readers.as_ref());
+            self.status
+                .update(&self.shared, &self.pacer, &self.latency, self.readers.as_ref());
+            if self.fence.is_some() && now.duration_since(last_warning) >= PATIENCE {
+                last_warning = now;
+                self.warn_of_delay();
+            }
             if self.finished(&mut phase)? {
                 return self.end();
             }
@@ -100,7 +113,11 @@ impl Conductor<'_> {
 
     /// How long nothing needs to be decided.
     fn wait(&self, phase: &Phase, now: Instant, started: Instant) -> Duration {
-        let mut wait = self.pacer.patience(now).unwrap_or(Duration::from_secs(1)).min(self.status.period());
+        let mut wait = self
+            .pacer
+            .patience(now)
+            .unwrap_or(Duration::from_secs(1))
+            .min(self.status.period());
         if self.options.until_caught_up || matches!(phase, Phase::Draining) {
             wait = wait.min(ASK);
         }
@@ -141,7 +158,10 @@ impl Conductor<'_> {
         }
         if let Some(epoch) = self.pacer.next_seal(now, draining) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
-                return Err(RunError::Expectation { violations, example: render::error::reason(&row)? });
+                return Err(RunError::Expectation {
+                    violations,
+                    example: render::error::reason(&row)?,
+                });
             }
             for worker in &self.seals {
                 // A worker that is gone has told why.
@@ -150,6 +170,16 @@ impl Conductor<'_> {
             self.wake();
         }
         Ok(())
+    }
+
+    fn warn_of_delay(&self) {
+        let frontiers: Vec<Epoch> = self
+            .shared
+            .frontiers
+            .iter()
+            .map(|f| f.load(Ordering::Acquire))
+            .collect();
+        tracing::warn!(fence = self.fence, ?frontiers, open = self.pacer.open(), waiting = ?self.pacer, "still waiting for the end");
     }
 
     fn wake(&self) {
@@ -209,7 +239,9 @@ impl Conductor<'_> {
             tracing::warn!(error = &error as &dyn std::error::Error, "latency files are incomplete");
         }
         self.status.finish();
-        Ok(Conducted { snapshot: self.pacer.committed() })
+        Ok(Conducted {
+            snapshot: self.pacer.committed(),
+        })
     }
 }
 
@@ -220,5 +252,7 @@ pub struct Conducted {
 }
 
 pub(super) fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
 }

@@ -132,7 +132,9 @@ pub enum RunError {
         input: String,
     },
     /// An expectation with `on_violation = "fail"`.
-    #[error("{violations} rows break an expectation that must hold ({example}); no snapshot holds them: repair the input or the expectation, then run again")]
+    #[error(
+        "{violations} rows break an expectation that must hold ({example}); no snapshot holds them: repair the input or the expectation, then run again"
+    )]
     Expectation {
         /// How many rows, as of the epoch that would have been committed.
         violations: i64,
@@ -178,7 +180,10 @@ pub fn run(dataflow: Arc<Dataflow>, options: &Options) -> Result<Outcome, RunErr
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|source| RunError::Thread { what: "the runtime", source })?;
+        .map_err(|source| RunError::Thread {
+            what: "the runtime",
+            source,
+        })?;
     Engine::start(dataflow, graph, options, &runtime)?.run(options)
 }
 
@@ -228,7 +233,11 @@ impl Engine {
         let shared = Arc::new(Shared::new(workers, inputs, first, replays, events_in));
         let latency = Arc::new(Latency::new(
             dataflow.inputs.iter().map(|input| input.name.clone()).collect(),
-            graph.tables.iter().map(|t| (t.name.clone(), upstream_inputs(&graph, t.node))).collect(),
+            graph
+                .tables
+                .iter()
+                .map(|t| (t.name.clone(), upstream_inputs(&graph, t.node)))
+                .collect(),
         ));
 
         let (prepared_in, prepared) = bounded::<Prepared>(2 * workers);
@@ -244,7 +253,11 @@ impl Engine {
             runtime: handle.clone(),
             limits: Default::default(),
         };
-        let mut loaded = restore(&config(0), 0..workers, restored.tables.iter().cloned().enumerate().collect())?;
+        let mut loaded = restore(
+            &config(0),
+            0..workers,
+            restored.tables.iter().cloned().enumerate().collect(),
+        )?;
         let mut arrivals = Vec::new();
         let mut writers = Vec::new();
         for (index, mut restored) in loaded.drain(..).enumerate() {
@@ -255,7 +268,9 @@ impl Engine {
             let (written_in, written) = bounded::<WriterEvent>(4);
             writers.push(spawn(config(index), restored, arrivals_out, written_in)?.handle);
             let prepared_in = prepared_in.clone();
-            named(&format!("forward-{index}"), "a forwarder", move || forward(written, prepared_in))?;
+            named(&format!("forward-{index}"), "a forwarder", move || {
+                forward(written, prepared_in)
+            })?;
             arrivals.push(arrivals_in);
         }
         drop(prepared_in);
@@ -276,7 +291,12 @@ impl Engine {
             queues.push(deliveries_in);
             seals.push(seals_in);
             pasts.push(past_in);
-            parts.push(std::sync::Mutex::new(Some(Parts { deliveries, past, seals: seals_out, writer })));
+            parts.push(std::sync::Mutex::new(Some(Parts {
+                deliveries,
+                past,
+                seals: seals_out,
+                writer,
+            })));
         }
         let (workers_guard, threads) = start_workers(workers, parts, &wiring, &shared, &latency)?;
 
@@ -294,7 +314,15 @@ impl Engine {
             drop(pasts);
             None
         };
-        let readers = start_readers(&dataflow, &restored.progress, &lake, &queues, &threads, options, &handle, &shared)?;
+        let outlets = queues.iter().zip(&threads).map(|(sender, thread)| {
+            let thread = thread.clone();
+            Outlet {
+                sender: sender.clone(),
+                wake: Arc::new(move || thread.unpark()),
+            }
+        });
+        let progress = &restored.progress;
+        let readers = start_readers(&dataflow, progress, &lake, outlets.collect(), options, &handle, &shared)?;
         let signals = listen(options, &shared)?;
         let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
         Ok(Engine {
@@ -389,12 +417,17 @@ fn named<T: Send + 'static>(
     what: &'static str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, RunError> {
-    thread::Builder::new().name(name.to_string()).spawn(body).map_err(|source| RunError::Thread { what, source })
+    thread::Builder::new()
+        .name(name.to_string())
+        .spawn(body)
+        .map_err(|source| RunError::Thread { what, source })
 }
 
 fn message(panic: Box<dyn std::any::Any + Send>) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_string()
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+        .to_string()
 }
 
 /// A writer's events as the committer takes them: a compaction goes with the writer's next part of a snapshot.
@@ -431,7 +464,10 @@ struct Alarm(Arc<Shared>);
 impl Drop for Alarm {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.tell(Event::Failed(RunError::Panicked("a worker", "see the message above".into())));
+            self.0.tell(Event::Failed(RunError::Panicked(
+                "a worker",
+                "see the message above".into(),
+            )));
         }
     }
 }
@@ -469,8 +505,7 @@ fn start_readers(
     dataflow: &Arc<Dataflow>,
     progress: &Progress,
     lake: &Lake,
-    queues: &[Sender<Delivery>],
-    threads: &[thread::Thread],
+    outlets: Vec<Outlet>,
     options: &Options,
     runtime: &tokio::runtime::Handle,
     shared: &Arc<Shared>,
@@ -480,16 +515,11 @@ fn start_readers(
             Decoder::new(input, feed)?; // a feed that cannot be decoded is told before anything starts
         }
     }
-    let outlets = queues
-        .iter()
-        .zip(threads)
-        .map(|(sender, thread)| {
-            let thread = thread.clone();
-            Outlet { sender: sender.clone(), wake: Arc::new(move || thread.unpark()) }
-        })
-        .collect();
     let decoders = archive::decoders(dataflow, lake, runtime, shared);
-    let options = ReaderOptions { stop_at_end: options.until_caught_up, ..ReaderOptions::default() };
+    let options = ReaderOptions {
+        stop_at_end: options.until_caught_up,
+        ..ReaderOptions::default()
+    };
     Ok(source::start(dataflow.clone(), progress, decoders, outlets, options)?)
 }
 
@@ -506,7 +536,10 @@ fn listen(options: &Options, shared: &Arc<Shared>) -> Result<Option<signal_hook:
         return Ok(None);
     }
     use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-    let failed = |source| RunError::Thread { what: "the signal handler", source };
+    let failed = |source| RunError::Thread {
+        what: "the signal handler",
+        source,
+    };
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
     let handle = signals.handle();
     let shared = shared.clone();

@@ -18,6 +18,7 @@ use crate::repr::Epoch;
 const IN_FLIGHT: usize = 2;
 
 /// The state of a run's time.
+#[derive(Debug)]
 pub struct Pacer {
     interval: Duration,
     commit: Duration,
@@ -118,7 +119,7 @@ impl Pacer {
             return None;
         }
         let closed = self.unsealed.iter().take_while(|&&epoch| epoch < self.frontier).count();
-        let epoch = self.unsealed.drain(..closed).last()?;
+        let epoch = self.unsealed.drain(..closed).next_back()?;
         self.in_flight.push_back(epoch);
         self.sealed_at = now;
         Some(epoch)
@@ -180,7 +181,11 @@ mod tests {
         pacer.observe_taken(1000);
         assert_eq!(pacer.next_epoch(1010, start + 10 * MS), Some(1010));
         pacer.observe_taken(1010);
-        assert_eq!(pacer.next_epoch(1050, start + 50 * MS), None, "epoch 1000 is still open in the graph");
+        assert_eq!(
+            pacer.next_epoch(1050, start + 50 * MS),
+            None,
+            "epoch 1000 is still open in the graph"
+        );
         pacer.observe_closed(1010);
         assert_eq!(pacer.next_epoch(1050, start + 50 * MS), Some(1050));
     }
@@ -200,11 +205,17 @@ mod tests {
         for step in 1..=3u64 {
             pacer.observe_taken(pacer.open());
             pacer.observe_closed(pacer.open());
-            pacer.next_epoch(1000 + step * 10, start + (step as u32) * 10 * MS).expect("each epoch is due");
+            pacer
+                .next_epoch(1000 + step * 10, start + (step as u32) * 10 * MS)
+                .expect("each epoch is due");
         }
         pacer.observe_closed(1020);
         assert_eq!(pacer.next_seal(start + 99 * MS, false), None);
-        assert_eq!(pacer.next_seal(start + 100 * MS, false), Some(1010), "1020 is not closed yet");
+        assert_eq!(
+            pacer.next_seal(start + 100 * MS, false),
+            Some(1010),
+            "1020 is not closed yet"
+        );
         pacer.observe_closed(1030);
         assert_eq!(pacer.next_seal(start + 200 * MS, false), Some(1020));
         assert!(!pacer.settled());
@@ -228,6 +239,10 @@ mod tests {
         }
         assert_eq!(sealed, IN_FLIGHT);
         pacer.observe_committed(1000);
-        assert_eq!(pacer.next_seal(start, true), Some(1004), "what waited is sealed together");
+        assert_eq!(
+            pacer.next_seal(start, true),
+            Some(1004),
+            "what waited is sealed together"
+        );
     }
 }

@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 use super::RunError;
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
-use crate::serve::history;
 use crate::serve::Snapshot;
+use crate::serve::history;
 use crate::sink::Lake;
 use crate::source::{Delivery, Position};
 
@@ -28,7 +28,9 @@ pub fn replay(
 ) -> Result<u64, RunError> {
     let started = Instant::now();
     if let Some(input) = dataflow.inputs.iter().find(|input| !input.bronze) {
-        return Err(RunError::NoBronze { input: input.name.clone() });
+        return Err(RunError::NoBronze {
+            input: input.name.clone(),
+        });
     }
     let records = runtime.block_on(async {
         let snapshot = Snapshot::open(lake, None).await?;
@@ -44,7 +46,11 @@ pub fn replay(
                     feed: past.feed,
                     partition: past.partition,
                     decoded: past.decoded,
-                    position: Position { next: 0, done: false, tag: None },
+                    position: Position {
+                        next: 0,
+                        done: false,
+                        tag: None,
+                    },
                     arrived: started,
                 };
                 next += 1;
@@ -55,6 +61,10 @@ pub fn replay(
         }
         Ok::<u64, RunError>(records)
     })?;
-    tracing::info!(records, seconds = started.elapsed().as_secs_f64(), "replayed the past from Bronze");
+    tracing::info!(
+        records,
+        seconds = started.elapsed().as_secs_f64(),
+        "replayed the past from Bronze"
+    );
     Ok(records)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Barrier, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 
@@ -47,6 +47,8 @@ pub struct Shared {
     pub taken: AtomicU64,
     /// A worker's share of the open epoch is full.
     pub full: AtomicBool,
+    /// Where workers meet once their dataflows are built.
+    pub built: Barrier,
     /// Workers leave their loops.
     pub stop: AtomicBool,
     /// By input.
@@ -68,6 +70,7 @@ impl Shared {
             frontiers: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),
+            built: Barrier::new(workers),
             stop: AtomicBool::new(false),
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
             replayed: (0..workers).map(|_| AtomicBool::new(!replay)).collect(),
@@ -97,7 +100,11 @@ impl Shared {
 
     /// Every epoch before this has closed at every worker.
     pub fn frontier(&self) -> Epoch {
-        self.frontiers.iter().map(|f| f.load(Ordering::Acquire)).min().unwrap_or(0)
+        self.frontiers
+            .iter()
+            .map(|f| f.load(Ordering::Acquire))
+            .min()
+            .unwrap_or(0)
     }
 
     /// Wakes the conductor to look here.

@@ -36,18 +36,33 @@ impl Status {
             bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant"));
             bar
         });
-        Status { inputs, started: Instant::now(), last: None, records: 0, committed_at: None, snapshot: 0, bar }
+        Status {
+            inputs,
+            started: Instant::now(),
+            last: None,
+            records: 0,
+            committed_at: None,
+            snapshot: 0,
+            bar,
+        }
     }
 
     /// How often [`Status::update`] wants to be called.
     pub fn period(&self) -> Duration {
-        if self.bar.is_some() { DRAW } else { Duration::from_secs(1) }
+        if self.bar.is_some() {
+            DRAW
+        } else {
+            Duration::from_secs(1)
+        }
     }
 
     /// A snapshot was committed.
     pub fn observe_committed(&mut self, epoch: Epoch) {
         if self.snapshot == 0 {
-            self.print(&format!("first snapshot {epoch} after {}", short(self.started.elapsed())));
+            self.print(&format!(
+                "first snapshot {epoch} after {}",
+                short(self.started.elapsed())
+            ));
         }
         self.snapshot = epoch;
         self.committed_at = Some(Instant::now());
@@ -84,11 +99,19 @@ impl Status {
         let rate = (records - self.records) as f64 / since.as_secs_f64();
         let idle = records == self.records;
         (self.last, self.records) = (Some(now), records);
-        let by_input: Vec<String> =
-            self.inputs.iter().zip(&counts).map(|(name, (records, _))| format!("{name} {records}")).collect();
-        let age = self.committed_at.map_or("none yet".to_string(), |at| format!("{} ({} ago)", self.snapshot, short(at.elapsed())));
+        let by_input: Vec<String> = self
+            .inputs
+            .iter()
+            .zip(&counts)
+            .map(|(name, (records, _))| format!("{name} {records}"))
+            .collect();
+        let age = self.committed_at.map_or("none yet".to_string(), |at| {
+            format!("{} ({} ago)", self.snapshot, short(at.elapsed()))
+        });
         let waiting: u64 = readers.map_or(0, |r| r.statuses().iter().map(|s| s.lag_bytes).sum());
-        let (p50, p99) = latency.committed_p50_p99().map_or(("-".into(), "-".into()), |(a, b)| (short(a), short(b)));
+        let (p50, p99) = latency
+            .committed_p50_p99()
+            .map_or(("-".into(), "-".into()), |(a, b)| (short(a), short(b)));
         match &self.bar {
             Some(bar) => bar.set_message(format!(
                 "in    {} | {rate:.0}/s | {rejected} dead letters\n  epoch {} | snapshot {age} | lag {} | to commit p50 {p50} p99 {p99}",

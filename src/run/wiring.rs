@@ -67,7 +67,15 @@ impl Wiring {
             }
         }));
         let counters = Arc::new(Counters::default());
-        Wiring { dataflow, graph, specs: Arc::new(specs), bronze, dead_letters, first_table, counters }
+        Wiring {
+            dataflow,
+            graph,
+            specs: Arc::new(specs),
+            bronze,
+            dead_letters,
+            first_table,
+            counters,
+        }
     }
 
     /// Leads every table's rows, and all errors as dead letters, to the worker's writer.
@@ -88,7 +96,9 @@ impl Wiring {
             tap::tap(collections.oks, &planned.name, owner, hand_over).probe_with(probe);
         }
         let shared = shared.clone();
-        let failures = built.failures.inspect(move |(error, epoch, diff)| shared.observe_violation(error, *epoch, *diff));
+        let failures = built
+            .failures
+            .inspect(move |(error, epoch, diff)| shared.observe_violation(error, *epoch, *diff));
         failures.probe_with(probe);
         let letters = differential_dataflow::collection::concatenate(scope, all_letters);
         tap::tap(letters, "dead_letters", owner, hand_over(writer, self.dead_letters)).probe_with(probe);
@@ -98,7 +108,9 @@ impl Wiring {
     /// Over a lake with a past every table is audited, so none can do without knowing its rows.
     pub fn audit(&mut self) {
         let mut specs = self.specs.to_vec();
-        specs[self.dead_letters..].iter_mut().for_each(|spec| spec.append_only = false);
+        specs[self.dead_letters..]
+            .iter_mut()
+            .for_each(|spec| spec.append_only = false);
         self.specs = Arc::new(specs);
     }
 

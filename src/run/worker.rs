@@ -17,9 +17,9 @@ use timely::dataflow::operators::Input as _;
 use timely::dataflow::operators::core::input::Handle;
 use timely::worker::Worker;
 
+use super::RunError;
 use super::shared::Shared;
 use super::wiring::Wiring;
-use super::RunError;
 use crate::input::{self, Inputs};
 use crate::latency::{Latency, Stamp};
 use crate::render;
@@ -54,7 +54,10 @@ pub fn work(
     shared: &Arc<Shared>,
     latency: &Latency,
 ) -> Result<(), RunError> {
-    let mut taker = Taker::new(worker, parts, wiring, shared.clone())?;
+    let taker = Taker::new(worker, parts, wiring, shared.clone());
+    // Nobody sends before everybody has built its dataflow.
+    shared.built.wait();
+    let mut taker = taker?;
     let mut stamps: Vec<Stamp> = Vec::new();
     while !shared.stop.load(Ordering::Acquire) {
         taker.advance(shared.open.load(Ordering::Acquire));
@@ -170,7 +173,12 @@ impl<'a> Taker<'a> {
                 }
             }
         }
-        Ok(self.parts.deliveries.try_recv().ok().map(|delivery| (delivery, self.epoch, true)))
+        Ok(self
+            .parts
+            .deliveries
+            .try_recv()
+            .ok()
+            .map(|delivery| (delivery, self.epoch, true)))
     }
 
     /// A delivery's changes and dead letters go into the graph. `arrival` orders versions of a key.
@@ -183,7 +191,9 @@ impl<'a> Taker<'a> {
         let ignored = decoded.ignored_fields.iter().map(|(_, n)| n).sum();
         counters.ignored_fields.fetch_add(ignored, Ordering::Relaxed);
         if !decoded.rejects.is_empty() {
-            counters.rejected.fetch_add(decoded.rejects.len() as u64, Ordering::Relaxed);
+            counters
+                .rejected
+                .fetch_add(decoded.rejects.len() as u64, Ordering::Relaxed);
             let feed = &input.feeds[delivery.feed].name;
             let letters =
                 dead_letters::of_rejects(&self.letters, decoded, &input.name, feed, &delivery.partition, arrival)?;
@@ -200,21 +210,33 @@ impl<'a> Taker<'a> {
         if let Some(table) = self.wiring.bronze[delivery.input]
             && !delivery.decoded.raw.is_empty()
         {
-            let micros = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+            let micros = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |d| d.as_micros() as i64);
             let batch = bronze::rows(delivery, feed, self.epoch, micros);
-            self.send(Arrival::Columns { table, epoch: self.epoch, batch })?;
+            self.send(Arrival::Columns {
+                table,
+                epoch: self.epoch,
+                batch,
+            })?;
         }
         let partition = PartitionId {
             input: input.name.clone(),
             feed: feed.clone(),
             partition: delivery.partition.to_string(),
         };
-        self.send(Arrival::Progress { epoch: self.epoch, partition, position: delivery.position.clone() })
+        self.send(Arrival::Progress {
+            epoch: self.epoch,
+            partition,
+            position: delivery.position.clone(),
+        })
     }
 
     /// Publishes how far the graph has closed here, and seals what is asked for (3).
     fn report(&mut self) -> Result<(), RunError> {
-        let frontier = self.probe.with_frontier(|f| f.iter().next().copied().unwrap_or(Epoch::MAX));
+        let frontier = self
+            .probe
+            .with_frontier(|f| f.iter().next().copied().unwrap_or(Epoch::MAX));
         if frontier != self.frontier {
             self.frontier = frontier;
             self.shared.frontiers[self.index].store(frontier, Ordering::Release);
@@ -245,5 +267,11 @@ fn stamp(delivery: &Delivery, epoch: Epoch) -> Stamp {
             _ => source_ms.push((*ms, 1)),
         }
     }
-    Stamp { input: delivery.input, epoch, arrived: delivery.arrived, records: delivery.decoded.raw.len() as u64, source_ms }
+    Stamp {
+        input: delivery.input,
+        epoch,
+        arrived: delivery.arrived,
+        records: delivery.decoded.raw.len() as u64,
+        source_ms,
+    }
 }

@@ -65,7 +65,9 @@ pub enum CaseError {
         source: io::Error,
     },
     /// An expectation's rows.
-    #[error("could not read {path:?} as rows of {table}: its header must name columns of the table, its values fit them")]
+    #[error(
+        "could not read {path:?} as rows of {table}: its header must name columns of the table, its values fit them"
+    )]
     Expectation {
         /// Which file.
         path: PathBuf,
@@ -111,9 +113,20 @@ pub fn run_case(dataflow: &Dataflow, case: &Case, workers: usize) -> Result<Vec<
             let target = drops.join(format!("{:06}-{n:03}.{}", step.number, ending(given)));
             std::fs::copy(&given.path, &target).map_err(at(&given.path))?;
         }
-        let name = if case.steps.len() == 1 { case.name.clone() } else { format!("{}/{}", case.name, step.number) };
-        let options = Options { workers, until_caught_up: true, ..Options::default() };
-        run::run(trial.clone(), &options).map_err(|e| CaseError::Run { name: name.clone(), source: Box::new(e) })?;
+        let name = if case.steps.len() == 1 {
+            case.name.clone()
+        } else {
+            format!("{}/{}", case.name, step.number)
+        };
+        let options = Options {
+            workers,
+            until_caught_up: true,
+            ..Options::default()
+        };
+        run::run(trial.clone(), &options).map_err(|e| CaseError::Run {
+            name: name.clone(),
+            source: Box::new(e),
+        })?;
         let mut differences = Vec::new();
         for expected in &step.expect {
             let mismatches = compare(&trial, expected, &name)?;
@@ -136,7 +149,11 @@ fn on_trial(dataflow: &Dataflow, folder: &Path, case: &Case) -> Dataflow {
     trial.commit = std::time::Duration::from_millis(1);
     for input in &mut trial.inputs {
         let envelopes = input.feeds.iter().any(|feed| feed.format == Format::DebeziumJson)
-            && case.steps.iter().flat_map(|s| &s.inputs).any(|g| g.input == input.name && holds_envelopes(g));
+            && case
+                .steps
+                .iter()
+                .flat_map(|s| &s.inputs)
+                .any(|g| g.input == input.name && holds_envelopes(g));
         let columns: Vec<_> = input
             .columns
             .iter()
@@ -150,11 +167,22 @@ fn on_trial(dataflow: &Dataflow, folder: &Path, case: &Case) -> Dataflow {
             .collect();
         let feed = |name: &str, format| Feed {
             name: name.to_string(),
-            kind: FeedKind::Files { path: folder.join(&input.name).join(name).join(format!("*.{name}")).display().to_string() },
+            kind: FeedKind::Files {
+                path: folder
+                    .join(&input.name)
+                    .join(name)
+                    .join(format!("*.{name}"))
+                    .display()
+                    .to_string(),
+            },
             format,
             columns: columns.clone(),
         };
-        let json = if envelopes { Format::DebeziumJson } else { Format::Ndjson };
+        let json = if envelopes {
+            Format::DebeziumJson
+        } else {
+            Format::Ndjson
+        };
         input.feeds = vec![feed("csv", Format::Csv), feed("ndjson", json)];
     }
     trial
@@ -176,25 +204,41 @@ fn holds_envelopes(given: &Given) -> bool {
 }
 
 fn compare(dataflow: &Dataflow, expected: &Expected, name: &str) -> Result<Vec<Mismatch>, CaseError> {
-    let failed = |source| CaseError::Query { name: name.to_string(), source };
+    let failed = |source| CaseError::Query {
+        name: name.to_string(),
+        source,
+    };
     let table = format!("{}.{}", expected.layer.name(), expected.table);
-    let (schema, found) = Reader::open(dataflow, None).and_then(|reader| reader.rows(&table)).map_err(failed)?;
-    let wanted = read_expectation(expected, &schema)
-        .map_err(|source| CaseError::Expectation { path: expected.path.clone(), table: table.clone(), source })?;
+    let (schema, found) = Reader::open(dataflow, None)
+        .and_then(|reader| reader.rows(&table))
+        .map_err(failed)?;
+    let wanted = read_expectation(expected, &schema).map_err(|source| CaseError::Expectation {
+        path: expected.path.clone(),
+        table: table.clone(),
+        source,
+    })?;
     let columns: Vec<String> = wanted.schema().fields().iter().map(|f| f.name().clone()).collect();
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
     for row in shown(&wanted) {
         *counts.entry(row).or_default() += 1;
     }
     for batch in &found {
-        let positions: Vec<usize> = columns.iter().map(|c| schema.index_of(c).expect("the header was checked")).collect();
+        let positions: Vec<usize> = columns
+            .iter()
+            .map(|c| schema.index_of(c).expect("the header was checked"))
+            .collect();
         for row in shown(&batch.project(&positions).expect("positions come from the schema")) {
             *counts.entry(row).or_default() -= 1;
         }
     }
     let mismatch = |(row, n): (String, i64)| {
-        std::iter::repeat_n(row, n.unsigned_abs() as usize)
-            .map(move |row| if n > 0 { Mismatch::Missing(row) } else { Mismatch::Unexpected(row) })
+        std::iter::repeat_n(row, n.unsigned_abs() as usize).map(move |row| {
+            if n > 0 {
+                Mismatch::Missing(row)
+            } else {
+                Mismatch::Unexpected(row)
+            }
+        })
     };
     Ok(counts.into_iter().flat_map(mismatch).collect())
 }
@@ -206,13 +250,25 @@ fn read_expectation(expected: &Expected, schema: &Schema) -> Result<RecordBatch,
     let fields: Vec<Field> = header
         .fields()
         .iter()
-        .map(|f| schema.field_with_name(f.name().trim()).map(|f| f.clone().with_nullable(true)))
+        .map(|f| {
+            schema
+                .field_with_name(f.name().trim())
+                .map(|f| f.clone().with_nullable(true))
+        })
         .collect::<Result<_, _>>()?;
-    let texts: Vec<Field> = fields.iter().map(|f| f.clone().with_data_type(DataType::Utf8)).collect();
-    let reader = ReaderBuilder::new(Arc::new(Schema::new(texts.clone()))).with_header(true).build(open()?)?;
+    let texts: Vec<Field> = fields
+        .iter()
+        .map(|f| f.clone().with_data_type(DataType::Utf8))
+        .collect();
+    let reader = ReaderBuilder::new(Arc::new(Schema::new(texts.clone())))
+        .with_header(true)
+        .build(open()?)?;
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>()?;
     let text = arrow::compute::concat_batches(&Arc::new(Schema::new(texts)), &batches)?;
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let strict = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
     let columns = text
         .columns()
         .iter()
@@ -238,7 +294,13 @@ fn shown(batch: &RecordBatch) -> Vec<String> {
         .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).expect("every type of a table can be shown"))
         .collect();
     (0..batch.num_rows())
-        .map(|row| formatters.iter().map(|f| f.value(row).to_string()).collect::<Vec<_>>().join(", "))
+        .map(|row| {
+            formatters
+                .iter()
+                .map(|f| f.value(row).to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        })
         .collect()
 }
 

@@ -59,7 +59,9 @@ pub enum HistoryError {
         source: CodecError,
     },
     /// A feed of Bronze is not in the definition.
-    #[error("bronze.{input} holds records of feed {feed:?}, which the definition does not name; put the feed back, or start a new lake")]
+    #[error(
+        "bronze.{input} holds records of feed {feed:?}, which the definition does not name; put the feed back, or start a new lake"
+    )]
     UnknownFeed {
         /// Which input.
         input: String,
@@ -95,23 +97,61 @@ pub async fn replay(
     input: &Input,
     mut each: impl AsyncFnMut(Past),
 ) -> Result<u64, HistoryError> {
-    let sql = format!("SELECT * FROM bronze.\"{}\" ORDER BY epoch, feed, \"partition\", \"offset\"", input.name);
-    let table = |source| HistoryError::Table { input: input.name.clone(), source };
-    let mut batches = context.sql(&sql).await.map_err(table)?.execute_stream().await.map_err(table)?;
-    let mut decoders = Decoders { input, decoders: HashMap::new() };
-    let mut archive = Archive { input, lake, open: HashMap::new() };
+    let sql = format!(
+        "SELECT * FROM bronze.\"{}\" ORDER BY epoch, feed, \"partition\", \"offset\"",
+        input.name
+    );
+    let table = |source| HistoryError::Table {
+        input: input.name.clone(),
+        source,
+    };
+    let mut batches = context
+        .sql(&sql)
+        .await
+        .map_err(table)?
+        .execute_stream()
+        .await
+        .map_err(table)?;
+    let mut decoders = Decoders {
+        input,
+        decoders: HashMap::new(),
+    };
+    let mut archive = Archive {
+        input,
+        lake,
+        open: HashMap::new(),
+    };
     let mut records = 0;
     while let Some(batch) = batches.next().await {
-        let batch = normalise_batch(&bronze::schema(), &batch.map_err(table)?)
-            .map_err(|source| HistoryError::Columns { input: input.name.clone(), source })?;
-        for Run { feed, partition, epoch, content } in bronze::runs(&batch) {
+        let batch =
+            normalise_batch(&bronze::schema(), &batch.map_err(table)?).map_err(|source| HistoryError::Columns {
+                input: input.name.clone(),
+                source,
+            })?;
+        for Run {
+            feed,
+            partition,
+            epoch,
+            content,
+        } in bronze::runs(&batch)
+        {
             let (feed, decoder) = decoders.of(&feed)?;
             let raw = match content {
                 Content::Records(raw) => raw,
-                Content::Archived { reference, first, records } => archive.read(reference, first, records).await?,
+                Content::Archived {
+                    reference,
+                    first,
+                    records,
+                } => archive.read(reference, first, records).await?,
             };
             records += raw.len() as u64;
-            each(Past { epoch, feed, partition, decoded: decoder.decode(raw) }).await;
+            each(Past {
+                epoch,
+                feed,
+                partition,
+                decoded: decoder.decode(raw),
+            })
+            .await;
         }
     }
     Ok(records)
@@ -127,13 +167,18 @@ impl Decoders<'_> {
     fn of(&mut self, name: &str) -> Result<(usize, &mut Decoder), HistoryError> {
         let input = self.input;
         let Some(feed) = input.feeds.iter().position(|f| f.name == name) else {
-            return Err(HistoryError::UnknownFeed { input: input.name.clone(), feed: name.to_string() });
+            return Err(HistoryError::UnknownFeed {
+                input: input.name.clone(),
+                feed: name.to_string(),
+            });
         };
         let decoder = match self.decoders.entry(feed) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(
-                Decoder::new(input, &input.feeds[feed])
-                    .map_err(|source| HistoryError::Decoder { input: input.name.clone(), source })?,
+                Decoder::new(input, &input.feeds[feed]).map_err(|source| HistoryError::Decoder {
+                    input: input.name.clone(),
+                    source,
+                })?,
             ),
         };
         Ok((feed, decoder))
@@ -158,13 +203,23 @@ struct OpenFile {
 
 impl Archive<'_> {
     async fn read(&mut self, reference: String, first: u64, records: u64) -> Result<Raw, HistoryError> {
-        let batch = self.rows(&reference, first, records as usize).await.map_err(|source| HistoryError::Archive {
-            input: self.input.name.clone(),
-            reference: reference.clone(),
-            source,
-        })?;
+        let batch = self
+            .rows(&reference, first, records as usize)
+            .await
+            .map_err(|source| HistoryError::Archive {
+                input: self.input.name.clone(),
+                reference: reference.clone(),
+                source,
+            })?;
         let offsets = (first..first + batch.num_rows() as u64).collect();
-        Ok(Raw { payloads: Payloads::Columns { batch, path: reference.into() }, offsets, header: None })
+        Ok(Raw {
+            payloads: Payloads::Columns {
+                batch,
+                path: reference.into(),
+            },
+            offsets,
+            header: None,
+        })
     }
 
     async fn rows(
@@ -175,13 +230,24 @@ impl Archive<'_> {
     ) -> Result<RecordBatch, Box<dyn std::error::Error + Send + Sync>> {
         if self.open.get(reference).is_none_or(|file| file.next > first) {
             let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
-            self.open.insert(reference.to_string(), OpenFile { next: 0, batches: open(reference, bytes)?, rest: None });
+            self.open.insert(
+                reference.to_string(),
+                OpenFile {
+                    next: 0,
+                    batches: open(reference, bytes)?,
+                    rest: None,
+                },
+            );
         }
         let file = self.open.get_mut(reference).expect("the file was just opened");
         let mut taken: Vec<RecordBatch> = Vec::new();
         let mut wanted = records;
         while wanted > 0 {
-            let Some(batch) = file.rest.take().map_or_else(|| file.batches.next().transpose(), |b| Ok(Some(b)))? else {
+            let Some(batch) = file
+                .rest
+                .take()
+                .map_or_else(|| file.batches.next().transpose(), |b| Ok(Some(b)))?
+            else {
                 return Err(format!("it has {} rows, {} were archived", file.next, first + records as u64).into());
             };
             let skip = (first.saturating_sub(file.next) as usize).min(batch.num_rows());

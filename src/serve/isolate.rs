@@ -24,10 +24,7 @@ pub async fn collect(context: &SessionContext, plan: &LogicalPlan) -> Result<Rec
     }
 }
 
-fn step<'a>(
-    context: &'a SessionContext,
-    plan: &'a LogicalPlan,
-) -> BoxFuture<'a, Result<RecordBatch, DataFusionError>> {
+fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a, Result<RecordBatch, DataFusionError>> {
     Box::pin(async move {
         let children = plan.inputs();
         let mut inputs = Vec::new();
@@ -35,8 +32,11 @@ fn step<'a>(
             inputs.push(collect(context, child).await?);
         }
         let over = |rows: &[RecordBatch]| -> Result<LogicalPlan, DataFusionError> {
-            let scans: Result<Vec<LogicalPlan>, _> =
-                children.iter().zip(rows).map(|(child, rows)| standing_for(child, rows)).collect();
+            let scans: Result<Vec<LogicalPlan>, _> = children
+                .iter()
+                .zip(rows)
+                .map(|(child, rows)| standing_for(child, rows))
+                .collect();
             plan.with_new_exprs(plan.expressions(), scans?)
         };
         match (execute(context, over(&inputs)?).await, inputs.as_slice()) {
@@ -80,11 +80,16 @@ fn standing_for(plan: &LogicalPlan, rows: &RecordBatch) -> Result<LogicalPlan, D
             None => column.alias(field.name()),
         }
     });
-    LogicalPlanBuilder::scan("rows", source, None)?.project(renamed.collect::<Vec<_>>())?.build()
+    LogicalPlanBuilder::scan("rows", source, None)?
+        .project(renamed.collect::<Vec<_>>())?
+        .build()
 }
 
 async fn execute(context: &SessionContext, plan: LogicalPlan) -> Result<RecordBatch, DataFusionError> {
-    debug_assert!(!plan.exists(|node| Ok(matches!(node, LogicalPlan::Extension(_))))?, "our plans have no extensions");
+    debug_assert!(
+        !plan.exists(|node| Ok(matches!(node, LogicalPlan::Extension(_))))?,
+        "our plans have no extensions"
+    );
     let frame = context.execute_logical_plan(plan).await?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await?;

@@ -18,7 +18,10 @@ pub struct Reader {
 impl Reader {
     /// The newest snapshot, or the newest at or before `epoch`.
     pub fn open(dataflow: &Dataflow, epoch: Option<Epoch>) -> Result<Reader, QueryError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(QueryError::Runtime)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(QueryError::Runtime)?;
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
         let snapshot = runtime.block_on(Snapshot::open(&lake, epoch))?;
         Ok(Reader { snapshot, runtime })

@@ -50,7 +50,11 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: expected {}, found {}: {}", self.table, self.expected, self.found, self.row)
+        write!(
+            f,
+            "{}: expected {}, found {}: {}",
+            self.table, self.expected, self.found, self.row
+        )
     }
 }
 
@@ -140,7 +144,10 @@ pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, Verif
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, VerifyError> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(VerifyError::Runtime)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(VerifyError::Runtime)
 }
 
 /// Recomputes from the Bronze of `lake`, compares with the tables of `against`.
@@ -153,16 +160,24 @@ async fn verify_in(
 ) -> Result<Report, VerifyError> {
     let snapshot = Snapshot::open(lake, epoch).await?;
     let published = Snapshot::open(against, epoch).await?;
-    let mut report =
-        Report { epoch: snapshot.epoch(), tables: vec![], skipped: vec![], differences: vec![] };
+    let mut report = Report {
+        epoch: snapshot.epoch(),
+        tables: vec![],
+        skipped: vec![],
+        differences: vec![],
+    };
     let mut relations: HashMap<String, RecordBatch> = HashMap::new();
     for input in &dataflow.inputs {
         if input.bronze && snapshot.has(&format!("bronze.{}", input.name)) {
             let mut resolver = Resolver::new(input)?;
             let mut outcome = Ok(());
             history::replay(snapshot.context(), lake, input, async |past| {
-                let arrived =
-                    Arrived { epoch: past.epoch, feed: past.feed, partition: &past.partition, decoded: &past.decoded };
+                let arrived = Arrived {
+                    epoch: past.epoch,
+                    feed: past.feed,
+                    partition: &past.partition,
+                    decoded: &past.decoded,
+                };
                 if outcome.is_ok() {
                     outcome = resolver.add(arrived);
                 }
@@ -183,7 +198,10 @@ async fn verify_in(
             }
             Err(missing) => missing,
         };
-        report.skipped.push((planned.name.clone(), format!("it reads {missing}, which keeps no Bronze")));
+        report.skipped.push((
+            planned.name.clone(),
+            format!("it reads {missing}, which keeps no Bronze"),
+        ));
     }
     Ok(report)
 }
@@ -195,7 +213,10 @@ async fn recompute(
     epoch: Epoch,
     relations: &HashMap<String, RecordBatch>,
 ) -> Result<Result<RecordBatch, String>, VerifyError> {
-    let batch = |source| VerifyError::Batch { table: planned.name.clone(), source };
+    let batch = |source| VerifyError::Batch {
+        table: planned.name.clone(),
+        source,
+    };
     let missing = std::cell::RefCell::new(None);
     let provider = |name: &str| -> Option<Arc<dyn TableProvider>> {
         let Some(rows) = relations.get(name) else {
@@ -228,18 +249,34 @@ fn checked(
     epoch: Epoch,
     rows: RecordBatch,
 ) -> Result<RecordBatch, VerifyError> {
-    let failed = |source| VerifyError::Check { table: planned.name.clone(), source };
+    let failed = |source| VerifyError::Check {
+        table: planned.name.clone(),
+        source,
+    };
     let mut rows = match retention {
-        Some(retention) => filter_record_batch(&rows, &kept(&rows, retention, epoch).map_err(failed)?).map_err(failed)?,
+        Some(retention) => {
+            filter_record_batch(&rows, &kept(&rows, retention, epoch).map_err(failed)?).map_err(failed)?
+        }
         None => rows,
     };
-    for expectation in planned.expectations.iter().filter(|e| e.on_violation == OnViolation::Drop) {
+    for expectation in planned
+        .expectations
+        .iter()
+        .filter(|e| e.on_violation == OnViolation::Drop)
+    {
         let verdict = expectation
             .check
             .evaluate(&rows)
             .and_then(|value| value.into_array(rows.num_rows()))
-            .map_err(|source| VerifyError::Batch { table: planned.name.clone(), source })?;
-        let fine: BooleanArray = verdict.as_boolean().iter().map(|fine| Some(fine != Some(false))).collect();
+            .map_err(|source| VerifyError::Batch {
+                table: planned.name.clone(),
+                source,
+            })?;
+        let fine: BooleanArray = verdict
+            .as_boolean()
+            .iter()
+            .map(|fine| Some(fine != Some(false)))
+            .collect();
         rows = filter_record_batch(&rows, &fine).map_err(failed)?;
     }
     if planned.key.is_empty() {
@@ -260,7 +297,10 @@ fn kept(rows: &RecordBatch, retention: &Retention, epoch: Epoch) -> Result<Boole
     let micros = arrow::compute::cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
     let (now, keep) = ((epoch as i64).saturating_mul(1000), retention.keep.as_micros() as i64);
     let micros = micros.as_primitive::<TimestampMicrosecondType>();
-    Ok(micros.iter().map(|at| Some(at.is_none_or(|at| at.saturating_add(keep) > now))).collect())
+    Ok(micros
+        .iter()
+        .map(|at| Some(at.is_none_or(|at| at.saturating_add(keep) > now)))
+        .collect())
 }
 
 /// A table's rows in the lake, in the plan's types.
@@ -270,17 +310,25 @@ async fn stored(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<R
     for batch in snapshot.rows(name).await?.1 {
         rows.push(relaxed(&normalise_batch(&nullable(&normal), &batch)?));
     }
-    concat_batches(&nullable(&normal), &rows).map_err(|source| VerifyError::Check { table: name.to_string(), source })
+    concat_batches(&nullable(&normal), &rows).map_err(|source| VerifyError::Check {
+        table: name.to_string(),
+        source,
+    })
 }
 
 fn nullable(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(
-        schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<Field>>(),
+        schema
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_nullable(true))
+            .collect::<Vec<Field>>(),
     ))
 }
 
 fn relaxed(batch: &RecordBatch) -> RecordBatch {
-    RecordBatch::try_new(nullable(&batch.schema()), batch.columns().to_vec()).expect("a nullable field takes any column")
+    RecordBatch::try_new(nullable(&batch.schema()), batch.columns().to_vec())
+        .expect("a nullable field takes any column")
 }
 
 /// Rows as bytes with how often they occur; doubles to nine digits.
@@ -303,13 +351,21 @@ fn rounded(column: &ArrayRef) -> ArrayRef {
                 return x;
             }
             let scale = 10f64.powi(8 - x.abs().log10().floor() as i32);
-            if scale.is_finite() && scale > 0.0 { (x * scale).round() / scale } else { x }
+            if scale.is_finite() && scale > 0.0 {
+                (x * scale).round() / scale
+            } else {
+                x
+            }
         })),
         None => column.clone(),
     }
 }
 
-fn compare(planned: &PlannedTable, expected: &RecordBatch, found: &RecordBatch) -> Result<Vec<Difference>, VerifyError> {
+fn compare(
+    planned: &PlannedTable,
+    expected: &RecordBatch,
+    found: &RecordBatch,
+) -> Result<Vec<Difference>, VerifyError> {
     let mut differing: BTreeMap<Row, (i64, i64)> = BTreeMap::new();
     for (row, count) in counted(expected)? {
         differing.entry(row).or_default().0 = count;
@@ -333,7 +389,12 @@ fn compare(planned: &PlannedTable, expected: &RecordBatch, found: &RecordBatch) 
         .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).expect("every type of a table can be shown"))
         .collect();
     let text = |row: usize| {
-        names.iter().zip(&formatters).map(|(n, f)| format!("{n}={}", f.value(row))).collect::<Vec<_>>().join(" ")
+        names
+            .iter()
+            .zip(&formatters)
+            .map(|(n, f)| format!("{n}={}", f.value(row)))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     Ok(open
         .into_iter()
@@ -348,9 +409,14 @@ fn compare(planned: &PlannedTable, expected: &RecordBatch, found: &RecordBatch) 
 
 /// The rows that differ by more than the last digits of a double: pairs that are equal but for close doubles are left out.
 fn forgive(rows: &RecordBatch, counts: &[(i64, i64)]) -> Vec<usize> {
-    let doubles: Vec<&Float64Array> = rows.columns().iter().filter_map(|c| c.as_primitive_opt::<Float64Type>()).collect();
-    let exact: Vec<usize> =
-        (0..rows.num_columns()).filter(|&c| rows.column(c).data_type() != &DataType::Float64).collect();
+    let doubles: Vec<&Float64Array> = rows
+        .columns()
+        .iter()
+        .filter_map(|c| c.as_primitive_opt::<Float64Type>())
+        .collect();
+    let exact: Vec<usize> = (0..rows.num_columns())
+        .filter(|&c| rows.column(c).data_type() != &DataType::Float64)
+        .collect();
     let keys = rows.project(&exact).expect("positions are of the batch");
     let keys = RowCodec::new(keys.schema()).and_then(|codec| codec.encode_rows(keys.columns(), rows.num_rows()));
     let keys = keys.expect("the rows were encoded before");

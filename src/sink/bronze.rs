@@ -142,6 +142,10 @@ pub struct Run {
 
 /// What a [`Run`] holds.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a run is taken apart where it is made, never stored"
+)]
 pub enum Content {
     /// Records, as the decoder takes them.
     Records(Raw),

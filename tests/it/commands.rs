@@ -6,11 +6,19 @@ use std::process::{Command, Output};
 use crate::support::Folder;
 
 fn alluvium(arguments: &[&str], folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_alluvium")).args(arguments).current_dir(folder).output().expect("the binary runs")
+    Command::new(env!("CARGO_BIN_EXE_alluvium"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("the binary runs")
 }
 
 fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 #[track_caller]
@@ -34,16 +42,43 @@ fn a_new_dataflow_runs_answers_and_passes_its_own_test() {
     exits(&alluvium(&["fly", "shop"], at), 2);
 
     // Another question of the same data: one Gold file is edited, the next run recomputes it from Bronze.
-    let gold = std::fs::read_dir(at.join("shop/gold")).expect("a Gold folder").flatten().map(|entry| entry.path());
-    let sql = gold.filter(|path| path.extension().is_some_and(|e| e == "sql")).min().expect("init writes a Gold table");
+    let gold = std::fs::read_dir(at.join("shop/gold"))
+        .expect("a Gold folder")
+        .flatten()
+        .map(|entry| entry.path());
+    let sql = gold
+        .filter(|path| path.extension().is_some_and(|e| e == "sql"))
+        .min()
+        .expect("init writes a Gold table");
     let name = format!("gold.{}", sql.file_stem().expect("a name").to_string_lossy());
-    let before = alluvium(&["query", "shop", &format!("SELECT COUNT(*) AS n FROM {name}"), "--format", "csv"], at);
-    let filtered = format!("SELECT * FROM ({}) WHERE FALSE", std::fs::read_to_string(&sql).expect("readable SQL"));
+    let before = alluvium(
+        &[
+            "query",
+            "shop",
+            &format!("SELECT COUNT(*) AS n FROM {name}"),
+            "--format",
+            "csv",
+        ],
+        at,
+    );
+    let filtered = format!(
+        "SELECT * FROM ({}) WHERE FALSE",
+        std::fs::read_to_string(&sql).expect("readable SQL")
+    );
     std::fs::write(&sql, filtered).expect("writable SQL");
     exits(&alluvium(&["verify", "shop"], at), 1);
     exits(&alluvium(&["run", "shop", "--until-caught-up", "-w", "2"], at), 0);
     exits(&alluvium(&["verify", "shop"], at), 0);
-    let after = alluvium(&["query", "shop", &format!("SELECT COUNT(*) AS n FROM {name}"), "--format", "csv"], at);
+    let after = alluvium(
+        &[
+            "query",
+            "shop",
+            &format!("SELECT COUNT(*) AS n FROM {name}"),
+            "--format",
+            "csv",
+        ],
+        at,
+    );
     assert_ne!(text(&before), "n\n0\n");
     assert_eq!(String::from_utf8_lossy(&after.stdout), "n\n0\n");
 }
@@ -51,7 +86,10 @@ fn a_new_dataflow_runs_answers_and_passes_its_own_test() {
 #[test]
 fn ten_kinds_of_mistakes_are_told_in_one_run_with_file_line_and_remedy() {
     let folder = Folder::new("mistakes", &[]);
-    folder.write("dataflow.toml", "name = \"mistakes\"\nlake = \"gs//lake\"\nepock = \"10ms\"\ncommit = \"soon\"\n");
+    folder.write(
+        "dataflow.toml",
+        "name = \"mistakes\"\nlake = \"gs//lake\"\nepock = \"10ms\"\ncommit = \"soon\"\n",
+    );
     folder.write(
         "inputs/orders.toml",
         "key = [\"ordr_id\"]\n[columns]\norder_id = \"BIGINTEGER\"\ncustomer = \"VARCHAR\"\namount = \"DOUBLE\"\n\
@@ -77,23 +115,36 @@ fn ten_kinds_of_mistakes_are_told_in_one_run_with_file_line_and_remedy() {
         assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
     }
 
-    let folder = Folder::new("sql", &[(
-        "inputs/orders.toml",
-        "[columns]\norder_id = \"BIGINT\"\ncustomer = \"VARCHAR\"\namount = \"DOUBLE\"\n\
+    let folder = Folder::new(
+        "sql",
+        &[(
+            "inputs/orders.toml",
+            "[columns]\norder_id = \"BIGINT\"\ncustomer = \"VARCHAR\"\namount = \"DOUBLE\"\n\
          [[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n",
-    )]);
+        )],
+    );
     folder.write("gold/column.sql", "SELECT\n  order_id,\n  amout\nFROM orders");
     folder.write("gold/table.sql", "SELECT order_id\nFROM ordres");
     folder.write("gold/chance.sql", "SELECT order_id, random() AS r FROM orders");
     folder.write("gold/some.sql", "SELECT order_id FROM orders LIMIT 10");
-    folder.write("gold/types.sql", "SELECT order_id + customer > DATE '2024-01-01' AS x FROM orders");
+    folder.write(
+        "gold/types.sql",
+        "SELECT order_id + customer > DATE '2024-01-01' AS x FROM orders",
+    );
     folder.write("gold/syntax.sql", "SELECT order_id FRM orders");
     let told = alluvium(&["check", "."], folder.path());
     exits(&told, 2);
     let told = text(&told);
-    for expected in
-        ["gold/column.sql:3", "amount", "gold/table.sql:2", "orders", "gold/chance.sql:1", "gold/some.sql:1", "gold/types.sql", "gold/syntax.sql:1"]
-    {
+    for expected in [
+        "gold/column.sql:3",
+        "amount",
+        "gold/table.sql:2",
+        "orders",
+        "gold/chance.sql:1",
+        "gold/some.sql:1",
+        "gold/types.sql",
+        "gold/syntax.sql:1",
+    ] {
         assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
     }
 }

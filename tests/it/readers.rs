@@ -43,7 +43,12 @@ fn record(id: u32, version: u32) -> String {
 /// What the other engines see: for each, a line `engine table rows sum-of-ids sum-of-amounts`.
 fn others(python: &str, dataflow: &Dataflow, version: i64) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/readers.py");
-    let output = Command::new(python).arg(script).arg(&dataflow.lake).arg(version.to_string()).output().expect("Python runs");
+    let output = Command::new(python)
+        .arg(script)
+        .arg(&dataflow.lake)
+        .arg(version.to_string())
+        .output()
+        .expect("Python runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
@@ -54,7 +59,10 @@ fn duckdb_polars_and_deltalake_agree_with_query_deletion_vectors_included() {
     let folder = Folder::new("others", &[("inputs/rows.toml", ROWS)]);
     folder.write("silver/rows.sql", "SELECT id, name, amount, at FROM rows");
     folder.write("silver/rows.toml", "deletes = \"vectors\"\n");
-    folder.write("gold/by_name.sql", "SELECT name, COUNT(*) AS n, SUM(amount) AS amount FROM silver.rows GROUP BY name");
+    folder.write(
+        "gold/by_name.sql",
+        "SELECT name, COUNT(*) AS n, SUM(amount) AS amount FROM silver.rows GROUP BY name",
+    );
     let dataflow: Arc<Dataflow> = folder.load("lake");
     let mut checked = 0;
     for round in 0..6u32 {
@@ -72,7 +80,10 @@ fn duckdb_polars_and_deltalake_agree_with_query_deletion_vectors_included() {
         let reader = Reader::open(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
         let version = reader.snapshot().versions()["silver.rows"];
         let expected = reader
-            .print("SELECT COUNT(*), SUM(id), SUM(amount) FROM silver.rows", OutputFormat::Csv)
+            .print(
+                "SELECT COUNT(*), SUM(id), SUM(amount) FROM silver.rows",
+                OutputFormat::Csv,
+            )
             .unwrap_or_else(|e| panic!("{}", chain(&e)));
         let expected = expected.lines().nth(1).expect("one row").to_string();
         for line in others(&python, &dataflow, version).lines() {

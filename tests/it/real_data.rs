@@ -46,7 +46,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn unzip(path: &Path) -> String {
     let mut text = String::new();
     let file = std::fs::File::open(path).expect("a readable file");
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("gzip of UTF-8");
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .expect("gzip of UTF-8");
     text
 }
 
@@ -60,16 +62,43 @@ fn a_year_of_invoices_dropped_as_daily_files_adds_up() {
 
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM bronze.order_lines"), "541909");
     // The two lines with a negative price are dead letters of Silver: the year's sums are over both.
-    assert_eq!(ask(&dataflow, "SELECT COUNT(*), SUM(quantity) FROM silver.order_lines"), "541907,5176448");
     assert_eq!(
-        ask(&dataflow, "SELECT COUNT(*) FROM dead_letters WHERE table_name = 'silver.order_lines' AND kind = 'row'"),
+        ask(&dataflow, "SELECT COUNT(*), SUM(quantity) FROM silver.order_lines"),
+        "541907,5176448"
+    );
+    assert_eq!(
+        ask(
+            &dataflow,
+            "SELECT COUNT(*) FROM dead_letters WHERE table_name = 'silver.order_lines' AND kind = 'row'"
+        ),
         "2"
     );
-    assert_eq!(ask(&dataflow, "SELECT SUM(amount) FROM silver.order_lines"), "9769872.054");
-    assert_eq!(ask(&dataflow, "SELECT SUM(revenue) FROM gold.sales_by_hour"), "9769872.054");
-    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.order_lines WHERE customer_id IS NULL"), "135078");
-    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.order_lines WHERE cancelled"), "9288");
-    assert_eq!(ask(&dataflow, "SELECT SUM(revenue), SUM(lines) FROM gold.revenue_by_country"), "9769872.054,541907");
+    assert_eq!(
+        ask(&dataflow, "SELECT SUM(amount) FROM silver.order_lines"),
+        "9769872.054"
+    );
+    assert_eq!(
+        ask(&dataflow, "SELECT SUM(revenue) FROM gold.sales_by_hour"),
+        "9769872.054"
+    );
+    assert_eq!(
+        ask(
+            &dataflow,
+            "SELECT COUNT(*) FROM silver.order_lines WHERE customer_id IS NULL"
+        ),
+        "135078"
+    );
+    assert_eq!(
+        ask(&dataflow, "SELECT COUNT(*) FROM silver.order_lines WHERE cancelled"),
+        "9288"
+    );
+    assert_eq!(
+        ask(
+            &dataflow,
+            "SELECT SUM(revenue), SUM(lines) FROM gold.revenue_by_country"
+        ),
+        "9769872.054,541907"
+    );
 
     let report = verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert_exact(&report, "the year");
@@ -78,10 +107,12 @@ fn a_year_of_invoices_dropped_as_daily_files_adds_up() {
 #[test]
 fn the_year_as_it_came_has_the_documented_sums() {
     let Some(data) = real_data("online_retail") else { return };
-    let folder = Folder::new("lines", &[(
-        "inputs/lines.toml",
-        &format!(
-            r#"
+    let folder = Folder::new(
+        "lines",
+        &[(
+            "inputs/lines.toml",
+            &format!(
+                r#"
 [columns]
 invoice_no = {{ type = "VARCHAR", from = "InvoiceNo", nullable = false }}
 quantity = {{ type = "BIGINT", from = "Quantity" }}
@@ -93,9 +124,10 @@ kind = "files"
 path = "{}/by-day/*.csv.gz"
 format = "csv"
 "#,
-            data.display()
-        ),
-    )]);
+                data.display()
+            ),
+        )],
+    );
     folder.write(
         "gold/year.sql",
         "SELECT COUNT(*) AS lines, SUM(quantity) AS quantity, COUNT(DISTINCT invoice_no) AS invoices, \
@@ -105,14 +137,21 @@ format = "csv"
     );
     let dataflow = folder.load("lake");
     catch_up(&dataflow, 2);
-    assert_eq!(ask(&dataflow, "SELECT * FROM gold.year"), "541909,5176450,25900,9747747.934,135080,9288");
+    assert_eq!(
+        ask(&dataflow, "SELECT * FROM gold.year"),
+        "541909,5176450,25900,9747747.934,135080,9288"
+    );
 }
 
 #[test]
 fn half_the_year_as_files_and_half_as_a_stream_gives_the_same_tables() {
     let Some(data) = real_data("online_retail") else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let whole = retail(&folder.path().join("whole"), &data.join("by-day"), &folder.path().join("none"));
+    let whole = retail(
+        &folder.path().join("whole"),
+        &data.join("by-day"),
+        &folder.path().join("none"),
+    );
     catch_up(&whole, 2);
 
     let (drops, live) = (folder.path().join("drops"), folder.path().join("live"));
@@ -127,9 +166,18 @@ fn half_the_year_as_files_and_half_as_a_stream_gives_the_same_tables() {
         }
         let text = unzip(day);
         let mut reader = arrow::csv::ReaderBuilder::new(Arc::new(arrow::datatypes::Schema::new(
-            ["invoice_no", "stock_code", "description", "quantity", "invoiced_at", "unit_price", "customer_id", "country"]
-                .map(|name| arrow::datatypes::Field::new(name, arrow::datatypes::DataType::Utf8, true))
-                .to_vec(),
+            [
+                "invoice_no",
+                "stock_code",
+                "description",
+                "quantity",
+                "invoiced_at",
+                "unit_price",
+                "customer_id",
+                "country",
+            ]
+            .map(|name| arrow::datatypes::Field::new(name, arrow::datatypes::DataType::Utf8, true))
+            .to_vec(),
         )))
         .with_header(true)
         .build(text.as_bytes())
@@ -141,7 +189,10 @@ fn half_the_year_as_files_and_half_as_a_stream_gives_the_same_tables() {
             writer.finish().expect("JSON");
         }
         for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            log.write_all(b"{\"value\": ").and_then(|()| log.write_all(line)).and_then(|()| log.write_all(b"}\n")).expect("a record");
+            log.write_all(b"{\"value\": ")
+                .and_then(|()| log.write_all(line))
+                .and_then(|()| log.write_all(b"}\n"))
+                .expect("a record");
         }
     }
     drop(log);
@@ -177,7 +228,10 @@ format = "csv"
             data.display()
         ),
     );
-    folder.write("silver/air.sql", "SELECT station, make_date(year, month, day) AS day, hour, pm25, co, wd FROM air");
+    folder.write(
+        "silver/air.sql",
+        "SELECT station, make_date(year, month, day) AS day, hour, pm25, co, wd FROM air",
+    );
     folder.write("silver/air.toml", "key = [\"station\", \"day\", \"hour\"]\n");
     folder.write(
         "gold/stations.sql",
@@ -194,7 +248,11 @@ format = "csv"
         "420768,20701,8739,1822"
     );
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM gold.stations"), "12");
-    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0", "(station, hour) is unique");
+    assert_eq!(
+        ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"),
+        "0",
+        "(station, hour) is unique"
+    );
     let report = verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert_exact(&report, "the air");
 }
@@ -230,14 +288,19 @@ format = "csv"
     let dataflow = folder.load("lake");
     let outcome = catch_up(&dataflow, 2);
     assert_eq!((outcome.records, outcome.rejected), (144_709, 0));
-    assert_eq!(ask(&dataflow, "SELECT COUNT(*), SUM(trips) FROM gold.months"), "9,144709");
+    assert_eq!(
+        ask(&dataflow, "SELECT COUNT(*), SUM(trips) FROM gold.months"),
+        "9,144709"
+    );
     let report = verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert_exact(&report, "the trips");
 }
 
 #[test]
 fn events_captured_by_event_hubs_are_unpacked() {
-    let Some(data) = real_data("eventhubs_capture") else { return };
+    let Some(data) = real_data("eventhubs_capture") else {
+        return;
+    };
     let folder = Folder::new("capture", &[]);
     std::fs::create_dir_all(folder.path().join("drops")).expect("a folder");
     for name in ["54.avro", "empty.avro"] {
@@ -261,7 +324,10 @@ format = "avro"
     let dataflow = folder.load("lake");
     let outcome = catch_up(&dataflow, 1);
     assert_eq!((outcome.records, outcome.rejected), (380, 0));
-    assert_eq!(ask(&dataflow, "SELECT events, ids, measured FROM gold.events"), "380,380,380");
+    assert_eq!(
+        ask(&dataflow, "SELECT events, ids, measured FROM gold.events"),
+        "380,380,380"
+    );
     let report = verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert_exact(&report, "the capture");
 }

@@ -17,7 +17,9 @@ pub struct Folder {
 impl Folder {
     /// With a dataflow.toml of short intervals, and these files (path, content).
     pub fn new(name: &str, files: &[(&str, &str)]) -> Self {
-        let folder = Folder { dir: tempfile::tempdir().expect("a temporary folder") };
+        let folder = Folder {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+        };
         folder.write(
             "dataflow.toml",
             &format!("name = \"{name}\"\nepoch = \"1ms\"\ncommit = \"5ms\"\ndurability = \"none\"\n"),
@@ -45,7 +47,11 @@ impl Folder {
         use std::io::Write;
         let path = self.path().join(path);
         std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder is made");
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path).expect("an appendable file");
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .expect("an appendable file");
         file.write_all(content.as_bytes()).expect("the record is appended");
     }
 
@@ -64,7 +70,12 @@ impl Folder {
 
 /// Runs until every feed is exhausted and committed.
 pub fn catch_up(dataflow: &Arc<Dataflow>, workers: usize) -> Outcome {
-    let options = Options { workers, until_caught_up: true, duration: Some(Duration::from_secs(300)), ..Options::default() };
+    let options = Options {
+        workers,
+        until_caught_up: true,
+        duration: Some(Duration::from_secs(300)),
+        ..Options::default()
+    };
     run::run(dataflow.clone(), &options).unwrap_or_else(|e| panic!("the run failed: {}", chain(&e)))
 }
 
@@ -105,8 +116,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// The real data's folder, if it is here: `ALLUVIUM_DATA`, or `shared/data` beside the checkout.
 pub fn real_data(set: &str) -> Option<PathBuf> {
     let named = std::env::var_os("ALLUVIUM_DATA").map(PathBuf::from);
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().skip(1).map(|a| a.join("shared/data"));
-    let found = named.into_iter().chain(beside).map(|folder| folder.join(set)).find(|folder| folder.is_dir());
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .skip(1)
+        .map(|a| a.join("shared/data"));
+    let found = named
+        .into_iter()
+        .chain(beside)
+        .map(|folder| folder.join(set))
+        .find(|folder| folder.is_dir());
     if found.is_none() {
         eprintln!("SKIPPED: no real data {set:?}: set ALLUVIUM_DATA, or put shared/data beside the checkout");
     }

@@ -311,7 +311,7 @@ fn corrections(writers: &[Writer]) -> u64 {
 /// Random updates over restarts with other numbers of writers, compactions between and across seals.
 fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
     let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
-    let feed = seed % 2 == 0;
+    let feed = seed.is_multiple_of(2);
     let config = config(folder.path(), spec(deletes, partition_by, feed), &runtime);
     let mut log = Log::new(WriterConfig {
         durable: seed == 1,
