@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use differential_dataflow::AsCollection;
 use differential_dataflow::trace::{Builder, Cursor, Description, Trace, TraceReader};
 use timely::dataflow::Stream;
-use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::progress::Antichain;
@@ -52,7 +52,12 @@ pub struct Settings {
 pub fn current<'s>(changes: Stream<'s, Epoch, Vec<Routed>>, settings: Settings, name: &str) -> Rows<'s> {
     let exchange = Exchange::new(|routed: &Routed| routed.0);
     let scope = changes.scope();
+    // An input handle hands its pushers the last containers only when its epoch closes, and an exchange directly
+    // behind it was seen to keep them back for ever; an operator in between pushes whenever it runs.
     changes
+        .unary(Pipeline, name, |_, _| {
+            |input, output| input.for_each(|capability, data| output.session(&capability).give_container(data))
+        })
         .unary_frontier(exchange, name, move |_, info| {
             let activator = scope.activator_for(info.address.clone());
             let mut trace = RowValSpine::new(info, None, Some(activator));

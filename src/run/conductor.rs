@@ -180,6 +180,16 @@ impl Conductor<'_> {
             .map(|f| f.load(Ordering::Acquire))
             .collect();
         tracing::warn!(fence = self.fence, ?frontiers, open = self.pacer.open(), waiting = ?self.pacer, "still waiting for the end");
+        self.shared
+            .asked
+            .iter()
+            .for_each(|asked| asked.store(true, Ordering::Release));
+        self.wake();
+        self.shared
+            .asked
+            .iter()
+            .for_each(|asked| asked.store(true, Ordering::Release));
+        self.wake();
     }
 
     fn wake(&self) {

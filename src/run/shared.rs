@@ -47,6 +47,8 @@ pub struct Shared {
     pub taken: AtomicU64,
     /// A worker's share of the open epoch is full.
     pub full: AtomicBool,
+    /// By worker: the conductor asks what is behind.
+    pub asked: Vec<AtomicBool>,
     /// Where workers meet once their dataflows are built.
     pub built: Barrier,
     /// Workers leave their loops.
@@ -70,6 +72,7 @@ impl Shared {
             frontiers: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),
+            asked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             built: Barrier::new(workers),
             stop: AtomicBool::new(false),
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),

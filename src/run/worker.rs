@@ -85,6 +85,8 @@ struct Taker<'a> {
     epoch: Epoch,
     rows_in_epoch: usize,
     past_done: bool,
+    /// Inputs and tables by name, to say which is behind.
+    watched: Vec<(String, ProbeHandle<Epoch>)>,
     /// The next epoch to seal, once it has closed here.
     seal: Option<Epoch>,
     frontier: Epoch,
@@ -96,12 +98,21 @@ impl<'a> Taker<'a> {
         let probe = ProbeHandle::new();
         let writer = parts.writer.clone();
         let index = worker.index();
-        let (inputs, letters_in) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
+        let (inputs, letters_in, watched) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
             let (inputs, collections) = input::build(scope, &wiring.dataflow)?;
+            let watch = |name: &str, rows: &render::Rows<'_>| {
+                let probe = ProbeHandle::new();
+                rows.clone().probe_with(&probe);
+                (name.to_string(), probe)
+            };
+            let named = wiring.dataflow.inputs.iter().zip(&collections);
+            let mut watched: Vec<_> = named.map(|(input, rows)| watch(&input.name, &rows.oks)).collect();
             let built = render::build(scope, &wiring.dataflow, &wiring.graph, collections, &wiring.counters);
+            let named = wiring.graph.tables.iter().zip(&built.tables);
+            watched.extend(named.map(|(table, rows)| watch(&table.name, &rows.oks)));
             let (letters, stream) = scope.new_input::<Vec<Update>>();
             wiring.connect(scope, built, stream.as_collection(), &writer, &shared, &probe)?;
-            Ok((inputs, letters))
+            Ok((inputs, letters, watched))
         })?;
         let letters = RowCodec::new(dead_letters::schema())?;
         let mut taker = Taker {
@@ -112,6 +123,7 @@ impl<'a> Taker<'a> {
             probe,
             letters,
             letters_in,
+            watched,
             index,
             epoch: 0,
             rows_in_epoch: 0,
@@ -241,6 +253,20 @@ impl<'a> Taker<'a> {
             self.frontier = frontier;
             self.shared.frontiers[self.index].store(frontier, Ordering::Release);
             self.shared.poke();
+        }
+        if self.shared.asked[self.index].swap(false, Ordering::AcqRel) {
+            let frontier = |probe: &ProbeHandle<Epoch>| probe.with_frontier(|f| f.iter().next().copied());
+            let behind = self
+                .watched
+                .iter()
+                .filter(|(_, probe)| frontier(probe).is_some_and(|f| f < self.epoch));
+            let behind: Vec<_> = behind.map(|(name, probe)| (name.as_str(), frontier(probe))).collect();
+            tracing::warn!(
+                worker = self.index,
+                epoch = self.epoch,
+                ?behind,
+                "behind the open epoch"
+            );
         }
         loop {
             self.seal = self.seal.or_else(|| self.parts.seals.try_recv().ok());
