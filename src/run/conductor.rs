@@ -101,7 +101,10 @@ impl Conductor<'_> {
             }
             self.status
                 .update(&self.shared, &self.pacer, &self.latency, self.readers.as_ref());
-            if self.fence.is_some() && now.duration_since(last_warning) >= PATIENCE {
+            if self.fence.is_none() {
+                last_warning = now;
+            }
+            if now.duration_since(last_warning) >= PATIENCE {
                 last_warning = now;
                 self.warn_of_delay();
             }
