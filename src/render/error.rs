@@ -40,12 +40,6 @@ pub fn error_codec() -> RowCodec {
     RowCodec::new(error_schema()).expect("text and bytes have row encodings")
 }
 
-/// The reason of an error row.
-pub fn reason(error: &Row) -> Result<String, CodecError> {
-    let batch = error_codec().decode([error.bytes()])?;
-    Ok(batch.column(0).as_string::<i32>().value(0).to_string())
-}
-
 impl Errors {
     /// The error row for a row of `batch`.
     pub fn row(&self, reason: &str, batch: &RecordBatch, index: usize) -> Row {
@@ -73,7 +67,6 @@ impl Errors {
 
 /// Reason and payload of an error row.
 pub fn read_error(codec: &RowCodec, row: &Row) -> Result<(String, Vec<u8>), CodecError> {
-    use arrow::array::AsArray;
     let batch = codec.decode([row.bytes()])?;
     let reason = batch.column(0).as_string::<i32>().value(0).to_string();
     let payload = batch.column(1).as_binary::<i32>().value(0).to_vec();

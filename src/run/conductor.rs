@@ -16,7 +16,7 @@ use super::shared::{Event, Shared};
 use super::status::Status;
 use super::{Options, RunError};
 use crate::latency::{Latency, LatencyFiles};
-use crate::render;
+use crate::render::error::{error_codec, read_error};
 use crate::repr::Epoch;
 use crate::sink::CommitEvent;
 use crate::source::{Delivery, Readers};
@@ -161,10 +161,8 @@ impl Conductor<'_> {
         }
         if let Some(epoch) = self.pacer.next_seal(now, draining) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
-                return Err(RunError::Expectation {
-                    violations,
-                    example: render::error::reason(&row)?,
-                });
+                let (example, _) = read_error(&error_codec(), &row)?;
+                return Err(RunError::Expectation { violations, example });
             }
             for worker in &self.seals {
                 // A worker that is gone has told why.
