@@ -49,10 +49,10 @@ pub fn run(args: Run) -> Result<ExitCode> {
         workers: usize::from(args.workers),
         until_caught_up: args.until_caught_up,
         duration: args.limit,
-        stop: None,
         latency_folder: args.latency,
         signals: true,
         live: true,
+        ..Options::default()
     };
     keep_up_to_date(dataflow, &options)
 }

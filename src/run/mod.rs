@@ -73,6 +73,8 @@ pub struct Options {
     pub signals: bool,
     /// Whether a terminal shows a live status.
     pub live: bool,
+    /// Sizes at which writers change their ways.
+    pub limits: Limits,
 }
 
 /// What a run leaves to say.
@@ -187,19 +189,6 @@ pub fn run(dataflow: Arc<Dataflow>, options: &Options) -> Result<Outcome, RunErr
     Engine::start(dataflow, graph, options, &runtime)?.run(options)
 }
 
-/// Sizes at which a writer never compacts in the background.
-///
-/// Under a live load the committer was told of rows to remove from a file that a compaction between two snapshots
-/// had already replaced, and stopped the run. Until that is understood files are left as they are written: correct, but
-/// more of them.
-fn without_compaction() -> Limits {
-    Limits {
-        merge_files: 1 << 30,
-        dead_share: 2.0,
-        ..Limits::default()
-    }
-}
-
 /// Everything that runs. Fields in the order in which they are taken apart.
 struct Engine {
     shared: Arc<Shared>,
@@ -230,7 +219,10 @@ impl Engine {
         let workers = options.workers.max(1);
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
         let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
-        let settings = Settings::new(&dataflow.name, workers, dataflow.durable);
+        let settings = Settings {
+            retention: dataflow.history,
+            ..Settings::new(&dataflow.name, workers, dataflow.durable)
+        };
         let handle = runtime.handle().clone();
         let specs: Vec<TableSpec> = wiring.specs.to_vec();
         let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
@@ -264,7 +256,7 @@ impl Engine {
             local: lake.local.clone(),
             durable: dataflow.durable,
             runtime: handle.clone(),
-            limits: without_compaction(),
+            limits: options.limits.clone(),
         };
         let mut loaded = restore(
             &config(0),

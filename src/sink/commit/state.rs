@@ -8,7 +8,9 @@
 //! 2. A row is removed once: positions that are gone already, or that a file does not have, are a fault.
 //! 3. A file whose rows are all gone goes as a whole; no vector covers a whole file.
 //! 4. A `remove` repeats the vector of the `add` it undoes; a file has at most one `add` per entry.
-//! 5. Compaction is an entry of its own, before or behind the snapshot's, as the writer listed it.
+//! 5. Compaction is an entry of its own, before the snapshot's: a writer lists it so.
+//! 6. What a step adds may lose rows, or go, in the same step: several compactions between two snapshots build on
+//!    each other, and rows vanish while one runs. Such a file is added with its vector, or never appears.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -69,6 +71,12 @@ impl Live {
         let rows = add.stats.as_deref().and_then(physical_rows);
         Live { add, deleted, rows }
     }
+
+    /// Only these rows are gone now.
+    fn lose(&mut self, deleted: RoaringTreemap) {
+        self.deleted = deleted;
+        self.add.stats = self.add.stats.as_deref().map(loosen_bounds);
+    }
 }
 
 /// What one snapshot commits.
@@ -122,8 +130,8 @@ struct Table {
     vector_files: HashMap<String, usize>,
 }
 
-/// The steps of a snapshot of one table, by (5).
-const STEPS: [&str; 3] = ["compact-before", "", "compact-after"];
+/// The steps of a snapshot of one table, by (5): what its transactions append to the application's id.
+const STEPS: [&str; 2] = [":compact", ""];
 
 impl State {
     /// `live`: by table, as of `committed`.
@@ -190,22 +198,16 @@ impl State {
         let parts = oldest.remove();
         self.committed = Some(epoch);
         let mut progress = Vec::new();
-        let mut merged: BTreeMap<usize, [Merged; 3]> = BTreeMap::new();
+        let mut merged: BTreeMap<usize, [Merged; 2]> = BTreeMap::new();
         for (writer, part) in parts {
             progress.extend(part.progress);
             let mut reached: HashMap<usize, usize> = HashMap::new();
             for (table, batch) in part.tables {
-                let reached = reached.entry(table).or_default();
-                let step = match (batch.data_change, *reached) {
-                    (true, 0 | 1) => 1,
-                    (false, 0) => 0,
-                    (false, _) => 2,
-                    (true, _) => {
-                        let reason = "rows change behind a compaction that followed changed rows";
-                        return Err(StateError::Order { writer, epoch, reason });
-                    }
-                };
-                *reached = step;
+                let step = usize::from(batch.data_change);
+                if std::mem::replace(reached.entry(table).or_default(), step) > step {
+                    let reason = "a compaction follows changed rows";
+                    return Err(StateError::Order { writer, epoch, reason });
+                }
                 merged.entry(table).or_default()[step].take(batch);
             }
         }
@@ -226,10 +228,7 @@ impl State {
                     now,
                     data_change: step == 1,
                     generation: self.generation,
-                    app_id: match STEPS[step] {
-                        "" => self.app_id.clone(),
-                        suffix => format!("{}:{suffix}", self.app_id),
-                    },
+                    app_id: format!("{}{}", self.app_id, STEPS[step]),
                 };
                 self.tables[table].plan(batch, &context, fresh, &mut change)?;
             }
@@ -294,11 +293,27 @@ impl Table {
                 reason,
             })
         };
+        // By (6).
+        let mut born: BTreeMap<String, Live> = BTreeMap::new();
+        for add in batch.adds {
+            let path = add.path.clone();
+            let known = self.files.contains_key(&path);
+            if known
+                || born
+                    .insert(path.clone(), Live::new(add, RoaringTreemap::new()))
+                    .is_some()
+            {
+                return refuse(&path, "it is to be added but is live already".into());
+            }
+        }
         let mut gone: Vec<Live> = Vec::new();
         for path in &batch.removes {
-            match self.take(path, &mut change.retired) {
-                Some(live) => gone.push(live),
-                None => return refuse(path, "it is to be removed but is not live".into()),
+            if born.remove(path).is_some() {
+                change.retired.push(path.clone());
+            } else if let Some(live) = self.take(path, &mut change.retired) {
+                gone.push(live);
+            } else {
+                return refuse(path, "it is to be removed but is not live".into());
             }
         }
         let mut rows_deleted = 0;
@@ -310,7 +325,7 @@ impl Table {
             if !self.takes_vectors {
                 return refuse(&path, "the table takes no deletion vectors".into());
             }
-            let Some(live) = self.files.get(&path) else {
+            let Some(live) = born.get(&path).or_else(|| self.files.get(&path)) else {
                 return refuse(&path, "rows of it are to be removed but it is not live".into());
             };
             let mut deleted = live.deleted.clone();
@@ -330,43 +345,56 @@ impl Table {
             {
                 return refuse(&path, format!("a row behind its {rows} rows is to be removed"));
             }
-            let whole = live.rows == Some(deleted.len());
-            let old = self.take(&path, &mut change.retired).expect("it was looked up above");
-            if !whole {
-                let mut next = Live { deleted, ..old.clone() };
-                next.add.stats = next.add.stats.as_deref().map(loosen_bounds);
-                covered.push(next);
-                // Its data stays: only its vector goes out of use.
-                change.retired.retain(|retired| retired != &path);
+            let whole = live.rows == Some(deleted.len()); // By (3).
+            match born.get_mut(&path) {
+                Some(_) if whole => {
+                    born.remove(&path);
+                    change.retired.push(path);
+                }
+                Some(live) => live.lose(deleted),
+                None => {
+                    let old = self.take(&path, &mut change.retired).expect("it was looked up above");
+                    if !whole {
+                        let mut next = old.clone();
+                        next.lose(deleted);
+                        covered.push(next);
+                        // Its data stays: only its vector goes out of use.
+                        change.retired.retain(|retired| retired != &path);
+                    }
+                    gone.push(old); // The undoing half of (4).
+                }
             }
-            gone.push(old); // By (3), and the undoing half of (4).
         }
-        if !covered.is_empty() {
+        if gone.is_empty() && born.is_empty() && batch.changes.is_empty() {
+            return Ok(()); // All that was added is gone again.
+        }
+        let summary = Summary {
+            added_files: born.len(),
+            added_rows: born.values().filter_map(|live| live.rows).sum(),
+            added_bytes: born.values().map(|live| live.add.size).sum(),
+            removed_files: gone.len() - covered.len(),
+            vectors: covered.len(),
+            deleted_rows: rows_deleted,
+        };
+        let mut vectored: Vec<&mut Live> = covered.iter_mut().collect();
+        vectored.extend(born.values_mut().filter(|live| !live.deleted.is_empty()));
+        if !vectored.is_empty() {
             let id = fresh();
-            let (bytes, descriptors) = vector::pack(id, covered.iter().map(|live| &live.deleted));
+            let (bytes, descriptors) = vector::pack(id, vectored.iter().map(|live| &live.deleted));
             change.vectors.push((vector::file_name(id), bytes));
-            for (live, descriptor) in covered.iter_mut().zip(descriptors) {
+            for (live, descriptor) in vectored.iter_mut().zip(descriptors) {
                 live.add.deletion_vector = Some(descriptor);
             }
         }
-        let summary = Summary::of(&batch.adds, &gone, covered.len(), rows_deleted);
         let mut actions = vec![
             Action::commit_info(summary.commit_info(planning)),
             Action::txn(&planning.app_id, planning.epoch as i64, planning.now),
         ];
         actions.extend(gone.into_iter().map(|live| Action::remove(removal(live.add, planning))));
-        for mut live in covered {
+        for mut live in covered.into_iter().chain(born.into_values()) {
             live.add.data_change = planning.data_change;
             actions.push(Action::add(live.add.clone()));
             self.insert(live);
-        }
-        for mut add in batch.adds {
-            add.data_change = planning.data_change;
-            if self.files.contains_key(&add.path) {
-                return refuse(&add.path, "it is to be added but is live already".into());
-            }
-            actions.push(Action::add(add.clone()));
-            self.insert(Live::new(add, RoaringTreemap::new()));
         }
         actions.extend(batch.changes.into_iter().map(Action::cdc));
         change.commits.push(PlannedCommit {
@@ -435,20 +463,6 @@ struct Summary {
 }
 
 impl Summary {
-    fn of(adds: &[AddFile], gone: &[Live], vectors: usize, deleted_rows: u64) -> Summary {
-        Summary {
-            added_files: adds.len(),
-            added_rows: adds
-                .iter()
-                .filter_map(|a| a.stats.as_deref().and_then(physical_rows))
-                .sum(),
-            added_bytes: adds.iter().map(|a| a.size).sum(),
-            removed_files: gone.len() - vectors,
-            vectors,
-            deleted_rows,
-        }
-    }
-
     /// Metrics are strings, as Spark writes them: that is what readers of a history expect.
     fn commit_info(&self, planning: &Planning) -> serde_json::Value {
         let blind = planning.data_change && self.removed_files == 0 && self.vectors == 0;
