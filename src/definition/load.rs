@@ -97,6 +97,7 @@ impl Loader<'_> {
             commit: root.commit,
             store_options: root.store_options,
             durable: root.durable,
+            history: root.history,
             inputs: inputs?,
             tables: tables?,
         })

@@ -54,6 +54,8 @@ pub struct Dataflow {
     pub store_options: BTreeMap<String, String>,
     /// False with `durability = "none"`: files are not synced before a commit names them.
     pub durable: bool,
+    /// How long past snapshots can be read: what only they need is deleted then.
+    pub history: Duration,
     /// Logical inputs, by name.
     pub inputs: Vec<Input>,
     /// Tables, every table behind the tables it reads.
@@ -71,6 +73,7 @@ impl fmt::Debug for Dataflow {
             .field("commit", &self.commit)
             .field("store_options", &hidden)
             .field("durable", &self.durable)
+            .field("history", &self.history)
             .field("inputs", &self.inputs)
             .field("tables", &self.tables)
             .finish()

@@ -21,6 +21,7 @@ pub(super) struct Root {
     pub epoch: Duration,
     pub commit: Duration,
     pub durable: bool,
+    pub history: Duration,
     pub store_options: BTreeMap<String, String>,
 }
 
@@ -74,6 +75,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
     };
     let epoch = duration("epoch", "\"10ms\"", Duration::from_millis(10));
     let commit = duration("commit", "\"1s\"", Duration::from_secs(1));
+    let history = duration("history", "\"1 day\"", Duration::from_secs(24 * 3600));
     let durable = match settings.take("durability", "\"full\"") {
         None => Some(true),
         Some(value) => value.choice(&[("full", true), ("none", false)]),
@@ -89,6 +91,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         epoch: epoch?,
         commit: commit?,
         durable: durable?,
+        history: history?,
         store_options: store_options?,
     })
 }

@@ -97,6 +97,7 @@ fn the_small_folder_loads() {
         (Duration::from_millis(10), Duration::from_secs(1))
     );
     assert!(dataflow.durable);
+    assert_eq!(dataflow.history, Duration::from_secs(24 * 3600));
     assert!(dataflow.lake.ends_with("/lake") && dataflow.lake.starts_with('/'));
     let input = &dataflow.inputs[0];
     assert!(input.bronze && input.retention.is_none() && input.dedup_key.is_empty());
@@ -147,12 +148,12 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             root("name = \"shop\"\nepock = \"10ms\"\n"),
             "dataflow.toml:2:1: unknown setting \"epock\"\n\
-             \x20 help: did you mean \"epoch\"? known here: commit, durability, epoch, lake, name, store",
+             \x20 help: did you mean \"epoch\"? known here: commit, durability, epoch, history, lake, name, store",
         ),
         (
             root("name = \"shop\"\nzzz = 1\n"),
             "dataflow.toml:2:1: unknown setting \"zzz\"\n\
-             \x20 help: known here: commit, durability, epoch, lake, name, store",
+             \x20 help: known here: commit, durability, epoch, history, lake, name, store",
         ),
         (
             root("name = \"shop\"\nepoch = 10\n"),

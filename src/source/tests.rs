@@ -55,6 +55,7 @@ fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
         commit: Duration::from_secs(1),
         store_options: BTreeMap::new(),
         durable: false,
+        history: std::time::Duration::from_secs(86_400),
         inputs,
         tables: vec![],
     })

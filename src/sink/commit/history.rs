@@ -1,20 +1,25 @@
 //! `_alluvium/snapshots`: a Delta table of which table stands at which version in which snapshot, so that any
 //! engine can read all tables as of one of them. Appended behind the commits, in batches; the ledger is the
 //! truth, and fills in after a crash what the table lacks.
+//!
+//! [`History::tidy`] keeps it small: files are merged with files of their size, and go once every snapshot they
+//! name is older than the retention, because those cannot be read any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::CommitError;
-use super::action::{self, Action};
-use super::log::{self, Loaded};
+use super::action::{self, Action, RemoveFile};
+use super::log::{self, Loaded, LogError};
 use super::state::engine_info;
 use super::tables::{self, Making};
 use crate::definition::Deletes;
@@ -24,6 +29,11 @@ use crate::sink::{AddFile, TableSpec};
 
 /// The table's folder below the lake.
 pub const PATH: &str = "_alluvium/snapshots";
+
+/// So many files of like size are merged; a row is written anew once for each power of it.
+const MERGE: usize = 64;
+/// Files of so many rows stay as they are.
+const MERGED_ROWS: u64 = 1 << 18;
 
 /// One published snapshot.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +54,40 @@ pub struct History {
     version: i64,
     upto: Option<Epoch>,
     pending: Vec<Record>,
+    /// Its files; none once another generation was here, because they are that one's to tidy.
+    files: Vec<KnownFile>,
+}
+
+/// A file with what its statistics tell.
+#[derive(Clone)]
+struct KnownFile {
+    add: AddFile,
+    rows: u64,
+    /// When its newest snapshot was committed, Unix ms.
+    newest: i64,
+}
+
+impl KnownFile {
+    /// None if its statistics do not tell: then it is left alone.
+    fn of(add: &AddFile) -> Option<KnownFile> {
+        let stats: serde_json::Value = serde_json::from_str(add.stats.as_deref()?).ok()?;
+        Some(KnownFile {
+            add: add.clone(),
+            rows: stats["numRecords"].as_u64()?,
+            newest: stats["maxValues"]["committed_at"]
+                .as_str()
+                .and_then(|text| DateTime::parse_from_rfc3339(text).ok())?
+                .timestamp_millis(),
+        })
+    }
+}
+
+/// What tidying did.
+pub struct Tidied {
+    /// The table's version behind it.
+    pub version: i64,
+    /// Files that nothing names any more, by name below the table.
+    pub retired: Vec<String>,
 }
 
 impl History {
@@ -58,6 +102,7 @@ impl History {
             durable: making.durable,
             version: loaded.version,
             pending: Vec::new(),
+            files: loaded.files.values().filter_map(KnownFile::of).collect(),
         };
         Ok((history, loaded))
     }
@@ -83,14 +128,14 @@ impl History {
     pub async fn flush(&mut self, now: i64) -> Result<i64, CommitError> {
         while let Some(last) = self.pending.last() {
             let upto = last.epoch;
-            let add = self.write(now).await?;
+            let add = self.write(&self.batch(), now).await?;
             let actions = [
                 Action::commit_info(json!({
                     "timestamp": now, "operation": "WRITE", "operationParameters": { "mode": "Append" },
                     "isBlindAppend": true, "engineInfo": engine_info(),
                 })),
                 Action::txn(&self.app_id, upto as i64, now),
-                Action::add(add),
+                Action::add(add.clone()),
             ];
             let bytes = Bytes::from(action::to_lines(&actions));
             let path = log::entry_path(PATH, self.version + 1);
@@ -103,9 +148,11 @@ impl History {
                 Put::Written => {
                     self.pending.clear();
                     self.upto = Some(upto);
+                    self.files.extend(KnownFile::of(&add));
                 }
                 // Another generation was here: what it has recorded is not recorded again.
                 Put::Taken => {
+                    self.files.clear();
                     let there = log::read(&self.lake, PATH, self.version + 1).await?.unwrap_or_default();
                     let theirs = there
                         .iter()
@@ -122,16 +169,105 @@ impl History {
         Ok(self.version)
     }
 
-    async fn write(&self, now: i64) -> Result<AddFile, CommitError> {
+    /// Merges files and drops those whose snapshots were all committed before `cutoff` (Unix ms); none if there is
+    /// nothing to do. One thing at a time: the next call does the next.
+    pub async fn tidy(&mut self, cutoff: i64, now: i64) -> Result<Option<Tidied>, CommitError> {
+        // The newest snapshot can always be read.
+        let last = self.files.iter().map(|file| file.newest).max();
+        let is_expired = |file: &&KnownFile| file.newest < cutoff && Some(file.newest) != last;
+        let expired: Vec<KnownFile> = self.files.iter().filter(is_expired).cloned().collect();
+        if !expired.is_empty() {
+            return self.replace(&expired, None, now).await;
+        }
+        let mut classes: BTreeMap<u32, Vec<KnownFile>> = BTreeMap::new();
+        for file in self.files.iter().filter(|file| file.rows < MERGED_ROWS) {
+            let class = file.rows.max(1).ilog2() / MERGE.ilog2();
+            classes.entry(class).or_default().push(file.clone());
+        }
+        let Some(files) = classes.into_values().find(|files| files.len() >= MERGE) else {
+            return Ok(None);
+        };
+        let mut batches = Vec::new();
+        for file in &files {
+            batches.extend(self.read(&file.add).await?);
+        }
+        let merged = arrow::compute::concat_batches(&spec().schema, &batches).expect("they are of one schema");
+        self.replace(&files, Some(merged), now).await
+    }
+
+    /// Files go, and come back as one if `merged` is given.
+    async fn replace(
+        &mut self,
+        gone: &[KnownFile],
+        merged: Option<RecordBatch>,
+        now: i64,
+    ) -> Result<Option<Tidied>, CommitError> {
+        let data_change = merged.is_none();
+        let mut actions = vec![Action::commit_info(json!({
+            "timestamp": now, "operation": if data_change { "DELETE" } else { "OPTIMIZE" }, "operationParameters": {},
+            "isBlindAppend": false, "engineInfo": engine_info(),
+        }))];
+        actions.extend(gone.iter().map(|KnownFile { add, .. }| {
+            Action::remove(RemoveFile {
+                path: add.path.clone(),
+                deletion_timestamp: Some(now),
+                data_change,
+                extended_file_metadata: Some(true),
+                partition_values: Some(BTreeMap::new()),
+                size: Some(add.size),
+                deletion_vector: None,
+            })
+        }));
+        let mut added = None;
+        if let Some(batch) = &merged {
+            let add = self.write(batch, now).await?;
+            let add = AddFile { data_change, ..add };
+            added = KnownFile::of(&add);
+            actions.push(Action::add(add));
+        }
+        let path = log::entry_path(PATH, self.version + 1);
+        let bytes = Bytes::from(action::to_lines(&actions));
+        let put = self.lake.put_new(&path, bytes, self.durable).await;
+        if put.map_err(write_error)? == Put::Taken {
+            // Another generation was here, and tidies.
+            self.files.clear();
+            return Ok(None);
+        }
+        self.version += 1;
+        let retired: Vec<String> = gone.iter().map(|file| file.add.path.clone()).collect();
+        self.files.retain(|file| !retired.contains(&file.add.path));
+        self.files.extend(added);
+        Ok(Some(Tidied {
+            version: self.version,
+            retired,
+        }))
+    }
+
+    async fn read(&self, add: &AddFile) -> Result<Vec<RecordBatch>, CommitError> {
+        let damaged = |reason: String| LogError::Damaged {
+            table: PATH.into(),
+            file: add.path.clone(),
+            reason,
+        };
+        let location = object_store::path::Path::from(format!("{PATH}/{}", add.path));
+        let found = self.lake.get(&location).await.map_err(write_error)?;
+        let bytes = found.ok_or_else(|| damaged("it is missing".into()))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
+        let reader = reader.map_err(|e| damaged(e.to_string()))?;
+        let batches: Result<Vec<RecordBatch>, _> = reader.collect();
+        Ok(batches.map_err(|e| damaged(e.to_string()))?)
+    }
+
+    fn batch(&self) -> RecordBatch {
         let rows: Vec<(&Record, &String, i64)> = self
             .pending
             .iter()
             .flat_map(|r| r.versions.iter().map(move |(table, version)| (r, table, *version)))
             .collect();
-        let epochs = rows.iter().map(|(r, _, _)| r.epoch as i64);
-        let (least, greatest) = (epochs.clone().min(), epochs.clone().max());
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from_iter_values(epochs)),
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|(r, _, _)| r.epoch as i64),
+            )),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, table, _)| table))),
             Arc::new(Int64Array::from_iter_values(
                 rows.iter().map(|(_, _, version)| *version),
@@ -140,10 +276,16 @@ impl History {
                 rows.iter().map(|(r, _, _)| r.at * 1000),
             )),
         ];
-        let schema = spec().schema;
-        let batch = RecordBatch::try_new(schema.clone(), columns).expect("the columns are the schema's");
-        let mut writer = ArrowWriter::try_new(Vec::new(), schema, None).expect("the schema has a Parquet form");
-        writer.write(&batch).expect("a Vec takes all");
+        RecordBatch::try_new(spec().schema, columns).expect("the columns are the schema's")
+    }
+
+    async fn write(&self, batch: &RecordBatch, now: i64) -> Result<AddFile, CommitError> {
+        let epochs = batch.column(0).as_primitive::<Int64Type>();
+        let (first, last) = (arrow::compute::min(epochs), arrow::compute::max(epochs));
+        let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        let (from, to) = (instant(arrow::compute::min(times)), instant(arrow::compute::max(times)));
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).expect("the schema has a Parquet form");
+        writer.write(batch).expect("a Vec takes all");
         let bytes = Bytes::from(writer.into_inner().expect("a Vec takes all"));
         let file = format!("part-{}.parquet", Uuid::new_v4());
         let size = bytes.len() as u64;
@@ -153,8 +295,9 @@ impl History {
             .await
             .map_err(write_error)?;
         let stats = json!({
-            "numRecords": rows.len(), "minValues": { "epoch": least }, "maxValues": { "epoch": greatest },
-            "nullCount": { "epoch": 0 }, "tightBounds": true,
+            "numRecords": batch.num_rows(), "tightBounds": true, "nullCount": { "epoch": 0, "committed_at": 0 },
+            "minValues": { "epoch": first, "committed_at": from },
+            "maxValues": { "epoch": last, "committed_at": to },
         });
         Ok(AddFile {
             path: file,
@@ -166,6 +309,12 @@ impl History {
             deletion_vector: None,
         })
     }
+}
+
+/// A time as Delta's statistics have it: milliseconds, here exact.
+fn instant(micros: Option<i64>) -> Option<String> {
+    let at = DateTime::from_timestamp_micros(micros?)?;
+    Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 fn write_error(source: object_store::Error) -> CommitError {
@@ -191,5 +340,77 @@ fn spec() -> TableSpec {
         deletes: Deletes::Rewrite,
         change_data_feed: false,
         description: Some("Which version each table has in each snapshot: read all tables at one epoch.".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use url::Url;
+
+    use super::*;
+
+    async fn open(lake: &Lake) -> History {
+        let making = Making {
+            app_id: "flow",
+            generation: 1,
+            durable: false,
+            retention: Duration::from_secs(60),
+            now: 0,
+        };
+        History::open(lake, making).await.unwrap().0
+    }
+
+    /// Epochs in the table, and how many files hold them.
+    async fn stored(lake: &Lake, history: &History) -> (Vec<i64>, usize) {
+        let loaded = log::load(lake, PATH, None).await.unwrap().unwrap();
+        let mut epochs = Vec::new();
+        for add in loaded.files.values() {
+            for batch in history.read(add).await.unwrap() {
+                epochs.extend_from_slice(batch.column(0).as_primitive::<Int64Type>().values());
+            }
+        }
+        epochs.sort_unstable();
+        (epochs, loaded.files.len())
+    }
+
+    #[tokio::test]
+    async fn many_small_files_become_one_and_old_snapshots_go_but_never_the_newest() {
+        let store = Arc::new(InMemory::new());
+        let lake = Lake::over(store, Path::default(), Url::parse("memory:///").unwrap());
+        let mut history = open(&lake).await;
+        let count = MERGE as u64 + 3;
+        for epoch in 1..=count {
+            history.observe(Record {
+                epoch,
+                at: 1000 * epoch as i64,
+                versions: BTreeMap::from([("silver.x".to_string(), epoch as i64)]),
+            });
+            history.flush(0).await.unwrap();
+        }
+        let all: Vec<i64> = (1..=count as i64).collect();
+        let tidied = history.tidy(0, 5).await.unwrap().expect("there is something to merge");
+        assert_eq!(tidied.retired.len(), MERGE + 3);
+        assert_eq!(stored(&lake, &history).await, (all.clone(), 1));
+        assert!(history.tidy(0, 5).await.unwrap().is_none());
+
+        // Another run knows the files as well, and goes on.
+        let mut history = open(&lake).await;
+        for epoch in [count + 1, count + 2] {
+            let versions = BTreeMap::from([("silver.x".to_string(), epoch as i64)]);
+            let at = 1000 * epoch as i64;
+            history.observe(Record { epoch, at, versions });
+            history.flush(0).await.unwrap();
+        }
+        let tidied = history.tidy(1000 * (count as i64 + 1), 5).await.unwrap();
+        assert_eq!(tidied.expect("the merged file is old").retired.len(), 1);
+        let newest = vec![count as i64 + 1, count as i64 + 2];
+        assert_eq!(stored(&lake, &history).await, (newest, 2));
+        history.tidy(i64::MAX, 5).await.unwrap();
+        assert_eq!(stored(&lake, &history).await, (vec![count as i64 + 2], 1));
+        assert!(history.tidy(i64::MAX, 5).await.unwrap().is_none());
     }
 }

@@ -2,7 +2,7 @@
 //! logs and ledger, deletion of files that nothing names any more.
 //!
 //! One task does one thing at a time. It is told of every commit and needs no listing: it knows what was
-//! retired when. Nothing it does is needed for correctness, so a failure is a warning, and tried again at the
+//! retired when. Only orphans are listed ([`super::sweep`]), once in a retention. Nothing it does is needed for correctness, so a failure is a warning, and tried again at the
 //! next tick. It deletes
 //! 1. a file only when the retention has passed since the commit that retired it,
 //! 2. a log entry only below a checkpoint that is itself older than the retention, and synced,
@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use deltalake::protocol::checkpoints::create_checkpoint;
@@ -23,10 +23,13 @@ use tokio::task::JoinHandle;
 use super::history::{self, History, Record};
 use super::ledger;
 use super::log;
+use super::sweep;
 use crate::sink::lake::{Lake, file_location};
 
 /// Records that are flushed at once, even before a tick.
 const RECORDS: usize = 100;
+/// Orphans are never looked for among files younger than this, and not more often.
+const SWEEP: Duration = Duration::from_secs(3600);
 
 /// A table to look after.
 pub struct Kept {
@@ -91,6 +94,8 @@ impl Maintenance {
             history,
             keepers,
             expired: Vec::new(),
+            swept: None,
+            sweeping: 0,
         };
         Maintenance {
             notes,
@@ -120,6 +125,9 @@ struct Worker {
     /// By table, the table of snapshots last.
     keepers: Vec<Keeper>,
     expired: Vec<Path>,
+    /// When orphans were last looked for, and in which table (by index) the look stands.
+    swept: Option<Instant>,
+    sweeping: usize,
 }
 
 struct Keeper {
@@ -223,13 +231,7 @@ impl Worker {
     async fn flush(&mut self) {
         if self.history.pending() > 0 {
             match self.history.flush(Utc::now().timestamp_millis()).await {
-                Ok(version) => {
-                    let snapshots = self
-                        .keepers
-                        .last_mut()
-                        .expect("the table of snapshots is the last keeper");
-                    snapshots.table.version = version;
-                }
+                Ok(version) => self.snapshots().version = version,
                 Err(e) => {
                     tracing::warn!(error = %e, "could not record snapshots yet");
                     return;
@@ -243,8 +245,30 @@ impl Worker {
         }
     }
 
+    fn snapshots(&mut self) -> &mut Kept {
+        let last = self.keepers.last_mut();
+        &mut last.expect("the table of snapshots is the last keeper").table
+    }
+
+    /// The table of snapshots, merged and cut off a step at a time.
+    async fn tidy(&mut self, cutoff: i64) {
+        let now = Utc::now().timestamp_millis();
+        match self.history.tidy(cutoff, now).await {
+            Ok(Some(tidied)) => {
+                let snapshots = self.snapshots();
+                snapshots.version = tidied.version;
+                snapshots
+                    .retired
+                    .extend(tidied.retired.into_iter().map(|file| (now, file)));
+            }
+            Ok(None) => {}
+            Err(e) => tracing::warn!(error = %e, "could not tidy the table of snapshots yet"),
+        }
+    }
+
     async fn keep(&mut self) {
         let cutoff = Utc::now().timestamp_millis() - self.pace.retention.as_millis() as i64;
+        self.tidy(cutoff).await;
         for keeper in &mut self.keepers {
             if keeper.is_due(self.pace.checkpoint_every) {
                 let (path, version) = (keeper.table.path.clone(), keeper.table.version);
@@ -261,6 +285,29 @@ impl Worker {
             let mut gone = keeper.next_expired_log(cutoff);
             gone.extend(keeper.next_expired_files(cutoff));
             delete(&self.lake, gone).await;
+        }
+        self.sweep().await;
+    }
+
+    /// One table a tick, all tables once in a retention.
+    async fn sweep(&mut self) {
+        let age = self.pace.retention.max(SWEEP);
+        if self.sweeping == 0 && self.swept.is_some_and(|swept| swept.elapsed() < age) {
+            return;
+        }
+        let table = self.keepers[self.sweeping].table.path.clone();
+        let cutoff = Utc::now().timestamp_millis() - age.as_millis() as i64;
+        match sweep::orphans(&self.lake, &table, cutoff).await {
+            Ok(orphans) if orphans.is_empty() => {}
+            Ok(orphans) => {
+                tracing::info!(table, files = orphans.len(), "deleting files that no log names");
+                delete(&self.lake, orphans).await;
+            }
+            Err(e) => tracing::warn!(table, error = %e, "could not look for orphans"),
+        }
+        self.sweeping = (self.sweeping + 1) % self.keepers.len();
+        if self.sweeping == 0 {
+            self.swept = Some(Instant::now());
         }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod log;
 mod maintenance;
 mod schema;
 mod state;
+mod sweep;
 mod tables;
 mod vector;
 
@@ -66,7 +67,7 @@ pub struct Settings {
     /// Commits of a table between its checkpoints.
     pub checkpoint_every: u64,
     /// How long files and log entries are kept that the newest snapshot does not need: how far back readers
-    /// can travel. At a commit every 25 ms a week of them is tens of millions of files.
+    /// can travel.
     pub retention: Duration,
     /// Ledger entries kept, at least.
     pub ledger_keep: u64,
@@ -84,7 +85,7 @@ impl Settings {
             writers,
             durable,
             checkpoint_every: 100,
-            retention: Duration::from_secs(7 * 24 * 3600),
+            retention: Duration::from_secs(24 * 3600),
             ledger_keep: 1000,
             full_progress_every: 100,
             maintenance_tick: Duration::from_secs(1),
