@@ -1,0 +1,232 @@
+//! Files: each once, whole, in order; unreadable ones to the dead letters.
+
+use super::*;
+
+#[test]
+fn existing_files_come_by_name_then_new_ones_as_they_appear_and_each_once() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path().join("b.csv"), "a\n3\n");
+    put(folder.path().join("a.csv.gz"), gz(b"\xef\xbb\xbfa\n1\n\n2"));
+    put(
+        folder.path().join("c.csv.zst"),
+        zstd::encode_all(&b"a\n4"[..], 1).unwrap(),
+    );
+    let flow = files(folder.path(), "*.csv*", Format::Csv);
+    let run = run(
+        &flow,
+        &Progress::new(),
+        1,
+        100,
+        ReaderOptions {
+            file_readers: 1,
+            ..options()
+        },
+    );
+    let first: Vec<Delivery> = (0..3).map(|_| run.next()).collect();
+    assert_eq!(
+        first.iter().map(|d| &*d.partition).collect::<Vec<_>>(),
+        ["a.csv.gz", "b.csv", "c.csv.zst"]
+    );
+    assert_eq!(values(&first[0].decoded.raw), [(0, "1".into()), (1, "2".into())]);
+    assert_eq!(first[0].decoded.raw.header.as_deref(), Some("a"));
+    assert!(first[0].position.done && first[0].position.next == 2);
+    // New: one under a passing name first, one that grows.
+    std::fs::write(folder.path().join("d.csv.tmp"), "a\n5\n").unwrap();
+    std::fs::rename(folder.path().join("d.csv.tmp"), folder.path().join("d.csv")).unwrap();
+    let delivery = run.next();
+    assert_eq!(
+        (&*delivery.partition, values(&delivery.decoded.raw)),
+        ("d.csv", vec![(0, "5".into())])
+    );
+    std::thread::sleep(Duration::from_millis(80));
+    assert!(run.deliveries[0].is_empty(), "each file once");
+    let status = run.readers.statuses().remove(0);
+    assert_eq!(
+        (status.files_done, status.records, status.lag_files, status.exhausted),
+        (4, 5, 0, true)
+    );
+    assert!(run.wakes.load(Ordering::Relaxed) >= 4);
+    run.readers.stop().unwrap();
+}
+
+#[test]
+fn a_file_that_is_being_written_is_not_read_half() {
+    let folder = tempfile::tempdir().unwrap();
+    let flow = files(folder.path(), "*.csv", Format::Csv);
+    let settle = Duration::from_millis(800);
+    let run = run(&flow, &Progress::new(), 1, 100, ReaderOptions { settle, ..options() });
+    let mut file = std::fs::File::create(folder.path().join("a.csv")).unwrap();
+    file.write_all(b"a\n").unwrap();
+    for n in 0..8 {
+        writeln!(file, "{n}").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(run.deliveries[0].is_empty() && !run.readers.exhausted() || n == 0);
+    }
+    drop(file);
+    let came = run.drain();
+    assert_eq!(records(&came["a.csv"]), ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!(came["a.csv"].rejects, Vec::<String>::new());
+}
+
+#[test]
+fn an_unreadable_file_gives_its_good_rows_and_a_dead_letter_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let text: String = (0..20_000)
+        .map(|n| format!("{{\"a\":\"{}\"}}\n", n * 7919 % 10_007))
+        .collect();
+    let whole = gz(text.as_bytes());
+    put(folder.path().join("a.ndjson.gz"), &whole[..whole.len() / 2]);
+    put(folder.path().join("b.ndjson"), "{\"a\":1}\n");
+    put(folder.path().join("c.ndjson.gz"), "no gzip");
+    put(
+        folder.path().join("d.ndjson.zst"),
+        &zstd::encode_all(text.as_bytes(), 1).unwrap()[..1000],
+    );
+    put(folder.path().join("e.ndjson"), "");
+    let flow = files(folder.path(), "*.ndjson*", Format::Ndjson);
+    let run = run(
+        &flow,
+        &Progress::new(),
+        1,
+        100_000,
+        ReaderOptions {
+            stop_at_end: true,
+            ..options()
+        },
+    );
+    let came = run.drain();
+    let torn = &came["a.ndjson.gz"];
+    let expected: Vec<&str> = text.lines().collect();
+    assert!(torn.records.len() > 1000 && torn.records.len() < 20_000);
+    assert_eq!(records(torn), expected[..torn.records.len()]);
+    let position = torn.position.as_ref().unwrap();
+    assert_eq!((position.done, position.next), (true, torn.records.len() as u64));
+    assert_eq!(torn.rejects.len(), 1);
+    assert!(
+        torn.rejects[0].contains("a.ndjson.gz") && torn.rejects[0].contains("drop what is missing"),
+        "{torn:?}"
+    );
+    assert_eq!(records(&came["b.ndjson"]), ["{\"a\":1}"]);
+    for broken in ["c.ndjson.gz", "d.ndjson.zst"] {
+        assert_eq!(
+            (came[broken].rejects.len(), came[broken].position.as_ref().unwrap().done),
+            (1, true),
+            "{broken}"
+        );
+    }
+    assert_eq!((came["e.ndjson"].records.len(), came["e.ndjson"].rejects.len()), (0, 0));
+    assert!(came["e.ndjson"].position.as_ref().unwrap().done);
+    run.readers.stop().unwrap();
+}
+
+#[test]
+fn reading_goes_on_in_the_middle_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: Vec<String> = (0..10).map(|n| format!("{n},\"x\ny\"")).collect();
+    put(folder.path().join("a.csv"), format!("a,b\n{}\n", rows.join("\n")));
+    let flow = files(folder.path(), "*.csv", Format::Csv);
+    let first = run(&flow, &Progress::new(), 1, 100, options());
+    let position = first.next().position;
+    assert_eq!((position.next, position.done), (4, false));
+    first.readers.stop().unwrap();
+    let second = run(&flow, &progress("a.csv", &position), 1, 100, options());
+    let came = second.drain().remove("a.csv").unwrap();
+    assert_eq!(records(&came), rows[4..]);
+    assert_eq!(came.records[0].0, 4);
+    let done = came.position.unwrap();
+    assert!(done.done && done.next == 10);
+    second.readers.stop().unwrap();
+    // Done is done; a change is told, once.
+    let third = run(&flow, &progress("a.csv", &done), 1, 100, options());
+    assert!(third.drain().is_empty());
+    put(folder.path().join("a.csv"), "a,b\nother");
+    let told = third.next();
+    assert!(
+        told.decoded.rejects[0]
+            .reason
+            .contains("was already read; drop corrected rows as a new file")
+    );
+    assert_eq!(
+        (told.decoded.raw.len(), told.position.done, told.position.next),
+        (0, true, 10)
+    );
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(third.deliveries[0].is_empty());
+    third.readers.stop().unwrap();
+    let fourth = run(&flow, &progress("a.csv", &told.position), 1, 100, options());
+    assert!(fourth.drain().is_empty(), "told once over restarts too");
+}
+
+#[test]
+fn parquet_and_avro_come_as_columns_and_go_on_in_the_middle() {
+    use arrow::array::{Int64Array, RecordBatch};
+    let folder = tempfile::tempdir().unwrap();
+    let numbers = Arc::new(Int64Array::from_iter_values(0..10));
+    let batch = RecordBatch::try_from_iter([("a", numbers as arrow::array::ArrayRef)]).unwrap();
+    let mut parquet = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+    parquet.write(&batch).unwrap();
+    let parquet = parquet.into_inner().unwrap();
+    put(folder.path().join("a.parquet"), &parquet);
+    put(folder.path().join("b.parquet"), &parquet[..parquet.len() - 10]);
+    let mut avro = arrow_avro::writer::AvroWriter::new(Vec::new(), batch.schema().as_ref().clone()).unwrap();
+    avro.write(&batch).unwrap();
+    avro.write(&batch).unwrap();
+    avro.finish().unwrap();
+    let avro = avro.into_inner();
+    put(folder.path().join("a.avro"), &avro);
+    put(folder.path().join("b.avro"), &avro[..avro.len() - 20]);
+    for (ending, format, rows) in [("parquet", Format::Parquet, 10), ("avro", Format::Avro, 20)] {
+        let flow = files(folder.path(), &format!("*.{ending}"), format);
+        let name = format!("a.{ending}");
+        let mut tag = None;
+        for from in [0, 3, rows] {
+            let position = Position {
+                next: from,
+                done: false,
+                tag: tag.clone(),
+            };
+            let resume = if from == 0 {
+                Progress::new()
+            } else {
+                progress(&name, &position)
+            };
+            let run = run(
+                &flow,
+                &resume,
+                1,
+                100,
+                ReaderOptions {
+                    stop_at_end: true,
+                    ..options()
+                },
+            );
+            let (mut offsets, mut taken, mut rejects) = (vec![], vec![], vec![]);
+            while let Ok(delivery) = run.deliveries[0].recv_timeout(Duration::from_secs(10)) {
+                if *delivery.partition != *name {
+                    rejects.extend(delivery.decoded.rejects.into_iter().map(|r| r.reason));
+                    continue;
+                }
+                tag.clone_from(&delivery.position.tag);
+                offsets.extend(delivery.decoded.raw.offsets);
+                if let Payloads::Columns { batch, path } = delivery.decoded.raw.payloads {
+                    assert!(path.ends_with(&name) && path.starts_with('/'));
+                    let column = batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap().clone();
+                    taken.extend(column.values().iter().map(|v| *v as u64));
+                }
+                if delivery.position.done && !rejects.is_empty() {
+                    break;
+                }
+                if run.readers.exhausted() && run.deliveries[0].is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(offsets, (from..rows).collect::<Vec<_>>(), "{name} from {from}");
+            assert_eq!(taken, (from..rows).map(|n| n % 10).collect::<Vec<_>>());
+            for delivery in run.deliveries[0].iter() {
+                rejects.extend(delivery.decoded.rejects.into_iter().map(|r| r.reason));
+            }
+            assert_eq!(rejects.len(), 1, "the torn file is a dead letter: {rejects:?}");
+            run.readers.stop().unwrap();
+        }
+    }
+}
