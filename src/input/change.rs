@@ -1,7 +1,8 @@
-//! A change of an input's key as bytes: `u32 length(order) ++ order ++ arrival ++ flag ++ row`.
+//! A change of an input's key as bytes: `u32 length(order) ++ order ++ arrival ++ flag ++ [until] ++ row`.
 //!
 //! - `order`: the `order_by` columns, arrow-row encoded (ascending, nulls first).
 //! - `arrival`: feed u16, epoch u64, partition hash u32, offset u64, sub-index u16, big-endian.
+//! - `until`: u64, only where retention cuts the row off (a bit of the flag says so).
 //!
 //! `order ++ arrival` is the version: comparing the bytes is comparing by `order_by`, then feed order in the file,
 //! then arrival. All parts come from what Bronze keeps, so a batch recomputation orders changes alike.
@@ -20,7 +21,7 @@ pub enum Flag {
     GoneUnordered = 2,
     /// Everything that arrived before is gone.
     Truncate = 3,
-    /// Made by the operator: a tombstone of that age may be forgotten.
+    /// Made by the operator: what is over by then may be forgotten.
     Forget = 4,
 }
 
@@ -40,6 +41,8 @@ pub struct Arrival {
 }
 
 const ARRIVAL: usize = 24;
+/// The bit of the flag that says that `until` follows.
+const ENDS: u8 = 0x80;
 
 impl Arrival {
     fn bytes(&self) -> [u8; ARRIVAL] {
@@ -53,14 +56,33 @@ impl Arrival {
     }
 }
 
+/// What a change is made of.
+pub struct Parts<'a> {
+    /// The `order_by` columns.
+    pub order: &'a [u8],
+    /// Where and when.
+    pub arrival: Arrival,
+    /// What it does.
+    pub flag: Flag,
+    /// The first epoch at which retention has cut the row off; `Epoch::MAX`: never.
+    pub until: Epoch,
+    /// The input's row.
+    pub row: &'a [u8],
+}
+
 /// Puts a change's bytes together.
-pub fn encode(buffer: &mut Vec<u8>, order: &[u8], arrival: &Arrival, flag: Flag, row: &[u8]) -> Row {
+pub fn encode(buffer: &mut Vec<u8>, parts: &Parts<'_>) -> Row {
     buffer.clear();
-    buffer.extend_from_slice(&(order.len() as u32).to_le_bytes());
-    buffer.extend_from_slice(order);
-    buffer.extend_from_slice(&arrival.bytes());
-    buffer.push(flag as u8);
-    buffer.extend_from_slice(row);
+    buffer.extend_from_slice(&(parts.order.len() as u32).to_le_bytes());
+    buffer.extend_from_slice(parts.order);
+    buffer.extend_from_slice(&parts.arrival.bytes());
+    if parts.until == Epoch::MAX {
+        buffer.push(parts.flag as u8);
+    } else {
+        buffer.push(parts.flag as u8 | ENDS);
+        buffer.extend_from_slice(&parts.until.to_be_bytes());
+    }
+    buffer.extend_from_slice(parts.row);
     Row::new(buffer)
 }
 
@@ -96,7 +118,7 @@ impl<'a> Change<'a> {
     /// What it does.
     #[inline]
     pub fn flag(&self) -> Flag {
-        match self.bytes[self.order + ARRIVAL] {
+        match self.bytes[self.order + ARRIVAL] & !ENDS {
             0 => Flag::Live,
             1 => Flag::Gone,
             2 => Flag::GoneUnordered,
@@ -105,9 +127,27 @@ impl<'a> Change<'a> {
         }
     }
 
+    /// The first epoch at which retention has cut the row off; `Epoch::MAX`: never.
+    #[inline]
+    pub fn until(&self) -> Epoch {
+        match (self.ends(), self.rest().first_chunk()) {
+            (true, Some(until)) => Epoch::from_be_bytes(*until),
+            _ => Epoch::MAX,
+        }
+    }
+
     /// The input's row.
     #[inline]
     pub fn row(&self) -> &'a [u8] {
+        &self.rest()[if self.ends() { size_of::<Epoch>() } else { 0 }..]
+    }
+
+    fn ends(&self) -> bool {
+        self.bytes[self.order + ARRIVAL] & ENDS != 0
+    }
+
+    /// What is behind the flag.
+    fn rest(&self) -> &'a [u8] {
         &self.bytes[self.order + ARRIVAL + 1..]
     }
 

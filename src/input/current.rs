@@ -6,18 +6,23 @@
 //! 1. A key's state is the fold of its changes in order of arrival; [`Fold`] says how.
 //! 2. The stored trace holds all closed epochs and nothing else; its upper is the input frontier.
 //! 3. For each key and epoch at most one row leaves and one enters: what is the same before and after is not told.
+//! 4. Retention bounds the state: a row is over when its time has passed, a tombstone when it is that old. A change that
+//!    arrives at or after that epoch finds nothing, whether what was there is still stored or not; so the fold depends
+//!    on arrivals alone, and what is over may be taken out of the trace at any later time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use differential_dataflow::AsCollection;
 use differential_dataflow::trace::{Builder, Cursor, Description, Trace, TraceReader};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OperatorInfo;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::progress::Antichain;
+use timely::scheduling::Activator;
 
-use super::change::{Arrival, Change, Flag, encode};
+use super::change::{Arrival, Change, Flag, Parts, encode};
 use super::ingest::Routed;
 use crate::render::Rows;
 use crate::repr::{Diff, Epoch, Row, RowValBuilder, RowValSpine, Update};
@@ -37,15 +42,16 @@ pub enum Fold {
 /// An epoch that is not closed: the right to speak at it, and its changes by key.
 type Open = (Capability<Epoch>, Vec<(Row, Row)>);
 
-/// A key's state: its change (empty when counted) and how often.
+/// A key's state: its change (when counted, the epoch at which its row is over, if there is one) and how often.
 type State = Option<(Row, Diff)>;
 
 /// The operator's settings.
+#[derive(Clone, Copy)]
 pub struct Settings {
     /// How changes become state.
     pub fold: Fold,
     /// How long tombstones are remembered, in epoch milliseconds; none: for ever.
-    pub forget_after: Option<u64>,
+    pub keep: Option<u64>,
 }
 
 /// An input's current rows.
@@ -60,10 +66,8 @@ pub fn current<'s>(changes: Stream<'s, Epoch, Vec<Routed>>, settings: Settings, 
         })
         .unary_frontier(exchange, name, move |_, info| {
             let activator = scope.activator_for(info.address.clone());
-            let mut trace = RowValSpine::new(info, None, Some(activator));
+            let mut held = Held::new(info, Some(activator), settings);
             let mut pending: BTreeMap<Epoch, Open> = BTreeMap::new();
-            let mut lower = Antichain::from_elem(Epoch::MIN);
-            let mut tombstones = Tombstones::new(settings.forget_after);
             move |(input, frontier), output| {
                 input.for_each_time(|capability, containers| {
                     let (_, changes) = pending
@@ -74,43 +78,71 @@ pub fn current<'s>(changes: Stream<'s, Epoch, Vec<Routed>>, settings: Settings, 
                     }
                 });
                 let upper = frontier.frontier().to_owned();
-                if upper == lower {
-                    trace.exert();
+                if upper == held.lower {
+                    held.trace.exert();
                     return;
                 }
-                let mut held = None;
+                let mut capability = None;
                 let mut ready: Vec<(Row, Epoch, Row)> = Vec::new();
                 while let Some(entry) = pending.first_entry().filter(|e| !upper.less_equal(e.key())) {
-                    let (time, (capability, changes)) = entry.remove_entry();
+                    let (time, (of_time, changes)) = entry.remove_entry();
                     ready.extend(changes.into_iter().map(|(key, change)| (key, time, change)));
-                    held.get_or_insert(capability);
+                    capability.get_or_insert(of_time);
                 }
-                if let (Some(from), Some(to)) = (lower.first(), upper.first()) {
-                    tombstones.forget(*from, *to, &mut ready);
+                let told = held.close(ready, upper);
+                if let Some(capability) = capability {
+                    output.session(&capability).give_iterator(told.into_iter());
                 }
-                let mut step = Step::default();
-                if !ready.is_empty() {
-                    spread_truncations(&mut ready, &mut trace);
-                    ready.sort_unstable_by(|a, b| {
-                        let arrived = |change: &Row| Change::read(change.bytes()).arrival();
-                        (&a.0, a.1)
-                            .cmp(&(&b.0, b.1))
-                            .then_with(|| arrived(&a.2).cmp(&arrived(&b.2)))
-                    });
-                    step.run(&ready, settings.fold, &mut trace, &mut tombstones);
-                }
-                let description = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(Epoch::MIN));
-                trace.insert(RowValBuilder::seal(&mut vec![step.stored], description)); // (2)
-                trace.set_logical_compaction(upper.borrow());
-                trace.set_physical_compaction(upper.borrow());
-                trace.exert();
-                if let Some(capability) = held {
-                    output.session(&capability).give_iterator(step.told.into_iter());
-                }
-                lower = upper;
             }
         })
         .as_collection()
+}
+
+/// Every key's state as of the closed epochs.
+struct Held {
+    settings: Settings,
+    trace: RowValSpine,
+    /// Of the epochs that are open.
+    lower: Antichain<Epoch>,
+    endings: Endings,
+}
+
+impl Held {
+    fn new(info: OperatorInfo, activator: Option<Activator>, settings: Settings) -> Self {
+        Held {
+            settings,
+            trace: RowValSpine::new(info, None, activator),
+            lower: Antichain::from_elem(Epoch::MIN),
+            endings: Endings::new(settings.keep),
+        }
+    }
+
+    /// Closes the epochs before `upper`; `ready` are their changes (key, epoch, change). Answers how the current rows
+    /// change; nothing where there are no changes.
+    fn close(&mut self, mut ready: Vec<(Row, Epoch, Row)>, upper: Antichain<Epoch>) -> Vec<Update> {
+        if let Some(lower) = self.lower.first() {
+            self.endings.forget(*lower, &mut ready);
+        }
+        let mut step = Step::default();
+        if !ready.is_empty() {
+            spread_truncations(&mut ready, &mut self.trace);
+            ready.sort_unstable_by(|a, b| {
+                let arrived = |change: &Row| Change::read(change.bytes()).arrival();
+                (&a.0, a.1)
+                    .cmp(&(&b.0, b.1))
+                    .then_with(|| arrived(&a.2).cmp(&arrived(&b.2)))
+            });
+            step.run(&ready, self.settings, &mut self.trace, &mut self.endings);
+        }
+        let description = Description::new(self.lower.clone(), upper.clone(), Antichain::from_elem(Epoch::MIN));
+        let trace = &mut self.trace;
+        trace.insert(RowValBuilder::seal(&mut vec![step.stored], description)); // (2)
+        trace.set_logical_compaction(upper.borrow());
+        trace.set_physical_compaction(upper.borrow());
+        trace.exert();
+        self.lower = upper;
+        step.told
+    }
 }
 
 /// What one closing of epochs changes.
@@ -124,7 +156,7 @@ struct Step {
 
 impl Step {
     /// Folds sorted changes into the stored states.
-    fn run(&mut self, ready: &[(Row, Epoch, Row)], fold: Fold, trace: &mut RowValSpine, tombstones: &mut Tombstones) {
+    fn run(&mut self, ready: &[(Row, Epoch, Row)], settings: Settings, trace: &mut RowValSpine, endings: &mut Endings) {
         let (mut cursor, storage) = trace.cursor();
         let mut buffer = Vec::new();
         for changes in ready.chunk_by(|a, b| a.0 == b.0) {
@@ -143,21 +175,25 @@ impl Step {
                 }
             }
             let first = self.stored.len();
+            let awaited = settings.over(&state) < Epoch::MAX;
             for at_time in changes.chunk_by(|a, b| a.1 == b.1) {
                 let time = at_time[0].1;
                 let before = state.clone();
                 for (_, _, change) in at_time {
-                    state = advance(fold, state, change, &mut buffer);
+                    state = settings.advance(state, change, &mut buffer);
                 }
                 if state != before {
-                    self.tell(fold, key, time, &before, &state);
+                    self.tell(settings, key, time, &before, &state);
                     let store = |state: State, sign: Diff| {
                         state.map(|(value, count)| ((key.clone(), value), time, sign * count))
                     };
-                    tombstones.observe(key, time, &state);
                     self.stored.extend(store(before, -1));
                     self.stored.extend(store(state.clone(), 1));
                 }
+            }
+            let over = settings.over(&state);
+            if over < Epoch::MAX && (!awaited || changes.iter().any(|(_, _, change)| asks_to_forget(change))) {
+                endings.observe(key, over);
             }
             if self.stored.len() > first + 1 {
                 let mut own = self.stored.split_off(first);
@@ -167,13 +203,16 @@ impl Step {
         }
     }
 
-    fn tell(&mut self, fold: Fold, key: &Row, time: Epoch, before: &State, after: &State) {
-        if fold == Fold::Counted {
+    fn tell(&mut self, settings: Settings, key: &Row, time: Epoch, before: &State, after: &State) {
+        // What is over has left by its retention already.
+        let held = |state: &State| state.clone().filter(|_| settings.over(state) > time);
+        let (before, after) = (held(before), held(after));
+        if settings.fold == Fold::Counted {
             let count = |state: &State| state.as_ref().map_or(0, |(_, count)| *count);
-            self.told.push((key.clone(), time, count(after) - count(before)));
+            self.told.push((key.clone(), time, count(&after) - count(&before)));
             return;
         }
-        let (old, new) = (live(before), live(after));
+        let (old, new) = (live(&before), live(&after));
         if old != new {
             self.told.extend(old.map(|row| (Row::new(row), time, -1)));
             self.told.extend(new.map(|row| (Row::new(row), time, 1)));
@@ -187,31 +226,67 @@ fn live(state: &State) -> Option<&[u8]> {
     (change.flag() == Flag::Live).then(|| change.row())
 }
 
-/// One step of the fold. See (1).
-fn advance(fold: Fold, state: State, next: &Row, buffer: &mut Vec<u8>) -> State {
-    let change = Change::read(next.bytes());
-    match (fold, change.flag()) {
-        (_, Flag::Truncate) => None,
-        (_, Flag::Forget) => state.filter(|(value, _)| {
-            let held = Change::read(value.bytes());
-            held.flag() == Flag::Live || held.arrival().epoch > change.arrival().epoch
-        }),
-        (Fold::Counted, flag) => {
-            let count = state.map_or(0, |(_, count)| count) + if flag == Flag::Live { 1 } else { -1 };
-            (count > 0).then(|| (Row::default(), count))
+fn asks_to_forget(change: &Row) -> bool {
+    Change::read(change.bytes()).flag() == Flag::Forget
+}
+
+impl Settings {
+    /// The first epoch at which a state is over, by (4).
+    fn over(&self, state: &State) -> Epoch {
+        let (Some((value, _)), Some(keep)) = (state, self.keep) else {
+            return Epoch::MAX;
+        };
+        if self.fold == Fold::Counted {
+            return value
+                .bytes()
+                .first_chunk()
+                .map_or(Epoch::MAX, |b| Epoch::from_be_bytes(*b));
         }
-        (Fold::First, Flag::Live) => state.or_else(|| Some((next.clone(), 1))),
-        (Fold::First, _) => state,
-        (Fold::Newest, Flag::GoneUnordered) => {
-            // Where nothing is, there is no version to take: it says nothing.
-            let (held, _) = state?;
-            let order = Change::read(held.bytes()).order();
-            Some((encode(buffer, order, &change.arrival(), Flag::Gone, &[]), 1))
+        let change = Change::read(value.bytes());
+        match change.flag() {
+            Flag::Live => change.until(),
+            _ => change.arrival().epoch.saturating_add(keep).saturating_add(1),
         }
-        (Fold::Newest, _) => match state {
-            Some((held, count)) if Change::read(held.bytes()).version() > change.version() => Some((held, count)),
-            _ => Some((next.clone(), 1)),
-        },
+    }
+
+    /// One step of the fold. See (1).
+    fn advance(&self, state: State, next: &Row, buffer: &mut Vec<u8>) -> State {
+        let change = Change::read(next.bytes());
+        let state = match self.over(&state) <= change.arrival().epoch {
+            true => None,
+            false => state,
+        };
+        match (self.fold, change.flag()) {
+            (_, Flag::Truncate) => None,
+            (_, Flag::Forget) => state,
+            (Fold::Counted, flag) => {
+                let count = state.as_ref().map_or(0, |(_, count)| *count) + if flag == Flag::Live { 1 } else { -1 };
+                let value = match (state, change.until()) {
+                    (Some((value, _)), _) => value,
+                    (None, Epoch::MAX) => Row::default(),
+                    (None, until) => Row::new(&until.to_be_bytes()),
+                };
+                (count > 0).then_some((value, count))
+            }
+            (Fold::First, Flag::Live) => state.or_else(|| Some((next.clone(), 1))),
+            (Fold::First, _) => state,
+            (Fold::Newest, Flag::GoneUnordered) => {
+                // Where nothing is, there is no version to take: it says nothing.
+                let (held, _) = state?;
+                let gone = Parts {
+                    order: Change::read(held.bytes()).order(),
+                    arrival: change.arrival(),
+                    flag: Flag::Gone,
+                    until: Epoch::MAX,
+                    row: &[],
+                };
+                Some((encode(buffer, &gone), 1))
+            }
+            (Fold::Newest, _) => match state {
+                Some((held, count)) if Change::read(held.bytes()).version() > change.version() => Some((held, count)),
+                _ => Some((next.clone(), 1)),
+            },
+        }
     }
 }
 
@@ -240,42 +315,119 @@ fn spread_truncations(ready: &mut Vec<(Row, Epoch, Row)>, trace: &mut RowValSpin
     }
 }
 
-/// Tombstones by age, where their memory is bounded.
-struct Tombstones {
-    forget_after: Option<u64>,
-    by_age: VecDeque<(Epoch, Row)>,
+/// Keys by when their state is over, where that is bounded: each that has such a state is in here, once.
+struct Endings {
+    /// Epochs are rounded up to a multiple of this: few of them have many keys.
+    grain: Epoch,
+    by_epoch: BTreeMap<Epoch, Vec<Row>>,
 }
 
-impl Tombstones {
-    fn new(forget_after: Option<u64>) -> Self {
-        Tombstones {
-            forget_after,
-            by_age: VecDeque::new(),
+impl Endings {
+    fn new(keep: Option<u64>) -> Self {
+        Endings {
+            grain: (keep.unwrap_or(0) / 64).max(1),
+            by_epoch: BTreeMap::new(),
         }
     }
 
-    fn observe(&mut self, key: &Row, time: Epoch, state: &State) {
-        let Some((value, _)) = state.as_ref().filter(|_| self.forget_after.is_some()) else {
-            return;
+    fn observe(&mut self, key: &Row, over: Epoch) {
+        let at = over.div_ceil(self.grain).saturating_mul(self.grain);
+        self.by_epoch.entry(at).or_default().push(key.clone());
+    }
+
+    /// Asks to forget what is over at `lower`: nothing that can still arrive would find it.
+    fn forget(&mut self, lower: Epoch, ready: &mut Vec<(Row, Epoch, Row)>) {
+        let arrival = Arrival {
+            epoch: lower,
+            feed: 0,
+            partition: 0,
+            offset: 0,
+            sub: 0,
         };
-        if !value.bytes().is_empty() && Change::read(value.bytes()).flag() == Flag::Gone {
-            self.by_age.push_back((time, key.clone()));
+        let parts = Parts {
+            order: &[],
+            arrival,
+            flag: Flag::Forget,
+            until: Epoch::MAX,
+            row: &[],
+        };
+        while let Some(entry) = self.by_epoch.first_entry().filter(|entry| *entry.key() <= lower) {
+            let change = encode(&mut Vec::new(), &parts);
+            ready.extend(entry.remove().into_iter().map(|key| (key, lower, change.clone())));
         }
     }
+}
 
-    /// Asks to forget what is too old at `now`, at time `lower`: nothing is told of it.
-    fn forget(&mut self, lower: Epoch, now: Epoch, ready: &mut Vec<(Row, Epoch, Row)>) {
-        let Some(keep) = self.forget_after else { return };
-        while let Some((age, key)) = self.by_age.pop_front_if(|(age, _)| age.saturating_add(keep) < now) {
-            let arrival = Arrival {
-                epoch: age,
-                feed: 0,
-                partition: 0,
-                offset: 0,
-                sub: 0,
-            };
-            let change = encode(&mut Vec::new(), &[], &arrival, Flag::Forget, &[]);
-            ready.push((key, lower, change));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEP: u64 = 100;
+
+    fn change(epoch: Epoch, flag: Flag, until: Epoch) -> Row {
+        let arrival = Arrival {
+            epoch,
+            feed: 0,
+            partition: 0,
+            offset: epoch,
+            sub: 0,
+        };
+        let parts = Parts {
+            order: &[],
+            arrival,
+            flag,
+            until,
+            row: b"row",
+        };
+        encode(&mut Vec::new(), &parts)
+    }
+
+    fn stored(held: &mut Held) -> usize {
+        let (mut cursor, storage) = held.trace.cursor();
+        let mut keys = 0;
+        while let Some(_key) = cursor.get_key(&storage) {
+            let mut count = 0;
+            while cursor.get_val(&storage).is_some() {
+                cursor.map_times(&storage, |_, diff| count += *diff);
+                cursor.step_val(&storage);
+            }
+            keys += usize::from(count != 0);
+            cursor.step_key(&storage);
+        }
+        keys
+    }
+
+    #[test]
+    fn retention_takes_rows_and_tombstones_out_of_the_state_once_nothing_could_find_them() {
+        for fold in [Fold::Newest, Fold::First, Fold::Counted] {
+            let keep = Some(KEEP);
+            let mut held = Held::new(OperatorInfo::new(0, 0, [].into()), None, Settings { fold, keep });
+            let mut most = 0;
+            for epoch in 0..1000u64 {
+                let key = Row::new(&epoch.to_be_bytes());
+                // One in four is updated a moment later, one in four deleted.
+                let mut ready = vec![(key.clone(), epoch, change(epoch, Flag::Live, epoch + KEEP))];
+                if epoch % 4 == 0 && fold != Fold::Counted {
+                    ready.push((key.clone(), epoch, change(epoch, Flag::Live, epoch + 2 * KEEP)));
+                }
+                if epoch % 4 == 1 {
+                    ready.push((key.clone(), epoch, change(epoch, Flag::Gone, Epoch::MAX)));
+                }
+                let told = held.close(ready, Antichain::from_elem(epoch + 1));
+                assert!(
+                    told.iter().all(|(_, time, _)| *time == epoch),
+                    "nothing is told of what is forgotten"
+                );
+                most = most.max(stored(&mut held));
+            }
+            assert!(
+                (75..=205).contains(&most),
+                "{most} keys of the last 100 or 200 epochs with {fold:?}"
+            );
+            held.close(vec![], Antichain::from_elem(2000));
+            held.close(vec![], Antichain::from_elem(2001));
+            assert_eq!(stored(&mut held), 0, "{fold:?}");
+            assert!(held.endings.by_epoch.is_empty());
         }
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! 1. What an input holds is a function of the changes and where and when they arrived (epoch, feed, partition,
 //!    offset), all of which Bronze keeps: [`Resolver`] computes the same in batch.
-//! 2. A keyed input holds one value per key, no history. An append-only input holds nothing.
+//! 2. A keyed input holds one value per key, no history. An append-only input holds nothing. Retention takes rows out of
+//!    what is held too, and a record whose row is over when it arrives is refused: [`Ingested::late`].
 //! 3. Deletions and truncations of an input without a key are honoured if one of its feeds carries changes
 //!    ([`retracts`]); otherwise there can be none worth the state, and [`Ingested::unusable`] counts them.
 
@@ -26,6 +27,7 @@ use timely::dataflow::Scope;
 use timely::dataflow::operators::Input as _;
 use timely::dataflow::operators::core::input::Handle;
 
+use crate::decode::Reject;
 use crate::definition::{Dataflow, Format, Input};
 use crate::render::{self, Collections};
 use crate::repr::{CodecError, Epoch, Update};
@@ -56,12 +58,14 @@ enum InputHandle {
 }
 
 /// What became of a delivery.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ingested {
     /// Changes that went into the graph.
     pub changes: usize,
     /// Deletions and truncations of an append-only input.
     pub unusable: usize,
+    /// Records that retention had cut off before they arrived.
+    pub late: Vec<Reject>,
 }
 
 /// Makes the inputs of a dataflow: this worker's ends, and their collections in the order of the definition.
@@ -85,7 +89,7 @@ pub fn build<'s>(scope: Scope<'s, Epoch>, dataflow: &Dataflow) -> Result<(Inputs
                 let (handle, stream) = scope.new_input::<Vec<Routed>>();
                 let settings = Settings {
                     fold,
-                    forget_after: input.retention.as_ref().map(|r| r.keep.as_millis() as u64),
+                    keep: input.retention.as_ref().map(|r| r.keep.as_millis() as u64),
                 };
                 let rows = current(stream, settings, &format!("input {}", input.name));
                 (InputHandle::Changes(handle, vec![]), rows)
@@ -98,7 +102,7 @@ pub fn build<'s>(scope: Scope<'s, Epoch>, dataflow: &Dataflow) -> Result<(Inputs
         if let Some(retention) = &input.retention {
             let schema = input.schema();
             let keep = render::keep(retention, &schema);
-            collection = render::retain(collection, &schema, keep, &format!("{}: retention", input.name));
+            collection.oks = render::expire(collection.oks, &schema, keep, &format!("{}: retention", input.name));
         }
         collections.push(collection);
         sessions.push(Session {
@@ -129,22 +133,24 @@ impl Inputs {
         let session = &mut self.sessions[input];
         session.handle.advance_to(at);
         let changes = arrived.decoded.ops.len();
-        let mut unusable = 0;
-        match &mut session.handle {
+        let (unusable, late) = match &mut session.handle {
             InputHandle::Events(handle, buffer) => {
-                unusable = session.ingest.events(at, arrived.decoded, buffer)?;
+                let refused = session.ingest.events(at, arrived, buffer)?;
                 handle.send_batch(buffer);
                 buffer.clear();
+                refused
             }
             InputHandle::Changes(handle, buffer) => {
-                session.ingest.changes(arrived, self.peers, buffer)?;
+                let late = session.ingest.changes(arrived, self.peers, buffer)?;
                 handle.send_batch(buffer);
                 buffer.clear();
+                (0, late)
             }
-        }
+        };
         Ok(Ingested {
-            changes: changes - unusable,
+            changes: changes - unusable - late.len(),
             unusable,
+            late,
         })
     }
 

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use super::change::Arrival;
 use super::ingest::{Arrived, arrivals};
 use crate::decode::Op;
-use crate::definition::Input;
+use crate::definition::{Input, Retention};
 use crate::repr::{CodecError, Epoch, Row, RowCodec};
 
 /// Gathers the changes of an input, in any order, and resolves them to its rows.
@@ -26,6 +26,8 @@ struct Recorded {
     key: Row,
     /// The `order_by` columns; none: a deletion that has no value in any of them.
     order: Option<Row>,
+    /// The retention's column, in microseconds.
+    moment: Option<i64>,
     row: Row,
 }
 
@@ -51,14 +53,23 @@ impl<'a> Resolver<'a> {
         let keys = self.select(batch, key)?;
         let orders = self.select(batch, &self.input.order_by)?;
         let positions = self.input.positions(&self.input.order_by);
+        let moments = match &self.input.retention {
+            Some(retention) => moments(self.input, retention, batch),
+            None => vec![None; rows.len()],
+        };
         for (index, (arrival, row)) in arrivals(arrived).zip(rows).enumerate() {
             let op = arrived.decoded.ops[index];
+            let moment = moments[index];
+            if op == Op::Upsert && !self.term().keeps(moment, arrival.epoch) {
+                continue; // it came too late, and was refused
+            }
             let unordered = !positions.is_empty() && positions.iter().all(|i| batch.column(*i).is_null(index));
             self.changes.push(Recorded {
                 arrival,
                 op,
                 key: keys[index].clone(),
                 order: (op == Op::Upsert || !unordered).then(|| orders[index].clone()),
+                moment,
                 row,
             });
         }
@@ -69,10 +80,11 @@ impl<'a> Resolver<'a> {
     pub fn finish(mut self, now: Option<Epoch>) -> Result<RecordBatch, CodecError> {
         self.changes.sort_by_key(|change| change.arrival);
         let changes = std::mem::take(&mut self.changes);
+        let term = self.term();
         let rows = if !self.input.key.is_empty() {
-            newest(changes)
+            newest(changes, term)
         } else if !self.input.dedup_key.is_empty() {
-            first(changes)
+            first(changes, term)
         } else if super::retracts(self.input) {
             counted(changes)
         } else {
@@ -82,20 +94,17 @@ impl<'a> Resolver<'a> {
         let batch = self.rows.decode(rows.iter().map(Row::bytes))?;
         Ok(match (&self.input.retention, now) {
             (Some(retention), Some(now)) => {
-                let column = self.input.positions(std::slice::from_ref(&retention.column))[0];
-                let micros = cast(batch.column(column), &DataType::Timestamp(TimeUnit::Microsecond, None))
-                    .expect("retention is by a DATE or TIMESTAMP column");
-                let bound = (now as i64).saturating_mul(1000);
-                let keep = retention.keep.as_micros() as i64;
-                let kept = micros
-                    .as_primitive::<TimestampMicrosecondType>()
-                    .iter()
-                    .map(|us| Some(us.is_none_or(|us| us.saturating_add(keep) > bound)))
-                    .collect();
+                let moments = moments(self.input, retention, &batch).into_iter();
+                let kept = moments.map(|moment| Some(term.keeps(moment, now))).collect();
                 filter_record_batch(&batch, &kept).expect("the mask was made from the batch")
             }
             _ => batch,
         })
+    }
+
+    fn term(&self) -> Term {
+        let retention = self.input.retention.as_ref();
+        Term(retention.map(|retention| retention.keep.as_micros() as i64))
     }
 
     fn select(&self, batch: &RecordBatch, names: &[String]) -> Result<Vec<Row>, CodecError> {
@@ -110,17 +119,52 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// How long a row and a tombstone stay, in microseconds; none: for ever.
+#[derive(Clone, Copy)]
+struct Term(Option<i64>);
+
+impl Term {
+    /// Whether a row of this moment is there at an epoch; one without a moment always is.
+    fn keeps(self, moment: Option<i64>, epoch: Epoch) -> bool {
+        let (Some(keep), Some(moment)) = (self.0, moment) else {
+            return true;
+        };
+        moment.saturating_add(keep) > (epoch as i64).saturating_mul(1000)
+    }
+
+    /// Whether a tombstone that arrived at `gone` is remembered at an epoch.
+    fn remembers(self, gone: Epoch, epoch: Epoch) -> bool {
+        self.0
+            .is_none_or(|keep| gone.saturating_add(keep as u64 / 1000) >= epoch)
+    }
+}
+
+/// The retention's column of some rows.
+fn moments(input: &Input, retention: &Retention, rows: &RecordBatch) -> Vec<Option<i64>> {
+    let column = input.positions(std::slice::from_ref(&retention.column))[0];
+    let micros = cast(rows.column(column), &DataType::Timestamp(TimeUnit::Microsecond, None))
+        .expect("retention is by a DATE or TIMESTAMP column");
+    micros.as_primitive::<TimestampMicrosecondType>().iter().collect()
+}
+
 /// `order_by` columns, feed, arrival.
 type Version = (Row, u16, Arrival);
 
-fn newest(changes: Vec<Recorded>) -> Vec<Row> {
-    let mut current: HashMap<Row, (Version, Option<Row>)> = HashMap::new(); // a row that is gone is none
+/// A key's version, and its row with its moment; a row that is gone is none.
+type Held = (Version, Option<(Row, Option<i64>)>);
+
+fn newest(changes: Vec<Recorded>, term: Term) -> Vec<Row> {
+    let mut current: HashMap<Row, Held> = HashMap::new();
     for change in changes {
         if change.op == Op::Truncate {
             current.clear();
             continue;
         }
-        let held = current.get(&change.key);
+        let now = change.arrival.epoch;
+        let held = current.get(&change.key).filter(|((_, _, arrival), row)| match row {
+            Some((_, moment)) => term.keeps(*moment, now),
+            None => term.remembers(arrival.epoch, now),
+        });
         let order = match (change.order, held) {
             (Some(order), _) => order,
             (None, Some(((order, _, _), _))) => {
@@ -132,25 +176,32 @@ fn newest(changes: Vec<Recorded>) -> Vec<Row> {
         };
         let version = (order, change.arrival.feed, change.arrival);
         if held.is_none_or(|(newest, _)| *newest < version) {
-            let row = (change.op == Op::Upsert).then_some(change.row);
+            let row = (change.op == Op::Upsert).then_some((change.row, change.moment));
             current.insert(change.key, (version, row));
         }
     }
-    current.into_values().filter_map(|(_, row)| row).collect()
+    let rows = current.into_values().filter_map(|(_, row)| row);
+    rows.map(|(row, _)| row).collect()
 }
 
-fn first(changes: Vec<Recorded>) -> Vec<Row> {
-    let mut kept: HashMap<Row, Row> = HashMap::new();
+fn first(changes: Vec<Recorded>, term: Term) -> Vec<Row> {
+    let mut kept: HashMap<Row, (Row, Option<i64>)> = HashMap::new();
     for change in changes {
         match change.op {
             Op::Upsert => {
-                kept.entry(change.key).or_insert(change.row);
+                let now = change.arrival.epoch;
+                if kept
+                    .get(&change.key)
+                    .is_none_or(|(_, moment)| !term.keeps(*moment, now))
+                {
+                    kept.insert(change.key, (change.row, change.moment));
+                }
             }
             Op::Delete => {}
             Op::Truncate => kept.clear(),
         }
     }
-    kept.into_values().collect()
+    kept.into_values().map(|(row, _)| row).collect()
 }
 
 fn counted(changes: Vec<Recorded>) -> Vec<Row> {

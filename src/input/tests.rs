@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use timely::dataflow::operators::{Inspect, Probe};
 
 use super::*;
-use crate::decode::{Decoded, Op, Payloads, Raw};
+use crate::decode::{Decoded, Op, Payloads, Raw, Reject};
 use crate::definition::{Column, Feed, FeedKind, Retention};
 use crate::render::tests::{Random, dataflow};
 use crate::repr::{Row, RowCodec, SqlType};
@@ -77,45 +77,62 @@ fn decoded(input: &Input, records: &[Record]) -> Decoded {
     }
 }
 
-/// Runs an input; partitions are spread over workers. Answers rows and errors.
-fn run(input: &Input, batches: &[Batch], end: Epoch, workers: usize, stepwise: bool) -> (Vec<Update>, Vec<Update>) {
+/// How an input is run.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    workers: usize,
+    /// Every epoch is closed before the next one opens.
+    stepwise: bool,
+    /// All of it comes at this epoch, as when the past is replayed.
+    replay: Option<Epoch>,
+}
+
+impl How {
+    fn stepwise(workers: usize) -> How {
+        How {
+            workers,
+            stepwise: true,
+            replay: None,
+        }
+    }
+}
+
+/// Runs an input; partitions are spread over workers. Answers rows, and records that came too late.
+fn run(input: &Input, batches: &[Batch], end: Epoch, how: How) -> (Vec<Update>, Vec<Reject>) {
     let out = Arc::new(Mutex::new((vec![], vec![])));
     let (shared, definition) = (out.clone(), Arc::new(dataflow(vec![input.clone()], 0)));
     let batches = batches.to_vec();
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
+    let guards = timely::execute(timely::Config::process(how.workers), move |worker| {
         let probe = timely::dataflow::ProbeHandle::new();
         let mut inputs = worker.dataflow::<Epoch, _, _>(|scope| {
             let (inputs, collections) = build(scope, &definition).unwrap();
-            let (oks, errs) = (shared.clone(), shared.clone());
+            let oks = shared.clone();
             let rows = collections[0].clone();
             rows.oks
                 .inner
                 .inspect(move |update| oks.lock().unwrap().0.push(update.clone()))
                 .probe_with(&probe);
-            rows.errs
-                .inner
-                .inspect(move |update| errs.lock().unwrap().1.push(update.clone()))
-                .probe_with(&probe);
             inputs
         });
         let mut position = 0;
         for epoch in 0..end {
-            while position < batches.len() && batches[position].0 == epoch {
-                let (epoch, feed, partition, records) = &batches[position];
+            while position < batches.len() && how.replay.unwrap_or(batches[position].0) == epoch {
+                let (arrival, feed, partition, records) = &batches[position];
                 position += 1;
                 if crate::render::arrange::hash(partition.as_bytes()) as usize % worker.peers() == worker.index() {
                     let decoded = decoded(&definition.inputs[0], records);
                     let arrived = Arrived {
-                        epoch: *epoch,
+                        epoch: *arrival,
                         feed: *feed,
                         partition,
                         decoded: &decoded,
                     };
-                    inputs.put(0, *epoch, arrived).unwrap();
+                    let ingested = inputs.put(0, epoch, arrived).unwrap();
+                    shared.lock().unwrap().1.extend(ingested.late);
                 }
             }
             inputs.advance_to(epoch + 1);
-            while stepwise && probe.less_than(&(epoch + 1)) {
+            while how.stepwise && probe.less_than(&(epoch + 1)) {
                 worker.step();
             }
         }
@@ -174,16 +191,41 @@ fn resolved(input: &Input, batches: &[Batch], epoch: Epoch, now: Option<Epoch>) 
 }
 
 fn compare(input: &Input, batches: &[Batch], end: Epoch) {
+    let now = |epoch| input.retention.as_ref().map(|_| epoch);
     for (workers, stepwise) in [(1, true), (1, false), (2, true), (3, false)] {
-        let (rows, errs) = run(input, batches, end, workers, stepwise);
-        assert!(errs.is_empty());
+        let how = How {
+            workers,
+            stepwise,
+            replay: None,
+        };
+        let (rows, late) = run(input, batches, end, how);
+        assert!(late.is_empty() || input.retention.is_some());
         for epoch in 0..end {
             let found = as_of(input, &rows, epoch);
-            let expected = resolved(input, batches, epoch, None);
-            assert_eq!(
-                found, expected,
-                "at {epoch} with {workers} workers, stepwise {stepwise}"
-            );
+            let expected = resolved(input, batches, epoch, now(epoch));
+            assert_eq!(found, expected, "at {epoch}: {how:?}");
+        }
+        // A restart: all of it again, later, at once.
+        for replay in [end, end + 7] {
+            let how = How {
+                replay: Some(replay),
+                ..how
+            };
+            let (rows, late_again) = run(input, batches, replay + 20, how);
+            let sorted = |late: &[Reject]| {
+                let mut late: Vec<_> = late.iter().map(|l| (l.record, l.reason.clone())).collect();
+                late.sort();
+                late
+            };
+            assert_eq!(sorted(&late_again), sorted(&late), "{how:?}");
+            for epoch in replay..replay + 20 {
+                let found = as_of(input, &rows, epoch);
+                assert_eq!(
+                    found,
+                    resolved(input, batches, end, now(epoch)),
+                    "replayed, at {epoch}: {how:?}"
+                );
+            }
         }
     }
 }
@@ -266,7 +308,7 @@ fn an_older_version_through_another_feed_stays_dead_behind_a_tombstone() {
         Some(row(1, 7, 72)),
     ];
     for workers in [1, 2] {
-        let (rows, _) = run(&input, &batches, 7, workers, true);
+        let (rows, _) = run(&input, &batches, 7, How::stepwise(workers));
         for (epoch, expected) in expected.iter().enumerate() {
             let expected: Bag = expected.iter().map(|row| (row.clone(), 1)).collect();
             assert_eq!(as_of(&input, &rows, epoch as Epoch), expected, "at {epoch}");
@@ -287,7 +329,7 @@ fn a_row_that_does_not_change_is_not_told_again() {
         (1, 1, "live", vec![upsert(2, 1, 5, 50)]),
         (2, 0, "file", vec![upsert(0, 1, 4, 40)]),
     ];
-    let (rows, _) = run(&input, &batches, 3, 1, true);
+    let (rows, _) = run(&input, &batches, 3, How::stepwise(1));
     assert_eq!(rows.len(), 1, "{rows:?}");
 }
 
@@ -305,7 +347,7 @@ fn retention_lets_rows_leave_and_reports_those_that_come_too_late() {
         (15, 1, "live", vec![upsert(2, 3, 1_000, 3)]),
     ];
     for workers in [1, 2] {
-        let (rows, errs) = run(&input, &batches, 30, workers, true);
+        let (rows, late) = run(&input, &batches, 30, How::stepwise(workers));
         for epoch in 0..30 {
             let found = as_of(&input, &rows, epoch);
             assert_eq!(found, resolved(&input, &batches, epoch, Some(epoch)), "at {epoch}");
@@ -313,9 +355,41 @@ fn retention_lets_rows_leave_and_reports_those_that_come_too_late() {
         assert_eq!(as_of(&input, &rows, 11).len(), 2);
         assert_eq!(as_of(&input, &rows, 12).len(), 1);
         assert_eq!(as_of(&input, &rows, 19).len(), 0);
-        assert_eq!(errs.len(), 1);
-        let (reason, _) = crate::render::error::read_error(&crate::render::error::error_codec(), &errs[0].0).unwrap();
-        assert!(reason.starts_with("late: retention keeps \"version\""), "{reason}");
+        assert_eq!(late.len(), 1);
+        assert_eq!(
+            late[0].reason,
+            "late: retention keeps \"version\" for 10ms, this record's time had passed when it arrived"
+        );
+    }
+}
+
+#[test]
+fn an_input_with_retention_equals_the_oracle_at_every_epoch_and_after_a_restart() {
+    for seed in 1..5 {
+        let mut random = Random::new(seed);
+        let mut batches = changes(&mut random, 30, true);
+        // The last column is a moment around the epoch: some rows come late, some stay for ever.
+        for (epoch, _, _, records) in &mut batches {
+            for (_, op, values) in records.iter_mut().filter(|(_, op, _)| *op != Op::Truncate) {
+                let back = random.below(14) as i64;
+                values[2] = (random.below(8) > 0 || *op == Op::Delete).then(|| (*epoch as i64 + 4 - back) * 1000);
+            }
+        }
+        let kinds = [
+            input(&["k"], &["version"], &[], Format::DebeziumJson),
+            input(&["k"], &[], &[], Format::DebeziumJson),
+            input(&[], &[], &["k"], Format::DebeziumJson),
+            input(&[], &[], &[], Format::DebeziumJson),
+            input(&[], &[], &[], Format::Json),
+        ];
+        for mut input in kinds {
+            input.columns[2].sql_type = SqlType::Timestamp;
+            input.retention = Some(Retention {
+                column: "x".into(),
+                keep: Duration::from_millis(6),
+            });
+            compare(&input, &batches, 30);
+        }
     }
 }
 
@@ -333,9 +407,10 @@ fn tombstones_are_forgotten_after_the_retention() {
         (3, 0, "file", vec![never(0, 4)]),
         (12, 0, "file", vec![never(1, 5)]),
     ];
-    let (rows, _) = run(&input, &batches, 20, 2, true);
+    let (rows, _) = run(&input, &batches, 20, How::stepwise(2));
     assert!(as_of(&input, &rows, 4).is_empty(), "the tombstone is still remembered");
     assert_eq!(as_of(&input, &rows, 12).len(), 1, "the tombstone is forgotten");
+    assert_eq!(resolved(&input, &batches, 12, Some(12)), as_of(&input, &rows, 12));
 }
 
 #[test]
@@ -345,7 +420,11 @@ fn times_of_rows_are_the_epochs_they_came_with() {
         (4, 1, "live", vec![upsert(0, 1, 1, 1)]),
         (9, 1, "live", vec![upsert(1, 1, 1, 1)]),
     ];
-    let (rows, _) = run(&input, &batches, 10, 1, false);
+    let how = How {
+        stepwise: false,
+        ..How::stepwise(1)
+    };
+    let (rows, _) = run(&input, &batches, 10, how);
     let mut times: Vec<Epoch> = rows.iter().map(|(_, time, _)| *time).collect();
     times.sort_unstable();
     assert_eq!(times, vec![4, 9]);

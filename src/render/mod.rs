@@ -37,7 +37,7 @@ use timely::dataflow::operators::ToStream;
 
 pub use arrange::Rows;
 pub use checks::Counters;
-pub use temporal::{Keep, retain};
+pub use temporal::{Keep, expire, leaving, retain};
 
 use crate::definition::{Dataflow, Retention};
 use crate::plan::{Expr, Graph, NodeId, Op};

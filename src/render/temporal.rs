@@ -57,6 +57,30 @@ pub fn retain<'s>(input: Collections<'s>, schema: &SchemaRef, keep: Keep, name: 
     }
 }
 
+/// Retention of rows that were in time when they arrived: as [`retain`], but a row whose time has passed says nothing. It
+/// is one of the past, replayed: it was there and has left.
+pub fn expire<'s>(rows: Rows<'s>, schema: &SchemaRef, keep: Keep, name: &str) -> Rows<'s> {
+    let applied = apply(rows, schema, name, expiry_kernel(keep));
+    release(applied.main, name)
+}
+
+/// When rows leave by a retention: the first epoch at which each has passed its time; never, where it is null.
+pub fn leaving(column: &dyn Array, keep: Duration) -> Result<Vec<Epoch>, KernelError> {
+    let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
+    let leave = |us: Option<i64>| us.map_or(Epoch::MAX, |us| first_at(us.saturating_add(keep), true));
+    Ok(moments(column)?.into_iter().map(leave).collect())
+}
+
+fn expiry_kernel(keep: Keep) -> Kernel<Row> {
+    Box::new(move |batch, updates, outputs| {
+        let leaving = leaving(batch.column(keep.column), keep.keep)?;
+        for ((row, time, diff), leave) in updates.iter_mut().zip(leaving) {
+            stay(std::mem::take(row), *time, leave, *diff, &mut outputs.main);
+        }
+        Ok(())
+    })
+}
+
 fn temporal_kernel(plan: &Temporal) -> Kernel<Row> {
     let own = |bounds: &[Bound]| -> Vec<_> { bounds.iter().map(|b| (b.expr.clone(), b.inclusive)).collect() };
     let (lower, upper) = (own(&plan.lower), own(&plan.upper));
@@ -92,12 +116,11 @@ fn temporal_kernel(plan: &Temporal) -> Kernel<Row> {
 fn retention_kernel(keep: Keep, schema: &SchemaRef) -> Kernel<Row> {
     let errors = Errors::default();
     let schema = relaxed(schema);
-    let keep_us = i64::try_from(keep.keep.as_micros()).unwrap_or(i64::MAX);
     Box::new(move |batch, updates, outputs| {
-        let moments = moments(batch.column(keep.column))?;
+        let leaving = leaving(batch.column(keep.column), keep.keep)?;
         debug_assert_eq!(schema.fields().len(), batch.num_columns());
         for (index, (row, time, diff)) in updates.iter_mut().enumerate() {
-            let leave = moments[index].map_or(Epoch::MAX, |us| first_at(us.saturating_add(keep_us), true));
+            let leave = leaving[index];
             if leave > *time {
                 stay(std::mem::take(row), *time, leave, *diff, &mut outputs.main);
             } else if *diff > 0 {

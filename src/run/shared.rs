@@ -33,8 +33,6 @@ pub struct InputCounters {
     pub records: AtomicU64,
     /// Records that became dead letters.
     pub rejected: AtomicU64,
-    /// Fields that no column takes.
-    pub ignored_fields: AtomicU64,
 }
 
 /// See the module's header.
@@ -59,6 +57,8 @@ pub struct Shared {
     pub replayed: Vec<AtomicBool>,
     /// Rows that break an expectation which must hold, by epoch: how many more, and one of them.
     violations: Mutex<BTreeMap<Epoch, (i64, Row)>>,
+    /// Fields that no column takes, by input and name.
+    ignored: Mutex<BTreeMap<(usize, String), u64>>,
     /// Whether a [`Event::Progress`] is on its way, so that there is never more than one.
     poked: AtomicBool,
     events: Sender<Event>,
@@ -78,9 +78,26 @@ impl Shared {
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
             replayed: (0..workers).map(|_| AtomicBool::new(!replay)).collect(),
             violations: Mutex::default(),
+            ignored: Mutex::default(),
             poked: AtomicBool::new(false),
             events,
         }
+    }
+
+    /// Records of an input had fields that no column takes.
+    pub fn observe_ignored(&self, input: usize, fields: &[(String, u64)]) {
+        if fields.is_empty() {
+            return;
+        }
+        let mut ignored = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, records) in fields {
+            *ignored.entry((input, name.clone())).or_default() += records;
+        }
+    }
+
+    /// Fields that no column takes, by input and name: how many records had them.
+    pub fn ignored(&self) -> BTreeMap<(usize, String), u64> {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// `diff` more rows break an expectation which must hold, from `epoch` on.

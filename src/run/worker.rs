@@ -197,18 +197,22 @@ impl<'a> Taker<'a> {
     fn ingest(&mut self, delivery: &Delivery, arrival: Epoch) -> Result<(), RunError> {
         let input = &self.wiring.dataflow.inputs[delivery.input];
         let decoded = &delivery.decoded;
-        self.inputs.ingest(self.epoch, arrival, delivery)?;
+        let refused = self.inputs.ingest(self.epoch, arrival, delivery)?.late;
         let counters = &self.shared.inputs[delivery.input];
         counters.records.fetch_add(decoded.raw.len() as u64, Ordering::Relaxed);
-        let ignored = decoded.ignored_fields.iter().map(|(_, n)| n).sum();
-        counters.ignored_fields.fetch_add(ignored, Ordering::Relaxed);
-        if !decoded.rejects.is_empty() {
-            counters
-                .rejected
-                .fetch_add(decoded.rejects.len() as u64, Ordering::Relaxed);
-            let feed = &input.feeds[delivery.feed].name;
-            let letters =
-                dead_letters::of_rejects(&self.letters, decoded, &input.name, feed, &delivery.partition, arrival)?;
+        self.shared.observe_ignored(delivery.input, &decoded.ignored_fields);
+        for rejects in [&decoded.rejects, &refused]
+            .into_iter()
+            .filter(|rejects| !rejects.is_empty())
+        {
+            counters.rejected.fetch_add(rejects.len() as u64, Ordering::Relaxed);
+            let from = dead_letters::Origin {
+                input: &input.name,
+                feed: &input.feeds[delivery.feed].name,
+                partition: &delivery.partition,
+                epoch: arrival,
+            };
+            let letters = dead_letters::of_rejects(&self.letters, rejects, &decoded.raw, from)?;
             let mut updates = letters.into_iter().map(|letter| (letter, self.epoch, 1)).collect();
             self.letters_in.send_batch(&mut updates);
         }

@@ -13,7 +13,7 @@ use arrow::array::{ArrayRef, BinaryArray, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::TableSpec;
-use crate::decode::{Decoded, Payloads};
+use crate::decode::{Payloads, Raw, Reject};
 use crate::definition::Deletes;
 use crate::repr::{CodecError, Epoch, Row, RowCodec};
 
@@ -92,19 +92,24 @@ impl Envelope {
     }
 }
 
-/// The letters of a delivery's rejects.
-pub fn of_rejects(
-    codec: &RowCodec,
-    decoded: &Decoded,
-    input: &str,
-    feed: &str,
-    partition: &str,
-    epoch: Epoch,
-) -> Result<Vec<Row>, CodecError> {
-    let rejects = &decoded.rejects;
+/// Where and when refused records arrived.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    /// The input's name.
+    pub input: &'a str,
+    /// The feed's name.
+    pub feed: &'a str,
+    /// The partition.
+    pub partition: &'a str,
+    /// When.
+    pub epoch: Epoch,
+}
+
+/// The letters of refused records of a delivery, or of a file as a whole.
+pub fn of_rejects(codec: &RowCodec, rejects: &[Reject], raw: &Raw, from: Origin<'_>) -> Result<Vec<Row>, CodecError> {
     let n = rejects.len();
-    let offset = |record: u32| decoded.raw.offsets[record as usize] as i64;
-    let bytes = |record: u32| match &decoded.raw.payloads {
+    let offset = |record: u32| raw.offsets[record as usize] as i64;
+    let bytes = |record: u32| match &raw.payloads {
         Payloads::Records { values, .. } => {
             use arrow::array::Array;
             values.is_valid(record as usize).then(|| values.value(record as usize))
@@ -118,14 +123,14 @@ pub fn of_rejects(
                 .iter()
                 .map(|r| if r.record.is_some() { "record" } else { "file" }),
         )),
-        repeated(input),
+        repeated(from.input),
         Arc::new(StringArray::new_null(n)),
-        repeated(feed),
-        repeated(partition),
+        repeated(from.feed),
+        repeated(from.partition),
         Arc::new(Int64Array::from_iter(rejects.iter().map(|r| r.record.map(offset)))),
         Arc::new(StringArray::from_iter_values(rejects.iter().map(|r| r.reason.as_str()))),
         Arc::new(BinaryArray::from_iter(rejects.iter().map(|r| r.record.and_then(bytes)))),
-        Arc::new(Int64Array::from_value(epoch as i64, n)),
+        Arc::new(Int64Array::from_value(from.epoch as i64, n)),
     ];
     codec.encode_rows(&columns, n)
 }

@@ -111,7 +111,7 @@ pub enum SourceError {
         /// The longest line that is taken.
         limit: usize,
     },
-    /// A generator's name that is none of [`super::generate::known`].
+    /// A generator's name that is none of [`crate::definition::GENERATORS`].
     #[error("unknown generator {name:?}; known are {known}")]
     UnknownGenerator {
         /// The name.

@@ -15,6 +15,7 @@ mod readers;
 mod tests;
 
 pub use error::SourceError;
+pub use files::Originals;
 pub use log::{LogRecord, LogWriter};
 pub use outlet::Outlet;
 pub use readers::{Clock, Decode, Decoders, FeedStatus, ReaderOptions, Readers, start};
@@ -25,6 +26,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::Decoded;
+use crate::definition::Input;
 
 /// What a reader hands to a worker: decoded records of one partition, and how far they reach.
 pub struct Delivery {
@@ -43,7 +45,7 @@ pub struct Delivery {
 }
 
 /// How far a partition of a feed is read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Where to go on: a byte offset in a log, the number of the next record in a file.
     pub next: u64,
@@ -68,3 +70,8 @@ pub struct PartitionId {
 
 /// How far every feed is read: part of every snapshot.
 pub type Progress = std::collections::BTreeMap<PartitionId, Position>;
+
+/// What a file that cannot be used as a whole decodes to: no records, and the reason.
+pub fn rejected_file(input: &Input, reason: String) -> Decoded {
+    batch::nothing(input, Some(reason))
+}

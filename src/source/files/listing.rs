@@ -4,6 +4,7 @@
 //! Names that say "not yet" are left out: a leading `.` or `_` in any part below the glob's fixed part, and the endings
 //! that copying tools use for unfinished files.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,10 +76,10 @@ fn split(path: &str) -> (&str, &str) {
 
 impl Place {
     /// Takes a feed's path apart. `runtime` is there for remote ones.
-    pub fn new<'a>(
+    pub fn new(
         feed: &str,
         path: &str,
-        store_options: impl IntoIterator<Item = (&'a String, &'a String)>,
+        store_options: &BTreeMap<String, String>,
         runtime: Option<tokio::runtime::Handle>,
     ) -> Result<Place, SourceError> {
         let bad_glob = |e: glob::PatternError| SourceError::Glob {
@@ -111,12 +112,9 @@ impl Place {
             ));
         }
         let url = url::Url::parse(&format!("{fixed}/")).map_err(|e| bad_store(e.to_string()))?;
-        let options = store_options
-            .into_iter()
-            .map(|(key, value)| (key.clone(), value.clone()));
-        let (store, prefix) = object_store::parse_url_opts(&url, options).map_err(|e| bad_store(e.to_string()))?;
+        let (store, prefix) = crate::store::open(&url, store_options).map_err(|e| bad_store(e.to_string()))?;
         Ok(Place::Remote {
-            store: store.into(),
+            store,
             base: fixed.to_string(),
             prefix,
             pattern: glob::Pattern::new(rest).map_err(bad_glob)?,
@@ -293,12 +291,12 @@ mod tests {
     fn a_url_that_names_no_store_is_refused() {
         for path in ["nosuch://bucket/a/*.csv", "s3://buck*/a.csv"] {
             assert!(
-                matches!(Place::new("i.f", path, [], None), Err(SourceError::Store { .. })),
+                matches!(Place::new("i.f", path, &BTreeMap::new(), None), Err(SourceError::Store { .. })),
                 "{path}"
             );
         }
         assert!(matches!(
-            Place::new("i.f", "/a/[b.csv", [], None),
+            Place::new("i.f", "/a/[b.csv", &BTreeMap::new(), None),
             Err(SourceError::Glob { .. })
         ));
     }
@@ -323,7 +321,7 @@ mod tests {
         }
         let names = |glob: &str| {
             let glob = folder.path().join(glob);
-            let place = Place::new("i.f", glob.to_str().unwrap(), [], None).unwrap();
+            let place = Place::new("i.f", glob.to_str().unwrap(), &BTreeMap::new(), None).unwrap();
             place
                 .list()
                 .unwrap()

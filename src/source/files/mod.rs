@@ -17,6 +17,7 @@
 mod columnar;
 mod listing;
 mod open;
+mod originals;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use crate::definition::Format;
 use columnar::Extent;
 use listing::Place;
 pub(crate) use listing::is_remote;
+pub use originals::Originals;
 use open::{Break, Source, decompress};
 use settle::{Job, Settle, Task};
 use text::{Records, SplitError};

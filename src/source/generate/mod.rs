@@ -27,7 +27,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
 use super::SourceError;
-use crate::definition::Generate;
+use crate::definition::{GENERATORS, Generate};
 
 pub use text::Rendering;
 
@@ -171,21 +171,6 @@ const KNOWN: &[Known] = &[
     }),
 ];
 
-const NAMES: [&str; KNOWN.len()] = {
-    let mut names = [""; KNOWN.len()];
-    let mut at = 0;
-    while at < names.len() {
-        names[at] = KNOWN[at].name;
-        at += 1;
-    }
-    names
-};
-
-/// The generators' names.
-pub fn known() -> &'static [&'static str] {
-    &NAMES
-}
-
 /// Makes events, one after the other: an iterator that ends at the settings' `limit`.
 pub struct Generator {
     settings: Generate,
@@ -199,7 +184,7 @@ pub struct Generator {
 
 impl Generator {
     /// A generator in its natural time: begins on 2025-01-01, events as far apart as its world has them, whatever the
-    /// settings' rate. Fails for a name that is not [`known`], and for envelopes as CSV.
+    /// settings' rate. Fails for a name that is not in [`GENERATORS`], and for envelopes as CSV.
     pub fn new(settings: &Generate, rendering: Rendering) -> Result<Generator, SourceError> {
         let known = find(&settings.generator)?;
         let timing = Timing {
@@ -380,7 +365,7 @@ fn find(name: &str) -> Result<&'static Known, SourceError> {
     let found = KNOWN.iter().find(|known| known.name == name);
     found.ok_or_else(|| SourceError::UnknownGenerator {
         name: name.to_string(),
-        known: NAMES.join(", "),
+        known: GENERATORS.map(|(known, _)| known).join(", "),
     })
 }
 

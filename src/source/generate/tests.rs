@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::Value;
 
 use super::*;
+use crate::definition::Format;
 
 fn settings(generator: &str, limit: u64) -> Generate {
     Generate {
@@ -27,7 +28,7 @@ fn events(settings: &Generate) -> Vec<Event> {
 
 #[test]
 fn one_seed_makes_the_same_events_and_another_makes_others() {
-    for name in known() {
+    for (name, _) in GENERATORS {
         let mut settings = settings(name, 2000);
         let first = events(&settings);
         assert_eq!(first.len(), 2000, "{name}");
@@ -54,13 +55,25 @@ fn an_unknown_generator_is_refused_with_the_known_ones() {
 }
 
 #[test]
+fn the_definition_knows_every_generator_and_the_formats_it_has() {
+    let names: HashSet<&str> = KNOWN.iter().map(|known| known.name).collect();
+    assert_eq!(names, HashSet::from(GENERATORS.map(|(name, _)| name)));
+    for (name, formats) in GENERATORS {
+        let csv = Generator::new(&settings(name, 1), Rendering::Csv).is_ok();
+        assert_eq!(csv, formats.contains(&Format::Csv), "{name}");
+        let envelope = events(&settings(name, 1))[0].value.starts_with(b"{\"before\":");
+        assert_eq!(envelope, formats.contains(&Format::DebeziumJson), "{name}");
+    }
+}
+
+#[test]
 fn kinds_come_in_the_shares_asked_for() {
-    for name in known() {
+    for (name, _) in GENERATORS {
         let made = events(&settings(name, 20_000));
         let mut counts: HashMap<Kind, f64> = HashMap::new();
         made.iter()
             .for_each(|e| *counts.entry(e.kind).or_default() += 1.0 / 20_000.0);
-        let changes = matches!(*name, "retail.redemptions" | "devices.telemetry" | "logistics.tickets");
+        let changes = matches!(name, "retail.redemptions" | "devices.telemetry" | "logistics.tickets");
         let deletes = [
             "retail.order_lines",
             "retail.products",
@@ -69,7 +82,7 @@ fn kinds_come_in_the_shares_asked_for() {
         ];
         let expected = [
             (Kind::Update, if changes { 0.0 } else { 0.2 }),
-            (Kind::Delete, if deletes.contains(name) { 0.1 } else { 0.0 }),
+            (Kind::Delete, if deletes.contains(&name) { 0.1 } else { 0.0 }),
             (Kind::Duplicate, 0.05),
             (Kind::Late, 0.05),
             (Kind::Broken, 0.02),
@@ -83,7 +96,7 @@ fn kinds_come_in_the_shares_asked_for() {
 
 #[test]
 fn broken_events_are_no_objects_and_all_others_are() {
-    for name in known() {
+    for (name, _) in GENERATORS {
         for event in events(&settings(name, 3000)) {
             let object = serde_json::from_slice::<Value>(&event.value).is_ok_and(|v| v.is_object());
             assert_eq!(
