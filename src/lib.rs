@@ -15,6 +15,7 @@
 //! | [`sink`] | updates to Delta commits |
 //! | [`serve`] | snapshots to people: query, verify |
 //! | [`latency`] | how long a record takes |
+//! | [`store`] | object stores by URL |
 //! | [`repr`] | rows, types, layouts: the vocabulary |
 
 pub mod cli;
@@ -29,3 +30,4 @@ pub mod run;
 pub mod serve;
 pub mod sink;
 pub mod source;
+pub mod store;

@@ -8,8 +8,8 @@
 use std::hash::Hasher;
 use std::sync::Arc;
 
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutPayload};
 use tokio::runtime::Handle;
 use twox_hash::XxHash3_64;
 
@@ -18,45 +18,72 @@ use super::shared::{Event, Shared};
 use crate::decode::{Decoder, Payloads};
 use crate::definition::Dataflow;
 use crate::sink::Lake;
-use crate::source::{Decode, Decoders};
+use crate::source::{Decode, Decoders, Originals};
 
 /// Decoders for readers, each of which archives the columnar files that pass through it.
 pub fn decoders(dataflow: &Arc<Dataflow>, lake: &Lake, runtime: &Handle, shared: &Arc<Shared>) -> Decoders {
     let (dataflow, lake, runtime, shared) = (dataflow.clone(), lake.clone(), runtime.clone(), shared.clone());
-    Arc::new(move |input, feed| {
-        let input = &dataflow.inputs[input];
+    Arc::new(move |index, feed| {
+        let input = &dataflow.inputs[index];
         let mut decoder =
             Decoder::new(input, &input.feeds[feed]).expect("every feed's decoder was made once before readers start");
-        let archive = input
-            .bronze
-            .then(|| (lake.clone(), runtime.clone(), shared.clone(), input.name.clone()));
-        let mut archived: Option<(Arc<str>, Arc<str>)> = None;
+        let originals = Originals::of(&dataflow, (index, feed), runtime.clone())
+            .expect("a feed's files were found before its readers start");
+        let mut archive = originals.filter(|_| input.bronze).map(|originals| Archive {
+            input: input.name.clone(),
+            originals,
+            lake: lake.clone(),
+            durable: dataflow.durable,
+            runtime: runtime.clone(),
+            newest: None,
+        });
+        let shared = shared.clone();
         let decode: Decode = Box::new(move |mut raw| {
-            if let (Payloads::Columns { path, .. }, Some((lake, runtime, shared, input))) =
-                (&mut raw.payloads, &archive)
-            {
-                let known = archived
-                    .as_ref()
-                    .filter(|(file, _)| file == path)
-                    .map(|(_, reference)| reference.clone());
-                let reference = known.unwrap_or_else(|| {
-                    let reference = reference(input, path);
-                    if let Err(source) = runtime.block_on(copy(lake, path, &reference)) {
-                        let error = RunError::Archive {
-                            file: path.to_string(),
-                            source,
-                        };
-                        shared.tell(Event::Failed(error));
-                    }
-                    reference
-                });
-                archived = Some((path.clone(), reference.clone()));
-                *path = reference;
+            if let (Payloads::Columns { path, .. }, Some(archive)) = (&mut raw.payloads, &mut archive) {
+                match archive.keep(path) {
+                    Ok(reference) => *path = reference,
+                    Err(source) => shared.tell(Event::Failed(RunError::Archive {
+                        file: path.to_string(),
+                        source,
+                    })),
+                }
             }
             decoder.decode(raw)
         });
         decode
     })
+}
+
+/// Keeps the files of one feed that one thread reads.
+struct Archive {
+    input: String,
+    originals: Originals,
+    lake: Lake,
+    durable: bool,
+    runtime: Handle,
+    /// The file that was kept last, and what refers to it.
+    newest: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl Archive {
+    /// Makes sure that a file is kept; says what refers to it.
+    fn keep(&mut self, file: &Arc<str>) -> Result<Arc<str>, Box<dyn std::error::Error + Send + Sync>> {
+        if let Some((_, reference)) = self.newest.as_ref().filter(|(newest, _)| newest == file) {
+            return Ok(reference.clone());
+        }
+        let reference = reference(&self.input, file);
+        let target = Path::from(&*reference);
+        match self.runtime.block_on(self.lake.store.head(&target)) {
+            Ok(_) => {}
+            Err(object_store::Error::NotFound { .. }) => {
+                let bytes = self.originals.read(file)?;
+                self.runtime.block_on(self.lake.put_new(&target, bytes, self.durable))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.newest = Some((file.clone(), reference.clone()));
+        Ok(reference)
+    }
 }
 
 /// Where a file is kept, relative to the lake.
@@ -75,14 +102,4 @@ fn reference(input: &str, file: &str) -> Arc<str> {
         })
         .collect();
     format!("_alluvium/archive/{input}/{:016x}-{safe}", hash.finish()).into()
-}
-
-async fn copy(lake: &Lake, file: &str, reference: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let target = Path::from(reference);
-    if lake.store.head(&target).await.is_ok() {
-        return Ok(());
-    }
-    let payload = PutPayload::from(tokio::fs::read(file).await?);
-    lake.store.put(&target, payload).await?;
-    Ok(())
 }

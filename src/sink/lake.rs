@@ -96,15 +96,14 @@ impl Lake {
         root.set_query(None);
         root.set_fragment(None);
         root.set_path(&format!("{}/", url.path().trim_end_matches('/')));
-        let (bucket, prefix) =
-            object_store::parse_url_opts(&url, with_environment(options)).map_err(|source| match source {
-                object_store::Error::Generic { store: "URL", source } => bad(source.to_string()),
-                source => LakeError::Store {
-                    url: root.to_string(),
-                    source,
-                },
-            })?;
-        Ok(Lake::over(Arc::from(bucket), prefix, root))
+        let (bucket, prefix) = crate::store::open(&url, options).map_err(|source| match source {
+            object_store::Error::Generic { store: "URL", source } => bad(source.to_string()),
+            source => LakeError::Store {
+                url: root.to_string(),
+                source,
+            },
+        })?;
+        Ok(Lake::over(bucket, prefix, root))
     }
 
     /// A lake below `prefix` of a store that was made elsewhere; `root` is the address of both.
@@ -224,16 +223,6 @@ fn percent_decode(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-/// The environment's settings of the clouds' stores, then the user's own.
-fn with_environment(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut all: BTreeMap<String, String> = std::env::vars()
-        .filter(|(name, _)| ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|p| name.starts_with(p)))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value))
-        .collect();
-    all.extend(options.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.clone())));
-    all
 }
 
 /// Put-if-absent on a local disk, synced. The name appears by a hard link to complete, synced bytes, so

@@ -291,7 +291,10 @@ mod tests {
     fn a_url_that_names_no_store_is_refused() {
         for path in ["nosuch://bucket/a/*.csv", "s3://buck*/a.csv"] {
             assert!(
-                matches!(Place::new("i.f", path, &BTreeMap::new(), None), Err(SourceError::Store { .. })),
+                matches!(
+                    Place::new("i.f", path, &BTreeMap::new(), None),
+                    Err(SourceError::Store { .. })
+                ),
                 "{path}"
             );
         }

@@ -39,8 +39,8 @@ use crate::definition::Format;
 use columnar::Extent;
 use listing::Place;
 pub(crate) use listing::is_remote;
-pub use originals::Originals;
 use open::{Break, Source, decompress};
+pub use originals::Originals;
 use settle::{Job, Settle, Task};
 use text::{Records, SplitError};
 
