@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::audit::Audit;
 use super::pacer::Pacer;
 use super::shared::{Event, Shared};
 use super::status::Status;
@@ -50,6 +51,10 @@ pub struct Conductor<'a> {
     /// Whether rows enter or leave as time passes.
     pub temporal: bool,
     pub commit: Duration,
+    /// Over a lake with a past.
+    pub audit: Option<Audit>,
+    /// What it found.
+    pub corrections: Option<Vec<(String, u64)>>,
     /// The epoch behind everything that was taken, once nothing more can come.
     pub fence: Option<Epoch>,
 }
@@ -138,6 +143,11 @@ impl Conductor<'_> {
         self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
         self.pacer.observe_committed(epoch);
         self.status.observe_committed(epoch);
+        if let Some(audit) = self.audit.take() {
+            let corrections = audit.corrections();
+            self.status.observe_audit(&corrections);
+            self.corrections = Some(corrections);
+        }
     }
 
     /// Opens epochs and seals snapshots as the pacer decides.
@@ -252,6 +262,7 @@ impl Conductor<'_> {
         self.status.finish();
         Ok(Conducted {
             snapshot: self.pacer.committed(),
+            corrections: self.corrections,
         })
     }
 }
@@ -260,6 +271,8 @@ impl Conductor<'_> {
 pub struct Conducted {
     /// The newest snapshot of this run; 0 where nothing was committed.
     pub snapshot: Epoch,
+    /// See [`super::Outcome::corrections`].
+    pub corrections: Option<Vec<(String, u64)>>,
 }
 
 pub(super) fn wall_ms() -> u64 {

@@ -13,14 +13,17 @@
 //! what differs, and then resumes the feeds behind the snapshot's progress.
 
 mod archive;
+mod audit;
 mod conductor;
 mod pacer;
 mod replay;
+mod reread;
 mod shared;
 mod status;
 mod wiring;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,8 +34,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
+use self::audit::Audit;
 use self::conductor::{Conducted, Conductor, wall_ms};
 use self::pacer::Pacer;
+use self::reread::Reread;
 use self::shared::{Event, Shared};
 use self::status::Status;
 use self::worker::Parts;
@@ -49,6 +54,7 @@ use crate::sink::{
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
+pub use status::AboveStatus;
 pub use wiring::Wiring;
 
 /// Deliveries that may wait for a worker.
@@ -86,6 +92,11 @@ pub struct Outcome {
     pub records: u64,
     /// Records that became dead letters.
     pub rejected: u64,
+    /// Fields that no column takes, by input and name: how many records had them.
+    pub ignored: BTreeMap<(usize, String), u64>,
+    /// Over a lake with a past, what the audit found to differ from the stored tables and corrected: (table, rows),
+    /// tables without a difference left out. None in a new lake, or where the run ended before its first snapshot.
+    pub corrections: Option<Vec<(String, u64)>>,
     /// How long it took.
     pub elapsed: Duration,
     /// Latencies.
@@ -125,13 +136,19 @@ pub enum RunError {
     /// Latency files.
     #[error(transparent)]
     LatencyFiles(#[from] LatencyFileError),
-    /// An input without Bronze has no past to resume from.
+    /// An input without Bronze whose feed does not hold its past any more.
     #[error(
-        "could not resume: input {input} keeps no Bronze, so its past cannot be replayed; set bronze = true, or use a new lake"
+        "could not resume: input {input} keeps no Bronze, and feed {feed} no longer holds {partition:?} as it was read, up to {next}; put it back, or use a new lake (bronze = true keeps what arrives)"
     )]
     NoBronze {
         /// Which input.
         input: String,
+        /// Which feed.
+        feed: String,
+        /// The file, or the log's partition.
+        partition: String,
+        /// How far it was read.
+        next: u64,
     },
     /// An expectation with `on_violation = "fail"`.
     #[error(
@@ -203,6 +220,7 @@ struct Engine {
     workers: timely::communication::WorkerGuards<()>,
     threads: Vec<thread::Thread>,
     writers: Vec<JoinHandle<Result<(), WriterError>>>,
+    audit: Option<Audit>,
     committer: JoinHandle<()>,
     signals: Option<signal_hook::iterator::Handle>,
     started: Instant,
@@ -264,14 +282,16 @@ impl Engine {
             restored.tables.iter().cloned().enumerate().collect(),
         )?;
         let mut arrivals = Vec::new();
-        let mut writers = Vec::new();
+        let (mut writers, mut stats) = (Vec::new(), Vec::new());
         for (index, mut restored) in loaded.drain(..).enumerate() {
             if replays {
                 (wiring.dead_letters..wiring.specs.len()).for_each(|table| restored.audit_next(table));
             }
             let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
             let (written_in, written) = bounded::<WriterEvent>(4);
-            writers.push(spawn(config(index), restored, arrivals_out, written_in)?.handle);
+            let writer = spawn(config(index), restored, arrivals_out, written_in)?;
+            writers.push(writer.handle);
+            stats.push(writer.stats);
             let prepared_in = prepared_in.clone();
             named(&format!("forward-{index}"), "a forwarder", move || {
                 forward(written, prepared_in)
@@ -279,6 +299,10 @@ impl Engine {
             arrivals.push(arrivals_in);
         }
         drop(prepared_in);
+        let audit = replays.then(|| Audit {
+            wiring: wiring.clone(),
+            writers: stats,
+        });
         let committer = named("committer", "the committer", {
             let shared = shared.clone();
             move || commit(committer, prepared, &shared)
@@ -307,9 +331,18 @@ impl Engine {
 
         let past = if replays {
             let (handle, lake, dataflow, shared) = (handle.clone(), lake.clone(), dataflow.clone(), shared.clone());
-            let threads = threads.clone();
+            let (threads, progress) = (threads.clone(), restored.progress.clone());
+            let epoch = restored.epoch.unwrap_or_default();
             Some(named("replay", "the replay", move || {
-                let replayed = replay::replay(&handle, &lake, &dataflow, pasts);
+                let past = Reread {
+                    dataflow: &dataflow,
+                    lake: &lake,
+                    runtime: &handle,
+                    shared: &shared,
+                    progress: &progress,
+                    epoch,
+                };
+                let replayed = replay::replay(&past, pasts);
                 threads.iter().for_each(thread::Thread::unpark);
                 if let Err(error) = replayed {
                     shared.tell(Event::Failed(error));
@@ -343,6 +376,7 @@ impl Engine {
             workers: workers_guard,
             threads,
             writers,
+            audit,
             committer,
             signals,
             started,
@@ -369,6 +403,8 @@ impl Engine {
             status: Status::new(names, options.live),
             pacer: self.pacer,
             temporal: self.wiring.temporal(),
+            audit: self.audit,
+            corrections: None,
             commit: dataflow.commit,
             fence: None,
         };
@@ -387,7 +423,7 @@ impl Engine {
         if let Some(signals) = self.signals {
             signals.close();
         }
-        let Conducted { snapshot } = conducted.map_err(|error| match error {
+        let Conducted { snapshot, corrections } = conducted.map_err(|error| match error {
             RunError::WriterGone => first_fault(self.events.try_iter()).unwrap_or(RunError::WriterGone),
             other => other,
         })?;
@@ -403,6 +439,8 @@ impl Engine {
             snapshot,
             records: sum(|c| c.records.load(Ordering::Relaxed)),
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
+            ignored: self.shared.ignored(),
+            corrections,
             elapsed: self.started.elapsed(),
             figures: self.latency.figures(),
         })

@@ -1,10 +1,11 @@
 //! What a person sees of a run: one live block on a terminal, plain log lines otherwise.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::pacer::Pacer;
 use super::shared::Shared;
@@ -16,31 +17,77 @@ use crate::source::Readers;
 const DRAW: Duration = Duration::from_millis(200);
 const LOG: Duration = Duration::from_secs(10);
 
+/// Inputs that have a line of their own in the live block.
+const SHOWN: usize = 12;
+
+/// The live block, while one is drawn: whoever else writes to stderr has to write above it.
+static LIVE: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Standard error for log lines: they stay, above the live block of a run.
+pub struct AboveStatus;
+
+impl Write for AboveStatus {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let live = LIVE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match live {
+            Some(bar) => bar.suspend(|| io::stderr().write(bytes)),
+            None => io::stderr().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
 /// See the module's header.
 pub struct Status {
     inputs: Vec<String>,
     started: Instant,
     last: Option<Instant>,
-    /// Records taken at `last`, for a rate.
-    records: u64,
+    /// By input, records taken at `last`, for a rate.
+    records: Vec<u64>,
     committed_at: Option<Instant>,
     snapshot: Epoch,
     bar: Option<ProgressBar>,
 }
 
+/// What is shown of one input.
+#[derive(Clone)]
+struct InputLine {
+    name: String,
+    records: u64,
+    /// Records a second.
+    rate: f64,
+    dead_letters: u64,
+    /// Bytes that are there and not yet read.
+    lag: u64,
+}
+
+/// What is shown of the whole.
+struct View {
+    inputs: Vec<InputLine>,
+    epoch: Epoch,
+    /// The newest snapshot, and how old it is.
+    snapshot: Option<(Epoch, Duration)>,
+    /// p50 and p99 from arrival to commit.
+    latency: Option<(Duration, Duration)>,
+}
+
 impl Status {
     /// For these inputs; `live` says whether stderr may be drawn on.
     pub fn new(inputs: Vec<String>, live: bool) -> Self {
-        let bar = (live && std::io::stderr().is_terminal()).then(|| {
+        let bar = (live && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant"));
+            bar.set_style(ProgressStyle::with_template("{msg}").expect("the template is a constant"));
+            *LIVE.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
             bar
         });
         Status {
+            records: vec![0; inputs.len()],
             inputs,
             started: Instant::now(),
             last: None,
-            records: 0,
             committed_at: None,
             snapshot: 0,
             bar,
@@ -68,6 +115,18 @@ impl Status {
         self.committed_at = Some(Instant::now());
     }
 
+    /// A restart compared all tables with what it recomputed.
+    pub fn observe_audit(&self, corrections: &[(String, u64)]) {
+        let of_table = |(table, rows): &(String, u64)| format!("{table} {rows}");
+        self.print(&match corrections {
+            [] => "audited: every table is as recomputed".to_string(),
+            some => format!(
+                "audited: rows corrected: {}",
+                some.iter().map(of_table).collect::<Vec<_>>().join(", ")
+            ),
+        });
+    }
+
     /// No more input is read.
     pub fn observe_draining(&mut self) {
         self.print("no more input: committing what was taken");
@@ -89,56 +148,163 @@ impl Status {
         if since < period {
             return;
         }
-        let counts: Vec<(u64, u64)> = shared
-            .inputs
-            .iter()
-            .map(|c| (c.records.load(Ordering::Relaxed), c.rejected.load(Ordering::Relaxed)))
+        self.last = Some(now);
+        let feeds = readers.map(Readers::statuses).unwrap_or_default();
+        let counted = self.inputs.iter().zip(&shared.inputs).zip(&mut self.records);
+        let inputs: Vec<InputLine> = counted
+            .map(|((name, counters), before)| {
+                let records = counters.records.load(Ordering::Relaxed);
+                let new = records - std::mem::replace(before, records);
+                InputLine {
+                    name: name.clone(),
+                    records,
+                    rate: new as f64 / since.as_secs_f64(),
+                    dead_letters: counters.rejected.load(Ordering::Relaxed),
+                    lag: feeds
+                        .iter()
+                        .filter(|feed| feed.input == *name)
+                        .map(|feed| feed.lag_bytes)
+                        .sum(),
+                }
+            })
             .collect();
-        let records: u64 = counts.iter().map(|(records, _)| records).sum();
-        let rejected: u64 = counts.iter().map(|(_, rejected)| rejected).sum();
-        let rate = (records - self.records) as f64 / since.as_secs_f64();
-        let idle = records == self.records;
-        (self.last, self.records) = (Some(now), records);
-        let by_input: Vec<String> = self
-            .inputs
-            .iter()
-            .zip(&counts)
-            .map(|(name, (records, _))| format!("{name} {records}"))
-            .collect();
-        let age = self.committed_at.map_or("none yet".to_string(), |at| {
-            format!("{} ({} ago)", self.snapshot, short(at.elapsed()))
-        });
-        let waiting: u64 = readers.map_or(0, |r| r.statuses().iter().map(|s| s.lag_bytes).sum());
-        let (p50, p99) = latency
-            .committed_p50_p99()
-            .map_or(("-".into(), "-".into()), |(a, b)| (short(a), short(b)));
+        let view = View {
+            inputs,
+            epoch: pacer.open(),
+            snapshot: self.committed_at.map(|at| (self.snapshot, at.elapsed())),
+            latency: latency.committed_p50_p99(),
+        };
         match &self.bar {
-            Some(bar) => bar.set_message(format!(
-                "in    {} | {rate:.0}/s | {rejected} dead letters\n  epoch {} | snapshot {age} | lag {} | to commit p50 {p50} p99 {p99}",
-                by_input.join(", "),
-                pacer.open(),
-                indicatif::HumanBytes(waiting),
-            )),
+            Some(bar) => bar.set_message(view.block()),
             // An idle run needs no line every ten seconds.
-            None if idle => {}
-            None => tracing::info!(
-                records = by_input.join(", "),
-                rate = rate as u64,
-                epoch = pacer.open(),
-                snapshot = self.snapshot,
-                lag = waiting,
-                dead_letters = rejected,
-                p50,
-                p99,
-                "running"
-            ),
+            None if view.inputs.iter().all(|input| input.rate == 0.0) => {}
+            None => view.log(),
         }
     }
 
     /// Takes the live block away.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
+            LIVE.lock().unwrap_or_else(PoisonError::into_inner).take();
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        self.finish(); // a run that failed ends without
+    }
+}
+
+impl View {
+    /// The live block: a line for each input, one for the whole. At most 80 columns wide where names are not long.
+    fn block(&self) -> String {
+        let mut lines = self.inputs.clone();
+        if lines.len() > SHOWN {
+            let others = lines.split_off(SHOWN - 1);
+            let sum = |count: fn(&InputLine) -> u64| others.iter().map(count).sum();
+            lines.push(InputLine {
+                name: format!("{} others", others.len()),
+                records: sum(|o| o.records),
+                rate: others.iter().map(|o| o.rate).sum(),
+                dead_letters: sum(|o| o.dead_letters),
+                lag: sum(|o| o.lag),
+            });
+        }
+        let width = lines.iter().map(|input| input.name.chars().count()).max().unwrap_or(0);
+        let mut block = String::new();
+        for InputLine {
+            name,
+            records,
+            rate,
+            dead_letters,
+            lag,
+        } in &lines
+        {
+            block += &format!(
+                "{name:width$} {:>12} rows in {:>9}/s {:>7} dead letters  lag {}\n",
+                HumanCount(*records).to_string(),
+                HumanCount(*rate as u64).to_string(),
+                HumanCount(*dead_letters).to_string(),
+                HumanBytes(*lag),
+            );
+        }
+        let snapshot = self.snapshot.map_or("none yet".to_string(), |(epoch, age)| {
+            format!("{epoch}, {:.1} s ago", age.as_secs_f64())
+        });
+        block += &format!("epoch {}  snapshot {snapshot}", self.epoch);
+        if let Some((p50, p99)) = self.latency {
+            block += &format!("  p50 {}  p99 {}", short(p50), short(p99));
+        }
+        block
+    }
+
+    fn log(&self) {
+        let by_input = |of: fn(&InputLine) -> u64| {
+            let named = self.inputs.iter().map(|input| format!("{} {}", input.name, of(input)));
+            named.collect::<Vec<_>>().join(", ")
+        };
+        let (p50, p99) = match self.latency {
+            Some((p50, p99)) => (short(p50), short(p99)),
+            None => ("-".to_string(), "-".to_string()),
+        };
+        tracing::info!(
+            records = by_input(|input| input.records),
+            rate = self.inputs.iter().map(|input| input.rate).sum::<f64>() as u64,
+            epoch = self.epoch,
+            snapshot = self.snapshot.map_or(0, |(epoch, _)| epoch),
+            lag = self.inputs.iter().map(|input| input.lag).sum::<u64>(),
+            dead_letters = self.inputs.iter().map(|input| input.dead_letters).sum::<u64>(),
+            p50,
+            p99,
+            "running"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(name: &str, records: u64) -> InputLine {
+        InputLine {
+            name: name.into(),
+            records,
+            rate: 5800.4,
+            dead_letters: 12,
+            lag: 1_500_000,
+        }
+    }
+
+    #[test]
+    fn the_block_has_a_line_for_each_input_and_one_for_the_whole() {
+        let view = View {
+            inputs: vec![input("order_lines", 541_909), input("products", 0)],
+            epoch: 1_795_260_472_387,
+            snapshot: Some((1_795_260_472_334, Duration::from_millis(234))),
+            latency: Some((Duration::from_millis(45), Duration::from_micros(87_400))),
+        };
+        assert_eq!(
+            view.block(),
+            "order_lines      541,909 rows in     5,800/s      12 dead letters  lag 1.43 MiB\n\
+             products               0 rows in     5,800/s      12 dead letters  lag 1.43 MiB\n\
+             epoch 1795260472387  snapshot 1795260472334, 0.2 s ago  p50 45.0 ms  p99 87.4 ms"
+        );
+        assert!(view.block().lines().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn many_inputs_share_the_last_line_and_what_is_not_there_yet_is_left_out() {
+        let view = View {
+            inputs: (0..20).map(|n| input(&format!("input{n}"), 10)).collect(),
+            epoch: 7,
+            snapshot: None,
+            latency: None,
+        };
+        let block = view.block();
+        assert_eq!(block.lines().count(), SHOWN + 1);
+        assert!(block.contains("9 others           90 rows in"), "{block}");
+        assert!(block.ends_with("epoch 7  snapshot none yet"), "{block}");
     }
 }
