@@ -1,13 +1,14 @@
 //! `check`: load, print every mistake or a summary; no data is touched.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::Source;
-use crate::definition::{Case, Dataflow, Diagnostics, FeedKind, cases};
-use crate::plan;
+use super::{Source, environment};
+use crate::definition::{Case, Dataflow, Diagnostic, FeedKind, Survey, cases, nearest, survey};
+use crate::plan::{self, Graph};
 
 /// Find every mistake in a dataflow; no data is touched
 ///
@@ -24,29 +25,60 @@ pub struct Check {
 /// # Errors
 /// `Diagnostics`: the mistakes.
 pub fn run(args: Check) -> Result<ExitCode> {
-    let loaded = args.source.load();
-    let cases = cases(&args.source.folder);
-    let (dataflow, cases) = match (loaded, cases) {
-        (Ok(dataflow), Ok(cases)) => (dataflow, cases),
-        (Err(error), Err(more)) => return Err(joined(error, more)),
-        (Err(error), _) => return Err(error),
-        (_, Err(error)) => return Err(error.into()),
+    let Survey {
+        dataflow,
+        broken,
+        mut found,
+    } = survey(&args.source.folder, &environment);
+    let cases = cases(&args.source.folder).unwrap_or_else(|more| {
+        found.0.extend(more.0);
+        vec![]
+    });
+    if let Some(dataflow) = &dataflow {
+        match plan::compile_part(dataflow, &broken) {
+            Ok(graph) => found.0.extend(misread_tables(&graph, &cases, &args.source.folder)),
+            Err(more) => found.0.extend(more.0),
+        }
+    }
+    let dataflow = match dataflow {
+        Some(dataflow) if found.0.is_empty() => dataflow,
+        _ => return Err(found.sorted().into()),
     };
-    plan::compile(&dataflow)?;
     let mut out = io::stdout().lock();
     write!(out, "{}", summary(&dataflow, &cases))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Mistakes of the definition, then those of its tests.
-fn joined(error: anyhow::Error, more: Diagnostics) -> anyhow::Error {
-    match error.downcast::<Diagnostics>() {
-        Ok(mut first) => {
-            first.0.extend(more.0);
-            first.into()
+/// Columns that the dataflow's own tests expect and tables do not have.
+fn misread_tables(graph: &Graph, cases: &[Case], folder: &Path) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for expected in cases.iter().flat_map(|case| &case.steps).flat_map(|step| &step.expect) {
+        let name = format!("{}.{}", expected.layer.name(), expected.table);
+        let table = graph.tables.iter().find(|table| table.name == name);
+        let text = std::fs::read_to_string(&expected.path).unwrap_or_default();
+        let (Some(table), Some(header)) = (table, text.lines().next()) else {
+            continue;
+        };
+        let columns: Vec<&str> = table.schema.fields().iter().map(|f| f.name().as_str()).collect();
+        for column in header.split(',').map(|column| column.trim().trim_matches('"')) {
+            if !columns.contains(&column) {
+                let near = nearest(column, columns.iter().copied());
+                let near = near.map_or(String::new(), |near| format!("did you mean {near:?}? "));
+                found.push(Diagnostic {
+                    file: expected
+                        .path
+                        .strip_prefix(folder)
+                        .unwrap_or(&expected.path)
+                        .to_path_buf(),
+                    line: 1,
+                    column: 0,
+                    message: format!("{name} has no column {column:?}"),
+                    help: Some(format!("{near}columns are {}", columns.join(", "))),
+                });
+            }
         }
-        Err(other) => other,
     }
+    found
 }
 
 fn summary(dataflow: &Dataflow, cases: &[Case]) -> String {

@@ -225,7 +225,7 @@ fn start_logging() -> Result<()> {
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| crate::run::AboveStatus)
         .with_ansi(false)
         .with_target(false)
         .init();

@@ -59,7 +59,8 @@ pub fn run(args: Run) -> Result<ExitCode> {
 
 /// Runs the dataflow, and prints what the run leaves to say.
 fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
-    let outcome = run::run(Arc::new(dataflow), options)?;
+    let dataflow = Arc::new(dataflow);
+    let outcome = run::run(dataflow.clone(), options)?;
     let mut out = io::stdout().lock();
     writeln!(
         out,
@@ -72,6 +73,15 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
             epoch => format!("newest snapshot {epoch}"),
         }
     )?;
+    for ((input, field), records) in &outcome.ignored {
+        let input = &dataflow.inputs[*input].name;
+        writeln!(out, "no column of {input} takes field {field:?} of {records} records")?;
+    }
+    if let Some(corrections) = outcome.corrections.filter(|c| !c.is_empty()) {
+        for (table, rows) in corrections {
+            writeln!(out, "audit: corrected {rows} rows of {table}")?;
+        }
+    }
     if !outcome.figures.lines.is_empty() {
         write!(out, "\n{}", outcome.figures)?;
     }

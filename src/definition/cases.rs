@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Diagnostics, nearest};
-use super::load::{sorted, unknown_table_help};
+use super::load::unknown_table_help;
 use super::{Format, Layer};
 
 /// A test.
@@ -80,7 +80,7 @@ pub fn cases(folder: &Path) -> Result<Vec<Case>, Diagnostics> {
     }
     match reader.found.is_empty() {
         true => Ok(cases),
-        false => Err(sorted(reader.found)),
+        false => Err(Diagnostics(reader.found).sorted()),
     }
 }
 

@@ -53,14 +53,37 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
+/// The folders in which mistakes are reported, behind those of the dataflow's own file.
+const FOLDERS: [&str; 4] = ["inputs", "silver", "gold", "tests"];
+
+impl Diagnostics {
+    /// In the order of files and lines, each once.
+    pub fn sorted(mut self) -> Self {
+        let rank = |diagnostic: &Diagnostic| {
+            FOLDERS
+                .iter()
+                .position(|folder| diagnostic.file.starts_with(folder))
+                .map_or(0, |n| n + 1)
+        };
+        self.0
+            .sort_by(|a, b| (rank(a), &a.file, a.line, a.column).cmp(&(rank(b), &b.file, b.line, b.column)));
+        self.0.dedup();
+        self
+    }
+}
+
 /// The candidate that a mistyped word most likely stands for; none when nothing is near.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
-    let reach = (word.chars().count() / 3).max(1);
+    let reach = |candidate: &str| match candidate.chars().count().max(word.chars().count()) {
+        0..=4 => 1,
+        5..=8 => 2,
+        longer => longer / 3,
+    };
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, _)| *distance <= reach)
+        .filter(|(distance, candidate)| *distance <= reach(candidate))
         .min()
         .map(|(_, candidate)| candidate)
 }

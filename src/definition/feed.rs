@@ -29,6 +29,22 @@ const FORMATS: [(&str, Format); 6] = [
 ];
 const LATER_FORMATS: [&str; 1] = ["debezium-avro"];
 
+const ROWS: &[Format] = &[Format::Json, Format::Csv];
+const ENVELOPES: &[Format] = &[Format::DebeziumJson];
+
+/// The built-in generators, and the formats that their events have; the first is what a feed takes unless told otherwise.
+pub const GENERATORS: [(&str, &[Format]); 9] = [
+    ("retail.order_lines", ROWS),
+    ("retail.products", ENVELOPES),
+    ("retail.customers", ENVELOPES),
+    ("retail.stock_movements", ENVELOPES),
+    ("retail.redemptions", ROWS),
+    ("devices.telemetry", ROWS),
+    ("logistics.tickets", ROWS),
+    ("logistics.permits", ROWS),
+    ("logistics.trips", ROWS),
+];
+
 /// The settings of generators alone.
 const GENERATE: [&str; 10] = [
     "generator",
@@ -93,7 +109,10 @@ pub(super) fn read_feed(
         read_kind(&value, &text)
     });
     let feed_kind = read_feed_kind(&mut settings, kind, base);
-    let format = read_format(&mut settings, kind);
+    let format = match &feed_kind {
+        Some(FeedKind::Generate(generate)) => read_format(&mut settings, kind, formats_of(&generate.generator)),
+        _ => read_format(&mut settings, kind, kind.map_or(&[], Kind::formats)),
+    };
     let null = read_null(&mut settings);
     let overrides = match settings.take("columns", "{ country.from = \"Country\" }") {
         Some(value) => value.settings().map(|settings| read_overrides(settings, columns)),
@@ -210,8 +229,7 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
 fn read_generate(settings: &mut Settings<'_>) -> Option<Generate> {
     let generator = settings
         .require("generator", "\"retail.order_lines\"")
-        .and_then(|value| value.text())
-        .map(|text| text.value);
+        .and_then(|value| read_generator(&value));
     let rate = match settings.take("rate", "5800") {
         None => Some(None),
         Some(value) => value.number().and_then(|rate| {
@@ -252,6 +270,14 @@ fn read_generate(settings: &mut Settings<'_>) -> Option<Generate> {
     };
     let (updates, deletes, duplicates) = (share("updates"), share("deletes"), share("duplicates"));
     let (late, broken) = (share("late"), share("broken"));
+    let shares = [updates, deletes, duplicates, late, broken];
+    if shares.into_iter().flatten().sum::<f64>() > 1.0 {
+        settings.say(
+            "the shares of updates, deletes, duplicates, late and broken events are more than 1 together",
+            "what they leave of 1 is new rows; make them smaller",
+        );
+        return None;
+    }
     Some(Generate {
         generator: generator?,
         rate: rate?,
@@ -266,17 +292,42 @@ fn read_generate(settings: &mut Settings<'_>) -> Option<Generate> {
     })
 }
 
-fn read_format(settings: &mut Settings<'_>, kind: Option<Kind>) -> Option<Format> {
-    let value = match kind {
-        // A generator writes JSON unless told otherwise.
-        Some(Kind::Generate) => match settings.take("format", "\"json\"") {
-            None => return Some(Format::Json),
+fn read_generator(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    let names = GENERATORS.map(|(name, _)| name);
+    if names.contains(&text.value.as_str()) {
+        return Some(text.value);
+    }
+    // `telemetry` means `devices.telemetry`.
+    let short = names
+        .into_iter()
+        .find(|name| name.rsplit('.').next() == Some(&text.value));
+    value.say(
+        format!("unknown generator {:?}", text.written),
+        match short.or_else(|| nearest(&text.value, names)) {
+            Some(near) => format!("did you mean {near:?}? generators are {}", names.join(", ")),
+            None => format!("generators are {}", names.join(", ")),
+        },
+    );
+    None
+}
+
+fn formats_of(generator: &str) -> &'static [Format] {
+    let known = GENERATORS.iter().find(|(name, _)| *name == generator);
+    known.map_or(&[], |(_, formats)| formats)
+}
+
+/// `takes`: the formats that fit the feed; none where its kind is not known.
+fn read_format(settings: &mut Settings<'_>, kind: Option<Kind>, takes: &'static [Format]) -> Option<Format> {
+    let value = match (kind, takes) {
+        (Some(Kind::Generate), [usual, ..]) => match settings.take("format", "\"json\"") {
+            None => return Some(*usual),
             some => some,
         },
         _ => settings.require("format", "\"csv\""),
     }?;
     let text = value.text()?;
-    let names = |formats: &[Format]| formats.iter().map(|f| format_name(*f)).collect::<Vec<_>>().join(", ");
+    let fitting = takes.iter().map(|f| format_name(*f)).collect::<Vec<_>>().join(", ");
     let Some((_, format)) = FORMATS.iter().find(|(name, _)| *name == text.value) else {
         if LATER_FORMATS.contains(&text.value.as_str()) {
             value.say(
@@ -295,22 +346,23 @@ fn read_format(settings: &mut Settings<'_>, kind: Option<Kind>) -> Option<Format
             format!("unknown format {:?}", text.written),
             match (near, kind) {
                 (Some(near), _) => format!("did you mean {near:?}? formats are {}", known.join(", ")),
-                (None, Some(kind)) => format!("feeds of kind {:?} take {}", kind.name(), names(kind.formats())),
+                (None, Some(kind)) => format!("feeds of kind {:?} take {fitting}", kind.name()),
                 (None, None) => format!("formats are {}", known.join(", ")),
             },
         );
         return None;
     };
     if let Some(kind) = kind
-        && !kind.formats().contains(format)
+        && !takes.is_empty()
+        && !takes.contains(format)
     {
+        let what = match kind {
+            Kind::Generate => "this generator".to_string(),
+            kind => format!("a feed of kind {:?}", kind.name()),
+        };
         value.say(
-            format!(
-                "format {:?} does not fit a feed of kind {:?}",
-                text.written,
-                kind.name()
-            ),
-            format!("it takes {}", names(kind.formats())),
+            format!("format {:?} does not fit {what}", text.written),
+            format!("it takes {fitting}"),
         );
         return None;
     }

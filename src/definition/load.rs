@@ -1,4 +1,7 @@
 //! Reads a dataflow's folder, and reports every mistake it finds in one go.
+//!
+//! What is wrong in one file hides nothing in another: [`survey`] returns what could be read, so that the SQL of
+//! tables is looked over although an input is not understood.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,39 +18,46 @@ use super::{Dataflow, Input, Layer, Table};
 /// The file that makes a folder a dataflow.
 const ROOT: &str = "dataflow.toml";
 
-/// The order in which mistakes are reported.
-const FOLDERS: [&str; 4] = ["inputs", "silver", "gold", "tests"];
+/// What a folder says, and what is wrong with it.
+pub struct Survey {
+    /// As much of the dataflow as could be read; none where there is no dataflow, or its tables have no order.
+    pub dataflow: Option<Dataflow>,
+    /// Names in SQL of inputs and tables that could not be read: what reads them cannot be judged.
+    pub broken: Vec<String>,
+    /// Every mistake.
+    pub found: Diagnostics,
+}
 
 /// Reads a dataflow's folder. `env` looks up environment variables.
 ///
 /// # Errors
 /// Every mistake found, in the order of files and lines.
 pub fn load(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Dataflow, Diagnostics> {
-    let found = Found::default();
-    let dataflow = Loader {
-        folder,
-        env,
-        found: &found,
-    }
-    .load();
-    let found = found.into_inner();
-    match dataflow {
-        Some(dataflow) if found.is_empty() => Ok(dataflow),
-        _ => Err(sorted(found)),
+    let survey = survey(folder, env);
+    match survey.dataflow {
+        Some(dataflow) if survey.found.0.is_empty() => Ok(dataflow),
+        _ => Err(survey.found),
     }
 }
 
-/// Puts mistakes into the order of files and lines.
-pub(super) fn sorted(mut found: Vec<Diagnostic>) -> Diagnostics {
-    let rank = |diagnostic: &Diagnostic| {
-        FOLDERS
-            .iter()
-            .position(|folder| diagnostic.file.starts_with(folder))
-            .map_or(0, |n| n + 1)
+/// Reads what can be read of a dataflow's folder, so that the rest of it can be looked over in spite of mistakes.
+pub fn survey(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Survey {
+    let found = Found::default();
+    let loader = Loader {
+        folder,
+        env,
+        found: &found,
     };
-    found.sort_by(|a, b| (rank(a), &a.file, a.line, a.column).cmp(&(rank(b), &b.file, b.line, b.column)));
-    found.dedup();
-    Diagnostics(found)
+    let (dataflow, mut broken) = loader.load();
+    let found = Diagnostics(found.into_inner()).sorted();
+    let tables = dataflow.iter().flat_map(|dataflow| &dataflow.tables);
+    let wrong = tables.filter(|table| found.0.iter().any(|mistake| mistake.file == table.file));
+    broken.extend(wrong.map(Table::qualified_name));
+    Survey {
+        dataflow,
+        broken,
+        found,
+    }
 }
 
 struct Loader<'a> {
@@ -57,7 +67,8 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn load(&self) -> Option<Dataflow> {
+    /// The dataflow, and the inputs that are left out of it.
+    fn load(&self) -> (Option<Dataflow>, Vec<String>) {
         let base = match self.folder.canonicalize() {
             Ok(base) if base.join(ROOT).is_file() => base,
             Ok(base) if base.is_dir() => {
@@ -66,7 +77,7 @@ impl Loader<'_> {
                     format!("there is no {ROOT} in {}", self.folder.display()),
                     "name a dataflow's folder, or make one: alluvium init NAME",
                 );
-                return None;
+                return (None, vec![]);
             }
             Ok(_) => {
                 self.say(
@@ -74,7 +85,7 @@ impl Loader<'_> {
                     format!("{} is not a folder", self.folder.display()),
                     format!("name the folder that holds {ROOT}"),
                 );
-                return None;
+                return (None, vec![]);
             }
             Err(error) => {
                 self.say(
@@ -82,14 +93,16 @@ impl Loader<'_> {
                     format!("could not open folder {}: {error}", self.folder.display()),
                     "name a dataflow's folder, or make one: alluvium init NAME",
                 );
-                return None;
+                return (None, vec![]);
             }
         };
         let root = self.with_file(Path::new(ROOT), |file| read_root(file, &base));
-        let inputs = self.inputs(&base);
-        let tables = self.tables();
-        let root = root??;
-        Some(Dataflow {
+        let (inputs, broken) = self.inputs(&base);
+        let Some(tables) = self.tables() else {
+            return (None, broken);
+        };
+        let root = root.flatten().unwrap_or_default();
+        let dataflow = Dataflow {
             name: root.name,
             folder: self.folder.to_path_buf(),
             lake: root.lake,
@@ -98,12 +111,14 @@ impl Loader<'_> {
             store_options: root.store_options,
             durable: root.durable,
             history: root.history,
-            inputs: inputs?,
-            tables: tables?,
-        })
+            inputs,
+            tables,
+        };
+        (Some(dataflow), broken)
     }
 
-    fn inputs(&self, base: &Path) -> Option<Vec<Input>> {
+    /// The inputs, and the names of those that could not be read.
+    fn inputs(&self, base: &Path) -> (Vec<Input>, Vec<String>) {
         let files = self.listing("inputs", &["toml"]);
         if files.is_empty() {
             let near = std::fs::read_dir(self.folder)
@@ -122,20 +137,22 @@ impl Loader<'_> {
                 },
             );
         }
-        let inputs: Vec<Option<Input>> = files
-            .iter()
-            .map(|(name, path)| {
-                if ["silver", "gold", "bronze"].contains(&name.as_str()) {
-                    self.say(
-                        path,
-                        format!("an input cannot be called {name:?}, which is a layer's name"),
-                        "rename the file",
-                    );
-                }
-                self.with_file(path, |file| read_input(file, name, base))?
-            })
-            .collect();
-        inputs.into_iter().collect()
+        let (mut inputs, mut broken) = (Vec::new(), Vec::new());
+        for (name, path) in &files {
+            if ["silver", "gold", "bronze"].contains(&name.as_str()) {
+                self.say(
+                    path,
+                    format!("an input cannot be called {name:?}, which is a layer's name"),
+                    "rename the file",
+                );
+            }
+            let input = self.with_file(path, |file| read_input(file, name, base));
+            match input.flatten() {
+                Some(input) => inputs.push(input),
+                None => broken.push(name.clone()),
+            }
+        }
+        (inputs, broken)
     }
 
     /// All tables in their order; none: mistakes were reported.

@@ -24,7 +24,8 @@ mod tests;
 
 pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
-pub use load::load;
+pub use feed::GENERATORS;
+pub use load::{Survey, load, survey};
 pub use location::{LocationError, lake_location};
 
 use std::collections::BTreeMap;

@@ -15,6 +15,7 @@ use super::location::lake_location;
 use super::settings::Settings;
 
 /// What `dataflow.toml` says.
+#[derive(Default)]
 pub(super) struct Root {
     pub name: String,
     pub lake: String,

@@ -10,20 +10,21 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, ToDFSchema};
+use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr as Logical, LogicalPlan, Projection, cast};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{SelectItem, SetExpr, Spanned, Statement as SqlStatement};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, SelectItem, SetExpr, Spanned, Statement as SqlStatement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
-use super::diagnose::{diagnose, refused};
+use super::diagnose::{diagnose, not_a_condition, refused};
 use super::error::{PlanError, Planned, Refusal};
 use super::lower::{Lowering, physical};
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{complete, normal, now, refuse, session, windows};
-use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Input, Table};
+use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Input, Table, nearest};
 use crate::repr::normalise_schema;
 
 /// Plans every table of a dataflow into one graph.
@@ -31,13 +32,24 @@ use crate::repr::normalise_schema;
 /// # Errors
 /// Every mistake found in the tables' SQL and in the columns their settings name.
 pub fn compile(dataflow: &Dataflow) -> Result<Graph, Diagnostics> {
+    compile_part(dataflow, &[])
+}
+
+/// As [`compile`], for a dataflow that could be read in part only: `broken` are inputs and tables that could not, by
+/// their names in SQL. Nothing is said of the tables that read them.
+///
+/// # Errors
+/// Every mistake found in the other tables.
+pub fn compile_part(dataflow: &Dataflow, broken: &[String]) -> Result<Graph, Diagnostics> {
+    let mut known = refuse::known(dataflow);
+    known.extend(broken.iter().cloned());
     let mut compiler = Compiler {
         dataflow,
         context: session::planning_context(),
         builder: Builder::default(),
         sources: HashMap::new(),
-        known: refuse::known(dataflow),
-        broken: BTreeSet::new(),
+        known,
+        broken: broken.iter().cloned().collect(),
         diagnostics: Vec::new(),
         tables: Vec::new(),
     };
@@ -45,7 +57,9 @@ pub fn compile(dataflow: &Dataflow) -> Result<Graph, Diagnostics> {
         compiler.input(position, input);
     }
     for (position, table) in dataflow.tables.iter().enumerate() {
-        compiler.table(position, table);
+        if !broken.contains(&table.qualified_name()) {
+            compiler.table(position, table);
+        }
     }
     if compiler.diagnostics.is_empty() {
         Ok(Graph {
@@ -151,6 +165,13 @@ impl Compiler<'_> {
         }
         if look.reads.iter().any(|read| self.broken.contains(read)) {
             return Ok(None);
+        }
+        let twice = match query.body.as_ref() {
+            SetExpr::Select(select) => named_twice(&select.projection),
+            _ => Vec::new(),
+        };
+        if !twice.is_empty() {
+            return Err(twice.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
         refuse::fetch_as_limit(&mut query);
         let items: Vec<_> = match query.body.as_ref() {
@@ -277,6 +298,15 @@ impl Compiler<'_> {
         let expr = self.context.parse_sql_expr(sql, &named)?;
         let mut refusal = None;
         datafusion::common::tree_node::TreeNode::apply(&expr, |e| {
+            if let Logical::AggregateFunction(AggregateFunction { func, .. }) = e {
+                refusal = Some(
+                    Refusal::new(format!(
+                        "could not plan {}() here: a row is judged by itself",
+                        func.name()
+                    ))
+                    .help("compare the row's own columns; a condition on many rows can be checked in a Gold table"),
+                );
+            }
             if let Logical::ScalarFunction(call) = e
                 && (call.func.signature().volatility == datafusion::logical_expr::Volatility::Volatile
                     || matches!(call.name(), "now" | "current_date" | "current_time"))
@@ -304,9 +334,7 @@ impl Compiler<'_> {
         let planned = physical(&expr, &named, schema)?;
         match planned.data_type(schema)? {
             DataType::Boolean | DataType::Null => Ok(planned),
-            other => Err(Refusal::new(format!("could not use a {other} as a condition"))
-                .help("compare it with something")
-                .into()),
+            other => Err(not_a_condition(&format!("a {other}")).into()),
         }
     }
 
@@ -330,7 +358,7 @@ impl Compiler<'_> {
                         file,
                         column: 0,
                         message: format!("could not find the column {name:?} that {setting} names"),
-                        help: Some(match refuse::nearest(name, columns.iter().copied()) {
+                        help: Some(match nearest(name, columns.iter().copied()) {
                             Some(near) => format!("did you mean {near:?}?"),
                             None => format!("known are {}", columns.join(", ")),
                         }),
@@ -376,6 +404,31 @@ fn parse(tokens: Vec<TokenWithSpan>) -> Planned<Vec<Statement>> {
     Ok(parser.parse_statements()?.into())
 }
 
+/// Columns of a SELECT that are given a name which an earlier one has.
+fn named_twice(items: &[SelectItem]) -> Vec<Refusal> {
+    let name = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.to_lowercase()),
+        SelectItem::UnnamedExpr(SqlExpr::Identifier(name)) => Some(name.value.to_lowercase()),
+        SelectItem::UnnamedExpr(SqlExpr::CompoundIdentifier(parts)) => parts.last().map(|p| p.value.to_lowercase()),
+        _ => None,
+    };
+    let mut seen = BTreeSet::new();
+    let mut refusals = Vec::new();
+    for item in items {
+        if let Some(name) = name(item)
+            && !seen.insert(name.clone())
+        {
+            refusals.push(two_columns(&name).at(Some(item.span())));
+        }
+    }
+    refusals
+}
+
+/// Two columns have one name.
+pub(super) fn two_columns(name: &str) -> Refusal {
+    Refusal::new(format!("could not name two columns {name:?}")).help("name one of them anew: AS ...")
+}
+
 /// Names that a Delta table cannot have, and names that stand twice; each with the column's position.
 fn check_columns(plan: &LogicalPlan) -> Vec<(usize, Refusal)> {
     let mut refusals = Vec::new();
@@ -388,12 +441,7 @@ fn check_columns(plan: &LogicalPlan) -> Vec<(usize, Refusal)> {
                 Refusal::new(format!("could not use {name:?} as a column's name")).help("give it a name: AS ..."),
             ));
         } else if seen.insert(name.to_lowercase(), n).is_some() {
-            refusals.push((
-                n,
-                Refusal::new(format!("could not name two columns {name:?}"))
-                    .help("name one of them anew: AS ...")
-                    .near(name),
-            ));
+            refusals.push((n, two_columns(name).near(name)));
         }
     }
     refusals

@@ -5,9 +5,9 @@ use std::path::Path;
 use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
+use super::compile::two_columns;
 use super::error::{PlanError, Refusal};
-use super::refuse::nearest;
-use crate::definition::Diagnostic;
+use crate::definition::{Diagnostic, nearest};
 
 /// One or several diagnostics for an error in the SQL of `file`, whose tokens help to find the place.
 pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
@@ -15,7 +15,7 @@ pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) 
         PlanError::Refused(refusal) => vec![refused(*refusal, file, tokens)],
         PlanError::DataFusion(error) => flatten(&error)
             .into_iter()
-            .map(|error| refused(understand(error), file, tokens))
+            .map(|error| refused(understand(error, tokens), file, tokens))
             .collect(),
     }
 }
@@ -52,15 +52,20 @@ fn flatten(error: &DataFusionError) -> Vec<&DataFusionError> {
     }
 }
 
+/// What stands where a condition should.
+pub(super) fn not_a_condition(what: &str) -> Refusal {
+    Refusal::new(sql_types(&format!("could not use {what} as a condition"))).help("compare it with something")
+}
+
 /// DataFusion's error in our words.
-fn understand(error: &DataFusionError) -> Refusal {
+fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     let found = error.diagnostic();
     let span = found.and_then(|d| d.span);
     let root = error.find_root();
     if let DataFusionError::SchemaError(schema, _) = root {
         match schema.as_ref() {
             SchemaError::FieldNotFound { field, valid_fields } => {
-                return unknown_column(field, valid_fields).at_span(span.or(field.spans().first()));
+                return unknown_column(field, valid_fields, tokens).at_span(span.or(field.spans().first()));
             }
             SchemaError::AmbiguousReference { field } => {
                 return Refusal::new(format!(
@@ -72,10 +77,7 @@ fn understand(error: &DataFusionError) -> Refusal {
                 .near(&field.name);
             }
             SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-                return Refusal::new(format!("could not name two columns {name:?}"))
-                    .help("name one of them anew: AS ...")
-                    .at_span(span)
-                    .near(name.as_str());
+                return two_columns(name).at_span(span).near(name.as_str());
             }
         }
     }
@@ -88,12 +90,13 @@ fn understand(error: &DataFusionError) -> Refusal {
     let (text, place) = split_place(&text);
     if text.contains("require unique expression names") {
         let name = text.split('"').nth(1).unwrap_or_default();
-        return Refusal::new(format!("could not name two columns {name:?}"))
-            .help("name one of them anew: AS ...")
-            .at_span(span)
-            .near(name.rsplit('.').next().unwrap_or(name));
+        let near = name.rsplit('.').next().unwrap_or(name);
+        return two_columns(name).at_span(span).near(near);
     }
-    let mut refusal = Refusal::new(lower_case(&strip(&text)));
+    if let Some(refusal) = of_types(&root.strip_backtrace()).or_else(|| of_types(&text)) {
+        return if span.is_some() { refusal.at_span(span) } else { refusal };
+    }
+    let mut refusal = Refusal::new(sql_types(&lower_case(&strip(&text))));
     refusal.span = place.map(|start| datafusion::sql::sqlparser::tokenizer::Span { start, end: start });
     if span.is_some() {
         refusal = refusal.at_span(span);
@@ -120,13 +123,119 @@ fn understand(error: &DataFusionError) -> Refusal {
     }
     if !helps.is_empty() {
         refusal = refusal.help(helps.join("; "));
-    } else if refusal.message.contains("coerce") || refusal.message.contains("type") {
-        refusal = refusal.help("cast one side: CAST(... AS ...)");
+    } else if let Some(help) = remedy(&refusal.message) {
+        refusal = refusal.help(help);
     }
     refusal
 }
 
-fn unknown_column(field: &Column, valid: &[Column]) -> Refusal {
+/// What to do about a message that says only what is wrong.
+fn remedy(message: &str) -> Option<String> {
+    const CLAUSES: [&str; 12] = [
+        "SELECT", "FROM", "WHERE", "GROUP", "ORDER", "HAVING", "WITH", "JOIN", "UNION", "LIMIT", "VALUES", "DISTINCT",
+    ];
+    if let Some((expected, found)) = message
+        .strip_prefix("expected: ")
+        .and_then(|rest| rest.split_once(", found: "))
+    {
+        return Some(match nearest(found, CLAUSES) {
+            _ if expected.starts_with(')') => "a parenthesis before this place is not closed".to_string(),
+            Some(clause) if !clause.eq_ignore_ascii_case(found) => format!("did you mean {clause}?"),
+            _ if found == "EOF" => "the SQL ends too early".to_string(),
+            _ => "look for a missing comma, quote or keyword before this place".to_string(),
+        });
+    }
+    let known = [
+        (
+            "unsupported SQL type",
+            "types are BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p,s), VARCHAR, BINARY, DATE and TIMESTAMP",
+        ),
+        (
+            "for type interval",
+            "write a number and a unit, as in INTERVAL '7 days'",
+        ),
+        ("different number of columns", "select as many columns on each side"),
+        (
+            "could not window by",
+            "name a DATE or TIMESTAMP column, or cast it in a table that this one reads",
+        ),
+        ("not allowed in the WHERE", "move the condition into HAVING"),
+        ("coerce", "cast one side: CAST(... AS ...)"),
+        ("type", "cast one side: CAST(... AS ...)"),
+    ];
+    let found = known.iter().find(|(part, _)| message.contains(part));
+    found.map(|(_, help)| help.to_string())
+}
+
+/// Refusals of types, of which DataFusion tells its own implementation.
+fn of_types(text: &str) -> Option<Refusal> {
+    let between = |from: &str, to: &str| Some(text.split_once(from)?.1.split_once(to)?.0.trim().to_string());
+    if let Some(call) = between("given name and argument types '", "'") {
+        let refusal = Refusal::new(sql_types(&format!("could not call {call}")));
+        let forms: Vec<String> = text
+            .split_once("Candidate functions:")
+            .map_or("", |(_, forms)| forms)
+            .split(['\t', '\n'])
+            .map(|form| sql_types(form.trim()))
+            .filter(|form| !form.is_empty())
+            .collect();
+        let name = call.split('(').next().unwrap_or_default().to_string();
+        return Some(refusal.near(name).help(match forms.as_slice() {
+            [] => "cast its arguments: CAST(... AS ...)".to_string(),
+            forms => format!("it takes {}", forms.join(", ")),
+        }));
+    }
+    if let (Some(what), Some(of_type)) = (
+        between("non-boolean predicate '", "'"),
+        between("' returning ", "\n")
+            .or_else(|| text.split_once("' returning ").map(|(_, rest)| rest.trim().to_string())),
+    ) {
+        let near = what.rsplit('.').next().unwrap_or(&what).to_string();
+        return Some(not_a_condition(&format!("{near}, a {of_type},")).near(near));
+    }
+    if let Some((value, of_type)) = between("Cannot cast string '", "'").zip(between("to value of ", " type")) {
+        let refusal = Refusal::new(sql_types(&format!("could not read '{value}' as a {of_type}")));
+        return Some(refusal.help("write a value of that type, or compare with something else"));
+    }
+    let comparison = between("for comparison operation ", "\n")
+        .or_else(|| Some(text.split_once("for comparison operation ")?.1.to_string()))
+        .or_else(|| between("Cannot coerce arithmetic expression ", " to valid types"))?;
+    // `Timestamp(µs) > Int64`: the operator is what stands between two types.
+    let words: Vec<&str> = comparison.split_whitespace().collect();
+    let at = words
+        .iter()
+        .position(|word| !word.starts_with(char::is_alphabetic))
+        .or_else(|| {
+            words
+                .iter()
+                .position(|word| word.chars().all(|c| c.is_ascii_uppercase()))
+        })?;
+    let (left, right) = (words[..at].join(" "), words[at + 1..].join(" "));
+    let message = format!("could not apply {} to {left} and {right}", words[at]);
+    Some(Refusal::new(sql_types(&message)).help("cast one side: CAST(... AS ...)"))
+}
+
+/// Arrow's names of types as SQL's.
+fn sql_types(text: &str) -> String {
+    const NAMES: [(&str, &str); 11] = [
+        ("Timestamp(µs)", "TIMESTAMP"),
+        ("Utf8View", "VARCHAR"),
+        ("LargeUtf8", "VARCHAR"),
+        ("Utf8", "VARCHAR"),
+        ("Int64", "BIGINT"),
+        ("Int32", "INT"),
+        ("Float64", "DOUBLE"),
+        ("Date32", "DATE"),
+        ("Boolean", "BOOLEAN"),
+        ("Decimal128", "DECIMAL"),
+        ("Interval(MonthDayNano)", "INTERVAL"),
+    ];
+    NAMES
+        .iter()
+        .fold(text.to_string(), |text, (arrow, sql)| text.replace(arrow, sql))
+}
+
+fn unknown_column(field: &Column, valid: &[Column], tokens: &[TokenWithSpan]) -> Refusal {
     let same_table: Vec<&str> = valid
         .iter()
         .filter(|v| field.relation.is_none() || v.relation == field.relation)
@@ -142,13 +251,22 @@ fn unknown_column(field: &Column, valid: &[Column]) -> Refusal {
     } else {
         match nearest(&field.name, same_table.iter().copied()) {
             Some(near) => format!("did you mean {near:?}?"),
-            None if same_table.is_empty() => "no column may stand here".to_string(),
+            None if same_table.is_empty() => "there is no FROM that could have it".to_string(),
+            None if in_double_quotes(tokens, &field.name) => {
+                format!("text stands in single quotes: '{}'", field.name)
+            }
             None => format!("known are {}", same_table.join(", ")),
         }
     };
     Refusal::new(format!("could not find a column {:?}", field.flat_name()))
         .help(help)
         .near(&field.name)
+}
+
+fn in_double_quotes(tokens: &[TokenWithSpan], name: &str) -> bool {
+    tokens
+        .iter()
+        .any(|t| matches!(&t.token, Token::Word(word) if word.quote_style == Some('"') && word.value == name))
 }
 
 /// `... at Line: 3, Column: 8` as sqlparser puts it.
@@ -181,6 +299,8 @@ fn strip(text: &str) -> String {
         "type_coercion",
         "caused by",
         "Arrow error: ",
+        "Parser error: ",
+        "Internal error: ",
     ] {
         text = text.strip_prefix(prefix).unwrap_or(text).trim_start();
     }

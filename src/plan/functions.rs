@@ -1,5 +1,6 @@
 //! The functions that window table functions are rewritten to, for the graph and for batch alike.
 //!
+//! `window_time(t)` is t as a TIMESTAMP, refused when planned where it is neither that nor a DATE.
 //! `hop_windows(ts, slide, size)` lists the starts of all windows of `size`, one every `slide` since
 //! 1970-01-01, that hold `ts`. `session_start(ts, gap)` and `session_end(ts, gap)`, over a partition ordered
 //! by `ts`, are the bounds of the session that holds the row: a row that comes `gap` or more behind the row
@@ -14,11 +15,12 @@ use arrow::datatypes::{
     DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
     TimestampMicrosecondType,
 };
-use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, LimitEffect, PartitionEvaluator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility, WindowUDF, WindowUDFImpl,
+    ColumnarValue, Expr, LimitEffect, PartitionEvaluator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility, WindowUDF, WindowUDFImpl, cast,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
@@ -35,6 +37,7 @@ pub(super) fn register(context: &SessionContext) {
     let mut state = context.state();
     datafusion_functions_json::register_all(&mut state).expect("a fresh session takes the JSON functions");
     *context.state_ref().write() = state;
+    context.register_udf(ScalarUDF::from(WindowTime::new()));
     context.register_udf(ScalarUDF::from(HopWindows::new()));
     context.register_udwf(WindowUDF::from(SessionBound::new(Side::Start)));
     context.register_udwf(WindowUDF::from(SessionBound::new(Side::End)));
@@ -48,6 +51,48 @@ pub(super) fn interval_micros(interval: IntervalMonthDayNano) -> Option<i64> {
     i64::from(interval.days)
         .checked_mul(MICROS_PER_DAY)?
         .checked_add(interval.nanoseconds / 1000)
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct WindowTime {
+    signature: Signature,
+}
+
+impl WindowTime {
+    fn new() -> Self {
+        WindowTime {
+            signature: Signature::any(1, Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for WindowTime {
+    fn name(&self) -> &str {
+        "window_time"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        match &arguments[0] {
+            DataType::Timestamp(_, _) | DataType::Date32 => Ok(TIMESTAMP),
+            other => plan_err!("could not window by a {other}"),
+        }
+    }
+
+    fn simplify(&self, mut args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        let time = args.swap_remove(0);
+        Ok(ExprSimplifyResult::Simplified(match info.get_data_type(&time)? {
+            TIMESTAMP => time,
+            _ => cast(time, TIMESTAMP),
+        }))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        args.args[0].cast_to(&TIMESTAMP, None)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -25,7 +25,7 @@ mod share;
 mod tests;
 mod windows;
 
-pub use compile::compile;
+pub use compile::{compile, compile_part};
 pub use now::bind_now;
 pub use session::{batch_context, rebind};
 

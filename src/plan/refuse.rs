@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::Refusal;
 use super::lower;
-use crate::definition::Dataflow;
+use crate::definition::{Dataflow, nearest};
 
 /// The one query of a file.
 pub(super) fn query(mut statements: Vec<Parsed>) -> Result<Box<Query>, Refusal> {
@@ -109,17 +109,6 @@ pub(super) fn known(dataflow: &Dataflow) -> Vec<String> {
     inputs
         .chain(dataflow.tables.iter().map(|t| t.qualified_name()))
         .collect()
-}
-
-/// The known name that was probably meant.
-pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    known
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&name, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len().max(name.len()) / 3).max(1))
-        .min()
-        .map(|(_, candidate)| candidate)
 }
 
 #[derive(Default)]

@@ -153,8 +153,24 @@ impl Call {
         }
         time.pop();
         time.drain(..2);
-        if rest.iter().any(|length| !word_is(length.first(), "INTERVAL")) {
-            return Err(refused("a length is not an INTERVAL"));
+        for length in &rest {
+            if !word_is(length.first(), "INTERVAL") {
+                return Err(refused("a length is not an INTERVAL"));
+            }
+            let text = length[1..]
+                .iter()
+                .map(|t| t.to_string())
+                .collect::<String>()
+                .to_lowercase();
+            if ["month", "year", "quarter", "decade", "century"]
+                .iter()
+                .any(|unit| text.contains(unit))
+            {
+                return Err(refused("months and years have no fixed length; write it in days"));
+            }
+            if text.contains('-') || !text.contains(|c: char| ('1'..='9').contains(&c)) {
+                return Err(refused("a length must be longer than nothing"));
+            }
         }
         Ok(Some(Call {
             kind,
@@ -170,7 +186,7 @@ impl Call {
     fn write(&self, tokens: &[TokenWithSpan], out: &mut Vec<TokenWithSpan>) -> Result<(), Refusal> {
         let text = |tokens: &[Token]| tokens.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(" ");
         let table = self.table.iter().map(|t| t.to_string()).collect::<String>();
-        let time = format!("arrow_cast({}, 'Timestamp(Microsecond, None)')", text(&self.time));
+        let time = format!("window_time({})", text(&self.time));
         let lengths: Vec<String> = self.lengths.iter().map(|l| text(l)).collect();
         let rows = format!("FROM {table} WHERE {} IS NOT NULL", text(&self.time));
         let mut sql = match self.kind {
