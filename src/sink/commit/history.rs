@@ -93,7 +93,7 @@ pub struct Tidied {
 impl History {
     /// Opens the table, creating it if need be.
     pub async fn open(lake: &Lake, making: Making<'_>) -> Result<(History, Loaded), CommitError> {
-        let loaded = tables::ensure(lake, &spec(), making).await?;
+        let (loaded, _) = tables::ensure(lake, &spec(), making).await?;
         let app_id = format!("{}:snapshots", making.app_id);
         let history = History {
             lake: lake.clone(),

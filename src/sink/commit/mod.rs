@@ -45,7 +45,7 @@ pub use state::StateError;
 use self::history::{History, Record};
 use self::ledger::{Entry, Intent, Ledger, TableCommit, TableIntent};
 use self::maintenance::{Maintenance, Note, Pace};
-use self::state::{Live, Snapshot, State};
+use self::state::{Live, Snapshot, State, Stored};
 use self::tables::Making;
 use super::lake::Lake;
 use super::{AddFile, LiveFile, Prepared, TableSpec};
@@ -102,7 +102,7 @@ pub struct Restored {
     pub generation: u64,
     /// How far feeds are read as of it.
     pub progress: Progress,
-    /// By table, its live files.
+    /// By table, its live files; none of a table whose rows the first snapshot replaces.
     pub tables: Vec<Vec<LiveFile>>,
     /// By table, its version.
     pub versions: Vec<i64>,
@@ -200,9 +200,9 @@ impl Committer {
             now,
         };
         let lake_ref = &lake;
-        let loaded: Vec<(log::Loaded, Vec<Live>)> = stream::iter(&specs)
+        let loaded: Vec<(log::Loaded, Stored)> = stream::iter(&specs)
             .map(|spec| async move {
-                let loaded = tables::ensure(lake_ref, spec, making).await?;
+                let (loaded, redefinition) = tables::ensure(lake_ref, spec, making).await?;
                 let files: Vec<AddFile> = loaded.files.values().cloned().collect();
                 let vectors = log::vectors(lake_ref, &spec.path, &files).await?;
                 let live = files
@@ -210,7 +210,7 @@ impl Committer {
                     .zip(vectors)
                     .map(|(add, deleted)| Live::new(add, deleted))
                     .collect();
-                Ok::<_, CommitError>((loaded, live))
+                Ok::<_, CommitError>((loaded, Stored { live, redefinition }))
             })
             .buffered(TABLES)
             .try_collect()
@@ -219,16 +219,22 @@ impl Committer {
         if let (Some(versions), Some(newest)) = (last, &found.newest) {
             recover_history(&lake, &mut history, newest, versions).await?;
         }
-        let (loaded, live): (Vec<log::Loaded>, Vec<Vec<Live>>) = loaded.into_iter().unzip();
+        let (loaded, stored): (Vec<log::Loaded>, Vec<Stored>) = loaded.into_iter().unzip();
         let epoch = found.newest.as_ref().map(|intent| intent.epoch);
         let restored = Restored {
             epoch,
             generation,
             progress: found.progress.clone(),
-            tables: live.iter().map(|files| files.iter().map(live_file).collect()).collect(),
+            tables: stored
+                .iter()
+                .map(|table| match table.redefinition {
+                    None => table.live.iter().map(live_file).collect(),
+                    Some(_) => vec![], // they go with the first snapshot
+                })
+                .collect(),
             versions: loaded.iter().map(|l| l.version).collect(),
         };
-        let state = State::new(&settings.app_id, generation, settings.writers, epoch, &specs, live);
+        let state = State::new(&settings.app_id, generation, settings.writers, epoch, &specs, stored);
         let kept = loaded.iter().zip(&specs).enumerate();
         let kept = kept.map(|(i, (loaded, spec))| maintenance::kept(&spec.path, loaded, &state.live_paths(i)));
         let pace = Pace {

@@ -1,10 +1,12 @@
-//! A table's shape: Arrow schema to Delta's schema string, the protocol a table needs, and whether a table
-//! that exists can take what a definition wants now.
+//! A table's shape: Arrow schema to Delta's schema string, the protocol a table needs, and how a table
+//! that exists comes to what a definition wants now.
 //!
 //! What may change without rewriting data: a new nullable column, a column that becomes nullable, the
-//! description, settings, more features. Anything else is refused, unless the table holds no rows.
+//! description, settings, more features. Anything else is a [`Reshape`]: the table's next snapshot replaces all of its
+//! rows together with its schema, and readers of earlier versions keep what they had.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -17,7 +19,7 @@ use super::action::{Action, Format, MetaData, Protocol};
 use crate::definition::Deletes;
 use crate::sink::TableSpec;
 
-/// A table whose definition does not fit what the lake holds, or no lake at all.
+/// A table that no lake can hold, or whose log cannot be understood.
 #[derive(Debug, Error, PartialEq)]
 pub enum SchemaError {
     /// Delta has no such type.
@@ -30,13 +32,21 @@ pub enum SchemaError {
         /// Arrow's name of it.
         found: String,
     },
-    /// A column changed.
-    #[error(
-        "table {table}: column {column} is {stored} in the lake but {wanted} in the definition; give the table a new name, or remove its folder to rebuild it"
-    )]
-    Changed {
+    /// The log's schema string cannot be read.
+    #[error("table {table}: its schema in the log cannot be read ({reason}); restore the log")]
+    Unreadable {
         /// Which table.
         table: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why rows in the lake do not fit a definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reshape {
+    /// A column has another type.
+    Changed {
         /// Which column.
         column: String,
         /// As the log has it.
@@ -45,44 +55,50 @@ pub enum SchemaError {
         wanted: String,
     },
     /// A column went.
-    #[error(
-        "table {table}: column {column} is in the lake but no longer in the definition; give the table a new name, or remove its folder to rebuild it"
-    )]
     Gone {
-        /// Which table.
-        table: String,
         /// Which column.
         column: String,
     },
-    /// A column came that rows in the lake do not have.
-    #[error(
-        "table {table}: the new column {column} may not be null, but rows in the lake lack it; make it nullable, or remove the table's folder to rebuild it"
-    )]
-    NotNullable {
-        /// Which table.
-        table: String,
+    /// A column that may not be null came.
+    Required {
         /// Which column.
         column: String,
     },
     /// Partitioned otherwise.
-    #[error(
-        "table {table}: it is partitioned by {stored:?} in the lake but by {wanted:?} in the definition; remove its folder to rebuild it"
-    )]
     Partitions {
-        /// Which table.
-        table: String,
         /// As the log has it.
         stored: Vec<String>,
         /// As defined now.
         wanted: Vec<String>,
     },
-    /// The log's schema string cannot be read.
-    #[error("table {table}: its schema in the log cannot be read ({reason}); restore the log")]
-    Unreadable {
-        /// Which table.
-        table: String,
+}
+
+impl fmt::Display for Reshape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reshape::Changed { column, stored, wanted } => {
+                write!(f, "column {column} was {stored} and is {wanted} now")
+            }
+            Reshape::Gone { column } => write!(f, "column {column} is gone"),
+            Reshape::Required { column } => write!(f, "the new column {column} may not be null"),
+            Reshape::Partitions { stored, wanted } => {
+                write!(f, "it was partitioned by {stored:?} and is by {wanted:?} now")
+            }
+        }
+    }
+}
+
+/// How a table comes to its definition.
+#[derive(Debug, PartialEq)]
+pub enum Evolution {
+    /// By these actions at once; none: it is there.
+    Now(Vec<Action>),
+    /// By these actions, in one commit with the removal of all rows there are and the rows of the definition.
+    Rebuild {
+        /// Protocol and metadata.
+        actions: Vec<Action>,
         /// Why.
-        reason: String,
+        reason: Reshape,
     },
 }
 
@@ -116,14 +132,14 @@ pub fn creation(spec: &TableSpec, retention: Duration, now: i64) -> Result<Vec<A
     Ok(vec![Action::protocol(protocol_of(spec)), Action::meta_data(meta_data)])
 }
 
-/// What must be committed so that a table that exists takes the definition; nothing if it does already.
+/// What must be committed so that a table that exists takes the definition.
 /// `empty`: it holds no live file, so its columns may change at will.
 pub fn evolution(
     spec: &TableSpec,
     stored: (&Protocol, &MetaData),
     empty: bool,
     retention: Duration,
-) -> Result<Vec<Action>, SchemaError> {
+) -> Result<Evolution, SchemaError> {
     let (protocol, meta_data) = stored;
     let unreadable = |e: serde_json::Error| SchemaError::Unreadable {
         table: spec.name.clone(),
@@ -132,20 +148,19 @@ pub fn evolution(
     let old: StructSchema = serde_json::from_str(&meta_data.schema_string).map_err(unreadable)?;
     let wanted = schema_of(spec)?;
     let mut next = meta_data.clone();
-    if meta_data.partition_columns != partition_columns(spec) {
-        if !empty {
-            return Err(SchemaError::Partitions {
-                table: spec.name.clone(),
-                stored: meta_data.partition_columns.clone(),
-                wanted: partition_columns(spec),
-            });
-        }
-        next.partition_columns = partition_columns(spec);
-    }
-    let merged = if empty {
-        wanted
+    next.partition_columns = partition_columns(spec);
+    let merged = if next.partition_columns == meta_data.partition_columns {
+        merge(&old, &wanted)
     } else {
-        merge(&spec.name, &old, &wanted)?
+        Err(Reshape::Partitions {
+            stored: meta_data.partition_columns.clone(),
+            wanted: next.partition_columns.clone(),
+        })
+    };
+    let (merged, reason) = match merged {
+        _ if empty => (wanted, None),
+        Ok(merged) => (merged, None),
+        Err(reason) => (wanted, Some(reason)),
     };
     if merged != old {
         next.schema_string = to_string(&merged);
@@ -163,7 +178,10 @@ pub fn evolution(
     if &next != meta_data {
         actions.push(Action::meta_data(next));
     }
-    Ok(actions)
+    Ok(match reason {
+        Some(reason) => Evolution::Rebuild { actions, reason },
+        None => Evolution::Now(actions),
+    })
 }
 
 fn partition_columns(spec: &TableSpec) -> Vec<String> {
@@ -326,18 +344,16 @@ fn delta_type(data_type: &DataType) -> Result<Value, String> {
     })
 }
 
-fn merge(table: &str, old: &StructSchema, wanted: &StructSchema) -> Result<StructSchema, SchemaError> {
+fn merge(old: &StructSchema, wanted: &StructSchema) -> Result<StructSchema, Reshape> {
     let mut merged = old.clone();
     for field in &mut merged.fields {
         let Some(now) = wanted.fields.iter().find(|f| f.name == field.name) else {
-            return Err(SchemaError::Gone {
-                table: table.into(),
+            return Err(Reshape::Gone {
                 column: field.name.clone(),
             });
         };
         if now.r#type != field.r#type {
-            return Err(SchemaError::Changed {
-                table: table.into(),
+            return Err(Reshape::Changed {
                 column: field.name.clone(),
                 stored: type_name(&field.r#type),
                 wanted: type_name(&now.r#type),
@@ -348,8 +364,7 @@ fn merge(table: &str, old: &StructSchema, wanted: &StructSchema) -> Result<Struc
     for field in &wanted.fields {
         if !old.fields.iter().any(|f| f.name == field.name) {
             if !field.nullable {
-                return Err(SchemaError::NotNullable {
-                    table: table.into(),
+                return Err(Reshape::Required {
                     column: field.name.clone(),
                 });
             }
@@ -405,56 +420,70 @@ mod tests {
         Field::new("id", DataType::Int64, false)
     }
 
+    fn evolve(spec: &TableSpec, (protocol, meta_data): &(Protocol, MetaData), empty: bool) -> Evolution {
+        evolution(spec, (protocol, meta_data), empty, KEEP).unwrap()
+    }
+
+    fn now(evolution: Evolution) -> Vec<Action> {
+        match evolution {
+            Evolution::Now(actions) => actions,
+            rebuild => panic!("{rebuild:?}"),
+        }
+    }
+
     #[test]
     fn the_same_definition_needs_no_commit() {
         let spec = spec(vec![
             id(),
             Field::new("tags", DataType::new_list(DataType::Utf8, true), true),
         ]);
-        let (protocol, meta_data) = stored(&spec);
-        assert_eq!(evolution(&spec, (&protocol, &meta_data), false, KEEP).unwrap(), vec![]);
+        assert_eq!(now(evolve(&spec, &stored(&spec), false)), vec![]);
     }
 
     #[test]
-    fn a_new_nullable_column_is_added_and_a_required_one_refused() {
-        let (protocol, meta_data) = stored(&spec(vec![id()]));
+    fn a_nullable_column_is_added_at_once_and_what_rows_do_not_fit_rebuilds_the_table() {
+        let there = stored(&spec(vec![id()]));
         let more = spec(vec![Field::new("note", DataType::Utf8, true), id()]);
-        let actions = evolution(&more, (&protocol, &meta_data), false, KEEP).unwrap();
+        let actions = now(evolve(&more, &there, false));
         let schema = &actions[0].meta_data.as_ref().unwrap().schema_string;
         assert!(schema.find("\"id\"") < schema.find("\"note\""), "{schema}");
-        let required = spec(vec![id(), Field::new("note", DataType::Utf8, false)]);
-        let error = evolution(&required, (&protocol, &meta_data), false, KEEP).unwrap_err();
-        assert!(matches!(error, SchemaError::NotNullable { .. }), "{error}");
-    }
 
-    #[test]
-    fn a_changed_or_dropped_column_is_refused_unless_the_table_is_empty() {
-        let (protocol, meta_data) = stored(&spec(vec![id()]));
+        let required = spec(vec![id(), Field::new("note", DataType::Utf8, false)]);
         let text = spec(vec![Field::new("id", DataType::Utf8, false)]);
-        let error = evolution(&text, (&protocol, &meta_data), false, KEEP)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("silver.x") && error.contains("long") && error.contains("string"),
-            "{error}"
-        );
         let other = spec(vec![Field::new("name", DataType::Utf8, true)]);
-        let error = evolution(&other, (&protocol, &meta_data), false, KEEP).unwrap_err();
-        assert!(matches!(error, SchemaError::Gone { .. }), "{error}");
-        assert_eq!(evolution(&text, (&protocol, &meta_data), true, KEEP).unwrap().len(), 1);
+        let mut parted = spec(vec![id()]);
+        parted.partition_by = vec![0];
+        for (spec, told) in [
+            (required, "the new column note may not be null"),
+            (text, "column id was long and is string now"),
+            (other, "column id is gone"),
+            (parted, "it was partitioned by [] and is by [\"id\"] now"),
+        ] {
+            let Evolution::Rebuild { actions, reason } = evolve(&spec, &there, false) else {
+                panic!("{told}")
+            };
+            assert_eq!(reason.to_string(), told);
+            let meta_data = actions[0].meta_data.as_ref().unwrap();
+            assert_eq!(meta_data.schema_string, to_string(&schema_of(&spec).unwrap()), "{told}");
+            assert_eq!(meta_data.partition_columns, partition_columns(&spec));
+            assert_eq!(meta_data.id, there.1.id, "it stays the same table");
+            // Without rows it is the same change at once.
+            assert_eq!(now(evolve(&spec, &there, true)), actions, "{told}");
+        }
     }
 
     #[test]
     fn features_are_only_those_in_use_and_only_grow() {
         let mut plain = spec(vec![id()]);
         plain.deletes = Deletes::Rewrite;
-        let (protocol, meta_data) = stored(&plain);
+        let there = stored(&plain);
+        let protocol = &there.0;
         assert_eq!((protocol.min_reader_version, protocol.min_writer_version), (1, 2));
         let timed = spec(vec![
             id(),
             Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
         ]);
-        let actions = evolution(&timed, (&protocol, &meta_data), false, KEEP).unwrap();
+        let actions = now(evolve(&timed, &there, false));
         let raised = actions[0].protocol.clone().unwrap();
         assert_eq!(
             raised.reader_features.as_deref(),
@@ -464,6 +493,6 @@ mod tests {
         for name in ["appendOnly", "invariants", "deletionVectors", "timestampNtz"] {
             assert!(writer.iter().any(|w| w == name), "{name} is missing in {writer:?}");
         }
-        assert_eq!(raise(&raised, &protocol), raised);
+        assert_eq!(raise(&raised, protocol), raised);
     }
 }

@@ -79,6 +79,16 @@ impl Live {
     }
 }
 
+/// A table as its log has it.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// Its live files.
+    pub live: Vec<Live>,
+    /// Where its rows do not fit the definition any more, the actions that bring it: they go with the first snapshot,
+    /// which replaces all of these files.
+    pub redefinition: Option<Vec<Action>>,
+}
+
 /// What one snapshot commits.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -125,6 +135,8 @@ pub struct State {
 struct Table {
     name: String,
     takes_vectors: bool,
+    /// What the next snapshot says of its schema, replacing all rows there are.
+    redefinition: Option<Vec<Action>>,
     files: HashMap<String, Live>,
     /// How many live files have their vector in a file.
     vector_files: HashMap<String, usize>,
@@ -134,23 +146,24 @@ struct Table {
 const STEPS: [&str; 2] = [":compact", ""];
 
 impl State {
-    /// `live`: by table, as of `committed`.
+    /// `stored`: by table, as of `committed`.
     pub fn new(
         app_id: &str,
         generation: u64,
         writers: usize,
         committed: Option<Epoch>,
         specs: &[TableSpec],
-        live: Vec<Vec<Live>>,
+        stored: Vec<Stored>,
     ) -> State {
-        let tables = specs.iter().zip(live).map(|(spec, live)| {
+        let tables = specs.iter().zip(stored).map(|(spec, stored)| {
             let mut table = Table {
                 name: spec.name.clone(),
                 takes_vectors: spec.deletes != Deletes::Rewrite && !spec.append_only,
+                redefinition: stored.redefinition,
                 files: HashMap::new(),
                 vector_files: HashMap::new(),
             };
-            for file in live {
+            for file in stored.live {
                 table.insert(file);
             }
             table
@@ -210,6 +223,11 @@ impl State {
                 }
                 merged.entry(table).or_default()[step].take(batch);
             }
+        }
+        for (table, state) in self.tables.iter().enumerate().filter(|(_, t)| t.redefinition.is_some()) {
+            merged.entry(table).or_default()[1]
+                .removes
+                .extend(state.files.keys().cloned());
         }
         let mut tables = Vec::new();
         for (table, steps) in merged {
@@ -390,6 +408,9 @@ impl Table {
             Action::commit_info(summary.commit_info(planning)),
             Action::txn(&planning.app_id, planning.epoch as i64, planning.now),
         ];
+        if planning.data_change {
+            actions.extend(self.redefinition.take().into_iter().flatten());
+        }
         actions.extend(gone.into_iter().map(|live| Action::remove(removal(live.add, planning))));
         for mut live in covered.into_iter().chain(born.into_values()) {
             live.add.data_change = planning.data_change;

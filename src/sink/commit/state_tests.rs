@@ -20,7 +20,7 @@ fn spec() -> TableSpec {
 }
 
 fn state(writers: usize) -> State {
-    State::new("flow", 3, writers, None, &[spec()], vec![vec![]])
+    State::new("flow", 3, writers, None, &[spec()], vec![Stored::default()])
 }
 
 fn file(path: &str, rows: u64) -> AddFile {
@@ -81,6 +81,34 @@ fn a_snapshot_waits_for_every_writer_and_comes_in_epoch_order() {
     assert_eq!(next(&mut state).unwrap().unwrap().epoch, 20);
     assert!(state.observe_prepared(part(1, 20, vec![])).is_err());
     assert!(state.observe_prepared(part(2, 30, vec![])).is_err());
+}
+
+#[test]
+fn a_redefinition_goes_with_the_first_snapshot_and_replaces_every_file() {
+    let old = Live::new(file("old", 3), RoaringTreemap::new());
+    let redefined = Action::txn("stands for metadata", 0, 0);
+    let stored = Stored {
+        live: vec![old],
+        redefinition: Some(vec![redefined.clone()]),
+    };
+    let mut state = State::new("flow", 3, 1, None, &[spec()], vec![stored]);
+    let first = one(&mut state, 10, vec![changes(vec![file("new", 2)], &[], &[])]);
+    assert_eq!((first.tables.len(), first.tables[0].commits.len()), (1, 1));
+    let actions = &first.tables[0].commits[0].actions;
+    assert!(actions.contains(&redefined));
+    let removed: Vec<&str> = actions
+        .iter()
+        .filter_map(|a| a.remove.as_ref())
+        .map(|r| r.path.as_str())
+        .collect();
+    let added: Vec<&str> = actions
+        .iter()
+        .filter_map(|a| a.add.as_ref())
+        .map(|a| a.path.as_str())
+        .collect();
+    assert_eq!((removed, added), (vec!["old"], vec!["new"]));
+    let second = one(&mut state, 20, vec![changes(vec![file("newer", 1)], &[], &[])]);
+    assert!(!second.tables[0].commits[0].actions.contains(&redefined), "once");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::CommitError;
 use super::action::{self, Action};
 use super::log::{self, Entry, Loaded};
-use super::schema;
+use super::schema::{self, Evolution};
 use super::state::engine_info;
 use crate::sink::TableSpec;
 use crate::sink::lake::{Lake, Put};
@@ -28,8 +28,13 @@ pub struct Making<'a> {
     pub now: i64,
 }
 
-/// Creates the table, or brings its definition up to date; then reads it.
-pub async fn ensure(lake: &Lake, spec: &TableSpec, making: Making<'_>) -> Result<Loaded, CommitError> {
+/// Creates the table, or brings its definition up to date; then reads it. Where its rows do not fit the definition, also
+/// the actions that its next snapshot must hold beside the removal of all of them.
+pub async fn ensure(
+    lake: &Lake,
+    spec: &TableSpec,
+    making: Making<'_>,
+) -> Result<(Loaded, Option<Vec<Action>>), CommitError> {
     let definition = format!("{}:definition", making.app_id);
     let info = |operation: &str| {
         Action::commit_info(json!({
@@ -58,10 +63,14 @@ pub async fn ensure(lake: &Lake, spec: &TableSpec, making: Making<'_>) -> Result
     }
     let loaded = loaded.expect("a table whose first entry is there loads");
     let stored = (&loaded.protocol, &loaded.meta_data);
-    let mut actions = schema::evolution(spec, stored, loaded.files.is_empty(), making.retention)?;
-    if actions.is_empty() {
-        return Ok(loaded);
-    }
+    let mut actions = match schema::evolution(spec, stored, loaded.files.is_empty(), making.retention)? {
+        Evolution::Now(actions) if actions.is_empty() => return Ok((loaded, None)),
+        Evolution::Now(actions) => actions,
+        Evolution::Rebuild { actions, reason } => {
+            tracing::info!(table = spec.name, %reason, "rebuilding the table with the next snapshot");
+            return Ok((loaded, Some(actions)));
+        }
+    };
     actions.splice(0..0, [info("SET TBLPROPERTIES"), txn]);
     let bytes = Bytes::from(action::to_lines(&actions));
     let entry = Entry {
@@ -72,5 +81,5 @@ pub async fn ensure(lake: &Lake, spec: &TableSpec, making: Making<'_>) -> Result
     let version = log::apply(lake, &spec.path, loaded.version, &entry, making.durable).await?;
     tracing::info!(table = spec.name, version, "changed the table's definition");
     let reloaded = log::load(lake, &spec.path, None).await?;
-    Ok(reloaded.expect("a table that was there a moment ago loads"))
+    Ok((reloaded.expect("a table that was there a moment ago loads"), None))
 }
