@@ -10,7 +10,7 @@ use super::text::{Fields, iso_millis};
 const DEVICES: u64 = 1000;
 const USERS: u64 = 300;
 
-pub(super) fn telemetry(index: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) {
+pub(super) fn telemetry(id: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) {
     let device = random.random_range(0..DEVICES);
     // A device's own level, the day's wave, and noise: a few per cent above 85 and below 32 degrees.
     let level = 45.0 + (device % 31) as f64;
@@ -26,5 +26,5 @@ pub(super) fn telemetry(index: u64, us: i64, random: &mut Random, key: &mut Vec<
         0 => f.null("user_id"),
         n => f.plain("user_id", format_args!("{}", (device * 7 + u64::from(n % 4)) % USERS)),
     }
-    f.plain("event_id", format_args!("{index}"));
+    f.plain("event_id", format_args!("{id}"));
 }

@@ -22,14 +22,14 @@ fn max_gross_kg(truck: u64) -> u64 {
     [36_000, 40_000, 44_000][(truck % 3) as usize]
 }
 
-pub(super) fn ticket(index: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) {
+pub(super) fn ticket(id: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) {
     let permit = random.random_range(0..PERMITS);
     let truck = truck(permit);
     // About one in twenty is overloaded.
     let share = 0.55 + 0.45 * random.random::<f64>().sqrt() + if random.random_bool(0.05) { 0.1 } else { 0.0 };
     let gross_kg = (max_gross_kg(truck) as f64 * share / 20.0) as u64 * 20; // scales show steps of 20 kg
     write!(key, "\"T{truck:04}\"").expect("writing to memory does not fail");
-    f.plain("ticket_id", format_args!("{index}"));
+    f.plain("ticket_id", format_args!("{id}"));
     f.text("site", SITES[random.random_range(0..SITES.len())]);
     f.quoted("truck", format_args!("T{truck:04}"));
     f.quoted("permit_no", format_args!("P{permit:06}"));

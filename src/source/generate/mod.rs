@@ -120,8 +120,9 @@ enum Model {
     Rows(RowsOf),
 }
 
-/// Writes event `index` of the time `us` (Unix microseconds): its key's text, its fields.
-type EventRow = fn(index: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, fields: &mut Fields<'_>);
+/// Writes the event with this id (another one for each seed) at the time `us` (Unix microseconds): its key's text, its
+/// fields.
+type EventRow = fn(id: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, fields: &mut Fields<'_>);
 
 /// Plain rows that may be written again.
 struct RowsOf {
@@ -310,7 +311,8 @@ impl Generator {
                 }
             }
             Model::Events(write) => {
-                write(self.index, us - back, random, &mut event.key, &mut fields);
+                let id = (self.settings.seed % 4096) << 40 | self.index;
+                write(id, us - back, random, &mut event.key, &mut fields);
                 fields.end();
                 if matches!(kind, Kind::Late | Kind::Broken) {
                     kind

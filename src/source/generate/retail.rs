@@ -114,10 +114,10 @@ pub(super) static STOCK_MOVEMENTS: Shape = Shape {
     },
 };
 
-pub(super) fn redemption(index: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) {
+pub(super) fn redemption(id: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) {
     let customer = customer_id(random.random_range(0..CUSTOMERS_BUYING));
     write!(key, "{customer}").expect("writing to memory does not fail");
-    f.plain("redemption_id", format_args!("{index}"));
+    f.plain("redemption_id", format_args!("{id}"));
     f.plain("customer_id", format_args!("{customer}"));
     f.plain("points", format_args!("{}", random.random_range(1..=40u32) * 50));
     f.quoted("redeemed_at", format_args!("{}", iso_micros(us)));

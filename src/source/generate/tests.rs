@@ -111,6 +111,33 @@ fn broken_events_are_no_objects_and_all_others_are() {
 }
 
 #[test]
+fn events_of_two_seeds_share_no_identity() {
+    // Sample files and a live feed of one input are made with two seeds: its dedup key must not take one for the other.
+    for (name, key) in [
+        ("devices.telemetry", "event_id"),
+        ("retail.redemptions", "redemption_id"),
+        ("logistics.tickets", "ticket_id"),
+    ] {
+        let ids = |seed| {
+            let settings = Generate {
+                seed,
+                duplicates: 0.0,
+                broken: 0.0,
+                ..settings(name, 500)
+            };
+            let id = |event: Event| {
+                let value: Value = serde_json::from_slice(&event.value).unwrap();
+                value[key].as_u64().unwrap()
+            };
+            events(&settings).into_iter().map(id).collect::<HashSet<_>>()
+        };
+        let (one, other) = (ids(11), ids(12));
+        assert_eq!((one.len(), other.len()), (500, 500), "{name}");
+        assert!(one.is_disjoint(&other), "{name}");
+    }
+}
+
+#[test]
 fn duplicates_repeat_an_event_byte_for_byte() {
     let mut seen = HashSet::new();
     for event in events(&settings("devices.telemetry", 3000)) {
