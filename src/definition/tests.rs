@@ -344,13 +344,27 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: set it in [columns] of the input: it is the same for all feeds",
         ),
         (
-            feed("kind = \"generate\"\ngenerator = \"x\"\nlate = 1.5\nrate = -1\npartitions = 0\n"),
-            "inputs/orders.toml:10:8: setting \"late\" is a share of all events, and not from 0 to 1\n\
+            feed("kind = \"generate\"\ngenerator = \"telemetry\"\nlate = 1.5\nrate = -1\npartitions = 0\n"),
+            "inputs/orders.toml:9:13: unknown generator \"telemetry\"\n\
+             \x20 help: did you mean \"devices.telemetry\"? generators are retail.order_lines, retail.products, \
+             retail.customers, retail.stock_movements, retail.redemptions, devices.telemetry, logistics.tickets, \
+             logistics.permits, logistics.trips\n\
+             inputs/orders.toml:10:8: setting \"late\" is a share of all events, and not from 0 to 1\n\
              \x20 help: write late = 0.01 for one event in a hundred\n\
              inputs/orders.toml:11:8: setting \"rate\" must be above 0\n\
              \x20 help: it is in events per second; without it events come as fast as possible\n\
              inputs/orders.toml:12:14: setting \"partitions\" must be 1 to 1024\n\
              \x20 help: write partitions = 4",
+        ),
+        (
+            feed("kind = \"generate\"\ngenerator = \"retail.products\"\nformat = \"csv\"\n"),
+            "inputs/orders.toml:10:10: format \"csv\" does not fit this generator\n\
+             \x20 help: it takes debezium-json",
+        ),
+        (
+            feed("kind = \"generate\"\ngenerator = \"retail.products\"\nupdates = 0.6\ndeletes = 0.5\n"),
+            "inputs/orders.toml:6:1: the shares of updates, deletes, duplicates, late and broken events are more than 1 together\n\
+             \x20 help: what they leave of 1 is new rows; make them smaller",
         ),
         (
             feed(
@@ -549,13 +563,13 @@ fn rich() -> Folder {
              [[feeds]]\n\
              name = \"made-up\"\n\
              kind = \"generate\"\n\
-             generator = \"retail.lines\"\n\
+             generator = \"retail.order_lines\"\n\
              rate = \"${RATE}\"\n\
              limit = 1_000\n\
              seed = 0x2a\n\
              partitions = 4\n\
              late = 0.25\n\
-             broken = 1\n",
+             broken = 0.5\n",
         )
         .with("silver/lines.sql", "SELECT * FROM lines")
         .with(
@@ -671,7 +685,7 @@ fn a_rich_definition_loads_with_all_it_says() {
     assert_eq!(
         generate,
         &Generate {
-            generator: "retail.lines".to_string(),
+            generator: "retail.order_lines".to_string(),
             rate: Some(250.5),
             limit: Some(1000),
             seed: 42,
@@ -680,7 +694,7 @@ fn a_rich_definition_loads_with_all_it_says() {
             deletes: 0.0,
             duplicates: 0.0,
             late: 0.25,
-            broken: 1.0,
+            broken: 0.5,
         }
     );
 

@@ -119,10 +119,11 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
         .filter(|note| !note.starts_with("Possible function"))
         .collect();
     if !notes.is_empty() {
-        refusal.message = format!("{} ({})", refusal.message, notes.join(", "));
+        refusal.message = sql_types(&format!("{} ({})", refusal.message, notes.join(", ")));
     }
     if !helps.is_empty() {
-        refusal = refusal.help(helps.join("; "));
+        // DataFusion's name of `*`.
+        refusal = refusal.help(helps.join("; ").replace("(Int64(1))", "(*)"));
     } else if let Some(help) = remedy(&refusal.message) {
         refusal = refusal.help(help);
     }
@@ -197,11 +198,12 @@ fn of_types(text: &str) -> Option<Refusal> {
         let refusal = Refusal::new(sql_types(&format!("could not read '{value}' as a {of_type}")));
         return Some(refusal.help("write a value of that type, or compare with something else"));
     }
-    let comparison = between("for comparison operation ", "\n")
-        .or_else(|| Some(text.split_once("for comparison operation ")?.1.to_string()))
+    let operation = ["for comparison operation ", "for logical boolean operation "]
+        .iter()
+        .find_map(|operation| Some(text.split_once(operation)?.1.lines().next()?.to_string()))
         .or_else(|| between("Cannot coerce arithmetic expression ", " to valid types"))?;
     // `Timestamp(µs) > Int64`: the operator is what stands between two types.
-    let words: Vec<&str> = comparison.split_whitespace().collect();
+    let words: Vec<&str> = operation.split_whitespace().collect();
     let at = words
         .iter()
         .position(|word| !word.starts_with(char::is_alphabetic))
@@ -251,7 +253,7 @@ fn unknown_column(field: &Column, valid: &[Column], tokens: &[TokenWithSpan]) ->
     } else {
         match nearest(&field.name, same_table.iter().copied()) {
             Some(near) => format!("did you mean {near:?}?"),
-            None if same_table.is_empty() => "there is no FROM that could have it".to_string(),
+            None if same_table.is_empty() => "no column may stand here; or FROM is missing".to_string(),
             None if in_double_quotes(tokens, &field.name) => {
                 format!("text stands in single quotes: '{}'", field.name)
             }
