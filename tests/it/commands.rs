@@ -83,70 +83,152 @@ fn a_new_dataflow_runs_answers_and_passes_its_own_test() {
     assert_eq!(String::from_utf8_lossy(&after.stdout), "n\n0\n");
 }
 
+/// What `check` tells of a dataflow, which must be all of `expected`.
+#[track_caller]
+fn tells(folder: &Folder, expected: &[&str]) {
+    let told = alluvium(&["check", "."], folder.path());
+    exits(&told, 2);
+    let told = text(&told);
+    for expected in expected {
+        assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
+    }
+}
+
+const ORDERS: &str = "[columns]\norder_id = \"BIGINT\"\ncustomer = \"VARCHAR\"\namount = \"DOUBLE\"\nat = \"TIMESTAMP\"\n\
+    [[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n";
+
 #[test]
-fn ten_kinds_of_mistakes_are_told_in_one_run_with_file_line_and_remedy() {
+fn mistakes_in_settings_are_told_in_one_run_with_file_line_and_remedy() {
     let folder = Folder::new("mistakes", &[]);
     folder.write(
         "dataflow.toml",
-        "name = \"mistakes\"\nlake = \"gs//lake\"\nepock = \"10ms\"\ncommit = \"soon\"\n",
+        "name = \"mistakes\"\nlake = \"s4://lake\"\nepok = \"10ms\"\ncommit = \"soon\"\n",
     );
     folder.write(
         "inputs/orders.toml",
         "key = [\"ordr_id\"]\n[columns]\norder_id = \"BIGINTEGER\"\ncustomer = \"VARCHAR\"\namount = \"DOUBLE\"\n\
          [[feeds]]\nname = \"drops\"\nkind = \"flies\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n",
     );
+    folder.write(
+        "inputs/made.toml",
+        "[columns]\na = \"INT\"\n[[feeds]]\nname = \"g\"\nkind = \"generate\"\ngenerator = \"devices.telemtry\"\n\
+         [[feeds]]\nname = \"h\"\nkind = \"generate\"\ngenerator = \"retail.products\"\nformat = \"csv\"\nlate = 1.5\n",
+    );
     folder.write("gold/a.sql", "SELECT * FROM gold.b");
     folder.write("gold/b.sql", "SELECT * FROM gold.a");
-    let told = alluvium(&["check", "."], folder.path());
-    exits(&told, 2);
-    let told = text(&told);
-    for expected in [
-        "dataflow.toml:3",
-        "epoch",
-        "dataflow.toml:4",
-        "inputs/orders.toml:1",
-        "ordr_id",
-        "inputs/orders.toml:3",
-        "BIGINTEGER",
-        "inputs/orders.toml:8",
-        "flies",
-        "gold.a -> gold.b -> gold.a",
-    ] {
-        assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
-    }
+    tells(
+        &folder,
+        &[
+            "dataflow.toml:2:8: bad lake \"s4://lake\": unknown URL scheme \"s4\"\n  help: did you mean \"s3://\"?",
+            "dataflow.toml:3:1: unknown setting \"epok\"\n  help: did you mean \"epoch\"?",
+            "dataflow.toml:4:10: setting \"commit\" is no duration",
+            "inputs/made.toml:6:13: unknown generator \"devices.telemtry\"\n  help: did you mean \"devices.telemetry\"?",
+            "inputs/made.toml:12:8: setting \"late\" is a share",
+            "inputs/orders.toml:1:8: key names column \"ordr_id\", which does not exist\n  help: did you mean \"order_id\"?",
+            "inputs/orders.toml:3:12: unknown type \"BIGINTEGER\"",
+            "inputs/orders.toml:8:8: unknown kind of feed \"flies\"\n  help: did you mean \"files\"?",
+            "gold/a.sql:1:15: tables read each other in a circle: gold.a -> gold.b -> gold.a",
+        ],
+    );
+}
 
-    let folder = Folder::new(
-        "sql",
-        &[(
-            "inputs/orders.toml",
-            "[columns]\norder_id = \"BIGINT\"\ncustomer = \"VARCHAR\"\namount = \"DOUBLE\"\n\
-         [[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n",
-        )],
-    );
-    folder.write("gold/column.sql", "SELECT\n  order_id,\n  amout\nFROM orders");
-    folder.write("gold/table.sql", "SELECT order_id\nFROM ordres");
-    folder.write("gold/chance.sql", "SELECT order_id, random() AS r FROM orders");
-    folder.write("gold/some.sql", "SELECT order_id FROM orders LIMIT 10");
-    folder.write(
-        "gold/types.sql",
-        "SELECT order_id + customer > DATE '2024-01-01' AS x FROM orders",
-    );
-    folder.write("gold/syntax.sql", "SELECT order_id FRM orders");
-    let told = alluvium(&["check", "."], folder.path());
-    exits(&told, 2);
-    let told = text(&told);
-    for expected in [
-        "gold/column.sql:3",
-        "amount",
-        "gold/table.sql:2",
-        "orders",
-        "gold/chance.sql:1",
-        "gold/some.sql:1",
-        "gold/types.sql",
-        "gold/syntax.sql:1",
+#[test]
+fn mistakes_in_sql_are_told_with_the_word_that_is_wrong_and_what_to_write() {
+    let folder = Folder::new("sql", &[("inputs/orders.toml", ORDERS)]);
+    for (table, sql) in [
+        ("column", "SELECT\n  order_id,\n  amout\nFROM orders"),
+        ("table", "SELECT order_id\nFROM ordres"),
+        ("chance", "SELECT order_id, random() AS r FROM orders"),
+        ("some", "SELECT order_id FROM orders LIMIT 10"),
+        ("types", "SELECT order_id\nFROM orders\nWHERE at > 5"),
+        ("condition", "SELECT order_id FROM orders WHERE amount"),
+        ("call", "SELECT sum(customer) AS s FROM orders"),
+        ("syntax", "SELCT order_id FROM orders"),
+        ("parenthesis", "SELECT sum(amount FROM orders"),
+        ("quotes", "SELECT order_id FROM orders WHERE customer = \"somebody\""),
+        ("twice", "SELECT order_id, customer AS order_id FROM orders"),
+        ("value", "SELECT order_id FROM orders WHERE at > DATE '2026-13-01'"),
+        ("cast", "SELECT CAST(amount AS MONEY) AS m FROM orders"),
+        (
+            "window",
+            "SELECT window_start, COUNT(*) AS n FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(customer), INTERVAL '1' HOUR)) GROUP BY window_start",
+        ),
+        (
+            "months",
+            "SELECT window_start, COUNT(*) AS n FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(at), INTERVAL '1' MONTH)) GROUP BY window_start",
+        ),
+        (
+            "nothing",
+            "SELECT window_start, COUNT(*) AS n FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(at), INTERVAL '0' HOUR)) GROUP BY window_start",
+        ),
+        ("expected", "SELECT order_id, amount FROM orders"),
     ] {
-        assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
+        folder.write(&format!("gold/{table}.sql"), sql);
     }
+    folder.write(
+        "gold/expected.toml",
+        "[expect.sum]\ncheck = \"sum(amount) > 0\"\non_violation = \"drop\"\n",
+    );
+    tells(
+        &folder,
+        &[
+            "gold/column.sql:3:3: could not find a column \"amout\"\n  help: did you mean \"amount\"?",
+            "gold/table.sql:2:6: could not find a table or input \"ordres\"\n  help: did you mean \"orders\"?",
+            "gold/chance.sql:1:18: could not plan random()",
+            "gold/some.sql:1:",
+            "gold/types.sql:3:10: could not apply > to TIMESTAMP and BIGINT\n  help: cast one side",
+            "gold/condition.sql:1:35: could not use amount, a DOUBLE, as a condition\n  help: compare it with something",
+            "gold/call.sql:1:8: could not call sum(VARCHAR)\n  help: it takes sum(",
+            "gold/syntax.sql:1:1: expected: an SQL statement, found: SELCT\n  help: did you mean SELECT?",
+            "gold/parenthesis.sql:1:19: expected: ), found: FROM\n  help: a parenthesis before this place is not closed",
+            "gold/quotes.sql:1:46: could not find a column \"somebody\"\n  help: text stands in single quotes: 'somebody'",
+            "gold/twice.sql:1:18: could not name two columns \"order_id\"",
+            "gold/value.sql:1:45: could not read '2026-13-01' as a DATE",
+            "gold/cast.sql:1:1: unsupported SQL type MONEY\n  help: types are BOOLEAN",
+            "gold/window.sql:1:",
+            "could not window by a VARCHAR\n  help: name a DATE or TIMESTAMP column",
+            "gold/months.sql:1:49: could not read the window function: months and years have no fixed length",
+            "gold/nothing.sql:1:49: could not read the window function: a length must be longer than nothing",
+            "gold/expected.toml:2: expectation \"sum\": could not plan sum() here",
+        ],
+    );
+}
+
+#[test]
+fn a_mistake_in_one_file_hides_none_in_another() {
+    let folder = Folder::new("all", &[("inputs/orders.toml", ORDERS)]);
+    folder.write("dataflow.toml", "name = \"all\"\ncomit = \"1s\"\n");
+    folder.write("inputs/broken.toml", &ORDERS.replace("\"DOUBLE\"", "\"DUBLE\""));
+    folder.write("silver/lines.sql", "SELECT amount, nothing FROM broken");
+    folder.write("silver/orders.sql", "SELECT order_id, customr FROM orders");
+    folder.write("gold/echo.sql", "SELECT nothing FROM silver.orders");
+    folder.write("gold/sums.sql", "SELECT SUM(amount) AS amount FROM orders");
+    folder.write("tests/first/inputs/orders.csv", "order_id\n1\n");
+    folder.write("tests/first/expect/gold.other.csv", "amount\n1\n");
+    let told = text(&alluvium(&["check", "."], folder.path()));
+    let files: Vec<&str> = told.lines().filter(|line| !line.starts_with(' ')).collect();
+    let starts = |n: usize, expected: &str| assert!(files[n].starts_with(expected), "{expected}: {told}");
+    starts(0, "dataflow.toml:2:1: unknown setting \"comit\"");
+    starts(1, "inputs/broken.toml:4:10: unknown type \"DUBLE\"");
+    starts(2, "silver/orders.sql:1:18: could not find a column \"customr\"");
+    starts(3, "tests/first/expect/gold.other.csv: unknown table gold.other");
+    assert_eq!(
+        files[4..],
+        ["4 mistakes"],
+        "what reads something broken is not told as well: {told}"
+    );
+
+    folder.write("dataflow.toml", "name = \"all\"\n");
+    folder.write("inputs/broken.toml", ORDERS);
+    folder.write("silver/lines.sql", "SELECT amount FROM broken");
+    folder.write("silver/orders.sql", "SELECT order_id, customer FROM orders");
+    folder.write("gold/echo.sql", "SELECT customer FROM silver.orders");
+    std::fs::remove_file(folder.path().join("tests/first/expect/gold.other.csv")).expect("it is there");
+    folder.write("tests/first/expect/gold.sums.csv", "amont\n1\n");
+    tells(
+        &folder,
+        &["gold.sums.csv:1: gold.sums has no column \"amont\"\n  help: did you mean \"amount\"? columns are amount"],
+    );
 }
 
 #[test]
@@ -157,4 +239,42 @@ fn the_examples_pass_their_own_tests() {
         exits(&tested, 0);
         assert!(text(&tested).contains("0 failed"), "{}", text(&tested));
     }
+}
+
+#[test]
+fn the_devices_example_shows_something_within_seconds_and_goes_on_where_it_was() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lake = tempfile::tempdir().expect("a temporary folder");
+    let lake = lake.path().display().to_string();
+    let devices = |arguments: &[&str]| {
+        let done = alluvium(
+            &[
+                &[arguments[0], "dataflows/devices"],
+                &arguments[1..],
+                &["--lake", &lake],
+            ]
+            .concat(),
+            root,
+        );
+        exits(&done, 0);
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    let readings = || {
+        let counted = devices(&[
+            "query",
+            "SELECT SUM(readings) FROM gold.device_minute",
+            "--format",
+            "csv",
+        ]);
+        let count = counted.lines().nth(1).and_then(|line| line.parse::<u64>().ok());
+        count.unwrap_or_else(|| panic!("no count: {counted}"))
+    };
+    devices(&["run", "--for", "4s"]);
+    let first = readings();
+    assert!(first > 200, "{first} readings in some seconds at 500 a second");
+    devices(&["run", "--for", "4s", "-w", "2"]);
+    assert!(readings() > first, "the generator goes on where it was");
+    devices(&["verify"]);
+    let alerts = devices(&["query", "SELECT COUNT(*) AS n FROM gold.alerts", "--format", "csv"]);
+    assert_ne!(alerts, "n\n0\n");
 }

@@ -4,4 +4,7 @@ mod commands;
 mod oracle;
 mod readers;
 mod real_data;
+mod restart;
+mod runs;
+mod stores;
 mod support;

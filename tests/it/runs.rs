@@ -1,0 +1,293 @@
+//! The binary while it runs: signals, the live status on a terminal, log lines without one, latency files.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use alluvium::run::{self, Options};
+
+use crate::support::{Folder, chain};
+
+const EVENTS: &str = r#"
+[columns]
+id = { type = "BIGINT", nullable = false }
+[[feeds]]
+name = "live"
+kind = "log"
+path = "live"
+format = "json"
+"#;
+
+/// A dataflow of events from a log, that commits only when it starts and when it ends.
+fn events(name: &str) -> Folder {
+    let folder = Folder::new(name, &[("inputs/events.toml", EVENTS)]);
+    folder.write(
+        "dataflow.toml",
+        &format!("name = \"{name}\"\ncommit = \"1 hour\"\ndurability = \"none\"\n"),
+    );
+    folder.write("gold/sums.sql", "SELECT COUNT(*) AS n, SUM(id) AS ids FROM events");
+    append(&folder, 0..10);
+    folder
+}
+
+fn append(folder: &Folder, ids: std::ops::Range<u32>) {
+    let lines: String = ids.map(|id| format!("{{\"value\": {{\"id\": {id}}}}}\n")).collect();
+    folder.append("live/0.ndjson", &lines);
+}
+
+/// A process whose output is gathered while it runs.
+struct Running {
+    child: Child,
+    output: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        let output = Arc::new(Mutex::new(String::new()));
+        let gather = |mut stream: Box<dyn Read + Send>| {
+            let output = output.clone();
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut bytes) {
+                    let text = String::from_utf8_lossy(&bytes[..read]);
+                    output.lock().expect("nobody panicked").push_str(&text);
+                }
+            })
+        };
+        let readers = vec![
+            gather(Box::new(child.stdout.take().expect("it is piped"))),
+            gather(Box::new(child.stderr.take().expect("it is piped"))),
+        ];
+        Running { child, output, readers }
+    }
+
+    fn alluvium(folder: &Folder, arguments: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alluvium"));
+        Running::start(command.args(["run", "."]).args(arguments).current_dir(folder.path()))
+    }
+
+    fn output(&self) -> String {
+        self.output.lock().expect("nobody panicked").clone()
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([signal, &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success(), "{signal}: {}", self.output());
+    }
+
+    /// Asks for reports until one tells of so many records that have closed in the graph.
+    #[track_caller]
+    fn wait_for_records(&mut self, records: usize) {
+        let told = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let closed = words.iter().position(|word| *word == "arrival-to-closed");
+            line.contains("input events") && closed.is_some_and(|at| words[at + 1] == records.to_string())
+        };
+        let started = Instant::now();
+        while !self.output().lines().any(told) {
+            assert!(started.elapsed() < Duration::from_secs(60), "{}", self.output());
+            self.signal("-USR1");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Its exit code, and all that it said.
+    fn end(mut self) -> (Option<i32>, String) {
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("the process can be asked") {
+                break status;
+            }
+            if started.elapsed() > Duration::from_secs(60) {
+                self.child.kill().expect("the process is ours");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader ends with its stream");
+        }
+        (status.code(), self.output())
+    }
+}
+
+fn sums(folder: &Folder) -> String {
+    let asked = Command::new(env!("CARGO_BIN_EXE_alluvium"))
+        .args(["query", ".", "SELECT n, ids FROM gold.sums", "--format", "csv"])
+        .current_dir(folder.path())
+        .output();
+    let asked = asked.expect("the binary runs");
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&asked.stdout),
+        String::from_utf8_lossy(&asked.stderr)
+    )
+}
+
+#[test]
+fn a_signal_ends_a_run_with_everything_that_was_read_committed_and_the_report() {
+    for signal in ["-INT", "-TERM"] {
+        let folder = events("signals");
+        let mut run = Running::alluvium(&folder, &[]);
+        run.wait_for_records(10);
+        append(&folder, 10..100);
+        // USR1 shows the report while it runs on.
+        run.wait_for_records(100);
+        assert!(!run.output().contains("took 100 records"), "{signal}: it still runs");
+        run.signal(signal);
+        let (code, output) = run.end();
+        assert_eq!(code, Some(0), "{signal}: {output}");
+        assert!(output.contains("no more input: committing what was taken"), "{output}");
+        assert!(output.contains("took 100 records"), "{output}");
+        let report = output.rsplit("took 100 records").next().expect("the end of the output");
+        let committed = report
+            .lines()
+            .find(|line| line.contains("input events") && line.contains("to-committed"));
+        let committed = committed.unwrap_or_else(|| panic!("no line for the input: {report}"));
+        assert_eq!(committed.split_whitespace().nth(3), Some("100"), "{committed}");
+        assert_eq!(sums(&folder), "n,ids\n100,4950\n", "{signal}");
+    }
+}
+
+#[test]
+fn a_stall_of_the_whole_process_shows_in_the_tail() {
+    let folder = events("stalled");
+    let mut run = Running::alluvium(&folder, &[]);
+    run.wait_for_records(10);
+    run.signal("-STOP");
+    append(&folder, 10..100);
+    std::thread::sleep(Duration::from_millis(1500));
+    run.signal("-CONT");
+    run.wait_for_records(100);
+    run.signal("-TERM");
+    let (code, output) = run.end();
+    assert_eq!(code, Some(0), "{output}");
+    let closed = output
+        .lines()
+        .rfind(|line| line.starts_with("input events") && line.contains("arrival-to-closed"));
+    let closed = closed.unwrap_or_else(|| panic!("no report: {output}"));
+    // Ninety of a hundred records waited through the stall; seen from when they were read, none would have.
+    assert!(closed.trim_end().ends_with(" s"), "the longest took seconds: {closed}");
+    let p99: Vec<&str> = closed.split_whitespace().skip(6).take(2).collect();
+    assert_eq!(p99.get(1), Some(&"s"), "99 of 100 did: {closed}");
+}
+
+/// Runs a command on a pseudo-terminal of 100 columns, and passes on what it writes there.
+const ON_A_TERMINAL: &str = r#"
+import fcntl, os, pty, struct, sys, termios
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+while True:
+    try:
+        written = os.read(terminal, 65536)
+    except OSError:
+        break
+    sys.stdout.buffer.write(written)
+    sys.stdout.buffer.flush()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+
+#[test]
+fn a_terminal_shows_a_live_block_and_a_pipe_log_lines() {
+    let folder = events("watched");
+    folder.append("live/0.ndjson", "broken\n");
+    folder.write(
+        "dataflow.toml",
+        "name = \"watched\"\ncommit = \"50ms\"\ndurability = \"none\"\n",
+    );
+    let mut on_terminal = Command::new("python3");
+    on_terminal.args([
+        "-c",
+        ON_A_TERMINAL,
+        env!("CARGO_BIN_EXE_alluvium"),
+        "run",
+        ".",
+        "--for",
+        "3s",
+    ]);
+    let run = Running::start(on_terminal.current_dir(folder.path()));
+    let (code, output) = run.end();
+    assert_eq!(code, Some(0), "{output}");
+    let block = output.rsplit("\u{1b}[2K").find(|frame| frame.contains("rows in"));
+    let block = block.unwrap_or_else(|| panic!("no live block: {output:?}"));
+    for shown in [
+        "events",
+        " 11 rows in",
+        "1 dead letters",
+        "lag 0 B",
+        "epoch ",
+        "snapshot ",
+        " s ago",
+        "p50 ",
+        "p99 ",
+    ] {
+        assert!(block.contains(shown), "{shown:?} is not in {block:?}");
+    }
+    let last = output.rsplit("\u{1b}[2K").next().expect("something was written");
+    assert!(
+        !last.contains("rows in"),
+        "the block is taken away at the end: {last:?}"
+    );
+    assert!(last.contains("took 11 records"), "{last:?}");
+
+    let (code, output) = Running::alluvium(&folder, &["--for", "1s"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(!output.contains('\u{1b}') && !output.contains("rows in"), "{output:?}");
+    assert!(
+        output.contains("INFO audited: every table is as recomputed"),
+        "{output}"
+    );
+}
+
+#[test]
+fn hdrhistograms_own_reader_finds_the_reports_figures_in_the_latency_files() {
+    let Ok(python) = std::env::var("ALLUVIUM_PYTHON") else {
+        eprintln!("SKIPPED: no Python with hdrhistogram: scripts/test installs one");
+        return;
+    };
+    let folder = events("measured");
+    append(&folder, 10..3000);
+    let dataflow = folder.load("lake");
+    let latency = folder.path().join("latency");
+    let options = Options {
+        until_caught_up: true,
+        duration: Some(Duration::from_secs(60)),
+        latency_folder: Some(latency.clone()),
+        ..Options::default()
+    };
+    let outcome = run::run(dataflow, &options).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/latencies.py");
+    let read = Command::new(python)
+        .arg(script)
+        .arg(&latency)
+        .output()
+        .expect("Python runs");
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let mut expected = Vec::new();
+    let of_inputs = outcome.figures.lines.iter().filter(|line| line.name == "input events");
+    for line in of_inputs {
+        let tag = format!("events.{}", line.stage.name());
+        let [p50, p99, p999, max] = [line.p50, line.p99, line.p999, line.max].map(|d| d.as_micros());
+        expected.push(format!("{tag} {} {p50} {p99} {p999} {max}", line.count));
+        expected.push(format!("hgrm {tag} {} {max}", line.count));
+    }
+    expected.sort();
+    let mut found: Vec<String> = String::from_utf8_lossy(&read.stdout)
+        .lines()
+        .map(String::from)
+        .collect();
+    found.sort();
+    assert_eq!(found, expected);
+    assert!(found.len() >= 4, "closed and committed, in both files: {found:?}");
+}
