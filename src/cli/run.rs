@@ -75,7 +75,10 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     )?;
     for ((input, field), records) in &outcome.ignored {
         let input = &dataflow.inputs[*input].name;
-        writeln!(out, "no column of {input} takes field {field:?} of {records} records")?;
+        match field.starts_with('(') {
+            true => writeln!(out, "{input}: {field} {records} times")?,
+            false => writeln!(out, "{input}: no column takes field {field:?} of {records} records")?,
+        }
     }
     if let Some(corrections) = outcome.corrections.filter(|c| !c.is_empty()) {
         for (table, rows) in corrections {

@@ -94,6 +94,7 @@ impl<'a> Changes<'a> {
         let mut arrays = Vec::with_capacity(shape.targets.len());
         let mut faults = Vec::new();
         let mut unavailable = 0;
+        let mut unchanged = Vec::new();
         for (column, target) in shape.targets.iter().enumerate() {
             let cells = &self.columns[column];
             let before = faults.len();
@@ -104,11 +105,18 @@ impl<'a> Changes<'a> {
                 faults.extend(kept.into_iter().filter(|f| self.ops[f.row as usize] != Op::Delete));
             }
             for (row, cell) in cells.iter().enumerate() {
-                unavailable += u64::from(cell.kind == Kind::Unavailable);
+                if cell.kind != Kind::Unavailable {
+                    continue;
+                }
+                match shape.keyed() {
+                    true if self.ops[row] == Op::Upsert => unchanged.push((row as u32, column as u32)),
+                    true => {} // a delete needs no more than its key
+                    false => unavailable += 1,
+                }
                 // Without a key a row can only be taken back whole.
                 let op = self.ops[row];
                 let needed = shape.requires(column, op) || (op == Op::Delete && !shape.keyed());
-                if cell.kind == Kind::Unavailable && needed {
+                if needed {
                     faults.push(Fault {
                         row: row as u32,
                         reason: format!(
@@ -130,6 +138,7 @@ impl<'a> Changes<'a> {
             record: self.record,
             rejects: self.rejects,
             counted: self.counted,
+            unchanged,
         };
         typed.require(shape, &mut faults, |row, column| {
             missing(column).filter(|_| self.columns[column][row].kind == Kind::Absent)
@@ -146,6 +155,8 @@ pub(super) struct Typed {
     pub record: Vec<u32>,
     pub rejects: Vec<Reject>,
     pub counted: Vec<(String, u64)>,
+    /// See [`Decoded::unchanged`]; in any order.
+    pub unchanged: Vec<(u32, u32)>,
 }
 
 impl Typed {
@@ -197,8 +208,10 @@ impl Typed {
             mut ops,
             mut record,
             rejects,
+            mut unchanged,
             ..
         } = self;
+        unchanged.sort_unstable();
         let options = RecordBatchOptions::new().with_row_count(Some(ops.len()));
         let mut rows = RecordBatch::try_new_with_options(Arc::clone(&shape.schema), arrays, &options)
             .expect("each column was coerced to its type, with a value for each row");
@@ -213,6 +226,11 @@ impl Typed {
             if keep.contains(&false) {
                 let mut kept = keep.iter();
                 ops.retain(|_| *kept.next().expect("one for each row"));
+                unchanged.retain(|(row, _)| keep[*row as usize]);
+                for (row, _) in &mut unchanged {
+                    let before = keep[..*row as usize].iter().filter(|kept| !**kept).count();
+                    *row -= before as u32;
+                }
                 let mut kept = keep.iter();
                 record.retain(|_| *kept.next().expect("one for each row"));
                 rows = filter_record_batch(&rows, &BooleanArray::from(keep)).expect("one value for each row");
@@ -226,6 +244,7 @@ impl Typed {
             source_ms,
             rejects,
             ignored_fields,
+            unchanged,
         }
     }
 }

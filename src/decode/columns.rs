@@ -54,6 +54,7 @@ pub(super) fn decode(
         record: (0..rows as u32).collect(),
         rejects: Vec::new(),
         counted: Vec::new(),
+        unchanged: Vec::new(),
     };
     let fields = batch.schema_ref().fields();
     typed.require(shape, &mut faults, |_, column| {

@@ -114,6 +114,9 @@ pub struct Decoded {
     pub rejects: Vec<Reject>,
     /// Fields that no column takes, counted by name.
     pub ignored_fields: Vec<(String, u64)>,
+    /// Of a keyed input, values that the source left out of a change because they have not changed: (index into
+    /// `rows`, column), ascending. They are null in `rows`; the current row has them.
+    pub unchanged: Vec<(u32, u32)>,
 }
 
 /// A record that could not be used.
@@ -279,6 +282,7 @@ impl Typed {
             record: Vec::new(),
             rejects: Vec::new(),
             counted: Vec::new(),
+            unchanged: Vec::new(),
         }
     }
 }

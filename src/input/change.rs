@@ -1,8 +1,9 @@
-//! A change of an input's key as bytes: `u32 length(order) ++ order ++ arrival ++ flag ++ [until] ++ row`.
+//! A change of an input's key as bytes: `u32 length(order) ++ order ++ arrival ++ flag ++ [until] ++ [unchanged] ++ row`.
 //!
 //! - `order`: the `order_by` columns, arrow-row encoded (ascending, nulls first).
 //! - `arrival`: feed u16, epoch u64, partition hash u32, offset u64, sub-index u16, big-endian.
 //! - `until`: u64, only where retention cuts the row off (a bit of the flag says so).
+//! - `unchanged`: u16 number, then u16 each: columns that the source left out; only where there are any (another bit).
 //!
 //! `order ++ arrival` is the version: comparing the bytes is comparing by `order_by`, then feed order in the file,
 //! then arrival. All parts come from what Bronze keeps, so a batch recomputation orders changes alike.
@@ -43,6 +44,8 @@ pub struct Arrival {
 const ARRIVAL: usize = 24;
 /// The bit of the flag that says that `until` follows.
 const ENDS: u8 = 0x80;
+/// The bit that says that `unchanged` follows.
+const PARTIAL: u8 = 0x40;
 
 impl Arrival {
     fn bytes(&self) -> [u8; ARRIVAL] {
@@ -66,6 +69,8 @@ pub struct Parts<'a> {
     pub flag: Flag,
     /// The first epoch at which retention has cut the row off; `Epoch::MAX`: never.
     pub until: Epoch,
+    /// Columns whose values the source left out: those of the current row.
+    pub unchanged: &'a [u16],
     /// The input's row.
     pub row: &'a [u8],
 }
@@ -76,11 +81,17 @@ pub fn encode(buffer: &mut Vec<u8>, parts: &Parts<'_>) -> Row {
     buffer.extend_from_slice(&(parts.order.len() as u32).to_le_bytes());
     buffer.extend_from_slice(parts.order);
     buffer.extend_from_slice(&parts.arrival.bytes());
-    if parts.until == Epoch::MAX {
-        buffer.push(parts.flag as u8);
-    } else {
-        buffer.push(parts.flag as u8 | ENDS);
+    let ends = if parts.until == Epoch::MAX { 0 } else { ENDS };
+    let partial = if parts.unchanged.is_empty() { 0 } else { PARTIAL };
+    buffer.push(parts.flag as u8 | ends | partial);
+    if ends != 0 {
         buffer.extend_from_slice(&parts.until.to_be_bytes());
+    }
+    if partial != 0 {
+        buffer.extend_from_slice(&(parts.unchanged.len() as u16).to_be_bytes());
+        for column in parts.unchanged {
+            buffer.extend_from_slice(&column.to_be_bytes());
+        }
     }
     buffer.extend_from_slice(parts.row);
     Row::new(buffer)
@@ -118,7 +129,7 @@ impl<'a> Change<'a> {
     /// What it does.
     #[inline]
     pub fn flag(&self) -> Flag {
-        match self.bytes[self.order + ARRIVAL] & !ENDS {
+        match self.bytes[self.order + ARRIVAL] & !(ENDS | PARTIAL) {
             0 => Flag::Live,
             1 => Flag::Gone,
             2 => Flag::GoneUnordered,
@@ -130,7 +141,7 @@ impl<'a> Change<'a> {
     /// The first epoch at which retention has cut the row off; `Epoch::MAX`: never.
     #[inline]
     pub fn until(&self) -> Epoch {
-        match (self.ends(), self.rest().first_chunk()) {
+        match (self.has(ENDS), self.rest().first_chunk()) {
             (true, Some(until)) => Epoch::from_be_bytes(*until),
             _ => Epoch::MAX,
         }
@@ -139,11 +150,31 @@ impl<'a> Change<'a> {
     /// The input's row.
     #[inline]
     pub fn row(&self) -> &'a [u8] {
-        &self.rest()[if self.ends() { size_of::<Epoch>() } else { 0 }..]
+        let rest = self.behind_until();
+        match self.has(PARTIAL) {
+            true => &rest[2 + 2 * self.unchanged().len()..],
+            false => rest,
+        }
     }
 
-    fn ends(&self) -> bool {
-        self.bytes[self.order + ARRIVAL] & ENDS != 0
+    /// Columns whose values the source left out.
+    pub fn unchanged(&self) -> impl ExactSizeIterator<Item = usize> + 'a {
+        let rest = self.behind_until();
+        let columns = match self.has(PARTIAL) {
+            true => &rest[2..2 + 2 * usize::from(u16::from_be_bytes([rest[0], rest[1]]))],
+            false => &[],
+        };
+        columns
+            .chunks_exact(2)
+            .map(|c| usize::from(u16::from_be_bytes([c[0], c[1]])))
+    }
+
+    fn has(&self, bit: u8) -> bool {
+        self.bytes[self.order + ARRIVAL] & bit != 0
+    }
+
+    fn behind_until(&self) -> &'a [u8] {
+        &self.rest()[if self.has(ENDS) { size_of::<Epoch>() } else { 0 }..]
     }
 
     /// What is behind the flag.

@@ -6,7 +6,8 @@
 //! 1. A key's state is the fold of its changes in order of arrival; [`Fold`] says how.
 //! 2. The stored trace holds all closed epochs and nothing else; its upper is the input frontier.
 //! 3. For each key and epoch at most one row leaves and one enters: what is the same before and after is not told.
-//! 4. Retention bounds the state: a row is over when its time has passed, a tombstone when it is that old. A change that
+//! 4. A value that a change leaves out is that of the row it replaces; without one it is null.
+//! 5. Retention bounds the state: a row is over when its time has passed, a tombstone when it is that old. A change that
 //!    arrives at or after that epoch finds nothing, whether what was there is still stored or not; so the fold depends
 //!    on arrivals alone, and what is over may be taken out of the trace at any later time.
 
@@ -25,7 +26,7 @@ use timely::scheduling::Activator;
 use super::change::{Arrival, Change, Flag, Parts, encode};
 use super::ingest::Routed;
 use crate::render::Rows;
-use crate::repr::{Diff, Epoch, Row, RowValBuilder, RowValSpine, Update};
+use crate::repr::{Diff, Epoch, Row, RowCodec, RowValBuilder, RowValSpine, Update};
 
 /// How changes of a key become its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +47,15 @@ type Open = (Capability<Epoch>, Vec<(Row, Row)>);
 type State = Option<(Row, Diff)>;
 
 /// The operator's settings.
-#[derive(Clone, Copy)]
 pub struct Settings {
     /// How changes become state.
     pub fold: Fold,
     /// How long tombstones are remembered, in epoch milliseconds; none: for ever.
     pub keep: Option<u64>,
+    /// The column that retention goes by.
+    pub retained: Option<usize>,
+    /// Of the input's rows.
+    pub codec: RowCodec,
 }
 
 /// An input's current rows.
@@ -110,10 +114,10 @@ struct Held {
 impl Held {
     fn new(info: OperatorInfo, activator: Option<Activator>, settings: Settings) -> Self {
         Held {
+            endings: Endings::new(settings.keep),
             settings,
             trace: RowValSpine::new(info, None, activator),
             lower: Antichain::from_elem(Epoch::MIN),
-            endings: Endings::new(settings.keep),
         }
     }
 
@@ -132,7 +136,7 @@ impl Held {
                     .cmp(&(&b.0, b.1))
                     .then_with(|| arrived(&a.2).cmp(&arrived(&b.2)))
             });
-            step.run(&ready, self.settings, &mut self.trace, &mut self.endings);
+            step.run(&ready, &self.settings, &mut self.trace, &mut self.endings);
         }
         let description = Description::new(self.lower.clone(), upper.clone(), Antichain::from_elem(Epoch::MIN));
         let trace = &mut self.trace;
@@ -156,7 +160,13 @@ struct Step {
 
 impl Step {
     /// Folds sorted changes into the stored states.
-    fn run(&mut self, ready: &[(Row, Epoch, Row)], settings: Settings, trace: &mut RowValSpine, endings: &mut Endings) {
+    fn run(
+        &mut self,
+        ready: &[(Row, Epoch, Row)],
+        settings: &Settings,
+        trace: &mut RowValSpine,
+        endings: &mut Endings,
+    ) {
         let (mut cursor, storage) = trace.cursor();
         let mut buffer = Vec::new();
         for changes in ready.chunk_by(|a, b| a.0 == b.0) {
@@ -203,7 +213,7 @@ impl Step {
         }
     }
 
-    fn tell(&mut self, settings: Settings, key: &Row, time: Epoch, before: &State, after: &State) {
+    fn tell(&mut self, settings: &Settings, key: &Row, time: Epoch, before: &State, after: &State) {
         // What is over has left by its retention already.
         let held = |state: &State| state.clone().filter(|_| settings.over(state) > time);
         let (before, after) = (held(before), held(after));
@@ -231,7 +241,7 @@ fn asks_to_forget(change: &Row) -> bool {
 }
 
 impl Settings {
-    /// The first epoch at which a state is over, by (4).
+    /// The first epoch at which a state is over, by (5).
     fn over(&self, state: &State) -> Epoch {
         let (Some((value, _)), Some(keep)) = (state, self.keep) else {
             return Epoch::MAX;
@@ -247,6 +257,37 @@ impl Settings {
             Flag::Live => change.until(),
             _ => change.arrival().epoch.saturating_add(keep).saturating_add(1),
         }
+    }
+
+    /// A change with what it leaves out, by (4).
+    fn filled(&self, held: Option<&(Row, Diff)>, change: &Change<'_>, buffer: &mut Vec<u8>) -> Row {
+        let held = held.map(|(value, _)| Change::read(value.bytes()));
+        let held = held.filter(|held| held.flag() == Flag::Live);
+        let left_out: Vec<usize> = change.unchanged().collect();
+        let row = held.map(|held| {
+            let rows = self.codec.decode([held.row(), change.row()]);
+            let rows = rows.expect("an input's rows were encoded by its codec");
+            let value = |column| rows.column(column).slice(usize::from(!left_out.contains(&column)), 1);
+            let columns: Vec<_> = (0..rows.num_columns()).map(value).collect();
+            let mut filled = self
+                .codec
+                .encode_rows(&columns, 1)
+                .expect("they are of the codec's types");
+            filled.pop().expect("one row was encoded")
+        });
+        let until = match self.retained.filter(|column| left_out.contains(column)) {
+            Some(_) => held.map_or(Epoch::MAX, |held| held.until()),
+            None => change.until(),
+        };
+        let parts = Parts {
+            order: change.order(),
+            arrival: change.arrival(),
+            flag: Flag::Live,
+            until,
+            unchanged: &[],
+            row: row.as_ref().map_or(change.row(), Row::bytes),
+        };
+        encode(buffer, &parts)
     }
 
     /// One step of the fold. See (1).
@@ -278,12 +319,14 @@ impl Settings {
                     arrival: change.arrival(),
                     flag: Flag::Gone,
                     until: Epoch::MAX,
+                    unchanged: &[],
                     row: &[],
                 };
                 Some((encode(buffer, &gone), 1))
             }
             (Fold::Newest, _) => match state {
                 Some((held, count)) if Change::read(held.bytes()).version() > change.version() => Some((held, count)),
+                held if change.unchanged().len() > 0 => Some((self.filled(held.as_ref(), &change, buffer), 1)),
                 _ => Some((next.clone(), 1)),
             },
         }
@@ -349,6 +392,7 @@ impl Endings {
             arrival,
             flag: Flag::Forget,
             until: Epoch::MAX,
+            unchanged: &[],
             row: &[],
         };
         while let Some(entry) = self.by_epoch.first_entry().filter(|entry| *entry.key() <= lower) {
@@ -360,6 +404,10 @@ impl Endings {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::Schema;
+
     use super::*;
 
     const KEEP: u64 = 100;
@@ -377,6 +425,7 @@ mod tests {
             arrival,
             flag,
             until,
+            unchanged: &[],
             row: b"row",
         };
         encode(&mut Vec::new(), &parts)
@@ -401,7 +450,13 @@ mod tests {
     fn retention_takes_rows_and_tombstones_out_of_the_state_once_nothing_could_find_them() {
         for fold in [Fold::Newest, Fold::First, Fold::Counted] {
             let keep = Some(KEEP);
-            let mut held = Held::new(OperatorInfo::new(0, 0, [].into()), None, Settings { fold, keep });
+            let settings = Settings {
+                fold,
+                keep,
+                retained: None,
+                codec: RowCodec::new(Arc::new(Schema::empty())).unwrap(),
+            };
+            let mut held = Held::new(OperatorInfo::new(0, 0, [].into()), None, settings);
             let mut most = 0;
             for epoch in 0..1000u64 {
                 let key = Row::new(&epoch.to_be_bytes());

@@ -157,14 +157,21 @@ impl Ingest {
         let orders = self.order.encode(batch)?;
         let order_columns = self.order.of(batch);
         let (until, late) = self.until(arrived);
+        let mut unchanged = decoded.unchanged.iter().peekable();
+        let mut left_out = Vec::new();
         for (index, (arrival, row)) in arrivals(arrived).zip(rows).enumerate() {
             let op = decoded.ops[index];
+            left_out.clear();
+            while let Some((_, column)) = unchanged.next_if(|(row, _)| *row as usize == index) {
+                left_out.push(*column as u16);
+            }
             if op == Op::Truncate {
                 let truncation = Parts {
                     order: &[],
                     arrival,
                     flag: Flag::Truncate,
                     until: Epoch::MAX,
+                    unchanged: &[],
                     row: &[],
                 };
                 let change = encode(&mut self.buffer, &truncation);
@@ -191,6 +198,7 @@ impl Ingest {
                 arrival,
                 flag,
                 until,
+                unchanged: &left_out,
                 row: stored,
             };
             let change = encode(&mut self.buffer, &parts);

@@ -30,7 +30,7 @@ use timely::dataflow::operators::core::input::Handle;
 use crate::decode::Reject;
 use crate::definition::{Dataflow, Format, Input};
 use crate::render::{self, Collections};
-use crate::repr::{CodecError, Epoch, Update};
+use crate::repr::{CodecError, Epoch, RowCodec, Update};
 use crate::source::Delivery;
 use current::{Fold, Settings, current};
 use differential_dataflow::AsCollection;
@@ -90,6 +90,11 @@ pub fn build<'s>(scope: Scope<'s, Epoch>, dataflow: &Dataflow) -> Result<(Inputs
                 let settings = Settings {
                     fold,
                     keep: input.retention.as_ref().map(|r| r.keep.as_millis() as u64),
+                    retained: input
+                        .retention
+                        .as_ref()
+                        .map(|r| input.positions(std::slice::from_ref(&r.column))[0]),
+                    codec: RowCodec::new(input.schema())?,
                 };
                 let rows = current(stream, settings, &format!("input {}", input.name));
                 (InputHandle::Changes(handle, vec![]), rows)

@@ -28,6 +28,8 @@ struct Recorded {
     order: Option<Row>,
     /// The retention's column, in microseconds.
     moment: Option<i64>,
+    /// Columns whose values the source left out.
+    unchanged: Vec<usize>,
     row: Row,
 }
 
@@ -70,6 +72,13 @@ impl<'a> Resolver<'a> {
                 key: keys[index].clone(),
                 order: (op == Op::Upsert || !unordered).then(|| orders[index].clone()),
                 moment,
+                unchanged: arrived
+                    .decoded
+                    .unchanged
+                    .iter()
+                    .filter(|(row, _)| *row as usize == index)
+                    .map(|(_, column)| *column as usize)
+                    .collect(),
                 row,
             });
         }
@@ -82,7 +91,7 @@ impl<'a> Resolver<'a> {
         let changes = std::mem::take(&mut self.changes);
         let term = self.term();
         let rows = if !self.input.key.is_empty() {
-            newest(changes, term)
+            self.newest(changes, term)?
         } else if !self.input.dedup_key.is_empty() {
             first(changes, term)
         } else if super::retracts(self.input) {
@@ -100,6 +109,65 @@ impl<'a> Resolver<'a> {
             }
             _ => batch,
         })
+    }
+
+    fn newest(&self, changes: Vec<Recorded>, term: Term) -> Result<Vec<Row>, CodecError> {
+        let mut current: HashMap<Row, Held> = HashMap::new();
+        for change in changes {
+            if change.op == Op::Truncate {
+                current.clear();
+                continue;
+            }
+            let now = change.arrival.epoch;
+            let held = current.get(&change.key).filter(|((_, _, arrival), row)| match row {
+                Some((_, moment)) => term.keeps(*moment, now),
+                None => term.remembers(arrival.epoch, now),
+            });
+            let order = match (change.order, held) {
+                (Some(order), _) => order,
+                (None, Some(((order, _, _), _))) => {
+                    let version = (order.clone(), change.arrival.feed, change.arrival);
+                    current.insert(change.key, (version, None));
+                    continue;
+                }
+                (None, None) => continue, // nothing was there, and it is no newer than anything
+            };
+            let version = (order, change.arrival.feed, change.arrival);
+            if held.is_none_or(|(newest, _)| *newest < version) {
+                let before = held.and_then(|(_, row)| row.clone());
+                let row = match change.op {
+                    Op::Upsert => Some(self.complete(change.row, change.moment, &change.unchanged, before)?),
+                    _ => None,
+                };
+                current.insert(change.key, (version, row));
+            }
+        }
+        let rows = current.into_values().filter_map(|(_, row)| row);
+        Ok(rows.map(|(row, _)| row).collect())
+    }
+
+    /// A row with the values that its change left out, from the row before it.
+    fn complete(
+        &self,
+        row: Row,
+        moment: Option<i64>,
+        unchanged: &[usize],
+        before: Option<(Row, Option<i64>)>,
+    ) -> Result<(Row, Option<i64>), CodecError> {
+        let (Some((old, old_moment)), false) = (before, unchanged.is_empty()) else {
+            return Ok((row, moment));
+        };
+        let (old, new) = (self.rows.decode([old.bytes()])?, self.rows.decode([row.bytes()])?);
+        let mut columns = new.columns().to_vec();
+        for column in unchanged {
+            columns[*column] = old.column(*column).clone();
+        }
+        let retained = self.input.retention.as_ref().is_some_and(|retention| {
+            unchanged.contains(&self.input.positions(std::slice::from_ref(&retention.column))[0])
+        });
+        let mut complete = self.rows.encode_rows(&columns, 1)?;
+        let complete = complete.pop().expect("one row was encoded");
+        Ok((complete, if retained { old_moment } else { moment }))
     }
 
     fn term(&self) -> Term {
@@ -152,37 +220,6 @@ type Version = (Row, u16, Arrival);
 
 /// A key's version, and its row with its moment; a row that is gone is none.
 type Held = (Version, Option<(Row, Option<i64>)>);
-
-fn newest(changes: Vec<Recorded>, term: Term) -> Vec<Row> {
-    let mut current: HashMap<Row, Held> = HashMap::new();
-    for change in changes {
-        if change.op == Op::Truncate {
-            current.clear();
-            continue;
-        }
-        let now = change.arrival.epoch;
-        let held = current.get(&change.key).filter(|((_, _, arrival), row)| match row {
-            Some((_, moment)) => term.keeps(*moment, now),
-            None => term.remembers(arrival.epoch, now),
-        });
-        let order = match (change.order, held) {
-            (Some(order), _) => order,
-            (None, Some(((order, _, _), _))) => {
-                let version = (order.clone(), change.arrival.feed, change.arrival);
-                current.insert(change.key, (version, None));
-                continue;
-            }
-            (None, None) => continue, // nothing was there, and it is no newer than anything
-        };
-        let version = (order, change.arrival.feed, change.arrival);
-        if held.is_none_or(|(newest, _)| *newest < version) {
-            let row = (change.op == Op::Upsert).then_some((change.row, change.moment));
-            current.insert(change.key, (version, row));
-        }
-    }
-    let rows = current.into_values().filter_map(|(_, row)| row);
-    rows.map(|(row, _)| row).collect()
-}
 
 fn first(changes: Vec<Recorded>, term: Term) -> Vec<Row> {
     let mut kept: HashMap<Row, (Row, Option<i64>)> = HashMap::new();

@@ -153,6 +153,7 @@ fn cut(decoded: &mut Decoded, next: u64) {
     let changes = decoded.record.partition_point(|record| (*record as usize) < records);
     decoded.rows = decoded.rows.slice(0, changes);
     decoded.ops.truncate(changes);
+    decoded.unchanged.retain(|(row, _)| (*row as usize) < changes);
     decoded.record.truncate(changes);
     decoded.raw.offsets.truncate(records);
     decoded.source_ms.truncate(records);

@@ -257,6 +257,7 @@ mod tests {
                 source_ms: vec![Some(5), None, Some(7)],
                 rejects: vec![],
                 ignored_fields: vec![],
+                unchanged: vec![],
             },
             position: Position {
                 next: 120,

@@ -152,6 +152,7 @@ pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
             .into_iter()
             .collect(),
         ignored_fields: Vec::new(),
+        unchanged: Vec::new(),
     }
 }
 

@@ -11,8 +11,9 @@
 //! schema changes are counted as `(debezium message)`. A column may also take `source.<field>`,
 //! `transaction.<field>`, `envelope.op` and `envelope.ts_ms`, where the row has no such field.
 //!
-//! A value that the source left out (`__debezium_unavailable_value`) is taken from `before` where that has it;
-//! else it is null and counted as `(unavailable value)`.
+//! A value that the source left out (`__debezium_unavailable_value`) is taken from `before` where that has it. Else a
+//! keyed input takes it from its current row ([`super::Decoded::unchanged`]); without a key it is null and counted as
+//! `(unavailable value)`.
 
 mod envelope;
 mod meaning;

@@ -127,7 +127,7 @@ fn messages_are_counted_and_strangers_are_refused() {
 }
 
 #[test]
-fn unavailable_values_come_from_before_or_are_null_and_counted() {
+fn unavailable_values_come_from_before_or_are_left_to_the_current_row() {
     let decoded = changes(
         &["id"],
         &[
@@ -138,7 +138,19 @@ fn unavailable_values_come_from_before_or_are_null_and_counted() {
     );
     assert_eq!(rows(&decoded), ["0+ 1|a|old|-", "1+ 1|a|-|-"]);
     assert!(rejects(&decoded)[0].contains("column \"name\": the source left out the unchanged value"));
-    assert_eq!(decoded.ignored_fields, [("(unavailable value)".to_string(), 2)]);
+    assert_eq!(decoded.unchanged, [(1, 2)], "the refused record's are gone with it");
+    assert_eq!(decoded.ignored_fields, []);
+    // Without a key there is no current row.
+    let decoded = changes(
+        &[],
+        &[
+            r#"{"op":"u","before":{"id":1,"name":"a","note":"old"},"after":{"id":1,"name":"b","note":"__debezium_unavailable_value"}}"#,
+            r#"{"op":"c","after":{"id":1,"name":"a","note":"__debezium_unavailable_value"}}"#,
+        ],
+    );
+    assert_eq!(rows(&decoded), ["0- 1|a|old|-", "0+ 1|b|old|-", "1+ 1|a|-|-"]);
+    assert_eq!(decoded.ignored_fields, [("(unavailable value)".to_string(), 1)]);
+    assert!(decoded.unchanged.is_empty());
 }
 
 fn typed() -> Vec<Col> {
