@@ -1,6 +1,7 @@
 //! The one integration binary: each module is a room of tests.
 
 mod commands;
+mod lake;
 mod oracle;
 mod readers;
 mod real_data;

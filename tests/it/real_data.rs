@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alluvium::definition::{self, Dataflow};
-use alluvium::serve::{OutputFormat, Reader, verify};
+use alluvium::serve::verify;
 
-use crate::support::{Folder, assert_exact, catch_up, chain, real_data};
+use crate::lake::{ask, assert_newest_is_exact};
+use crate::support::{Folder, catch_up, chain, real_data};
 
 /// The retail example over these drops and this live folder, with its lake below `folder`.
 fn retail(folder: &Path, drops: &Path, live: &Path) -> Arc<Dataflow> {
@@ -25,12 +26,11 @@ fn retail(folder: &Path, drops: &Path, live: &Path) -> Arc<Dataflow> {
     Arc::new(definition::load(&example, &settings).unwrap_or_else(|e| panic!("{e}")))
 }
 
-/// The rows of a query over the newest snapshot, as CSV without its header.
-fn ask(dataflow: &Dataflow, sql: &str) -> String {
-    let rows = Reader::open(dataflow, None)
-        .and_then(|reader| reader.print(sql, OutputFormat::Csv))
-        .unwrap_or_else(|e| panic!("{sql}: {}", chain(&e)));
-    rows.lines().skip(1).collect::<Vec<_>>().join("\n")
+/// Runs until all is taken: so many records, none of them a dead letter.
+#[track_caller]
+fn take_all(dataflow: &Arc<Dataflow>, workers: usize, records: u64) {
+    let outcome = catch_up(dataflow, workers);
+    assert_eq!((outcome.records, outcome.rejected), (records, 0));
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -57,8 +57,7 @@ fn a_year_of_invoices_dropped_as_daily_files_adds_up() {
     let Some(data) = real_data("online_retail") else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let dataflow = retail(folder.path(), &data.join("by-day"), &folder.path().join("live"));
-    let outcome = catch_up(&dataflow, 2);
-    assert_eq!((outcome.records, outcome.rejected), (541_909, 0));
+    take_all(&dataflow, 2, 541_909);
 
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM bronze.order_lines"), "541909");
     // The two lines with a negative price are dead letters of Silver: the year's sums are over both.
@@ -100,8 +99,7 @@ fn a_year_of_invoices_dropped_as_daily_files_adds_up() {
         "9769872.054,541907"
     );
 
-    let report = verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-    assert_exact(&report, "the year");
+    assert_newest_is_exact(&dataflow, "the year");
 }
 
 #[test]
@@ -238,8 +236,7 @@ format = "csv"
         "SELECT station, COUNT(*) AS hours, COUNT(pm25) AS measured, AVG(pm25) AS pm25, MEDIAN(co) AS co FROM silver.air GROUP BY station",
     );
     let dataflow = folder.load("lake");
-    let outcome = catch_up(&dataflow, 2);
-    assert_eq!((outcome.records, outcome.rejected), (420_768, 0));
+    take_all(&dataflow, 2, 420_768);
     assert_eq!(
         ask(
             &dataflow,
@@ -253,8 +250,7 @@ format = "csv"
         "0",
         "(station, hour) is unique"
     );
-    let report = verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-    assert_exact(&report, "the air");
+    assert_newest_is_exact(&dataflow, "the air");
 }
 
 #[test]
@@ -286,14 +282,12 @@ format = "csv"
          FROM trips GROUP BY date_trunc('month', started_at)",
     );
     let dataflow = folder.load("lake");
-    let outcome = catch_up(&dataflow, 2);
-    assert_eq!((outcome.records, outcome.rejected), (144_709, 0));
+    take_all(&dataflow, 2, 144_709);
     assert_eq!(
         ask(&dataflow, "SELECT COUNT(*), SUM(trips) FROM gold.months"),
         "9,144709"
     );
-    let report = verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-    assert_exact(&report, "the trips");
+    assert_newest_is_exact(&dataflow, "the trips");
 }
 
 #[test]
@@ -322,12 +316,10 @@ format = "avro"
     );
     folder.write("gold/events.sql", "SELECT COUNT(*) AS events, COUNT(DISTINCT id) AS ids, COUNT(value) AS measured, MAX(at) AS last_at FROM sensors");
     let dataflow = folder.load("lake");
-    let outcome = catch_up(&dataflow, 1);
-    assert_eq!((outcome.records, outcome.rejected), (380, 0));
+    take_all(&dataflow, 1, 380);
     assert_eq!(
         ask(&dataflow, "SELECT events, ids, measured FROM gold.events"),
         "380,380,380"
     );
-    let report = verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-    assert_exact(&report, "the capture");
+    assert_newest_is_exact(&dataflow, "the capture");
 }

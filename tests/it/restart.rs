@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium::definition::Dataflow;
 use alluvium::run::{self, Options, Outcome};
-use alluvium::serve::{OutputFormat, Reader};
 
-use crate::support::{Folder, assert_every_snapshot_is_exact, catch_up, chain};
+use crate::lake::{ask, assert_all_are_exact, assert_newest_is_exact};
+use crate::support::{Folder, catch_up, chain};
 
 const ORDERS: &str = r#"
 key = ["id"]
@@ -50,12 +49,6 @@ fn orders(name: &str, input: &str) -> Folder {
     }
     folder.append("live/0.ndjson", "{\"key\": {\"id\": 9}, \"value\": null}\n");
     folder
-}
-
-fn ask(dataflow: &Dataflow, sql: &str) -> String {
-    let rows = Reader::open(dataflow, None).and_then(|reader| reader.print(sql, OutputFormat::Csv));
-    let rows = rows.unwrap_or_else(|e| panic!("{sql}: {}", chain(&e)));
-    rows.lines().skip(1).collect::<Vec<_>>().join(" ")
 }
 
 fn corrected(outcome: &Outcome) -> Vec<&str> {
@@ -147,8 +140,7 @@ fn a_table_of_another_shape_is_rebuilt_within_one_snapshot() {
         );
         let now = "SELECT COUNT(*), COUNT(DISTINCT customer) FROM gold.by_customer";
         assert_eq!(ask(&dataflow, now), before, "shape {n}: {sql} {settings}");
-        let report = alluvium::serve::verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-        crate::support::assert_exact(&report, sql);
+        assert_newest_is_exact(&dataflow, sql);
         assert_eq!(catch_up(&dataflow, 2).corrections, Some(vec![]), "shape {n} is settled");
     }
     // Live changes go on in the new shape.
@@ -158,8 +150,7 @@ fn a_table_of_another_shape_is_rebuilt_within_one_snapshot() {
     );
     let dataflow = folder.load("lake");
     catch_up(&dataflow, 2);
-    let report = alluvium::serve::verify::verify(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-    crate::support::assert_exact(&report, "after a change in the new shape");
+    assert_newest_is_exact(&dataflow, "after a change in the new shape");
 }
 
 #[test]
@@ -290,7 +281,7 @@ fn parquet_drops_are_replayed_from_their_archive() {
         ask(&dataflow, "SELECT SUM(n), SUM(x) FROM gold.sums"),
         format!("35000,{}", sum_of(0, 35_000))
     );
-    assert!(assert_every_snapshot_is_exact(&dataflow, 1) >= 2);
+    assert!(assert_all_are_exact(&dataflow) >= 2);
 }
 
 /// Rows (id, id * 3).

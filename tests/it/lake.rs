@@ -1,0 +1,33 @@
+//! What tests ask of a lake: rows of a query, and whether tables are what batch makes of Bronze.
+
+use alluvium::definition::Dataflow;
+use alluvium::serve::{OutputFormat, Reader, verify};
+
+use crate::support::{assert_exact, chain};
+
+/// The rows of a query over the newest snapshot, as CSV without its header.
+#[track_caller]
+pub fn ask(dataflow: &Dataflow, sql: &str) -> String {
+    let rows = Reader::open(dataflow, None)
+        .and_then(|reader| reader.print(sql, OutputFormat::Csv))
+        .unwrap_or_else(|e| panic!("{sql}: {}", chain(&e)));
+    rows.lines().skip(1).collect::<Vec<_>>().join("\n")
+}
+
+/// Every table at the newest snapshot equals its SQL in batch over Bronze.
+#[track_caller]
+pub fn assert_newest_is_exact(dataflow: &Dataflow, what: &str) {
+    let report = verify::verify(dataflow, None).unwrap_or_else(|e| panic!("verify: {}", chain(&e)));
+    assert_exact(&report, what);
+}
+
+/// Every table at every snapshot that the lake names does. Says how many there are.
+#[track_caller]
+pub fn assert_all_are_exact(dataflow: &Dataflow) -> usize {
+    let epochs = verify::snapshots(dataflow).unwrap_or_else(|e| panic!("no snapshots: {}", chain(&e)));
+    for epoch in &epochs {
+        let report = verify::verify(dataflow, Some(*epoch)).unwrap_or_else(|e| panic!("verify: {}", chain(&e)));
+        assert_exact(&report, &format!("snapshot {epoch}"));
+    }
+    epochs.len()
+}
