@@ -215,14 +215,15 @@ impl Step {
 
     fn tell(&mut self, settings: &Settings, key: &Row, time: Epoch, before: &State, after: &State) {
         // What is over has left by its retention already.
-        let held = |state: &State| state.clone().filter(|_| settings.over(state) > time);
-        let (before, after) = (held(before), held(after));
+        let there = |state: &State| settings.over(state) > time;
+        let before = before.as_ref().filter(|_| there(before));
+        let after = after.as_ref().filter(|_| there(after));
         if settings.fold == Fold::Counted {
-            let count = |state: &State| state.as_ref().map_or(0, |(_, count)| *count);
-            self.told.push((key.clone(), time, count(&after) - count(&before)));
+            let count = |state: Option<&(Row, Diff)>| state.map_or(0, |(_, count)| *count);
+            self.told.push((key.clone(), time, count(after) - count(before)));
             return;
         }
-        let (old, new) = (live(&before), live(&after));
+        let (old, new) = (before.and_then(live), after.and_then(live));
         if old != new {
             self.told.extend(old.map(|row| (Row::new(row), time, -1)));
             self.told.extend(new.map(|row| (Row::new(row), time, 1)));
@@ -231,8 +232,8 @@ impl Step {
 }
 
 /// The row of a state that has one.
-fn live(state: &State) -> Option<&[u8]> {
-    let change = Change::read(state.as_ref()?.0.bytes());
+fn live((value, _): &(Row, Diff)) -> Option<&[u8]> {
+    let change = Change::read(value.bytes());
     (change.flag() == Flag::Live).then(|| change.row())
 }
 
