@@ -51,6 +51,8 @@ pub struct Conductor<'a> {
     /// Whether rows enter or leave as time passes.
     pub temporal: bool,
     pub commit: Duration,
+    /// Whether the epoch of the replayed past is closed; live epochs follow once it is sealed.
+    pub past_closed: bool,
     /// Over a lake with a past.
     pub audit: Option<Audit>,
     /// What it found.
@@ -161,15 +163,22 @@ impl Conductor<'_> {
             self.pacer.observe_full();
         }
         self.latency.observe_closed(self.shared.frontier(), now);
-        // While the past is replayed, its epoch stays open: the audit compares all of it at once.
-        if !self.shared.replayed() {
+        // While the past is replayed, its epoch stays open: the audit compares all of it at once, and nothing else.
+        let live = self.shared.live.load(Ordering::Acquire);
+        if !live && !self.shared.replayed() {
             return Ok(());
         }
-        if let Some(epoch) = self.pacer.next_epoch(wall_ms(), now) {
+        if !live && !std::mem::replace(&mut self.past_closed, true) {
+            self.pacer.observe_tick(); // also where the past is empty
+            let epoch = self.pacer.open_next(wall_ms(), now);
             self.shared.open.store(epoch, Ordering::Release);
             self.wake();
         }
-        if let Some(epoch) = self.pacer.next_seal(now, draining) {
+        if live && let Some(epoch) = self.pacer.next_epoch(wall_ms(), now) {
+            self.shared.open.store(epoch, Ordering::Release);
+            self.wake();
+        }
+        if let Some(epoch) = self.pacer.next_seal(now, draining || !live) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
                 let (example, _) = read_error(&error_codec(), &row)?;
                 return Err(RunError::Expectation { violations, example });
@@ -178,6 +187,7 @@ impl Conductor<'_> {
                 // A worker that is gone has told why.
                 let _ = worker.send(epoch);
             }
+            self.shared.live.store(true, Ordering::Release);
             self.wake();
         }
         Ok(())
@@ -222,7 +232,7 @@ impl Conductor<'_> {
 
     /// Whether the run is over: nothing more to come, nothing waiting, everything committed.
     fn finished(&mut self, phase: &mut Phase) -> Result<bool, RunError> {
-        if !self.shared.replayed() {
+        if !self.shared.live.load(Ordering::Acquire) {
             return Ok(false);
         }
         if matches!(phase, Phase::Running) {

@@ -88,7 +88,7 @@ pub struct Options {
 pub struct Outcome {
     /// The newest snapshot committed by this run; 0: nothing changed.
     pub snapshot: Epoch,
-    /// Records taken from feeds.
+    /// Records taken, those of a replayed past too.
     pub records: u64,
     /// Records that became dead letters.
     pub rejected: u64,
@@ -194,6 +194,15 @@ pub enum RunError {
 
 /// Runs a dataflow until its options say so, or something fails.
 pub fn run(dataflow: Arc<Dataflow>, options: &Options) -> Result<Outcome, RunError> {
+    if options.signals {
+        // Asked for a report before there is one, a process must not end: that is what the signal does by itself.
+        signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::default()).map_err(|source| {
+            RunError::Thread {
+                what: "the signal handler",
+                source,
+            }
+        })?;
+    }
     let graph = Arc::new(plan::compile(&dataflow).map_err(RunError::Definition)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -362,6 +371,7 @@ impl Engine {
         let progress = &restored.progress;
         let readers = start_readers(&dataflow, progress, &lake, outlets.collect(), options, &handle, &shared)?;
         let signals = listen(options, &shared)?;
+        tracing::info!(workers, generation = restored.generation, "started");
         let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
         Ok(Engine {
             shared,
@@ -403,6 +413,7 @@ impl Engine {
             status: Status::new(names, options.live),
             pacer: self.pacer,
             temporal: self.wiring.temporal(),
+            past_closed: false,
             audit: self.audit,
             corrections: None,
             commit: dataflow.commit,

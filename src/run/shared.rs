@@ -55,6 +55,8 @@ pub struct Shared {
     pub inputs: Vec<InputCounters>,
     /// By worker: deliveries of the past still to be replayed are gone (true from the start without a past).
     pub replayed: Vec<AtomicBool>,
+    /// Workers take what feeds bring. Not before the replayed past is sealed: its audit must meet nothing else.
+    pub live: AtomicBool,
     /// Rows that break an expectation which must hold, by epoch: how many more, and one of them.
     violations: Mutex<BTreeMap<Epoch, (i64, Row)>>,
     /// Fields that no column takes, by input and name.
@@ -77,6 +79,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
             replayed: (0..workers).map(|_| AtomicBool::new(!replay)).collect(),
+            live: AtomicBool::new(!replay),
             violations: Mutex::default(),
             ignored: Mutex::default(),
             poked: AtomicBool::new(false),

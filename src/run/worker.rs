@@ -148,7 +148,8 @@ impl<'a> Taker<'a> {
     /// Takes what waits, up to what a step may cost. Says whether anything was taken.
     fn take(&mut self, stamps: &mut Vec<Stamp>) -> Result<bool, RunError> {
         let mut rows = 0;
-        while rows < STEP_ROWS && self.rows_in_epoch < EPOCH_ROWS {
+        // The past is taken into one epoch, however long it is.
+        while rows < STEP_ROWS && (self.rows_in_epoch < EPOCH_ROWS || !self.past_done) {
             let (delivery, arrival, live) = match self.next()? {
                 Some(next) => next,
                 None => break,
@@ -184,6 +185,9 @@ impl<'a> Taker<'a> {
                     self.shared.poke();
                 }
             }
+        }
+        if !self.shared.live.load(Ordering::Acquire) {
+            return Ok(None);
         }
         Ok(self
             .parts

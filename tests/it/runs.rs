@@ -94,6 +94,10 @@ impl Running {
             line.contains("input events") && closed.is_some_and(|at| words[at + 1] == records.to_string())
         };
         let started = Instant::now();
+        // Before that a signal is not ours to handle.
+        while !self.output().contains(" started ") && started.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         while !self.output().lines().any(told) {
             assert!(started.elapsed() < Duration::from_secs(60), "{}", self.output());
             self.signal("-USR1");
