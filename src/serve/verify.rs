@@ -308,6 +308,16 @@ async fn stored(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<R
     let normal = normalise_schema(schema);
     let mut rows = vec![];
     for batch in snapshot.rows(name).await?.1 {
+        // By name: a column that was added later stands behind the others, wherever the definition has it.
+        let stored = batch.schema();
+        let places: Option<Vec<usize>> = normal.fields().iter().map(|f| stored.index_of(f.name()).ok()).collect();
+        let batch = match places {
+            Some(places) => batch.project(&places).map_err(|source| VerifyError::Check {
+                table: name.to_string(),
+                source,
+            })?,
+            None => batch,
+        };
         rows.push(relaxed(&normalise_batch(&nullable(&normal), &batch)?));
     }
     concat_batches(&nullable(&normal), &rows).map_err(|source| VerifyError::Check {
