@@ -178,7 +178,7 @@ fn of_types(text: &str) -> Option<Refusal> {
             .map_or("", |(_, forms)| forms)
             .split(['\t', '\n'])
             .map(|form| sql_types(form.trim()))
-            .filter(|form| !form.is_empty())
+            .filter(|form| !form.is_empty() && !form.contains("UBIGINT"))
             .collect();
         let name = call.split('(').next().unwrap_or_default().to_string();
         return Some(refusal.near(name).help(match forms.as_slice() {
@@ -219,7 +219,7 @@ fn of_types(text: &str) -> Option<Refusal> {
 
 /// Arrow's names of types as SQL's.
 fn sql_types(text: &str) -> String {
-    const NAMES: [(&str, &str); 11] = [
+    const NAMES: [(&str, &str); 12] = [
         ("Timestamp(µs)", "TIMESTAMP"),
         ("Utf8View", "VARCHAR"),
         ("LargeUtf8", "VARCHAR"),
@@ -230,6 +230,7 @@ fn sql_types(text: &str) -> String {
         ("Date32", "DATE"),
         ("Boolean", "BOOLEAN"),
         ("Decimal128", "DECIMAL"),
+        ("Decimal", "DECIMAL"),
         ("Interval(MonthDayNano)", "INTERVAL"),
     ];
     NAMES

@@ -187,8 +187,8 @@ fn mistakes_in_sql_are_told_with_the_word_that_is_wrong_and_what_to_write() {
             "gold/cast.sql:1:1: unsupported SQL type MONEY\n  help: types are BOOLEAN",
             "gold/window.sql:1:",
             "could not window by a VARCHAR\n  help: name a DATE or TIMESTAMP column",
-            "gold/months.sql:1:49: could not read the window function: months and years have no fixed length",
-            "gold/nothing.sql:1:49: could not read the window function: a length must be longer than nothing",
+            "gold/months.sql:1:47: could not read the window function: months and years have no fixed length",
+            "gold/nothing.sql:1:47: could not read the window function: a length must be longer than nothing",
             "gold/expected.toml:2: expectation \"sum\": could not plan sum() here",
         ],
     );
