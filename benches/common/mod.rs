@@ -90,7 +90,12 @@ pub fn tell(measured: &Measured) {
 
 /// The most memory this process ever held, in bytes.
 pub fn peak_rss() -> u64 {
-    proc_kib("/proc/self/status", "VmHWM:")
+    peak_rss_of("self")
+}
+
+/// The most memory a process ever held, in bytes; `process` is a process's number.
+pub fn peak_rss_of(process: &str) -> u64 {
+    proc_kib(&format!("/proc/{process}/status"), "VmHWM:")
 }
 
 /// What it holds now, in bytes.
