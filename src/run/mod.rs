@@ -31,6 +31,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use differential_dataflow::trace::ExertionLogic;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
@@ -535,9 +536,10 @@ fn start_workers(
 ) -> Result<(timely::communication::WorkerGuards<()>, Vec<thread::Thread>), RunError> {
     let (threads_in, threads_out) = unbounded();
     let mut config = timely::Config::process(workers);
-    // Arrangements are tidied while a worker has nothing else to do.
-    let tidy = differential_dataflow::Config::default().idle_merge_effort(Some(1000));
-    differential_dataflow::configure(&mut config.worker, &tidy);
+    // An idle worker goes on with merges that are under way, and starts none: differential's own `idle_merge_effort`
+    // merges whatever there is into one batch, so that a live load pays for all of its state at each epoch.
+    let exert: ExertionLogic = Arc::new(|layers| layers.iter().any(|(_, batches, _)| *batches > 1).then_some(1000));
+    config.worker.set("differential/default_exert_logic".to_string(), exert);
     let (wiring, shared, latency) = (wiring.clone(), shared.clone(), latency.clone());
     let guards = timely::execute(config, move |worker| {
         let _alarm = Alarm(shared.clone());
