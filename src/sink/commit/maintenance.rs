@@ -60,6 +60,8 @@ pub struct Note {
 pub struct Pace {
     /// Commits of a table between its checkpoints.
     pub checkpoint_every: u64,
+    /// And the time between them, at least: at a commit every 25 ms, counting alone would checkpoint all the time.
+    pub checkpoint_pause: Duration,
     /// How long what nothing names any more is kept.
     pub retention: Duration,
     /// How often it looks.
@@ -147,9 +149,10 @@ impl Keeper {
         Keeper { table, checkpoints }
     }
 
-    fn is_due(&self, every: u64) -> bool {
-        let last = self.checkpoints.back().map_or(-1, |(version, _)| *version);
-        self.table.version - last >= every as i64
+    fn is_due(&self, pace: &Pace, now: i64) -> bool {
+        let (version, at) = self.checkpoints.back().copied().unwrap_or((-1, i64::MIN));
+        self.table.version - version >= pace.checkpoint_every as i64
+            && now.saturating_sub(at) >= pace.checkpoint_pause.as_millis() as i64
     }
 
     /// Log entries and checkpoints that may go, by (2).
@@ -270,7 +273,7 @@ impl Worker {
         let cutoff = Utc::now().timestamp_millis() - self.pace.retention.as_millis() as i64;
         self.tidy(cutoff).await;
         for keeper in &mut self.keepers {
-            if keeper.is_due(self.pace.checkpoint_every) {
+            if keeper.is_due(&self.pace, Utc::now().timestamp_millis()) {
                 let (path, version) = (keeper.table.path.clone(), keeper.table.version);
                 match checkpoint(&self.lake, &path, version, self.pace.durable).await {
                     Ok(()) => keeper.checkpoints.push_back((version, Utc::now().timestamp_millis())),

@@ -66,6 +66,8 @@ pub struct Settings {
     pub durable: bool,
     /// Commits of a table between its checkpoints.
     pub checkpoint_every: u64,
+    /// Time between checkpoints of a table, at least.
+    pub checkpoint_pause: Duration,
     /// How long files and log entries are kept that the newest snapshot does not need: how far back readers
     /// can travel.
     pub retention: Duration,
@@ -85,6 +87,7 @@ impl Settings {
             writers,
             durable,
             checkpoint_every: 100,
+            checkpoint_pause: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
             ledger_keep: 1000,
             full_progress_every: 100,
@@ -239,6 +242,7 @@ impl Committer {
         let kept = kept.map(|(i, (loaded, spec))| maintenance::kept(&spec.path, loaded, &state.live_paths(i)));
         let pace = Pace {
             checkpoint_every: settings.checkpoint_every,
+            checkpoint_pause: settings.checkpoint_pause,
             retention: settings.retention,
             tick: settings.maintenance_tick,
             durable: settings.durable,

@@ -468,6 +468,7 @@ fn checkpoints_are_made_read_back_and_let_old_logs_and_files_go() {
     ];
     let quick = Settings {
         checkpoint_every: 5,
+        checkpoint_pause: Duration::ZERO,
         retention: Duration::ZERO,
         ledger_keep: 5,
         ..settings()
@@ -654,6 +655,7 @@ fn a_lake_for_other_engines() {
     ];
     let quick = Settings {
         checkpoint_every: 5,
+        checkpoint_pause: Duration::ZERO,
         durable: true,
         ..settings()
     };
