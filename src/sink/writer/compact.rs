@@ -11,12 +11,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use roaring::RoaringBitmap;
 
 use super::Limits;
 use super::error::WriterError;
-use super::file::{Names, NewFile, decode_file, encode_file};
+use super::file::{FileEncoder, Names, NewFile, decode_file};
 use super::files::{FileState, Files, Positions};
 use super::hash::RowHash;
 use super::indexed::Indexed;
@@ -87,17 +86,17 @@ impl Job {
     /// Reads, writes, waits for the disk: off the writer's thread.
     pub(super) fn run(self) -> Result<Merged, WriterError> {
         let values = self.inputs[0].1.values.clone();
-        let mut batches: Vec<RecordBatch> = Vec::new();
+        let mut file = FileEncoder::new(&self.layout)?;
         let mut moves = Vec::new();
-        for (id, file) in &self.inputs {
+        for (id, input) in &self.inputs {
             let mut position = 0u32;
-            for batch in decode_file(&self.layout, self.lake.get(&file.physical)?)? {
+            for batch in decode_file(&self.layout, self.lake.get(&input.physical)?)? {
                 let batch = batch?;
                 let slice = position..position + batch.num_rows() as u32;
                 position = slice.end;
                 let numbers: Vec<u32> = slice
                     .clone()
-                    .filter(|p| !file.gone.contains(*p))
+                    .filter(|p| !input.gone.contains(*p))
                     .map(|p| p - slice.start)
                     .collect();
                 let live = self.layout.to_table(&self.layout.pick(&batch, &numbers)?, &values)?;
@@ -110,11 +109,11 @@ impl Job {
                             .map(|(number, row)| (RowHash::of(row.as_ref()), (*id, slice.start + number))),
                     );
                 }
-                batches.push(self.layout.to_file(&live)?);
+                file.write(&self.layout.to_file(&live)?)?;
             }
         }
         let names = (&self.names, self.epoch);
-        let mut file = encode_file(&self.layout, values, names, false, batches.into_iter().map(Ok))?;
+        let mut file = file.finish(values, names, false)?;
         let bytes = std::mem::take(&mut file.bytes);
         self.lake.put_all(vec![(file.physical.clone(), bytes)])?;
         Ok(Merged {

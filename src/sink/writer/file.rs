@@ -58,42 +58,72 @@ pub(super) struct NewFile {
     pub(super) values: PartitionValues,
 }
 
+/// A data file in the making: takes batches of the file's schema one by one, and holds them encoded only.
+pub(super) struct FileEncoder<'a> {
+    layout: &'a Layout,
+    bounds: Bounds,
+    writer: ArrowWriter<Vec<u8>>,
+}
+
+impl<'a> FileEncoder<'a> {
+    /// Of a table, without rows yet.
+    pub(super) fn new(layout: &'a Layout) -> Result<Self, WriterError> {
+        Ok(FileEncoder {
+            layout,
+            bounds: Bounds::new(layout.file_schema.clone()),
+            writer: parquet_writer(layout, layout.file_schema.clone())?,
+        })
+    }
+
+    /// More rows.
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), WriterError> {
+        self.bounds.observe(batch);
+        self.writer.write(batch).map_err(|e| parquet_failed(self.layout, e))
+    }
+
+    /// The file with all of them.
+    pub(super) fn finish(
+        self,
+        values: PartitionValues,
+        (names, epoch): (&Names, Epoch),
+        data_change: bool,
+    ) -> Result<NewFile, WriterError> {
+        let layout = self.layout;
+        let bytes = self.writer.into_inner().map_err(|e| parquet_failed(layout, e))?;
+        let path = format!("{}part-{}", layout.folder(&values), names.name(epoch));
+        let add = AddFile {
+            path: to_log(&path),
+            partition_values: values.as_ref().clone(),
+            size: bytes.len() as u64,
+            modification_time: now_ms(),
+            data_change,
+            stats: Some(self.bounds.json()),
+            deletion_vector: None,
+        };
+        let rows = u32::try_from(self.bounds.rows()).expect("files are cut long before four billion rows");
+        Ok(NewFile {
+            add,
+            physical: format!("{}/{path}", layout.spec.path),
+            bytes: bytes.into(),
+            rows,
+            values,
+        })
+    }
+}
+
 /// Encodes batches (of the file's schema) as one data file.
 pub(super) fn encode_file(
     layout: &Layout,
     values: PartitionValues,
-    (names, epoch): (&Names, Epoch),
+    names: (&Names, Epoch),
     data_change: bool,
     batches: impl IntoIterator<Item = Result<RecordBatch, WriterError>>,
 ) -> Result<NewFile, WriterError> {
-    let mut bounds = Bounds::new(layout.file_schema.clone());
-    let bytes = encode(
-        layout,
-        layout.file_schema.clone(),
-        batches.into_iter().inspect(|batch| {
-            if let Ok(batch) = batch {
-                bounds.observe(batch);
-            }
-        }),
-    )?;
-    let path = format!("{}part-{}", layout.folder(&values), names.name(epoch));
-    let add = AddFile {
-        path: to_log(&path),
-        partition_values: values.as_ref().clone(),
-        size: bytes.len() as u64,
-        modification_time: now_ms(),
-        data_change,
-        stats: Some(bounds.json()),
-        deletion_vector: None,
-    };
-    let rows = u32::try_from(bounds.rows()).expect("files are cut long before four billion rows");
-    Ok(NewFile {
-        add,
-        physical: format!("{}/{path}", layout.spec.path),
-        bytes,
-        rows,
-        values,
-    })
+    let mut file = FileEncoder::new(layout)?;
+    for batch in batches {
+        file.write(&batch?)?;
+    }
+    file.finish(values, names, data_change)
 }
 
 /// Rows laid out as files of at most `limit` rows, each with the numbers of its rows in file order.
@@ -150,7 +180,11 @@ pub(super) fn encode_changes(
             ));
             RecordBatch::try_new(schema.clone(), columns).map_err(|e| layout.arrow_failed(e))
         });
-        let bytes = encode(layout, schema.clone(), batches)?;
+        let mut writer = parquet_writer(layout, schema.clone())?;
+        for batch in batches {
+            writer.write(&batch?).map_err(|e| parquet_failed(layout, e))?;
+        }
+        let bytes = Bytes::from(writer.into_inner().map_err(|e| parquet_failed(layout, e))?);
         let path = format!("_change_data/{}cdc-{}", layout.folder(&values), names.name(epoch));
         let change = ChangeFile {
             path: to_log(&path),
@@ -163,15 +197,14 @@ pub(super) fn encode_changes(
     Ok(files)
 }
 
-fn encode(
-    layout: &Layout,
-    schema: SchemaRef,
-    batches: impl Iterator<Item = Result<RecordBatch, WriterError>>,
-) -> Result<Bytes, WriterError> {
-    let failed = |source: ParquetError| WriterError::Parquet {
+fn parquet_failed(layout: &Layout, source: ParquetError) -> WriterError {
+    WriterError::Parquet {
         table: layout.spec.name.clone(),
         source,
-    };
+    }
+}
+
+fn parquet_writer(layout: &Layout, schema: SchemaRef) -> Result<ArrowWriter<Vec<u8>>, WriterError> {
     let level = ZstdLevel::try_new(1).expect("1 is a level of zstd");
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
@@ -182,11 +215,7 @@ fn encode(
     let options = ArrowWriterOptions::new()
         .with_properties(properties)
         .with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options).map_err(failed)?;
-    for batch in batches {
-        writer.write(&batch?).map_err(failed)?;
-    }
-    Ok(Bytes::from(writer.into_inner().map_err(failed)?))
+    ArrowWriter::try_new_with_options(Vec::new(), schema, options).map_err(|e| parquet_failed(layout, e))
 }
 
 /// A file's columns, slice by slice.
