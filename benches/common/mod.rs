@@ -1,14 +1,12 @@
 //! What the benches share. Each case runs in a process of its own (the bench starts itself again), so that
 //! peak memory is the case's alone and no case warms the allocator of the next.
 //!
-//! ```no_run
-//! fn main() {
-//!     if let Some(case) = common::case() {
-//!         return common::tell(&run(&case));      // in the child: figures by name
-//!     }
-//!     println!("{}", common::machine());
-//!     let figures = common::child(&["aggregate", "rows"]);
+//! ```text
+//! if let Some(case) = common::case() {
+//!     return common::tell(&run(&case));      // in the child: figures by name
 //! }
+//! println!("{}", common::machine());
+//! let figures = common::child(&["aggregate", "rows"]);
 //! ```
 
 // A bench uses some of this, never all.
