@@ -26,7 +26,7 @@ use timely::scheduling::Activator;
 use super::change::{Arrival, Change, Flag, Parts, encode};
 use super::ingest::Routed;
 use crate::render::Rows;
-use crate::repr::{Diff, Epoch, Row, RowCodec, RowValBuilder, RowValSpine, Update};
+use crate::repr::{Diff, Epoch, Row, RowCodec, RowValBuilder, RowValSpine, Update, chunks};
 
 /// How changes of a key become its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl Held {
         }
         let description = Description::new(self.lower.clone(), upper.clone(), Antichain::from_elem(Epoch::MIN));
         let trace = &mut self.trace;
-        trace.insert(RowValBuilder::seal(&mut vec![step.stored], description)); // (2)
+        trace.insert(RowValBuilder::seal(&mut chunks(step.stored), description)); // (2)
         trace.set_logical_compaction(upper.borrow());
         trace.set_physical_compaction(upper.borrow());
         trace.exert();

@@ -10,14 +10,17 @@ use differential_dataflow::VecCollection;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::cursor::{CursorList, cursor_list};
-use differential_dataflow::trace::implementations::ContainerChunker;
 use differential_dataflow::trace::{BatchReader, Cursor, Navigable, TraceReader};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
-use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::Antichain;
 
 use crate::repr::{
-    Diff, Epoch, Row, RowKeyBatcher, RowKeyBuilder, RowKeySpine, RowRef, RowValBatcher, RowValBuilder, RowValSpine,
+    Diff, Epoch, Row, RowKeyBatcher, RowKeyBuilder, RowKeyChunker, RowKeySpine, RowRef, RowValBatcher, RowValBuilder,
+    RowValChunker, RowValSpine, Update,
 };
 
 /// Updates of rows.
@@ -45,20 +48,27 @@ pub fn hash(key: &[u8]) -> u64 {
     twox_hash::XxHash3_64::oneshot(key)
 }
 
-/// Arranges values by key.
+/// Arranges values by key, on the worker that owns the key.
 pub fn arrange_by_key<'s>(pairs: Pairs<'s>, name: &str) -> ByKey<'s> {
-    let exchange = Exchange::new(|update: &((Row, Row), Epoch, Diff)| hash(update.0.0.bytes()));
-    arrange_core::<_, _, ContainerChunker<Vec<((Row, Row), Epoch, Diff)>>, RowValBatcher, RowValBuilder, RowValSpine>(
-        pairs.inner,
-        exchange,
-        name,
-    )
+    arrange_pairs(pairs, |(key, _)| hash(key.bytes()), name)
+}
+
+/// Arranges values by key, each (key, value) on a worker of its own choice: for what does not need all values of
+/// a key in one place.
+pub fn arrange_spread<'s>(pairs: Pairs<'s>, name: &str) -> ByKey<'s> {
+    let owner = |(key, value): &(Row, Row)| hash(key.bytes()) ^ hash(value.bytes()).rotate_left(17);
+    arrange_pairs(pairs, owner, name)
+}
+
+fn arrange_pairs<'s>(pairs: Pairs<'s>, owner: fn(&(Row, Row)) -> u64, name: &str) -> ByKey<'s> {
+    let exchange = Exchange::new(move |update: &((Row, Row), Epoch, Diff)| owner(&update.0));
+    arrange_core::<_, _, RowValChunker, RowValBatcher, RowValBuilder, RowValSpine>(pairs.inner, exchange, name)
 }
 
 /// Arranges rows by themselves.
 pub fn arrange_rows<'s>(rows: Rows<'s>, name: &str) -> ByRow<'s> {
     let exchange = Exchange::new(|update: &((Row, ()), Epoch, Diff)| hash(update.0.0.bytes()));
-    arrange_core::<_, _, ContainerChunker<Vec<((Row, ()), Epoch, Diff)>>, RowKeyBatcher, RowKeyBuilder, RowKeySpine>(
+    arrange_core::<_, _, RowKeyChunker, RowKeyBatcher, RowKeyBuilder, RowKeySpine>(
         rows.map(|row| (row, ())).inner,
         exchange,
         name,
@@ -78,11 +88,9 @@ pub fn reduce<'s>(input: ByKey<'s>, name: &str, mut logic: Reduction) -> ByKey<'
         move |key, values, output| logic(key, values, output),
         |container, key, updates| {
             container.clear();
-            container.extend(
-                updates
-                    .drain(..)
-                    .map(|(value, time, diff)| ((key.to_row(), value), time, diff)),
-            );
+            updates
+                .drain(..)
+                .for_each(|(value, time, diff)| container.push(key.bytes(), value.bytes(), time, diff));
         },
     )
 }
@@ -125,134 +133,137 @@ impl<'a> Iterator for Values<'a> {
 /// a change costs two readings of what `logic` reads. Values that are gone but not yet compacted are
 /// passed over.
 pub fn scan<'s>(input: ByKey<'s>, name: &str, mut logic: Scan) -> Rows<'s> {
-    let mut trace = input.trace;
-    input
-        .stream
-        .unary_frontier(Pipeline, name, move |_, _| {
-            let mut lower = Antichain::from_elem(Epoch::MIN);
-            let mut upper = Antichain::from_elem(Epoch::MIN);
-            let mut times: Vec<Epoch> = Vec::new();
-            let mut changes: Vec<(Row, Diff)> = Vec::new();
-            move |(input, _frontier), output| {
-                let mut held = None;
-                let mut fresh = Vec::new();
-                lower.clone_from(&upper);
-                input.for_each(|capability, batches| {
-                    // Batches come in order, so the first capability is the earliest.
-                    if held.is_none() {
-                        held = Some(capability.retain(0));
-                    }
-                    for batch in batches.drain(..) {
-                        upper.clone_from(batch.upper());
-                        fresh.push(batch);
-                    }
-                });
-                if let Some(capability) = held {
-                    let mut session = output.session(&capability);
-                    let mut all = trace
-                        .batches_through(lower.borrow())
-                        .expect("the trace is held uncompacted at the last batch's upper");
-                    all.extend(fresh.iter().cloned());
-                    let (mut changed, changed_storage) = cursor_list(fresh);
-                    let (mut cursor, storage) = cursor_list(all);
-                    while let Some(key) = changed.get_key(&changed_storage) {
-                        times.clear();
-                        while changed.get_val(&changed_storage).is_some() {
-                            changed.map_times(&changed_storage, |time, _| times.push(*time));
-                            changed.step_val(&changed_storage);
-                        }
-                        times.sort_unstable();
-                        times.dedup();
-                        cursor.seek_key(&storage, key);
-                        let mut run = |cursor: &mut CursorList<BatchCursor>, until, out: &mut Vec<(Row, Diff)>| {
-                            cursor.rewind_vals(&storage);
-                            let mut values = Values {
-                                cursor,
-                                storage: &storage,
-                                until,
-                            };
-                            logic(key, &mut values, out);
-                        };
-                        if let Some(first) = times.first() {
-                            run(&mut cursor, *first, &mut changes);
-                        }
-                        for time in &times {
-                            // What was at the time before leaves, what is now enters.
-                            changes.iter_mut().for_each(|(_, diff)| *diff = -*diff);
-                            let entering = changes.len();
-                            run(&mut cursor, time.saturating_add(1), &mut changes);
-                            let current = changes[entering..].to_vec();
-                            differential_dataflow::consolidation::consolidate(&mut changes);
-                            session.give_iterator(changes.drain(..).map(|(row, diff)| (row, *time, diff)));
-                            changes = current;
-                        }
-                        changes.clear();
-                        changed.step_key(&changed_storage);
-                    }
-                }
-                trace.advance_upper(&mut upper);
-                // Times before the next batch must stay before it, so that it is known what was there: compaction
-                // may move them up to the last moment before `upper`, not to `upper`.
-                let before: Antichain<Epoch> = upper.iter().map(|time| time.saturating_sub(1)).collect();
-                trace.set_logical_compaction(before.borrow());
-                trace.set_physical_compaction(upper.borrow());
+    let mut times: Vec<Epoch> = Vec::new();
+    let mut changes: Vec<(Row, Diff)> = Vec::new();
+    let (rows, _) = answer::<RowValSpine, Update, _>(input, name, move |before, fresh, give, _| {
+        let mut all = before;
+        all.extend(fresh.iter().cloned());
+        let (mut changed, changed_storage) = cursor_list(fresh);
+        let (mut cursor, storage) = cursor_list(all);
+        while let Some(key) = changed.get_key(&changed_storage) {
+            times.clear();
+            while changed.get_val(&changed_storage).is_some() {
+                changed.map_times(&changed_storage, |time, _| times.push(*time));
+                changed.step_val(&changed_storage);
             }
-        })
-        .as_collection()
+            times.sort_unstable();
+            times.dedup();
+            cursor.seek_key(&storage, key);
+            let mut run = |cursor: &mut CursorList<BatchCursor>, until, out: &mut Vec<(Row, Diff)>| {
+                cursor.rewind_vals(&storage);
+                let mut values = Values {
+                    cursor,
+                    storage: &storage,
+                    until,
+                };
+                logic(key, &mut values, out);
+            };
+            if let Some(first) = times.first() {
+                run(&mut cursor, *first, &mut changes);
+            }
+            for time in &times {
+                // What was at the time before leaves, what is now enters.
+                changes.iter_mut().for_each(|(_, diff)| *diff = -*diff);
+                let entering = changes.len();
+                run(&mut cursor, time.saturating_add(1), &mut changes);
+                let current = changes[entering..].to_vec();
+                differential_dataflow::consolidation::consolidate(&mut changes);
+                changes.drain(..).for_each(|(row, diff)| give((row, *time, diff)));
+                changes = current;
+            }
+            changes.clear();
+            changed.step_key(&changed_storage);
+        }
+    });
+    rows.as_collection()
 }
 
 /// Each row whose count is above zero, once.
 pub fn distinct<'s>(input: ByRow<'s>, name: &str) -> Rows<'s> {
-    let mut trace = input.trace;
-    input
-        .stream
-        .unary_frontier(Pipeline, name, move |_, _| {
-            let mut lower = Antichain::from_elem(Epoch::MIN);
-            let mut upper = Antichain::from_elem(Epoch::MIN);
-            let mut updates: Vec<(Epoch, Diff)> = Vec::new();
-            move |(input, _frontier), output| {
-                let mut held = None;
-                let mut fresh = Vec::new();
-                lower.clone_from(&upper);
-                input.for_each(|capability, batches| {
-                    if held.is_none() {
-                        held = Some(capability.retain(0));
-                    }
-                    for batch in batches.drain(..) {
-                        upper.clone_from(batch.upper());
-                        fresh.push(batch);
-                    }
-                });
-                if let Some(capability) = held {
-                    let mut session = output.session(&capability);
-                    let (mut changed, changed_storage) = cursor_list(fresh);
-                    let (mut cursor, storage) = trace
-                        .cursor_through(lower.borrow())
-                        .expect("the trace is held uncompacted at the last batch's upper");
-                    while let Some(row) = changed.get_key(&changed_storage) {
-                        let mut count: Diff = 0;
-                        cursor.seek_key(&storage, row);
-                        if cursor.get_key(&storage) == Some(row) {
-                            cursor.map_times(&storage, |_, diff| count += *diff);
-                        }
-                        updates.clear();
-                        changed.map_times(&changed_storage, |time, diff| updates.push((*time, *diff)));
-                        updates.sort_unstable();
-                        for (time, diff) in &updates {
-                            let before = Diff::from(count > 0);
-                            count += diff;
-                            let change = Diff::from(count > 0) - before;
-                            if change != 0 {
-                                session.give((row.to_row(), *time, change));
-                            }
-                        }
-                        changed.step_key(&changed_storage);
-                    }
-                }
-                trace.advance_upper(&mut upper);
-                trace.set_logical_compaction(upper.borrow());
-                trace.set_physical_compaction(upper.borrow());
+    let mut updates: Vec<(Epoch, Diff)> = Vec::new();
+    let (rows, _) = answer::<RowKeySpine, Update, _>(input, name, move |before, fresh, give, _| {
+        let (mut changed, changed_storage) = cursor_list(fresh);
+        let (mut cursor, storage) = cursor_list(before);
+        while let Some(row) = changed.get_key(&changed_storage) {
+            let mut count: Diff = 0;
+            cursor.seek_key(&storage, row);
+            if cursor.get_key(&storage) == Some(row) {
+                cursor.map_times(&storage, |_, diff| count += *diff);
             }
-        })
-        .as_collection()
+            updates.clear();
+            changed.map_times(&changed_storage, |time, diff| updates.push((*time, *diff)));
+            updates.sort_unstable();
+            for (time, diff) in &updates {
+                let before = Diff::from(count > 0);
+                count += diff;
+                let change = Diff::from(count > 0) - before;
+                if change != 0 {
+                    give((row.to_row(), *time, change));
+                }
+            }
+            changed.step_key(&changed_storage);
+        }
+    });
+    rows.as_collection()
+}
+
+/// Runs `logic` on every run of new batches and the batches before it; it hands updates to its last two
+/// arguments: results, and errors.
+///
+/// The frontier of the output is the frontier of the arrangement: a batch that is complete is answered in the
+/// same activation, so no capability is ever kept. Times before a run are less than every time in it.
+pub fn answer<'s, Tr, D, L>(
+    arranged: Arranged<'s, TraceAgent<Tr>>,
+    name: &str,
+    mut logic: L,
+) -> (Stream<'s, Epoch, Vec<D>>, Stream<'s, Epoch, Vec<Update>>)
+where
+    Tr: TraceReader<Time = Epoch> + differential_dataflow::trace::Trace + 'static,
+    D: Clone + 'static,
+    L: FnMut(Vec<Tr::Batch>, Vec<Tr::Batch>, &mut dyn FnMut(D), &mut dyn FnMut(Update)) + 'static,
+{
+    let mut trace = arranged.trace;
+    let scope = arranged.stream.scope();
+    let mut builder = OperatorBuilder::new(name.to_string(), scope);
+    let mut input = builder.new_input(arranged.stream, Pipeline);
+    let (oks, oks_stream) = builder.new_output();
+    let mut oks = OutputBuilder::<_, CapacityContainerBuilder<Vec<D>>>::from(oks);
+    let (errs, errs_stream) = builder.new_output();
+    let mut errs = OutputBuilder::<_, CapacityContainerBuilder<Vec<Update>>>::from(errs);
+    builder.build(move |_capabilities| {
+        let mut lower = Antichain::from_elem(Epoch::MIN);
+        let mut upper = Antichain::from_elem(Epoch::MIN);
+        move |_frontiers| {
+            lower.clone_from(&upper);
+            let mut earliest = None;
+            let mut batches = vec![];
+            input.for_each(|capability, data| {
+                // Batches come in the order of their bounds, so the first capability is good for all.
+                if earliest.is_none() {
+                    earliest = Some((capability.retain(0), capability.retain(1)));
+                }
+                for batch in data.drain(..) {
+                    upper.clone_from(batch.upper());
+                    batches.push(batch);
+                }
+            });
+            if let Some((for_oks, for_errs)) = earliest {
+                let before = trace
+                    .batches_through(lower.borrow())
+                    .expect("the trace is held uncompacted at the last batch's upper");
+                let (mut oks, mut errs) = (oks.activate(), errs.activate());
+                let (mut oks, mut errs) = (oks.session(&for_oks), errs.session(&for_errs));
+                logic(before, batches, &mut |update| oks.give(update), &mut |update| {
+                    errs.give(update)
+                });
+            }
+            trace.advance_upper(&mut upper);
+            // Times before the next batch must stay before it, so that it is known what was there: compaction
+            // may move them up to the last moment before `upper`, not to `upper`.
+            let before: Antichain<Epoch> = upper.iter().map(|time| time.saturating_sub(1)).collect();
+            trace.set_logical_compaction(before.borrow());
+            trace.set_physical_compaction(upper.borrow());
+        }
+    });
+    (oks_stream, errs_stream)
 }

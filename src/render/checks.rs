@@ -118,21 +118,24 @@ pub fn unique<'s>(input: Collections<'s>, table: &PlannedTable) -> Collections<'
     let by_key = keyed(input.oks, &table.schema, &keys, false, &name);
     let codec = RowCodec::new(relaxed(&table.schema)).expect("a planned schema has a row encoding");
     let errors = Errors::default();
+    let row_of = by_key.layout.rows();
     let scanned = scan(
         by_key.arranged,
         &name,
-        Box::new(move |_, values, output| {
-            let Some((row, count)) = values.next() else { return };
+        Box::new(move |key, values, output| {
+            let Some((value, count)) = values.next() else { return };
             let mut next = values.next();
             if count == 1 && next.is_none() {
-                output.push((tagged::ok(&[row.bytes()]), 1));
+                output.push((tagged::ok(&[row_of(key, value).bytes()]), 1));
                 return;
             }
-            let mut fail =
-                |row: &[u8], count| output.push((tagged::err(errors.encoded(&reason, &codec, row).bytes()), count));
-            fail(row.bytes(), count);
-            while let Some((row, count)) = next {
-                fail(row.bytes(), count);
+            let mut fail = |value, count| {
+                let error = errors.encoded(&reason, &codec, row_of(key, value).bytes());
+                output.push((tagged::err(error.bytes()), count));
+            };
+            fail(value, count);
+            while let Some((value, count)) = next {
+                fail(value, count);
                 next = values.next();
             }
         }),

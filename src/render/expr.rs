@@ -11,6 +11,7 @@ use arrow::compute::{and, cast, filter_record_batch, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use datafusion::physical_expr::expressions::Column;
 use differential_dataflow::{AsCollection, VecCollection};
 use std::sync::Arc;
 use thiserror::Error;
@@ -21,7 +22,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use super::arrange::Rows;
 use super::error::Errors;
 use crate::plan::Expr;
-use crate::repr::{CodecError, Diff, Epoch, RowCodec, Update, normalise_type};
+use crate::repr::{CodecError, Diff, Epoch, Row, RowCodec, Update, normalise_type};
 
 /// Rows decoded at once: enough to amortise a kernel's set-up, few enough to stay in cache.
 const CHUNK: usize = 8192;
@@ -153,38 +154,95 @@ fn isolate<D>(
     kernel: &mut Kernel<D>,
     errors: &Errors,
 ) {
-    let before = (outputs.main.len(), outputs.rest.len(), outputs.errs.len());
-    let Err(error) = kernel(batch, updates, outputs) else {
-        return;
+    let mut failed = vec![];
+    let mut run = |part: &RecordBatch, start: usize| {
+        let before = (outputs.main.len(), outputs.rest.len(), outputs.errs.len());
+        kernel(part, &mut updates[start..start + part.num_rows()], outputs).inspect_err(|_| {
+            outputs.main.truncate(before.0);
+            outputs.rest.truncate(before.1);
+            outputs.errs.truncate(before.2);
+        })
     };
-    outputs.main.truncate(before.0);
-    outputs.rest.truncate(before.1);
-    outputs.errs.truncate(before.2);
-    if updates.len() == 1 {
-        let (_, time, diff) = updates[0];
-        outputs.errs.push((errors.row(&error.reason(), batch, 0), time, diff));
+    bisect(batch, 0, &mut run, &mut failed);
+    for (index, error) in failed {
+        let (_, time, diff) = updates[index];
+        outputs
+            .errs
+            .push((errors.row(&error.reason(), batch, index), time, diff));
+    }
+}
+
+/// Runs `run` on a batch whose first row is row `start` of the whole, and where it fails, on halves; rows that
+/// fail alone are added to `failed`.
+pub fn bisect(
+    batch: &RecordBatch,
+    start: usize,
+    run: &mut dyn FnMut(&RecordBatch, usize) -> Result<(), KernelError>,
+    failed: &mut Vec<(usize, KernelError)>,
+) {
+    let Err(error) = run(batch, start) else { return };
+    let rows = batch.num_rows();
+    if rows <= 1 {
+        failed.push((start, error));
         return;
     }
-    let half = updates.len() / 2;
-    let (left, right) = updates.split_at_mut(half);
-    isolate(&batch.slice(0, half), left, outputs, kernel, errors);
-    isolate(&batch.slice(half, right.len()), right, outputs, kernel, errors);
+    let half = rows / 2;
+    bisect(&batch.slice(0, half), start, run, failed);
+    bisect(&batch.slice(half, rows - half), start + half, run, failed);
+}
+
+/// Runs a function of each row that needs no columns and cannot fail. What it refuses is the second answer.
+pub fn each<'s, D: Clone + 'static>(
+    input: Rows<'s>,
+    name: &str,
+    mut logic: impl FnMut(Row) -> Result<D, Row> + 'static,
+) -> (VecCollection<'s, Epoch, D, Diff>, Rows<'s>) {
+    let mut builder = OperatorBuilder::new(name.to_string(), input.inner.scope());
+    let mut updates = builder.new_input(input.inner, Pipeline);
+    let (main, main_stream) = builder.new_output::<Vec<(D, Epoch, Diff)>>();
+    let (rest, rest_stream) = builder.new_output::<Vec<Update>>();
+    builder.build(move |_| {
+        let mut main = OutputBuilder::<_, timely::container::CapacityContainerBuilder<_>>::from(main);
+        let mut rest = OutputBuilder::<_, timely::container::CapacityContainerBuilder<_>>::from(rest);
+        move |_frontiers| {
+            let (mut main, mut rest) = (main.activate(), rest.activate());
+            updates.for_each(|capability, container| {
+                let (mut main, mut rest) = (main.session(&capability), rest.session(&capability));
+                for (row, time, diff) in container.drain(..) {
+                    match logic(row) {
+                        Ok(made) => main.give((made, time, diff)),
+                        Err(row) => rest.give((row, time, diff)),
+                    }
+                }
+            });
+        }
+    });
+    (main_stream.as_collection(), rest_stream.as_collection())
+}
+
+/// The positions of expressions that are columns, of these types as they are. None: not all are.
+pub fn plain_columns(exprs: &[Expr], types: &[DataType], schema: &Schema) -> Option<Vec<usize>> {
+    let position = |(expr, data_type): (&Expr, &DataType)| {
+        let column = (expr.as_ref() as &dyn std::any::Any).downcast_ref::<Column>()?;
+        (schema.field(column.index()).data_type() == data_type).then_some(column.index())
+    };
+    exprs.iter().zip(types).map(position).collect()
 }
 
 /// Evaluates expressions into columns of these types.
 pub fn columns(exprs: &[Expr], types: &[DataType], batch: &RecordBatch) -> Result<Vec<ArrayRef>, KernelError> {
-    exprs
-        .iter()
-        .zip(types)
-        .map(|(expr, data_type)| {
-            let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
-            if array.data_type() == data_type {
-                Ok(array)
-            } else {
-                Ok(cast(&array, data_type)?)
-            }
-        })
-        .collect()
+    let both = exprs.iter().zip(types);
+    both.map(|(expr, data_type)| column(expr, data_type, batch)).collect()
+}
+
+/// Evaluates an expression into a column of this type.
+pub fn column(expr: &Expr, data_type: &DataType, batch: &RecordBatch) -> Result<ArrayRef, KernelError> {
+    let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
+    if array.data_type() == data_type {
+        Ok(array)
+    } else {
+        Ok(cast(&array, data_type)?)
+    }
 }
 
 /// Whether a boolean expression is true, row by row (null is not).

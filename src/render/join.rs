@@ -1,4 +1,5 @@
-//! Equi-joins: `encode(left) ++ encode(right)` is the joined row, so a match costs a concatenation.
+//! Equi-joins: a joined row is put together from the bytes of the key and of what the two sides keep beside it, so
+//! a match is copied, never decoded; a projection of columns behind the join is part of that copy.
 //!
 //! What an outer, semi or anti join needs besides is who matches: without a residual, rows whose key is
 //! present on the other side; with one, the distinct left (or right) parts of the pairs that pass it. Unmatched rows
@@ -9,13 +10,13 @@ use arrow::array::{ArrayRef, BooleanArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
 
-use super::arrange::{self, ByKey, Rows, arrange_by_key, arrange_rows};
+use super::arrange::{self, Match, Rows, arrange_by_key, arrange_rows};
 use super::expr::{Kernel, apply, codec_of};
 use super::key::Keyed;
 use super::mfp::mfp;
 use super::{Collections, aside};
 use crate::plan::{Expr, Join, JoinKind, Mfp};
-use crate::repr::{Row, RowCodec};
+use crate::repr::{Row, RowCodec, Splice};
 
 /// One side of a join.
 pub struct Side<'s> {
@@ -25,20 +26,45 @@ pub struct Side<'s> {
     pub schema: SchemaRef,
 }
 
+/// An inner join without a residual that yields only these columns of left ++ right. None: their types do not allow
+/// it, and the whole rows must be made first.
+pub fn join_columns<'s>(left: &Side<'s>, right: &Side<'s>, columns: &[usize]) -> Option<Collections<'s>> {
+    let emit = emit(left, right, columns)?;
+    Some(Collections {
+        oks: arrange::join(left.keyed.arranged.clone(), right.keyed.arranged.clone(), emit),
+        errs: left.keyed.errs.clone().concat(right.keyed.errs.clone()),
+    })
+}
+
+/// Makes rows of columns of left ++ right.
+fn emit(left: &Side<'_>, right: &Side<'_>, columns: &[usize]) -> Option<Match> {
+    let (left, right) = (&left.keyed.layout, &right.keyed.layout);
+    // Of the key, and of the two values.
+    let sources = [left.key.clone(), left.value.clone(), right.value.clone()];
+    let all: Vec<(usize, usize)> = (left.columns.iter().copied())
+        .chain(right.columns.iter().map(|(beside, column)| (2 * beside, *column)))
+        .collect();
+    let picked: Vec<_> = columns.iter().map(|column| all[*column]).collect();
+    let splice = Splice::new(&sources, &picked)?;
+    Some(Box::new(move |key, left, right| {
+        splice.row(&[key.bytes(), left.bytes(), right.bytes()])
+    }))
+}
+
 /// Joins two sides. Errors of the inputs themselves are the caller's.
 pub fn join<'s>(left: Side<'s>, right: Side<'s>, plan: &Join, name: &str) -> Collections<'s> {
     let mut errs = left.keyed.errs.clone().concat(right.keyed.errs.clone());
+    let width = left.schema.fields().len();
+    let all = width + right.schema.fields().len();
     let needs_pairs = plan.residual.is_some()
         || matches!(
             plan.kind,
             JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full
         );
     let pairs = needs_pairs.then(|| {
-        let pairs = arrange::join(
-            left.keyed.arranged.clone(),
-            right.keyed.arranged.clone(),
-            Box::new(|_, left, right| Row::concat(left.bytes(), right.bytes())),
-        );
+        let whole: Vec<usize> = (0..all).collect();
+        let emit = emit(&left, &right, &whole).expect("rows are split only where they can be put together again");
+        let pairs = arrange::join(left.keyed.arranged.clone(), right.keyed.arranged.clone(), emit);
         match &plan.residual {
             None => pairs,
             Some(residual) => {
@@ -53,8 +79,6 @@ pub fn join<'s>(left: Side<'s>, right: Side<'s>, plan: &Join, name: &str) -> Col
         (Some(_), Some(pairs)) => among(side, parts(pairs.clone(), &left, &right, columns, name), name),
         _ => present(side, other, name),
     };
-    let width = left.schema.fields().len();
-    let all = width + right.schema.fields().len();
     let matched_left = || matched(&left, &right, 0..width);
     let unmatched_left = || {
         rows(&left)
@@ -126,7 +150,8 @@ fn both(left: &Side<'_>, right: &Side<'_>) -> SchemaRef {
 
 /// All rows of a side, as often as they are there, less those with null keys.
 fn rows<'s>(side: &Side<'s>) -> Rows<'s> {
-    side.keyed.arranged.clone().as_collection(|_, row| row.to_row())
+    let row = side.keyed.layout.rows();
+    side.keyed.arranged.clone().as_collection(row)
 }
 
 /// Rows of a side whose key the other side has.
@@ -141,7 +166,12 @@ fn present<'s>(side: &Side<'s>, other: &Side<'s>, name: &str) -> Rows<'s> {
         }),
     );
     let keys = arrange_by_key(keys.map(|key| (key, Row::default())), &format!("{name}: keys"));
-    first_of(side.keyed.arranged.clone(), keys)
+    let row = side.keyed.layout.rows();
+    arrange::join(
+        side.keyed.arranged.clone(),
+        keys,
+        Box::new(move |key, value, _| row(key, value)),
+    )
 }
 
 /// Rows of a side that are among these.
@@ -153,10 +183,6 @@ fn among<'s>(side: &Side<'s>, parts: Rows<'s>, name: &str) -> Rows<'s> {
     let distinct = arrange_by_key(distinct.map(|row| (row, Row::default())), &format!("{name}: matched"));
     let all = arrange_by_key(rows(side).map(|row| (row, Row::default())), &format!("{name}: rows"));
     arrange::join(all, distinct, Box::new(|row, _, _| row.to_row()))
-}
-
-fn first_of<'s>(left: ByKey<'s>, right: ByKey<'s>) -> Rows<'s> {
-    arrange::join(left, right, Box::new(|_, left, _| left.to_row()))
 }
 
 /// One side's part of joined rows.

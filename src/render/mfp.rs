@@ -1,12 +1,12 @@
 //! Filter, then project.
 
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 
 use super::Collections;
-use super::expr::{Kernel, apply, columns, passing};
+use super::expr::{Kernel, apply, columns, each, passing, plain_columns};
 use crate::plan::Mfp;
-use crate::repr::{Row, RowCodec};
+use crate::repr::{Row, RowCodec, Splice};
 
 /// Rows that pass the predicates, projected.
 pub fn mfp<'s>(
@@ -19,17 +19,38 @@ pub fn mfp<'s>(
     if plan.predicates.is_empty() && plan.projection.is_none() {
         return input;
     }
-    let applied = apply(input.oks, input_schema, name, kernel(plan, output_schema));
+    if let (true, Some(splice)) = (plan.predicates.is_empty(), spliced(plan, input_schema, output_schema)) {
+        let (oks, _none) = each(input.oks, name, move |row| Ok(splice.cut(row)));
+        return Collections { oks, errs: input.errs };
+    }
+    let applied = apply(input.oks, input_schema, name, kernel(plan, input_schema, output_schema));
     Collections {
         oks: applied.main,
         errs: input.errs.concat(applied.errs),
     }
 }
 
-fn kernel(plan: &Mfp, output_schema: &SchemaRef) -> Kernel<Row> {
+/// The positions that a projection takes columns from, if it does nothing else.
+pub fn projected_columns(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Option<Vec<usize>> {
+    plain_columns(plan.projection.as_ref()?, &types(output_schema), input_schema)
+}
+
+/// A projection by bytes: of columns only, all of them of types that can be cut.
+fn spliced(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Option<Splice> {
+    let columns = projected_columns(plan, input_schema, output_schema)?;
+    let columns: Vec<_> = columns.into_iter().map(|column| (0, column)).collect();
+    Splice::new(&[types(input_schema)], &columns)
+}
+
+fn types(schema: &SchemaRef) -> Vec<DataType> {
+    schema.fields().iter().map(|field| field.data_type().clone()).collect()
+}
+
+fn kernel(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Kernel<Row> {
     let predicates = plan.predicates.clone();
     let projection = plan.projection.clone();
-    let types: Vec<_> = output_schema.fields().iter().map(|f| f.data_type().clone()).collect();
+    let types = types(output_schema);
+    let splice = spliced(plan, input_schema, output_schema);
     let codec = RowCodec::new(output_schema.clone()).expect("a planned schema has a row encoding");
     Box::new(move |batch, updates, outputs| {
         let mask = passing(&predicates, batch)?;
@@ -38,12 +59,15 @@ fn kernel(plan: &Mfp, output_schema: &SchemaRef) -> Kernel<Row> {
             .enumerate()
             .filter(|(i, _)| mask.value(*i))
             .map(|(_, u)| u);
-        match &projection {
+        match (&projection, &splice) {
             // A row that only passes a filter keeps its bytes.
-            None => outputs
+            (None, _) => outputs
                 .main
                 .extend(kept.map(|(row, time, diff)| (std::mem::take(row), *time, *diff))),
-            Some(exprs) => {
+            (_, Some(splice)) => outputs
+                .main
+                .extend(kept.map(|(row, time, diff)| (splice.cut(std::mem::take(row)), *time, *diff))),
+            (Some(exprs), None) => {
                 let count = mask.true_count();
                 if count == 0 {
                     return Ok(());

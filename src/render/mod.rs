@@ -40,7 +40,7 @@ pub use checks::Counters;
 pub use temporal::{Keep, expire, leaving, retain};
 
 use crate::definition::{Dataflow, Retention};
-use crate::plan::{Expr, Graph, NodeId, Op};
+use crate::plan::{Expr, Graph, Join, JoinKind, Mfp, Node, NodeId, Op};
 use crate::repr::{Epoch, RowCodec, Update};
 
 /// A collection as it flows through the graph: rows that are fine, and errors made on the way.
@@ -142,20 +142,12 @@ impl<'s> Builder<'_, 's> {
                 oks: self.table(*table).oks,
                 errs: empty(self.scope), // by (3)
             },
-            Op::Mfp(plan) => mfp::mfp(self.node(node.inputs[0]), schema(0), &node.schema, plan, name),
+            Op::Mfp(plan) => self
+                .joined_columns(node, plan)
+                .unwrap_or_else(|| mfp::mfp(self.node(node.inputs[0]), schema(0), &node.schema, plan, name)),
             Op::Join(plan) => {
-                let (left, right) = (self.node(node.inputs[0]), self.node(node.inputs[1]));
-                let apart = !plan.null_equals_null;
-                let sides = [(0, &plan.left_keys), (1, &plan.right_keys)].map(|(input, keys)| join::Side {
-                    keyed: self.keyed(node.inputs[input], keys, apart),
-                    schema: schema(input).clone(),
-                });
-                let [left_side, right_side] = sides;
-                let joined = join::join(left_side, right_side, plan, name);
-                Collections {
-                    oks: joined.oks,
-                    errs: left.errs.concat(right.errs).concat(joined.errs),
-                }
+                let [left, right] = self.sides(node, plan);
+                self.with_errors(node, join::join(left, right, plan, name))
             }
             Op::Aggregate(plan) => {
                 let input = self.node(node.inputs[0]);
@@ -181,6 +173,42 @@ impl<'s> Builder<'_, 's> {
             Op::Unnest(plan) => unnest::unnest(self.node(node.inputs[0]), schema(0), &node.schema, plan, name),
             Op::Temporal(plan) => temporal::temporal(self.node(node.inputs[0]), schema(0), plan, name),
             Op::Constant(batch) => self.constant(batch),
+        }
+    }
+
+    /// A projection of columns of a join that nothing else reads: the join makes them at once.
+    fn joined_columns(&mut self, node: &Node, plan: &Mfp) -> Option<Collections<'s>> {
+        let graph = self.graph;
+        let input = node.inputs[0];
+        let joined = &graph.nodes[input];
+        let Op::Join(join) = &joined.op else { return None };
+        let readers = graph.nodes.iter().flat_map(|node| &node.inputs);
+        let readers = readers.chain(graph.tables.iter().map(|table| &table.node));
+        let alone = readers.filter(|read| **read == input).count() == 1;
+        if !alone || !plan.predicates.is_empty() || join.kind != JoinKind::Inner || join.residual.is_some() {
+            return None;
+        }
+        let columns = mfp::projected_columns(plan, &joined.schema, &node.schema)?;
+        let [left, right] = self.sides(joined, join);
+        let made = join::join_columns(&left, &right, &columns)?;
+        Some(self.with_errors(joined, made))
+    }
+
+    /// What a join joins.
+    fn sides(&mut self, node: &Node, plan: &Join) -> [join::Side<'s>; 2] {
+        let apart = !plan.null_equals_null;
+        [(0, &plan.left_keys), (1, &plan.right_keys)].map(|(input, keys)| join::Side {
+            keyed: self.keyed(node.inputs[input], keys, apart),
+            schema: self.graph.nodes[node.inputs[input]].schema.clone(),
+        })
+    }
+
+    /// With the errors of the node's inputs.
+    fn with_errors(&mut self, node: &Node, made: Collections<'s>) -> Collections<'s> {
+        let inputs = node.inputs.iter().map(|input| self.node(*input).errs);
+        Collections {
+            errs: inputs.fold(made.errs, |errs, input| errs.concat(input)),
+            ..made
         }
     }
 

@@ -492,6 +492,62 @@ fn joins_of_all_kinds_equal_nested_loops() {
 }
 
 #[test]
+fn a_join_by_any_columns_yields_the_columns_that_a_projection_asks_for() {
+    let mut plan = Plan::default();
+    let (left, right, both) = (schema(2), schema(3), schema(5));
+    let l = plan.add(Op::Input(0), &[], left.clone());
+    let r = plan.add(Op::Input(1), &[], right.clone());
+    let computed = binary(col(0), Operator::Plus, lit(0i64), &left).unwrap();
+    let keys: [(Vec<Expr>, Vec<Expr>, Vec<(usize, usize)>); 4] = [
+        (vec![col(1)], vec![col(2)], vec![(1, 2)]),
+        (vec![col(1), col(0)], vec![col(0), col(2)], vec![(1, 0), (0, 2)]),
+        (vec![computed], vec![col(1)], vec![(0, 1)]),
+        (vec![col(0), col(0)], vec![col(1), col(0)], vec![(0, 1), (0, 0)]),
+    ];
+    let columns = [4, 0, 2, 3, 0];
+    let mut cases = vec![];
+    for (left_keys, right_keys, equal) in keys {
+        // A projection that reads the join alone is part of it; beside another reader it is not.
+        for read_twice in [false, true] {
+            let join = Join {
+                kind: JoinKind::Inner,
+                left_keys: left_keys.clone(),
+                right_keys: right_keys.clone(),
+                residual: None,
+                null_equals_null: false,
+            };
+            let joined = plan.add(Op::Join(join), &[l, r], both.clone());
+            let projection = Mfp {
+                predicates: vec![],
+                projection: Some(columns.map(col).to_vec()),
+            };
+            let projected = plan.add(Op::Mfp(projection), &[joined], schema(columns.len()));
+            plan.table(projected);
+            cases.push((equal.clone(), true));
+            if read_twice {
+                plan.table(joined);
+                cases.push((equal.clone(), false));
+            }
+        }
+    }
+    let mut random = Random::new(17);
+    let lefts = history(&mut random, 6, 12, |r| small(r, 2, 4));
+    let rights = history(&mut random, 6, 12, |r| small(r, 3, 4));
+    compare(plan.keep(), &[&lefts, &rights], |index, inputs| {
+        let (equal, projected) = &cases[index];
+        let matches = |l: &Tuple, r: &Tuple| equal.iter().all(|(i, j)| l[*i].is_some() && l[*i] == r[*j]);
+        let pairs = inputs[0].iter().flat_map(|l| inputs[1].iter().map(move |r| (l, r)));
+        let joined = pairs
+            .filter(|(l, r)| matches(l, r))
+            .map(|(l, r)| [l.as_slice(), r].concat());
+        match projected {
+            true => bag(joined.map(|row| columns.iter().map(|column| row[*column]).collect())),
+            false => bag(joined),
+        }
+    });
+}
+
+#[test]
 fn distinct_union_and_constants_equal_the_oracle() {
     let mut plan = Plan::default();
     let one = schema(1);

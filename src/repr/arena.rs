@@ -2,15 +2,15 @@
 
 use std::cmp::Ordering;
 
-use differential_dataflow::trace::implementations::{BatchContainer, OffsetList};
+use differential_dataflow::trace::implementations::BatchContainer;
 use timely::container::PushInto;
 
-use super::Row;
+use super::{Offsets, Row};
 
 /// The rows of a batch, back to back.
 pub struct RowArena {
-    /// `ends.index(i)..ends.index(i + 1)` is row `i`; starts with a zero.
-    ends: OffsetList,
+    /// `ends.get(i)..ends.get(i + 1)` is row `i`; starts with a zero.
+    ends: Offsets,
     bytes: Vec<u8>,
 }
 
@@ -58,6 +58,24 @@ impl RowArena {
         self.bytes.extend_from_slice(bytes);
         self.ends.push(self.bytes.len());
     }
+
+    /// Bytes there is room for.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Makes room for this many more bytes, and no more.
+    pub fn reserve_bytes(&mut self, bytes: usize) {
+        self.bytes.reserve_exact(bytes);
+    }
+}
+
+impl PushInto<RowRef<'_>> for RowArena {
+    #[inline]
+    fn push_into(&mut self, item: RowRef<'_>) {
+        self.append(item.0);
+    }
 }
 
 impl PushInto<Row> for RowArena {
@@ -93,7 +111,7 @@ impl BatchContainer for RowArena {
         self.ends.push(0);
     }
     fn with_capacity(size: usize) -> Self {
-        let mut ends = OffsetList::with_capacity(size + 1);
+        let mut ends = Offsets::with_capacity(size + 1);
         ends.push(0);
         // Bytes grow by doubling: how long rows are is not known here.
         RowArena {
@@ -103,12 +121,12 @@ impl BatchContainer for RowArena {
     }
     fn merge_capacity(left: &Self, right: &Self) -> Self {
         let mut arena = Self::with_capacity(left.len() + right.len());
-        arena.bytes.reserve_exact(left.bytes.len() + right.bytes.len());
+        arena.reserve_bytes(left.bytes.len() + right.bytes.len());
         arena
     }
     #[inline]
     fn index(&self, index: usize) -> RowRef<'_> {
-        RowRef(&self.bytes[self.ends.index(index)..self.ends.index(index + 1)])
+        RowRef(&self.bytes[self.ends.get(index)..self.ends.get(index + 1)])
     }
     #[inline]
     fn len(&self) -> usize {

@@ -3,19 +3,29 @@
 //!
 //! An update is `(Row, Epoch, Diff)`. A [`Row`] is the arrow-row encoding of a tuple, so that rows
 //! compare as bytes and `encode(k) ++ encode(v) == encode(k ++ v)`: joins concatenate rows without
-//! decoding them. [`RowCodec`] is the only place that turns columns into rows and back.
+//! decoding them. [`RowCodec`] is the only place that turns columns into rows and back; [`Splice`] takes columns out of
+//! rows by their bytes. On the way into an arrangement rows travel in a [`Chunk`], at rest in a [`RowArena`].
 //! Everything here knows nothing of feeds, SQL or Delta.
 
 mod arena;
+mod chunk;
 mod codec;
+mod offsets;
 mod row;
 mod spine;
+mod splice;
 mod types;
 
 pub use arena::{RowArena, RowRef};
+pub use chunk::{Chunk, ChunkBuilder, Chunker, chunks};
 pub use codec::{CodecError, RowCodec, normalise_batch, normalise_schema, normalise_type};
+pub use offsets::Offsets;
 pub use row::Row;
-pub use spine::{RowKeyBatcher, RowKeyBuilder, RowKeySpine, RowValBatcher, RowValBuilder, RowValSpine};
+pub use spine::{
+    RowBatcher, RowKeyBatcher, RowKeyBuilder, RowKeyChunker, RowKeySpine, RowLayout, RowValBatcher, RowValBuilder,
+    RowValChunker, RowValSpine,
+};
+pub use splice::{Nulls, Splice};
 pub use types::{SqlType, TypeError};
 
 /// Milliseconds of wall clock (Unix) at which an epoch opened: the timestamp of the whole graph.

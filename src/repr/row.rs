@@ -1,6 +1,7 @@
 //! One tuple in flight: its arrow-row bytes, inline when short.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -27,6 +28,28 @@ impl Row {
         bytes.extend_from_slice(left);
         bytes.extend_from_slice(right);
         Row(bytes)
+    }
+
+    /// The row of several tuples side by side.
+    #[inline]
+    pub fn concat_all(parts: &[&[u8]]) -> Self {
+        let mut bytes = SmallVec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        Row(bytes)
+    }
+
+    /// Keeps these ranges of the bytes, which ascend.
+    #[inline]
+    pub fn keep(&mut self, ranges: &[Range<usize>]) {
+        let mut end = 0;
+        for range in ranges {
+            let length = range.len();
+            if range.start > end {
+                self.0.copy_within(range.clone(), end);
+            }
+            end += length;
+        }
+        self.0.truncate(end);
     }
 
     /// The encoded bytes.

@@ -3,28 +3,35 @@
 
 use std::rc::Rc;
 
-use differential_dataflow::trace::implementations::OffsetList;
 use differential_dataflow::trace::implementations::merge_batcher::MergeBatcher;
-use differential_dataflow::trace::implementations::merge_batcher::vec::VecMerger;
 use differential_dataflow::trace::implementations::ord_neu::{OrdKeyBatch, OrdKeyBuilder, OrdValBatch, OrdValBuilder};
 use differential_dataflow::trace::implementations::spine_fueled::Spine;
-use differential_dataflow::trace::rc_blanket_impls::RcBuilder;
 
-use super::{Diff, Epoch, Row, RowArena};
+use super::chunk::{Chunk, ChunkBuilder, ChunkMerger, Chunker};
+use super::{Diff, Epoch, Offsets, Row, RowArena};
 
-type ValLayout = (RowArena, RowArena, Vec<Epoch>, Vec<Diff>, OffsetList);
-type KeyLayout = (RowArena, Vec<()>, Vec<Epoch>, Vec<Diff>, OffsetList);
+/// How batches are laid out whose differences are kept in `D`: with values `V`.
+pub type RowLayout<V, D> = (RowArena, V, Vec<Epoch>, D, Offsets);
+/// Merges the chunks of updates with differences `R`.
+pub type RowBatcher<R> = MergeBatcher<ChunkMerger<R>>;
+
+type ValLayout = RowLayout<RowArena, Vec<Diff>>;
+type KeyLayout = RowLayout<Vec<()>, Vec<Diff>>;
 
 /// Rows arranged by a key row.
 pub type RowValSpine = Spine<Rc<OrdValBatch<ValLayout>>>;
 /// Sorts and consolidates updates on their way into a [`RowValSpine`].
-pub type RowValBatcher = MergeBatcher<VecMerger<(Row, Row), Epoch, Diff>>;
+pub type RowValChunker = Chunker<Row, Diff>;
+/// Merges them.
+pub type RowValBatcher = RowBatcher<Diff>;
 /// Builds the batches of a [`RowValSpine`].
-pub type RowValBuilder = RcBuilder<OrdValBuilder<ValLayout, Vec<((Row, Row), Epoch, Diff)>>>;
+pub type RowValBuilder = ChunkBuilder<OrdValBuilder<ValLayout, Chunk<Diff>>>;
 
 /// Rows arranged by themselves.
 pub type RowKeySpine = Spine<Rc<OrdKeyBatch<KeyLayout>>>;
 /// Sorts and consolidates updates on their way into a [`RowKeySpine`].
-pub type RowKeyBatcher = MergeBatcher<VecMerger<(Row, ()), Epoch, Diff>>;
+pub type RowKeyChunker = Chunker<(), Diff>;
+/// Merges them.
+pub type RowKeyBatcher = RowBatcher<Diff>;
 /// Builds the batches of a [`RowKeySpine`].
-pub type RowKeyBuilder = RcBuilder<OrdKeyBuilder<KeyLayout, Vec<((Row, ()), Epoch, Diff)>>>;
+pub type RowKeyBuilder = ChunkBuilder<OrdKeyBuilder<KeyLayout, Chunk<Diff>>>;

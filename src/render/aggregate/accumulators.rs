@@ -10,16 +10,13 @@ use std::fmt;
 use std::rc::Rc;
 
 use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
-use differential_dataflow::trace::implementations::merge_batcher::MergeBatcher;
-use differential_dataflow::trace::implementations::merge_batcher::vec::VecMerger;
+use differential_dataflow::trace::implementations::BatchContainer;
 use differential_dataflow::trace::implementations::ord_neu::{OrdKeyBatch, OrdKeyBuilder};
 use differential_dataflow::trace::implementations::spine_fueled::Spine;
-use differential_dataflow::trace::implementations::{BatchContainer, OffsetList};
-use differential_dataflow::trace::rc_blanket_impls::RcBuilder;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::repr::{Epoch, Row, RowArena, RowRef};
+use crate::repr::{Chunk, ChunkBuilder, Chunker, Row, RowArena, RowBatcher, RowLayout, RowRef};
 
 /// A sparse vector of integers; see the module.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -32,13 +29,15 @@ pub struct AccumulatorsRef<'a>(RowRef<'a>);
 /// The accumulators of a batch, back to back.
 pub struct AccumulatorArena(RowArena);
 
-type Layout = (RowArena, Vec<()>, Vec<Epoch>, AccumulatorArena, OffsetList);
+type Layout = RowLayout<Vec<()>, AccumulatorArena>;
 /// Groups with their accumulators.
 pub type AccumulatorSpine = Spine<Rc<OrdKeyBatch<Layout>>>;
 /// Sorts and consolidates updates on their way into an [`AccumulatorSpine`].
-pub type AccumulatorBatcher = MergeBatcher<VecMerger<(Row, ()), Epoch, Accumulators>>;
+pub type AccumulatorChunker = Chunker<(), Accumulators>;
+/// Merges them.
+pub type AccumulatorBatcher = RowBatcher<Accumulators>;
 /// Builds the batches of an [`AccumulatorSpine`].
-pub type AccumulatorBuilder = RcBuilder<OrdKeyBuilder<Layout, Vec<((Row, ()), Epoch, Accumulators)>>>;
+pub type AccumulatorBuilder = ChunkBuilder<OrdKeyBuilder<Layout, Chunk<Accumulators>>>;
 
 impl Accumulators {
     /// The vector of these entries, positions strictly ascending, values not zero.

@@ -3,33 +3,51 @@
 
 use arrow::row::Rows;
 use differential_dataflow::difference::Semigroup;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::implementations::BatchContainer;
 use differential_dataflow::trace::{Cursor, TraceReader};
 use differential_dataflow::{AsCollection, VecCollection};
 use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Exchange;
 
-use super::accumulators::{AccumulatorArena, AccumulatorSpine, Accumulators};
+use super::accumulators::{
+    AccumulatorArena, AccumulatorBatcher, AccumulatorBuilder, AccumulatorChunker, AccumulatorSpine, Accumulators,
+};
 use super::collate::{ADDITIVE, ERROR, columns_fragment, fragment};
-use super::errors::ErrorCodec;
-use super::front::{Keyed, exists};
+use super::front::{Accumulated, Keyed, exists};
 use super::measure::{Finished, Measures};
-use super::total::{ArrangedAccumulators, answer};
+use crate::render::arrange::{answer, hash};
+use crate::render::error::Errors;
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update};
 
 type Batch = <AccumulatorSpine as TraceReader>::Batch;
 
+/// Accumulators arranged by key.
+pub(super) type ArrangedAccumulators<'s> = Arranged<'s, TraceAgent<AccumulatorSpine>>;
+
 /// States of groups that are finished at once.
 const BATCH: usize = 4096;
 
+/// Arranges accumulators by key, on the worker that owns the key.
+pub(super) fn arrange<'s>(stream: Stream<'s, Epoch, Vec<Accumulated>>, name: &str) -> ArrangedAccumulators<'s> {
+    let pact = Exchange::new(|((key, ()), _, _): &Accumulated| hash(key.bytes()));
+    arrange_core::<_, _, AccumulatorChunker, AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine>(
+        stream, pact, name,
+    )
+}
+
 /// The rows of a GROUP BY whose aggregates are all additive: key ++ results; and the groups without a result.
+/// `keys` reads the groups' keys.
 pub(super) fn rows<'s>(
     arranged: ArrangedAccumulators<'s>,
     measures: Measures,
     results: RowCodec,
+    keys: RowCodec,
     name: &str,
 ) -> (VecCollection<'s, Epoch, Row, Diff>, VecCollection<'s, Epoch, Row, Diff>) {
-    let errors = ErrorCodec::new();
+    let errors = Errors::default();
     let render = move |states: &[Accumulators]| {
         let Finished { columns, errors } = measures.finish(states);
         let encode = || results.encode(&columns).expect("results are of the codec's types");
@@ -39,7 +57,7 @@ pub(super) fn rows<'s>(
         move |key: &[u8], result: Outcome, time, diff, ok: &mut dyn FnMut(Update), err: &mut dyn FnMut(Update)| {
             match result {
                 Ok(row) => ok((Row::concat(key, row), time, diff)),
-                Err(reason) => err((errors.row(reason, key), time, diff)),
+                Err(reason) => err((errors.encoded(reason, &keys, key), time, diff)),
             }
         };
     let (oks, errs) = changes(arranged, &format!("{name}: finish"), render, give);

@@ -9,10 +9,10 @@ use differential_dataflow::trace::Cursor;
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::{AsCollection, VecCollection};
 
-use super::errors::ErrorCodec;
 use super::past::{Batch, Past};
-use super::total::{ArrangedRows, answer};
-use crate::repr::{Diff, Epoch, Row, RowRef, RowValSpine, Update};
+use crate::render::arrange::{ByKey, answer};
+use crate::render::error::Errors;
+use crate::repr::{Diff, Epoch, Row, RowCodec, RowRef, RowValSpine, Update};
 
 /// Tag of the additive part: the columns' lengths, then their bytes.
 pub(super) const ADDITIVE: u16 = 0;
@@ -42,13 +42,15 @@ pub(super) fn columns_fragment<'a>(columns: impl Iterator<Item = &'a [u8]>) -> V
     bytes
 }
 
-/// The rows (key ++ columns) that the fragments make, and the groups that have an error among them.
+/// The rows (key ++ columns) that the fragments make, and the groups that have an error among them;
+/// `keys` reads the groups' keys.
 pub(super) fn rows<'s>(
-    fragments: ArrangedRows<'s>,
+    fragments: ByKey<'s>,
     sources: Vec<Source>,
+    keys: RowCodec,
     name: &str,
 ) -> (VecCollection<'s, Epoch, Row, Diff>, VecCollection<'s, Epoch, Row, Diff>) {
-    let errors = ErrorCodec::new();
+    let errors = Errors::default();
     let logic =
         move |before: Vec<Batch>, batches: Vec<Batch>, ok: &mut dyn FnMut(Update), err: &mut dyn FnMut(Update)| {
             let mut old = Past::new(&before);
@@ -77,7 +79,7 @@ pub(super) fn rows<'s>(
                         let mut give = |row: &Row, diff| match split(RowRef::new(row.bytes())) {
                             (ERROR, reason) => {
                                 let reason = String::from_utf8_lossy(reason);
-                                err((errors.row(&reason, key.bytes()), updates[0].0, diff));
+                                err((errors.encoded(&reason, &keys, key.bytes()), updates[0].0, diff));
                             }
                             (_, columns) => ok((Row::concat(key.bytes(), columns), updates[0].0, diff)),
                         };

@@ -13,13 +13,13 @@ use super::front::{Accumulated, Keyed};
 use super::local::Local;
 use super::measure::Measures;
 use super::past::{Batch, Past};
-use super::total::{ArrangedRows, answer};
+use crate::render::arrange::{ByKey, answer};
 use crate::repr::{Diff, Epoch, RowCodec, RowValSpine};
 
 /// The accumulators of `measures` over the distinct (key, value) of `arranged`; `values` decodes the values
 /// into the columns that `measures` refer to.
 pub(super) fn accumulators<'s>(
-    arranged: ArrangedRows<'s>,
+    arranged: ByKey<'s>,
     values: RowCodec,
     measures: Measures,
     name: &str,

@@ -2,15 +2,15 @@
 //!
 //! The arrangement keeps a group's values sorted, so the first is found by seeking, not by reading the group:
 //!
-//! 1. The operator remembers each group's first value. Whatever lies before it in the arrangement is gone
-//!    (and may not be compacted yet), so the search never begins before it.
+//! 1. Values that are gone may still stand in the arrangement, until it is compacted. Where a search has passed over
+//!    more than a few of them, the operator remembers how far it came: nothing before that bound is there, and
+//!    the next search begins at it.
 //! 2. A new value is compared with the first; only when the first itself goes does the search move on, from
 //!    where it was, to the next value that is there.
 //!
-//! An update of a group of n values so costs O(log n), and one record of state for each value, one for each
-//! group. (Reducing in levels of buckets would bound the search past values that came and went since the last
-//! compaction, too, at the price of an arrangement for each level, every one of them as large as the input
-//! where groups are small, as they mostly are.)
+//! An update of a group of n values so costs O(log n), and one record of state for each value. (Reducing in levels
+//! of buckets would cost an arrangement for each level, every one of them as large as the input where groups are
+//! small, as they mostly are.)
 
 use std::collections::BTreeMap;
 
@@ -22,17 +22,20 @@ use timely::dataflow::Stream;
 use super::collate::fragment;
 use super::front::{Keyed, invert};
 use super::past::Past;
-use super::total::{ArrangedRows, answer};
+use crate::render::arrange::{ByKey, answer};
 use crate::repr::{Diff, Epoch, Row, RowRef, RowValSpine};
+
+/// Values passed over in one search from which on its end is remembered.
+const PASSED: usize = 16;
 
 /// The first value of each group, as fragments with this tag. `inverted`: values are, and are turned back.
 pub(super) fn fragments<'s>(
-    arranged: ArrangedRows<'s>,
+    arranged: ByKey<'s>,
     tag: u16,
     inverted: bool,
     name: &str,
 ) -> Stream<'s, Epoch, Vec<Keyed>> {
-    let mut firsts: HashMap<Row, Row> = HashMap::new();
+    let mut bounds: HashMap<Row, Row> = HashMap::new();
     let (fragments, _) = answer::<RowValSpine, Keyed, _>(arranged, name, move |before, batches, ok, _| {
         let mut old = Past::new(&before);
         let (mut new, new_storage) = cursor_list(batches);
@@ -48,10 +51,16 @@ pub(super) fn fragments<'s>(
             let mut group = Group {
                 old: &mut old,
                 changed: BTreeMap::new(),
+                passed: 0,
+                last_passed: RowRef::new(&[]),
             };
             let key = key.to_row();
-            let initial = firsts.get(&key).cloned();
-            let mut first = initial.clone();
+            let bound = if bounds.is_empty() {
+                None
+            } else {
+                bounds.get(&key).cloned()
+            };
+            let mut first = group.search(RowRef::new(bound.as_ref().map_or(&[], Row::bytes)));
             for updates in updates.chunk_by(|(time, _, _), (other, _, _)| time == other) {
                 let next = group.advance(first.as_ref(), updates);
                 if next != first {
@@ -67,11 +76,13 @@ pub(super) fn fragments<'s>(
                     first = next;
                 }
             }
-            if first != initial {
-                match first {
-                    Some(value) => firsts.insert(key, value),
-                    None => firsts.remove(&key),
-                };
+            // By (1): a bound moves up with the search, and down to a first value before it.
+            let reached = match group.passed > PASSED {
+                true => Some(first.unwrap_or_else(|| group.last_passed.to_row())),
+                false => first.filter(|first| bound.is_some_and(|bound| *first < bound)),
+            };
+            if let Some(reached) = reached {
+                bounds.insert(key, reached);
             }
             new.step_key(&new_storage);
         }
@@ -83,6 +94,10 @@ pub(super) fn fragments<'s>(
 struct Group<'a, 'b> {
     old: &'a mut Past<'b>,
     changed: BTreeMap<RowRef<'b>, Diff>,
+    /// How many values searches found gone.
+    passed: usize,
+    /// The last of them.
+    last_passed: RowRef<'b>,
 }
 
 impl<'b> Group<'_, 'b> {
@@ -101,7 +116,7 @@ impl<'b> Group<'_, 'b> {
                 return Some(value.to_row());
             }
         }
-        // By (1), nothing before `first` is there; without one, nothing was, and nothing came.
+        // Nothing before `first` is there; without one, nothing was, and nothing came.
         first.and_then(|first| self.search(RowRef::new(first.bytes())))
     }
 
@@ -122,6 +137,8 @@ impl<'b> Group<'_, 'b> {
             if count + change > 0 {
                 return Some(value.to_row());
             }
+            self.passed += 1;
+            self.last_passed = value;
         }
         changed.find(|(_, count)| **count > 0).map(|(value, _)| value.to_row())
     }

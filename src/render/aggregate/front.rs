@@ -9,9 +9,9 @@
 //! Frontiers: projections and errors leave at the time they came; accumulators wait in the table until the
 //! input's frontier moves or the table is full, and the capability of the earliest of them waits with them.
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::NullBuffer;
-use arrow::row::{RowConverter, Rows};
+use arrow::row::RowConverter;
 use differential_dataflow::{AsCollection, VecCollection};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
@@ -21,13 +21,12 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::accumulators::Accumulators;
-use super::errors::ErrorCodec;
-use super::eval::{Evaluated, evaluate};
 use super::local::Local;
 use super::measure::{Measures, PINNED, ROWS, passes};
-use crate::plan::Expr;
+use super::reader::{Read, Reader};
+use crate::render::error::Errors;
+use crate::render::expr::bisect;
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update};
-use arrow::datatypes::DataType;
 
 /// Rows evaluated at once.
 const BATCH: usize = 8192;
@@ -61,12 +60,10 @@ pub(super) struct Projection {
 
 /// What the operator does.
 pub(super) struct Front {
-    /// Of the input.
+    /// Of the input's rows, for those that fail.
     pub input: RowCodec,
-    /// Of the group columns, which come first among the expressions.
-    pub key: RowCodec,
-    /// Everything that is evaluated, with the type it is cast to.
-    pub expressions: Vec<(Expr, DataType)>,
+    /// Keys, and everything that is evaluated.
+    pub reader: Reader,
     /// The measures over evaluated columns.
     pub measures: Measures,
     /// Empty: only accumulators.
@@ -103,7 +100,7 @@ impl Front {
         }
         builder.build(move |capabilities| {
             let mut local = Local::new(self.measures.clone(), true);
-            let error_codec = ErrorCodec::new();
+            let errors = Errors::default();
             // The one group of a global aggregate exists from the beginning, on one worker's word.
             let mut pin = (self.global && first_worker)
                 .then(|| capabilities.into_iter().nth(1))
@@ -132,22 +129,27 @@ impl Front {
                     if held.as_ref().is_none_or(|held| capability.time() < held.time()) {
                         *held = Some(capability.retain(1));
                     }
-                    let batch = Batch::new(&self, rows);
-                    for (index, reason) in &batch.evaluated.failed {
-                        let (row, time, diff) = &rows[*index];
-                        errs.session(capability)
-                            .give((error_codec.row(reason, row.bytes()), *time, *diff));
-                    }
-                    let keys = (0..batch.diffs.len()).map(|row| batch.key(row));
-                    local.add(
-                        keys,
-                        batch.times.iter().copied(),
-                        &batch.diffs,
-                        &batch.evaluated.columns,
-                    );
-                    for (projection, output) in self.projections.iter().zip(&mut projected) {
-                        let mut session = output.session(capability);
-                        batch.project(projection, |update| session.give(update));
+                    let mut failed = vec![];
+                    let mut run = |part: &RecordBatch, start: usize| {
+                        let rows = &rows[start..start + part.num_rows()];
+                        let batch = Batch::new(self.reader.read(part, rows)?, rows);
+                        local.add(
+                            batch.read.keys(),
+                            batch.times.iter().copied(),
+                            &batch.diffs,
+                            &batch.read.columns,
+                        );
+                        for (projection, output) in self.projections.iter().zip(&mut projected) {
+                            let mut session = output.session(capability);
+                            batch.project(projection, |update| session.give(update));
+                        }
+                        Ok(())
+                    };
+                    bisect(&self.reader.decode(rows), 0, &mut run, &mut failed);
+                    for (index, error) in failed {
+                        let (row, time, diff) = &rows[index];
+                        let error = errors.encoded(&error.reason(), &self.input, row.bytes());
+                        errs.session(capability).give((error, *time, *diff));
                     }
                     rows.clear();
                     if local.is_full() {
@@ -174,6 +176,7 @@ impl Front {
                     frontier_before = frontier.to_vec();
                     if let Some(held) = held.take() {
                         flush(&mut local, &held);
+                        local.rest();
                     }
                 }
             }
@@ -186,52 +189,26 @@ impl Front {
     }
 }
 
-/// A batch of rows, evaluated; failed rows are not in it.
+/// A batch of rows, read.
 struct Batch {
-    evaluated: Evaluated,
-    keys: Option<Rows>,
+    read: Read,
     times: Vec<Epoch>,
     diffs: Vec<Diff>,
 }
 
 impl Batch {
-    fn new(front: &Front, rows: &[Update]) -> Self {
-        let batch: RecordBatch = front
-            .input
-            .decode(rows.iter().map(|(row, _, _)| row.bytes()))
-            .expect("rows of a node are encoded with its schema");
-        let evaluated = evaluate(&batch, &front.expressions);
-        let (times, diffs) = match &evaluated.kept {
-            None => rows.iter().map(|(_, time, diff)| (*time, *diff)).unzip(),
-            Some(kept) => kept.iter().map(|index| (rows[*index].1, rows[*index].2)).unzip(),
-        };
-        let groups = front.key.schema().fields().len();
-        let keys = (groups > 0).then(|| {
-            let columns = &evaluated.columns[..groups];
-            front
-                .key
-                .encode(columns)
-                .expect("group columns are cast to the types of the key")
-        });
-        Batch {
-            evaluated,
-            keys,
-            times,
-            diffs,
-        }
-    }
-
-    fn key(&self, row: usize) -> &[u8] {
-        self.keys.as_ref().map_or(&[], |keys| keys.row(row).data())
+    fn new(read: Read, rows: &[Update]) -> Self {
+        let (times, diffs) = rows.iter().map(|(_, time, diff)| (*time, *diff)).unzip();
+        Batch { read, times, diffs }
     }
 
     fn project(&self, projection: &Projection, mut give: impl FnMut(Keyed)) {
         let columns: Vec<ArrayRef> = projection
             .columns
             .iter()
-            .map(|column| self.evaluated.columns[*column].clone())
+            .map(|column| self.read.columns[*column].clone())
             .collect();
-        let mut valid = projection.filter.map(|filter| passes(&self.evaluated.columns[filter]));
+        let mut valid = projection.filter.map(|filter| passes(&self.read.columns[filter]));
         if projection.skip_nulls {
             for column in &columns {
                 valid = NullBuffer::union(valid.as_ref(), column.logical_nulls().as_ref());
@@ -252,7 +229,7 @@ impl Batch {
                     Some(rows) if inverted => invert(rows.row(row).data()),
                     Some(rows) => Row::new(rows.row(row).data()),
                 };
-                give(((Row::new(self.key(row)), value), self.times[row], self.diffs[row]));
+                give(((Row::new(self.read.key(row)), value), self.times[row], self.diffs[row]));
             }
         }
     }

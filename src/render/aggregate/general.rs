@@ -14,9 +14,9 @@ use timely::dataflow::Stream;
 
 use super::collate::{ERROR, fragment};
 use super::front::Keyed;
-use super::total::ArrangedRows;
 use crate::plan::{AggregateCall, Expr};
-use crate::repr::{Diff, Epoch, Row, RowArena, RowCodec, RowRef, RowValBuilder, RowValSpine};
+use crate::render::arrange::{ByKey, reduce};
+use crate::repr::{Diff, Epoch, Row, RowCodec, RowRef};
 
 /// A general aggregate.
 pub(super) struct General {
@@ -87,21 +87,18 @@ impl General {
     }
 
     /// The results of all groups, as fragments with this tag.
-    pub fn fragments<'s>(self, arranged: ArrangedRows<'s>, tag: u16, name: &str) -> Stream<'s, Epoch, Vec<Keyed>> {
+    pub fn fragments<'s>(self, arranged: ByKey<'s>, tag: u16, name: &str) -> Stream<'s, Epoch, Vec<Keyed>> {
         let converter = self.converter();
-        let reduced = arranged.reduce_abelian::<_, RowValBuilder, RowValSpine, RowArena, _>(
+        let reduced = reduce(
+            arranged,
             name,
-            move |_, values, results| {
+            Box::new(move |_, values, results| {
                 let result = match self.evaluate(&converter, values) {
                     Ok(row) => fragment(tag, row.bytes()),
                     Err(reason) => fragment(ERROR, reason.as_bytes()),
                 };
                 results.push((result, 1));
-            },
-            |buffer, key, updates| {
-                buffer.clear();
-                buffer.extend((updates.drain(..)).map(|(value, time, diff)| ((key.to_row(), value), time, diff)));
-            },
+            }),
         );
         reduced.as_collection(|key, value| (key.to_row(), value.to_row())).inner
     }

@@ -89,6 +89,14 @@ impl<'a> Layout<'a> {
         layout
     }
 
+    /// Positions of the expressions that measures and projections look at.
+    pub fn looked_at(&self) -> Vec<usize> {
+        let measures = self.measures.measures.iter();
+        let measured = measures.flat_map(|measure| measure.args.iter().chain(&measure.filter));
+        let projected = self.projections.iter().flat_map(|p| p.columns.iter().chain(&p.filter));
+        measured.chain(projected).copied().collect()
+    }
+
     fn place(&mut self, call: &AggregateCall, output_type: &DataType) {
         let filter = self.filter(call);
         let label = call.function.name().to_string();

@@ -11,7 +11,13 @@ use super::measure::{Columns, Measures};
 use crate::repr::{Diff, Epoch, Row};
 
 /// Groups held before the table has to be flushed.
-const FULL: usize = 1 << 16;
+const FULL: usize = 1 << 14;
+/// Rows from which on a flush tells whether looking up groups is worth while.
+const TELLING: usize = 1 << 12;
+/// Flushes that do without, once it is not.
+const APART: usize = 15;
+/// Groups that a table keeps room for while nothing comes.
+const IDLE: usize = 1 << 10;
 
 /// Groups, by key and epoch, with their accumulators.
 pub(super) struct Local {
@@ -27,6 +33,11 @@ pub(super) struct Local {
     times: Vec<Epoch>,
     /// The group of each row of the batch at hand.
     groups: Vec<u32>,
+    /// Rows since the last flush.
+    rows: usize,
+    /// Flushes until groups are looked up again. Where nearly every row has a group of its own, each is given one,
+    /// and the arrangement finds the few that are the same.
+    apart: usize,
     writer: Writer,
 }
 
@@ -44,6 +55,8 @@ impl Local {
             ends: vec![],
             times: vec![],
             groups: vec![],
+            rows: 0,
+            apart: 0,
             writer: Writer::default(),
         }
     }
@@ -58,7 +71,11 @@ impl Local {
     ) {
         let mut groups = std::mem::take(&mut self.groups);
         groups.clear();
-        groups.extend(keys.zip(times).map(|(key, time)| self.group(key, time)));
+        groups.extend(keys.zip(times).map(|(key, time)| match self.apart {
+            0 => self.group(key, time),
+            _ => self.push(key, time),
+        }));
+        self.rows += groups.len();
         self.columns.add(
             &self.measures,
             &groups,
@@ -89,12 +106,29 @@ impl Local {
             }
             start = self.ends[group];
         }
+        if self.apart > 0 {
+            self.apart -= 1;
+        } else if self.rows >= TELLING && self.times.len() > self.rows / 4 * 3 {
+            self.apart = APART;
+        }
+        self.rows = 0;
         self.columns.clear();
         self.index.clear();
         self.hashes.clear();
         self.keys.clear();
         self.ends.clear();
         self.times.clear();
+    }
+
+    /// Gives back most of the room; holds no groups. A dataflow has many tables, most of them idle.
+    pub fn rest(&mut self) {
+        self.columns.shrink(IDLE);
+        self.index.shrink_to(IDLE, |group| u64::from(*group));
+        self.hashes.shrink_to(IDLE);
+        self.keys.shrink_to(IDLE * 32);
+        self.ends.shrink_to(IDLE);
+        self.times.shrink_to(IDLE);
+        self.groups.shrink_to(IDLE);
     }
 
     #[inline]
@@ -112,13 +146,18 @@ impl Local {
         if let Some(group) = self.index.find(hash, same) {
             return *group;
         }
-        let group = self.times.len() as u32;
-        self.keys.extend_from_slice(key);
-        self.ends.push(self.keys.len());
-        self.times.push(time);
+        let group = self.push(key, time);
         self.hashes.push(hash);
         let hashes = &self.hashes;
         self.index.insert_unique(hash, group, |group| hashes[*group as usize]);
         group
+    }
+
+    #[inline]
+    fn push(&mut self, key: &[u8], time: Epoch) -> u32 {
+        self.keys.extend_from_slice(key);
+        self.ends.push(self.keys.len());
+        self.times.push(time);
+        self.times.len() as u32 - 1
     }
 }

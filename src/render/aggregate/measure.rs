@@ -496,6 +496,17 @@ impl Columns {
             state.squares.clear();
         }
     }
+
+    /// Gives back the room for more than so many groups; holds none.
+    pub fn shrink(&mut self, groups: usize) {
+        self.rows.shrink_to(groups);
+        for state in &mut self.states {
+            state.counts.shrink_to(groups);
+            state.specials.shrink_to(groups);
+            state.sums.shrink_to(groups);
+            state.squares.shrink_to(groups);
+        }
+    }
 }
 
 impl State {
@@ -518,7 +529,7 @@ impl State {
                 }
             }
             Numbers::Int64 => {
-                self.sums.resize(total, Limbs::default());
+                self.sums.resize_with(total, Limbs::default);
                 let values = value().as_primitive::<Int64Type>().values();
                 for (row, group, diff) in selected {
                     self.counts[group] += diff;
@@ -526,7 +537,7 @@ impl State {
                 }
             }
             Numbers::UInt64 => {
-                self.sums.resize(total, Limbs::default());
+                self.sums.resize_with(total, Limbs::default);
                 let values = value().as_primitive::<UInt64Type>().values();
                 for (row, group, diff) in selected {
                     self.counts[group] += diff;
@@ -534,7 +545,7 @@ impl State {
                 }
             }
             Numbers::Decimal => {
-                self.sums.resize(total, Limbs::default());
+                self.sums.resize_with(total, Limbs::default);
                 let values = value().as_primitive::<Decimal128Type>().values();
                 for (row, group, diff) in selected {
                     self.counts[group] += diff;
@@ -542,10 +553,10 @@ impl State {
                 }
             }
             Numbers::Float => {
-                self.sums.resize(total, Limbs::default());
+                self.sums.resize_with(total, Limbs::default);
                 self.specials.resize(total, [0; 3]);
                 if measure.squares {
-                    self.squares.resize(total, Limbs::default());
+                    self.squares.resize_with(total, Limbs::default);
                 }
                 let values = value().as_primitive::<Float64Type>().values();
                 for (row, group, diff) in selected {

@@ -33,11 +33,8 @@
 
 mod accumulators;
 mod additive;
-mod chunker;
 mod collate;
 mod distinct;
-mod errors;
-mod eval;
 mod first;
 mod front;
 mod general;
@@ -46,9 +43,9 @@ mod local;
 mod measure;
 mod number;
 mod past;
+mod reader;
 #[cfg(test)]
 mod tests;
-mod total;
 
 use std::sync::Arc;
 
@@ -59,7 +56,10 @@ use timely::dataflow::operators::Concatenate;
 use self::collate::Source;
 use self::front::{Front, Fronted};
 use self::layout::{Layout, Part, codec, one};
+use self::reader::Reader;
 use super::Collections;
+use super::arrange::{arrange_by_key, arrange_spread};
+use super::expr::relaxed;
 use crate::plan;
 
 /// Renders a GROUP BY: the group columns, then one column for each aggregate, of `output_schema`'s types.
@@ -76,10 +76,14 @@ pub fn aggregate<'s>(
     let layout = Layout::new(&input_schema, &output_schema, plan);
     let groups = plan.group.len();
     let scope = input.oks.scope();
+    let key = Arc::new(Schema::new(output_schema.fields()[..groups].to_vec()));
+    let key_codec = || codec(relaxed(&key));
+    let looked_at = layout.looked_at();
     let front = Front {
-        input: codec(input_schema.clone()),
-        key: codec(Arc::new(Schema::new(output_schema.fields()[..groups].to_vec()))),
-        expressions: layout.expressions,
+        input: codec(relaxed(&input_schema)),
+        reader: Reader::new(&input_schema, key_codec(), layout.expressions, |column| {
+            looked_at.contains(&column)
+        }),
         measures: layout.measures.clone(),
         projections: layout.projections,
         global: groups == 0,
@@ -94,8 +98,11 @@ pub fn aggregate<'s>(
     let mut accumulators = vec![accumulators];
     let mut fragments = vec![];
     for (keyed, part) in projections.into_iter().zip(layout.parts) {
-        let spread = matches!(part, Part::Distinct { .. });
-        let arranged = total::arrange_rows(keyed, spread, &format!("{name}: arrange {}", part.label()));
+        let arrange = match part {
+            Part::Distinct { .. } => arrange_spread,
+            Part::First { .. } | Part::General { .. } => arrange_by_key,
+        };
+        let arranged = arrange(keyed.as_collection(), &format!("{name}: arrange {}", part.label()));
         match part {
             Part::Distinct { measures, values, .. } => {
                 accumulators.push(distinct::accumulators(arranged, values, measures, name));
@@ -109,20 +116,21 @@ pub fn aggregate<'s>(
         }
     }
     let accumulators = scope.concatenate(accumulators);
-    let arranged = total::arrange_accumulators(accumulators, &format!("{name}: arrange accumulators"));
+    let arranged = additive::arrange(accumulators, &format!("{name}: arrange accumulators"));
 
     let apart = layout.sources.iter().any(|source| matches!(source, Source::Part(..)));
     let (oks, failed) = if apart {
         let results = layout.results.iter().map(|field| codec(one(field))).collect();
         fragments.push(additive::fragments(arranged, layout.finished, results, name));
         let fragments = scope.concatenate(fragments);
-        let fragments = total::arrange_rows(fragments, false, &format!("{name}: arrange parts"));
-        collate::rows(fragments, layout.sources, name)
+        let fragments = arrange_by_key(fragments.as_collection(), &format!("{name}: arrange parts"));
+        collate::rows(fragments, layout.sources, key_codec(), name)
     } else {
         additive::rows(
             arranged,
             layout.finished,
             codec(Arc::new(Schema::new(layout.results))),
+            key_codec(),
             name,
         )
     };

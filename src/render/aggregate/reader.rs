@@ -1,0 +1,172 @@
+//! From a GROUP BY's rows to keys and to columns of everything that its aggregates look at.
+//!
+//! A row is decoded no further than expressions need it, and keys that are columns are cut out of its bytes.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, NullArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::physical_expr::expressions::Column;
+
+use crate::plan::Expr;
+use crate::render::expr::{KernelError, column, plain_columns, relaxed};
+use crate::repr::{RowCodec, Splice, Update};
+
+/// Reads rows.
+pub(super) struct Reader {
+    keys: Keys,
+    /// Of the columns that are read.
+    codec: RowCodec,
+    /// Takes them; none: a row is read whole.
+    cut: Option<Splice>,
+    /// Over these columns. None: nobody looks at it.
+    expressions: Vec<Option<Expr>>,
+    types: Vec<DataType>,
+}
+
+/// Where keys come from.
+enum Keys {
+    /// Columns of the row.
+    Cut(Splice),
+    /// The first columns, encoded.
+    Evaluated(RowCodec),
+}
+
+/// The columns of a batch, and its keys back to back.
+pub(super) struct Read {
+    /// One for each expression; what nobody looks at is nulls.
+    pub columns: Vec<ArrayRef>,
+    keys: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Read {
+    /// The key of a row.
+    pub fn key(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.keys[start..self.ends[row]]
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.ends.len()).map(|row| self.key(row))
+    }
+}
+
+impl Reader {
+    /// Of rows of `input`. The first expressions make the key; of these, `looked_at` tells which are looked at
+    /// besides.
+    pub fn new(
+        input: &SchemaRef,
+        key: RowCodec,
+        expressions: Vec<(Expr, DataType)>,
+        looked_at: impl Fn(usize) -> bool,
+    ) -> Self {
+        let groups = key.schema().fields().len();
+        let (exprs, types): (Vec<Expr>, Vec<DataType>) = expressions.into_iter().unzip();
+        let all: Vec<DataType> = input.fields().iter().map(|field| field.data_type().clone()).collect();
+        let splice = |columns: &[usize]| {
+            let columns: Vec<_> = columns.iter().map(|column| (0, *column)).collect();
+            Splice::new(std::slice::from_ref(&all), &columns)
+        };
+        let cut = plain_columns(&exprs[..groups], &types[..groups], input).and_then(|columns| splice(&columns));
+        let needed = |index: usize| index >= groups || cut.is_none() || looked_at(index);
+        let mut read: Vec<usize> = vec![];
+        for (_, expr) in exprs.iter().enumerate().filter(|(index, _)| needed(*index)) {
+            read.extend(columns_of(expr));
+        }
+        read.sort_unstable();
+        read.dedup();
+        let narrow = splice(&read).filter(|_| read.len() < all.len());
+        if narrow.is_none() {
+            read = (0..all.len()).collect();
+        }
+        let fields: Vec<Field> = read.iter().map(|column| input.field(*column).clone()).collect();
+        let codec = RowCodec::new(relaxed(&Arc::new(Schema::new(fields))));
+        Reader {
+            expressions: (exprs.iter().enumerate())
+                .map(|(index, expr)| needed(index).then(|| over(expr, &read)))
+                .collect(),
+            types,
+            codec: codec.expect("a planned node has columns of types that rows can hold"),
+            cut: narrow,
+            keys: cut.map_or(Keys::Evaluated(key), Keys::Cut),
+        }
+    }
+
+    /// What expressions are evaluated over.
+    pub fn decode(&self, rows: &[Update]) -> RecordBatch {
+        let decoded = match &self.cut {
+            None => self.codec.decode(rows.iter().map(|(row, _, _)| row.bytes())),
+            Some(cut) => {
+                let (bytes, ends) = cut_all(cut, rows);
+                let starts = std::iter::once(0).chain(ends.iter().copied());
+                self.codec
+                    .decode(starts.zip(&ends).map(|(start, end)| &bytes[start..*end]))
+            }
+        };
+        decoded.expect("rows of a node are encoded with its schema")
+    }
+
+    /// Evaluates the expressions over a decoded batch, whose rows are these.
+    pub fn read(&self, batch: &RecordBatch, rows: &[Update]) -> Result<Read, KernelError> {
+        let evaluated = self.expressions.iter().zip(&self.types);
+        let evaluated = evaluated.map(|(expr, data_type)| match expr {
+            Some(expr) => column(expr, data_type, batch),
+            None => Ok(Arc::new(NullArray::new(batch.num_rows())) as ArrayRef),
+        });
+        let columns = evaluated.collect::<Result<Vec<_>, _>>()?;
+        let (keys, ends) = match &self.keys {
+            Keys::Cut(cut) => cut_all(cut, rows),
+            Keys::Evaluated(codec) => {
+                let groups = codec.schema().fields().len();
+                let encoded = codec.encode(&columns[..groups])?;
+                let (mut keys, mut ends) = (vec![], vec![]);
+                for key in &encoded {
+                    keys.extend_from_slice(key.as_ref());
+                    ends.push(keys.len());
+                }
+                (keys, ends)
+            }
+        };
+        Ok(Read { columns, keys, ends })
+    }
+}
+
+/// What is cut out of all rows, back to back, and where each ends.
+fn cut_all(cut: &Splice, rows: &[Update]) -> (Vec<u8>, Vec<usize>) {
+    let mut bytes = Vec::new();
+    let ends = rows.iter().map(|(row, _, _)| {
+        cut.append(&[row.bytes()], &mut bytes);
+        bytes.len()
+    });
+    let ends = ends.collect();
+    (bytes, ends)
+}
+
+/// The columns that an expression reads.
+fn columns_of(expr: &Expr) -> Vec<usize> {
+    let mut found = vec![];
+    let visited = expr.apply(|expr| {
+        if let Some(column) = (expr.as_ref() as &dyn std::any::Any).downcast_ref::<Column>() {
+            found.push(column.index());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.expect("looking at an expression does not fail");
+    found
+}
+
+/// The expression over some of the columns alone.
+fn over(expr: &Expr, columns: &[usize]) -> Expr {
+    let moved = expr.clone().transform(|expr| {
+        let Some(column) = (expr.as_ref() as &dyn std::any::Any).downcast_ref::<Column>() else {
+            return Ok(Transformed::no(expr));
+        };
+        let position = columns.iter().position(|index| *index == column.index());
+        let position = position.expect("every column of the expression is read");
+        Ok(Transformed::yes(Arc::new(Column::new(column.name(), position)) as Expr))
+    });
+    moved.expect("a column can be replaced by another").data
+}
