@@ -426,7 +426,13 @@ fn named_twice(items: &[SelectItem]) -> Vec<Refusal> {
 
 /// Two columns have one name.
 pub(super) fn two_columns(name: &str) -> Refusal {
-    Refusal::new(format!("could not name two columns {name:?}")).help("name one of them anew: AS ...")
+    // DataFusion calls an aggregate by its argument without casts, whatever the user calls it.
+    let help = if name.contains('(') {
+        "two aggregates that differ in casts alone have one name: cast in a subquery of FROM, aggregate its columns"
+    } else {
+        "name one of them anew: AS ..."
+    };
+    Refusal::new(format!("could not name two columns {name:?}")).help(help)
 }
 
 /// Names that a Delta table cannot have, and names that stand twice; each with the column's position.
