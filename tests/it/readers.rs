@@ -80,13 +80,13 @@ fn folder() -> Folder {
 fn feed(folder: &Folder, round: u32) {
     let mut lines = String::new();
     for id in 0..600 {
-        if round == 0 || (id + round) % 7 == 0 {
+        if round == 0 || (id + round).is_multiple_of(7) {
             let version = id + round * 1000;
             lines.push_str(&format!(
                 "{{\"key\": {{\"id\": {id}}}, \"value\": {{\"id\": {id}, \"name\": \"n{version}\", \"amount\": \"{version}.25\", \"at\": \"2024-01-01T00:00:{:02}\"}}}}\n",
                 version % 60
             ));
-        } else if (id + round) % 31 == 0 {
+        } else if (id + round).is_multiple_of(31) {
             lines.push_str(&format!("{{\"key\": {{\"id\": {id}}}, \"value\": null}}\n"));
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use alluvium::definition::{self, Dataflow};
 use alluvium::run::{self, Options, Outcome, RunError};
 use alluvium::serve::verify::{self, Report};
+use alluvium::sink::Limits;
 use crossbeam_channel::Sender;
 
 /// A dataflow's folder that goes away with the test.
@@ -107,11 +108,17 @@ pub struct Running {
 impl Running {
     /// Starts it; it goes on until it is stopped.
     pub fn start(dataflow: Arc<Dataflow>, workers: usize) -> Running {
+        Self::within(dataflow, workers, Limits::default())
+    }
+
+    /// Starts it with these limits.
+    pub fn within(dataflow: Arc<Dataflow>, workers: usize, limits: Limits) -> Running {
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let options = Options {
             workers,
             stop: Some(stopped),
             duration: Some(PATIENCE),
+            limits,
             ..Options::default()
         };
         Running {

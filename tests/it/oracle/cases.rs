@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
+use alluvium::definition::Dataflow;
 use alluvium::serve::verify;
 use alluvium::serve::{OutputFormat, Reader};
 use rand::rngs::StdRng;
@@ -147,7 +148,7 @@ fn feed(folder: &Folder, rng: &mut StdRng, call: usize) {
             gz.write_all(csv.as_bytes()).expect("memory takes it");
             (format!("{call:03}.csv.gz"), gz.finish().expect("memory takes it"))
         }
-        2 => (format!("{call:03}.csv.gz"), b"this is no gzip".to_vec()),
+        0 if call > 0 => (format!("{call:03}.csv.gz"), b"this is no gzip".to_vec()),
         _ => (format!("{call:03}.csv"), csv.into_bytes()),
     };
     // Whole at once, by a rename.
@@ -169,9 +170,15 @@ fn feed(folder: &Folder, rng: &mut StdRng, call: usize) {
     }
 }
 
+/// What `query` prints at the newest snapshot.
+fn answer(dataflow: &Dataflow, sql: &str) -> String {
+    let printed = Reader::open(dataflow, None).and_then(|reader| reader.print(sql, OutputFormat::Csv));
+    printed.unwrap_or_else(|e| panic!("{}", chain(&e)))
+}
+
 #[test]
 fn settings_of_inputs_and_tables_and_every_kind_of_feed_keep_to_batch() {
-    for seed in seeds(1) {
+    for seed in seeds(2) {
         let _replay = Replay(seed);
         let folder = Folder::new(
             "beside",
@@ -186,19 +193,15 @@ fn settings_of_inputs_and_tables_and_every_kind_of_feed_keep_to_batch() {
             folder.write(&format!("{name}.toml"), settings);
         }
         let mut rng = StdRng::seed_from_u64(seed);
-        let lakes = trial::drive(&folder, 5, |folder, call| feed(folder, &mut rng, call));
+        let lakes = trial::drive(&folder, seed, 5, |folder, call| feed(folder, &mut rng, call));
         let checked = trial::assert_exact_and_alike(&lakes);
         let changed: usize = lakes
             .iter()
             .map(|lake| changes::assert_feeds_make_the_tables(lake))
             .sum();
-        let reader = Reader::open(&lakes[0], None).unwrap_or_else(|e| panic!("{}", chain(&e)));
         let kinds = "SELECT kind, COALESCE(input, table_name) AS what, COUNT(*) > 0 AS some FROM dead_letters GROUP BY kind, COALESCE(input, table_name) ORDER BY kind, what";
-        let kinds = reader
-            .print(kinds, OutputFormat::Csv)
-            .unwrap_or_else(|e| panic!("{}", chain(&e)));
         assert_eq!(
-            kinds,
+            answer(&lakes[0], kinds),
             "kind,what,some\nfile,orders,true\nrecord,customers,true\nrecord,orders,true\nrow,gold.by_country,true\nrow,silver.one_order_a_device,true\nrow,silver.readings,true\n"
         );
         eprintln!("settings, seed {seed}: {checked} snapshots equal batch, {changed} changes of feeds make the tables");
@@ -364,12 +367,7 @@ fn a_group_whose_sum_does_not_fit_is_a_dead_letter_until_it_fits_and_verify_agre
     let step = |expected: &str, letters: usize| {
         catch_up(&dataflow, 2);
         trial::assert_every_snapshot_is_exact(&dataflow);
-        let reader = Reader::open(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-        let print = |sql: &str| {
-            reader
-                .print(sql, OutputFormat::Csv)
-                .unwrap_or_else(|e| panic!("{}", chain(&e)))
-        };
+        let print = |sql: &str| answer(&dataflow, sql);
         assert_eq!(print("SELECT k, s, n FROM silver.by_k ORDER BY k"), expected);
         let counted = print(
             "SELECT COUNT(*) AS n FROM dead_letters WHERE table_name = 'silver.by_k' AND reason LIKE '%sum%fit%'",
@@ -388,4 +386,77 @@ fn a_group_whose_sum_does_not_fit_is_a_dead_letter_until_it_fits_and_verify_agre
     record(2, 1, 10);
     record(5, 2, -7);
     step("k,s,n\n1,16,3\n2,0,2\n3,-1,1\n", 0);
+}
+
+const NAMES: &str = r#"
+key = ["id"]
+[columns]
+id = { type = "BIGINT", nullable = false }
+name = "VARCHAR"
+[[feeds]]
+name = "live"
+kind = "log"
+path = "live/names"
+format = "json"
+"#;
+
+/// Delta reads an empty partition value as null. Users would have found a null where their SQL yields an empty text.
+#[test]
+fn a_row_with_an_empty_partition_value_is_a_dead_letter_rather_than_another_row() {
+    let folder = Folder::new("names", &[("inputs/names.toml", NAMES)]);
+    folder.write("silver/names.sql", "SELECT id, name FROM names");
+    folder.write("silver/names.toml", "partition_by = [\"name\"]\n");
+    folder.write(
+        "gold/by_name.sql",
+        "SELECT name, COUNT(*) AS n FROM silver.names GROUP BY name",
+    );
+    let dataflow = folder.load("lake");
+    let step = |name: &str, rows: &str, letters: usize| {
+        let line = format!("{{\"key\": {{\"id\": 2}}, \"value\": {{\"id\": 2, \"name\": {name}}}}}\n");
+        folder.append("live/names/0.ndjson", &line);
+        catch_up(&dataflow, 2);
+        trial::assert_every_snapshot_is_exact(&dataflow);
+        let print = |sql: &str| answer(&dataflow, sql);
+        assert_eq!(print("SELECT id, name FROM silver.names ORDER BY id"), rows);
+        let counted =
+            "SELECT COUNT(*) AS n FROM dead_letters WHERE table_name = 'silver.names' AND reason LIKE '%not empty%'";
+        assert_eq!(print(counted), format!("n\n{letters}\n"));
+    };
+    folder.append(
+        "live/names/0.ndjson",
+        "{\"key\": {\"id\": 1}, \"value\": {\"id\": 1, \"name\": null}}\n",
+    );
+    step("\"\"", "id,name\n1,\n", 1);
+    step("\"a\"", "id,name\n1,\n2,a\n", 0);
+    step("null", "id,name\n1,\n2,\n", 0);
+}
+
+const DROPPED: &str = r#"
+[columns]
+id = "BIGINT"
+[[feeds]]
+name = "drops"
+kind = "files"
+path = "drops/*.csv*"
+format = "csv"
+"#;
+
+/// A known failure: Bronze keeps no word of a file that could not be read, so the replay of a restart does not say it
+/// again, and the audit takes the letter away. Once it stays, `trial` is to compare letters of files too.
+#[test]
+fn the_dead_letter_of_an_unreadable_file_is_lost_by_a_restart() {
+    let folder = Folder::new("dropped", &[("inputs/dropped.toml", DROPPED)]);
+    folder.write("silver/dropped.sql", "SELECT id FROM dropped");
+    folder.write("drops/0.csv", "id\n1\n");
+    folder.write("drops/1.csv.gz", "this is no gzip");
+    let dataflow = folder.load("lake");
+    let letters = || answer(&dataflow, "SELECT COUNT(*) AS n FROM dead_letters WHERE kind = 'file'");
+    catch_up(&dataflow, 1);
+    assert_eq!(letters(), "n\n1\n");
+    catch_up(&dataflow, 1);
+    assert_eq!(
+        letters(),
+        "n\n0\n",
+        "repaired: expect 1, and compare letters of files in `trial`"
+    );
 }

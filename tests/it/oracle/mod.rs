@@ -7,7 +7,8 @@
 //!                +--> run, 3 workers  -- stop --> 1 worker  -- stop --> 2 workers -> lake2 --+
 //! ```
 //!
-//! The feeder appends while the runs go on, so snapshots cut the input at arbitrary places. A failure prints the
+//! The feeder appends while the runs go on, so snapshots cut the input at arbitrary places; every second seed compacts
+//! all the time. A failure prints the
 //! seed and the table's SQL, and keeps its folder.
 //! Seeds: `ALLUVIUM_ORACLE_SEEDS=100` for more than the default, `ALLUVIUM_ORACLE_SEED=7` for one;
 //! `ALLUVIUM_ORACLE_TABLES=top,rank` for some of the operators' tables.
@@ -64,7 +65,7 @@ fn every_operators_table_equals_batch_at_every_snapshot_with_any_number_of_worke
         let started = Instant::now();
         let folder = tables::operators(seed);
         let mut feeder = Feeder::new(seed);
-        let lakes = trial::drive(&folder, BURSTS, |folder, _| feeder.feed(folder, 40));
+        let lakes = trial::drive(&folder, seed, BURSTS, |folder, _| feeder.feed(folder, 40));
         let ran = started.elapsed();
         let checked = trial::assert_exact_and_alike(&lakes);
         let changed = changes::assert_feeds_make_the_tables(&lakes[0]);
@@ -82,7 +83,7 @@ fn random_sql_equals_batch_at_every_snapshot_with_any_number_of_workers() {
         let started = Instant::now();
         let random = RandomTables::new(seed);
         let mut feeder = Feeder::new(seed);
-        let lakes = trial::drive(&random.folder, BURSTS, |folder, _| feeder.feed(folder, 40));
+        let lakes = trial::drive(&random.folder, seed, BURSTS, |folder, _| feeder.feed(folder, 40));
         let ran = started.elapsed();
         let checked = trial::assert_exact_and_alike(&lakes);
         let plain = random.tables.iter().filter(|(_, query)| query.plain);
@@ -155,10 +156,11 @@ impl RandomTables {
             };
             let file = format!("{}/{name}", layer.name());
             random.folder.write(&format!("{file}.sql"), &query.over(""));
+            // Not by a text: where it is empty a row is a dead letter, and the SQL as written knows no such thing.
             let partition = query
                 .columns
                 .iter()
-                .find(|(_, kind)| matches!(kind, Kind::Int | Kind::Text | Kind::Bool))
+                .find(|(_, kind)| matches!(kind, Kind::Int | Kind::Bool))
                 .filter(|_| query.columns.len() > 1);
             let partition = partition.map(|(name, _)| name.as_str());
             random

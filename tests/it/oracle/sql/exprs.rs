@@ -192,7 +192,8 @@ impl Generator {
                 let kind = self.present(scope);
                 let (a, b) = self.pair(kind, scope, below);
                 let not = self.pick(&["", "NOT "]);
-                format!("{a} IS {not}DISTINCT FROM {b}")
+                // The parser takes an AND behind it for a part of its right side.
+                format!("({a} IS {not}DISTINCT FROM {b})")
             }
         }
     }

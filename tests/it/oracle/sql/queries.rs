@@ -312,15 +312,24 @@ impl Generator {
             let kind = self.present(&from.scope);
             let deep = usize::from(self.chance(0.3));
             let key = self.expr(kind, &from.scope, deep);
-            // A key that names no column is a constant, which GROUP BY may take for a position.
-            if from.scope.iter().any(|(name, _)| key.contains(name.as_str())) && !keys.iter().any(|(k, _)| *k == key) {
+            // A key that names no column is a constant, which GROUP BY may take for a position. DataFusion takes keys that
+            // differ in a cast alone for one.
+            let named = from.scope.iter().any(|(name, _)| key.contains(name.as_str()));
+            let apart = keys.is_empty() || !(key.contains("CAST(") || keys.iter().any(|(k, _)| k.contains("CAST(")));
+            if named && apart && !keys.iter().any(|(k, _)| *k == key) {
                 keys.push((key, kind));
             }
         }
         let mut scope = keys.clone();
         for _ in 0..self.rng_int(1, 4) {
             let call = self.aggregate(&from.scope);
-            scope.push(call);
+            // DataFusion has no plan for two of different orders; `verify` could not recompute the table.
+            let second = |sql: &str| {
+                sql.starts_with("STRING_AGG") && scope.iter().any(|(other, _)| other.starts_with("STRING_AGG"))
+            };
+            if !second(&call.0) {
+                scope.push(call);
+            }
         }
         let by: Vec<&str> = keys.iter().map(|(key, _)| key.as_str()).collect();
         let list = by.join(", ");
@@ -334,6 +343,9 @@ impl Generator {
             }
             _ => format!(" GROUP BY {list}"),
         };
+        if scope.is_empty() {
+            scope.push(("COUNT(*)".to_string(), Kind::Int));
+        }
         let (mut items, mut columns) = (vec![], vec![]);
         for (sql, kind) in scope.clone() {
             let (sql, kind) = if self.chance(0.2) && !compared(&scope).is_empty() {
