@@ -24,7 +24,7 @@ use super::lower::{Lowering, physical};
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{complete, normal, now, refuse, session, windows};
-use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Input, Table, nearest};
+use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Input, OnViolation, Table, nearest};
 use crate::repr::normalise_schema;
 
 /// Plans every table of a dataflow into one graph.
@@ -132,8 +132,8 @@ impl Compiler<'_> {
             .map(|e| (&e.name, &e.check, e.on_violation))
             .collect();
         let identity = format!(
-            "{name} key {:?} expect {expectations:?} keep {:?}",
-            table.key, table.retention
+            "{name} key {:?} expect {expectations:?} keep {:?} partitions {:?}",
+            table.key, table.retention, table.partition_by
         );
         let draft = Draft {
             op: Op::Table(self.tables.len()),
@@ -207,11 +207,14 @@ impl Compiler<'_> {
             .and_then(|node| lowering.conform(node, &schema))
             .map_err(wrong)?;
 
-        let (expectations, mut mistakes) = self.expectations(table, &schema);
+        let (mut expectations, mut mistakes) = self.expectations(table, &schema);
         let key = self.columns(table, "key", &table.key, &schema, &mut mistakes);
         let partition_by = self.columns(table, "partition_by", &table.partition_by, &schema, &mut mistakes);
         if !mistakes.is_empty() {
             return Err(mistakes);
+        }
+        for &column in &partition_by {
+            expectations.extend(self.readable(&schema, column).map_err(wrong)?);
         }
         let append_only = self.builder.nodes[node].append_only && table.key.is_empty() && table.retention.is_none();
         Ok(Some(PlannedTable {
@@ -290,6 +293,21 @@ impl Compiler<'_> {
             }
         }
         (planned, mistakes)
+    }
+
+    /// Delta reads an empty partition value as null, so a text that partitions a table must not be empty: such a
+    /// row is a dead letter, rather than another row than the one that was computed.
+    fn readable(&self, schema: &SchemaRef, column: usize) -> Planned<Option<PlannedExpectation>> {
+        let field = schema.field(column);
+        if field.data_type() != &DataType::Utf8 {
+            return Ok(None);
+        }
+        let name = field.name();
+        Ok(Some(PlannedExpectation {
+            name: format!("{name} partitions the table and is not empty"),
+            check: self.check(&format!("\"{name}\" <> ''"), schema)?,
+            on_violation: OnViolation::Drop,
+        }))
     }
 
     /// A boolean expression over a table's columns.
@@ -426,7 +444,13 @@ fn named_twice(items: &[SelectItem]) -> Vec<Refusal> {
 
 /// Two columns have one name.
 pub(super) fn two_columns(name: &str) -> Refusal {
-    Refusal::new(format!("could not name two columns {name:?}")).help("name one of them anew: AS ...")
+    // DataFusion calls an aggregate by its argument without casts, whatever the user calls it.
+    let help = if name.contains('(') {
+        "two aggregates that differ in casts alone have one name: cast in a subquery of FROM, aggregate its columns"
+    } else {
+        "name one of them anew: AS ..."
+    };
+    Refusal::new(format!("could not name two columns {name:?}")).help(help)
 }
 
 /// Names that a Delta table cannot have, and names that stand twice; each with the column's position.

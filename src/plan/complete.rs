@@ -15,10 +15,10 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, Result};
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan, Projection, SortExpr, Window, WindowFrameBound, WindowFrameUnits};
 
 use super::error::{Planned, Refusal};
+use super::rewrite::rewrite;
 
 /// The plan with total orders, and without the sorts that no limit reads.
 pub(super) fn complete(plan: LogicalPlan) -> Planned<LogicalPlan> {
@@ -80,10 +80,8 @@ fn extend(order: &mut Vec<SortExpr>, partition: &[Expr], input: &LogicalPlan) {
 }
 
 fn aggregate(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let names = NamePreserver::new_for_projection();
-    let rewritten = node.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let new = expr.transform_up(|e| {
+    rewrite(node, |expr| {
+        expr.transform_up(|e| {
             let Expr::AggregateFunction(AggregateFunction { func, mut params }) = e else {
                 return Ok(Transformed::no(e));
             };
@@ -102,14 +100,8 @@ fn aggregate(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             }
             let call = Expr::AggregateFunction(AggregateFunction { func, params });
             Ok(Transformed::new_transformed(call, changed))
-        })?;
-        Ok(new.update_data(|e| name.restore(e)))
-    })?;
-    if rewritten.transformed {
-        rewritten.map_data(|node| node.recompute_schema())
-    } else {
-        Ok(rewritten)
-    }
+        })
+    })
 }
 
 enum Completion {

@@ -19,6 +19,7 @@ mod lower;
 mod normal;
 mod now;
 mod refuse;
+mod rewrite;
 mod session;
 mod share;
 #[cfg(test)]

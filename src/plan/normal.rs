@@ -6,7 +6,6 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::functions_aggregate::min_max::min_udaf;
 use datafusion::functions_aggregate::percentile_cont::percentile_cont_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Distinct, DistinctOn, Expr, ExprSchemable, LogicalPlan, SortExpr, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
@@ -14,6 +13,7 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::{Planned, Refusal};
+use super::rewrite::rewrite;
 use crate::repr::normalise_type;
 
 /// Approximate percentiles depend on the order of rows; they become exact ones of the same type, and
@@ -24,10 +24,8 @@ pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
             return Ok(Transformed::no(node));
         };
         let input = aggregate.input.schema().clone();
-        let names = NamePreserver::new_for_projection();
-        let rewritten = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let new = expr.transform_up(|e| {
+        rewrite(node, |expr| {
+            expr.transform_up(|e| {
                 let Expr::AggregateFunction(call) = e else {
                     return Ok(Transformed::no(e));
                 };
@@ -61,14 +59,8 @@ pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
                     func,
                     params,
                 })))
-            })?;
-            Ok(new.update_data(|e| name.restore(e)))
-        })?;
-        if rewritten.transformed {
-            rewritten.map_data(|node| node.recompute_schema())
-        } else {
-            Ok(rewritten)
-        }
+            })
+        })
     });
     Ok(rewritten.data()?)
 }
@@ -80,21 +72,15 @@ pub(super) fn types(plan: LogicalPlan, options: &ConfigOptions) -> Planned<Logic
             LogicalPlan::Projection(projection) => projection.input.schema().clone(),
             _ => return Ok(Transformed::no(node)),
         };
-        let names = NamePreserver::new_for_projection();
-        let rewritten = node.map_expressions(|expr| {
+        rewrite(node, |expr| {
             let of = expr.get_type(&schema)?;
             let to = normalise_type(&of);
-            if of == to {
-                return Ok(Transformed::no(expr));
-            }
-            let name = names.save(&expr);
-            Ok(Transformed::yes(name.restore(cast(expr, to))))
-        })?;
-        if rewritten.transformed {
-            rewritten.map_data(|node| node.recompute_schema())
-        } else {
-            Ok(rewritten)
-        }
+            Ok(if of == to {
+                Transformed::no(expr)
+            } else {
+                Transformed::yes(cast(expr, to))
+            })
+        })
     })?;
     if rewritten.transformed {
         Ok(TypeCoercion::new().analyze(rewritten.data, options)?)

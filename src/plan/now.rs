@@ -12,11 +12,11 @@ use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::functions::datetime::date_bin;
 use datafusion::logical_expr::expr::{Cast, Placeholder};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr, cast, lit};
 
 use super::error::{Planned, Refusal};
 use super::functions::interval_micros;
+use super::rewrite::rewrite;
 use crate::repr::Epoch;
 
 const ID: &str = "$alluvium_now";
@@ -51,22 +51,14 @@ pub(super) fn hold(plan: LogicalPlan) -> Planned<LogicalPlan> {
 
 fn replace(plan: LogicalPlan, with: &dyn Fn(&Expr) -> Option<Expr>) -> datafusion::common::Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
-        let names = NamePreserver::new(&node);
-        let rewritten = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let new = expr.transform_up(|e| {
+        rewrite(node, |expr| {
+            expr.transform_up(|e| {
                 Ok(match with(&e) {
                     Some(new) => Transformed::yes(new),
                     None => Transformed::no(e),
                 })
-            })?;
-            Ok(new.update_data(|e| name.restore(e)))
-        })?;
-        if rewritten.transformed {
-            rewritten.map_data(|node| node.recompute_schema())
-        } else {
-            Ok(rewritten)
-        }
+            })
+        })
     })
     .data()
 }

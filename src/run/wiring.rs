@@ -11,7 +11,7 @@ use timely::dataflow::{ProbeHandle, Scope};
 
 use super::RunError;
 use super::shared::Shared;
-use crate::definition::Dataflow;
+use crate::definition::{Dataflow, Deletes};
 use crate::plan::{Graph, Op};
 use crate::render::{Built, Counters, tap};
 use crate::repr::{Epoch, Update};
@@ -105,12 +105,14 @@ impl Wiring {
         Ok(())
     }
 
-    /// Over a lake with a past every table is audited, so none can do without knowing its rows.
+    /// Over a lake with a past every table is audited, so none can do without knowing its rows. One that only ever
+    /// grew takes no deletion vectors: what is moved or corrected in it is written anew.
     pub fn audit(&mut self) {
         let mut specs = self.specs.to_vec();
-        specs[self.dead_letters..]
-            .iter_mut()
-            .for_each(|spec| spec.append_only = false);
+        for spec in specs[self.dead_letters..].iter_mut().filter(|spec| spec.append_only) {
+            spec.append_only = false;
+            spec.deletes = Deletes::Rewrite;
+        }
         self.specs = Arc::new(specs);
     }
 

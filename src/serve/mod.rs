@@ -5,6 +5,7 @@ pub mod history;
 mod isolate;
 mod query;
 mod reader;
+mod sums;
 pub mod verify;
 
 pub use query::{OutputFormat, QueryError, Snapshot, epochs, render};

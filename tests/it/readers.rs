@@ -1,14 +1,13 @@
 //! Readers we did not write: DuckDB, Polars and deltalake for Python read every table as `query` does, while a
 //! run goes on and after it.
 
+use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::Arc;
-use std::time::Duration;
 
 use alluvium::definition::Dataflow;
 use alluvium::serve::{OutputFormat, Reader};
 
-use crate::support::{Folder, catch_up, chain};
+use crate::support::{Folder, Running, catch_up, chain, snapshots};
 
 /// The Python with the readers (`scripts/readers.sh` installs it and names it).
 fn python() -> Option<String> {
@@ -33,64 +32,156 @@ path = "live/rows"
 format = "json"
 "#;
 
-fn record(id: u32, version: u32) -> String {
-    format!(
-        "{{\"key\": {{\"id\": {id}}}, \"value\": {{\"id\": {id}, \"name\": \"n{version}\", \"amount\": \"{version}.25\", \"at\": \"2024-01-01T00:00:{:02}\"}}}}\n",
-        version % 60
-    )
+/// A table, its SQL and settings, and what is asked of it.
+const TABLES: [(&str, &str, &str, &str); 5] = [
+    (
+        "silver.rows",
+        "SELECT id, name, amount, at FROM rows",
+        "deletes = \"vectors\"\n",
+        "SELECT COUNT(*) AS n, SUM(id) AS ids, SUM(amount) AS amount, MAX(name) AS name FROM t",
+    ),
+    (
+        "silver.rewritten",
+        "SELECT id, amount FROM rows",
+        "deletes = \"rewrite\"\n",
+        "SELECT COUNT(*) AS n, SUM(id) AS ids, SUM(amount) AS amount FROM t",
+    ),
+    (
+        "silver.parts",
+        "SELECT id % 3 AS part, id, name FROM rows",
+        "deletes = \"vectors\"\npartition_by = [\"part\"]\nchange_data_feed = true\n",
+        "SELECT COUNT(*) AS n, SUM(id) AS ids, SUM(part) AS parts, MIN(name) AS name FROM t",
+    ),
+    (
+        "gold.by_name",
+        "SELECT name, COUNT(*) AS n, SUM(amount) AS amount FROM silver.rows GROUP BY name",
+        "",
+        "SELECT COUNT(*) AS names, SUM(n) AS n, SUM(amount) AS amount FROM t",
+    ),
+    (
+        "gold.totals",
+        "SELECT COUNT(*) AS n, SUM(amount) AS amount, MAX(id) AS last FROM silver.rows",
+        "change_data_feed = true\n",
+        "SELECT n, amount, last FROM t",
+    ),
+];
+
+fn folder() -> Folder {
+    let folder = Folder::new("others", &[("inputs/rows.toml", ROWS)]);
+    for (table, sql, settings, _) in TABLES {
+        let file = table.replace('.', "/");
+        folder.write(&format!("{file}.sql"), sql);
+        folder.write(&format!("{file}.toml"), settings);
+    }
+    folder
 }
 
-/// What the other engines see: for each, a line `engine table rows sum-of-ids sum-of-amounts`.
-fn others(python: &str, dataflow: &Dataflow, version: i64) -> String {
+/// Changes of many rows: updates, and some deletions.
+fn feed(folder: &Folder, round: u32) {
+    let mut lines = String::new();
+    for id in 0..600 {
+        if round == 0 || (id + round).is_multiple_of(7) {
+            let version = id + round * 1000;
+            lines.push_str(&format!(
+                "{{\"key\": {{\"id\": {id}}}, \"value\": {{\"id\": {id}, \"name\": \"n{version}\", \"amount\": \"{version}.25\", \"at\": \"2024-01-01T00:00:{:02}\"}}}}\n",
+                version % 60
+            ));
+        } else if (id + round).is_multiple_of(31) {
+            lines.push_str(&format!("{{\"key\": {{\"id\": {id}}}, \"value\": null}}\n"));
+        }
+    }
+    folder.append("live/rows/0.ndjson", &lines);
+}
+
+/// Asks the other engines for the newest snapshot that they find, and `query` for the same one. Says which it was.
+fn assert_agreed(python: &str, dataflow: &Dataflow) -> u64 {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/readers.py");
     let output = Command::new(python)
         .arg(script)
         .arg(&dataflow.lake)
-        .arg(version.to_string())
+        .args(TABLES.map(|(table, _, _, sql)| format!("{table}={sql}")))
         .output()
         .expect("Python runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    let (first, answers) = said.split_once('\n').expect("a snapshot and answers");
+    let epoch: u64 = first.trim_start_matches("snapshot ").parse().expect("an epoch");
+
+    let reader = Reader::open(dataflow, Some(epoch)).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!(
+        reader.snapshot().epoch(),
+        epoch,
+        "`query` knows the snapshot that is recorded"
+    );
+    let expected: BTreeMap<&str, String> = TABLES
+        .iter()
+        .map(|(table, _, _, sql)| {
+            let printed = reader.print(&sql.replace("FROM t", &format!("FROM {table}")), OutputFormat::Csv);
+            let printed = printed.unwrap_or_else(|e| panic!("{}", chain(&e)));
+            (*table, printed.lines().nth(1).expect("one row").to_string())
+        })
+        .collect();
+    let mut checked = 0;
+    for line in answers.lines() {
+        let [engine, table, seen] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        assert_eq!(seen, expected[table], "{engine} reads {table} at snapshot {epoch}");
+        checked += 1;
+    }
+    assert_eq!(checked, 3 * TABLES.len(), "three engines, every table");
+    epoch
 }
 
 #[test]
 fn duckdb_polars_and_deltalake_agree_with_query_deletion_vectors_included() {
     let Some(python) = python() else { return };
-    let folder = Folder::new("others", &[("inputs/rows.toml", ROWS)]);
-    folder.write("silver/rows.sql", "SELECT id, name, amount, at FROM rows");
-    folder.write("silver/rows.toml", "deletes = \"vectors\"\n");
-    folder.write(
-        "gold/by_name.sql",
-        "SELECT name, COUNT(*) AS n, SUM(amount) AS amount FROM silver.rows GROUP BY name",
-    );
-    let dataflow: Arc<Dataflow> = folder.load("lake");
-    let mut checked = 0;
-    for round in 0..6u32 {
-        let mut lines = String::new();
-        for id in 0..600 {
-            if round == 0 || (id + round) % 7 == 0 {
-                lines.push_str(&record(id, id + round * 1000));
-            } else if (id + round) % 31 == 0 {
-                lines.push_str(&format!("{{\"key\": {{\"id\": {id}}}, \"value\": null}}\n"));
-            }
-        }
-        folder.append("live/rows/0.ndjson", &lines);
-        catch_up(&dataflow, 2);
-        std::thread::sleep(Duration::from_millis(5));
-        let reader = Reader::open(&dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-        let version = reader.snapshot().versions()["silver.rows"];
-        let expected = reader
-            .print(
-                "SELECT COUNT(*), SUM(id), SUM(amount) FROM silver.rows",
-                OutputFormat::Csv,
-            )
-            .unwrap_or_else(|e| panic!("{}", chain(&e)));
-        let expected = expected.lines().nth(1).expect("one row").to_string();
-        for line in others(&python, &dataflow, version).lines() {
-            let (engine, seen) = line.split_once(' ').expect("engine and figures");
-            assert_eq!(seen, expected, "{engine} at version {version}, round {round}");
-            checked += 1;
-        }
+    let folder = folder();
+    let dataflow = folder.load("lake");
+    for round in 0..4u32 {
+        feed(&folder, round);
+        let committed = catch_up(&dataflow, 1 + round as usize % 3).snapshot;
+        assert_eq!(
+            assert_agreed(&python, &dataflow),
+            committed,
+            "the run's last snapshot is recorded"
+        );
     }
-    assert_eq!(checked, 18, "three engines, six rounds");
+}
+
+#[test]
+fn they_agree_with_query_while_a_run_commits() {
+    let Some(python) = python() else { return };
+    let folder = folder();
+    let dataflow = folder.load("lake");
+    feed(&folder, 0);
+    let running = Running::start(dataflow.clone(), 2);
+    running.wait_until(|| snapshots(&dataflow) > 0);
+    // The readers take seconds: meanwhile there are always further commits, which remove rows of the files being read.
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    let mut seen = vec![];
+    std::thread::scope(|scope| {
+        let feeding = scope.spawn(|| {
+            let mut round = 0;
+            while let Err(crossbeam_channel::RecvTimeoutError::Timeout) =
+                stopped.recv_timeout(std::time::Duration::from_millis(40))
+            {
+                round += 1;
+                feed(&folder, round);
+            }
+        });
+        let stop = stop; // hangs up also when an assertion fails
+        for _ in 0..4 {
+            let before = snapshots(&dataflow);
+            seen.push(assert_agreed(&python, &dataflow));
+            assert!(snapshots(&dataflow) > before + 5, "the run went on meanwhile");
+        }
+        drop(stop);
+        feeding.join().expect("the feeder does not panic");
+    });
+    running.stop();
+    assert!(
+        seen.is_sorted() && seen.first() < seen.last(),
+        "ever newer snapshots: {seen:?}"
+    );
 }

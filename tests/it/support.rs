@@ -3,15 +3,27 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use alluvium::definition::{self, Dataflow};
-use alluvium::run::{self, Options, Outcome};
+use alluvium::run::{self, Options, Outcome, RunError};
 use alluvium::serve::verify::{self, Report};
+use alluvium::sink::Limits;
+use crossbeam_channel::Sender;
 
 /// A dataflow's folder that goes away with the test.
 pub struct Folder {
     dir: tempfile::TempDir,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.dir.disable_cleanup(true);
+            eprintln!("kept {}", self.dir.path().display());
+        }
+    }
 }
 
 impl Folder {
@@ -79,27 +91,71 @@ pub fn catch_up(dataflow: &Arc<Dataflow>, workers: usize) -> Outcome {
     run::run(dataflow.clone(), &options).unwrap_or_else(|e| panic!("the run failed: {}", chain(&e)))
 }
 
-/// Every table at every snapshot (or each `step`-th, and the last) equals its SQL in batch over Bronze at it.
-pub fn assert_every_snapshot_is_exact(dataflow: &Arc<Dataflow>, step: usize) -> usize {
-    let epochs = verify::snapshots(dataflow).unwrap_or_else(|e| panic!("no snapshots: {}", chain(&e)));
-    let mut checked = 0;
-    for (n, epoch) in epochs.iter().enumerate() {
-        if n % step == 0 || n + 1 == epochs.len() {
-            let report = verify::verify(dataflow, Some(*epoch)).unwrap_or_else(|e| panic!("verify: {}", chain(&e)));
-            assert_exact(&report, &format!("snapshot {} of {} ({epoch})", n + 1, epochs.len()));
-            checked += 1;
+/// How many snapshots the lake has; none where nothing was committed yet.
+pub fn snapshots(dataflow: &Dataflow) -> usize {
+    verify::snapshots(dataflow).map_or(0, |epochs| epochs.len())
+}
+
+/// The longest that anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A run in a thread of its own.
+pub struct Running {
+    stop: Sender<()>,
+    thread: JoinHandle<Result<Outcome, RunError>>,
+}
+
+impl Running {
+    /// Starts it; it goes on until it is stopped.
+    pub fn start(dataflow: Arc<Dataflow>, workers: usize) -> Running {
+        Self::within(dataflow, workers, Limits::default())
+    }
+
+    /// Starts it with these limits.
+    pub fn within(dataflow: Arc<Dataflow>, workers: usize, limits: Limits) -> Running {
+        let (stop, stopped) = crossbeam_channel::bounded(1);
+        let options = Options {
+            workers,
+            stop: Some(stopped),
+            duration: Some(PATIENCE),
+            limits,
+            ..Options::default()
+        };
+        Running {
+            stop,
+            thread: std::thread::spawn(move || run::run(dataflow, &options)),
         }
     }
-    checked
+
+    /// Waits while it runs.
+    pub fn wait_until(&self, mut done: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !done() {
+            assert!(started.elapsed() < PATIENCE, "what was waited for did not come");
+            if self.thread.is_finished() {
+                return; // why is told when it is joined
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Drains and ends it.
+    pub fn stop(self) -> Outcome {
+        // The run may have failed already; its result tells.
+        let _ = self.stop.send(());
+        let ended = self.thread.join().expect("the run does not panic");
+        ended.unwrap_or_else(|e| panic!("the run failed: {}", chain(&e)))
+    }
 }
 
 /// No table differs.
 pub fn assert_exact(report: &Report, what: &str) {
     let mut text = String::new();
-    for difference in &report.differences {
+    for difference in report.differences.iter().take(20) {
         let _ = writeln!(text, "{difference}");
     }
-    assert!(report.differences.is_empty(), "{what} differs from batch:\n{text}");
+    let count = report.differences.len();
+    assert_eq!(count, 0, "{what} differs from batch in {count} rows, of which:\n{text}");
 }
 
 /// An error and its causes on one line.

@@ -124,7 +124,8 @@ impl Lowering<'_> {
             let own = Arc::new(Schema::new(fields));
             let groups: Vec<Logical> = held.into_iter().cloned().collect();
             let node = if groups.is_empty() && calls.is_empty() {
-                self.single_row_if_any(input)
+                // The group of everything is there over no rows too.
+                self.constant(rows_without_columns(1)?, crate::plan::share::no_columns())
             } else {
                 self.group(input, logical, &groups, calls, own.clone())?
             };
@@ -152,15 +153,6 @@ impl Lowering<'_> {
             inputs.push(self.mfp(node, mfp, schema.clone()));
         }
         Ok(self.union_of(inputs, schema))
-    }
-
-    fn single_row_if_any(&mut self, input: NodeId) -> NodeId {
-        let mfp = Mfp {
-            predicates: vec![],
-            projection: Some(vec![]),
-        };
-        let rows = self.mfp(input, mfp, crate::plan::share::no_columns());
-        self.distinct(rows)
     }
 }
 

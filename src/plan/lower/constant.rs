@@ -45,7 +45,7 @@ impl Lowering<'_> {
         Ok(self.constant(batch, schema))
     }
 
-    fn constant(&mut self, batch: RecordBatch, schema: SchemaRef) -> NodeId {
+    pub(super) fn constant(&mut self, batch: RecordBatch, schema: SchemaRef) -> NodeId {
         let draft = Draft {
             op: Op::Constant(batch),
             inputs: vec![],

@@ -191,6 +191,8 @@ agree! {
     sessions: 21,
         "SELECT id, window_start, window_end FROM TABLE(SESSION(TABLE orders PARTITION BY customer, DESCRIPTOR(at), INTERVAL '20' MINUTE))";
     grouping_sets_over_nothing: 1, "SELECT customer, count(*) AS n FROM orders WHERE id > 1000 GROUP BY GROUPING SETS ((customer), ())";
+    grouping_sets_without_aggregates_over_nothing: 1, "SELECT customer FROM orders WHERE id > 1000 GROUP BY CUBE (customer)";
+    grouping_sets_without_aggregates: 6, "SELECT customer FROM orders GROUP BY ROLLUP (customer)";
     grouping_sets_that_repeat: 11, "SELECT customer, count(*) AS n FROM orders GROUP BY GROUPING SETS ((customer), (customer), ())";
     grouping_sets_of_expressions: 18, "SELECT upper(customer) AS u, quantity % 2 AS q, sum(price) AS s FROM orders GROUP BY CUBE (upper(customer), quantity % 2)";
     subqueries_in_select: 5, "SELECT name, (SELECT count(*) FROM orders) AS n, (SELECT max(at) FROM orders WHERE quantity = 2) AS m FROM customers";

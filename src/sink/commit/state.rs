@@ -11,6 +11,8 @@
 //! 5. Compaction is an entry of its own, before the snapshot's: a writer lists it so.
 //! 6. What a step adds may lose rows, or go, in the same step: several compactions between two snapshots build on
 //!    each other, and rows vanish while one runs. Such a file is added with its vector, or never appears.
+//! 7. Behind a restart with another number of writers several own rows of one file, and move them out at the same epoch,
+//!    each on its own or with changes. In a table that takes no vectors these moves are one entry, so by (3) the file goes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -237,7 +239,12 @@ impl State {
                 commits: vec![],
                 retired: vec![],
             };
-            for (step, batch) in steps.into_iter().enumerate() {
+            let [mut compaction, mut data] = steps;
+            // By (7).
+            if !self.tables[table].takes_vectors && !compaction.deletes.is_empty() && !data.is_empty() {
+                data.join(std::mem::take(&mut compaction));
+            }
+            for (step, batch) in [compaction, data].into_iter().enumerate() {
                 if batch.is_empty() {
                     continue;
                 }
@@ -273,12 +280,25 @@ struct Merged {
 
 impl Merged {
     fn take(&mut self, batch: Batch) {
-        self.adds.extend(batch.adds);
-        for (file, rows) in batch.deletes {
-            self.deletes.entry(file).or_default().push(rows);
+        self.join(Merged {
+            adds: batch.adds,
+            deletes: batch
+                .deletes
+                .into_iter()
+                .map(|(file, rows)| (file, vec![rows]))
+                .collect(),
+            removes: batch.removes.into_iter().collect(),
+            changes: batch.changes,
+        });
+    }
+
+    fn join(&mut self, other: Merged) {
+        self.adds.extend(other.adds);
+        for (file, parts) in other.deletes {
+            self.deletes.entry(file).or_default().extend(parts);
         }
-        self.removes.extend(batch.removes);
-        self.changes.extend(batch.changes);
+        self.removes.extend(other.removes);
+        self.changes.extend(other.changes);
     }
 
     fn is_empty(&self) -> bool {
@@ -340,9 +360,6 @@ impl Table {
             if batch.removes.contains(&path) {
                 continue; // The whole file goes.
             }
-            if !self.takes_vectors {
-                return refuse(&path, "the table takes no deletion vectors".into());
-            }
             let Some(live) = born.get(&path).or_else(|| self.files.get(&path)) else {
                 return refuse(&path, "rows of it are to be removed but it is not live".into());
             };
@@ -364,6 +381,9 @@ impl Table {
                 return refuse(&path, format!("a row behind its {rows} rows is to be removed"));
             }
             let whole = live.rows == Some(deleted.len()); // By (3).
+            if !whole && !self.takes_vectors {
+                return refuse(&path, "the table takes no deletion vectors".into());
+            }
             match born.get_mut(&path) {
                 Some(_) if whole => {
                     born.remove(&path);

@@ -186,6 +186,40 @@ fn a_file_without_living_rows_goes_as_a_whole() {
     assert!(state.live_paths(0).is_empty());
 }
 
+/// After a restart with another number of workers several writers own rows of one file. A table with
+/// `deletes = "rewrite"` then ended every such run at its first snapshot.
+#[test]
+fn writers_that_move_all_rows_out_of_a_file_need_no_vectors() {
+    let rewrites = TableSpec {
+        deletes: Deletes::Rewrite,
+        ..spec()
+    };
+    let mut state = State::new("flow", 3, 2, None, &[rewrites], vec![Stored::default()]);
+    state
+        .observe_prepared(part(0, 10, vec![changes(vec![file("a", 3)], &[], &[])]))
+        .unwrap();
+    state.observe_prepared(part(1, 10, vec![])).unwrap();
+    next(&mut state).unwrap().unwrap();
+    let moved = |to: &str, rows: &[u64]| changes(vec![file(to, rows.len() as u64)], &[("a", rows)], &[]);
+    // One of them has nothing else to say.
+    let unchanged = Batch {
+        data_change: false,
+        ..moved("b", &[0, 2])
+    };
+    state.observe_prepared(part(0, 20, vec![unchanged])).unwrap();
+    state.observe_prepared(part(1, 20, vec![moved("c", &[1])])).unwrap();
+    let snapshot = next(&mut state).unwrap().unwrap();
+    assert_eq!(snapshot.tables[0].commits.len(), 1);
+    assert_eq!(removes(&snapshot.tables[0].commits[0]), ["a"]);
+    assert!(snapshot.tables[0].vectors.is_empty());
+    state
+        .observe_prepared(part(0, 30, vec![changes(vec![], &[("b", &[0])], &[])]))
+        .unwrap();
+    state.observe_prepared(part(1, 30, vec![])).unwrap();
+    let refused = next(&mut state).unwrap_err().to_string();
+    assert!(refused.contains("takes no deletion vectors (file b)"), "{refused}");
+}
+
 #[test]
 fn what_cannot_be_is_refused_naming_the_file() {
     for (deletes, removes, reason) in [

@@ -1,0 +1,135 @@
+//! One dataflow kept by three runs at once: fed by the same logs, each over a lake of its own, at 1, 2 and 3 workers,
+//! stopped in the middle and gone on with other numbers of workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium::definition::Dataflow;
+use alluvium::serve::verify::{self, Report};
+use alluvium::serve::{OutputFormat, Reader};
+use alluvium::sink::Limits;
+
+use crate::support::{Folder, Running, assert_exact, catch_up, chain, snapshots};
+
+/// Workers of each lake, leg by leg. Two legs are live and are stopped, the last one catches up.
+const WORKERS: [[usize; 3]; 3] = [[1, 2, 3], [2, 3, 1], [3, 1, 2]];
+
+/// Tables leave memory at a few rows, files hold few, and merging is worth it at once: in a minute what otherwise takes a day.
+fn eager() -> Limits {
+    Limits {
+        small_rows: 16,
+        small_bytes: 2048,
+        file_rows: 64,
+        rewrite_rows: 32,
+        merge_files: 2,
+        merge_rows: 128,
+        merge_bytes: 1 << 20,
+        dead_share: 0.05,
+    }
+}
+
+/// The limits of a seed: every second one is eager.
+fn limits(seed: u64) -> Limits {
+    if seed % 2 == 1 { eager() } else { Limits::default() }
+}
+
+/// Runs the folder's dataflow over three lakes while `feed` appends, and says which. `feed` is called with the
+/// number of its call; `calls` times in each of the two live legs, once before each.
+pub fn drive(folder: &Folder, seed: u64, calls: usize, mut feed: impl FnMut(&Folder, usize)) -> Vec<Arc<Dataflow>> {
+    let lakes: Vec<Arc<Dataflow>> = (0..3).map(|n| folder.load(&format!("lake{n}"))).collect();
+    let mut call = 0;
+    let mut feed = || {
+        feed(folder, call);
+        call += 1;
+    };
+    for leg in 0..2 {
+        feed();
+        let before: Vec<usize> = lakes.iter().map(|lake| snapshots(lake)).collect();
+        let runs: Vec<Running> = lakes
+            .iter()
+            .zip(WORKERS)
+            .map(|(lake, workers)| Running::within(lake.clone(), workers[leg], limits(seed)))
+            .collect();
+        for ((lake, run), before) in lakes.iter().zip(&runs).zip(before) {
+            run.wait_until(|| snapshots(lake) > before);
+        }
+        for _ in 0..calls {
+            feed();
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        runs.into_iter().for_each(|run| drop(run.stop()));
+    }
+    feed();
+    for (lake, workers) in lakes.iter().zip(WORKERS) {
+        catch_up(lake, workers[2]);
+    }
+    lakes
+}
+
+/// Every table at every snapshot of every lake equals its SQL in batch over the input so far, and the last snapshots
+/// are the same, dead letters too. Says how many snapshots there were.
+pub fn assert_exact_and_alike(lakes: &[Arc<Dataflow>]) -> usize {
+    let mut checked = 0;
+    for lake in lakes {
+        checked += assert_every_snapshot_is_exact(lake);
+    }
+    let last: Vec<BTreeMap<String, u128>> = lakes.iter().map(|lake| fingerprints(lake)).collect();
+    let letters: Vec<BTreeSet<String>> = lakes.iter().map(|lake| letters(lake)).collect();
+    for (n, (tables, letters_of)) in last.iter().zip(&letters).enumerate().skip(1) {
+        let differing: Vec<&String> = tables
+            .iter()
+            .filter(|(t, f)| last[0][*t] != **f)
+            .map(|(t, _)| t)
+            .collect();
+        assert!(differing.is_empty(), "lakes 0 and {n} differ in {differing:?}");
+        let difference: Vec<&String> = letters[0].symmetric_difference(letters_of).take(5).collect();
+        assert!(
+            difference.is_empty(),
+            "lakes 0 and {n} have other dead letters: {difference:#?}"
+        );
+    }
+    checked
+}
+
+/// Every table at every snapshot equals its SQL in batch over Bronze at it. Says how many there were.
+pub fn assert_every_snapshot_is_exact(dataflow: &Dataflow) -> usize {
+    let epochs = verify::snapshots(dataflow).unwrap_or_else(|e| panic!("no snapshots: {}", chain(&e)));
+    assert!(!epochs.is_empty(), "nothing was committed");
+    for (n, epoch) in epochs.iter().enumerate() {
+        let report = verify::verify(dataflow, Some(*epoch)).unwrap_or_else(|e| panic!("verify: {}", chain(&e)));
+        assert!(report.skipped.is_empty(), "not compared: {:?}", report.skipped);
+        let what = format!("snapshot {} of {} ({epoch}) of {}", n + 1, epochs.len(), dataflow.lake);
+        tell(dataflow, &report);
+        assert_exact(&report, &what);
+    }
+    epochs.len()
+}
+
+/// Prints the SQL of the tables that differ.
+fn tell(dataflow: &Dataflow, report: &Report) {
+    let differing: BTreeSet<&String> = report.differences.iter().map(|d| &d.table).collect();
+    for table in dataflow
+        .tables
+        .iter()
+        .filter(|t| differing.contains(&t.qualified_name()))
+    {
+        eprintln!("{} differs:\n{}", table.qualified_name(), table.sql);
+    }
+}
+
+fn fingerprints(dataflow: &Dataflow) -> BTreeMap<String, u128> {
+    verify::fingerprints(dataflow).unwrap_or_else(|e| panic!("{}", chain(&e)))
+}
+
+/// The dead letters, but for when they arrived; and without those of files, which a restart loses
+/// (`cases::the_dead_letter_of_an_unreadable_file_is_lost_by_a_restart`).
+fn letters(dataflow: &Dataflow) -> BTreeSet<String> {
+    let sql = "SELECT kind, input, table_name, feed, \"partition\", \"offset\", reason, payload, COUNT(*) AS n
+               FROM dead_letters WHERE kind <> 'file' GROUP BY kind, input, table_name, feed, \"partition\", \"offset\", reason, payload";
+    let print = |reader: &Reader| reader.print(sql, OutputFormat::Json);
+    let text = Reader::open(dataflow, None).and_then(|reader| print(&reader));
+    let text = text.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let letters: Vec<serde_json::Value> = serde_json::from_str(&text).expect("query prints JSON");
+    letters.iter().map(ToString::to_string).collect()
+}
