@@ -498,7 +498,9 @@ fn a_join_by_any_columns_yields_the_columns_that_a_projection_asks_for() {
     let l = plan.add(Op::Input(0), &[], left.clone());
     let r = plan.add(Op::Input(1), &[], right.clone());
     let computed = binary(col(0), Operator::Plus, lit(0i64), &left).unwrap();
-    let keys: [(Vec<Expr>, Vec<Expr>, Vec<(usize, usize)>); 4] = [
+    /// Of the left, of the right, and the columns they are.
+    type Keys = (Vec<Expr>, Vec<Expr>, Vec<(usize, usize)>);
+    let keys: [Keys; 4] = [
         (vec![col(1)], vec![col(2)], vec![(1, 2)]),
         (vec![col(1), col(0)], vec![col(0), col(2)], vec![(1, 0), (0, 2)]),
         (vec![computed], vec![col(1)], vec![(0, 1)]),

@@ -643,8 +643,11 @@ mod tests {
         chunks
     }
 
+    /// Key, value, epoch; and how often.
+    type Counted = ((Vec<u8>, Vec<u8>, Epoch), Diff);
+
     /// What chunks hold; by the invariant no update comes twice.
-    fn content(chunks: &[Chunk<Diff>]) -> Vec<((Vec<u8>, Vec<u8>, Epoch), Diff)> {
+    fn content(chunks: &[Chunk<Diff>]) -> Vec<Counted> {
         let of = |chunk: &Chunk<Diff>, index: usize| {
             let entry = &chunk.entries[index];
             (

@@ -122,11 +122,10 @@ fn fingerprints(dataflow: &Dataflow) -> BTreeMap<String, u128> {
     verify::fingerprints(dataflow).unwrap_or_else(|e| panic!("{}", chain(&e)))
 }
 
-/// The dead letters, but for when they arrived; and without those of files, which a restart loses
-/// (`cases::the_dead_letter_of_an_unreadable_file_is_lost_by_a_restart`).
+/// The dead letters, but for when they arrived.
 fn letters(dataflow: &Dataflow) -> BTreeSet<String> {
     let sql = "SELECT kind, input, table_name, feed, \"partition\", \"offset\", reason, payload, COUNT(*) AS n
-               FROM dead_letters WHERE kind <> 'file' GROUP BY kind, input, table_name, feed, \"partition\", \"offset\", reason, payload";
+               FROM dead_letters GROUP BY kind, input, table_name, feed, \"partition\", \"offset\", reason, payload";
     let print = |reader: &Reader| reader.print(sql, OutputFormat::Json);
     let text = Reader::open(dataflow, None).and_then(|reader| print(&reader));
     let text = text.unwrap_or_else(|e| panic!("{}", chain(&e)));
