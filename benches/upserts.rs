@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use alluvium::definition::Deletes;
 use alluvium::repr::{RowCodec, Update};
 use alluvium::sink::{
-    Arrival, CommitEvent, Committer, Lake, Limits, Settings, TableSpec, WriterConfig, WriterEvent, restore, spawn,
+    Arrival, CommitEvent, Committer, Lake, Limits, Settings, TableSpec, WriterConfig, restore, spawn,
 };
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -242,27 +242,12 @@ impl Sink {
         let tables = restored.tables.into_iter().enumerate().collect();
         let mut loaded = restore(&config, 0..1, tables).expect("a table that reads");
         let (arrivals, arrived) = bounded(64);
-        let (written_in, written) = bounded(4);
         let (prepared_in, prepared) = bounded(2);
         let (events_in, events) = bounded(4);
-        let writer = spawn(config, loaded.swap_remove(0), arrived, written_in).expect("a writer");
+        let writer = spawn(config, loaded.swap_remove(0), arrived, prepared_in).expect("a writer");
         let writer = thread::spawn(move || {
             let ended = writer.handle.join().expect("a writer that does not panic");
             ended.unwrap_or_else(|e| panic!("the writer stopped: {e}"));
-        });
-        let forwarder = thread::spawn(move || {
-            let mut compactions = Vec::new();
-            for event in written {
-                match event {
-                    WriterEvent::Compaction(compaction) => compactions.push((compaction.table, compaction.batch)),
-                    WriterEvent::Prepared(mut part) => {
-                        part.tables.splice(0..0, compactions.drain(..));
-                        if prepared_in.send(part).is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
         });
         let committer = thread::spawn(move || {
             let ended = committer.run(prepared, events_in);
@@ -271,7 +256,7 @@ impl Sink {
         Sink {
             arrivals,
             events,
-            parts: vec![writer, forwarder, committer],
+            parts: vec![writer, committer],
             epoch: restored.epoch.unwrap_or(0),
         }
     }

@@ -51,7 +51,7 @@ use crate::serve::QueryError;
 use crate::serve::history::HistoryError;
 use crate::sink::{
     Arrival, CommitError, Committer, Lake, LakeError, Limits, Prepared, Settings, TableSpec, WriterConfig, WriterError,
-    WriterEvent, restore, spawn,
+    restore, spawn,
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
@@ -298,14 +298,9 @@ impl Engine {
                 (wiring.dead_letters..wiring.specs.len()).for_each(|table| restored.audit_next(table));
             }
             let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
-            let (written_in, written) = bounded::<WriterEvent>(4);
-            let writer = spawn(config(index), restored, arrivals_out, written_in)?;
+            let writer = spawn(config(index), restored, arrivals_out, prepared_in.clone())?;
             writers.push(writer.handle);
             stats.push(writer.stats);
-            let prepared_in = prepared_in.clone();
-            named(&format!("forward-{index}"), "a forwarder", move || {
-                forward(written, prepared_in)
-            })?;
             arrivals.push(arrivals_in);
         }
         drop(prepared_in);
@@ -483,22 +478,6 @@ fn message(panic: Box<dyn std::any::Any + Send>) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message")
         .to_string()
-}
-
-/// A writer's events as the committer takes them: a compaction goes with the writer's next part of a snapshot.
-fn forward(written: Receiver<WriterEvent>, prepared: Sender<Prepared>) {
-    let mut compactions = Vec::new();
-    for event in written {
-        match event {
-            WriterEvent::Compaction(compaction) => compactions.push((compaction.table, compaction.batch)),
-            WriterEvent::Prepared(mut part) => {
-                part.tables.splice(0..0, compactions.drain(..));
-                if prepared.send(part).is_err() {
-                    return; // the committer has told why
-                }
-            }
-        }
-    }
 }
 
 fn commit(committer: Committer, prepared: Receiver<Prepared>, shared: &Arc<Shared>) {

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! Arrival --> mint: what is in the snapshot --> small | indexed | appended: where rows are --> Prepared
-//!                  load: from live files --^            compact: in the background --> Compaction
+//!                  load: from live files --^            compact: in the background ----^
 //! ```
 //!
-//! 1. When a `Prepared` or `Compaction` is handed over, every file it names is complete (and
+//! 1. When a `Prepared` is handed over, every file it names is complete (and
 //!    synced, where durable).
-//! 2. A writer's messages build on each other: the committer applies them in the order they come. A [`Compaction`] comes
-//!    between two `Prepared`s and names files of the earlier ones; the later ones may name its file.
+//! 2. A writer's parts build on each other: the committer applies them in the order they come. A [`Compaction`] names
+//!    files of earlier parts, and goes in front of the next one's changes, which may name its file.
 //! 3. A file belongs to one writer, except files written before a restart with another number of
 //!    workers: of those a writer names only rows, and the committer sees when none is left.
 //! 4. A row that is removed must be there: anything else is a fault ([`WriterError::UnknownRow`]).
@@ -38,7 +38,7 @@ pub use error::WriterError;
 pub use hash::owner;
 pub use load::{Loaded, restore};
 pub use stats::{TableStats, WriterStats};
-pub use thread::{WriterEvent, WriterThread, spawn};
+pub use thread::{WriterThread, spawn};
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -133,9 +133,8 @@ impl Default for Limits {
 }
 
 /// Files of one table written anew, without a change of rows. To be committed after the same writer's earlier
-/// `Prepared`s and before its later ones: on its own, or with the next snapshot (then the actions of both
-/// are simply joined: sets of added files, removed files, removed rows). `deletes` may name the added
-/// file: rows that went while it was written.
+/// `Prepared`s and before its later ones, together with other compactions if there are any. `deletes` may name the
+/// added file: rows that went while it was written.
 #[derive(Debug)]
 pub struct Compaction {
     /// Which writer.

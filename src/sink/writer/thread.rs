@@ -1,4 +1,4 @@
-//! The writer's thread: arrivals in, events out, compactions in the background beside them.
+//! The writer's thread: arrivals in, parts of snapshots out, compactions in the background beside them.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -6,17 +6,8 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, never, select};
 
 use super::compact::Merged;
-use super::{Compaction, Loaded, Writer, WriterConfig, WriterError, WriterStats};
-use crate::sink::{Arrival, Prepared};
-
-/// What a writer hands to the committer, in an order that must be kept.
-#[derive(Debug)]
-pub enum WriterEvent {
-    /// Its part of a snapshot; there is one for every seal, also where nothing changed.
-    Prepared(Prepared),
-    /// Files written anew.
-    Compaction(Compaction),
-}
+use super::{Loaded, Writer, WriterConfig, WriterError, WriterStats};
+use crate::sink::{Arrival, Batch, Prepared};
 
 /// A running writer.
 pub struct WriterThread {
@@ -26,20 +17,20 @@ pub struct WriterThread {
     pub stats: Arc<WriterStats>,
 }
 
-/// Starts a writer. Both channels should be bounded: a writer that lags makes its worker wait, a committer
-/// that lags makes writers wait.
+/// Starts a writer. Each seal is answered with a part, also where nothing changed. Both channels should be bounded: a
+/// writer that lags makes its worker wait, a committer that lags makes writers wait.
 pub fn spawn(
     config: WriterConfig,
     restored: Loaded,
     arrivals: Receiver<Arrival>,
-    events: Sender<WriterEvent>,
+    prepared: Sender<Prepared>,
 ) -> Result<WriterThread, WriterError> {
     let name = format!("writer-{}", config.writer);
     let writer = Writer::new(config, restored)?;
     let stats = writer.stats();
     let handle = std::thread::Builder::new()
         .name(name.clone())
-        .spawn(move || run(writer, arrivals, events))
+        .spawn(move || run(writer, arrivals, prepared))
         .map_err(|source| WriterError::Disk {
             action: "start the thread",
             path: name.into(),
@@ -50,13 +41,14 @@ pub fn spawn(
 
 type Outcome = Result<Merged, WriterError>;
 
-fn run(mut writer: Writer, arrivals: Receiver<Arrival>, events: Sender<WriterEvent>) -> Result<(), WriterError> {
+fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepared>) -> Result<(), WriterError> {
     // `never` while no compaction runs.
     let mut merged: Receiver<Outcome> = never();
     let mut compacting = false;
     // Whether files have changed since the last look for a compaction.
     let mut due = false;
-    let mut epoch = 0;
+    // Compactions go with the next part, in front of its own changes.
+    let mut compacted: Vec<(usize, Batch)> = Vec::new();
     loop {
         if !compacting
             && std::mem::take(&mut due)
@@ -64,23 +56,22 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, events: Sender<WriterEve
         {
             (merged, compacting) = (started, true);
         }
-        let event = select! {
-            recv(arrivals) -> arrival => match arrival {
-                Ok(arrival) => writer.observe(arrival)?.map(WriterEvent::Prepared),
-                Err(_) => break,
-            },
+        select! {
+            recv(arrivals) -> arrival => {
+                let Ok(arrival) = arrival else { break };
+                if let Some(mut part) = writer.observe(arrival)? {
+                    part.tables.splice(0..0, compacted.drain(..));
+                    let epoch = part.epoch;
+                    due = true;
+                    prepared.send(part).map_err(|_| WriterError::CommitterGone { epoch })?;
+                }
+            }
             recv(merged) -> outcome => {
                 (merged, compacting) = (never(), false);
                 let outcome = outcome.map_err(|_| WriterError::Task { task: "a compaction" })??;
                 due = true;
-                writer.settle(outcome)?.map(WriterEvent::Compaction)
+                compacted.extend(writer.settle(outcome)?.map(|c| (c.table, c.batch)));
             }
-        };
-        if let Some(event) = event {
-            if let WriterEvent::Prepared(prepared) = &event {
-                (epoch, due) = (prepared.epoch, true);
-            }
-            events.send(event).map_err(|_| WriterError::CommitterGone { epoch })?;
         }
     }
     if compacting {
