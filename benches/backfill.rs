@@ -15,6 +15,7 @@ use std::sync::Arc;
 use alluvium::definition;
 
 use common::Measured;
+use common::testing::{checkout, real_data};
 
 /// Lines of the real year, and so of the made-up one.
 const LINES: &str = "541909";
@@ -28,7 +29,7 @@ fn main() {
         return common::tell(&run(workers, Path::new(drops), Path::new(lake)));
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (drops, what) = match support::real_data("online_retail") {
+    let (drops, what) = match real_data("online_retail") {
         Some(data) => (data.join("by-day"), "the real year"),
         None => (make_drops(folder.path()), "A MADE-UP YEAR: the real one is not here"),
     };
@@ -87,7 +88,7 @@ fn run(workers: usize, drops: &Path, lake: &Path) -> Measured {
 }
 
 fn retail() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("dataflows/retail")
+    checkout().join("dataflows/retail")
 }
 
 /// As many made-up lines in as many files, as the generator spreads them.

@@ -20,6 +20,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
+use common::testing::checkout;
+
 /// Ten times fifty million a day.
 const RATE: u64 = 5800;
 const WARM_UP: Duration = Duration::from_secs(15);
@@ -118,7 +120,7 @@ struct Retail {
 
 impl Retail {
     fn copy(folder: &Path) -> Retail {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("dataflows/retail");
+        let from = checkout().join("dataflows/retail");
         let to = folder.join("retail");
         for part in ["inputs", "silver", "gold"] {
             fs::create_dir_all(to.join(part)).expect("a folder");

@@ -31,3 +31,5 @@ pub mod serve;
 pub mod sink;
 pub mod source;
 pub mod store;
+#[cfg(test)]
+mod testing;

@@ -12,6 +12,9 @@
 // A bench uses some of this, never all.
 #![allow(dead_code)]
 
+#[path = "../../src/testing.rs"]
+pub mod testing;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

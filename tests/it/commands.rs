@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::Folder;
+use crate::testing::checkout;
 
 fn alluvium(arguments: &[&str], folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_alluvium"))
@@ -233,7 +234,7 @@ fn a_mistake_in_one_file_hides_none_in_another() {
 
 #[test]
 fn the_examples_pass_their_own_tests() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = &checkout();
     for example in ["retail", "devices", "logistics"] {
         let tested = alluvium(&["test", &format!("dataflows/{example}")], root);
         exits(&tested, 0);
@@ -243,7 +244,7 @@ fn the_examples_pass_their_own_tests() {
 
 #[test]
 fn the_devices_example_shows_something_within_seconds_and_goes_on_where_it_was() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = &checkout();
     let lake = tempfile::tempdir().expect("a temporary folder");
     let lake = lake.path().display().to_string();
     let devices = |arguments: &[&str]| {

@@ -9,3 +9,5 @@ mod restart;
 mod runs;
 mod stores;
 mod support;
+#[path = "../../src/testing.rs"]
+mod testing;

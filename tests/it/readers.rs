@@ -8,6 +8,7 @@ use alluvium::definition::Dataflow;
 use alluvium::serve::{OutputFormat, Reader};
 
 use crate::support::{Folder, Running, catch_up, chain, snapshots};
+use crate::testing::checkout;
 
 /// The Python with the readers (`scripts/readers.sh` installs it and names it).
 fn python() -> Option<String> {
@@ -95,7 +96,7 @@ fn feed(folder: &Folder, round: u32) {
 
 /// Asks the other engines for the newest snapshot that they find, and `query` for the same one. Says which it was.
 fn assert_agreed(python: &str, dataflow: &Dataflow) -> u64 {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/readers.py");
+    let script = checkout().join("tests/it/readers.py");
     let output = Command::new(python)
         .arg(script)
         .arg(&dataflow.lake)

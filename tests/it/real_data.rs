@@ -9,11 +9,12 @@ use alluvium::definition::{self, Dataflow};
 use alluvium::serve::verify;
 
 use crate::lake::{ask, assert_newest_is_exact};
-use crate::support::{Folder, catch_up, chain, real_data};
+use crate::support::{Folder, catch_up, chain};
+use crate::testing::{checkout, real_data};
 
 /// The retail example over these drops and this live folder, with its lake below `folder`.
 fn retail(folder: &Path, drops: &Path, live: &Path) -> Arc<Dataflow> {
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("dataflows/retail");
+    let example = checkout().join("dataflows/retail");
     let settings = |name: &str| {
         let path = match name {
             "ALLUVIUM_RETAIL_LAKE" => folder.join("lake"),

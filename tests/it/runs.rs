@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use alluvium::run::{self, Options};
 
 use crate::support::{Folder, chain};
+use crate::testing::checkout;
 
 const EVENTS: &str = r#"
 [columns]
@@ -271,7 +272,7 @@ fn hdrhistograms_own_reader_finds_the_reports_figures_in_the_latency_files() {
         ..Options::default()
     };
     let outcome = run::run(dataflow, &options).unwrap_or_else(|e| panic!("{}", chain(&e)));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/latencies.py");
+    let script = checkout().join("tests/it/latencies.py");
     let read = Command::new(python)
         .arg(script)
         .arg(&latency)

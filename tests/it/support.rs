@@ -168,21 +168,3 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-
-/// The real data's folder, if it is here: `ALLUVIUM_DATA`, or `shared/data` beside the checkout.
-pub fn real_data(set: &str) -> Option<PathBuf> {
-    let named = std::env::var_os("ALLUVIUM_DATA").map(PathBuf::from);
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .skip(1)
-        .map(|a| a.join("shared/data"));
-    let found = named
-        .into_iter()
-        .chain(beside)
-        .map(|folder| folder.join(set))
-        .find(|folder| folder.is_dir());
-    if found.is_none() {
-        eprintln!("SKIPPED: no real data {set:?}: set ALLUVIUM_DATA, or put shared/data beside the checkout");
-    }
-    found
-}

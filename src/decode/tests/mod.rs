@@ -136,19 +136,3 @@ fn rejects(decoded: &Decoded) -> Vec<String> {
     let line = |r: &super::Reject| format!("{}: {}", r.record.unwrap(), r.reason);
     decoded.rejects.iter().map(line).collect()
 }
-
-/// The folder of real data, or none (said aloud).
-fn data(folder: &str) -> Option<PathBuf> {
-    let told = std::env::var_os("ALLUVIUM_DATA").map(PathBuf::from);
-    let near = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    let near = near.skip(1).map(|a| a.join("shared/data"));
-    let found = told
-        .into_iter()
-        .chain(near)
-        .map(|d| d.join(folder))
-        .find(|d| d.exists());
-    if found.is_none() {
-        eprintln!("SKIPPED: no real data {folder:?}; set ALLUVIUM_DATA to the folder that holds it");
-    }
-    found
-}

@@ -1,6 +1,7 @@
 //! Payloads that others made, in `shared/data`; each test says aloud where they are absent.
 
 use super::*;
+use crate::testing::real_data;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -47,7 +48,7 @@ fn retail() -> Vec<Col> {
 
 #[test]
 fn online_retail_decodes_to_its_known_sums() {
-    let Some(folder) = data("online_retail/by-day") else {
+    let Some(folder) = real_data("online_retail/by-day") else {
         return;
     };
     let mut decoder = decoder(Format::Csv, &[], retail());
@@ -79,7 +80,7 @@ fn online_retail_decodes_to_its_known_sums() {
 
 #[test]
 fn beijing_air_has_its_known_gaps() {
-    let Some(folder) = data("beijing_air") else { return };
+    let Some(folder) = real_data("beijing_air") else { return };
     let columns = vec![
         col("co", "DOUBLE").from(&["CO"]).null(&["NA"]),
         col("pm25", "DOUBLE").from(&["PM2.5"]).null(&["NA"]),
@@ -104,7 +105,7 @@ fn beijing_air_has_its_known_gaps() {
 
 #[test]
 fn citi_bike_survives_its_drift_of_headers_and_dates() {
-    let Some(folder) = data("citibike_jc") else { return };
+    let Some(folder) = real_data("citibike_jc") else { return };
     let formats = ["%Y-%m-%d %H:%M:%S", "%m/%d/%y %H:%M"];
     let columns = vec![
         col("started", "TIMESTAMP")
@@ -164,7 +165,7 @@ fn capture(file: &Path) -> Vec<Raw> {
 
 #[test]
 fn event_hubs_capture_gives_its_380_events() {
-    let Some(folder) = data("eventhubs_capture") else {
+    let Some(folder) = real_data("eventhubs_capture") else {
         return;
     };
     let columns = || {
@@ -214,7 +215,7 @@ fn event_hubs_capture_gives_its_380_events() {
 
 #[test]
 fn arroyo_s_830_envelopes_leave_the_rows_that_postgres_had() {
-    let Some(file) = data("debezium/arroyo/aggregate_updates.jsonl") else {
+    let Some(file) = real_data("debezium/arroyo/aggregate_updates.jsonl") else {
         return;
     };
     let text = std::fs::read_to_string(file).unwrap();
@@ -252,7 +253,7 @@ fn arroyo_s_830_envelopes_leave_the_rows_that_postgres_had() {
 
 #[test]
 fn documented_payloads_are_what_their_manifest_says() {
-    let Some(folder) = data("debezium/extracted") else {
+    let Some(folder) = real_data("debezium/extracted") else {
         return;
     };
     let manifest = std::fs::read_to_string(folder.join("MANIFEST.tsv")).unwrap();
@@ -305,7 +306,7 @@ fn documented_payloads_are_what_their_manifest_says() {
 
 #[test]
 fn postgres_and_mysql_types_are_read_as_risingwave_reads_them() {
-    let Some(folder) = data("debezium/extracted") else {
+    let Some(folder) = real_data("debezium/extracted") else {
         return;
     };
     let decode = |name: &str, columns: Vec<Col>| {
@@ -356,7 +357,7 @@ fn postgres_and_mysql_types_are_read_as_risingwave_reads_them() {
 
 #[test]
 fn other_projects_payloads_never_panic_and_mostly_decode() {
-    let Some(folder) = data("debezium") else { return };
+    let Some(folder) = real_data("debezium") else { return };
     let mut records: Vec<Vec<u8>> = Vec::new();
     for file in files(&folder.join("risingwave"), ".1") {
         records.extend(std::fs::read(file).unwrap().split(|b| *b == b'\n').map(<[u8]>::to_vec));

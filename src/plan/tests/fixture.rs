@@ -14,6 +14,7 @@ use datafusion::datasource::MemTable;
 use crate::definition::{Column, Dataflow, Deletes, Input, Layer, Table};
 use crate::plan::{Graph, compile};
 use crate::repr::SqlType;
+use crate::testing::checkout;
 
 /// 2025-01-01 00:00 in microseconds.
 pub const NEW_YEAR: i64 = 1_735_689_600_000_000;
@@ -177,9 +178,7 @@ pub fn provider(name: &str) -> Option<Arc<dyn TableProvider>> {
 
 /// Compares with a golden file of this folder; with ALLUVIUM_GOLDEN set, writes it anew.
 pub fn golden(name: &str, actual: &str) {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("src/plan/tests")
-        .join(name);
+    let file = checkout().join("src/plan/tests").join(name);
     if std::env::var_os("ALLUVIUM_GOLDEN").is_some() {
         std::fs::write(&file, actual.trim_end().to_string() + "\n").unwrap();
     }

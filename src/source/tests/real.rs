@@ -1,24 +1,14 @@
 //! Real drops, as readers see them.
 
 use super::*;
-
-/// The real data's folder, if it is there.
-fn data() -> Option<PathBuf> {
-    let places = std::env::var_os("ALLUVIUM_DATA").map(PathBuf::from).into_iter();
-    let ancestors = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .map(|a| a.join("../shared/data"));
-    let found = places.chain(ancestors).find(|p| p.is_dir());
-    if found.is_none() {
-        eprintln!("SKIPPED: no real data; set ALLUVIUM_DATA");
-    }
-    found
-}
+use crate::testing::real_data;
 
 #[test]
 fn every_record_of_a_year_of_invoices_comes_once() {
-    let Some(data) = data() else { return };
-    let flow = files(&data.join("online_retail/by-day"), "*.csv.gz", Format::Csv);
+    let Some(days) = real_data("online_retail/by-day") else {
+        return;
+    };
+    let flow = files(&days, "*.csv.gz", Format::Csv);
     let options = ReaderOptions {
         stop_at_end: true,
         ..ReaderOptions::default()
@@ -56,8 +46,10 @@ fn every_record_of_a_year_of_invoices_comes_once() {
 
 #[test]
 fn event_hubs_captures_are_read_as_containers() {
-    let Some(data) = data() else { return };
-    let flow = files(&data.join("eventhubs_capture"), "*/*", Format::Avro);
+    let Some(captured) = real_data("eventhubs_capture") else {
+        return;
+    };
+    let flow = files(&captured, "*/*", Format::Avro);
     let run = run(
         &flow,
         &Progress::new(),
