@@ -5,21 +5,23 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use arrow::array::{Array, BooleanArray};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, BooleanArray};
+use arrow::compute::{is_null, not, or_kleene};
 use datafusion::physical_expr::expressions::Column;
 
-use super::arrange::{Rows, scan};
+use super::arrange::scan;
+use super::columns::{BatchKernel, Batches, Computed, compute};
 use super::error::Errors;
-use super::expr::{Kernel, apply, relaxed};
+use super::expr::relaxed;
 use super::key::keyed;
 use super::{Collections, tagged};
 use crate::definition::OnViolation;
 use crate::plan::{Expr, PlannedExpectation, PlannedTable};
-use crate::repr::{Row, RowCodec};
+use crate::repr::RowCodec;
 
 /// How many rows now violate each expectation (`warn`, `drop` or `fail`) on this process, by table and expectation.
 /// They count updates of open epochs too: a status, not a snapshot.
@@ -48,49 +50,44 @@ impl Counters {
     }
 }
 
-/// Applies an expectation. The second answer is error rows of violations that must stop the run.
+/// Applies an expectation: rows that pass it are the main answer, violations that must stop the run are set aside.
 pub fn expect<'s>(
-    input: Collections<'s>,
-    schema: &SchemaRef,
+    input: Batches<'s>,
     table: &str,
     expectation: &PlannedExpectation,
     counters: &Counters,
-) -> (Collections<'s>, Option<Rows<'s>>) {
+) -> Computed<'s> {
     let name = format!("{table}: expect {}", expectation.name);
     let count = counters.counter(table, &expectation.name);
     let reason = format!("expectation {:?} of {table} violated", expectation.name);
     let kernel = check(expectation.check.clone(), expectation.on_violation, reason, count);
-    let applied = apply(input.oks, schema, &name, kernel);
-    let fails = expectation.on_violation == OnViolation::Fail;
-    let collections = Collections {
-        oks: applied.main,
-        errs: input.errs.concat(applied.errs),
-    };
-    (collections, fails.then_some(applied.rest))
+    compute(input, &name, kernel)
 }
 
-fn check(check: Expr, on_violation: OnViolation, reason: String, count: Arc<AtomicI64>) -> Kernel<Row> {
+fn check(check: Expr, on_violation: OnViolation, reason: String, count: Arc<AtomicI64>) -> BatchKernel {
     let errors = Errors::default();
-    Box::new(move |batch, updates, outputs| {
-        let array = check.evaluate(batch)?.into_array(batch.num_rows())?;
-        // True or null is fine.
-        let checked = array.as_any().downcast_ref::<BooleanArray>();
-        for (index, (row, time, diff)) in updates.iter_mut().enumerate() {
-            if checked.is_none_or(|c| c.is_null(index) || c.value(index)) {
-                outputs.main.push((std::mem::take(row), *time, *diff));
-                continue;
-            }
-            count.fetch_add(*diff, Ordering::Relaxed);
+    Box::new(move |rows, made| {
+        let checked = check.evaluate(&rows.batch)?.into_array(rows.diffs.len())?;
+        // True or null is fine; a check that is null for all rows may have no type.
+        let passed = match checked.as_boolean_opt() {
+            Some(checked) => or_kleene(checked, &is_null(checked)?)?,
+            None => BooleanArray::from(vec![true; rows.diffs.len()]),
+        };
+        let kept = match on_violation {
+            OnViolation::Drop => rows.filter(&passed)?,
+            OnViolation::Warn | OnViolation::Fail => rows.slice(0, rows.diffs.len()),
+        };
+        for row in not(&passed)?.values().set_indices() {
+            let (time, diff) = (rows.times[row], rows.diffs[row]);
+            count.fetch_add(diff, Ordering::Relaxed);
             match on_violation {
-                OnViolation::Warn => {
-                    outputs.main.push((std::mem::take(row), *time, *diff));
-                }
-                OnViolation::Drop => outputs.errs.push((errors.row(&reason, batch, index), *time, *diff)),
-                OnViolation::Fail => {
-                    outputs.rest.push((errors.row(&reason, batch, index), *time, *diff));
-                    outputs.main.push((std::mem::take(row), *time, *diff));
-                }
+                OnViolation::Warn => {}
+                OnViolation::Drop => made.errs.push((errors.row(&reason, &rows.batch, row), time, diff)),
+                OnViolation::Fail => made.rest.push((errors.row(&reason, &rows.batch, row), time, diff)),
             }
+        }
+        if !kept.diffs.is_empty() {
+            made.main.push(Rc::new(kept));
         }
         Ok(())
     })

@@ -25,7 +25,7 @@ use crate::plan::Expr;
 use crate::repr::{CodecError, Diff, Epoch, Row, RowCodec, Update, normalise_type};
 
 /// Rows decoded at once: enough to amortise a kernel's set-up, few enough to stay in cache.
-const CHUNK: usize = 8192;
+pub const CHUNK: usize = 8192;
 
 /// Why a kernel failed for a batch.
 #[derive(Debug, Error)]

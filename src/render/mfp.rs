@@ -1,10 +1,15 @@
-//! Filter, then project.
+//! Filter, then project: rows to rows, or columns to columns.
+//!
+//! Rows that nobody reads as columns stay rows: those that only pass a filter keep their bytes, and a choice of columns
+//! is cut out of them.
 
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, SchemaRef};
+use std::rc::Rc;
 
 use super::Collections;
-use super::expr::{Kernel, apply, columns, each, passing, plain_columns};
+use super::columns::{BatchKernel, Batches, Computed, compute};
+use super::expr::{Kernel, apply, columns, each, passing, plain_columns, relaxed};
 use crate::plan::Mfp;
 use crate::repr::{Row, RowCodec, Splice};
 
@@ -28,6 +33,36 @@ pub fn mfp<'s>(
         oks: applied.main,
         errs: input.errs.concat(applied.errs),
     }
+}
+
+/// As [`mfp`], of columns.
+pub fn mfp_columns<'s>(input: Batches<'s>, output_schema: &SchemaRef, plan: &Mfp, name: &str) -> Computed<'s> {
+    let (predicates, projection) = (plan.predicates.clone(), plan.projection.clone());
+    let (types, schema) = (types(output_schema), relaxed(output_schema));
+    let kernel: BatchKernel = Box::new(move |batch, made| {
+        let filtered;
+        let passed = if predicates.is_empty() {
+            batch
+        } else {
+            filtered = batch.filter(&passing(&predicates, &batch.batch)?)?;
+            &filtered
+        };
+        if passed.diffs.is_empty() {
+            return Ok(());
+        }
+        let projected = match &projection {
+            None => passed.with(&schema, passed.batch.columns())?,
+            Some(exprs) => passed.with(&schema, &columns(exprs, &types, &passed.batch)?)?,
+        };
+        made.main.push(Rc::new(projected));
+        Ok(())
+    });
+    compute(input, name, kernel)
+}
+
+/// Whether rows need not be decoded for it.
+pub fn cuts(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> bool {
+    plan.predicates.is_empty() && (plan.projection.is_none() || spliced(plan, input_schema, output_schema).is_some())
 }
 
 /// The positions that a projection takes columns from, if it does nothing else.

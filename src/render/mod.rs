@@ -8,12 +8,15 @@
 //! 2. Rows arranged by the same keys are arranged once.
 //! 3. An error is reported by every table whose rows it may be missing from, but not again by tables that
 //!    read that table.
-//! 4. A node's rows are in the encoding of its (normalised) schema; where a difference of an epoch cancels, it
+//! 4. A node makes its rows in one face, encoded or as columns; whoever wants the other shares one operator that turns
+//!    them. What computes on a row alone takes and makes columns, everything else rows.
+//! 5. A node's rows are in the encoding of its (normalised) schema; where a difference of an epoch cancels, it
 //!    may still flow as two updates.
 
 pub mod aggregate;
 pub mod arrange;
 mod checks;
+mod columns;
 pub mod error;
 pub mod expr;
 mod join;
@@ -29,8 +32,11 @@ mod topk;
 mod unnest;
 mod window;
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
+use arrow::datatypes::SchemaRef;
 use differential_dataflow::AsCollection;
 use timely::dataflow::Scope;
 use timely::dataflow::operators::ToStream;
@@ -39,8 +45,9 @@ pub use arrange::Rows;
 pub use checks::Counters;
 pub use temporal::{Keep, expire, leaving, retain};
 
-use crate::definition::{Dataflow, Retention};
-use crate::plan::{Expr, Graph, Join, JoinKind, Mfp, Node, NodeId, Op};
+use self::columns::{Batches, Computed, Face};
+use crate::definition::{Dataflow, OnViolation, Retention};
+use crate::plan::{Expr, Graph, Join, JoinKind, Mfp, Node, NodeId, Op, PlannedTable};
 use crate::repr::{Epoch, RowCodec, Update};
 
 /// A collection as it flows through the graph: rows that are fine, and errors made on the way.
@@ -75,12 +82,15 @@ pub fn build<'s>(
         graph,
         inputs,
         counters,
+        columns: read_as_columns(graph),
         nodes: graph.nodes.iter().map(|_| None).collect(),
         tables: graph.tables.iter().map(|_| None).collect(),
         keyed: HashMap::new(),
         failures: empty(scope),
     };
-    let tables = (0..graph.tables.len()).map(|table| builder.table(table)).collect();
+    let tables = (0..graph.tables.len())
+        .map(|table| builder.table(table).encoded())
+        .collect();
     Built {
         tables,
         failures: builder.failures,
@@ -114,34 +124,188 @@ struct Builder<'a, 's> {
     graph: &'a Graph,
     inputs: Vec<Collections<'s>>,
     counters: &'a Counters,
-    nodes: Vec<Option<Collections<'s>>>,
-    tables: Vec<Option<Collections<'s>>>,
+    /// Of each node: whether somebody who takes columns reads it.
+    columns: Vec<bool>,
+    nodes: Vec<Option<Made<'s>>>,
+    tables: Vec<Option<Made<'s>>>,
     /// See (2): by node, keys as printed, and whether nulls stand aside.
     keyed: HashMap<(NodeId, String, bool), key::Keyed<'s>>,
     failures: Rows<'s>,
 }
 
-impl<'s> Builder<'_, 's> {
-    fn node(&mut self, id: NodeId) -> Collections<'s> {
-        if let Some(built) = &self.nodes[id] {
-            return built.clone();
-        }
-        let built = self.render(id);
-        self.nodes[id] = Some(built.clone());
-        built
+/// What a node or a table makes.
+#[derive(Clone)]
+struct Made<'s> {
+    /// Shared by whoever passes the same rows on.
+    faces: Rc<Faces<'s>>,
+    errs: Rows<'s>,
+}
+
+/// Rows in one face, and in the other once it has been asked for.
+struct Faces<'s> {
+    schema: SchemaRef,
+    name: String,
+    /// In which face they were made.
+    columnar: bool,
+    rows: OnceCell<Rows<'s>>,
+    columns: OnceCell<Batches<'s>>,
+}
+
+impl<'s> Made<'s> {
+    /// What makes rows.
+    fn rows(collections: Collections<'s>, schema: &SchemaRef, name: &str) -> Self {
+        Made::new(
+            OnceCell::from(collections.oks),
+            OnceCell::new(),
+            collections.errs,
+            schema,
+            name,
+        )
     }
 
-    fn render(&mut self, id: NodeId) -> Collections<'s> {
+    /// What makes columns.
+    fn columns(columns: Batches<'s>, errs: Rows<'s>, schema: &SchemaRef, name: &str) -> Self {
+        Made::new(OnceCell::new(), OnceCell::from(columns), errs, schema, name)
+    }
+
+    fn new(
+        rows: OnceCell<Rows<'s>>,
+        columns: OnceCell<Batches<'s>>,
+        errs: Rows<'s>,
+        schema: &SchemaRef,
+        name: &str,
+    ) -> Self {
+        let faces = Rc::new(Faces {
+            schema: schema.clone(),
+            name: name.to_string(),
+            columnar: columns.get().is_some(),
+            rows,
+            columns,
+        });
+        Made { faces, errs }
+    }
+
+    /// Rows, encoded, and errors.
+    fn encoded(&self) -> Collections<'s> {
+        let Faces {
+            schema,
+            name,
+            rows,
+            columns,
+            ..
+        } = &*self.faces;
+        let encode = || {
+            let columns = columns.get().expect("there are rows in one face at least");
+            columns::encode(columns.clone(), schema, name)
+        };
+        Collections {
+            oks: rows.get_or_init(encode).clone(),
+            errs: self.errs.clone(),
+        }
+    }
+
+    /// Rows, as columns.
+    fn decoded(&self) -> Batches<'s> {
+        let Faces {
+            schema,
+            name,
+            rows,
+            columns,
+            ..
+        } = &*self.faces;
+        let decode = || {
+            let rows = rows.get().expect("there are rows in one face at least");
+            columns::decode(rows.clone(), schema, name)
+        };
+        columns.get_or_init(decode).clone()
+    }
+
+    /// Rows as they were made.
+    fn face(&self) -> Face<'s> {
+        match self.faces.columnar {
+            true => Face::Columns(self.decoded()),
+            false => Face::Rows(self.encoded().oks),
+        }
+    }
+}
+
+/// Of each node: whether a reader of it takes columns. See (4).
+fn read_as_columns(graph: &Graph) -> Vec<bool> {
+    let mut columns = vec![false; graph.nodes.len()];
+    for node in &graph.nodes {
+        let takes = match &node.op {
+            Op::Mfp(plan) => !mfp::cuts(plan, &graph.nodes[node.inputs[0]].schema, &node.schema),
+            Op::Aggregate(_) | Op::Unnest(_) => true,
+            _ => false,
+        };
+        if takes {
+            node.inputs.iter().for_each(|input| columns[*input] = true);
+        }
+    }
+    for table in graph.tables.iter().filter(|table| !table.expectations.is_empty()) {
+        columns[table.node] = true;
+    }
+    columns
+}
+
+impl<'s> Builder<'_, 's> {
+    fn made(&mut self, id: NodeId) -> Made<'s> {
+        if let Some(made) = &self.nodes[id] {
+            return made.clone();
+        }
+        let made = self.render(id);
+        self.nodes[id] = Some(made.clone());
+        made
+    }
+
+    fn node(&mut self, id: NodeId) -> Collections<'s> {
+        self.made(id).encoded()
+    }
+
+    fn render(&mut self, id: NodeId) -> Made<'s> {
+        let graph = self.graph;
+        let node = &graph.nodes[id];
+        if let Op::Table(table) = &node.op {
+            let table = self.table(*table);
+            let errs = empty(self.scope); // by (3)
+            return Made { errs, ..table };
+        }
+        if let Some(computed) = self.computed(id) {
+            let errs = self.made(node.inputs[0]).errs.concat(computed.errs);
+            return Made::columns(computed.main, errs, &node.schema, &node.name);
+        }
+        Made::rows(self.collections(id), &node.schema, &node.name)
+    }
+
+    /// A node that makes columns.
+    fn computed(&mut self, id: NodeId) -> Option<Computed<'s>> {
+        let graph = self.graph;
+        let node = &graph.nodes[id];
+        match &node.op {
+            Op::Unnest(plan) => {
+                let input = self.made(node.inputs[0]).decoded();
+                Some(unnest::unnest(input, &node.schema, plan, &node.name))
+            }
+            Op::Mfp(plan) => {
+                let input = self.made(node.inputs[0]);
+                // Columns that are picked out of encoded rows are cut, unless somebody decodes the rows anyway.
+                let evaluated = || !mfp::cuts(plan, &graph.nodes[node.inputs[0]].schema, &node.schema);
+                let wanted = self.columns[id] && (self.columns[node.inputs[0]] || evaluated());
+                let columns = input.faces.columnar || wanted;
+                columns.then(|| mfp::mfp_columns(input.decoded(), &node.schema, plan, &node.name))
+            }
+            _ => None,
+        }
+    }
+
+    /// A node that makes rows.
+    fn collections(&mut self, id: NodeId) -> Collections<'s> {
         let graph = self.graph;
         let node = &graph.nodes[id];
         let schema = |input: usize| &graph.nodes[node.inputs[input]].schema;
         let name = node.name.as_str();
         match &node.op {
             Op::Input(input) => self.inputs[*input].clone(),
-            Op::Table(table) => Collections {
-                oks: self.table(*table).oks,
-                errs: empty(self.scope), // by (3)
-            },
             Op::Mfp(plan) => self
                 .joined_columns(node, plan)
                 .unwrap_or_else(|| mfp::mfp(self.node(node.inputs[0]), schema(0), &node.schema, plan, name)),
@@ -150,8 +314,9 @@ impl<'s> Builder<'_, 's> {
                 self.with_errors(node, join::join(left, right, plan, name))
             }
             Op::Aggregate(plan) => {
-                let input = self.node(node.inputs[0]);
-                aggregate::aggregate(input, schema(0).clone(), node.schema.clone(), plan, name)
+                let input = self.made(node.inputs[0]);
+                let (rows, errs) = (input.face(), input.errs.clone());
+                aggregate::aggregate(rows, errs, schema(0).clone(), node.schema.clone(), plan, name)
             }
             Op::Distinct => {
                 let input = self.node(node.inputs[0]);
@@ -170,9 +335,9 @@ impl<'s> Builder<'_, 's> {
                     errs: differential_dataflow::collection::concatenate(self.scope, errs),
                 }
             }
-            Op::Unnest(plan) => unnest::unnest(self.node(node.inputs[0]), schema(0), &node.schema, plan, name),
             Op::Temporal(plan) => temporal::temporal(self.node(node.inputs[0]), schema(0), plan, name),
             Op::Constant(batch) => self.constant(batch),
+            Op::Table(_) | Op::Unnest(_) => unreachable!("see `render` and `computed`"),
         }
     }
 
@@ -244,28 +409,35 @@ impl<'s> Builder<'_, 's> {
         }
     }
 
-    fn table(&mut self, index: usize) -> Collections<'s> {
-        if let Some(built) = &self.tables[index] {
-            return built.clone();
+    fn table(&mut self, index: usize) -> Made<'s> {
+        if let Some(made) = &self.tables[index] {
+            return made.clone();
         }
+        let made = self.checked(index);
+        self.tables[index] = Some(made.clone());
+        made
+    }
+
+    /// A table's node, behind its retention, expectations and key check.
+    fn checked(&mut self, index: usize) -> Made<'s> {
+        let PlannedTable { name, schema, .. } = &self.graph.tables[index];
         let table = &self.graph.tables[index];
-        let mut collections = self.node(table.node);
+        let mut made = self.made(table.node);
         if let Some(retention) = &self.dataflow.tables[table.table].retention {
-            let keep = keep(retention, &table.schema);
-            collections = retain(collections, &table.schema, keep, &format!("{}: retention", table.name));
+            let keep = keep(retention, schema);
+            let kept = retain(made.encoded(), schema, keep, &format!("{name}: retention"));
+            made = Made::rows(kept, schema, name);
         }
         for expectation in &table.expectations {
-            let (checked, failures) =
-                checks::expect(collections, &table.schema, &table.name, expectation, self.counters);
-            collections = checked;
-            if let Some(failures) = failures {
-                self.failures = self.failures.clone().concat(failures);
+            let checked = checks::expect(made.decoded(), name, expectation, self.counters);
+            made = Made::columns(checked.main, made.errs.concat(checked.errs), schema, name);
+            if expectation.on_violation == OnViolation::Fail {
+                self.failures = self.failures.clone().concat(checked.rest);
             }
         }
         if !table.key.is_empty() {
-            collections = checks::unique(collections, table);
+            made = Made::rows(checks::unique(made.encoded(), table), schema, name);
         }
-        self.tables[index] = Some(collections.clone());
-        collections
+        made
     }
 }

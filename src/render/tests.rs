@@ -945,6 +945,7 @@ fn an_arrangement_by_the_same_keys_is_made_once() {
                 graph: &graph,
                 inputs,
                 counters: &counters,
+                columns: read_as_columns(&graph),
                 nodes: vec![None, None, None],
                 tables: vec![None, None],
                 keyed: HashMap::new(),

@@ -1,35 +1,26 @@
 //! UNNEST: one row for each element of list columns. Several lists go side by side, the shorter padded with
 //! nulls. As DataFusion has it: with `preserve_nulls` a null list counts as one null, an empty list as none.
 
+use std::rc::Rc;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, take};
+use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 
-use super::Collections;
-use super::expr::{Kernel, KernelError, apply};
+use super::columns::{BatchKernel, Batches, Computed, compute, taken};
+use super::expr::{KernelError, relaxed};
 use crate::plan::Unnest;
-use crate::repr::{Row, RowCodec};
 
 /// Spreads lists over rows.
-pub fn unnest<'s>(
-    input: Collections<'s>,
-    input_schema: &SchemaRef,
-    output_schema: &SchemaRef,
-    plan: &Unnest,
-    name: &str,
-) -> Collections<'s> {
-    let applied = apply(input.oks, input_schema, name, kernel(plan, output_schema));
-    Collections {
-        oks: applied.main,
-        errs: input.errs.concat(applied.errs),
-    }
+pub fn unnest<'s>(input: Batches<'s>, output_schema: &SchemaRef, plan: &Unnest, name: &str) -> Computed<'s> {
+    compute(input, name, kernel(plan, output_schema))
 }
 
-fn kernel(plan: &Unnest, output_schema: &SchemaRef) -> Kernel<Row> {
+fn kernel(plan: &Unnest, output_schema: &SchemaRef) -> BatchKernel {
     let (columns, preserve_nulls) = (plan.columns.clone(), plan.preserve_nulls);
-    let codec = RowCodec::new(output_schema.clone()).expect("a planned schema has a row encoding");
-    let schema = output_schema.clone();
-    Box::new(move |batch, updates, outputs| {
+    let schema = relaxed(output_schema);
+    Box::new(move |rows, made| {
+        let batch = &rows.batch;
         let lengths = longest(batch, &columns, preserve_nulls);
         let sources: UInt32Array = lengths
             .iter()
@@ -37,7 +28,7 @@ fn kernel(plan: &Unnest, output_schema: &SchemaRef) -> Kernel<Row> {
             .flat_map(|(row, length)| std::iter::repeat_n(row as u32, *length))
             .collect::<Vec<u32>>()
             .into();
-        let made = columns
+        let spread = columns
             .iter()
             .zip(schema.fields())
             .map(|((column, spread), field)| -> Result<ArrayRef, KernelError> {
@@ -45,18 +36,14 @@ fn kernel(plan: &Unnest, output_schema: &SchemaRef) -> Kernel<Row> {
                 let taken = if *spread {
                     elements(column, &lengths)?
                 } else {
-                    take(column, &sources, None)?
+                    taken(column, &sources)?
                 };
                 Ok(cast(&taken, field.data_type())?)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let rows = codec.encode_rows(&made, sources.len())?;
-        outputs
-            .main
-            .extend(rows.into_iter().zip(sources.values()).map(|(row, source)| {
-                let (_, time, diff) = &updates[*source as usize];
-                (row, *time, *diff)
-            }));
+        if !sources.is_empty() {
+            made.main.push(Rc::new(rows.spread(&schema, spread, &sources)?));
+        }
         Ok(())
     })
 }
@@ -91,5 +78,5 @@ fn elements(column: &ArrayRef, lengths: &[usize]) -> Result<ArrayRef, KernelErro
         };
         indices.extend((0..*length).map(|i| (i < own).then_some(start + i as u32)));
     }
-    Ok(take(list.values(), &UInt32Array::from(indices), None)?)
+    taken(list.values(), &UInt32Array::from(indices))
 }

@@ -122,7 +122,7 @@ fn holds_floats(data_type: &DataType) -> bool {
 }
 
 /// One zero and one NaN. Nested floats keep their bits; only top-level columns can be keys of a join or group.
-fn canonical_floats(column: &ArrayRef) -> ArrayRef {
+pub fn canonical_floats(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         // `x + 0.0` turns -0.0 into 0.0 and leaves every other number alone.
         DataType::Float64 => Arc::new(

@@ -18,7 +18,7 @@ mod types;
 
 pub use arena::{RowArena, RowRef};
 pub use chunk::{Chunk, ChunkBuilder, Chunker, chunks};
-pub use codec::{CodecError, RowCodec, normalise_batch, normalise_schema, normalise_type};
+pub use codec::{CodecError, RowCodec, canonical_floats, normalise_batch, normalise_schema, normalise_type};
 pub use offsets::Offsets;
 pub use row::Row;
 pub use spine::{

@@ -1,4 +1,4 @@
-//! The first operator of a GROUP BY: decodes batches of rows, evaluates every expression once, and hands the
+//! The first operator of a GROUP BY: evaluates every expression once over batches of rows, and hands the
 //! rows on in the shapes that the others need.
 //!
 //! ```text
@@ -8,6 +8,9 @@
 //! ```
 //! Frontiers: projections and errors leave at the time they came; accumulators wait in the table until the
 //! input's frontier moves or the table is full, and the capability of the earliest of them waits with them.
+
+use std::borrow::Cow;
+use std::rc::Rc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::NullBuffer;
@@ -19,17 +22,23 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::operator::Operator;
 
 use super::accumulators::Accumulators;
 use super::local::Local;
 use super::measure::{Measures, PINNED, ROWS, passes};
 use super::reader::{Read, Reader};
+use crate::render::columns::{Columns, Face};
 use crate::render::error::Errors;
-use crate::render::expr::bisect;
+use crate::render::expr::{CHUNK, KernelError, bisect};
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update};
 
-/// Rows evaluated at once.
-const BATCH: usize = 8192;
+/// Rows that are evaluated at once.
+#[derive(Clone)]
+enum Batch {
+    Rows(Vec<Update>),
+    Columns(Rc<Columns>),
+}
 
 /// A keyed row on its way.
 pub(super) type Keyed = ((Row, Row), Epoch, Diff);
@@ -81,12 +90,13 @@ pub(super) struct Fronted<'s> {
 
 impl Front {
     /// Builds the operator.
-    pub fn render<'s>(self, rows: VecCollection<'s, Epoch, Row, Diff>, name: &str) -> Fronted<'s> {
+    pub fn render<'s>(self, rows: Face<'s>, name: &str) -> Fronted<'s> {
         type Builder<D> = CapacityContainerBuilder<Vec<D>>;
-        let scope = rows.inner.scope();
+        let batches = batches(rows, name);
+        let scope = batches.scope();
         let first_worker = scope.worker().index() == 0;
         let mut builder = OperatorBuilder::new(format!("{name}: evaluate"), scope);
-        let mut input = builder.new_input(rows.inner, Pipeline);
+        let mut input = builder.new_input(batches, Pipeline);
         let (errs, errs_stream) = builder.new_output();
         let mut errs = OutputBuilder::<_, Builder<Update>>::from(errs);
         let (accumulators, accumulators_stream) = builder.new_output();
@@ -107,7 +117,6 @@ impl Front {
                 .flatten();
             let mut held: Option<Capability<Epoch>> = None;
             let mut frontier_before = vec![];
-            let mut pending: Vec<Update> = vec![];
             move |frontiers| {
                 let mut errs = errs.activate();
                 let mut accumulators = accumulators.activate();
@@ -122,55 +131,42 @@ impl Front {
                     local.flush(|key, time, sum| session.give(((key, ()), time, sum)));
                 };
                 let mut projected: Vec<_> = projected.iter_mut().map(|output| output.activate()).collect();
-                let mut capability_of_pending = None;
-                let mut work = |capability: &timely::dataflow::operators::InputCapability<Epoch>,
-                                rows: &mut Vec<Update>,
-                                held: &mut Option<Capability<Epoch>>| {
-                    if held.as_ref().is_none_or(|held| capability.time() < held.time()) {
-                        *held = Some(capability.retain(1));
-                    }
-                    let mut failed = vec![];
-                    let mut run = |part: &RecordBatch, start: usize| {
-                        let rows = &rows[start..start + part.num_rows()];
-                        let batch = Batch::new(self.reader.read(part, rows)?, rows);
-                        local.add(
-                            batch.read.keys(),
-                            batch.times.iter().copied(),
-                            &batch.diffs,
-                            &batch.read.columns,
-                        );
-                        for (projection, output) in self.projections.iter().zip(&mut projected) {
-                            let mut session = output.session(capability);
-                            batch.project(projection, |update| session.give(update));
+                input.for_each(|capability, batches| {
+                    for batch in batches.drain(..) {
+                        if held.as_ref().is_none_or(|held| capability.time() < held.time()) {
+                            held = Some(capability.retain(1));
                         }
-                        Ok(())
-                    };
-                    bisect(&self.reader.decode(rows), 0, &mut run, &mut failed);
-                    for (index, error) in failed {
-                        let (row, time, diff) = &rows[index];
-                        let error = errors.encoded(&error.reason(), &self.input, row.bytes());
-                        errs.session(capability).give((error, *time, *diff));
-                    }
-                    rows.clear();
-                    if local.is_full() {
-                        flush(&mut local, held.as_ref().expect("a table with groups has a capability"));
-                        *held = None;
-                    }
-                };
-                input.for_each(|capability, rows| {
-                    // Small containers are put together, those of one time, until they make a batch.
-                    if let Some(before) = capability_of_pending.take() {
-                        let before: timely::dataflow::operators::InputCapability<Epoch> = before;
-                        if before.time() != capability.time() || pending.len() + rows.len() > BATCH {
-                            work(&before, &mut pending, &mut held);
+                        let came = Came::new(&batch, &self.reader);
+                        let mut failed = vec![];
+                        let mut run = |part: &RecordBatch, start: usize| {
+                            let part = came.evaluate(part, start, &self.reader)?;
+                            local.add(
+                                part.read.keys(),
+                                part.times.iter().copied(),
+                                part.diffs,
+                                &part.read.columns,
+                            );
+                            for (projection, output) in self.projections.iter().zip(&mut projected) {
+                                let mut session = output.session(&capability);
+                                part.project(projection, |update| session.give(update));
+                            }
+                            Ok(())
+                        };
+                        bisect(&came.columns, 0, &mut run, &mut failed);
+                        for (row, error) in failed {
+                            let error = match &batch {
+                                Batch::Rows(rows) => errors.encoded(&error.reason(), &self.input, rows[row].0.bytes()),
+                                Batch::Columns(columns) => errors.row(&error.reason(), &columns.batch, row),
+                            };
+                            let (time, diff) = (came.times[row], came.diffs[row]);
+                            errs.session(&capability).give((error, time, diff));
+                        }
+                        if local.is_full() {
+                            flush(&mut local, held.as_ref().expect("a table with groups has a capability"));
+                            held = None;
                         }
                     }
-                    pending.append(rows);
-                    capability_of_pending = Some(capability);
                 });
-                if let Some(capability) = capability_of_pending.take() {
-                    work(&capability, &mut pending, &mut held);
-                }
                 let frontier = frontiers[0].frontier();
                 if frontier.iter().ne(frontier_before.iter()) {
                     frontier_before = frontier.to_vec();
@@ -189,19 +185,87 @@ impl Front {
     }
 }
 
-/// A batch of rows, read.
-struct Batch {
-    read: Read,
-    times: Vec<Epoch>,
-    diffs: Vec<Diff>,
+/// Rows as batches. Encoded ones are put together, those of one time, until they make a batch.
+fn batches<'s>(rows: Face<'s>, name: &str) -> Stream<'s, Epoch, Vec<Batch>> {
+    let name = format!("{name}: batch");
+    match rows {
+        Face::Columns(columns) => columns.unary(Pipeline, &name, |_, _| {
+            |input, output| {
+                input.for_each(|capability, columns| {
+                    let mut session = output.session(&capability);
+                    session.give_iterator(columns.drain(..).map(Batch::Columns));
+                });
+            }
+        }),
+        Face::Rows(rows) => rows.inner.unary(Pipeline, &name, |_, _| {
+            |input, output| {
+                input.for_each_time(|capability, containers| {
+                    let mut session = output.session(&capability);
+                    let mut gathered: Vec<Update> = vec![];
+                    for container in containers {
+                        if gathered.len() + container.len() > CHUNK && !gathered.is_empty() {
+                            session.give(Batch::Rows(std::mem::take(&mut gathered)));
+                        }
+                        gathered.append(container);
+                    }
+                    session.give(Batch::Rows(gathered));
+                });
+            }
+        }),
+    }
 }
 
-impl Batch {
-    fn new(read: Read, rows: &[Update]) -> Self {
-        let (times, diffs) = rows.iter().map(|(_, time, diff)| (*time, *diff)).unzip();
-        Batch { read, times, diffs }
+/// A batch, before its expressions are evaluated.
+struct Came<'a> {
+    columns: RecordBatch,
+    /// Empty: they came as columns.
+    rows: &'a [Update],
+    times: Cow<'a, [Epoch]>,
+    diffs: Cow<'a, [Diff]>,
+}
+
+impl<'a> Came<'a> {
+    fn new(batch: &'a Batch, reader: &Reader) -> Self {
+        match batch {
+            Batch::Columns(columns) => Came {
+                columns: columns.batch.clone(),
+                rows: &[],
+                times: Cow::Borrowed(&columns.times),
+                diffs: Cow::Borrowed(&columns.diffs),
+            },
+            Batch::Rows(rows) => Came {
+                columns: reader.decode(rows),
+                rows,
+                times: rows.iter().map(|(_, time, _)| *time).collect(),
+                diffs: rows.iter().map(|(_, _, diff)| *diff).collect(),
+            },
+        }
     }
 
+    /// A part of it that starts at row `start`.
+    fn evaluate(&self, part: &RecordBatch, start: usize, reader: &Reader) -> Result<Evaluated<'_>, KernelError> {
+        let range = start..start + part.num_rows();
+        let rows = if self.rows.is_empty() {
+            &[]
+        } else {
+            &self.rows[range.clone()]
+        };
+        Ok(Evaluated {
+            read: reader.read(part, rows)?,
+            times: &self.times[range.clone()],
+            diffs: &self.diffs[range],
+        })
+    }
+}
+
+/// Rows with what their expressions say.
+struct Evaluated<'a> {
+    read: Read,
+    times: &'a [Epoch],
+    diffs: &'a [Diff],
+}
+
+impl Evaluated<'_> {
     fn project(&self, projection: &Projection, mut give: impl FnMut(Keyed)) {
         let columns: Vec<ArrayRef> = projection
             .columns

@@ -58,7 +58,8 @@ use self::front::{Front, Fronted};
 use self::layout::{Layout, Part, codec, one};
 use self::reader::Reader;
 use super::Collections;
-use super::arrange::{arrange_by_key, arrange_spread};
+use super::arrange::{Rows, arrange_by_key, arrange_spread};
+use super::columns::Face;
 use super::expr::relaxed;
 use crate::plan;
 
@@ -67,7 +68,8 @@ use crate::plan;
 /// `name` is the node's; operators are called after it. Errors of the input pass through; the rows and groups
 /// that have no result join them.
 pub fn aggregate<'s>(
-    input: Collections<'s>,
+    input: Face<'s>,
+    input_errs: Rows<'s>,
     input_schema: SchemaRef,
     output_schema: SchemaRef,
     plan: &plan::Aggregate,
@@ -75,13 +77,14 @@ pub fn aggregate<'s>(
 ) -> Collections<'s> {
     let layout = Layout::new(&input_schema, &output_schema, plan);
     let groups = plan.group.len();
-    let scope = input.oks.scope();
+    let scope = input_errs.inner.scope();
+    let encoded = matches!(input, Face::Rows(_));
     let key = Arc::new(Schema::new(output_schema.fields()[..groups].to_vec()));
     let key_codec = || codec(relaxed(&key));
     let looked_at = layout.looked_at();
     let front = Front {
         input: codec(relaxed(&input_schema)),
-        reader: Reader::new(&input_schema, key_codec(), layout.expressions, |column| {
+        reader: Reader::new(&input_schema, encoded, key_codec(), layout.expressions, |column| {
             looked_at.contains(&column)
         }),
         measures: layout.measures.clone(),
@@ -92,8 +95,8 @@ pub fn aggregate<'s>(
         errs,
         accumulators,
         projections,
-    } = front.render(input.oks, name);
-    let mut errs = vec![input.errs, errs];
+    } = front.render(input, name);
+    let mut errs = vec![input_errs, errs];
 
     let mut accumulators = vec![accumulators];
     let mut fragments = vec![];

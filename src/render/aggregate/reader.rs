@@ -1,6 +1,7 @@
 //! From a GROUP BY's rows to keys and to columns of everything that its aggregates look at.
 //!
-//! A row is decoded no further than expressions need it, and keys that are columns are cut out of its bytes.
+//! Of encoded rows, no more is decoded than expressions need, and keys that are columns are cut out of their bytes;
+//! rows that come as columns are taken as they are.
 
 use std::sync::Arc;
 
@@ -55,10 +56,11 @@ impl Read {
 }
 
 impl Reader {
-    /// Of rows of `input`. The first expressions make the key; of these, `looked_at` tells which are looked at
-    /// besides.
+    /// Of rows of `input`, `encoded` or as columns. The first expressions make the key; of these, `looked_at` tells
+    /// which are looked at besides.
     pub fn new(
         input: &SchemaRef,
+        encoded: bool,
         key: RowCodec,
         expressions: Vec<(Expr, DataType)>,
         looked_at: impl Fn(usize) -> bool,
@@ -70,7 +72,9 @@ impl Reader {
             let columns: Vec<_> = columns.iter().map(|column| (0, *column)).collect();
             Splice::new(std::slice::from_ref(&all), &columns)
         };
-        let cut = plain_columns(&exprs[..groups], &types[..groups], input).and_then(|columns| splice(&columns));
+        let cut = (plain_columns(&exprs[..groups], &types[..groups], input))
+            .filter(|_| encoded)
+            .and_then(|columns| splice(&columns));
         let needed = |index: usize| index >= groups || cut.is_none() || looked_at(index);
         let mut read: Vec<usize> = vec![];
         for (_, expr) in exprs.iter().enumerate().filter(|(index, _)| needed(*index)) {
@@ -78,7 +82,7 @@ impl Reader {
         }
         read.sort_unstable();
         read.dedup();
-        let narrow = splice(&read).filter(|_| read.len() < all.len());
+        let narrow = splice(&read).filter(|_| encoded && read.len() < all.len());
         if narrow.is_none() {
             read = (0..all.len()).collect();
         }
@@ -109,7 +113,7 @@ impl Reader {
         decoded.expect("rows of a node are encoded with its schema")
     }
 
-    /// Evaluates the expressions over a decoded batch, whose rows are these.
+    /// Evaluates the expressions over a batch; `rows` are its rows, if they came encoded.
     pub fn read(&self, batch: &RecordBatch, rows: &[Update]) -> Result<Read, KernelError> {
         let evaluated = self.expressions.iter().zip(&self.types);
         let evaluated = evaluated.map(|(expr, data_type)| match expr {
@@ -119,6 +123,8 @@ impl Reader {
         let columns = evaluated.collect::<Result<Vec<_>, _>>()?;
         let (keys, ends) = match &self.keys {
             Keys::Cut(cut) => cut_all(cut, rows),
+            // arrow encodes no rows of no columns.
+            Keys::Evaluated(codec) if codec.schema().fields().is_empty() => (vec![], vec![0; batch.num_rows()]),
             Keys::Evaluated(codec) => {
                 let groups = codec.schema().fields().len();
                 let encoded = codec.encode(&columns[..groups])?;

@@ -22,7 +22,7 @@ use datafusion::prelude::SessionConfig;
 use differential_dataflow::input::Input;
 use proptest::prelude::*;
 
-use super::super::Collections;
+use super::super::columns::{self, Face};
 use super::aggregate;
 use crate::plan::{Aggregate, AggregateCall, AggregateKind};
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update, normalise_batch, normalise_schema};
@@ -265,8 +265,12 @@ fn run_rows(sql: &str, updates: Vec<Update>, workers: usize) -> Output {
         let mut input = worker.dataflow::<Epoch, _, _>(|scope| {
             let (input, rows) = scope.new_collection::<Row, Diff>();
             let (_, none) = scope.new_collection::<Row, Diff>();
-            let collections = Collections { oks: rows, errs: none };
-            let out = aggregate(collections, schema(), output, &plan, "aggregate t");
+            // Rows come encoded or as columns.
+            let rows = match peers {
+                2 => Face::Columns(columns::decode(rows, &schema(), "t")),
+                _ => Face::Rows(rows),
+            };
+            let out = aggregate(rows, none, schema(), output, &plan, "aggregate t");
             out.oks.inspect(move |update| oks.lock().unwrap().push(update.clone()));
             out.errs
                 .inspect(move |update| errs.lock().unwrap().push(update.clone()));

@@ -1,0 +1,239 @@
+//! Updates as columns: what flows between operators that compute on a row alone.
+//!
+//! A batch is decoded once, however many operators read it, and shared by all of them; each passes on new columns, and
+//! rows are encoded where an arrangement or a table wants them. (With rows on these edges, a table that ten others
+//! read was copied ten times, decoded by each, and encoded again: a third of a backfill's time.)
+//!
+//! 1. A kernel that fails for a batch is run on its halves, until the offending rows stand alone; those become
+//!    error rows, and the rest goes on as if they had not been there.
+//! 2. A kernel adds to its outputs only behind its last point of failure.
+//! 3. What a row becomes depends on the row alone, so its retraction makes exactly the negation.
+//! 4. Columns are those that encoding and decoding a row would yield: of normalised types, floats canonical.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::array::UInt32Array;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, take};
+use arrow::datatypes::SchemaRef;
+use differential_dataflow::AsCollection;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use super::arrange::Rows;
+use super::error::Errors;
+use super::expr::{CHUNK, KernelError, batch_of, bisect, relaxed};
+use crate::repr::{Diff, Epoch, RowCodec, Update, canonical_floats};
+
+/// Rows of one batch: their columns, times and differences.
+pub struct Columns {
+    /// The rows' columns, under the relaxed schema of their node.
+    pub batch: RecordBatch,
+    /// When each row changes.
+    pub times: Arc<[Epoch]>,
+    /// By how much.
+    pub diffs: Arc<[Diff]>,
+}
+
+/// A node's rows, as it makes them.
+#[derive(Clone)]
+pub enum Face<'s> {
+    /// Encoded.
+    Rows(Rows<'s>),
+    /// As columns.
+    Columns(Batches<'s>),
+}
+
+/// Batches on their way.
+pub type Batches<'s> = Stream<'s, Epoch, Vec<Rc<Columns>>>;
+
+impl Columns {
+    /// Some rows of it.
+    pub fn slice(&self, start: usize, rows: usize) -> Columns {
+        if rows == self.diffs.len() {
+            return Columns {
+                batch: self.batch.clone(),
+                times: self.times.clone(),
+                diffs: self.diffs.clone(),
+            };
+        }
+        Columns {
+            batch: self.batch.slice(start, rows),
+            times: self.times[start..start + rows].into(),
+            diffs: self.diffs[start..start + rows].into(),
+        }
+    }
+
+    /// The same rows with other columns.
+    pub fn with(&self, schema: &SchemaRef, columns: &[ArrayRef]) -> Result<Columns, KernelError> {
+        let columns = columns.iter().map(canonical_floats).collect();
+        Ok(Columns {
+            batch: batch_of(schema, columns, self.diffs.len())?,
+            times: self.times.clone(),
+            diffs: self.diffs.clone(),
+        })
+    }
+
+    /// The rows for which the mask, which has no nulls, is true.
+    pub fn filter(&self, mask: &BooleanArray) -> Result<Columns, KernelError> {
+        let kept = mask.true_count();
+        if kept == mask.len() {
+            return Ok(self.slice(0, kept));
+        }
+        let batch = filter_record_batch(&self.batch, mask)?;
+        let kept = || mask.values().set_indices();
+        Ok(Columns {
+            batch,
+            times: kept().map(|row| self.times[row]).collect(),
+            diffs: kept().map(|row| self.diffs[row]).collect(),
+        })
+    }
+
+    /// Rows with these columns, of which row `i` comes from row `sources[i]`.
+    pub fn spread(
+        &self,
+        schema: &SchemaRef,
+        columns: Vec<ArrayRef>,
+        sources: &UInt32Array,
+    ) -> Result<Columns, KernelError> {
+        let sources = sources.values();
+        Ok(Columns {
+            batch: batch_of(schema, columns, sources.len())?,
+            times: sources.iter().map(|row| self.times[*row as usize]).collect(),
+            diffs: sources.iter().map(|row| self.diffs[*row as usize]).collect(),
+        })
+    }
+}
+
+/// A column of the rows at `sources`.
+pub fn taken(column: &ArrayRef, sources: &UInt32Array) -> Result<ArrayRef, KernelError> {
+    Ok(take(column, sources, None)?)
+}
+
+/// What an operator makes of batches.
+#[derive(Default)]
+pub struct Made {
+    /// What goes on.
+    pub main: Vec<Rc<Columns>>,
+    /// Error rows set aside, for violations that stop the run.
+    pub rest: Vec<Update>,
+    /// Error rows.
+    pub errs: Vec<Update>,
+}
+
+/// The outputs of [`compute`].
+pub struct Computed<'s> {
+    /// What goes on.
+    pub main: Batches<'s>,
+    /// Error rows set aside.
+    pub rest: Rows<'s>,
+    /// Error rows.
+    pub errs: Rows<'s>,
+}
+
+/// A computation over a batch. See (2) and (3).
+pub type BatchKernel = Box<dyn FnMut(&Columns, &mut Made) -> Result<(), KernelError>>;
+
+/// Runs a kernel over all batches.
+pub fn compute<'s>(input: Batches<'s>, name: &str, mut kernel: BatchKernel) -> Computed<'s> {
+    let errors = Errors::default();
+    let mut builder = OperatorBuilder::new(name.to_string(), input.scope());
+    let mut batches = builder.new_input(input, Pipeline);
+    let (main, main_stream) = builder.new_output::<Vec<Rc<Columns>>>();
+    let (rest, rest_stream) = builder.new_output::<Vec<Update>>();
+    let (errs, errs_stream) = builder.new_output::<Vec<Update>>();
+    builder.build(move |_| {
+        let mut main = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(main);
+        let mut rest = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rest);
+        let mut errs = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(errs);
+        let mut made = Made::default();
+        move |_frontiers| {
+            let (mut main, mut rest, mut errs) = (main.activate(), rest.activate(), errs.activate());
+            batches.for_each(|capability, batches| {
+                for columns in batches.drain(..) {
+                    isolate(&columns, &mut kernel, &errors, &mut made);
+                }
+                main.session(&capability).give_iterator(made.main.drain(..));
+                rest.session(&capability).give_iterator(made.rest.drain(..));
+                errs.session(&capability).give_iterator(made.errs.drain(..));
+            });
+        }
+    });
+    Computed {
+        main: main_stream,
+        rest: rest_stream.as_collection(),
+        errs: errs_stream.as_collection(),
+    }
+}
+
+/// Runs the kernel, and where it fails, on halves. See (1).
+fn isolate(columns: &Columns, kernel: &mut BatchKernel, errors: &Errors, made: &mut Made) {
+    let mut failed = vec![];
+    let mut run = |part: &RecordBatch, start: usize| kernel(&columns.slice(start, part.num_rows()), made);
+    bisect(&columns.batch, 0, &mut run, &mut failed);
+    for (row, error) in failed {
+        let error = errors.row(&error.reason(), &columns.batch, row);
+        made.errs.push((error, columns.times[row], columns.diffs[row]));
+    }
+}
+
+/// Rows as columns; `schema` is the rows'.
+pub fn decode<'s>(rows: Rows<'s>, schema: &SchemaRef, name: &str) -> Batches<'s> {
+    let codec = RowCodec::new(relaxed(schema)).expect("a planned schema has a row encoding");
+    let mut gathered: Vec<Update> = vec![];
+    rows.inner.unary(Pipeline, &format!("decode {name}"), move |_, _| {
+        move |input, output| {
+            input.for_each_time(|capability, containers| {
+                let mut session = output.session(&capability);
+                let mut give = |gathered: &mut Vec<Update>| {
+                    let batch = codec
+                        .decode(gathered.iter().map(|(row, _, _)| row.bytes()))
+                        .expect("a row was encoded with the schema of its node");
+                    session.give(Rc::new(Columns {
+                        batch,
+                        times: gathered.iter().map(|(_, time, _)| *time).collect(),
+                        diffs: gathered.iter().map(|(_, _, diff)| *diff).collect(),
+                    }));
+                    gathered.clear();
+                };
+                for container in containers {
+                    gathered.append(container);
+                    if gathered.len() >= CHUNK {
+                        give(&mut gathered);
+                    }
+                }
+                if !gathered.is_empty() {
+                    give(&mut gathered);
+                }
+            });
+        }
+    })
+}
+
+/// Columns as rows; `schema` is the rows'.
+pub fn encode<'s>(batches: Batches<'s>, schema: &SchemaRef, name: &str) -> Rows<'s> {
+    let codec = RowCodec::new(relaxed(schema)).expect("a planned schema has a row encoding");
+    let rows = batches.unary(Pipeline, &format!("encode {name}"), move |_, _| {
+        move |input, output| {
+            input.for_each(|capability, batches| {
+                let mut session = output.session(&capability);
+                for columns in batches.drain(..) {
+                    let rows = codec.encode_rows(columns.batch.columns(), columns.diffs.len());
+                    let rows = rows.expect("columns are of their node's types");
+                    let changes = columns.times.iter().zip(columns.diffs.iter());
+                    session.give_iterator(
+                        rows.into_iter()
+                            .zip(changes)
+                            .map(|(row, (time, diff))| (row, *time, *diff)),
+                    );
+                }
+            });
+        }
+    });
+    rows.as_collection()
+}
