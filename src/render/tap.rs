@@ -9,7 +9,7 @@ use timely::dataflow::operators::generic::OutputBuilderSession;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::arrange::Rows;
-use crate::repr::{Epoch, Update};
+use crate::repr::{Epoch, Update, sort};
 
 /// Hands every update of a collection to `send`, on the worker `owner(row, workers)`.
 ///
@@ -51,7 +51,7 @@ fn consolidate<'s>(rows: Rows<'s>, name: &str) -> Rows<'s> {
                         for container in containers {
                             gathered.append(container);
                         }
-                        differential_dataflow::consolidation::consolidate_updates(&mut gathered);
+                        sort::consolidate(&mut gathered);
                         output.session(&capability).give_iterator(gathered.drain(..));
                     });
                 }

@@ -21,6 +21,7 @@ use timely::container::{ContainerBuilder, DrainContainer, PushInto};
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
+use super::sort::{Prefix, sort};
 use super::{Epoch, Row, RowArena, RowRef};
 
 /// Updates sorted together, and about as many as a chunk holds.
@@ -141,7 +142,7 @@ fn position(bytes: usize) -> u32 {
 pub struct Chunker<V, R> {
     pending: Chunk<R>,
     /// Pending updates, each with bytes of its key, in the order that a sort gives them.
-    order: Vec<(u64, u32)>,
+    order: Vec<(Prefix, u32)>,
     ready: VecDeque<Chunk<R>>,
     handed_out: Chunk<R>,
     _values: PhantomData<V>,
@@ -164,21 +165,16 @@ impl<V, R: Semigroup + Default> Chunker<V, R> {
     fn sorted(&mut self) -> Chunk<R> {
         let pending = &mut self.pending;
         let count = pending.entries.len();
-        // Keys of one table often begin alike; what tells them apart is behind that.
-        let first = if count > 0 { pending.key(0) } else { &[] };
-        let alike = (1..count).fold(first.len(), |alike, index| common(&first[..alike], pending.key(index)));
-        self.order.clear();
-        self.order
-            .extend((0..count).map(|index| (prefix(&pending.key(index)[alike..]), index as u32)));
-        self.order
-            .sort_unstable_by(|(left_prefix, left), (right_prefix, right)| {
-                left_prefix.cmp(right_prefix).then_with(|| {
-                    let (left, right) = (*left as usize, *right as usize);
-                    (pending.key(left).cmp(pending.key(right)))
-                        .then_with(|| pending.value(left).cmp(pending.value(right)))
-                        .then_with(|| pending.entries[left].time.cmp(&pending.entries[right].time))
-                })
-            });
+        sort(
+            &mut self.order,
+            count,
+            |index| pending.key(index),
+            |left, right| {
+                (pending.key(left).cmp(pending.key(right)))
+                    .then_with(|| pending.value(left).cmp(pending.value(right)))
+                    .then_with(|| pending.entries[left].time.cmp(&pending.entries[right].time))
+            },
+        );
         let mut sorted = Chunk {
             bytes: Vec::with_capacity(pending.bytes.len()),
             entries: Vec::with_capacity(count),
@@ -187,7 +183,7 @@ impl<V, R: Semigroup + Default> Chunker<V, R> {
         while let Some((prefix, index)) = order.next() {
             let index = index as usize;
             let mut diff = std::mem::take(&mut pending.entries[index].diff);
-            let same = |(other_prefix, other): &(u64, u32)| {
+            let same = |(other_prefix, other): &(Prefix, u32)| {
                 let other = *other as usize;
                 *other_prefix == prefix
                     && pending.entries[other].time == pending.entries[index].time
@@ -208,23 +204,6 @@ impl<V, R: Semigroup + Default> Chunker<V, R> {
         }
         pending.clear();
         sorted
-    }
-}
-
-/// The length of the common beginning.
-#[inline]
-fn common(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(left, right)| left == right).count()
-}
-
-/// The first bytes as a number that orders as they do; where there are none, zeros.
-#[inline]
-fn prefix(bytes: &[u8]) -> u64 {
-    match bytes.first_chunk::<8>() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        None => (0..8).fold(0, |prefix, index| {
-            prefix << 8 | u64::from(bytes.get(index).copied().unwrap_or(0))
-        }),
     }
 }
 

@@ -12,6 +12,7 @@ mod chunk;
 mod codec;
 mod offsets;
 mod row;
+pub mod sort;
 mod spine;
 mod splice;
 mod types;

@@ -7,6 +7,7 @@
 
 use arrow::array::RecordBatch;
 
+use crate::repr::sort::{consolidate, sort};
 use crate::repr::{Diff, Epoch, Row, Update};
 
 /// Updates of one table that no snapshot holds yet.
@@ -38,7 +39,7 @@ impl Mint {
             self.updates.append(&mut updates);
         }
         if self.updates.len() >= self.consolidate_at.max(CONSOLIDATE_FROM) {
-            consolidate_by_time(&mut self.updates);
+            consolidate(&mut self.updates);
             self.consolidate_at = self.updates.len() * 2;
         }
     }
@@ -55,9 +56,7 @@ impl Mint {
         let later = self.updates.extract_if(.., |(_, time, _)| *time > epoch).collect();
         let due = std::mem::replace(&mut self.updates, later);
         self.consolidate_at = 0;
-        let mut rows: Vec<(Row, Diff)> = due.into_iter().map(|(row, _, diff)| (row, diff)).collect();
-        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        consolidate_sorted(&mut rows);
+        let rows = consolidated(due);
         let columns = self.columns.extract_if(.., |(time, _)| *time <= epoch);
         Minted {
             rows,
@@ -78,16 +77,25 @@ pub(super) fn consolidate_sorted(rows: &mut Vec<(Row, Diff)>) {
     rows.retain(|(_, diff)| *diff != 0);
 }
 
-fn consolidate_by_time(updates: &mut Vec<Update>) {
-    updates.sort_unstable_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
-    updates.dedup_by(|next, kept| {
-        let same = next.1 == kept.1 && next.0 == kept.0;
-        if same {
-            kept.2 += next.2;
+/// By row, whatever their times.
+fn consolidated(mut updates: Vec<Update>) -> Vec<(Row, Diff)> {
+    let mut order = vec![];
+    sort(
+        &mut order,
+        updates.len(),
+        |i| updates[i].0.bytes(),
+        |a, b| updates[a].0.cmp(&updates[b].0),
+    );
+    let mut rows: Vec<(Row, Diff)> = Vec::with_capacity(updates.len());
+    for (_, index) in order {
+        let (row, _, diff) = std::mem::take(&mut updates[index as usize]);
+        match rows.last_mut() {
+            Some(last) if last.0 == row => last.1 += diff,
+            _ => rows.push((row, diff)),
         }
-        same
-    });
-    updates.retain(|(_, _, diff)| *diff != 0);
+    }
+    rows.retain(|(_, diff)| *diff != 0);
+    rows
 }
 
 #[cfg(test)]
