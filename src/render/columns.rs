@@ -13,8 +13,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow::array::UInt32Array;
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::SchemaRef;
 use differential_dataflow::AsCollection;
@@ -38,15 +37,6 @@ pub struct Columns {
     pub times: Arc<[Epoch]>,
     /// By how much.
     pub diffs: Arc<[Diff]>,
-}
-
-/// A node's rows, as it makes them.
-#[derive(Clone)]
-pub enum Face<'s> {
-    /// Encoded.
-    Rows(Rows<'s>),
-    /// As columns.
-    Columns(Batches<'s>),
 }
 
 /// Batches on their way.

@@ -19,6 +19,7 @@ mod checks;
 mod columns;
 pub mod error;
 pub mod expr;
+mod face;
 mod join;
 mod key;
 mod mfp;
@@ -32,11 +33,8 @@ mod topk;
 mod unnest;
 mod window;
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 
-use arrow::datatypes::SchemaRef;
 use differential_dataflow::AsCollection;
 use timely::dataflow::Scope;
 use timely::dataflow::operators::ToStream;
@@ -45,7 +43,8 @@ pub use arrange::Rows;
 pub use checks::Counters;
 pub use temporal::{Keep, expire, leaving, retain};
 
-use self::columns::{Batches, Computed, Face};
+use self::columns::Computed;
+use self::face::Made;
 use crate::definition::{Dataflow, OnViolation, Retention};
 use crate::plan::{Expr, Graph, Join, JoinKind, Mfp, Node, NodeId, Op, PlannedTable};
 use crate::repr::{Epoch, RowCodec, Update};
@@ -133,102 +132,6 @@ struct Builder<'a, 's> {
     failures: Rows<'s>,
 }
 
-/// What a node or a table makes.
-#[derive(Clone)]
-struct Made<'s> {
-    /// Shared by whoever passes the same rows on.
-    faces: Rc<Faces<'s>>,
-    errs: Rows<'s>,
-}
-
-/// Rows in one face, and in the other once it has been asked for.
-struct Faces<'s> {
-    schema: SchemaRef,
-    name: String,
-    /// In which face they were made.
-    columnar: bool,
-    rows: OnceCell<Rows<'s>>,
-    columns: OnceCell<Batches<'s>>,
-}
-
-impl<'s> Made<'s> {
-    /// What makes rows.
-    fn rows(collections: Collections<'s>, schema: &SchemaRef, name: &str) -> Self {
-        Made::new(
-            OnceCell::from(collections.oks),
-            OnceCell::new(),
-            collections.errs,
-            schema,
-            name,
-        )
-    }
-
-    /// What makes columns.
-    fn columns(columns: Batches<'s>, errs: Rows<'s>, schema: &SchemaRef, name: &str) -> Self {
-        Made::new(OnceCell::new(), OnceCell::from(columns), errs, schema, name)
-    }
-
-    fn new(
-        rows: OnceCell<Rows<'s>>,
-        columns: OnceCell<Batches<'s>>,
-        errs: Rows<'s>,
-        schema: &SchemaRef,
-        name: &str,
-    ) -> Self {
-        let faces = Rc::new(Faces {
-            schema: schema.clone(),
-            name: name.to_string(),
-            columnar: columns.get().is_some(),
-            rows,
-            columns,
-        });
-        Made { faces, errs }
-    }
-
-    /// Rows, encoded, and errors.
-    fn encoded(&self) -> Collections<'s> {
-        let Faces {
-            schema,
-            name,
-            rows,
-            columns,
-            ..
-        } = &*self.faces;
-        let encode = || {
-            let columns = columns.get().expect("there are rows in one face at least");
-            columns::encode(columns.clone(), schema, name)
-        };
-        Collections {
-            oks: rows.get_or_init(encode).clone(),
-            errs: self.errs.clone(),
-        }
-    }
-
-    /// Rows, as columns.
-    fn decoded(&self) -> Batches<'s> {
-        let Faces {
-            schema,
-            name,
-            rows,
-            columns,
-            ..
-        } = &*self.faces;
-        let decode = || {
-            let rows = rows.get().expect("there are rows in one face at least");
-            columns::decode(rows.clone(), schema, name)
-        };
-        columns.get_or_init(decode).clone()
-    }
-
-    /// Rows as they were made.
-    fn face(&self) -> Face<'s> {
-        match self.faces.columnar {
-            true => Face::Columns(self.decoded()),
-            false => Face::Rows(self.encoded().oks),
-        }
-    }
-}
-
 /// Of each node: whether a reader of it takes columns. See (4).
 fn read_as_columns(graph: &Graph) -> Vec<bool> {
     let mut columns = vec![false; graph.nodes.len()];
@@ -266,9 +169,7 @@ impl<'s> Builder<'_, 's> {
         let graph = self.graph;
         let node = &graph.nodes[id];
         if let Op::Table(table) = &node.op {
-            let table = self.table(*table);
-            let errs = empty(self.scope); // by (3)
-            return Made { errs, ..table };
+            return self.table(*table).with_errors(empty(self.scope)); // by (3)
         }
         if let Some(computed) = self.computed(id) {
             let errs = self.made(node.inputs[0]).errs.concat(computed.errs);
@@ -291,7 +192,7 @@ impl<'s> Builder<'_, 's> {
                 // Columns that are picked out of encoded rows are cut, unless somebody decodes the rows anyway.
                 let evaluated = || !mfp::cuts(plan, &graph.nodes[node.inputs[0]].schema, &node.schema);
                 let wanted = self.columns[id] && (self.columns[node.inputs[0]] || evaluated());
-                let columns = input.faces.columnar || wanted;
+                let columns = input.is_columnar() || wanted;
                 columns.then(|| mfp::mfp_columns(input.decoded(), &node.schema, plan, &node.name))
             }
             _ => None,

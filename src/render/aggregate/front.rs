@@ -28,9 +28,10 @@ use super::accumulators::Accumulators;
 use super::local::Local;
 use super::measure::{Measures, PINNED, ROWS, passes};
 use super::reader::{Read, Reader};
-use crate::render::columns::{Columns, Face};
+use crate::render::columns::Columns;
 use crate::render::error::Errors;
 use crate::render::expr::{CHUNK, KernelError, bisect};
+use crate::render::face::Face;
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update};
 
 /// Rows that are evaluated at once.

@@ -59,8 +59,8 @@ use self::layout::{Layout, Part, codec, one};
 use self::reader::Reader;
 use super::Collections;
 use super::arrange::{Rows, arrange_by_key, arrange_spread};
-use super::columns::Face;
 use super::expr::relaxed;
+use super::face::Face;
 use crate::plan;
 
 /// Renders a GROUP BY: the group columns, then one column for each aggregate, of `output_schema`'s types.

@@ -22,7 +22,8 @@ use datafusion::prelude::SessionConfig;
 use differential_dataflow::input::Input;
 use proptest::prelude::*;
 
-use super::super::columns::{self, Face};
+use super::super::columns;
+use super::super::face::Face;
 use super::aggregate;
 use crate::plan::{Aggregate, AggregateCall, AggregateKind};
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update, normalise_batch, normalise_schema};

@@ -1,0 +1,127 @@
+//! The two faces of a node's rows, encoded and as columns: it makes one, and the other is made from it by one operator,
+//! once somebody asks for it.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use arrow::datatypes::SchemaRef;
+
+use super::Collections;
+use super::arrange::Rows;
+use super::columns::{Batches, decode, encode};
+
+/// A node's rows, as it makes them.
+#[derive(Clone)]
+pub enum Face<'s> {
+    /// Encoded.
+    Rows(Rows<'s>),
+    /// As columns.
+    Columns(Batches<'s>),
+}
+
+/// What a node or a table makes.
+#[derive(Clone)]
+pub struct Made<'s> {
+    /// Shared by whoever passes the same rows on.
+    faces: Rc<Faces<'s>>,
+    /// Error rows.
+    pub errs: Rows<'s>,
+}
+
+/// Rows in one face, and in the other once it has been asked for.
+struct Faces<'s> {
+    schema: SchemaRef,
+    name: String,
+    /// In which face they were made.
+    columnar: bool,
+    rows: OnceCell<Rows<'s>>,
+    columns: OnceCell<Batches<'s>>,
+}
+
+impl<'s> Made<'s> {
+    /// What makes rows.
+    pub fn rows(collections: Collections<'s>, schema: &SchemaRef, name: &str) -> Self {
+        Made::new(
+            OnceCell::from(collections.oks),
+            OnceCell::new(),
+            collections.errs,
+            schema,
+            name,
+        )
+    }
+
+    /// What makes columns.
+    pub fn columns(columns: Batches<'s>, errs: Rows<'s>, schema: &SchemaRef, name: &str) -> Self {
+        Made::new(OnceCell::new(), OnceCell::from(columns), errs, schema, name)
+    }
+
+    fn new(
+        rows: OnceCell<Rows<'s>>,
+        columns: OnceCell<Batches<'s>>,
+        errs: Rows<'s>,
+        schema: &SchemaRef,
+        name: &str,
+    ) -> Self {
+        let faces = Rc::new(Faces {
+            schema: schema.clone(),
+            name: name.to_string(),
+            columnar: columns.get().is_some(),
+            rows,
+            columns,
+        });
+        Made { faces, errs }
+    }
+
+    /// The same rows, and these errors.
+    pub fn with_errors(self, errs: Rows<'s>) -> Self {
+        Made { errs, ..self }
+    }
+
+    /// Rows, encoded, and errors.
+    pub fn encoded(&self) -> Collections<'s> {
+        let Faces {
+            schema,
+            name,
+            rows,
+            columns,
+            ..
+        } = &*self.faces;
+        let make = || {
+            let columns = columns.get().expect("there are rows in one face at least");
+            encode(columns.clone(), schema, name)
+        };
+        Collections {
+            oks: rows.get_or_init(make).clone(),
+            errs: self.errs.clone(),
+        }
+    }
+
+    /// Rows, as columns.
+    pub fn decoded(&self) -> Batches<'s> {
+        let Faces {
+            schema,
+            name,
+            rows,
+            columns,
+            ..
+        } = &*self.faces;
+        let make = || {
+            let rows = rows.get().expect("there are rows in one face at least");
+            decode(rows.clone(), schema, name)
+        };
+        columns.get_or_init(make).clone()
+    }
+
+    /// Whether they were made as columns.
+    pub fn is_columnar(&self) -> bool {
+        self.faces.columnar
+    }
+
+    /// Rows as they were made.
+    pub fn face(&self) -> Face<'s> {
+        match self.is_columnar() {
+            true => Face::Columns(self.decoded()),
+            false => Face::Rows(self.encoded().oks),
+        }
+    }
+}
