@@ -18,12 +18,12 @@ use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, SelectItem, SetExpr, Span
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
-use super::diagnose::{diagnose, not_a_condition, refused};
+use super::diagnose::{diagnose, names_twice, not_a_condition, refused};
 use super::error::{PlanError, Planned, Refusal};
 use super::lower::{Lowering, physical};
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
-use super::{complete, normal, now, refuse, session, windows};
+use super::{casts, complete, normal, now, refuse, session, wide, windows};
 use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Input, OnViolation, Table, nearest};
 use crate::repr::normalise_schema;
 
@@ -187,9 +187,16 @@ impl Compiler<'_> {
             items.iter().map(|i| i.span()).collect()
         };
 
-        let logical = self
-            .logical(SqlStatement::Query(query.clone()), look.subquery)
-            .map_err(wrong)?;
+        let mut logical = self.logical(SqlStatement::Query(query.clone()), look.subquery);
+        if logical.as_ref().is_err_and(names_twice) && casts::name_casts(&mut query) {
+            let told_apart = self.logical(SqlStatement::Query(query), look.subquery);
+            // Where casts were not the reason, the first answer is in the user's words.
+            logical = told_apart
+                .ok()
+                .filter(|plan| check_columns(plan).is_empty())
+                .map_or(logical, Ok);
+        }
+        let logical = logical.map_err(wrong)?;
         let columns: Vec<Refusal> = check_columns(&logical)
             .into_iter()
             .map(|(n, refusal)| refusal.at(spans.get(n).copied()))
@@ -241,7 +248,7 @@ impl Compiler<'_> {
         normal::single_rows(&plan, subquery)?;
         let options = state.config_options();
         let plan = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
-        normal::types(normal::exact(plan)?, options)
+        normal::types(wide::windows(normal::exact(plan)?)?, options)
     }
 
     /// The optimised, completed plan, and the table's columns.

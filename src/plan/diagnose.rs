@@ -9,6 +9,9 @@ use super::compile::two_columns;
 use super::error::{PlanError, Refusal};
 use crate::definition::{Diagnostic, nearest};
 
+/// What DataFusion says of two expressions with one name.
+const ONE_NAME: &str = "require unique expression names";
+
 /// One or several diagnostics for an error in the SQL of `file`, whose tokens help to find the place.
 pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
     match error {
@@ -52,6 +55,20 @@ fn flatten(error: &DataFusionError) -> Vec<&DataFusionError> {
     }
 }
 
+/// Whether a plan was refused because two of its expressions have one name.
+pub(super) fn names_twice(error: &PlanError) -> bool {
+    let PlanError::DataFusion(error) = error else {
+        return false;
+    };
+    flatten(error).into_iter().any(|error| match error.find_root() {
+        DataFusionError::SchemaError(schema, _) => matches!(
+            schema.as_ref(),
+            SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. }
+        ),
+        other => other.strip_backtrace().contains(ONE_NAME),
+    })
+}
+
 /// What stands where a condition should.
 pub(super) fn not_a_condition(what: &str) -> Refusal {
     Refusal::new(sql_types(&format!("could not use {what} as a condition"))).help("compare it with something")
@@ -88,7 +105,7 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     };
     let span = span.or_else(|| found.and_then(|d| d.notes.iter().find_map(|n| n.span)));
     let (text, place) = split_place(&text);
-    if text.contains("require unique expression names") {
+    if text.contains(ONE_NAME) {
         let name = text.split('"').nth(1).unwrap_or_default();
         let near = name.rsplit('.').next().unwrap_or(name);
         return two_columns(name).at_span(span).near(near);
