@@ -37,7 +37,7 @@ use timely::dataflow::operators::ToStream;
 
 pub use arrange::Rows;
 pub use checks::Counters;
-pub use temporal::{Keep, expire, leaving, retain};
+pub use temporal::{Keep, LATE, expire, leaving, retain, still_late};
 
 use crate::definition::{Dataflow, Retention};
 use crate::plan::{Expr, Graph, Join, JoinKind, Mfp, Node, NodeId, Op};
@@ -61,13 +61,15 @@ pub struct Built<'scope> {
     pub failures: Rows<'scope>,
 }
 
-/// Builds every table of the graph over the inputs' collections (in the order of [`Dataflow::inputs`]).
+/// Builds every table of the graph over the inputs' collections (in the order of [`Dataflow::inputs`]). What comes up
+/// to the epoch `past` is replayed.
 pub fn build<'s>(
     scope: Scope<'s, Epoch>,
     dataflow: &Dataflow,
     graph: &Graph,
     inputs: Vec<Collections<'s>>,
     counters: &Counters,
+    past: Option<Epoch>,
 ) -> Built<'s> {
     let mut builder = Builder {
         scope,
@@ -75,6 +77,7 @@ pub fn build<'s>(
         graph,
         inputs,
         counters,
+        past,
         nodes: graph.nodes.iter().map(|_| None).collect(),
         tables: graph.tables.iter().map(|_| None).collect(),
         keyed: HashMap::new(),
@@ -114,6 +117,7 @@ struct Builder<'a, 's> {
     graph: &'a Graph,
     inputs: Vec<Collections<'s>>,
     counters: &'a Counters,
+    past: Option<Epoch>,
     nodes: Vec<Option<Collections<'s>>>,
     tables: Vec<Option<Collections<'s>>>,
     /// See (2): by node, keys as printed, and whether nulls stand aside.
@@ -252,7 +256,8 @@ impl<'s> Builder<'_, 's> {
         let mut collections = self.node(table.node);
         if let Some(retention) = &self.dataflow.tables[table.table].retention {
             let keep = keep(retention, &table.schema);
-            collections = retain(collections, &table.schema, keep, &format!("{}: retention", table.name));
+            let name = format!("{}: retention", table.name);
+            collections = retain(collections, &table.schema, keep, self.past, &name);
         }
         for expectation in &table.expectations {
             let (checked, failures) =
