@@ -13,6 +13,8 @@
 //!    each other, and rows vanish while one runs. Such a file is added with its vector, or never appears.
 //! 7. Behind a restart with another number of writers several own rows of one file, and move them out at the same epoch,
 //!    each on its own or with changes. In a table that takes no vectors these moves are one entry, so by (3) the file goes.
+//! 8. A table that is rebuilt has no change data files in that entry. Its writers know nothing of the rows that go, and once an
+//!    entry names changes, readers of the feed see those alone; from files that go and come they make both halves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -428,16 +430,23 @@ impl Table {
             Action::commit_info(summary.commit_info(planning)),
             Action::txn(&planning.app_id, planning.epoch as i64, planning.now),
         ];
-        if planning.data_change {
-            actions.extend(self.redefinition.take().into_iter().flatten());
-        }
+        // By (8).
+        let redefinition = self.redefinition.take_if(|_| planning.data_change);
+        let changes = match redefinition {
+            None => batch.changes,
+            Some(definition) => {
+                actions.extend(definition);
+                change.retired.extend(batch.changes.into_iter().map(|file| file.path));
+                vec![]
+            }
+        };
         actions.extend(gone.into_iter().map(|live| Action::remove(removal(live.add, planning))));
         for mut live in covered.into_iter().chain(born.into_values()) {
             live.add.data_change = planning.data_change;
             actions.push(Action::add(live.add.clone()));
             self.insert(live);
         }
-        actions.extend(batch.changes.into_iter().map(Action::cdc));
+        actions.extend(changes.into_iter().map(Action::cdc));
         change.commits.push(PlannedCommit {
             app_id: planning.app_id.clone(),
             actions,
