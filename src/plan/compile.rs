@@ -14,7 +14,9 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr as Logical, LogicalPlan, Projection, cast};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, SelectItem, SetExpr, Spanned, Statement as SqlStatement};
+use datafusion::sql::sqlparser::ast::{
+    Expr as SqlExpr, Query, SelectItem, SetExpr, Spanned, Statement as SqlStatement,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
@@ -187,24 +189,13 @@ impl Compiler<'_> {
             items.iter().map(|i| i.span()).collect()
         };
 
-        let mut logical = self.logical(SqlStatement::Query(query.clone()), look.subquery);
-        if logical.as_ref().is_err_and(names_twice) && casts::name_casts(&mut query) {
-            let told_apart = self.logical(SqlStatement::Query(query), look.subquery);
+        let analysed = |query| self.analysed(query, look.subquery, &spans);
+        let mut planned = analysed(query.clone());
+        if planned.as_ref().is_err_and(Mistakes::are_of_one_name) && casts::name_casts(&mut query) {
             // Where casts were not the reason, the first answer is in the user's words.
-            logical = told_apart
-                .ok()
-                .filter(|plan| check_columns(plan).is_empty())
-                .map_or(logical, Ok);
+            planned = analysed(query).or(planned);
         }
-        let logical = logical.map_err(wrong)?;
-        let columns: Vec<Refusal> = check_columns(&logical)
-            .into_iter()
-            .map(|(n, refusal)| refusal.at(spans.get(n).copied()))
-            .collect();
-        if !columns.is_empty() {
-            return Err(columns.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
-        }
-        let (logical, schema) = self.finish(logical).map_err(wrong)?;
+        let (logical, schema) = planned.map_err(|mistakes| mistakes.diagnose(&table.file, &tokens))?;
         let mut lowering = Lowering {
             builder: &mut self.builder,
             sources: &self.sources,
@@ -235,6 +226,24 @@ impl Compiler<'_> {
             append_only,
             logical,
         }))
+    }
+
+    /// The optimised, completed plan of a query, and the table's columns. `spans`: where each column stands.
+    fn analysed(
+        &self,
+        query: Box<Query>,
+        subquery: Option<Span>,
+        spans: &[Span],
+    ) -> Result<(LogicalPlan, SchemaRef), Mistakes> {
+        let logical = self.logical(SqlStatement::Query(query), subquery)?;
+        let columns = check_columns(&logical);
+        if !columns.is_empty() {
+            let at_their_places = columns
+                .into_iter()
+                .map(|(n, refusal)| refusal.at(spans.get(n).copied()));
+            return Err(Mistakes::Columns(at_their_places.collect()));
+        }
+        Ok(self.finish(logical)?)
     }
 
     /// The analysed plan of a query: names resolved, types agreed, now() held open.
@@ -415,6 +424,33 @@ impl Compiler<'_> {
             .skip(from)
             .position(|l| l.starts_with(&format!("{setting}=")));
         found.map_or(0, |n| from + n + 1)
+    }
+}
+
+/// What is wrong with a query.
+enum Mistakes {
+    /// It could not be planned.
+    Plan(PlanError),
+    /// Columns have names that they cannot have.
+    Columns(Vec<Refusal>),
+}
+
+impl From<PlanError> for Mistakes {
+    fn from(error: PlanError) -> Self {
+        Mistakes::Plan(error)
+    }
+}
+
+impl Mistakes {
+    fn are_of_one_name(&self) -> bool {
+        matches!(self, Mistakes::Plan(error) if names_twice(error))
+    }
+
+    fn diagnose(self, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
+        match self {
+            Mistakes::Plan(error) => diagnose(error, file, tokens),
+            Mistakes::Columns(refusals) => refusals.into_iter().map(|r| refused(r, file, tokens)).collect(),
+        }
     }
 }
 

@@ -349,7 +349,7 @@ impl Engine {
                     progress: &progress,
                     epoch,
                 };
-                let replayed = replay::replay(&past, pasts);
+                let replayed = replay::replay(&past, &pasts);
                 threads.iter().for_each(thread::Thread::unpark);
                 if let Err(error) = replayed {
                     shared.tell(Event::Failed(error));

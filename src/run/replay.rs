@@ -24,8 +24,8 @@ use crate::serve::{QueryError, Snapshot, history};
 use crate::sink::dead_letters;
 use crate::source::{Delivery, Position, rejected_file};
 
-/// Hands every input's past to the workers, then hangs up. Says how many records there were.
-pub fn replay(past: &Reread<'_>, workers: Vec<Sender<Past>>) -> Result<u64, RunError> {
+/// Hands every input's past to the workers, and at last its end. Says how many records there were.
+pub fn replay(past: &Reread<'_>, workers: &[Sender<Past>]) -> Result<u64, RunError> {
     let started = Instant::now();
     let mut next = 0;
     // A worker that is gone has told the conductor why. The send may wait: this thread is ours alone.
@@ -78,7 +78,10 @@ pub fn replay(past: &Reread<'_>, workers: Vec<Sender<Past>>) -> Result<u64, RunE
         }
         Ok::<u64, RunError>(records)
     })?;
-    records += past.read(&workers)?;
+    records += past.read(workers)?;
+    for worker in workers {
+        let _ = worker.send(Past::End);
+    }
     tracing::info!(records, seconds = started.elapsed().as_secs_f64(), "replayed the past");
     Ok(records)
 }

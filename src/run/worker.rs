@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, Sender};
 use differential_dataflow::AsCollection;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::ProbeHandle;
@@ -40,13 +40,15 @@ pub enum Past {
     Delivery(Epoch, Delivery),
     /// Dead letters that nothing that is replayed would say again.
     Letters(Vec<Row>),
+    /// That was all. A past that breaks off has none: the audit would take away what is missing of it.
+    End,
 }
 
 /// What one worker is given.
 pub struct Parts {
     /// Live deliveries.
     pub deliveries: Receiver<Delivery>,
-    /// The past; ends before live deliveries begin.
+    /// The past, where there is one; its end comes before live deliveries begin.
     pub past: Receiver<Past>,
     /// Epochs to seal, ascending; every worker seals every one of them.
     pub seals: Receiver<Epoch>,
@@ -125,6 +127,7 @@ impl<'a> Taker<'a> {
             Ok((inputs, letters, watched))
         })?;
         let letters = RowCodec::new(dead_letters::schema())?;
+        let past_done = shared.live.load(Ordering::Acquire);
         let mut taker = Taker {
             wiring,
             shared,
@@ -137,7 +140,7 @@ impl<'a> Taker<'a> {
             index,
             epoch: 0,
             rows_in_epoch: 0,
-            past_done: false,
+            past_done,
             seal: None,
             frontier: 0,
         };
@@ -192,8 +195,9 @@ impl<'a> Taker<'a> {
                     self.send_letters(letters);
                     return self.next();
                 }
-                Err(TryRecvError::Empty) => return Ok(None),
-                Err(TryRecvError::Disconnected) => {
+                // Broken off, or not there yet.
+                Err(_) => return Ok(None),
+                Ok(Past::End) => {
                     self.past_done = true;
                     self.shared.replayed[self.index].store(true, Ordering::Release);
                     self.shared.poke();

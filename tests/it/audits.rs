@@ -83,10 +83,11 @@ fn aggregates_of_different_orders_in_one_group_are_verified() {
     );
     audit(&folder, 2, "lists");
     let dataflow = folder.load("lake");
-    let written = "SELECT k, x, y, f, second, last, ids, most FROM gold.written ORDER BY k";
+    let written =
+        "SELECT k, x, y, f, second, last, array_to_string(ids, ' ') AS ids, most FROM gold.written ORDER BY k";
     assert_eq!(
         ask(&dataflow, written),
-        "1,\"x,w\",q|p,x,,q,\"[2, 1, 3]\",x\n2,,,,,,[4],\n3,\",z\",r|r,z,,r,\"[5, 6]\","
+        "1,\"x,w\",q|p,x,,p,2 1 3,x\n2,,,,,,4,\n3,\",z\",r|r,z,,r,5 6,"
     );
     assert_eq!(
         ask(&dataflow, "SELECT a, b FROM gold.completed"),
@@ -155,7 +156,7 @@ fn a_sum_or_mean_that_does_not_fit_is_a_dead_letter_over_windows_too() {
             "means",
             "SELECT id, AVG(d) OVER (PARTITION BY k ORDER BY id) AS m FROM rows",
         ),
-        ("mean", "SELECT k, AVG(d) AS m, AVG(v) AS v FROM rows GROUP BY k"),
+        ("mean", "SELECT k, AVG(d) AS m FROM rows GROUP BY k"),
     ];
     let folder = folder("fits", &tables);
     let (most, nines) = (i64::MAX, "9".repeat(38));
@@ -192,7 +193,14 @@ fn a_sum_or_mean_that_does_not_fit_is_a_dead_letter_over_windows_too() {
         "gold.mean,1\ngold.means,3\ngold.running,1\ngold.sliding,1"
     );
     // They fit again.
-    append(&folder, &["2,1,null,null,1,\"1\"", "4,2,null,null,1,\"1\""]);
+    append(
+        &folder,
+        &[
+            "2,1,null,null,1,\"1\"",
+            "3,1,null,null,1,\"1\"",
+            "4,2,null,null,1,\"1\"",
+        ],
+    );
     audit(&folder, 1, "sums that fit again");
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
 }
