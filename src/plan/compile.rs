@@ -487,9 +487,9 @@ fn named_twice(items: &[SelectItem]) -> Vec<Refusal> {
 
 /// Two columns have one name.
 pub(super) fn two_columns(name: &str) -> Refusal {
-    // DataFusion calls an aggregate by its argument without casts, whatever the user calls it.
+    // DataFusion calls an expression by its own name, whatever the user calls it.
     let help = if name.contains('(') {
-        "two aggregates that differ in casts alone have one name: cast in a subquery of FROM, aggregate its columns"
+        "compute one of them in a subquery of FROM, under another name"
     } else {
         "name one of them anew: AS ..."
     };

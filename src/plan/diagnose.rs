@@ -146,6 +146,11 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     if !notes.is_empty() {
         refusal.message = sql_types(&format!("{} ({})", refusal.message, notes.join(", ")));
     }
+    // DataFusion points at the first side, with which nothing may be wrong.
+    if refusal.message.contains("queries have different number of columns") {
+        let operation = refusal.message.split(' ').next().unwrap_or_default().to_string();
+        refusal = refusal.at(None).near(operation);
+    }
     // The help names the inner call.
     let inner = helps
         .iter()
@@ -233,6 +238,7 @@ fn remedy(message: &str) -> Option<String> {
             "name a DATE or TIMESTAMP column, or cast it in a table that this one reads",
         ),
         ("not allowed in the WHERE", "move the condition into HAVING"),
+        ("only support Literal", "write a number or a text itself there"),
         ("coerce", "cast one side: CAST(... AS ...)"),
         ("type", "cast one side: CAST(... AS ...)"),
     ];
