@@ -48,7 +48,7 @@ impl Program for Product {
                     ((input.name.clone(), handle), collections)
                 })
                 .unzip();
-            let built = render::build(scope, &dataflow, &graph, inputs, &Counters::default());
+            let built = render::build(scope, &dataflow, &graph, inputs, &Counters::default(), None);
             for (table, planned) in built.tables.into_iter().zip(&graph.tables) {
                 let codec = RowCodec::new(planned.schema.clone()).expect("a planned schema has a row encoding");
                 let checksum = move |updates: &[Update]| {

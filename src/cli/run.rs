@@ -62,6 +62,9 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     let dataflow = Arc::new(dataflow);
     let outcome = run::run(dataflow.clone(), options)?;
     let mut out = io::stdout().lock();
+    if outcome.replayed > 0 {
+        write!(out, "replayed {} records of the past, ", outcome.replayed)?;
+    }
     writeln!(
         out,
         "took {} records in {:.1} s, {} of them dead letters; {}",

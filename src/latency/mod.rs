@@ -2,7 +2,9 @@
 //! (a) its epoch closed in the graph, and (b) the snapshot that holds it was committed.
 //!
 //! A measurement is taken for every record, from when it *could* have been read: a reader stamps a
-//! delivery when its bytes were there, a rate-limited generator when its event was due. A stall therefore
+//! delivery when its bytes were there, a rate-limited generator when its event was due. A reader that does not know
+//! says the earliest moment it may have been: figures may be too long by the time between two looks at a source,
+//! never too short. A stall therefore
 //! counts against every record that waits behind it (no coordinated omission), and needs no correction
 //! afterwards. Workers post [`Stamp`]s; whoever closes or commits an epoch says so; nothing here decides when.
 //!

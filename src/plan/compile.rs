@@ -14,16 +14,18 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr as Logical, LogicalPlan, Projection, cast};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, SelectItem, SetExpr, Spanned, Statement as SqlStatement};
+use datafusion::sql::sqlparser::ast::{
+    Expr as SqlExpr, Query, SelectItem, SetExpr, Spanned, Statement as SqlStatement,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
-use super::diagnose::{diagnose, not_a_condition, refused};
+use super::diagnose::{diagnose, names_twice, not_a_condition, refused};
 use super::error::{PlanError, Planned, Refusal};
 use super::lower::{Lowering, physical};
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
-use super::{complete, normal, now, refuse, session, windows};
+use super::{casts, complete, normal, now, refuse, session, wide, windows};
 use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Input, OnViolation, Table, nearest};
 use crate::repr::normalise_schema;
 
@@ -187,17 +189,13 @@ impl Compiler<'_> {
             items.iter().map(|i| i.span()).collect()
         };
 
-        let logical = self
-            .logical(SqlStatement::Query(query.clone()), look.subquery)
-            .map_err(wrong)?;
-        let columns: Vec<Refusal> = check_columns(&logical)
-            .into_iter()
-            .map(|(n, refusal)| refusal.at(spans.get(n).copied()))
-            .collect();
-        if !columns.is_empty() {
-            return Err(columns.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
+        let analysed = |query| self.analysed(query, look.subquery, &spans);
+        let mut planned = analysed(query.clone());
+        if planned.as_ref().is_err_and(Mistakes::are_of_one_name) && casts::name_casts(&mut query) {
+            // Where casts were not the reason, the first answer is in the user's words.
+            planned = analysed(query).or(planned);
         }
-        let (logical, schema) = self.finish(logical).map_err(wrong)?;
+        let (logical, schema) = planned.map_err(|mistakes| mistakes.diagnose(&table.file, &tokens))?;
         let mut lowering = Lowering {
             builder: &mut self.builder,
             sources: &self.sources,
@@ -230,6 +228,24 @@ impl Compiler<'_> {
         }))
     }
 
+    /// The optimised, completed plan of a query, and the table's columns. `spans`: where each column stands.
+    fn analysed(
+        &self,
+        query: Box<Query>,
+        subquery: Option<Span>,
+        spans: &[Span],
+    ) -> Result<(LogicalPlan, SchemaRef), Mistakes> {
+        let logical = self.logical(SqlStatement::Query(query), subquery)?;
+        let columns = check_columns(&logical);
+        if !columns.is_empty() {
+            let at_their_places = columns
+                .into_iter()
+                .map(|(n, refusal)| refusal.at(spans.get(n).copied()));
+            return Err(Mistakes::Columns(at_their_places.collect()));
+        }
+        Ok(self.finish(logical)?)
+    }
+
     /// The analysed plan of a query: names resolved, types agreed, now() held open.
     fn logical(&self, statement: SqlStatement, subquery: Option<Span>) -> Planned<LogicalPlan> {
         let state = self.context.state();
@@ -241,7 +257,7 @@ impl Compiler<'_> {
         normal::single_rows(&plan, subquery)?;
         let options = state.config_options();
         let plan = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
-        normal::types(normal::exact(plan)?, options)
+        normal::types(wide::windows(normal::exact(plan)?)?, options)
     }
 
     /// The optimised, completed plan, and the table's columns.
@@ -411,6 +427,33 @@ impl Compiler<'_> {
     }
 }
 
+/// What is wrong with a query.
+enum Mistakes {
+    /// It could not be planned.
+    Plan(PlanError),
+    /// Columns have names that they cannot have.
+    Columns(Vec<Refusal>),
+}
+
+impl From<PlanError> for Mistakes {
+    fn from(error: PlanError) -> Self {
+        Mistakes::Plan(error)
+    }
+}
+
+impl Mistakes {
+    fn are_of_one_name(&self) -> bool {
+        matches!(self, Mistakes::Plan(error) if names_twice(error))
+    }
+
+    fn diagnose(self, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
+        match self {
+            Mistakes::Plan(error) => diagnose(error, file, tokens),
+            Mistakes::Columns(refusals) => refusals.into_iter().map(|r| refused(r, file, tokens)).collect(),
+        }
+    }
+}
+
 fn settings_file(table: &Table) -> PathBuf {
     table.settings_file.clone().unwrap_or_else(|| table.file.clone())
 }
@@ -444,9 +487,9 @@ fn named_twice(items: &[SelectItem]) -> Vec<Refusal> {
 
 /// Two columns have one name.
 pub(super) fn two_columns(name: &str) -> Refusal {
-    // DataFusion calls an aggregate by its argument without casts, whatever the user calls it.
+    // DataFusion calls an expression by its own name, whatever the user calls it.
     let help = if name.contains('(') {
-        "two aggregates that differ in casts alone have one name: cast in a subquery of FROM, aggregate its columns"
+        "compute one of them in a subquery of FROM, under another name"
     } else {
         "name one of them anew: AS ..."
     };

@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use datafusion::common::{Column, DataFusionError, SchemaError};
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
 use super::compile::two_columns;
 use super::error::{PlanError, Refusal};
 use crate::definition::{Diagnostic, nearest};
+
+/// What DataFusion says of two expressions with one name.
+const ONE_NAME: &str = "require unique expression names";
 
 /// One or several diagnostics for an error in the SQL of `file`, whose tokens help to find the place.
 pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
@@ -34,6 +37,7 @@ pub(super) fn refused(refusal: Refusal, file: &Path, tokens: &[TokenWithSpan]) -
                 .then(|| tokens.last().map(|t| t.span.end))?
         })
         .or_else(|| mentioned(tokens, &refusal.message))
+        .or_else(|| named(tokens, &refusal.message))
         .or_else(|| tokens.first().map(|t| t.span.start));
     Diagnostic {
         file: file.to_path_buf(),
@@ -50,6 +54,20 @@ fn flatten(error: &DataFusionError) -> Vec<&DataFusionError> {
         DataFusionError::Context(_, inner) => flatten(inner),
         other => vec![other],
     }
+}
+
+/// Whether a plan was refused because two of its expressions have one name.
+pub(super) fn names_twice(error: &PlanError) -> bool {
+    let PlanError::DataFusion(error) = error else {
+        return false;
+    };
+    flatten(error).into_iter().any(|error| match error.find_root() {
+        DataFusionError::SchemaError(schema, _) => matches!(
+            schema.as_ref(),
+            SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. }
+        ),
+        other => other.strip_backtrace().contains(ONE_NAME),
+    })
 }
 
 /// What stands where a condition should.
@@ -88,7 +106,7 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     };
     let span = span.or_else(|| found.and_then(|d| d.notes.iter().find_map(|n| n.span)));
     let (text, place) = split_place(&text);
-    if text.contains("require unique expression names") {
+    if text.contains(ONE_NAME) {
         let name = text.split('"').nth(1).unwrap_or_default();
         let near = name.rsplit('.').next().unwrap_or(name);
         return two_columns(name).at_span(span).near(near);
@@ -96,8 +114,15 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     if let Some(refusal) = of_types(&root.strip_backtrace()).or_else(|| of_types(&text)) {
         return if span.is_some() { refusal.at_span(span) } else { refusal };
     }
+    if let Some(refusal) = in_our_words(&text, tokens) {
+        return if refusal.span.is_none() {
+            refusal.at_span(span)
+        } else {
+            refusal
+        };
+    }
     let mut refusal = Refusal::new(sql_types(&lower_case(&strip(&text))));
-    refusal.span = place.map(|start| datafusion::sql::sqlparser::tokenizer::Span { start, end: start });
+    refusal.span = place.map(|start| Span { start, end: start });
     if span.is_some() {
         refusal = refusal.at_span(span);
     }
@@ -121,6 +146,18 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     if !notes.is_empty() {
         refusal.message = sql_types(&format!("{} ({})", refusal.message, notes.join(", ")));
     }
+    // DataFusion points at the first side, with which nothing may be wrong.
+    if refusal.message.contains("queries have different number of columns") {
+        let operation = refusal.message.split(' ').next().unwrap_or_default().to_string();
+        refusal = refusal.at(None).near(operation);
+    }
+    // The help names the inner call.
+    let inner = helps
+        .iter()
+        .find_map(|help| help.strip_prefix("compute '")?.split('(').next());
+    if let (None, Some(inner)) = (refusal.span, inner) {
+        refusal = refusal.near(inner);
+    }
     if !helps.is_empty() {
         // DataFusion's name of `*`.
         refusal = refusal.help(helps.join("; ").replace("(Int64(1))", "(*)"));
@@ -128,6 +165,46 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
         refusal = refusal.help(help);
     }
     refusal
+}
+
+/// Errors that DataFusion tells without their place, or in words that name its own parts.
+fn in_our_words(text: &str, tokens: &[TokenWithSpan]) -> Option<Refusal> {
+    let between = |from: &str, to: &str| Some(text.split_once(from)?.1.split_once(to)?.0.trim().to_string());
+    if text.contains("does not support logical expression WindowFunction") {
+        let refusal =
+            Refusal::new("could not plan a window function here: it is computed behind WHERE, GROUP BY and HAVING");
+        return Some(refusal.help("compare it in QUALIFY, or in an outer query").near("OVER"));
+    }
+    if let Some(name) = between("WITH query name \"", "\" specified more than once") {
+        let refusal = Refusal::new(format!("could not name two queries of WITH {name:?}"));
+        let refusal = refusal.help("name one of them anew").near(name.as_str());
+        return Some(refusal.at(defined(tokens, &name).nth(1)));
+    }
+    let name_after = |start: &str| Some(text.split_once(start)?.1.split_whitespace().next()?.to_string());
+    let near = if text.contains("Order by column out of bounds") {
+        "ORDER".to_string()
+    } else if text.contains("Window Function") {
+        "OVER".to_string()
+    } else {
+        name_after("Unsupported SQL type ").or_else(|| name_after("The window "))?
+    };
+    let refusal = Refusal::new(sql_types(&lower_case(&strip(text)))).near(near);
+    let help = remedy(&refusal.message);
+    Some(match help {
+        Some(help) => refusal.help(help),
+        None => refusal,
+    })
+}
+
+/// Where queries of WITH are given this name.
+fn defined<'a>(tokens: &'a [TokenWithSpan], name: &'a str) -> impl Iterator<Item = Span> + 'a {
+    let words = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_)));
+    let next = words.clone().skip(1);
+    words.zip(next).filter_map(move |(word, next)| {
+        let named = matches!(&word.token, Token::Word(w) if w.value.eq_ignore_ascii_case(name));
+        let begins = matches!(&next.token, Token::Word(w) if w.value.eq_ignore_ascii_case("AS"));
+        (named && begins).then_some(word.span)
+    })
 }
 
 /// What to do about a message that says only what is wrong.
@@ -161,6 +238,7 @@ fn remedy(message: &str) -> Option<String> {
             "name a DATE or TIMESTAMP column, or cast it in a table that this one reads",
         ),
         ("not allowed in the WHERE", "move the condition into HAVING"),
+        ("only support Literal", "write a number or a text itself there"),
         ("coerce", "cast one side: CAST(... AS ...)"),
         ("type", "cast one side: CAST(... AS ...)"),
     ];
@@ -334,12 +412,16 @@ fn find(tokens: &[TokenWithSpan], word: &str) -> Option<Location> {
 
 /// The first quoted word, call or operator of a message that stands in the SQL.
 fn mentioned(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
-    let quoted = message
-        .split(['\'', '"', '`'])
-        .skip(1)
-        .step_by(2)
+    let quoted = message.split(['\'', '"', '`']).skip(1).step_by(2);
+    let words = quoted
+        .clone()
         .flat_map(|q| q.split(['(', '.', ' ']).filter(|w| !w.is_empty()));
-    if let Some(place) = quoted.filter_map(|word| find(tokens, word)).next() {
+    let text = |quoted: &str| {
+        let same = |t: &&TokenWithSpan| matches!(&t.token, Token::SingleQuotedString(text) if text == quoted);
+        tokens.iter().find(same).map(|t| t.span.start)
+    };
+    let place = words.filter_map(|word| find(tokens, word)).next();
+    if let Some(place) = place.or_else(|| quoted.filter_map(text).next()) {
         return Some(place);
     }
     message.split_whitespace().find_map(|word| {
@@ -354,4 +436,36 @@ fn mentioned(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
             _ => None,
         }
     })
+}
+
+/// The first clause or called function that a message names and the SQL has; of what stands everywhere, the only one.
+fn named(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
+    const CLAUSES: [&str; 11] = [
+        "WHERE",
+        "HAVING",
+        "GROUP",
+        "ORDER",
+        "LIMIT",
+        "OFFSET",
+        "UNION",
+        "EXCEPT",
+        "INTERSECT",
+        "QUALIFY",
+        "VALUES",
+    ];
+    message
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+        .find_map(|word| {
+            let same = |t: &TokenWithSpan| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
+            let mut places = (0..tokens.len()).filter(|n| same(&tokens[*n]));
+            let called = |n: &usize| tokens.get(n + 1).is_some_and(|t| t.token == Token::LParen);
+            let found = match word {
+                "AND" | "OR" | "NOT" => places.next().filter(|_| places.next().is_none()),
+                "array_element" => tokens.iter().position(|t| t.token == Token::LBracket),
+                _ if CLAUSES.contains(&word) => places.next(),
+                _ => places.find(called),
+            };
+            found.map(|n| tokens[n].span.start)
+        })
 }

@@ -25,6 +25,8 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 
+use super::casts::AsType;
+
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 const MICROS_PER_DAY: i64 = 86_400_000_000;
@@ -37,6 +39,7 @@ pub(super) fn register(context: &SessionContext) {
     let mut state = context.state();
     datafusion_functions_json::register_all(&mut state).expect("a fresh session takes the JSON functions");
     *context.state_ref().write() = state;
+    context.register_udf(ScalarUDF::from(AsType::new()));
     context.register_udf(ScalarUDF::from(WindowTime::new()));
     context.register_udf(ScalarUDF::from(HopWindows::new()));
     context.register_udwf(WindowUDF::from(SessionBound::new(Side::Start)));

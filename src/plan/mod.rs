@@ -9,6 +9,7 @@
 //! ROW_NUMBER, the order inside array_agg), the remaining columns complete it, in the graph and in
 //! `logical` alike.
 
+mod casts;
 mod compile;
 mod complete;
 mod diagnose;
@@ -24,11 +25,13 @@ mod session;
 mod share;
 #[cfg(test)]
 mod tests;
+mod wide;
 mod windows;
 
 pub use compile::{compile, compile_part};
 pub use now::bind_now;
 pub use session::{batch_context, rebind};
+pub use wide::wider;
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use datafusion::logical_expr::Volatility;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
-    Expr, LimitClause, ObjectName, ObjectNamePart, Query, Select, Spanned, Statement, TableFactor, Value,
+    Expr, GroupByExpr, LimitClause, ObjectName, ObjectNamePart, Query, Select, Spanned, Statement, TableFactor, Value,
     ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
@@ -208,6 +208,21 @@ impl Visitor for Looker<'_> {
                 .help("remove INTO; the file's name is the table's name")
                 .near("INTO");
             self.refuse(refusal);
+        }
+        if let GroupByExpr::Expressions(groups, _) = &select.group_by {
+            for group in groups {
+                if let Expr::Function(function) = group
+                    && self.context.udaf(&function.name.to_string().to_lowercase()).is_ok()
+                {
+                    let refusal = Refusal::new(format!(
+                        "could not group by {}(): it is computed of groups",
+                        function.name
+                    ))
+                    .help("compute it in a subquery of FROM, and group by its column")
+                    .at(Some(function.name.span()));
+                    self.refuse(refusal);
+                }
+            }
         }
         if select.top.is_some() {
             let refusal = Refusal::new("could not plan SELECT TOP")

@@ -41,7 +41,7 @@ use timely::dataflow::operators::ToStream;
 
 pub use arrange::Rows;
 pub use checks::Counters;
-pub use temporal::{Keep, expire, leaving, retain};
+pub use temporal::{Keep, LATE, expire, leaving, retain, still_late};
 
 use self::columns::Computed;
 use self::face::Made;
@@ -67,13 +67,15 @@ pub struct Built<'scope> {
     pub failures: Rows<'scope>,
 }
 
-/// Builds every table of the graph over the inputs' collections (in the order of [`Dataflow::inputs`]).
+/// Builds every table of the graph over the inputs' collections (in the order of [`Dataflow::inputs`]). What comes up
+/// to the epoch `past` is replayed.
 pub fn build<'s>(
     scope: Scope<'s, Epoch>,
     dataflow: &Dataflow,
     graph: &Graph,
     inputs: Vec<Collections<'s>>,
     counters: &Counters,
+    past: Option<Epoch>,
 ) -> Built<'s> {
     let mut builder = Builder {
         scope,
@@ -82,6 +84,7 @@ pub fn build<'s>(
         inputs,
         counters,
         columns: read_as_columns(graph),
+        past,
         nodes: graph.nodes.iter().map(|_| None).collect(),
         tables: graph.tables.iter().map(|_| None).collect(),
         keyed: HashMap::new(),
@@ -125,6 +128,7 @@ struct Builder<'a, 's> {
     counters: &'a Counters,
     /// Of each node: whether somebody who takes columns reads it.
     columns: Vec<bool>,
+    past: Option<Epoch>,
     nodes: Vec<Option<Made<'s>>>,
     tables: Vec<Option<Made<'s>>>,
     /// See (2): by node, keys as printed, and whether nulls stand aside.
@@ -326,7 +330,7 @@ impl<'s> Builder<'_, 's> {
         let mut made = self.made(table.node);
         if let Some(retention) = &self.dataflow.tables[table.table].retention {
             let keep = keep(retention, schema);
-            let kept = retain(made.encoded(), schema, keep, &format!("{name}: retention"));
+            let kept = retain(made.encoded(), schema, keep, self.past, &format!("{name}: retention"));
             made = Made::rows(kept, schema, name);
         }
         for expectation in &table.expectations {

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, BinaryArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use differential_dataflow::AsCollection;
@@ -23,6 +23,7 @@ use super::Collections;
 use super::arrange::Rows;
 use super::error::Errors;
 use super::expr::{Kernel, KernelError, apply, relaxed};
+use crate::definition::Retention;
 use crate::plan::{Bound, Temporal};
 use crate::repr::{Diff, Epoch, Row};
 
@@ -48,9 +49,17 @@ pub struct Keep {
 /// Retention: rows leave once the epoch's time reaches `column + keep`; nulls stay for ever.
 ///
 /// A row that arrives later than that becomes an error row for good: once it is cut off, nobody remembers
-/// it, so a retraction of it says nothing.
-pub fn retain<'s>(input: Collections<'s>, schema: &SchemaRef, keep: Keep, name: &str) -> Collections<'s> {
-    let applied = apply(input.oks, schema, name, retention_kernel(keep, schema));
+/// it, so a retraction of it says nothing. Rows up to the epoch `past` are replayed: whether they came too late was
+/// judged when they arrived, so they say nothing either; who replays them brings the letters of that time
+/// ([`still_late`]).
+pub fn retain<'s>(
+    input: Collections<'s>,
+    schema: &SchemaRef,
+    keep: Keep,
+    past: Option<Epoch>,
+    name: &str,
+) -> Collections<'s> {
+    let applied = apply(input.oks, schema, name, retention_kernel(keep, past, schema));
     Collections {
         oks: release(applied.main, name),
         errs: input.errs.concat(applied.errs),
@@ -66,7 +75,7 @@ pub fn expire<'s>(rows: Rows<'s>, schema: &SchemaRef, keep: Keep, name: &str) ->
 
 /// When rows leave by a retention: the first epoch at which each has passed its time; never, where it is null.
 pub fn leaving(column: &dyn Array, keep: Duration) -> Result<Vec<Epoch>, KernelError> {
-    let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
+    let keep = keep_micros(keep);
     let leave = |us: Option<i64>| us.map_or(Epoch::MAX, |us| first_at(us.saturating_add(keep), true));
     Ok(moments(column)?.into_iter().map(leave).collect())
 }
@@ -113,7 +122,27 @@ fn temporal_kernel(plan: &Temporal) -> Kernel<Row> {
     })
 }
 
-fn retention_kernel(keep: Keep, schema: &SchemaRef) -> Kernel<Row> {
+/// How the reason of a row that came too late begins.
+pub const LATE: &str = "late: retention keeps ";
+
+/// Of rows that came too late once, by the payloads of their error rows: whether at `epoch` their time is over, by a
+/// retention that may have changed since. A payload that tells no time stays late.
+pub fn still_late(payloads: &BinaryArray, retention: &Retention, epoch: Epoch) -> Vec<bool> {
+    let told = payloads.iter().map(|payload| {
+        let row: serde_json::Value = serde_json::from_slice(payload?).ok()?;
+        row.get(&retention.column)?.as_str().map(str::to_string)
+    });
+    let told = moments(&StringArray::from_iter(told)).expect("text can be read as moments, or as none");
+    let keep = keep_micros(retention.keep);
+    let over = |us: Option<i64>| us.is_none_or(|us| first_at(us.saturating_add(keep), true) <= epoch);
+    told.into_iter().map(over).collect()
+}
+
+fn keep_micros(keep: Duration) -> i64 {
+    i64::try_from(keep.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn retention_kernel(keep: Keep, past: Option<Epoch>, schema: &SchemaRef) -> Kernel<Row> {
     let errors = Errors::default();
     let schema = relaxed(schema);
     Box::new(move |batch, updates, outputs| {
@@ -123,9 +152,9 @@ fn retention_kernel(keep: Keep, schema: &SchemaRef) -> Kernel<Row> {
             let leave = leaving[index];
             if leave > *time {
                 stay(std::mem::take(row), *time, leave, *diff, &mut outputs.main);
-            } else if *diff > 0 {
+            } else if *diff > 0 && past.is_none_or(|past| *time > past) {
                 let reason = format!(
-                    "late: retention keeps {:?} for {:?}, this row's time had passed when it arrived",
+                    "{LATE}{:?} for {:?}, this row's time had passed when it arrived",
                     keep.name, keep.keep
                 );
                 outputs.errs.push((errors.row(&reason, batch, index), *time, *diff));

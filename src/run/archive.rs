@@ -76,8 +76,8 @@ impl Archive {
         match self.runtime.block_on(self.lake.store.head(&target)) {
             Ok(_) => {}
             Err(object_store::Error::NotFound { .. }) => {
-                let bytes = self.originals.read(file)?;
-                self.runtime.block_on(self.lake.put_new(&target, bytes, self.durable))?;
+                let mut bytes = self.originals.open(file)?;
+                self.lake.put_stream(&target, &mut bytes, self.durable, &self.runtime)?;
             }
             Err(error) => return Err(error.into()),
         }

@@ -41,7 +41,7 @@ use self::pacer::Pacer;
 use self::reread::Reread;
 use self::shared::{Event, Shared};
 use self::status::Status;
-use self::worker::Parts;
+use self::worker::{Parts, Past};
 use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
 use crate::latency::{Figures, Latency, LatencyFileError, LatencyFiles};
@@ -89,9 +89,11 @@ pub struct Options {
 pub struct Outcome {
     /// The newest snapshot committed by this run; 0: nothing changed.
     pub snapshot: Epoch,
-    /// Records taken, those of a replayed past too.
+    /// Records taken from feeds.
     pub records: u64,
-    /// Records that became dead letters.
+    /// Records of the lake's past that were replayed before; 0 in a new lake.
+    pub replayed: u64,
+    /// Of the records taken from feeds, those that became dead letters.
     pub rejected: u64,
     /// Fields that no column takes, by input and name: how many records had them.
     pub ignored: BTreeMap<(usize, String), u64>,
@@ -319,7 +321,7 @@ impl Engine {
         let mut parts = Vec::new();
         for writer in arrivals {
             let (deliveries_in, deliveries) = bounded::<Delivery>(DELIVERIES);
-            let (past_in, past) = bounded::<(Epoch, Delivery)>(DELIVERIES);
+            let (past_in, past) = bounded::<Past>(DELIVERIES);
             // Few wait at a time: the pacer bounds snapshots in flight.
             let (seals_in, seals_out) = unbounded();
             queues.push(deliveries_in);
@@ -347,7 +349,7 @@ impl Engine {
                     progress: &progress,
                     epoch,
                 };
-                let replayed = replay::replay(&past, pasts);
+                let replayed = replay::replay(&past, &pasts);
                 threads.iter().for_each(thread::Thread::unpark);
                 if let Err(error) = replayed {
                     shared.tell(Event::Failed(error));
@@ -445,6 +447,7 @@ impl Engine {
         Ok(Outcome {
             snapshot,
             records: sum(|c| c.records.load(Ordering::Relaxed)),
+            replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
             ignored: self.shared.ignored(),
             corrections,

@@ -3,29 +3,35 @@
 //!
 //! Bronze is read as of the newest snapshot and handed to the workers, each delivery with the epoch it first
 //! arrived in (versions of a key are ordered by it), all at one new epoch of the graph. Inputs without Bronze are read
-//! again ([`super::reread`]); letters of files, which no record stands for, are taken from the dead letters. The
-//! sinks then compare what the graph says with what the tables hold.
+//! again ([`super::reread`]). Letters that no record of the past says again are taken from the dead letters: those of
+//! files, and those of rows that reached a table too late for its retention, which the graph could only judge by the
+//! time of the replay. The sinks then compare what the graph says with what the tables hold.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int64Type;
 use crossbeam_channel::Sender;
 
 use super::RunError;
 use super::reread::Reread;
-use crate::repr::Epoch;
+use super::worker::Past;
+use crate::render::{LATE, still_late};
+use crate::repr::{Epoch, Row, RowCodec, normalise_batch};
 use crate::serve::{QueryError, Snapshot, history};
+use crate::sink::dead_letters;
 use crate::source::{Delivery, Position, rejected_file};
 
-/// Hands every input's past to the workers, then hangs up. Says how many records there were.
-pub fn replay(past: &Reread<'_>, workers: Vec<Sender<(Epoch, Delivery)>>) -> Result<u64, RunError> {
+/// Hands every input's past to the workers, and at last its end. Says how many records there were.
+pub fn replay(past: &Reread<'_>, workers: &[Sender<Past>]) -> Result<u64, RunError> {
     let started = Instant::now();
     let mut next = 0;
     // A worker that is gone has told the conductor why. The send may wait: this thread is ours alone.
     let mut hand_over = |arrival: Epoch, delivery: Delivery| {
         next += 1;
-        let _ = workers[next % workers.len()].send((arrival, delivery));
+        let _ = workers[next % workers.len()].send(Past::Delivery(arrival, delivery));
     };
     let Reread { dataflow, lake, .. } = past;
     let mut records = past.runtime.block_on(async {
@@ -66,9 +72,16 @@ pub fn replay(past: &Reread<'_>, workers: Vec<Sender<(Epoch, Delivery)>>) -> Res
                 hand_over(letter.epoch, delivery);
             }
         }
+        let letters = letters_of_late_rows(&snapshot, past).await?;
+        if !letters.is_empty() {
+            let _ = workers[0].send(Past::Letters(letters));
+        }
         Ok::<u64, RunError>(records)
     })?;
-    records += past.read(&workers)?;
+    records += past.read(workers)?;
+    for worker in workers {
+        let _ = worker.send(Past::End);
+    }
     tracing::info!(records, seconds = started.elapsed().as_secs_f64(), "replayed the past");
     Ok(records)
 }
@@ -80,6 +93,42 @@ struct FileLetter {
     partition: String,
     reason: String,
     epoch: Epoch,
+}
+
+/// The letters of rows that came too late for a table's retention, and still are.
+async fn letters_of_late_rows(snapshot: &Snapshot, past: &Reread<'_>) -> Result<Vec<Row>, RunError> {
+    let retained = past.dataflow.tables.iter().filter_map(|table| {
+        let retention = table.retention.as_ref()?;
+        Some((table.qualified_name(), retention))
+    });
+    let (mut letters, mut codec) = (Vec::new(), None);
+    if !snapshot.has("dead_letters") {
+        return Ok(letters);
+    }
+    let epoch = past.shared.open.load(Ordering::Acquire);
+    let schema = dead_letters::schema();
+    let columns: Vec<String> = schema.fields().iter().map(|f| format!("{:?}", f.name())).collect();
+    for (table, retention) in retained {
+        let sql = format!(
+            "SELECT {} FROM dead_letters WHERE kind = 'row' AND table_name = '{table}' AND starts_with(reason, '{LATE}')",
+            columns.join(", ")
+        );
+        for batch in snapshot.query(&sql).await?.1 {
+            let batch = normalise_batch(&schema, &batch)?;
+            let payloads = batch
+                .column_by_name("payload")
+                .expect("letters have it")
+                .as_binary::<i32>();
+            let late = BooleanArray::from(still_late(payloads, retention, epoch));
+            let late = filter_record_batch(&batch, &late).expect("there is a verdict for each row");
+            let codec = match &codec {
+                Some(codec) => codec,
+                None => codec.insert(RowCodec::new(schema.clone())?),
+            };
+            letters.extend(codec.encode_rows(late.columns(), late.num_rows())?);
+        }
+    }
+    Ok(letters)
 }
 
 async fn letters_of_files(snapshot: &Snapshot) -> Result<Vec<FileLetter>, QueryError> {

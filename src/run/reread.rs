@@ -15,6 +15,7 @@ use crossbeam_channel::{Sender, bounded};
 use tokio::runtime::Handle;
 
 use super::shared::Shared;
+use super::worker::Past;
 use super::{DELIVERIES, RunError, archive};
 use crate::decode::Decoded;
 use crate::definition::{Dataflow, FeedKind};
@@ -39,7 +40,7 @@ pub struct Reread<'a> {
 
 impl Reread<'_> {
     /// Hands the past of inputs without Bronze to the workers. Says how many records there were.
-    pub fn read(&self, workers: &[Sender<(Epoch, Delivery)>]) -> Result<u64, RunError> {
+    pub fn read(&self, workers: &[Sender<Past>]) -> Result<u64, RunError> {
         // By input of the part of the dataflow that is read: its place in the whole.
         let places: Vec<usize> = (0..self.dataflow.inputs.len())
             .filter(|i| {
@@ -92,7 +93,7 @@ impl Reread<'_> {
             delivery.input = places[delivery.input];
             next += 1;
             // A worker that is gone has told the conductor why.
-            let _ = workers[next % workers.len()].send((self.epoch, delivery));
+            let _ = workers[next % workers.len()].send(Past::Delivery(self.epoch, delivery));
         }
         readers.stop()?;
         match missing.pop_first() {

@@ -29,9 +29,11 @@ pub enum Event {
 /// Counters of one input.
 #[derive(Default)]
 pub struct InputCounters {
-    /// Records taken.
+    /// Records taken from feeds.
     pub records: AtomicU64,
-    /// Records that became dead letters.
+    /// Records of the past, replayed.
+    pub replayed: AtomicU64,
+    /// Of the records taken from feeds, those that became dead letters.
     pub rejected: AtomicU64,
 }
 

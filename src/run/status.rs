@@ -45,7 +45,7 @@ pub struct Status {
     inputs: Vec<String>,
     started: Instant,
     last: Option<Instant>,
-    /// By input, records taken at `last`, for a rate.
+    /// By input, records taken and replayed at `last`, for a rate.
     records: Vec<u64>,
     committed_at: Option<Instant>,
     snapshot: Epoch,
@@ -56,7 +56,10 @@ pub struct Status {
 #[derive(Clone)]
 struct InputLine {
     name: String,
+    /// Taken from feeds.
     records: u64,
+    /// Of the past.
+    replayed: u64,
     /// Records a second.
     rate: f64,
     dead_letters: u64,
@@ -154,11 +157,13 @@ impl Status {
         let inputs: Vec<InputLine> = counted
             .map(|((name, counters), before)| {
                 let records = counters.records.load(Ordering::Relaxed);
-                let new = records - std::mem::replace(before, records);
+                let replayed = counters.replayed.load(Ordering::Relaxed);
+                let more = records + replayed - std::mem::replace(before, records + replayed);
                 InputLine {
                     name: name.clone(),
                     records,
-                    rate: new as f64 / since.as_secs_f64(),
+                    replayed,
+                    rate: more as f64 / since.as_secs_f64(),
                     dead_letters: counters.rejected.load(Ordering::Relaxed),
                     lag: feeds
                         .iter()
@@ -207,6 +212,7 @@ impl View {
             lines.push(InputLine {
                 name: format!("{} others", others.len()),
                 records: sum(|o| o.records),
+                replayed: sum(|o| o.replayed),
                 rate: others.iter().map(|o| o.rate).sum(),
                 dead_letters: sum(|o| o.dead_letters),
                 lag: sum(|o| o.lag),
@@ -220,6 +226,7 @@ impl View {
             rate,
             dead_letters,
             lag,
+            ..
         } in &lines
         {
             block += &format!(
@@ -234,6 +241,10 @@ impl View {
             format!("{epoch}, {:.1} s ago", age.as_secs_f64())
         });
         block += &format!("epoch {}  snapshot {snapshot}", self.epoch);
+        let replayed: u64 = self.inputs.iter().map(|input| input.replayed).sum();
+        if replayed > 0 && self.snapshot.is_none() {
+            block += &format!("  replayed {}", HumanCount(replayed));
+        }
         if let Some((p50, p99)) = self.latency {
             block += &format!("  p50 {}  p99 {}", short(p50), short(p99));
         }
@@ -251,6 +262,7 @@ impl View {
         };
         tracing::info!(
             records = by_input(|input| input.records),
+            replayed = self.inputs.iter().map(|input| input.replayed).sum::<u64>(),
             rate = self.inputs.iter().map(|input| input.rate).sum::<f64>() as u64,
             epoch = self.epoch,
             snapshot = self.snapshot.map_or(0, |(epoch, _)| epoch),
@@ -271,6 +283,7 @@ mod tests {
         InputLine {
             name: name.into(),
             records,
+            replayed: 0,
             rate: 5800.4,
             dead_letters: 12,
             lag: 1_500_000,
@@ -306,5 +319,30 @@ mod tests {
         assert_eq!(block.lines().count(), SHOWN + 1);
         assert!(block.contains("9 others           90 rows in"), "{block}");
         assert!(block.ends_with("epoch 7  snapshot none yet"), "{block}");
+    }
+
+    #[test]
+    fn what_is_replayed_is_told_apart_until_its_snapshot_is_there() {
+        let mut view = View {
+            inputs: vec![InputLine {
+                replayed: 541_909,
+                ..input("order_lines", 0)
+            }],
+            epoch: 7,
+            snapshot: None,
+            latency: None,
+        };
+        assert!(
+            view.block().ends_with("snapshot none yet  replayed 541,909"),
+            "{}",
+            view.block()
+        );
+        assert!(view.block().contains(" 0 rows in"), "{}", view.block());
+        view.snapshot = Some((7, Duration::ZERO));
+        assert!(
+            view.block().ends_with("epoch 7  snapshot 7, 0.0 s ago"),
+            "{}",
+            view.block()
+        );
     }
 }

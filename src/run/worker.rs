@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, Sender};
 use differential_dataflow::AsCollection;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::ProbeHandle;
@@ -23,7 +23,7 @@ use super::wiring::Wiring;
 use crate::input::{self, Inputs};
 use crate::latency::{Latency, Stamp};
 use crate::render;
-use crate::repr::{Epoch, RowCodec, Update};
+use crate::repr::{Epoch, Row, RowCodec, Update};
 use crate::sink::{Arrival, bronze, dead_letters};
 use crate::source::{Delivery, PartitionId};
 
@@ -34,12 +34,22 @@ const EPOCH_ROWS: usize = 256 * 1024;
 /// The longest a worker sleeps without being woken.
 const NAP: Duration = Duration::from_millis(200);
 
+/// What is replayed.
+pub enum Past {
+    /// A delivery, and the epoch it first arrived in.
+    Delivery(Epoch, Delivery),
+    /// Dead letters that nothing that is replayed would say again.
+    Letters(Vec<Row>),
+    /// That was all. A past that breaks off has none: the audit would take away what is missing of it.
+    End,
+}
+
 /// What one worker is given.
 pub struct Parts {
     /// Live deliveries.
     pub deliveries: Receiver<Delivery>,
-    /// The past, with the epoch each delivery first arrived in; ends before live deliveries begin.
-    pub past: Receiver<(Epoch, Delivery)>,
+    /// The past, where there is one; its end comes before live deliveries begin.
+    pub past: Receiver<Past>,
     /// Epochs to seal, ascending; every worker seals every one of them.
     pub seals: Receiver<Epoch>,
     /// To this worker's writer.
@@ -107,7 +117,9 @@ impl<'a> Taker<'a> {
             };
             let named = wiring.dataflow.inputs.iter().zip(&collections);
             let mut watched: Vec<_> = named.map(|(input, rows)| watch(&input.name, &rows.oks)).collect();
-            let built = render::build(scope, &wiring.dataflow, &wiring.graph, collections, &wiring.counters);
+            let past = (!shared.live.load(Ordering::Acquire)).then_some(epoch);
+            let (dataflow, graph) = (&wiring.dataflow, &wiring.graph);
+            let built = render::build(scope, dataflow, graph, collections, &wiring.counters, past);
             let named = wiring.graph.tables.iter().zip(&built.tables);
             watched.extend(named.map(|(table, rows)| watch(&table.name, &rows.oks)));
             let (letters, stream) = scope.new_input::<Vec<Update>>();
@@ -115,6 +127,7 @@ impl<'a> Taker<'a> {
             Ok((inputs, letters, watched))
         })?;
         let letters = RowCodec::new(dead_letters::schema())?;
+        let past_done = shared.live.load(Ordering::Acquire);
         let mut taker = Taker {
             wiring,
             shared,
@@ -127,7 +140,7 @@ impl<'a> Taker<'a> {
             index,
             epoch: 0,
             rows_in_epoch: 0,
-            past_done: false,
+            past_done,
             seal: None,
             frontier: 0,
         };
@@ -157,7 +170,7 @@ impl<'a> Taker<'a> {
             let taken = delivery.decoded.raw.len().max(1);
             rows += taken;
             self.rows_in_epoch += taken;
-            self.ingest(&delivery, arrival)?;
+            self.ingest(&delivery, arrival, live)?;
             if live {
                 self.keep(&delivery)?;
                 stamps.push(stamp(&delivery, self.epoch));
@@ -177,9 +190,14 @@ impl<'a> Taker<'a> {
     fn next(&mut self) -> Result<Option<(Delivery, Epoch, bool)>, RunError> {
         if !self.past_done {
             match self.parts.past.try_recv() {
-                Ok((arrival, delivery)) => return Ok(Some((delivery, arrival, false))),
-                Err(TryRecvError::Empty) => return Ok(None),
-                Err(TryRecvError::Disconnected) => {
+                Ok(Past::Delivery(arrival, delivery)) => return Ok(Some((delivery, arrival, false))),
+                Ok(Past::Letters(letters)) => {
+                    self.send_letters(letters);
+                    return self.next();
+                }
+                // Broken off, or not there yet.
+                Err(_) => return Ok(None),
+                Ok(Past::End) => {
                     self.past_done = true;
                     self.shared.replayed[self.index].store(true, Ordering::Release);
                     self.shared.poke();
@@ -198,18 +216,22 @@ impl<'a> Taker<'a> {
     }
 
     /// A delivery's changes and dead letters go into the graph. `arrival` orders versions of a key.
-    fn ingest(&mut self, delivery: &Delivery, arrival: Epoch) -> Result<(), RunError> {
+    fn ingest(&mut self, delivery: &Delivery, arrival: Epoch, live: bool) -> Result<(), RunError> {
         let input = &self.wiring.dataflow.inputs[delivery.input];
         let decoded = &delivery.decoded;
         let refused = self.inputs.ingest(self.epoch, arrival, delivery)?.late;
-        let counters = &self.shared.inputs[delivery.input];
-        counters.records.fetch_add(decoded.raw.len() as u64, Ordering::Relaxed);
-        self.shared.observe_ignored(delivery.input, &decoded.ignored_fields);
+        let shared = self.shared.clone();
+        let counters = &shared.inputs[delivery.input];
+        let taken = if live { &counters.records } else { &counters.replayed };
+        taken.fetch_add(decoded.raw.len() as u64, Ordering::Relaxed);
+        shared.observe_ignored(delivery.input, &decoded.ignored_fields);
         for rejects in [&decoded.rejects, &refused]
             .into_iter()
             .filter(|rejects| !rejects.is_empty())
         {
-            counters.rejected.fetch_add(rejects.len() as u64, Ordering::Relaxed);
+            if live {
+                counters.rejected.fetch_add(rejects.len() as u64, Ordering::Relaxed);
+            }
             let from = dead_letters::Origin {
                 input: &input.name,
                 feed: &input.feeds[delivery.feed].name,
@@ -217,10 +239,14 @@ impl<'a> Taker<'a> {
                 epoch: arrival,
             };
             let letters = dead_letters::of_rejects(&self.letters, rejects, &decoded.raw, from)?;
-            let mut updates = letters.into_iter().map(|letter| (letter, self.epoch, 1)).collect();
-            self.letters_in.send_batch(&mut updates);
+            self.send_letters(letters);
         }
         Ok(())
+    }
+
+    fn send_letters(&mut self, letters: Vec<Row>) {
+        let mut updates = letters.into_iter().map(|letter| (letter, self.epoch, 1)).collect();
+        self.letters_in.send_batch(&mut updates);
     }
 
     /// A live delivery's bytes go to Bronze, and its progress to the snapshot.

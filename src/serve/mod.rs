@@ -3,6 +3,7 @@
 pub mod cases;
 pub mod history;
 mod isolate;
+mod orders;
 mod query;
 mod reader;
 mod sums;

@@ -1,8 +1,9 @@
-//! Sums in batch that do not fit their type.
+//! Sums and means in batch that do not fit their type.
 //!
-//! DataFusion's SUM wraps around without a word; in the graph a group whose sum does not fit is a dead letter and has no
-//! row. For the two to be compared, each sum of a plan is taken in a wider type, and groups whose sum
-//! does not fit are filtered out right above their GROUP BY:
+//! DataFusion's SUM wraps around without a word, and its AVG of decimals fails the query; in the graph a group whose sum
+//! or mean does not fit is a dead letter and has no row. For the two to be compared, each of them is taken in a wider
+//! type, and groups in which one does not fit are filtered out right above their GROUP BY (those of window functions are
+//! widened by the plan itself, for the graph too):
 //!
 //! ```text
 //! Aggregate k, sum(v)   =>   Projection k, CAST(wide AS BIGINT) AS sum(v)
@@ -14,11 +15,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, i256};
 use datafusion::common::tree_node::{Transformed, TransformedResult};
-use datafusion::common::{Column, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Filter, LogicalPlan, Projection, cast, lit};
 
-/// The plan in which a group exists only if all its sums fit.
+use crate::plan;
+
+/// The plan in which a group exists only if all its sums and means fit.
 pub fn fitting(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Aggregate(aggregate) => fitting_groups(aggregate),
@@ -33,7 +36,7 @@ fn fitting_groups(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let mut wide = Vec::new();
     for (n, call) in aggregate.aggr_expr.iter().enumerate() {
         let of = call.get_type(input)?;
-        match widened(call, &of, &format!("$wide{n}"))? {
+        match widened(call, &of, input, &format!("$wide{n}"))? {
             Some((call, range)) => {
                 calls.push(call);
                 wide.push((n, range));
@@ -64,27 +67,30 @@ fn fitting_groups(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     )?)))
 }
 
-/// A sum in a wider type, under this name, and the least and greatest that fit its own type; none if it is no
-/// sum, or cannot wrap around.
-fn widened(call: &Expr, of: &DataType, name: &str) -> Result<Option<(Expr, (ScalarValue, ScalarValue))>> {
+/// A sum or mean in a wider type, under this name, and the least and greatest that fit its own type; none if it is
+/// neither, or always fits.
+fn widened(
+    call: &Expr,
+    of: &DataType,
+    input: &DFSchema,
+    name: &str,
+) -> Result<Option<(Expr, (ScalarValue, ScalarValue))>> {
     let Expr::AggregateFunction(AggregateFunction { func, params }) = call.clone().unalias_nested().data else {
         return Ok(None);
     };
-    if func.name() != "sum" {
+    let Some(argument) = params.args.first() else {
         return Ok(None);
-    }
-    let whole = |value: i128| ScalarValue::Decimal128(Some(value), 38, 0);
-    let (to, range) = match of {
-        DataType::Int64 => (
-            DataType::Decimal128(38, 0),
-            (whole(i64::MIN.into()), whole(i64::MAX.into())),
-        ),
-        DataType::UInt64 => (DataType::Decimal128(38, 0), (whole(0), whole(u64::MAX.into()))),
-        // Below the greatest precision a sum has ten digits more than what it adds up.
-        DataType::Decimal128(38, scale) => {
-            let most = i256::from_i128(10i128.pow(38) - 1);
+    };
+    let Some(to) = plan::wider(func.name(), &argument.get_type(input)?, of) else {
+        return Ok(None);
+    };
+    let range = match of {
+        DataType::Int64 => whole(i64::MIN.into(), i64::MAX.into()),
+        DataType::UInt64 => whole(0, u64::MAX.into()),
+        DataType::Decimal128(precision, scale) => {
+            let most = i256::from_i128(10i128.pow(u32::from(*precision)) - 1);
             let value = |value: i256| ScalarValue::Decimal256(Some(value), 76, *scale);
-            (DataType::Decimal256(76, *scale), (value(-most), value(most)))
+            (value(-most), value(most))
         }
         _ => return Ok(None),
     };
@@ -92,4 +98,9 @@ fn widened(call: &Expr, of: &DataType, name: &str) -> Result<Option<(Expr, (Scal
     params.args[0] = cast(params.args[0].clone(), to);
     let call = Expr::AggregateFunction(AggregateFunction { func, params });
     Ok(Some((call.alias(name), range)))
+}
+
+fn whole(least: i128, most: i128) -> (ScalarValue, ScalarValue) {
+    let value = |value: i128| ScalarValue::Decimal128(Some(value), 38, 0);
+    (value(least), value(most))
 }

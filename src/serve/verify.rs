@@ -8,7 +8,8 @@
 //! This is a user's audit and the tests' oracle. It shares decoders and the plan's SQL rewriting with the run, but no
 //! operator: DataFusion runs the logical plans, and inputs are resolved by a simple batch implementation.
 //! Where DataFusion fails as a whole or wraps around, and the run has dead letters, batch is made to leave the same rows out:
-//! rows that do not evaluate ([`isolate`]), groups whose sums do not fit ([`sums`]).
+//! rows that do not evaluate ([`isolate`]), groups whose sums do not fit ([`sums`]). A GROUP BY whose aggregates have
+//! different orders, which it refuses, is written otherwise ([`orders`]).
 //! All is read as of one snapshot, whose epoch is what `now()` means. Doubles are compared to nine significant digits: a sum of
 //! doubles depends on its order in batch (ours does not).
 
@@ -30,6 +31,7 @@ use twox_hash::XxHash3_128;
 
 use super::history::{self, HistoryError};
 use super::isolate;
+use super::orders;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
 use crate::definition::{Dataflow, Diagnostics, OnViolation, Retention};
@@ -231,7 +233,8 @@ async fn recompute(
     if let Some(missing) = missing.into_inner() {
         return Ok(Err(missing));
     }
-    let logical = sums::fitting(plan::bind_now(rebound.map_err(batch)?, epoch)).map_err(batch)?;
+    let logical = orders::agreeing(plan::bind_now(rebound.map_err(batch)?, epoch)).map_err(batch)?;
+    let logical = sums::fitting(logical).map_err(batch)?;
     let rows = run(planned, logical).await.map_err(batch)?;
     let table = &dataflow.tables[planned.table];
     Ok(Ok(checked(planned, table.retention.as_ref(), epoch, rows)?))

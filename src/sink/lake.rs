@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use thiserror::Error;
+use tokio::runtime::Handle;
 use url::Url;
 use uuid::Uuid;
 
@@ -34,6 +35,9 @@ pub struct Lake {
     /// Rooted at the bucket or file system, as deltalake wants it.
     bucket: Arc<dyn ObjectStore>,
 }
+
+/// Bytes of a stream that are held and sent at once: stores take parts from 5 MiB on.
+const PART: u64 = 8 << 20;
 
 /// What became of a put-if-absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +168,7 @@ impl Lake {
     pub async fn put_new(&self, path: &Path, bytes: Bytes, durable: bool) -> Result<Put, object_store::Error> {
         if let (true, Some(folder)) = (durable, self.local.clone()) {
             let path = path.clone();
-            return tokio::task::spawn_blocking(move || put_synced(folder, &path, &bytes))
+            return tokio::task::spawn_blocking(move || put_synced(folder, &path, |file| file.write_all(&bytes)))
                 .await
                 .map_err(|source| object_store::Error::JoinError { source })?
                 .map_err(|source| object_store::Error::Generic {
@@ -177,6 +181,45 @@ impl Lake {
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Taken),
             Err(e) => Err(e),
         }
+    }
+
+    /// Writes an object as its bytes come, of which few are held at a time; it is there once all of them are. Not to be
+    /// called from inside the runtime. If the name is taken, whose bytes stay is left open: it must stand for its content.
+    pub fn put_stream(&self, path: &Path, bytes: &mut dyn Read, durable: bool, runtime: &Handle) -> io::Result<()> {
+        if let (true, Some(folder)) = (durable, self.local.clone()) {
+            put_synced(folder, path, |file| io::copy(bytes, file).map(drop))?;
+            return Ok(());
+        }
+        let mut next = || -> io::Result<Bytes> {
+            let mut part = Vec::new();
+            bytes.take(PART).read_to_end(&mut part)?;
+            Ok(part.into())
+        };
+        let mut part = next()?;
+        if (part.len() as u64) < PART {
+            runtime.block_on(self.put_new(path, part, durable))?;
+            return Ok(());
+        }
+        let mut upload = runtime.block_on(self.store.put_multipart(path))?;
+        let sent = loop {
+            if part.is_empty() {
+                break Ok(());
+            }
+            if let Err(error) = runtime.block_on(upload.put_part(part.into())) {
+                break Err(io::Error::from(error));
+            }
+            part = match next() {
+                Ok(part) => part,
+                Err(error) => break Err(error),
+            };
+        };
+        if let Err(error) = sent {
+            // What was sent is of no use; the failure is what counts.
+            let _ = runtime.block_on(upload.abort());
+            return Err(error);
+        }
+        runtime.block_on(upload.complete())?;
+        Ok(())
     }
 
     /// An object's bytes; none if there is no such object.
@@ -227,7 +270,7 @@ fn percent_decode(text: &str) -> String {
 
 /// Put-if-absent on a local disk, synced. The name appears by a hard link to complete, synced bytes, so
 /// nobody can see a part of them, power cut or not; `object_store` alone would not sync.
-fn put_synced(lake: PathBuf, path: &Path, bytes: &[u8]) -> io::Result<Put> {
+fn put_synced(lake: PathBuf, path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Put> {
     let target = path
         .parts()
         .fold(lake.clone(), |folder, part| folder.join(part.as_ref()));
@@ -240,7 +283,7 @@ fn put_synced(lake: PathBuf, path: &Path, bytes: &[u8]) -> io::Result<Put> {
     let staged = staging.join(Uuid::new_v4().to_string());
     let written = (|| {
         let mut file = File::create_new(&staged)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::hard_link(&staged, &target)
     })();
@@ -294,6 +337,77 @@ mod tests {
             assert_eq!(lake.get(&path).await.unwrap().unwrap(), Bytes::from_static(b"one"));
         }
         assert!(lake.get(&Path::from("nothing")).await.unwrap().is_none());
+    }
+
+    /// Bytes that look, whenever more of them are asked for, how many have arrived below a folder.
+    struct Watched {
+        folder: PathBuf,
+        given: u64,
+        length: u64,
+        most_held: u64,
+    }
+
+    impl Read for Watched {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let arrived: u64 = glob::glob(&format!("{}/**/*", self.folder.display()))
+                .unwrap()
+                .filter_map(|path| path.unwrap().metadata().ok().filter(|m| m.is_file()))
+                .map(|m| m.len())
+                .sum();
+            self.most_held = self.most_held.max(self.given.saturating_sub(arrived));
+            let n = (buffer.len() as u64).min(1 << 20).min(self.length - self.given) as usize;
+            buffer[..n].fill(7);
+            self.given += n as u64;
+            Ok(n)
+        }
+    }
+
+    /// A drop was archived by reading all of it first: a file of a gigabyte took a gigabyte of memory.
+    #[test]
+    fn a_stream_is_written_as_it_comes() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for durable in [true, false] {
+            for length in [0, 1000, PART, 5 * PART + 1] {
+                let folder = tempfile::tempdir().unwrap();
+                let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
+                let mut bytes = Watched {
+                    folder: folder.path().to_path_buf(),
+                    given: 0,
+                    length,
+                    most_held: 0,
+                };
+                let path = Path::from("archive/a file.parquet");
+                lake.put_stream(&path, &mut bytes, durable, runtime.handle()).unwrap();
+                let there = runtime.block_on(lake.get(&path)).unwrap().unwrap();
+                assert_eq!(there.len() as u64, length);
+                assert!(
+                    bytes.most_held <= PART,
+                    "{} bytes of {length} were held",
+                    bytes.most_held
+                );
+            }
+        }
+    }
+
+    /// A source that breaks off leaves nothing under the name.
+    #[test]
+    fn a_stream_that_breaks_leaves_no_object() {
+        struct Broken(u64);
+        impl Read for Broken {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(1).ok_or(io::Error::other("the disk is gone"))?;
+                Ok(buffer.len())
+            }
+        }
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
+        for durable in [true, false] {
+            let path = Path::from("archive/torn.parquet");
+            let put = lake.put_stream(&path, &mut Broken(100), durable, runtime.handle());
+            assert!(put.unwrap_err().to_string().contains("the disk is gone"));
+            assert!(runtime.block_on(lake.get(&path)).unwrap().is_none());
+        }
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub(crate) use commit::{history, ledger, log};
 pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepared};
 pub use writer::{
-    Compaction, Limits, Loaded, TableStats, Writer, WriterConfig, WriterError, WriterStats, WriterThread, owner,
-    restore, spawn,
+    Compaction, Departing, Limits, Loaded, TableStats, Writer, WriterConfig, WriterError, WriterStats, WriterThread,
+    owner, restore, spawn,
 };
 
 use arrow::array::RecordBatch;

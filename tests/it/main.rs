@@ -1,5 +1,6 @@
 //! The one integration binary: each module is a room of tests.
 
+mod audits;
 mod commands;
 mod lake;
 mod oracle;

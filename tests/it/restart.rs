@@ -246,6 +246,71 @@ format = "ndjson"
     }
 }
 
+/// A restart judged the rows of a table by its own time: those that had come in time and left since got letters that said
+/// they had come too late.
+#[test]
+fn a_restart_writes_no_letters_of_rows_that_reached_a_table_in_time() {
+    let now = chrono::Utc::now();
+    let folder = Folder::new(
+        "table_letters",
+        &[(
+            "inputs/events.toml",
+            r#"
+[columns]
+id = "BIGINT"
+at = { type = "TIMESTAMP", format = "epoch_ms" }
+[[feeds]]
+name = "live"
+kind = "log"
+path = "live"
+format = "json"
+"#,
+        )],
+    );
+    folder.write("silver/recent.sql", "SELECT id, at FROM events");
+    folder.write("silver/recent.toml", "retention = { column = \"at\", keep = \"6s\" }\n");
+    let append = |id: u32, at: i64| {
+        folder.append(
+            "live/0.ndjson",
+            &format!("{{\"value\": {{\"id\": {id}, \"at\": {at}}}}}\n"),
+        );
+    };
+    append(1, now.timestamp_millis());
+    append(2, now.timestamp_millis() - 3_600_000);
+    let dataflow = folder.load("lake");
+    let outcome = catch_up(&dataflow, 2);
+    assert_eq!((outcome.records, outcome.replayed), (2, 0));
+    let letters =
+        "SELECT kind, table_name, arrow_cast(payload, 'Utf8') LIKE '{\"id\":2,%' FROM dead_letters".to_string();
+    let before = ask(&dataflow, &letters);
+    assert_eq!(before, "row,silver.recent,true");
+    assert_eq!(ask(&dataflow, "SELECT id FROM silver.recent"), "1");
+    std::thread::sleep(
+        Duration::from_millis(6500).saturating_sub((chrono::Utc::now() - now).to_std().unwrap_or_default()),
+    );
+    for workers in [1, 2] {
+        let outcome = catch_up(&dataflow, workers);
+        assert_eq!((outcome.records, outcome.replayed), (0, 2));
+        assert_eq!(ask(&dataflow, &letters), before, "with {workers} workers");
+        assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.recent"), "0");
+        assert!(!corrected(&outcome).contains(&"dead_letters"), "{outcome:?}");
+    }
+    // What comes too late now is told, beside what did then.
+    append(3, now.timestamp_millis());
+    let outcome = catch_up(&dataflow, 1);
+    assert_eq!((outcome.records, outcome.replayed, outcome.rejected), (1, 2, 0));
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "2");
+    // Kept longer, all of them are there, and none is late.
+    folder.write(
+        "silver/recent.toml",
+        "retention = { column = \"at\", keep = \"1 day\" }\n",
+    );
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 2);
+    assert_eq!(ask(&dataflow, "SELECT id FROM silver.recent ORDER BY id"), "1\n2\n3");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+}
+
 #[test]
 fn parquet_drops_are_replayed_from_their_archive() {
     let folder = Folder::new(

@@ -248,6 +248,36 @@ agree! {
         "SELECT id, to_timestamp(CAST(at AS VARCHAR)) AS t FROM orders WHERE to_timestamp(CAST(at AS VARCHAR)) > TIMESTAMP '2024-01-01' OR amount > 0";
 }
 
+/// DataFusion calls an expression by its name without casts, and refuses two of one name: here it is asked otherwise.
+#[test]
+fn expressions_that_differ_in_casts_alone_yield_what_subqueries_of_other_names_do() {
+    for (sql, otherwise) in [
+        (
+            "SELECT customer, count(amount) AS n, count(CAST(amount AS BIGINT)) AS m, sum(quantity) AS s, sum(quantity::DOUBLE) AS d
+             FROM orders GROUP BY customer",
+            "SELECT customer, count(a) AS n, count(b) AS m, sum(c) AS s, sum(d) AS d
+             FROM (SELECT customer, amount AS a, CAST(amount AS BIGINT) AS b, quantity AS c, quantity::DOUBLE AS d FROM orders)
+             GROUP BY customer",
+        ),
+        (
+            "SELECT day, CAST(day AS VARCHAR) AS d, count(*) AS n FROM orders GROUP BY CUBE(day, CAST(day AS VARCHAR))",
+            "SELECT a AS day, b AS d, count(*) AS n FROM (SELECT day AS a, CAST(day AS VARCHAR) AS b FROM orders) GROUP BY CUBE(a, b)",
+        ),
+        (
+            "SELECT id, sum(quantity) OVER (ORDER BY id) AS a, sum(CAST(quantity AS DOUBLE)) OVER (ORDER BY id) AS b FROM orders",
+            "SELECT id, sum(q) OVER (ORDER BY id) AS a, sum(d) OVER (ORDER BY id) AS b
+             FROM (SELECT id, quantity AS q, CAST(quantity AS DOUBLE) AS d FROM orders)",
+        ),
+    ] {
+        let graph = planned(sql);
+        let schema = graph.tables[0].schema.clone();
+        let expected = lines(&normalise_batch(&schema, &as_written(otherwise)).unwrap());
+        assert_eq!(lines(&evaluate(&graph, graph.tables[0].node, 0)), expected, "{sql}\n{}", graph.explain(None));
+        assert_eq!(lines(&normalise_batch(&schema, &in_batch(&graph, 0)).unwrap()), expected, "{sql}");
+        assert!(expected.len() > 4, "{sql}");
+    }
+}
+
 /// Ties: DataFusion alone may keep any of them, but both plans keep the same.
 #[test]
 fn ties_are_kept_alike_by_both_plans() {

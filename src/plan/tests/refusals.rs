@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::fixture::{dataflow, golden, table};
 use crate::definition::{Diagnostics, Expectation, Layer, OnViolation, Table};
 use crate::plan::compile;
+use crate::testing::checkout;
 
 fn mistakes(tables: Vec<Table>) -> Diagnostics {
     match compile(&dataflow(tables)) {
@@ -15,7 +16,7 @@ fn mistakes(tables: Vec<Table>) -> Diagnostics {
 
 #[test]
 fn every_refusal_names_construct_place_and_remedy() {
-    let cases = include_str!("refusals.txt");
+    let cases = std::fs::read_to_string(checkout().join("src/plan/tests/refusals.txt")).unwrap();
     let mut seen = 0;
     let mut actual = String::new();
     for case in cases.split("\n\n").filter(|c| !c.trim().is_empty()) {

@@ -205,7 +205,7 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
     let mut replay = Replay::default();
     if let Some(parts) = checkpoint.and_then(|v| checkpoints.get(&v)) {
         for part in parts {
-            replay.take(read_checkpoint(lake, table, part).await?);
+            replay.take_checkpoint(read_checkpoint(lake, table, part).await?);
         }
     }
     let first = checkpoint.map_or(0, |v| v + 1);
@@ -285,16 +285,22 @@ struct Replay {
 }
 
 impl Replay {
-    /// One entry or one part of a checkpoint. Its removes come first: a file may go with its old vector and
-    /// come with the new one in one entry.
+    /// One entry. Its removes come first: a file may go with its old vector and come with the new one in one entry.
     fn take(&mut self, actions: Vec<Action>) {
         for remove in actions.iter().filter_map(|a| a.remove.as_ref()) {
             self.files.remove(&remove.path);
-            let at = remove.deletion_timestamp.unwrap_or(0);
-            self.tombstones
-                .push((at, remove.path.clone(), remove.deletion_vector.clone()));
         }
+        self.take_checkpoint(actions);
+    }
+
+    /// One part of a checkpoint. What it adds is live, whatever a part removes: that is a tombstone of the same file with
+    /// an older vector.
+    fn take_checkpoint(&mut self, actions: Vec<Action>) {
         for action in actions {
+            if let Some(remove) = action.remove {
+                let at = remove.deletion_timestamp.unwrap_or(0);
+                self.tombstones.push((at, remove.path, remove.deletion_vector));
+            }
             if let Some(protocol) = action.protocol {
                 self.protocol = Some(protocol);
             }
@@ -406,5 +412,100 @@ fn store_error(table: &str, what: String, source: object_store::Error) -> LogErr
         what,
         table: table.into(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::commit::maintenance::checkpoint;
+    use arrow::array::{Array, BooleanArray, RecordBatch};
+    use arrow::compute::filter_record_batch;
+    use parquet::arrow::ArrowWriter;
+
+    const TABLE: &str = "silver/x";
+
+    async fn write(lake: &Lake, path: Path, bytes: impl Into<Bytes>) {
+        lake.put_new(&path, bytes.into(), false).await.unwrap();
+    }
+
+    /// A table whose file `b` lost a row in version 1.
+    async fn table(lake: &Lake) {
+        let schema = r#"{\"type\":\"struct\",\"fields\":[{\"name\":\"id\",\"type\":\"long\",\"nullable\":true,\"metadata\":{}}]}"#;
+        let add = |path: &str, vector: &str| {
+            format!(
+                r#"{{"add":{{"path":"{path}","partitionValues":{{}},"size":1,"modificationTime":1,"dataChange":true,"stats":"{{\"numRecords\":9}}"{vector}}}}}"#
+            )
+        };
+        let now = chrono::Utc::now().timestamp_millis();
+        let first = [
+            r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["deletionVectors"],"writerFeatures":["deletionVectors"]}}"#.to_string(),
+            format!(
+                r#"{{"metaData":{{"id":"6e1d1f9a-8f0e-4a0e-9b61-2f3f8a6b2a11","format":{{"provider":"parquet","options":{{}}}},"schemaString":"{schema}","partitionColumns":[],"configuration":{{"delta.enableDeletionVectors":"true"}},"createdTime":1}}}}"#
+            ),
+            add("a.parquet", ""),
+            add("b.parquet", ""),
+        ];
+        let vector = r#","deletionVector":{"storageType":"i","pathOrInlineDv":"wi5b=000010000siXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L","sizeInBytes":40,"cardinality":6}"#;
+        let second = [
+            format!(
+                r#"{{"remove":{{"path":"b.parquet","deletionTimestamp":{now},"dataChange":true,"extendedFileMetadata":true,"partitionValues":{{}},"size":1}}}}"#
+            ),
+            add("b.parquet", vector),
+        ];
+        write(lake, entry_path(TABLE, 0), first.join("\n")).await;
+        write(lake, entry_path(TABLE, 1), second.join("\n")).await;
+    }
+
+    /// The rows of a checkpoint for which a column is set, or not, as a file.
+    fn part(rows: &RecordBatch, column: &str, set: bool) -> Bytes {
+        let of = rows.column_by_name(column).unwrap();
+        let kept: BooleanArray = (0..rows.num_rows()).map(|n| Some(of.is_valid(n) == set)).collect();
+        let kept = filter_record_batch(rows, &kept).unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), kept.schema(), None).unwrap();
+        writer.write(&kept).unwrap();
+        writer.into_inner().unwrap().into()
+    }
+
+    /// Another engine writes a large checkpoint in parts. A tombstone in a later part took away the live file of an earlier
+    /// one: a restart would have lost its rows, and named them corrections.
+    #[tokio::test]
+    async fn a_checkpoint_in_parts_keeps_a_file_whose_older_vector_is_a_tombstone_of_another_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
+        table(&lake).await;
+        let expected = load(&lake, TABLE, None).await.unwrap().unwrap();
+        assert_eq!(expected.files.len(), 2);
+
+        checkpoint(&lake, TABLE, 1, false).await.unwrap();
+        let log = Path::from(format!("{TABLE}/_delta_log"));
+        let whole = log.clone().join(format!("{:020}.checkpoint.parquet", 1));
+        let bytes = lake.get(&whole).await.unwrap().unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .unwrap()
+            .build()
+            .unwrap();
+        let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+        let rows = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+        assert!(
+            rows.column_by_name("remove").unwrap().null_count() < rows.num_rows(),
+            "a tombstone is there"
+        );
+        for (n, set) in [(1, false), (2, true)] {
+            let name = format!("{:020}.checkpoint.{n:010}.{:010}.parquet", 1, 2);
+            write(&lake, log.clone().join(name), part(&rows, "remove", set)).await;
+        }
+        for gone in [whole, entry_path(TABLE, 0), entry_path(TABLE, 1)] {
+            lake.store.delete(&gone).await.unwrap();
+        }
+
+        let loaded = load(&lake, TABLE, None).await.unwrap().unwrap();
+        assert_eq!(loaded.files, expected.files);
+        assert_eq!(loaded.tombstones, expected.tombstones);
+        assert_eq!((loaded.version, loaded.checkpoint), (1, Some(1)));
+        // A part that is not there yet makes no checkpoint.
+        let second = log.join(format!("{:020}.checkpoint.{:010}.{:010}.parquet", 1, 2, 2));
+        lake.store.delete(&second).await.unwrap();
+        assert!(load(&lake, TABLE, None).await.unwrap().is_none());
     }
 }

@@ -140,6 +140,15 @@ pub enum CommitError {
     /// See [`StateError`].
     #[error(transparent)]
     State(#[from] StateError),
+    /// The change data feed of a table that is rebuilt could not tell of the rows that go.
+    #[error("could not write the rows of table {table} that go into its change data feed; a restart tries again")]
+    Departing {
+        /// Which table.
+        table: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A file could not be written.
     #[error("could not write {what} of table {table}; a restart resumes from the last snapshot")]
     Write {

@@ -99,6 +99,8 @@ pub enum Evolution {
         actions: Vec<Action>,
         /// Why.
         reason: Reshape,
+        /// Whether the rows there are have a form by the definition: its columns, of the same types, or null.
+        told: bool,
     },
 }
 
@@ -179,7 +181,11 @@ pub fn evolution(
         actions.push(Action::meta_data(next));
     }
     Ok(match reason {
-        Some(reason) => Evolution::Rebuild { actions, reason },
+        Some(reason) => Evolution::Rebuild {
+            actions,
+            reason,
+            told: has_form(&old, &schema_of(spec)?),
+        },
         None => Evolution::Now(actions),
     })
 }
@@ -374,6 +380,16 @@ fn merge(old: &StructSchema, wanted: &StructSchema) -> Result<StructSchema, Resh
     Ok(merged)
 }
 
+/// Whether rows of one schema can be shown by another.
+fn has_form(old: &StructSchema, wanted: &StructSchema) -> bool {
+    wanted.fields.iter().all(|field| {
+        let before = old.fields.iter().find(|f| f.name == field.name);
+        before.map_or(field.nullable, |before| {
+            before.r#type == field.r#type && (field.nullable || !before.nullable)
+        })
+    })
+}
+
 fn type_name(of_type: &Value) -> String {
     match of_type {
         Value::String(name) => name.clone(),
@@ -453,22 +469,26 @@ mod tests {
         let other = spec(vec![Field::new("name", DataType::Utf8, true)]);
         let mut parted = spec(vec![id()]);
         parted.partition_by = vec![0];
-        for (spec, told) in [
-            (required, "the new column note may not be null"),
-            (text, "column id was long and is string now"),
-            (other, "column id is gone"),
-            (parted, "it was partitioned by [] and is by [\"id\"] now"),
+        for (spec, words, shown) in [
+            (required, "the new column note may not be null", false),
+            (text, "column id was long and is string now", false),
+            (other, "column id is gone", true),
+            (parted, "it was partitioned by [] and is by [\"id\"] now", true),
         ] {
-            let Evolution::Rebuild { actions, reason } = evolve(&spec, &there, false) else {
-                panic!("{told}")
+            let Evolution::Rebuild { actions, reason, told } = evolve(&spec, &there, false) else {
+                panic!("{words}")
             };
-            assert_eq!(reason.to_string(), told);
+            assert_eq!((reason.to_string().as_str(), told), (words, shown));
             let meta_data = actions[0].meta_data.as_ref().unwrap();
-            assert_eq!(meta_data.schema_string, to_string(&schema_of(&spec).unwrap()), "{told}");
+            assert_eq!(
+                meta_data.schema_string,
+                to_string(&schema_of(&spec).unwrap()),
+                "{words}"
+            );
             assert_eq!(meta_data.partition_columns, partition_columns(&spec));
             assert_eq!(meta_data.id, there.1.id, "it stays the same table");
             // Without rows it is the same change at once.
-            assert_eq!(now(evolve(&spec, &there, true)), actions, "{told}");
+            assert_eq!(now(evolve(&spec, &there, true)), actions, "{words}");
         }
     }
 

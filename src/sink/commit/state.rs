@@ -13,6 +13,9 @@
 //!    each other, and rows vanish while one runs. Such a file is added with its vector, or never appears.
 //! 7. Behind a restart with another number of writers several own rows of one file, and move them out at the same epoch,
 //!    each on its own or with changes. In a table that takes no vectors these moves are one entry, so by (3) the file goes.
+//! 8. Writers tell the change data feed of a table that is rebuilt only what comes. What goes is told by its redefinition; where
+//!    the old rows have no form by the new definition, the entry names no changes at all: once it names any, readers
+//!    of the feed see those alone, and otherwise make both halves of the files that go and come.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -428,8 +431,14 @@ impl Table {
             Action::commit_info(summary.commit_info(planning)),
             Action::txn(&planning.app_id, planning.epoch as i64, planning.now),
         ];
-        if planning.data_change {
-            actions.extend(self.redefinition.take().into_iter().flatten());
+        // By (8).
+        let redefinition = self.redefinition.take_if(|_| planning.data_change);
+        let mut changes = batch.changes;
+        if let Some(definition) = redefinition {
+            if !definition.iter().any(|action| action.cdc.is_some()) {
+                change.retired.extend(changes.drain(..).map(|file| file.path));
+            }
+            actions.extend(definition);
         }
         actions.extend(gone.into_iter().map(|live| Action::remove(removal(live.add, planning))));
         for mut live in covered.into_iter().chain(born.into_values()) {
@@ -437,7 +446,7 @@ impl Table {
             actions.push(Action::add(live.add.clone()));
             self.insert(live);
         }
-        actions.extend(batch.changes.into_iter().map(Action::cdc));
+        actions.extend(changes.into_iter().map(Action::cdc));
         change.commits.push(PlannedCommit {
             app_id: planning.app_id.clone(),
             actions,

@@ -111,6 +111,43 @@ fn a_redefinition_goes_with_the_first_snapshot_and_replaces_every_file() {
     assert!(!second.tables[0].commits[0].actions.contains(&redefined), "once");
 }
 
+/// Its change data feed told of the rows that came alone, as it named changes: readers then see no files that go.
+#[test]
+fn a_redefinition_tells_both_halves_of_the_change_or_leaves_them_to_the_files() {
+    let told = |path: &str| ChangeFile {
+        path: path.into(),
+        partition_values: BTreeMap::new(),
+        size: 1,
+        data_change: false,
+    };
+    let metadata = Action::txn("stands for metadata", 0, 0);
+    for (redefinition, expected) in [
+        (vec![metadata.clone()], vec![]),
+        (vec![metadata.clone(), Action::cdc(told("gone"))], vec!["gone", "come"]),
+    ] {
+        let stored = Stored {
+            live: vec![Live::new(file("old", 3), RoaringTreemap::new())],
+            redefinition: Some(redefinition),
+        };
+        let mut state = State::new("flow", 3, 1, None, &[spec()], vec![stored]);
+        let batch = Batch {
+            changes: vec![told("come")],
+            ..changes(vec![file("new", 2)], &[], &[])
+        };
+        let snapshot = one(&mut state, 10, vec![batch]);
+        let change = &snapshot.tables[0];
+        let mut named: Vec<&str> = change.commits[0]
+            .actions
+            .iter()
+            .filter_map(|a| a.cdc.as_ref())
+            .map(|file| file.path.as_str())
+            .collect();
+        named.sort_by_key(|path| *path == "come");
+        assert_eq!(named, expected);
+        assert_eq!(change.retired.contains(&"come".to_string()), expected.is_empty());
+    }
+}
+
 #[test]
 fn two_writers_deleting_in_one_file_make_one_vector() {
     let mut state = state(2);

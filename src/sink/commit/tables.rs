@@ -5,13 +5,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::TryStreamExt;
+use object_store::path::Path;
+
 use super::CommitError;
 use super::action::{self, Action};
 use super::log::{self, Entry, Loaded};
 use super::schema::{self, Evolution};
 use super::state::engine_info;
-use crate::sink::TableSpec;
 use crate::sink::lake::{Lake, Put};
+use crate::sink::{Departing, TableSpec};
 
 /// What making a table takes.
 #[derive(Clone, Copy)]
@@ -66,8 +70,15 @@ pub async fn ensure(
     let mut actions = match schema::evolution(spec, stored, loaded.files.is_empty(), making.retention)? {
         Evolution::Now(actions) if actions.is_empty() => return Ok((loaded, None)),
         Evolution::Now(actions) => actions,
-        Evolution::Rebuild { actions, reason } => {
+        Evolution::Rebuild {
+            mut actions,
+            reason,
+            told,
+        } => {
             tracing::info!(table = spec.name, %reason, "rebuilding the table with the next snapshot");
+            if spec.change_data_feed && told {
+                actions.extend(departing(lake, spec, loaded.version, making).await?);
+            }
             return Ok((loaded, Some(actions)));
         }
     };
@@ -82,4 +93,43 @@ pub async fn ensure(
     tracing::info!(table = spec.name, version, "changed the table's definition");
     let reloaded = log::load(lake, &spec.path, None).await?;
     Ok((reloaded.expect("a table that was there a moment ago loads"), None))
+}
+
+/// Rows of a change data file that tells of departing rows, at most.
+const DEPARTING: usize = 1 << 17;
+
+/// Writes the rows of a table as of a version into its change data feed, as deletions in the form they have by its new
+/// definition. Says what the entry in which they go must hold. Files that no entry comes to name are swept.
+async fn departing(
+    lake: &Lake,
+    spec: &TableSpec,
+    version: i64,
+    making: Making<'_>,
+) -> Result<Vec<Action>, CommitError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| CommitError::Departing {
+        table: spec.name.clone(),
+        source,
+    };
+    let rows = async {
+        let mut handle = lake.delta_table(&spec.path);
+        handle.load_version(version as u64).await?;
+        let context = SessionContext::new_with_config(SessionConfig::new().with_batch_size(DEPARTING));
+        handle.update_datafusion_session(&context.state())?;
+        let rows = context
+            .read_table(handle.table_provider().await?)?
+            .execute_stream()
+            .await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(rows)
+    };
+    let mut rows = rows.await.map_err(failed)?;
+    let departing = Departing::new(spec.clone(), making.generation).map_err(|e| failed(e.into()))?;
+    let mut actions = Vec::new();
+    while let Some(batch) = rows.try_next().await.map_err(|e| failed(e.into()))? {
+        for (file, place, bytes) in departing.files(&batch).map_err(|e| failed(e.into()))? {
+            let put = lake.put_new(&Path::from(place), bytes, making.durable).await;
+            put.map_err(|e| failed(e.into()))?;
+            actions.push(Action::cdc(file));
+        }
+    }
+    Ok(actions)
 }

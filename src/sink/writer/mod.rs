@@ -17,6 +17,7 @@
 
 mod bounds;
 mod compact;
+mod departing;
 mod error;
 mod file;
 mod files;
@@ -34,6 +35,7 @@ mod table;
 mod tests;
 mod thread;
 
+pub use departing::Departing;
 pub use error::WriterError;
 pub use hash::owner;
 pub use load::{Loaded, restore};

@@ -1,18 +1,15 @@
 //! A feed's files as they lie there, for whoever keeps a copy of them.
 
-use std::io;
+use std::io::{self, Read};
 
-use bytes::Bytes;
-use object_store::ObjectStoreExt;
-
-use super::listing::{Place, is_remote, store_error};
+use super::listing::{Place, is_remote};
+use super::open::{Break, Source};
 use crate::definition::{Dataflow, FeedKind};
 use crate::source::SourceError;
 
 /// The files of one feed.
 pub struct Originals {
     place: Place,
-    runtime: tokio::runtime::Handle,
 }
 
 impl Originals {
@@ -31,27 +28,26 @@ impl Originals {
             return Ok(None);
         };
         let name = format!("{}.{}", input.name, feed.name);
-        let remote = is_remote(path).then(|| runtime.clone());
+        let remote = is_remote(path).then_some(runtime);
         let place = Place::new(&name, path, &dataflow.store_options, remote)?;
-        Ok(Some(Originals { place, runtime }))
+        Ok(Some(Originals { place }))
     }
 
-    /// A file's bytes; `path` is as deliveries of columns name it. Not to be called from inside the runtime.
+    /// A file's bytes, as they come; `path` is as deliveries of columns name it. Not to be read inside the runtime.
     ///
     /// # Errors
     /// Failures of the disk or the store; `InvalidInput` for a file that is not one of the feed's.
-    pub fn read(&self, path: &str) -> io::Result<Bytes> {
-        match &self.place {
-            Place::Local { .. } => std::fs::read(path).map(Bytes::from),
-            Place::Remote { store, .. } => {
-                let folder = self.place.display("");
-                let partition = path
-                    .strip_prefix(&folder)
-                    .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is not in {folder}")))?;
-                let location = self.place.location(partition);
-                let read = async { store.get(&location).await?.bytes().await };
-                self.runtime.block_on(read).map_err(store_error)
-            }
-        }
+    pub fn open(&self, path: &str) -> io::Result<impl Read> {
+        let folder = self.place.display("");
+        let partition = path
+            .strip_prefix(&folder)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is not in {folder}")))?;
+        let opened = Source::open(&self.place, partition).map_err(|broken| match broken {
+            Break::Passing(error) => error,
+            Break::Spoilt(reason) => io::Error::new(io::ErrorKind::InvalidInput, reason),
+            Break::Vanished => io::Error::from(io::ErrorKind::NotFound),
+            Break::Ended(_) => io::Error::from(io::ErrorKind::Interrupted),
+        });
+        opened.map(|(source, _)| source)
     }
 }

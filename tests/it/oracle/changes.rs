@@ -69,6 +69,25 @@ pub fn assert_feeds_make_the_tables(dataflow: &Dataflow) -> usize {
         .sum()
 }
 
+/// Checks that the changes of all versions, read by the newest schema, make the newest rows of a table.
+pub fn assert_newest_follows(dataflow: &Dataflow, name: &str) {
+    let (layer, table) = name.split_once('.').expect("a table is of a layer");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let folder = Path::new(&dataflow.lake).join(layer).join(table);
+    let mut made = Rows::new();
+    for (row, n) in runtime.block_on(changes(&folder)).into_values().flatten() {
+        *made.entry(row).or_default() += n;
+    }
+    made.retain(|_, n| *n != 0);
+    let reader = Reader::open(dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let (_, rows) = reader.rows(name).unwrap_or_else(|e| panic!("{name}: {}", chain(&e)));
+    let mut stored = Rows::new();
+    for row in rows.iter().flat_map(shown) {
+        *stored.entry(row).or_default() += 1;
+    }
+    assert_eq!(made, stored, "the changes of {name}");
+}
+
 /// What each version changes: how often more (or less) a row is there.
 async fn changes(folder: &Path) -> BTreeMap<i64, Rows> {
     let url = url::Url::from_directory_path(folder).expect("an absolute path");

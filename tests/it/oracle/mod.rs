@@ -17,6 +17,7 @@ mod cases;
 mod changes;
 mod feeder;
 mod plain;
+mod rebuilt;
 mod sql;
 mod tables;
 mod trial;
