@@ -29,7 +29,7 @@ use deltalake::DeltaTable;
 use deltalake::protocol::SaveMode;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use url::Url;
 
 use common::Measured;
@@ -195,11 +195,7 @@ fn steps(rows: usize) -> impl Iterator<Item = Vec<(i64, u8)>> {
 }
 
 fn runtime() -> Runtime {
-    Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
+    alluvium::run::runtime().expect("a runtime")
 }
 
 /// The sink of one worker as a run puts it together.

@@ -24,6 +24,7 @@ mod wiring;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,6 +63,9 @@ pub use wiring::Wiring;
 const DELIVERIES: usize = 16;
 /// Arrivals that may wait for a writer.
 const ARRIVALS: usize = 64;
+/// Files of a local disk that are written or read at once. tokio would start a thread for each that waits, up to
+/// 512, and each keeps what it has freed for itself: a live run held over a gigabyte that way.
+const FILES: usize = 32;
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -207,15 +211,20 @@ pub fn run(dataflow: Arc<Dataflow>, options: &Options) -> Result<Outcome, RunErr
         })?;
     }
     let graph = Arc::new(plan::compile(&dataflow).map_err(RunError::Definition)?);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = runtime().map_err(|source| RunError::Thread {
+        what: "the runtime",
+        source,
+    })?;
+    Engine::start(dataflow, graph, options, &runtime)?.run(options)
+}
+
+/// The runtime behind a run's writers and committer.
+pub fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(FILES)
         .enable_all()
         .build()
-        .map_err(|source| RunError::Thread {
-            what: "the runtime",
-            source,
-        })?;
-    Engine::start(dataflow, graph, options, &runtime)?.run(options)
 }
 
 /// Everything that runs. Fields in the order in which they are taken apart.

@@ -1,15 +1,18 @@
 //! What keeps a lake quick and small, off the commit path: the table of snapshots, checkpoints, clean-up of
 //! logs and ledger, deletion of files that nothing names any more.
 //!
-//! One task does one thing at a time. It is told of every commit and needs no listing: it knows what was
-//! retired when. Only orphans are listed ([`super::sweep`]), once in a retention. Nothing it does is needed for correctness, so a failure is a warning, and tried again at the
-//! next tick. It deletes
+//! One thread does one thing at a time, with a small runtime of its own: a checkpoint reads hundreds of log entries, and
+//! commits neither wait behind those nor pay for as many threads. It is told of every commit and needs no listing: it
+//! knows what was retired when. Only orphans are listed ([`super::sweep`]), once in a retention. Nothing it does is
+//! needed for correctness, so a failure is a warning, and tried again at the next tick. It deletes
 //! 1. a file only when the retention has passed since the commit that retired it,
 //! 2. a log entry only below a checkpoint that is itself older than the retention, and synced,
 //! 3. a ledger entry only when the table of snapshots holds its snapshot.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
+use std::io;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -17,8 +20,8 @@ use deltalake::protocol::checkpoints::create_checkpoint;
 use futures::{StreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinHandle;
 
 use super::history::{self, History, Record};
 use super::ledger;
@@ -28,6 +31,8 @@ use crate::sink::lake::{Lake, file_location};
 
 /// Records that are flushed at once, even before a tick.
 const RECORDS: usize = 100;
+/// Files it reads, writes or deletes at once on a local disk.
+const FILES: usize = 4;
 /// Orphans are never looked for among files younger than this, and not more often.
 const SWEEP: Duration = Duration::from_secs(3600);
 
@@ -70,23 +75,27 @@ pub struct Pace {
     pub durable: bool,
 }
 
-/// The running task.
+/// The running thread.
 pub struct Maintenance {
     notes: UnboundedSender<Note>,
-    task: JoinHandle<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Maintenance {
     /// Starts it. `tables` are in the order of [`Note::changed`]'s indices; `snapshots` is the table of
     /// snapshots itself.
     pub fn start(
-        runtime: &tokio::runtime::Handle,
         lake: Lake,
         pace: Pace,
         history: History,
         tables: Vec<Kept>,
         snapshots: Kept,
-    ) -> Maintenance {
+    ) -> io::Result<Maintenance> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(FILES)
+            .enable_all()
+            .build()?;
         let (notes, inbox) = unbounded_channel();
         let mut keepers: Vec<Keeper> = tables.into_iter().map(Keeper::new).collect();
         keepers.push(Keeper::new(snapshots));
@@ -99,23 +108,22 @@ impl Maintenance {
             swept: None,
             sweeping: 0,
         };
-        Maintenance {
-            notes,
-            task: runtime.spawn(worker.run(inbox)),
-        }
+        let thread = thread::Builder::new().name("maintenance".into());
+        let thread = thread.spawn(move || runtime.block_on(worker.run(inbox)))?;
+        Ok(Maintenance { notes, thread })
     }
 
     /// Tells it of a snapshot.
     pub fn observe(&self, note: Note) {
-        // The task ends only by `finish`, or by a panic that `finish` reports.
+        // The thread ends only by `finish`, or by a panic that `finish` reports.
         let _ = self.notes.send(note);
     }
 
     /// Flushes what must not be lost and ends it.
-    pub async fn finish(self) {
+    pub fn finish(self) {
         drop(self.notes);
-        if let Err(e) = self.task.await {
-            tracing::error!(error = %e, "maintenance ended early");
+        if self.thread.join().is_err() {
+            tracing::error!("maintenance ended early");
         }
     }
 }

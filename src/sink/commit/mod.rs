@@ -149,6 +149,13 @@ pub enum CommitError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The thread beside the commits.
+    #[error("could not start the maintenance of the lake")]
+    Maintenance {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file could not be written.
     #[error("could not write {what} of table {table}; a restart resumes from the last snapshot")]
     Write {
@@ -258,7 +265,8 @@ impl Committer {
         };
         let kept = kept.collect();
         let snapshots = maintenance::kept_snapshots(&snapshots);
-        let maintenance = Maintenance::start(&runtime, lake.clone(), pace, history, kept, snapshots);
+        let maintenance = Maintenance::start(lake.clone(), pace, history, kept, snapshots);
+        let maintenance = maintenance.map_err(|source| CommitError::Maintenance { source })?;
         let versions = restored.versions.clone();
         let progress = found.progress;
         let committer = Committer {
@@ -280,7 +288,7 @@ impl Committer {
     /// writer has not prepared by then is dropped: it was never decided on.
     pub fn run(mut self, prepared: Receiver<Prepared>, events: Sender<CommitEvent>) -> Result<(), CommitError> {
         let outcome = self.serve(&prepared, &events);
-        self.runtime.clone().block_on(self.maintenance.finish());
+        self.maintenance.finish();
         outcome
     }
 

@@ -4,21 +4,18 @@
 //! writer thread: pick files -> [background: read live rows, write one file] -> settle: move index entries
 //! ```
 //!
-//! 1. A file is never read for compaction on the writer's thread; what a settle costs is bounded by `merge_rows`.
-//! 2. Rows removed while the background task ran are not moved: they are gone from the new file at birth.
-//! 3. Files are merged with files of their own size class, so a row is written a logarithmic number of times.
+//! 1. A file is never read for compaction on the writer's thread, and index entries move a slice at a time
+//!    ([`super::settle`]).
+//! 2. Files are merged with files of their own size class, so a row is written a logarithmic number of times.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
-
 use super::Limits;
 use super::error::WriterError;
 use super::file::{FileEncoder, Names, NewFile, decode_file};
-use super::files::{FileState, Files, Positions};
+use super::files::{FileState, Files};
 use super::hash::RowHash;
-use super::indexed::Indexed;
 use super::lake::Lake;
 use super::layout::Layout;
 use crate::repr::Epoch;
@@ -139,34 +136,4 @@ pub(super) fn settle_appended(files: &mut Files, merged: &Merged) -> Batch {
     }
     files.insert(FileState::of(&merged.file));
     batch
-}
-
-/// Moves the index to the new file; none if the job's work is void, because the table may have no
-/// deletion vectors and has changed meanwhile.
-pub(super) fn settle_indexed(table: &mut Indexed, merged: &Merged) -> Option<Batch> {
-    if table.rewrite && merged.inputs.iter().any(|id| table.files.get(*id).is_none()) {
-        return None;
-    }
-    let new = table.files.insert(FileState::of(&merged.file));
-    let (mut vacated, mut unborn) = (Positions::new(), RoaringBitmap::new());
-    for (position, (hash, from)) in merged.moves.iter().enumerate() {
-        let position = position as u32;
-        if table.index.relocate(*hash, *from, (new, position)) {
-            vacated.entry(from.0).or_default().insert(from.1);
-        } else {
-            unborn.insert(position);
-        }
-    }
-    if unborn.len() == u64::from(merged.file.rows) {
-        table.files.remove(new);
-        return None;
-    }
-    let mut batch = Batch {
-        adds: vec![merged.file.add.clone()],
-        ..Batch::default()
-    };
-    // By (2).
-    vacated.insert(new, unborn);
-    table.files.vacate(vacated, &mut batch);
-    Some(batch)
 }

@@ -83,13 +83,24 @@ pub(super) struct Files {
 impl Files {
     /// One more; its number.
     pub(super) fn insert(&mut self, file: FileState) -> u32 {
+        let id = self.reserve();
+        self.put(id, file);
+        id
+    }
+
+    /// A number for a file that comes later.
+    pub(super) fn reserve(&mut self) -> u32 {
         let id = self.next;
         self.next = self
             .next
             .checked_add(1)
             .expect("a writer restarts before it has written four billion files");
-        self.by_id.insert(id, file);
         id
+    }
+
+    /// The file with a reserved number.
+    pub(super) fn put(&mut self, id: u32, file: FileState) {
+        self.by_id.insert(id, file);
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&FileState> {

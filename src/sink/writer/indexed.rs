@@ -5,15 +5,18 @@
 
 use roaring::RoaringBitmap;
 
+use super::compact::Merged;
 use super::error::WriterError;
 use super::file::encode_rows;
 use super::files::{FileState, Files, Positions};
 use super::hash::RowHash;
 use super::index::Index;
 use super::layout::Layout;
+use super::settle::Settling;
 use super::small::{Place, Small};
 use super::table::{Desk, Edit, Written};
 use crate::repr::{Diff, Epoch, Row};
+use crate::sink::Batch;
 
 /// Where the rows of a table are.
 pub(super) struct Indexed {
@@ -21,6 +24,9 @@ pub(super) struct Indexed {
     pub(super) files: Files,
     /// Whether files that lose rows are written anew.
     pub(super) rewrite: bool,
+    /// A compaction whose entries are moving. Not in tables that rewrite: there it would have to be undone when an
+    /// input is written anew.
+    settling: Option<Settling>,
 }
 
 impl Indexed {
@@ -30,7 +36,35 @@ impl Indexed {
             index: Index::new(),
             files: Files::default(),
             rewrite,
+            settling: None,
         }
+    }
+
+    /// Takes a compaction's file, to be settled; hands it back where the work is void, because the table takes no
+    /// deletion vectors and has changed meanwhile.
+    pub(super) fn begin_settling(&mut self, merged: Merged) -> Option<Merged> {
+        debug_assert!(self.settling.is_none(), "one compaction at a time");
+        if self.rewrite && merged.inputs.iter().any(|id| self.files.get(*id).is_none()) {
+            return Some(merged);
+        }
+        self.settling = Some(Settling::new(&mut self.files, merged));
+        None
+    }
+
+    /// Moves up to `moves` entries (all, where files are rewritten); once none is left, what that changes.
+    pub(super) fn settle(&mut self, moves: usize) -> Option<(Option<Batch>, Merged)> {
+        let moves = if self.rewrite { usize::MAX } else { moves };
+        let settling = self.settling.as_mut()?;
+        if !settling.advance(&mut self.index, moves) {
+            return None;
+        }
+        let settled = self.settling.take()?;
+        Some(settled.finish(&mut self.files))
+    }
+
+    /// The compaction that is not settled, given up: for a writer that ends.
+    pub(super) fn give_up(&mut self) -> Option<Merged> {
+        self.settling.take().map(Settling::into_merged)
     }
 
     /// What turns the published rows into the desired ones: rows to add, and rows (already out of the index,
@@ -41,6 +75,7 @@ impl Indexed {
         desk: &Desk,
         desired: Vec<(Row, Diff)>,
     ) -> Result<Edit, WriterError> {
+        debug_assert!(self.settling.is_none(), "audits come before any compaction");
         let mut kept: Positions = Positions::new();
         let mut edit = Edit::default();
         for (row, count) in desired {
@@ -118,10 +153,14 @@ impl Indexed {
         for (row, diff) in edit.changes.iter().filter(|(_, diff)| *diff < 0) {
             let hash = RowHash::of(row.bytes());
             for gone in 0..diff.unsigned_abs() {
-                let Some((file, position)) = self.index.remove(hash) else {
+                let Some(mut place) = self.index.remove(hash) else {
                     missing += diff.unsigned_abs() - gone;
                     break;
                 };
+                if let Some(settling) = &mut self.settling {
+                    place = settling.published(place);
+                }
+                let (file, position) = place;
                 edit.vacated.entry(file).or_default().insert(position);
             }
         }

@@ -28,6 +28,7 @@ mod lake;
 mod layout;
 mod load;
 mod mint;
+mod settle;
 mod small;
 mod stats;
 mod table;
@@ -57,7 +58,7 @@ use crate::source::{PartitionId, Position};
 use compact::{Job, Merged};
 use file::Names;
 use lake::Lake;
-use table::{Desk, Table};
+use table::{Desk, Settled, Table};
 
 /// What a writer is told once.
 #[derive(Clone)]
@@ -156,6 +157,8 @@ pub struct Writer {
     sealed: Option<Epoch>,
     /// Where to look for the next compaction, so that every table has its turn.
     turn: usize,
+    /// The table whose compaction is settled slice by slice.
+    settling: Option<usize>,
     stats: Arc<WriterStats>,
 }
 
@@ -188,6 +191,7 @@ impl Writer {
             progress: HashMap::new(),
             sealed: None,
             turn: 0,
+            settling: None,
             stats,
         })
     }
@@ -243,7 +247,7 @@ impl Writer {
         })
     }
 
-    /// The next compaction worth doing. At most one runs at a time, and none before the first seal.
+    /// The next compaction worth doing. At most one is under way, and none before the first seal.
     fn compaction(&mut self) -> Option<Job> {
         let epoch = self.sealed?;
         for step in 0..self.tables.len() {
@@ -256,17 +260,53 @@ impl Writer {
         None
     }
 
-    /// Takes what a compaction made; none if it came too late.
-    fn settle(&mut self, merged: Merged) -> Result<Option<Compaction>, WriterError> {
+    /// Takes what a compaction made. Where index entries are to move, [`Writer::settle`] does that.
+    fn begin_settling(&mut self, merged: Merged) -> Result<Option<Compaction>, WriterError> {
         let table = merged.table;
-        match self.tables[table].settle(&merged) {
-            Some(batch) => Ok(Some(Compaction {
+        match self.tables[table].begin_settling(merged) {
+            Some(settled) => self.settled(table, settled),
+            None => {
+                self.settling = Some(table);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether a compaction is to be settled.
+    fn is_settling(&self) -> bool {
+        self.settling.is_some()
+    }
+
+    /// Moves up to `moves` index entries to a compaction's file; the compaction, once all have moved and unless it
+    /// came too late.
+    fn settle(&mut self, moves: usize) -> Result<Option<Compaction>, WriterError> {
+        let Some(table) = self.settling else {
+            return Ok(None);
+        };
+        match self.tables[table].settle(moves) {
+            Some(settled) => {
+                self.settling = None;
+                self.settled(table, settled)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn settled(&self, table: usize, settled: Settled) -> Result<Option<Compaction>, WriterError> {
+        match settled {
+            Settled::Done(batch) => Ok(Some(Compaction {
                 writer: self.config.writer,
                 table,
                 batch,
             })),
-            None => self.discard(merged).map(|()| None),
+            Settled::Void(merged) => self.discard(merged).map(|()| None),
         }
+    }
+
+    /// Ends without what is not settled.
+    fn give_up(&mut self) -> Result<(), WriterError> {
+        let merged = self.settling.take().and_then(|table| self.tables[table].give_up());
+        merged.map_or(Ok(()), |merged| self.discard(merged))
     }
 
     /// Deletes what a compaction made in vain.
@@ -280,7 +320,8 @@ impl Writer {
         match self.compaction() {
             Some(job) => {
                 let merged = job.run()?;
-                self.settle(merged)
+                let settled = self.begin_settling(merged)?;
+                Ok(settled.or(self.settle(usize::MAX)?))
             }
             None => Ok(None),
         }

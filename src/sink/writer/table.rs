@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 
 use super::Limits;
-use super::compact::{Job, Merged, pick, settle_appended, settle_indexed};
+use super::compact::{Job, Merged, pick, settle_appended};
 use super::error::WriterError;
 use super::file::{Names, NewFile, encode_changes, encode_file, encode_rows};
 use super::files::{FileState, Files, Positions};
@@ -76,6 +76,14 @@ impl Written {
         self.batch.adds.push(file.add);
         self.files.push((file.physical, file.bytes));
     }
+}
+
+/// How a compaction ended.
+pub(super) enum Settled {
+    /// What the committer is told.
+    Done(Batch),
+    /// It came too late: its file is nobody's.
+    Void(Merged),
 }
 
 /// One table at one writer.
@@ -277,19 +285,40 @@ impl Table {
         })
     }
 
-    /// Takes a compaction's result; none if it came too late.
-    pub(super) fn settle(&mut self, merged: &Merged) -> Option<Batch> {
-        (self.compacting, self.dirty) = (false, true);
-        let batch = match &mut self.kept {
-            Kept::Appended(files) => Some(settle_appended(files, merged)),
-            Kept::Indexed(indexed) => settle_indexed(indexed, merged),
-            Kept::Small(_) => None,
+    /// Takes a compaction's result, to be settled.
+    pub(super) fn begin_settling(&mut self, merged: Merged) -> Option<Settled> {
+        let settled = match &mut self.kept {
+            Kept::Appended(files) => Some((Some(settle_appended(files, &merged)), merged)),
+            Kept::Indexed(indexed) => indexed.begin_settling(merged).map(|merged| (None, merged)),
+            Kept::Small(_) => Some((None, merged)),
         };
+        settled.map(|settled| self.settled(settled))
+    }
+
+    /// Moves up to `moves` index entries to a compaction's file; its end, once all have.
+    pub(super) fn settle(&mut self, moves: usize) -> Option<Settled> {
+        let Kept::Indexed(indexed) = &mut self.kept else {
+            return None;
+        };
+        let settled = indexed.settle(moves)?;
+        Some(self.settled(settled))
+    }
+
+    fn settled(&mut self, (batch, merged): (Option<Batch>, Merged)) -> Settled {
+        (self.compacting, self.dirty) = (false, true);
         if batch.is_some() {
             self.stats.compactions.fetch_add(1, Relaxed);
         }
         self.publish_sizes();
-        batch
+        batch.map_or(Settled::Void(merged), Settled::Done)
+    }
+
+    /// The compaction that is not settled, given up.
+    pub(super) fn give_up(&mut self) -> Option<Merged> {
+        match &mut self.kept {
+            Kept::Indexed(indexed) => indexed.give_up(),
+            _ => None,
+        }
     }
 
     fn publish_sizes(&self) {

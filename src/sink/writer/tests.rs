@@ -320,7 +320,7 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
     let mut random = Random(seed * 7919 + 1);
     let rows = rows_of(&(0..400).collect::<Vec<_>>());
     let mut model: BTreeMap<Row, i64> = BTreeMap::new();
-    let (mut epoch, mut compactions) = (1, 0);
+    let (mut epoch, mut compactions, mut half_settled) = (1, 0, 0);
     for (phase, count) in [2, 2, 3, 1, 2].into_iter().enumerate() {
         let mut writers = log.writers(count, phase as u64, phase > 0);
         if phase > 0 {
@@ -373,7 +373,10 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
             }
             let running: Vec<_> = writers
                 .iter_mut()
-                .map(|w| w.compaction().map(|job| job.run().unwrap()))
+                .map(|w| match w.is_settling() {
+                    true => None,
+                    false => w.compaction().map(|job| job.run().unwrap()),
+                })
                 .collect();
             // Something of the future, taken back in the future.
             updates.push((rows[0].clone(), epoch + 1, 3));
@@ -381,10 +384,14 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
             send(&mut writers, updates);
             seal(&mut writers, &mut log, epoch);
             for (writer, merged) in writers.iter_mut().zip(running) {
-                if let Some(compaction) = merged.and_then(|merged| writer.settle(merged).unwrap()) {
+                let begun = merged.and_then(|merged| writer.begin_settling(merged).unwrap());
+                let compaction = begun.or_else(|| writer.settle(random.below(60) as usize).unwrap());
+                if let Some(compaction) = compaction {
                     assert!(!compaction.batch.data_change);
                     log.apply(compaction.batch);
                     compactions += 1;
+                } else if writer.is_settling() {
+                    half_settled += 1;
                 }
             }
             let held: u64 = writers
@@ -407,7 +414,7 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
                 );
             }
             while random.below(3) == 0 {
-                for writer in &mut writers {
+                for writer in writers.iter_mut().filter(|writer| !writer.is_settling()) {
                     if let Some(compaction) = writer.compact_now().unwrap() {
                         log.apply(compaction.batch);
                         compactions += 1;
@@ -418,6 +425,10 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
         }
     }
     assert!(compactions > 5, "compaction went along: {compactions}");
+    assert!(
+        half_settled > 5 || deletes == Deletes::Rewrite,
+        "seals met compactions half settled: {half_settled}"
+    );
     let files = std::fs::read_dir(folder.path().join("silver/things")).unwrap().count();
     assert!(files > 0);
 }
@@ -745,7 +756,8 @@ fn measure_upserts_into_a_million_rows() {
             if let Some(job) = writer.compaction() {
                 let merged = job.run().unwrap();
                 let start = Instant::now();
-                writer.settle(merged).unwrap();
+                writer.begin_settling(merged).unwrap();
+                writer.settle(usize::MAX).unwrap();
                 merges.push(start.elapsed());
             }
         }

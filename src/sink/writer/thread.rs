@@ -9,6 +9,12 @@ use super::compact::Merged;
 use super::{Loaded, Writer, WriterConfig, WriterError, WriterStats};
 use crate::sink::{Arrival, Batch, Prepared};
 
+/// Index entries that move to a compaction's file while nothing arrives, before it looks for arrivals again: a third
+/// of a millisecond.
+const IDLE_MOVES: usize = 1 << 10;
+/// And behind each seal, however much arrives: several times what a small seal adds to what is to be moved.
+const SEAL_MOVES: usize = 1 << 12;
+
 /// A running writer.
 pub struct WriterThread {
     /// Ends when the arrivals' senders are gone, or with the fault that stopped it.
@@ -28,14 +34,7 @@ pub fn spawn(
     let name = format!("writer-{}", config.writer);
     let writer = Writer::new(config, restored)?;
     let stats = writer.stats();
-    let handle = std::thread::Builder::new()
-        .name(name.clone())
-        .spawn(move || run(writer, arrivals, prepared))
-        .map_err(|source| WriterError::Disk {
-            action: "start the thread",
-            path: name.into(),
-            source,
-        })?;
+    let handle = named(name, move || run(writer, arrivals, prepared))?;
     Ok(WriterThread { handle, stats })
 }
 
@@ -51,10 +50,16 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepare
     let mut compacted: Vec<(usize, Batch)> = Vec::new();
     loop {
         if !compacting
+            && !writer.is_settling()
             && std::mem::take(&mut due)
-            && let Some(started) = start(&mut writer)
+            && let Some(started) = start(&mut writer)?
         {
             (merged, compacting) = (started, true);
+        }
+        if writer.is_settling() && arrivals.is_empty() {
+            compacted.extend(writer.settle(IDLE_MOVES)?.map(|c| (c.table, c.batch)));
+            due = true;
+            continue;
         }
         select! {
             recv(arrivals) -> arrival => {
@@ -64,13 +69,14 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepare
                     let epoch = part.epoch;
                     due = true;
                     prepared.send(part).map_err(|_| WriterError::CommitterGone { epoch })?;
+                    compacted.extend(writer.settle(SEAL_MOVES)?.map(|c| (c.table, c.batch)));
                 }
             }
             recv(merged) -> outcome => {
                 (merged, compacting) = (never(), false);
                 let outcome = outcome.map_err(|_| WriterError::Task { task: "a compaction" })??;
                 due = true;
-                compacted.extend(writer.settle(outcome)?.map(|c| (c.table, c.batch)));
+                compacted.extend(writer.begin_settling(outcome)?.map(|c| (c.table, c.batch)));
             }
         }
     }
@@ -81,18 +87,33 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepare
             .map_err(|_| WriterError::Task { task: "a compaction" })??;
         writer.discard(outcome)?;
     }
-    Ok(())
+    writer.give_up()
 }
 
-/// Starts a compaction on the runtime's threads; its outcome comes through the channel, and if the task panics, the
-/// channel closes.
-fn start(writer: &mut Writer) -> Option<Receiver<Outcome>> {
-    let job = writer.compaction()?;
+/// Starts a compaction on a thread of its own; its outcome comes through the channel, and if it panics, the channel
+/// closes. Not on the runtime's threads: the allocator keeps what a thread has freed for that thread, so that each of
+/// those would come to hold a compaction's memory; with its thread that goes.
+fn start(writer: &mut Writer) -> Result<Option<Receiver<Outcome>>, WriterError> {
+    let Some(job) = writer.compaction() else {
+        return Ok(None);
+    };
     let (done, merged) = crossbeam_channel::bounded(1);
-    // Not joined by its handle: the channel above is how its end, and its failure, are seen.
-    drop(writer.config.runtime.spawn_blocking(move || {
+    // Not joined by its handle: the channel is how its end, and its failure, are seen.
+    named(format!("compaction-{}", writer.config.writer), move || {
         // A writer that stopped with a fault does not listen any more.
         let _ = done.send(job.run());
-    }));
-    Some(merged)
+    })?;
+    Ok(Some(merged))
+}
+
+fn named<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, WriterError> {
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(body);
+    thread.map_err(|source| WriterError::Disk {
+        action: "start the thread",
+        path: name.into(),
+        source,
+    })
 }
