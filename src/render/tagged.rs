@@ -17,6 +17,14 @@ pub fn err(row: &[u8]) -> Row {
     Row::concat(&[1], row)
 }
 
+/// What a tagged row holds: a row that is fine, or else an error row.
+pub fn part(tagged: &[u8]) -> Result<&[u8], &[u8]> {
+    match tagged[0] {
+        0 => Ok(&tagged[1..]),
+        _ => Err(&tagged[1..]),
+    }
+}
+
 /// Rows that are fine, and error rows.
 pub fn split<'s>(tagged: Rows<'s>) -> (Rows<'s>, Rows<'s>) {
     let of = |tag: u8| {

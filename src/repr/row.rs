@@ -3,6 +3,7 @@
 //! 32 bytes in all, of which 30 hold the row. A vector with inline room of the same size (`SmallVec<[u8; 23]>`) holds 23:
 //! a text of 17 characters, a usual key, takes 28 in arrow's encoding and would be an allocation each time that it moves.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -151,6 +152,13 @@ impl<'de> Deserialize<'de> for Row {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = Vec::<u8>::deserialize(deserializer)?;
         Ok(Row::new(&bytes))
+    }
+}
+
+/// Equal, ordered and hashed as its bytes.
+impl Borrow<[u8]> for Row {
+    fn borrow(&self) -> &[u8] {
+        self.bytes()
     }
 }
 

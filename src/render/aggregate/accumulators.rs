@@ -10,13 +10,18 @@ use std::fmt;
 use std::rc::Rc;
 
 use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::implementations::BatchContainer;
 use differential_dataflow::trace::implementations::ord_neu::{OrdKeyBatch, OrdKeyBuilder};
 use differential_dataflow::trace::implementations::spine_fueled::Spine;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Exchange;
 
-use crate::repr::{Chunk, ChunkBuilder, Chunker, Row, RowArena, RowBatcher, RowLayout, RowRef};
+use crate::render::arrange::hash;
+use crate::repr::{Chunk, ChunkBuilder, Chunker, Epoch, Row, RowArena, RowBatcher, RowLayout, RowRef};
 
 /// A sparse vector of integers; see the module.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -38,6 +43,20 @@ pub type AccumulatorChunker = Chunker<(), Accumulators>;
 pub type AccumulatorBatcher = RowBatcher<Accumulators>;
 /// Builds the batches of an [`AccumulatorSpine`].
 pub type AccumulatorBuilder = ChunkBuilder<OrdKeyBuilder<Layout, Chunk<Accumulators>>>;
+
+/// Accumulators arranged by key.
+pub type ArrangedAccumulators<'s> = Arranged<'s, TraceAgent<AccumulatorSpine>>;
+
+/// Arranges accumulators by key, on the worker that owns the key.
+pub fn arrange<'s>(
+    stream: Stream<'s, Epoch, Vec<((Row, ()), Epoch, Accumulators)>>,
+    name: &str,
+) -> ArrangedAccumulators<'s> {
+    let pact = Exchange::new(|((key, ()), _, _): &((Row, ()), Epoch, Accumulators)| hash(key.bytes()));
+    arrange_core::<_, _, AccumulatorChunker, AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine>(
+        stream, pact, name,
+    )
+}
 
 impl Accumulators {
     /// The vector of these entries, positions strictly ascending, values not zero.

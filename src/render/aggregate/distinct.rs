@@ -10,9 +10,9 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::front::{Accumulated, Keyed};
+use super::history::{Batch, History};
 use super::local::Local;
 use super::measure::Measures;
-use super::past::{Batch, Past};
 use crate::render::arrange::{ByKey, answer};
 use crate::repr::{Diff, Epoch, RowCodec, RowValSpine};
 
@@ -46,13 +46,13 @@ pub(super) fn accumulators<'s>(
 }
 
 fn threshold(before: Vec<Batch>, batches: Vec<Batch>, give: &mut dyn FnMut(Keyed)) {
-    let mut old = Past::new(&before);
+    let mut old = History::new(&before, before.len());
     let (mut new, new_storage) = cursor_list(batches);
     let mut updates: Vec<(Epoch, Diff)> = vec![];
     while let Some(key) = new.get_key(&new_storage) {
         old.seek_key(key);
         while let Some(value) = new.get_val(&new_storage) {
-            let mut count = old.count(value);
+            let mut count = old.count(value, Epoch::MAX);
             updates.clear();
             new.map_times(&new_storage, |time, diff| updates.push((*time, *diff)));
             differential_dataflow::consolidation::consolidate(&mut updates);

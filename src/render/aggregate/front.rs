@@ -50,8 +50,6 @@ pub(super) type Accumulated = ((Row, ()), Epoch, Accumulators);
 pub(super) enum Encoder {
     /// Plainly: equal values are equal bytes, and order is SQL's.
     Codec(RowCodec),
-    /// As `Codec`, every bit turned, so that the greatest value comes first.
-    Inverted(RowCodec),
     /// With the order of an aggregate's ORDER BY.
     Ordered(RowConverter),
 }
@@ -281,29 +279,21 @@ impl Evaluated<'_> {
         }
         let rows = (!columns.is_empty()).then(|| {
             let rows = match &projection.encoder {
-                Encoder::Codec(codec) | Encoder::Inverted(codec) => codec.encode(&columns).map_err(|e| e.to_string()),
+                Encoder::Codec(codec) => codec.encode(&columns).map_err(|e| e.to_string()),
                 Encoder::Ordered(converter) => converter.convert_columns(&columns).map_err(|e| e.to_string()),
             };
             rows.expect("a projection's encoder is made for its columns")
         });
-        let inverted = matches!(projection.encoder, Encoder::Inverted(_));
         for row in 0..self.diffs.len() {
             if valid.as_ref().is_none_or(|valid| valid.is_valid(row)) {
                 let value = match &rows {
                     None => Row::default(),
-                    Some(rows) if inverted => invert(rows.row(row).data()),
                     Some(rows) => Row::new(rows.row(row).data()),
                 };
                 give(((Row::new(self.read.key(row)), value), self.times[row], self.diffs[row]));
             }
         }
     }
-}
-
-/// The row with every bit turned. No encoded value is another's prefix, so this turns their order.
-pub(super) fn invert(bytes: &[u8]) -> Row {
-    let turned: smallvec::SmallVec<[u8; 64]> = bytes.iter().map(|byte| !byte).collect();
-    Row::new(&turned)
 }
 
 /// Counts rows of the group that exists over no rows, too.

@@ -10,13 +10,11 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::expressions::Literal;
-use timely::dataflow::Stream;
 
-use super::collate::{ERROR, fragment};
-use super::front::Keyed;
 use crate::plan::{AggregateCall, Expr};
 use crate::render::arrange::{ByKey, reduce};
-use crate::repr::{Diff, Epoch, Row, RowCodec, RowRef};
+use crate::render::tagged;
+use crate::repr::{Diff, Row, RowCodec, RowRef};
 
 /// A general aggregate.
 pub(super) struct General {
@@ -86,21 +84,20 @@ impl General {
         self.evaluate(&self.converter(), &[]).ok()
     }
 
-    /// The results of all groups, as fragments with this tag.
-    pub fn fragments<'s>(self, arranged: ByKey<'s>, tag: u16, name: &str) -> Stream<'s, Epoch, Vec<Keyed>> {
+    /// The results of all groups, tagged.
+    pub fn results<'s>(self, arranged: ByKey<'s>, name: &str) -> ByKey<'s> {
         let converter = self.converter();
-        let reduced = reduce(
+        reduce(
             arranged,
             name,
             Box::new(move |_, values, results| {
                 let result = match self.evaluate(&converter, values) {
-                    Ok(row) => fragment(tag, row.bytes()),
-                    Err(reason) => fragment(ERROR, reason.as_bytes()),
+                    Ok(row) => tagged::ok(&[row.bytes()]),
+                    Err(reason) => tagged::err(reason.as_bytes()),
                 };
                 results.push((result, 1));
             }),
-        );
-        reduced.as_collection(|key, value| (key.to_row(), value.to_row())).inner
+        )
     }
 
     fn evaluate(&self, converter: &RowConverter, values: &[(RowRef<'_>, Diff)]) -> Result<Row, String> {

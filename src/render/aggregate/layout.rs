@@ -7,9 +7,10 @@ use arrow::array::new_null_array;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::expressions::Literal;
 
-use super::collate::Source;
+use super::finish::{Kept, Source};
 use super::front::{Encoder, Projection};
 use super::general::General;
+use super::history::End;
 use super::measure::{Call, Measures, Numbers};
 use crate::plan::{self, AggregateCall, AggregateKind, Expr};
 use crate::repr::{Row, RowCodec};
@@ -20,25 +21,26 @@ pub(super) enum Part {
         measures: Measures,
         values: RowCodec,
         label: String,
-        key: (Vec<usize>, Option<usize>),
+        of: Of,
     },
-    First {
-        tag: u16,
-        inverted: bool,
+    Values {
         label: String,
+        of: Of,
     },
     General {
-        tag: u16,
         general: Box<General>,
         label: String,
     },
 }
 
+/// What a part is made of: columns, and the filter. Aggregates of the same share a part.
+type Of = (Vec<usize>, Option<usize>);
+
 impl Part {
     /// What operators are called after.
     pub fn label(&self) -> &str {
         match self {
-            Part::Distinct { label, .. } | Part::First { label, .. } | Part::General { label, .. } => label,
+            Part::Distinct { label, .. } | Part::Values { label, .. } | Part::General { label, .. } => label,
         }
     }
 }
@@ -103,17 +105,16 @@ impl<'a> Layout<'a> {
         let field = Field::new(&label, output_type.clone(), true);
         let source = match (call.kind, self.additive(call)) {
             (AggregateKind::Min | AggregateKind::Max, _) if call.args.len() == 1 => {
-                let inverted = call.kind == AggregateKind::Max;
-                let value = codec(one(&field));
-                let missing = null(&field);
-                let encoder = if inverted {
-                    Encoder::Inverted(value)
-                } else {
-                    Encoder::Codec(value)
+                let end = match call.kind {
+                    AggregateKind::Min => End::Least,
+                    _ => End::Greatest,
                 };
-                let values = vec![(call.args[0].clone(), output_type.clone())];
-                let part = |tag| Part::First { tag, inverted, label };
-                Source::Part(self.project(values, filter, true, encoder, part), missing)
+                Source::Kept(Kept {
+                    input: self.values(call.args[0].clone(), filter, &field),
+                    end,
+                    tagged: false,
+                    missing: null(&field),
+                })
             }
             (_, Some(additive)) => {
                 let measure = self.measure(call, &additive);
@@ -126,18 +127,47 @@ impl<'a> Layout<'a> {
                     name: label,
                 });
                 self.results.push(field);
-                Source::Additive(self.results.len() - 1)
+                Source::Accumulators
             }
             _ => {
                 let (general, stored) = General::new(call, self.input, codec(one(&field)), output_type.clone());
                 let missing = general.missing().unwrap_or_else(|| null(&field));
                 let encoder = Encoder::Ordered(general.converter());
                 let general = Box::new(general);
-                let part = |tag| Part::General { tag, general, label };
-                Source::Part(self.project(stored, filter, false, encoder, part), missing)
+                let input = self.kept().count();
+                self.project(stored, filter, false, encoder, Part::General { general, label });
+                Source::Kept(Kept {
+                    input,
+                    end: End::Least, // the only one
+                    tagged: true,
+                    missing,
+                })
             }
         };
         self.sources.push(source);
+    }
+
+    /// The parts whose values are looked up when rows are made.
+    fn kept(&self) -> impl Iterator<Item = &Part> {
+        let parts = self.parts.iter();
+        parts.filter(|part| !matches!(part, Part::Distinct { .. }))
+    }
+
+    /// The values of an expression among the parts that are kept, made if they are not there yet.
+    fn values(&mut self, arg: Expr, filter: Option<usize>, field: &Field) -> usize {
+        let column = self.column(&arg, field.data_type());
+        let known =
+            (self.kept()).position(|part| matches!(part, Part::Values { of, .. } if *of == (vec![column], filter)));
+        known.unwrap_or_else(|| {
+            let input = self.kept().count();
+            let part = Part::Values {
+                label: format!("values of {arg}"),
+                of: (vec![column], filter),
+            };
+            let values = vec![(arg, field.data_type().clone())];
+            self.project(values, filter, true, Encoder::Codec(codec(one(field))), part);
+            input
+        })
     }
 
     fn filter(&mut self, call: &AggregateCall) -> Option<usize> {
@@ -233,22 +263,22 @@ impl<'a> Layout<'a> {
             return Some(index);
         }
         // Calls over the same arguments share their distinct set.
-        let key = (columns, filter);
+        let of = (columns, filter);
         let known = self
             .parts
             .iter()
-            .position(|part| matches!(part, Part::Distinct { key: k, .. } if *k == key));
+            .position(|part| matches!(part, Part::Distinct { of: o, .. } if *o == of));
         let part = known.unwrap_or_else(|| {
             let fields: Vec<Field> = args
                 .iter()
                 .map(|(_, data_type)| Field::new("value", data_type.clone(), true))
                 .collect();
             let schema = Arc::new(Schema::new(fields));
-            let part = |_| Part::Distinct {
+            let part = Part::Distinct {
                 measures: Measures::default(),
                 values: codec(schema.clone()),
                 label: format!("distinct {}", call.function.name()),
-                key,
+                of,
             };
             self.project(args.clone(), filter, true, Encoder::Codec(codec(schema.clone())), part);
             self.parts.len() - 1
@@ -265,15 +295,15 @@ impl<'a> Layout<'a> {
         Some(index)
     }
 
-    /// Hands these expressions' values, encoded, to a part of its own, made for the part's tag.
+    /// Hands these expressions' values, encoded, to a part of its own.
     fn project(
         &mut self,
         expressions: Vec<(Expr, DataType)>,
         filter: Option<usize>,
         skip_nulls: bool,
         encoder: Encoder,
-        part: impl FnOnce(u16) -> Part,
-    ) -> u16 {
+        part: Part,
+    ) {
         let columns = expressions
             .iter()
             .map(|(expr, data_type)| self.column(expr, data_type))
@@ -284,9 +314,7 @@ impl<'a> Layout<'a> {
             skip_nulls,
             encoder,
         });
-        let tag = self.projections.len() as u16;
-        self.parts.push(part(tag));
-        tag
+        self.parts.push(part);
     }
 }
 

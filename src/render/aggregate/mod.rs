@@ -4,21 +4,20 @@
 //!
 //! - **additive** (count, sum, avg, variance, boolean): in the difference. State is one record for each group;
 //!   sums are exact, of floats too, so a row that comes and goes leaves no residue.
-//! - **min and max**: values arranged in order; the first of a group is found by seeking.
+//! - **min and max**: values arranged in order, once for both ends; the extremes of a group are found by seeking.
 //! - **general** (median, array_agg, ...): values arranged; DataFusion's accumulator over the changed groups.
 //!
 //! DISTINCT arguments of additive aggregates pass a threshold first, and then are additive.
 //!
 //! ```text
 //! input -> front -> accumulators ------------------------------+-> arrange -> finish -> rows
-//!                -> (key, args) -> arrange -> distinct -> sum -+             |
-//!                -> (key, value) -> arrange -> first (min, max) ---------+   | fragments
-//!                -> (key, values) -> arrange -> reduce (general) --------+-> arrange -> collate -> rows
+//!                -> (key, args) -> arrange -> distinct -> sum -+                |
+//!                -> (key, value) -> arrange (min, max) -------------------------+
+//!                -> (key, values) -> arrange -> reduce (general) ---------------+
 //! ```
-//! With additive aggregates alone, `finish` yields the rows and nothing below it is built. Frontiers: `front`
-//! holds back a group's accumulators until the input's frontier moves (or its table is full); `distinct`, `first`,
-//! `finish` and `collate` answer a batch in the activation that receives it and hold nothing back; `reduce` is
-//! differential's own.
+//! Frontiers: `front` holds back a group's accumulators until the input's frontier moves (or its table is full);
+//! `distinct` answers a batch in the activation that receives it and `finish` what all of its inputs have reached, and
+//! they hold nothing back; `reduce` is differential's own.
 //!
 //! Invariants:
 //! 1. A row that an expression refuses is an error row and counts in no aggregate: `front` evaluates all of
@@ -32,17 +31,17 @@
 //! greatest float for min and max, and the variance of an infinity or NaN is NaN.
 
 mod accumulators;
-mod additive;
-mod collate;
 mod distinct;
-mod first;
+mod extremes;
+mod finish;
 mod front;
 mod general;
+mod history;
 mod layout;
 mod local;
 mod measure;
+mod meet;
 mod number;
-mod past;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -53,9 +52,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use differential_dataflow::AsCollection;
 use timely::dataflow::operators::Concatenate;
 
-use self::collate::Source;
+use self::finish::Finish;
 use self::front::{Front, Fronted};
-use self::layout::{Layout, Part, codec, one};
+use self::layout::{Layout, Part, codec};
 use self::reader::Reader;
 use super::Collections;
 use super::arrange::{Rows, arrange_by_key, arrange_spread};
@@ -99,44 +98,30 @@ pub fn aggregate<'s>(
     let mut errs = vec![input_errs, errs];
 
     let mut accumulators = vec![accumulators];
-    let mut fragments = vec![];
+    let mut kept = vec![];
     for (keyed, part) in projections.into_iter().zip(layout.parts) {
         let arrange = match part {
             Part::Distinct { .. } => arrange_spread,
-            Part::First { .. } | Part::General { .. } => arrange_by_key,
+            Part::Values { .. } | Part::General { .. } => arrange_by_key,
         };
         let arranged = arrange(keyed.as_collection(), &format!("{name}: arrange {}", part.label()));
         match part {
             Part::Distinct { measures, values, .. } => {
                 accumulators.push(distinct::accumulators(arranged, values, measures, name));
             }
-            Part::First { tag, inverted, label } => {
-                fragments.push(first::fragments(arranged, tag, inverted, &format!("{name}: {label}")));
-            }
-            Part::General { tag, general, label } => {
-                fragments.push(general.fragments(arranged, tag, &format!("{name}: {label}")));
-            }
+            Part::Values { .. } => kept.push(arranged),
+            Part::General { general, label } => kept.push(general.results(arranged, &format!("{name}: {label}"))),
         }
     }
     let accumulators = scope.concatenate(accumulators);
-    let arranged = additive::arrange(accumulators, &format!("{name}: arrange accumulators"));
-
-    let apart = layout.sources.iter().any(|source| matches!(source, Source::Part(..)));
-    let (oks, failed) = if apart {
-        let results = layout.results.iter().map(|field| codec(one(field))).collect();
-        fragments.push(additive::fragments(arranged, layout.finished, results, name));
-        let fragments = scope.concatenate(fragments);
-        let fragments = arrange_by_key(fragments.as_collection(), &format!("{name}: arrange parts"));
-        collate::rows(fragments, layout.sources, key_codec(), name)
-    } else {
-        additive::rows(
-            arranged,
-            layout.finished,
-            codec(Arc::new(Schema::new(layout.results))),
-            key_codec(),
-            name,
-        )
+    let accumulators = accumulators::arrange(accumulators, &format!("{name}: arrange accumulators"));
+    let finish = Finish {
+        measures: layout.finished,
+        results: layout.results,
+        sources: layout.sources,
+        keys: key_codec(),
     };
+    let (oks, failed) = finish.render(accumulators, kept, name);
     errs.push(failed);
     let errs = scope.concatenate(errs.into_iter().map(|errs| errs.inner));
     Collections {

@@ -25,6 +25,8 @@ use proptest::prelude::*;
 use super::super::columns;
 use super::super::face::Face;
 use super::aggregate;
+use super::finish::Source;
+use super::layout::Layout;
 use crate::plan::{Aggregate, AggregateCall, AggregateKind};
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update, normalise_batch, normalise_schema};
 
@@ -564,6 +566,94 @@ fn int(cell: &ScalarValue) -> i64 {
         ScalarValue::Int64(Some(value)) => *value,
         other => panic!("not an integer: {other:?}"),
     }
+}
+
+#[test]
+fn extremes_follow_their_values_wherever_they_go() {
+    let of = |k: &str, i: i64| integer(k, Some(i));
+    let all = |values: std::ops::Range<i64>, diff| values.map(move |i| (of("a", i), diff)).collect::<Vec<_>>();
+    let histories: Vec<(&str, Changes)> = vec![
+        (
+            "the extremes go, and what was next to them is there",
+            vec![
+                all(0..5, 1),
+                vec![(of("a", 0), -1)],
+                vec![(of("a", 4), -1)],
+                all(1..4, -1),
+            ],
+        ),
+        (
+            "one of two that tie goes",
+            vec![
+                [all(0..3, 1), all(0..3, 1)].concat(),
+                vec![(of("a", 0), -1), (of("a", 2), -1)],
+                vec![(of("a", 0), -1), (of("a", 2), -1)],
+            ],
+        ),
+        (
+            "a group goes and comes back, lower and higher",
+            vec![
+                all(10..12, 1),
+                all(10..12, -1),
+                all(5..6, 1),
+                [all(5..6, -1), all(20..21, 1)].concat(),
+                vec![],
+                all(20..21, -1),
+            ],
+        ),
+        (
+            "searches pass many that are gone, and what comes back is beyond where they came",
+            vec![
+                all(0..100, 1),
+                [all(0..40, -1), all(60..100, -1)].concat(),
+                [all(40..41, -1), all(59..60, -1)].concat(),
+                [all(3..4, 1), all(97..98, 1)].concat(),
+                [all(3..4, -1), all(97..98, -1)].concat(),
+                all(41..59, -1),
+                all(50..51, 1),
+                [all(50..51, -1), all(2..3, 1)].concat(),
+                [all(2..3, -1), all(99..100, 1)].concat(),
+            ],
+        ),
+        (
+            "values are null for a time",
+            vec![
+                vec![(integer("a", None), 1), (integer("b", None), 1)],
+                vec![(of("a", 7), 1)],
+                vec![(of("a", 7), -1)],
+                vec![(integer("a", None), -1), (of("b", 1), 1)],
+            ],
+        ),
+        (
+            "a row comes and goes in one epoch",
+            vec![all(1..3, 1), [all(0..4, 1), all(0..4, -1)].concat(), all(1..3, -1)],
+        ),
+    ];
+    let sql = "SELECT k, max(i), count(*), min(i), min(j - i), max(i) FILTER (WHERE i > 2), sum(i), median(i), \
+         min(i) FILTER (WHERE i > 2) FROM t GROUP BY k";
+    for (what, epochs) in histories {
+        for workers in 1..4 {
+            println!("{what}, {workers} workers");
+            check(sql, &epochs, workers);
+        }
+    }
+}
+
+#[test]
+fn ends_of_the_same_values_share_their_arrangement() {
+    let (plan, output) = planned(
+        "SELECT k, min(i), max(i), max(i) FILTER (WHERE b), min(i) FILTER (WHERE b), min(g), median(i), \
+         count(DISTINCT i) FROM t GROUP BY k",
+    );
+    let schema = schema();
+    let layout = Layout::new(&schema, &output, &plan);
+    let kept = layout.sources.iter().map(|source| match source {
+        Source::Accumulators => None,
+        Source::Kept(kept) => Some(kept.input),
+    });
+    let inputs = [Some(0), Some(0), Some(1), Some(1), Some(2), Some(3), None];
+    assert_eq!(kept.collect::<Vec<_>>(), inputs);
+    assert_eq!(layout.parts.len(), 5);
 }
 
 #[test]

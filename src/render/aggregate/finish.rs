@@ -1,0 +1,644 @@
+//! From arrangements to the rows of a GROUP BY: whenever a group's accumulators or the values that are kept apart
+//! change, its old row goes and its new one comes.
+//!
+//! ```text
+//! accumulators ----------------+
+//! values of min and max -------+-> finish -> rows, and the groups that have none
+//! results of general calls ----+
+//! ```
+//! State is the arrangements alone: what a group was is read from them again. They are arranged on the same worker,
+//! but their frontiers may differ for a moment; updates are answered up to the moment that all have reached, as soon as
+//! it moves, so the output's frontier is the least of theirs.
+//!
+//! A result is an aggregate over the accumulators, or the least or greatest of an arrangement's values. The accumulators
+//! alone decide whether a group exists.
+
+use std::ops::Range;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Field, Schema};
+use arrow::row::Rows;
+use differential_dataflow::difference::Semigroup;
+use differential_dataflow::trace::implementations::BatchContainer;
+use differential_dataflow::trace::{BatchReader, TraceReader};
+use differential_dataflow::{AsCollection, VecCollection};
+use smallvec::SmallVec;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::{Capability, InputCapability};
+
+use super::accumulators::{AccumulatorSpine, Accumulators, AccumulatorsRef, ArrangedAccumulators};
+use super::extremes::{Bounds, Extreme, Values};
+use super::front::exists;
+use super::history::{End, Keys};
+use super::layout::codec;
+use super::measure::{Finished, Measures};
+use super::meet::{Input, Queued};
+use crate::render::arrange::ByKey;
+use crate::render::error::Errors;
+use crate::render::tagged;
+use crate::repr::{Diff, Epoch, Row, RowCodec, RowRef, RowValSpine, Update};
+
+/// States of groups that are finished at once.
+const BATCH: usize = 4096;
+
+/// Where the column of an aggregate comes from.
+pub(super) enum Source {
+    /// The next of the accumulators' columns.
+    Accumulators,
+    /// A value of an arrangement.
+    Kept(Kept),
+}
+
+/// Which value of an arrangement.
+#[derive(Clone)]
+pub(super) struct Kept {
+    /// Position of the arrangement.
+    pub input: usize,
+    pub end: End,
+    /// Whether its values are tagged: results, and reasons why there is none.
+    pub tagged: bool,
+    /// The column over no values.
+    pub missing: Row,
+}
+
+/// What makes rows.
+pub(super) struct Finish {
+    /// The calls over the accumulators, and the fields of their columns.
+    pub measures: Measures,
+    pub results: Vec<Field>,
+    /// One for each aggregate.
+    pub sources: Vec<Source>,
+    /// Reads the groups' keys.
+    pub keys: RowCodec,
+}
+
+impl Finish {
+    /// The rows (key ++ columns), and the groups without a result.
+    pub fn render<'s>(
+        self,
+        accumulators: ArrangedAccumulators<'s>,
+        kept: Vec<ByKey<'s>>,
+        name: &str,
+    ) -> (VecCollection<'s, Epoch, Row, Diff>, VecCollection<'s, Epoch, Row, Diff>) {
+        type Builder = CapacityContainerBuilder<Vec<Update>>;
+        let scope = accumulators.stream.scope();
+        let mut builder = OperatorBuilder::new(format!("{name}: finish"), scope);
+        let mut sums_handle = builder.new_input(accumulators.stream, Pipeline);
+        let mut sums = Input::<AccumulatorSpine>::new(accumulators.trace);
+        let mut kept_handles = vec![];
+        let mut inputs = vec![];
+        for arranged in kept {
+            kept_handles.push(builder.new_input(arranged.stream, Pipeline));
+            inputs.push(Input::<RowValSpine>::new(arranged.trace));
+        }
+        let (oks, oks_stream) = builder.new_output();
+        let mut oks = OutputBuilder::<_, Builder>::from(oks);
+        let (errs, errs_stream) = builder.new_output();
+        let mut errs = OutputBuilder::<_, Builder>::from(errs);
+        let columns = Columns::new(self.measures, self.results, &self.sources);
+        let errors = Errors::default();
+        let mut bounds: Vec<Bounds> = columns.slots.iter().map(|_| Bounds::default()).collect();
+        builder.build(move |_capabilities| {
+            let mut held: Option<[Capability<Epoch>; 2]> = None;
+            let mut from = Epoch::MIN;
+            move |_frontiers| {
+                let mut hold = |capability: &InputCapability<Epoch>| {
+                    if held.as_ref().is_none_or(|[held, _]| capability.time() < held.time()) {
+                        held = Some([0, 1].map(|output| capability.retain(output)));
+                    }
+                };
+                sums_handle.for_each(|capability, batches| {
+                    hold(&capability);
+                    batches.drain(..).for_each(|batch| sums.receive(batch));
+                });
+                for (handle, input) in kept_handles.iter_mut().zip(&mut inputs) {
+                    handle.for_each(|capability, batches| {
+                        hold(&capability);
+                        batches.drain(..).for_each(|batch| input.receive(batch));
+                    });
+                }
+                let until = inputs.iter_mut().map(Input::reached).fold(sums.reached(), Epoch::min);
+                if let Some([for_oks, for_errs]) = held.as_ref().filter(|_| from < until) {
+                    let (mut oks, mut errs) = (oks.activate(), errs.activate());
+                    let (mut oks, mut errs) = (oks.session(for_oks), errs.session(for_errs));
+                    let give = |key: RowRef<'_>, outcome: Outcome<'_>, time, diff| match outcome {
+                        Ok(parts) => oks.give((Row::concat_all(&parts), time, diff)),
+                        Err(reason) => errs.give((errors.encoded(reason, &self.keys, key.bytes()), time, diff)),
+                    };
+                    answer(&columns, &mut sums, &mut inputs, &mut bounds, (from, until), give);
+                }
+                sums.settle(until);
+                inputs.iter_mut().for_each(|input| input.settle(until));
+                from = until;
+                // What is left came behind that moment.
+                match sums.is_settled() && inputs.iter().all(Input::is_settled) {
+                    true => held = None,
+                    false => (held.iter_mut().flatten())
+                        .filter(|capability| *capability.time() < until)
+                        .for_each(|capability| capability.downgrade(&until)),
+                }
+            }
+        });
+        (oks_stream.as_collection(), errs_stream.as_collection())
+    }
+}
+
+/// Hands out the changes of all groups at the times in `from..until`.
+fn answer(
+    columns: &Columns,
+    sums: &mut Input<AccumulatorSpine>,
+    inputs: &mut [Input<RowValSpine>],
+    bounds: &mut [Bounds],
+    (from, until): (Epoch, Epoch),
+    mut give: impl FnMut(RowRef<'_>, Outcome<'_>, Epoch, Diff),
+) {
+    let (sums, sums_queued) = sums.batches(from);
+    let kept: Vec<_> = inputs.iter_mut().map(|input| input.batches(from)).collect();
+    let mut sums = Sums::new(&sums, sums_queued, (from, until));
+    let mut wanted: Vec<Vec<Extreme<'_>>> = kept.iter().map(|_| vec![]).collect();
+    for (slot, bounds) in columns.slots.iter().zip(bounds) {
+        wanted[slot.kept.input].push(Extreme::new(slot.kept.end, bounds));
+    }
+    let kept = kept.iter().zip(wanted);
+    let mut kept: Vec<Values<'_>> = kept
+        .map(|((batches, queued), extremes)| Values::new(batches, *queued, (from, until), extremes))
+        .collect();
+    let mut pending = Pending::new(columns);
+    while let Some(key) = kept.iter().filter_map(Values::key).chain(sums.key()).min() {
+        sums.begin(key);
+        kept.iter_mut().for_each(|values| values.begin(key));
+        let mut before = pending.state(&sums.sum, &kept);
+        while let Some(time) = kept.iter().filter_map(Values::time).chain(sums.time()).min() {
+            sums.advance(time);
+            kept.iter_mut().for_each(|values| values.advance(time));
+            let after = pending.state(&sums.sum, &kept);
+            if before.is_some() || after.is_some() {
+                pending.changes.push(Change {
+                    key,
+                    time,
+                    before,
+                    after,
+                });
+            }
+            before = after;
+        }
+        kept.iter_mut().for_each(|values| values.end(key));
+        if pending.states.len() >= BATCH {
+            pending.finish(&mut give);
+        }
+    }
+    pending.finish(&mut give);
+}
+
+/// The accumulators that are being answered, group by group.
+struct Sums<'a> {
+    /// Batches that were answered, and those that are not, wholly.
+    past: Vec<(&'a SumBatch, Keys<'a>)>,
+    queue: Vec<(&'a SumBatch, Keys<'a>)>,
+    from: Epoch,
+    until: Epoch,
+    /// Of the group at hand, sorted by time; those before `next` are in the sum.
+    updates: Vec<(Epoch, AccumulatorsRef<'a>)>,
+    next: usize,
+    sum: Accumulators,
+}
+
+type SumBatch = <AccumulatorSpine as TraceReader>::Batch;
+
+impl<'a> Sums<'a> {
+    fn new(batches: &'a [SumBatch], queued: Queued, (from, until): (Epoch, Epoch)) -> Self {
+        let (past, queue) = batches.split_at(queued.past);
+        let ways = |batches: &'a [SumBatch]| {
+            let filled = batches.iter().filter(|batch| !batch.is_empty());
+            filled.map(|batch| (batch, Keys::new(&batch.storage.keys))).collect()
+        };
+        Sums {
+            past: ways(past),
+            queue: ways(queue),
+            from,
+            until,
+            updates: vec![],
+            next: 0,
+            sum: Accumulators::default(),
+        }
+    }
+
+    /// The next key that has updates.
+    fn key(&self) -> Option<RowRef<'a>> {
+        self.queue.iter().filter_map(|(_, keys)| keys.get()).min()
+    }
+
+    /// Turns to a group; keys must ascend.
+    fn begin(&mut self, key: RowRef<'_>) {
+        self.updates.clear();
+        self.next = 0;
+        self.sum = Accumulators::default();
+        for (batch, keys) in &mut self.past {
+            let Some(position) = keys.seek(key) else { continue };
+            let updates = &batch.storage.upds;
+            let (start, end) = updates.bounds(position);
+            (start..end).for_each(|update| self.sum.plus_equals(&updates.diffs.index(update)));
+        }
+        for (batch, keys) in &mut self.queue {
+            let Some(position) = keys.seek(key) else { continue };
+            keys.step();
+            let updates = &batch.storage.upds;
+            let (start, end) = updates.bounds(position);
+            for update in start..end {
+                let (time, diff) = (updates.times[update], updates.diffs.index(update));
+                if time < self.from {
+                    self.sum.plus_equals(&diff);
+                } else if time < self.until {
+                    self.updates.push((time, diff));
+                }
+            }
+        }
+        self.updates.sort_unstable_by_key(|(time, _)| *time);
+    }
+
+    /// The time of the group's next updates.
+    fn time(&self) -> Option<Epoch> {
+        self.updates[self.next..].first().map(|(time, _)| *time)
+    }
+
+    /// Adds the group's updates at a time.
+    fn advance(&mut self, time: Epoch) {
+        let rest = self.updates[self.next..].iter();
+        for (_, diff) in rest.take_while(|(other, _)| *other == time) {
+            self.sum.plus_equals(diff);
+            self.next += 1;
+        }
+    }
+}
+
+/// Changes of groups that wait to be finished together.
+struct Pending<'a> {
+    columns: &'a Columns,
+    /// Of groups that exist.
+    states: Vec<Accumulators>,
+    /// Of each state: the value of each slot.
+    values: Vec<Option<RowRef<'a>>>,
+    changes: Vec<Change<'a>>,
+}
+
+/// A change of a group: which states it leaves and enters, if it existed and exists.
+struct Change<'a> {
+    key: RowRef<'a>,
+    time: Epoch,
+    before: Option<usize>,
+    after: Option<usize>,
+}
+
+/// The row's parts, its key first; or why it has none.
+type Outcome<'a> = Result<SmallVec<[&'a [u8]; 8]>, &'a str>;
+
+impl<'a> Pending<'a> {
+    fn new(columns: &'a Columns) -> Self {
+        Pending {
+            columns,
+            states: vec![],
+            values: vec![],
+            changes: vec![],
+        }
+    }
+
+    /// The position of a group's state; none: the group does not exist.
+    fn state(&mut self, sum: &Accumulators, kept: &[Values<'a>]) -> Option<usize> {
+        exists(sum.entries()).then(|| {
+            let slots = self.columns.slots.iter();
+            (self.values).extend(slots.map(|slot| kept[slot.kept.input].extremes[slot.position].value));
+            self.states.push(sum.clone());
+            self.states.len() - 1
+        })
+    }
+
+    /// Finishes the states and hands (key, outcome, time, difference) to `give`.
+    fn finish(&mut self, mut give: impl FnMut(RowRef<'_>, Outcome<'_>, Epoch, Diff)) {
+        let encoded = self.columns.encode(&self.states);
+        let slots = self.columns.slots.len();
+        for Change {
+            key,
+            time,
+            before,
+            after,
+        } in self.changes.drain(..)
+        {
+            let outcome = |state: usize| {
+                let values = &self.values[state * slots..(state + 1) * slots];
+                self.columns.outcome(key.bytes(), &encoded, state, values)
+            };
+            let (before, after) = (before.map(outcome), after.map(outcome));
+            if before != after {
+                before.into_iter().for_each(|outcome| give(key, outcome, time, -1));
+                after.into_iter().for_each(|outcome| give(key, outcome, time, 1));
+            }
+        }
+        self.states.clear();
+        self.values.clear();
+    }
+}
+
+/// The columns behind the key.
+struct Columns {
+    measures: Measures,
+    segments: Vec<Segment>,
+    slots: Vec<Slot>,
+}
+
+/// Columns that are encoded together.
+enum Segment {
+    /// These of the accumulators'.
+    Accumulators(Range<usize>, RowCodec),
+    /// The value of the slot at this position.
+    Slot(usize),
+}
+
+/// An arrangement's value.
+struct Slot {
+    kept: Kept,
+    /// Position among what is looked for in the arrangement.
+    position: usize,
+}
+
+/// The results of several states: the rows of each segment, and of each state why it has none.
+struct Encoded {
+    segments: Vec<Option<Rows>>,
+    errors: Vec<Option<String>>,
+}
+
+impl Columns {
+    fn new(measures: Measures, results: Vec<Field>, sources: &[Source]) -> Self {
+        let (mut segments, mut slots) = (vec![], Vec::<Slot>::new());
+        let mut column = 0;
+        let together =
+            |one: &Source, other: &Source| matches!((one, other), (Source::Accumulators, Source::Accumulators));
+        for sources in sources.chunk_by(together) {
+            segments.push(match &sources[0] {
+                Source::Accumulators => {
+                    let range = column..column + sources.len();
+                    column = range.end;
+                    let fields = results[range.clone()].to_vec();
+                    Segment::Accumulators(range, codec(Schema::new(fields).into()))
+                }
+                Source::Kept(kept) => {
+                    let same = slots.iter().filter(|slot| slot.kept.input == kept.input);
+                    let position = same.count();
+                    let kept = kept.clone();
+                    slots.push(Slot { kept, position });
+                    Segment::Slot(slots.len() - 1)
+                }
+            });
+        }
+        Columns {
+            measures,
+            segments,
+            slots,
+        }
+    }
+
+    fn encode(&self, states: &[Accumulators]) -> Encoded {
+        let Finished { columns, errors } = self.measures.finish(states);
+        let rows = |columns: &[ArrayRef], codec: &RowCodec| {
+            let rows = codec.encode(columns);
+            rows.expect("results are of the codec's types")
+        };
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::Accumulators(range, codec) => Some(rows(&columns[range.clone()], codec)),
+            Segment::Slot(_) => None,
+        });
+        Encoded {
+            segments: segments.collect(),
+            errors,
+        }
+    }
+
+    fn outcome<'a>(
+        &'a self,
+        key: &'a [u8],
+        encoded: &'a Encoded,
+        state: usize,
+        values: &[Option<RowRef<'a>>],
+    ) -> Outcome<'a> {
+        if let Some(reason) = &encoded.errors[state] {
+            return Err(reason);
+        }
+        let reason = |bytes| std::str::from_utf8(bytes).expect("a reason is text");
+        let mut parts = SmallVec::from_slice(&[key]);
+        for (segment, rows) in self.segments.iter().zip(&encoded.segments) {
+            parts.push(match segment {
+                Segment::Accumulators(..) => rows.as_ref().map_or(&[][..], |rows| rows.row(state).data()),
+                Segment::Slot(slot) => {
+                    let kept = &self.slots[*slot].kept;
+                    match values[*slot] {
+                        None => kept.missing.bytes(),
+                        Some(value) if kept.tagged => tagged::part(value.bytes()).map_err(reason)?,
+                        Some(value) => value.bytes(),
+                    }
+                }
+            });
+        }
+        Ok(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use arrow::datatypes::DataType;
+    use proptest::prelude::*;
+    use timely::container::CapacityContainerBuilder;
+    use timely::dataflow::operators::{Input as _, Probe};
+    use timely::dataflow::{InputHandle, ProbeHandle};
+
+    use super::super::front::{Accumulated, Keyed};
+    use super::super::measure::{Call, ROWS};
+    use super::*;
+    use crate::plan::AggregateKind;
+    use crate::render::arrange::arrange_by_key;
+
+    /// What happens to one of the two inputs.
+    #[derive(Clone, Debug)]
+    enum Event {
+        /// A row of a group comes (or goes); or a value.
+        Change { group: u8, value: u8, diff: Diff },
+        /// Its time moves on.
+        Advance(Epoch),
+    }
+
+    fn events() -> impl Strategy<Value = Vec<(bool, Event)>> {
+        let change = (0..4u8, 0..12u8, prop_oneof![2 => Just(1), 1 => Just(-1)]);
+        let event = prop_oneof![
+            4 => change.prop_map(|(group, value, diff)| Event::Change { group, value, diff }),
+            2 => (1..4u64).prop_map(Event::Advance),
+        ];
+        prop::collection::vec((any::<bool>(), event), 1..120)
+    }
+
+    type State = BTreeMap<u8, (Diff, BTreeMap<u8, Diff>)>;
+    type Answer = BTreeMap<Vec<u8>, Diff>;
+
+    /// Key, least and greatest of each group with rows; 255 where it has no values.
+    fn expected(state: &State) -> Answer {
+        let groups = state.iter().filter(|(_, (rows, _))| *rows > 0);
+        let rows = groups.map(|(group, (_, values))| {
+            let there = || values.iter().filter(|(_, count)| **count > 0).map(|(value, _)| *value);
+            vec![*group, there().min().unwrap_or(255), there().max().unwrap_or(255)]
+        });
+        rows.map(|row| (row, 1)).collect()
+    }
+
+    /// Runs the events; after each that moves a time, what has come out up to then, and the time that is complete.
+    fn run(events: Vec<(bool, Event)>) -> Vec<(Epoch, Answer, State)> {
+        type Handle<D> = InputHandle<Epoch, CapacityContainerBuilder<Vec<D>>>;
+        timely::execute_directly(move |worker| {
+            let out = Rc::new(RefCell::new(Vec::<Update>::new()));
+            let probe = ProbeHandle::new();
+            let (mut rows, mut values): (Handle<Accumulated>, Handle<Keyed>) = worker.dataflow(|scope| {
+                let (rows, row_stream) = scope.new_input();
+                let (values, value_stream) = scope.new_input();
+                let rows_arranged = super::super::accumulators::arrange(row_stream, "rows");
+                let values_arranged = arrange_by_key(value_stream.as_collection(), "values");
+                let kept = |end| {
+                    Source::Kept(Kept {
+                        input: 0,
+                        end,
+                        tagged: false,
+                        missing: Row::new(&[255]),
+                    })
+                };
+                let finish = Finish {
+                    measures: Measures::default(),
+                    results: vec![],
+                    sources: vec![kept(End::Least), kept(End::Greatest)],
+                    keys: codec(Schema::empty().into()),
+                };
+                let (oks, _) = finish.render(rows_arranged, vec![values_arranged], "test");
+                let to_out = out.clone();
+                oks.inspect(move |update| to_out.borrow_mut().push(update.clone()))
+                    .inner
+                    .probe_with(&probe);
+                (rows, values)
+            });
+            let mut history: Vec<(Epoch, bool, u8, u8, Diff)> = vec![];
+            let mut states = State::new();
+            let mut answers = vec![];
+            let mut done = 0;
+            for (of_rows, event) in events {
+                match event {
+                    Event::Change { group, value, diff } => {
+                        let (key, now) = (Row::new(&[group]), if of_rows { *rows.time() } else { *values.time() });
+                        let entry = states.entry(group).or_default();
+                        // No more goes than came, at any time: each input changes in the order of its time.
+                        let count = if of_rows {
+                            &mut entry.0
+                        } else {
+                            entry.1.entry(value).or_default()
+                        };
+                        let diff = if *count == 0 { 1 } else { diff };
+                        *count += diff;
+                        history.push((now, of_rows, group, value, diff));
+                        match of_rows {
+                            true => rows.send(((key, ()), now, Accumulators::from_entries([(ROWS, diff)]))),
+                            false => values.send(((key, Row::new(&[value])), now, diff)),
+                        }
+                    }
+                    Event::Advance(by) => {
+                        match of_rows {
+                            true => rows.advance_to(rows.time() + by),
+                            false => values.advance_to(values.time() + by),
+                        }
+                        for _ in 0..10 {
+                            worker.step();
+                        }
+                        let complete = (*rows.time()).min(*values.time());
+                        assert!(!probe.less_than(&complete), "nothing is held back");
+                        for time in done..complete {
+                            let mut state = State::new();
+                            for (_, of_rows, group, value, diff) in history.iter().filter(|change| change.0 <= time) {
+                                let entry = state.entry(*group).or_default();
+                                *(if *of_rows {
+                                    &mut entry.0
+                                } else {
+                                    entry.1.entry(*value).or_default()
+                                }) += diff;
+                            }
+                            let mut answer = Answer::new();
+                            for (row, _, diff) in out.borrow().iter().filter(|(_, at, _)| *at <= time) {
+                                *answer.entry(row.bytes().to_vec()).or_default() += diff;
+                            }
+                            answer.retain(|_, count| *count != 0);
+                            answers.push((time, answer, state));
+                        }
+                        done = complete;
+                    }
+                }
+            }
+            answers
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Inputs that move apart by whole batches, so that one's batch ends behind what the other has reached.
+        #[test]
+        fn every_time_is_right_however_far_the_inputs_are_apart(events in events()) {
+            for (time, answer, state) in run(events) {
+                prop_assert_eq!(answer, expected(&state), "at {}", time);
+            }
+        }
+    }
+
+    fn integer_codec() -> RowCodec {
+        codec(Schema::new(vec![Field::new("n", DataType::Int64, true)]).into())
+    }
+
+    #[test]
+    fn columns_of_accumulators_are_encoded_together_and_keep_their_places() {
+        let count = Call {
+            kind: AggregateKind::Count,
+            measure: None,
+            arg_type: DataType::Null,
+            result_type: DataType::Int64,
+            output_type: DataType::Int64,
+            name: "count(*)".to_string(),
+        };
+        let mut measures = Measures::default();
+        measures.calls = vec![count; 3];
+        let kept = |missing: &[u8]| {
+            Source::Kept(Kept {
+                input: 0,
+                end: End::Least,
+                tagged: true,
+                missing: Row::new(missing),
+            })
+        };
+        let sources = [
+            kept(b"x"),
+            Source::Accumulators,
+            Source::Accumulators,
+            kept(b"y"),
+            Source::Accumulators,
+        ];
+        let field = Field::new("n", DataType::Int64, true);
+        let columns = Columns::new(measures, vec![field; 3], &sources);
+        let states = [7, 8].map(|rows| Accumulators::from_entries([(ROWS, rows)]));
+        let encoded = columns.encode(&states);
+        let (value, reason) = (tagged::ok(&[b"z"]), tagged::err(b"no"));
+        let values = [Some(RowRef::new(value.bytes())), None];
+        let outcome = columns.outcome(b"key", &encoded, 1, &values);
+        let eight = integer_codec()
+            .encode_rows(&[std::sync::Arc::new(arrow::array::Int64Array::from(vec![8]))], 1)
+            .unwrap();
+        let eight = eight[0].bytes();
+        assert_eq!(outcome.unwrap().concat(), [b"keyz", eight, eight, b"y", eight].concat());
+        let failed = columns.outcome(b"key", &encoded, 0, &[None, Some(RowRef::new(reason.bytes()))]);
+        assert_eq!(failed.unwrap_err(), "no");
+    }
+}
