@@ -31,7 +31,7 @@ pub fn replay(past: &Reread<'_>, workers: &[Sender<Past>]) -> Result<u64, RunErr
     // A worker that is gone has told the conductor why. The send may wait: this thread is ours alone.
     let mut hand_over = |arrival: Epoch, delivery: Delivery| {
         next += 1;
-        let _ = workers[next % workers.len()].send(Past::Delivery(arrival, delivery));
+        let _ = workers[next % workers.len()].send(Past::Delivery(arrival, Box::new(delivery)));
     };
     let Reread { dataflow, lake, .. } = past;
     let mut records = past.runtime.block_on(async {

@@ -93,7 +93,7 @@ impl Reread<'_> {
             delivery.input = places[delivery.input];
             next += 1;
             // A worker that is gone has told the conductor why.
-            let _ = workers[next % workers.len()].send(Past::Delivery(self.epoch, delivery));
+            let _ = workers[next % workers.len()].send(Past::Delivery(self.epoch, Box::new(delivery)));
         }
         readers.stop()?;
         match missing.pop_first() {

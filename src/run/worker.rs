@@ -37,7 +37,7 @@ const NAP: Duration = Duration::from_millis(200);
 /// What is replayed.
 pub enum Past {
     /// A delivery, and the epoch it first arrived in.
-    Delivery(Epoch, Delivery),
+    Delivery(Epoch, Box<Delivery>),
     /// Dead letters that nothing that is replayed would say again.
     Letters(Vec<Row>),
     /// That was all. A past that breaks off has none: the audit would take away what is missing of it.
@@ -190,7 +190,7 @@ impl<'a> Taker<'a> {
     fn next(&mut self) -> Result<Option<(Delivery, Epoch, bool)>, RunError> {
         if !self.past_done {
             match self.parts.past.try_recv() {
-                Ok(Past::Delivery(arrival, delivery)) => return Ok(Some((delivery, arrival, false))),
+                Ok(Past::Delivery(arrival, delivery)) => return Ok(Some((*delivery, arrival, false))),
                 Ok(Past::Letters(letters)) => {
                     self.send_letters(letters);
                     return self.next();
