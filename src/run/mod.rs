@@ -25,6 +25,7 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -358,7 +359,9 @@ impl Engine {
                     progress: &progress,
                     epoch,
                 };
-                let replayed = replay::replay(&past, &pasts);
+                // Nobody else would tell that a past broke off, and the workers wait for its end.
+                let replayed = catch_unwind(AssertUnwindSafe(|| replay::replay(&past, &pasts)))
+                    .unwrap_or_else(|panic| Err(RunError::Panicked("the replay", message(panic))));
                 threads.iter().for_each(thread::Thread::unpark);
                 if let Err(error) = replayed {
                     shared.tell(Event::Failed(error));

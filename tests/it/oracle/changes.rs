@@ -17,7 +17,7 @@ use datafusion::prelude::SessionContext;
 use crate::support::chain;
 
 /// Rows as text, with how often they occur.
-type Rows = BTreeMap<String, i64>;
+pub type Rows = BTreeMap<String, i64>;
 
 /// Checks every table that keeps a change data feed, at every snapshot. Says how many changes there were.
 pub fn assert_feeds_make_the_tables(dataflow: &Dataflow) -> usize {
@@ -27,7 +27,7 @@ pub fn assert_feeds_make_the_tables(dataflow: &Dataflow) -> usize {
         .iter()
         .map(|table| {
             let folder = Path::new(&dataflow.lake).join(table.layer.name()).join(&table.name);
-            runtime.block_on(changes(&folder))
+            runtime.block_on(changes(&folder, 0))
         })
         .collect();
     let epochs = verify::snapshots(dataflow).unwrap_or_else(|e| panic!("{}", chain(&e)));
@@ -69,31 +69,37 @@ pub fn assert_feeds_make_the_tables(dataflow: &Dataflow) -> usize {
         .sum()
 }
 
-/// Checks that the changes of all versions, read by the newest schema, make the newest rows of a table.
-pub fn assert_newest_follows(dataflow: &Dataflow, name: &str) {
+/// A table's newest version, and its rows with `more` behind each.
+pub fn newest(dataflow: &Dataflow, name: &str, more: &str) -> (i64, Rows) {
+    let reader = Reader::open(dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let (_, batches) = reader.rows(name).unwrap_or_else(|e| panic!("{name}: {}", chain(&e)));
+    let mut rows = Rows::new();
+    for row in batches.iter().flat_map(shown) {
+        *rows.entry(row + more).or_default() += 1;
+    }
+    (reader.snapshot().versions()[name], rows)
+}
+
+/// Checks that the changes behind a version, read by the newest schema, lead from its rows to the newest.
+pub fn assert_newest_follows(dataflow: &Dataflow, name: &str, (version, rows): (i64, Rows)) {
     let (layer, table) = name.split_once('.').expect("a table is of a layer");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let folder = Path::new(&dataflow.lake).join(layer).join(table);
-    let mut made = Rows::new();
-    for (row, n) in runtime.block_on(changes(&folder)).into_values().flatten() {
+    let mut made = rows;
+    let changes = runtime.block_on(changes(&folder, version + 1));
+    for (row, n) in changes.into_values().flatten() {
         *made.entry(row).or_default() += n;
     }
     made.retain(|_, n| *n != 0);
-    let reader = Reader::open(dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
-    let (_, rows) = reader.rows(name).unwrap_or_else(|e| panic!("{name}: {}", chain(&e)));
-    let mut stored = Rows::new();
-    for row in rows.iter().flat_map(shown) {
-        *stored.entry(row).or_default() += 1;
-    }
-    assert_eq!(made, stored, "the changes of {name}");
+    assert_eq!(made, newest(dataflow, name, "").1, "the changes of {name}");
 }
 
-/// What each version changes: how often more (or less) a row is there.
-async fn changes(folder: &Path) -> BTreeMap<i64, Rows> {
+/// What each version from `first` on changes: how often more (or less) a row is there.
+async fn changes(folder: &Path, first: i64) -> BTreeMap<i64, Rows> {
     let url = url::Url::from_directory_path(folder).expect("an absolute path");
     let table = deltalake::open_table(url).await.expect("the table opens");
     let context = SessionContext::new();
-    let (feed, state) = (table.scan_cdf().with_starting_version(0), context.state());
+    let (feed, state) = (table.scan_cdf().with_starting_version(first as u64), context.state());
     let plan = feed
         .build(&state, None)
         .await

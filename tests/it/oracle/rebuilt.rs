@@ -37,6 +37,7 @@ fn a_feed_tells_the_rows_that_go_when_a_table_is_rebuilt() {
             folder.write("gold/t.toml", &settings);
             folder.load("lake")
         };
+        let nothing = || (-1, changes::Rows::new());
         append(&folder, 0..9, 7);
         let dataflow = define("SELECT id, customer, amount FROM orders", "");
         catch_up(&dataflow, 2);
@@ -48,19 +49,20 @@ fn a_feed_tells_the_rows_that_go_when_a_table_is_rebuilt() {
         for workers in [1, 2] {
             catch_up(&dataflow, workers);
             assert_newest_is_exact(&dataflow, "the rebuilt table");
-            changes::assert_newest_follows(&dataflow, "gold.t");
+            changes::assert_newest_follows(&dataflow, "gold.t", nothing());
         }
         append(&folder, 2..4, 9);
         catch_up(&dataflow, 1);
-        changes::assert_newest_follows(&dataflow, "gold.t");
+        changes::assert_newest_follows(&dataflow, "gold.t", nothing());
         assert_eq!(ask(&dataflow, "SELECT SUM(amount) FROM gold.t"), "62");
-        // Partitioned otherwise, with a column more: the rows that went are those of the feed so far.
-        let parted = "SELECT id, amount, 'x' || CAST(id % 2 AS VARCHAR) AS half FROM orders WHERE id < 8";
+        // Partitioned otherwise, with a column more. (deltalake reads no feed across that; but from there on.)
+        let before = changes::newest(&dataflow, "gold.t", " who=null");
+        let parted = "SELECT id, amount, customer AS who FROM orders WHERE id < 8";
         let dataflow = define(parted, "partition_by = [\"amount\"]\n");
         for workers in [2, 1] {
             catch_up(&dataflow, workers);
             assert_newest_is_exact(&dataflow, "the table in partitions");
-            changes::assert_newest_follows(&dataflow, "gold.t");
+            changes::assert_newest_follows(&dataflow, "gold.t", before.clone());
         }
     }
 }

@@ -1,0 +1,230 @@
+//! Folders that load, and what they say then; and the richest of them, damaged.
+
+use super::*;
+
+#[test]
+fn the_small_folder_loads() {
+    let dataflow = loaded(&Folder::good());
+    assert_eq!(dataflow.name, "shop");
+    assert_eq!(
+        (dataflow.epoch, dataflow.commit),
+        (Duration::from_millis(10), Duration::from_secs(1))
+    );
+    assert!(dataflow.durable);
+    assert_eq!(dataflow.history, Duration::from_secs(24 * 3600));
+    assert!(dataflow.lake.ends_with("/lake") && dataflow.lake.starts_with('/'));
+    let input = &dataflow.inputs[0];
+    assert!(input.bronze && input.retention.is_none() && input.dedup_key.is_empty());
+    assert_eq!(input.feeds[0].columns, input.columns);
+    assert_eq!(input.file, Path::new(INPUT));
+}
+
+/// A folder that uses nearly every setting.
+fn rich() -> Folder {
+    Folder(BTreeMap::new())
+        .with(
+            "dataflow.toml",
+            "name = \"retail\"\nlake = \"${BUCKET}/retail\"\nepoch = \"5ms\"\ncommit = \"25ms\"\n\
+             durability = \"none\"\n[store]\nsecret_access_key = \"${SECRET}\"\nallow_http = true\n",
+        )
+        .with(
+            "inputs/lines.toml",
+            "description = \"Lines.\"\n\
+             dedup_key = \"no\"\n\
+             bronze = false\n\
+             null = \"NA\"\n\
+             retention = { column = \"at\", keep = \"3 years\" }\n\
+             [columns]\n\
+             no = { type = \"VARCHAR\", from = [\"No\", \"No \"], nullable = false, null = [] }\n\
+             at = { type = \"TIMESTAMP\", format = [\"%Y\", \"%m\"] }\n\
+             country = \"VARCHAR\"\n\
+             tags = { type = \"decimal(4, 2)[]\" }\n\
+             [[feeds]]\n\
+             name = \"drops\"\n\
+             kind = \"files\"\n\
+             path = \"drops/*.csv.gz\"\n\
+             format = \"csv\"\n\
+             null = [\"-\"]\n\
+             columns.country = { from = \"Land\", null = \"??\" }\n\
+             columns.at.format = \"%d\"\n\
+             [[feeds]]\n\
+             name = \"made-up\"\n\
+             kind = \"generate\"\n\
+             generator = \"retail.order_lines\"\n\
+             rate = \"${RATE}\"\n\
+             limit = 1_000\n\
+             seed = 0x2a\n\
+             partitions = 4\n\
+             late = 0.25\n\
+             broken = 0.5\n",
+        )
+        .with("silver/lines.sql", "SELECT * FROM lines")
+        .with(
+            "silver/lines.toml",
+            "key = [\"no\"]\npartition_by = \"day\"\ndeletes = \"rewrite\"\nchange_data_feed = true\n\
+             retention = { column = \"at\", keep = \"1h\" }\n\
+             [expect.b]\ncheck = \"x > 0\"\non_violation = \"fail\"\n[expect.a]\ncheck = \"y\"\n",
+        )
+}
+
+#[test]
+fn a_damaged_file_never_panics_and_never_fails_without_a_word() {
+    let good = rich();
+    let scratch = good.write();
+    let mut refused = 0;
+    for (path, text) in &good.0 {
+        let cuts = (0..text.len()).step_by(3).map(|at| text[..at].to_string());
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let without = (0..lines.len()).map(|n| [&lines[..n], &lines[n + 1..]].concat().concat());
+        let twice = (0..lines.len()).map(|n| [&lines[..n], &lines[n..=n], &lines[n..]].concat().concat());
+        let junk = text.char_indices().step_by(7).flat_map(|(at, c)| {
+            ["\"", "=", "[", "]", "{", "\n", "${"]
+                .map(|junk| format!("{}{junk}{}", &text[..at], &text[at + c.len_utf8()..]))
+        });
+        for damaged in cuts.chain(without).chain(twice).chain(junk) {
+            std::fs::write(scratch.path().join(path), &damaged).expect("the file is writable");
+            if let Err(found) = load(scratch.path(), &env) {
+                refused += 1;
+                assert!(!found.0.is_empty(), "{path} was refused without a word:\n{damaged}");
+            }
+        }
+        std::fs::write(scratch.path().join(path), text).expect("the file is writable");
+    }
+    assert!(refused > 500, "only {refused} damaged files were refused");
+}
+
+#[test]
+fn a_rich_definition_loads_with_all_it_says() {
+    let folder = rich();
+    let scratch = folder.write();
+    let base = scratch.path().canonicalize().expect("the folder is there");
+    let dataflow = load(scratch.path(), &env).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(
+        (dataflow.lake.as_str(), dataflow.durable),
+        ("s3://bucket/retail", false)
+    );
+    assert_eq!(
+        (dataflow.epoch, dataflow.commit),
+        (Duration::from_millis(5), Duration::from_millis(25))
+    );
+    assert_eq!(dataflow.store_options["secret_access_key"], "hunter2");
+    assert_eq!(dataflow.store_options["allow_http"], "true");
+    let debug = format!("{dataflow:?}");
+    assert!(
+        !debug.contains("hunter2") && debug.contains("secret_access_key"),
+        "{debug}"
+    );
+
+    let input = &dataflow.inputs[0];
+    assert_eq!(input.description.as_deref(), Some("Lines."));
+    assert_eq!(
+        (input.dedup_key.as_slice(), input.bronze),
+        (["no".to_string()].as_slice(), false)
+    );
+    let keep = Duration::from_secs(3 * 31_557_600);
+    assert_eq!(
+        input.retention,
+        Some(Retention {
+            column: "at".to_string(),
+            keep
+        })
+    );
+    let column = |name: &str, sql_type: &str, nullable, from: &[&str], format: &[&str], null: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        Column {
+            name: name.to_string(),
+            sql_type: sql_type.parse().expect("a type"),
+            nullable,
+            from: owned(from),
+            format: owned(format),
+            null: owned(null),
+        }
+    };
+    assert_eq!(
+        input.columns,
+        [
+            column("no", "VARCHAR", false, &["No", "No "], &[], &[]),
+            column("at", "TIMESTAMP", true, &["at"], &["%Y", "%m"], &["NA"]),
+            column("country", "VARCHAR", true, &["country"], &[], &["NA"]),
+            column("tags", "DECIMAL(4,2)[]", true, &["tags"], &[], &["NA"]),
+        ]
+    );
+    let [drops, made_up] = input.feeds.as_slice() else {
+        panic!("two feeds: {:?}", input.feeds)
+    };
+    assert!(
+        matches!(&drops.kind, FeedKind::Files { path } if Path::new(path) == base.join("drops/*.csv.gz")),
+        "{drops:?}"
+    );
+    assert_eq!(
+        drops.columns,
+        [
+            column("no", "VARCHAR", false, &["No", "No "], &[], &["-"]),
+            column("at", "TIMESTAMP", true, &["at"], &["%d"], &["-"]),
+            column("country", "VARCHAR", true, &["Land"], &[], &["??"]),
+            column("tags", "DECIMAL(4,2)[]", true, &["tags"], &[], &["-"]),
+        ]
+    );
+    assert_eq!((made_up.name.as_str(), made_up.format), ("made-up", Format::Json));
+    let FeedKind::Generate(generate) = &made_up.kind else {
+        panic!("a generator: {made_up:?}")
+    };
+    assert_eq!(
+        generate,
+        &Generate {
+            generator: "retail.order_lines".to_string(),
+            rate: Some(250.5),
+            limit: Some(1000),
+            seed: 42,
+            partitions: 4,
+            updates: 0.0,
+            deletes: 0.0,
+            duplicates: 0.0,
+            late: 0.25,
+            broken: 0.5,
+        }
+    );
+
+    let table = &dataflow.tables[0];
+    assert_eq!(table.qualified_name(), "silver.lines");
+    assert_eq!(table.settings_file.as_deref(), Some(Path::new("silver/lines.toml")));
+    assert_eq!(
+        (table.key.as_slice(), table.partition_by.as_slice()),
+        (["no".into()].as_slice(), ["day".into()].as_slice())
+    );
+    assert_eq!((table.deletes, table.change_data_feed), (Deletes::Rewrite, true));
+    assert_eq!(
+        table.retention.as_ref().map(|r| r.keep),
+        Some(Duration::from_secs(3600))
+    );
+    let expectations: Vec<(&str, &str, OnViolation)> = table
+        .expectations
+        .iter()
+        .map(|e| (e.name.as_str(), e.check.as_str(), e.on_violation))
+        .collect();
+    assert_eq!(
+        expectations,
+        [("b", "x > 0", OnViolation::Fail), ("a", "y", OnViolation::Warn)]
+    );
+}
+
+#[test]
+fn tables_stand_behind_the_tables_they_read() {
+    let dataflow = loaded(
+        &Folder::good()
+            .with("gold/a.sql", "SELECT * FROM Gold.Z JOIN silver.\"orders\" ON true")
+            .with(
+                "gold/z.sql",
+                "SELECT * FROM TABLE(TUMBLE(TABLE silver.late, DESCRIPTOR(at), INTERVAL '1' DAY))",
+            )
+            .with("silver/late.sql", "SELECT * FROM silver.orders -- not gold.a"),
+    );
+    let names: Vec<String> = dataflow.tables.iter().map(Table::qualified_name).collect();
+    assert_eq!(names, ["silver.orders", "silver.late", "gold.z", "gold.a"]);
+}
+
+#[test]
+fn a_column_of_an_alias_called_gold_is_no_table() {
+    let dataflow = loaded(&Folder::good().with("silver/medals.sql", "SELECT gold.id FROM orders AS gold"));
+    assert_eq!(dataflow.tables.len(), 2);
+}
