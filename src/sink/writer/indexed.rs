@@ -24,8 +24,7 @@ pub(super) struct Indexed {
     pub(super) files: Files,
     /// Whether files that lose rows are written anew.
     pub(super) rewrite: bool,
-    /// A compaction whose entries are moving. Not in tables that rewrite: there it would have to be undone when an
-    /// input is written anew.
+    /// A compaction whose entries are moving.
     settling: Option<Settling>,
 }
 
@@ -40,26 +39,23 @@ impl Indexed {
         }
     }
 
-    /// Takes a compaction's file, to be settled; hands it back where the work is void, because the table takes no
-    /// deletion vectors and has changed meanwhile.
-    pub(super) fn begin_settling(&mut self, merged: Merged) -> Option<Merged> {
+    /// Takes a compaction's file, to be settled by [`Indexed::settle`]. Where files are rewritten that happens at once,
+    /// because a file half taken over could not be emptied; unless the work is void, because one was meanwhile.
+    pub(super) fn begin_settling(&mut self, merged: Merged) -> Option<(Option<Batch>, Merged)> {
         debug_assert!(self.settling.is_none(), "one compaction at a time");
         if self.rewrite && merged.inputs.iter().any(|id| self.files.get(*id).is_none()) {
-            return Some(merged);
+            return Some((None, merged));
         }
         self.settling = Some(Settling::new(&mut self.files, merged));
-        None
+        self.rewrite.then(|| self.settle(usize::MAX)).flatten()
     }
 
-    /// Moves up to `moves` entries (all, where files are rewritten); once none is left, what that changes.
+    /// Moves up to `moves` entries; once none is left, what that changes.
     pub(super) fn settle(&mut self, moves: usize) -> Option<(Option<Batch>, Merged)> {
-        let moves = if self.rewrite { usize::MAX } else { moves };
-        let settling = self.settling.as_mut()?;
-        if !settling.advance(&mut self.index, moves) {
+        if !self.settling.as_mut()?.advance(&mut self.index, moves) {
             return None;
         }
-        let settled = self.settling.take()?;
-        Some(settled.finish(&mut self.files))
+        Some(self.settling.take()?.finish(&mut self.files))
     }
 
     /// The compaction that is not settled, given up: for a writer that ends.

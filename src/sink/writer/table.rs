@@ -289,7 +289,7 @@ impl Table {
     pub(super) fn begin_settling(&mut self, merged: Merged) -> Option<Settled> {
         let settled = match &mut self.kept {
             Kept::Appended(files) => Some((Some(settle_appended(files, &merged)), merged)),
-            Kept::Indexed(indexed) => indexed.begin_settling(merged).map(|merged| (None, merged)),
+            Kept::Indexed(indexed) => indexed.begin_settling(merged),
             Kept::Small(_) => Some((None, merged)),
         };
         settled.map(|settled| self.settled(settled))
