@@ -185,6 +185,8 @@ fn in_our_words(text: &str, tokens: &[TokenWithSpan]) -> Option<Refusal> {
         "ORDER".to_string()
     } else if text.contains("Window Function") {
         "OVER".to_string()
+    } else if text.contains("could not window by") {
+        "DESCRIPTOR".to_string()
     } else {
         name_after("Unsupported SQL type ").or_else(|| name_after("The window "))?
     };
