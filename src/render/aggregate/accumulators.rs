@@ -187,6 +187,45 @@ impl BatchContainer for AccumulatorArena {
     }
 }
 
+/// Accumulators while they are added up: decoded, so that an addition is made in place.
+#[derive(Clone, Default, Debug)]
+pub struct Sum {
+    /// Positions strictly ascending, values not zero.
+    entries: Vec<(u32, i64)>,
+}
+
+impl Sum {
+    /// The entries, positions ascending.
+    pub fn entries(&self) -> &[(u32, i64)] {
+        &self.entries
+    }
+
+    /// Adds accumulators.
+    #[inline]
+    pub fn add(&mut self, accumulators: AccumulatorsRef<'_>) {
+        let mut at = 0;
+        for (position, value) in Reader::new(accumulators.0.bytes()) {
+            while self.entries.get(at).is_some_and(|(other, _)| *other < position) {
+                at += 1;
+            }
+            match self.entries.get_mut(at) {
+                Some((other, sum)) if *other == position => {
+                    *sum = sum.wrapping_add(value);
+                    if *sum == 0 {
+                        self.entries.remove(at);
+                    }
+                }
+                _ => self.entries.insert(at, (position, value)),
+            }
+        }
+    }
+
+    /// Back to zero.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     position: u64,
@@ -199,6 +238,17 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn number(&mut self) -> u64 {
+        match self.bytes {
+            // Most are short.
+            [byte @ ..0x80, rest @ ..] => {
+                self.bytes = rest;
+                u64::from(*byte)
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    fn long_number(&mut self) -> u64 {
         let (mut value, mut shift) = (0, 0);
         for (index, byte) in self.bytes.iter().enumerate() {
             value |= ((byte & 0x7f) as u64) << shift;
@@ -301,6 +351,13 @@ mod tests {
             let mut by_ref = vector(&a);
             by_ref.plus_equals(&arena.index(0));
             prop_assert_eq!(&by_ref, &sum);
+            let mut decoded = Sum::default();
+            for vector in [vector(&a), other] {
+                arena.clear();
+                arena.push_own(&vector);
+                decoded.add(arena.index(0));
+            }
+            prop_assert_eq!(decoded.entries(), sum.entries().collect::<Vec<_>>());
         }
 
         #[test]
