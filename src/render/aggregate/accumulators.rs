@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Exchange;
 
+use super::front::Accumulated;
 use crate::render::arrange::hash;
 use crate::repr::{Chunk, ChunkBuilder, Chunker, Epoch, Row, RowArena, RowBatcher, RowLayout, RowRef};
 
@@ -48,11 +49,8 @@ pub type AccumulatorBuilder = ChunkBuilder<OrdKeyBuilder<Layout, Chunk<Accumulat
 pub type ArrangedAccumulators<'s> = Arranged<'s, TraceAgent<AccumulatorSpine>>;
 
 /// Arranges accumulators by key, on the worker that owns the key.
-pub fn arrange<'s>(
-    stream: Stream<'s, Epoch, Vec<((Row, ()), Epoch, Accumulators)>>,
-    name: &str,
-) -> ArrangedAccumulators<'s> {
-    let pact = Exchange::new(|((key, ()), _, _): &((Row, ()), Epoch, Accumulators)| hash(key.bytes()));
+pub(super) fn arrange<'s>(stream: Stream<'s, Epoch, Vec<Accumulated>>, name: &str) -> ArrangedAccumulators<'s> {
+    let pact = Exchange::new(|((key, ()), _, _): &Accumulated| hash(key.bytes()));
     arrange_core::<_, _, AccumulatorChunker, AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine>(
         stream, pact, name,
     )
