@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Exchange;
 
+use super::front::Accumulated;
 use crate::render::arrange::hash;
 use crate::repr::{Chunk, ChunkBuilder, Chunker, Epoch, Row, RowArena, RowBatcher, RowLayout, RowRef};
 
@@ -48,11 +49,8 @@ pub type AccumulatorBuilder = ChunkBuilder<OrdKeyBuilder<Layout, Chunk<Accumulat
 pub type ArrangedAccumulators<'s> = Arranged<'s, TraceAgent<AccumulatorSpine>>;
 
 /// Arranges accumulators by key, on the worker that owns the key.
-pub fn arrange<'s>(
-    stream: Stream<'s, Epoch, Vec<((Row, ()), Epoch, Accumulators)>>,
-    name: &str,
-) -> ArrangedAccumulators<'s> {
-    let pact = Exchange::new(|((key, ()), _, _): &((Row, ()), Epoch, Accumulators)| hash(key.bytes()));
+pub(super) fn arrange<'s>(stream: Stream<'s, Epoch, Vec<Accumulated>>, name: &str) -> ArrangedAccumulators<'s> {
+    let pact = Exchange::new(|((key, ()), _, _): &Accumulated| hash(key.bytes()));
     arrange_core::<_, _, AccumulatorChunker, AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine>(
         stream, pact, name,
     )
@@ -187,6 +185,45 @@ impl BatchContainer for AccumulatorArena {
     }
 }
 
+/// Accumulators while they are added up: decoded, so that an addition is made in place.
+#[derive(Clone, Default, Debug)]
+pub struct Sum {
+    /// Positions strictly ascending, values not zero.
+    entries: Vec<(u32, i64)>,
+}
+
+impl Sum {
+    /// The entries, positions ascending.
+    pub fn entries(&self) -> &[(u32, i64)] {
+        &self.entries
+    }
+
+    /// Adds accumulators.
+    #[inline]
+    pub fn add(&mut self, accumulators: AccumulatorsRef<'_>) {
+        let mut at = 0;
+        for (position, value) in Reader::new(accumulators.0.bytes()) {
+            while self.entries.get(at).is_some_and(|(other, _)| *other < position) {
+                at += 1;
+            }
+            match self.entries.get_mut(at) {
+                Some((other, sum)) if *other == position => {
+                    *sum = sum.wrapping_add(value);
+                    if *sum == 0 {
+                        self.entries.remove(at);
+                    }
+                }
+                _ => self.entries.insert(at, (position, value)),
+            }
+        }
+    }
+
+    /// Back to zero.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     position: u64,
@@ -199,6 +236,17 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn number(&mut self) -> u64 {
+        match self.bytes {
+            // Most are short.
+            [byte @ ..0x80, rest @ ..] => {
+                self.bytes = rest;
+                u64::from(*byte)
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    fn long_number(&mut self) -> u64 {
         let (mut value, mut shift) = (0, 0);
         for (index, byte) in self.bytes.iter().enumerate() {
             value |= ((byte & 0x7f) as u64) << shift;
@@ -301,6 +349,13 @@ mod tests {
             let mut by_ref = vector(&a);
             by_ref.plus_equals(&arena.index(0));
             prop_assert_eq!(&by_ref, &sum);
+            let mut decoded = Sum::default();
+            for vector in [vector(&a), other] {
+                arena.clear();
+                arena.push_own(&vector);
+                decoded.add(arena.index(0));
+            }
+            prop_assert_eq!(decoded.entries(), sum.entries().collect::<Vec<_>>());
         }
 
         #[test]

@@ -18,7 +18,6 @@ use std::ops::Range;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{Field, Schema};
 use arrow::row::Rows;
-use differential_dataflow::difference::Semigroup;
 use differential_dataflow::trace::implementations::BatchContainer;
 use differential_dataflow::trace::{BatchReader, TraceReader};
 use differential_dataflow::{AsCollection, VecCollection};
@@ -29,7 +28,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, InputCapability};
 
-use super::accumulators::{AccumulatorSpine, Accumulators, AccumulatorsRef, ArrangedAccumulators};
+use super::accumulators::{AccumulatorSpine, AccumulatorsRef, ArrangedAccumulators, Sum};
 use super::extremes::{Bounds, Extreme, Values};
 use super::front::exists;
 use super::history::{End, Keys};
@@ -203,7 +202,7 @@ struct Sums<'a> {
     /// Of the group at hand, sorted by time; those before `next` are in the sum.
     updates: Vec<(Epoch, AccumulatorsRef<'a>)>,
     next: usize,
-    sum: Accumulators,
+    sum: Sum,
 }
 
 type SumBatch = <AccumulatorSpine as TraceReader>::Batch;
@@ -222,7 +221,7 @@ impl<'a> Sums<'a> {
             until,
             updates: vec![],
             next: 0,
-            sum: Accumulators::default(),
+            sum: Sum::default(),
         }
     }
 
@@ -235,12 +234,12 @@ impl<'a> Sums<'a> {
     fn begin(&mut self, key: RowRef<'_>) {
         self.updates.clear();
         self.next = 0;
-        self.sum = Accumulators::default();
+        self.sum.clear();
         for (batch, keys) in &mut self.past {
             let Some(position) = keys.seek(key) else { continue };
             let updates = &batch.storage.upds;
             let (start, end) = updates.bounds(position);
-            (start..end).for_each(|update| self.sum.plus_equals(&updates.diffs.index(update)));
+            (start..end).for_each(|update| self.sum.add(updates.diffs.index(update)));
         }
         for (batch, keys) in &mut self.queue {
             let Some(position) = keys.seek(key) else { continue };
@@ -250,7 +249,7 @@ impl<'a> Sums<'a> {
             for update in start..end {
                 let (time, diff) = (updates.times[update], updates.diffs.index(update));
                 if time < self.from {
-                    self.sum.plus_equals(&diff);
+                    self.sum.add(diff);
                 } else if time < self.until {
                     self.updates.push((time, diff));
                 }
@@ -268,7 +267,7 @@ impl<'a> Sums<'a> {
     fn advance(&mut self, time: Epoch) {
         let rest = self.updates[self.next..].iter();
         for (_, diff) in rest.take_while(|(other, _)| *other == time) {
-            self.sum.plus_equals(diff);
+            self.sum.add(*diff);
             self.next += 1;
         }
     }
@@ -277,8 +276,9 @@ impl<'a> Sums<'a> {
 /// Changes of groups that wait to be finished together.
 struct Pending<'a> {
     columns: &'a Columns,
-    /// Of groups that exist.
-    states: Vec<Accumulators>,
+    /// The entries of groups that exist, and where each state's end.
+    entries: Vec<(u32, i64)>,
+    states: Vec<usize>,
     /// Of each state: the value of each slot.
     values: Vec<Option<RowRef<'a>>>,
     changes: Vec<Change<'a>>,
@@ -299,6 +299,7 @@ impl<'a> Pending<'a> {
     fn new(columns: &'a Columns) -> Self {
         Pending {
             columns,
+            entries: vec![],
             states: vec![],
             values: vec![],
             changes: vec![],
@@ -306,18 +307,22 @@ impl<'a> Pending<'a> {
     }
 
     /// The position of a group's state; none: the group does not exist.
-    fn state(&mut self, sum: &Accumulators, kept: &[Values<'a>]) -> Option<usize> {
-        exists(sum.entries()).then(|| {
+    fn state(&mut self, sum: &Sum, kept: &[Values<'a>]) -> Option<usize> {
+        exists(sum.entries().iter().copied()).then(|| {
             let slots = self.columns.slots.iter();
             (self.values).extend(slots.map(|slot| kept[slot.kept.input].extremes[slot.position].value));
-            self.states.push(sum.clone());
+            self.entries.extend_from_slice(sum.entries());
+            self.states.push(self.entries.len());
             self.states.len() - 1
         })
     }
 
     /// Finishes the states and hands (key, outcome, time, difference) to `give`.
     fn finish(&mut self, mut give: impl FnMut(RowRef<'_>, Outcome<'_>, Epoch, Diff)) {
-        let encoded = self.columns.encode(&self.states);
+        let starts = std::iter::once(0).chain(self.states.iter().copied());
+        let states = starts.zip(&self.states);
+        let states: Vec<_> = states.map(|(start, end)| &self.entries[start..*end]).collect();
+        let encoded = self.columns.encode(&states);
         let slots = self.columns.slots.len();
         for Change {
             key,
@@ -336,6 +341,7 @@ impl<'a> Pending<'a> {
                 after.into_iter().for_each(|outcome| give(key, outcome, time, 1));
             }
         }
+        self.entries.clear();
         self.states.clear();
         self.values.clear();
     }
@@ -399,7 +405,7 @@ impl Columns {
         }
     }
 
-    fn encode(&self, states: &[Accumulators]) -> Encoded {
+    fn encode(&self, states: &[&[(u32, i64)]]) -> Encoded {
         let Finished { columns, errors } = self.measures.finish(states);
         let rows = |columns: &[ArrayRef], codec: &RowCodec| {
             let rows = codec.encode(columns);
@@ -456,6 +462,7 @@ mod tests {
     use timely::dataflow::operators::{Input as _, Probe};
     use timely::dataflow::{InputHandle, ProbeHandle};
 
+    use super::super::accumulators::Accumulators;
     use super::super::front::{Accumulated, Keyed};
     use super::super::measure::{Call, ROWS};
     use super::*;
@@ -628,8 +635,7 @@ mod tests {
         ];
         let field = Field::new("n", DataType::Int64, true);
         let columns = Columns::new(measures, vec![field; 3], &sources);
-        let states = [7, 8].map(|rows| Accumulators::from_entries([(ROWS, rows)]));
-        let encoded = columns.encode(&states);
+        let encoded = columns.encode(&[&[(ROWS, 7)], &[(ROWS, 8)]]);
         let (value, reason) = (tagged::ok(&[b"z"]), tagged::err(b"no"));
         let values = [Some(RowRef::new(value.bytes())), None];
         let outcome = columns.outcome(b"key", &encoded, 1, &values);

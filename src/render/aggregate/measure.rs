@@ -160,24 +160,14 @@ impl Measures {
         }
     }
 
-    /// Results of `groups`.
-    pub fn finish(&self, groups: &[Accumulators]) -> Finished {
-        let mut flat = vec![];
-        let ends: Vec<usize> = groups
-            .iter()
-            .map(|group| {
-                flat.extend(group.entries());
-                flat.len()
-            })
-            .collect();
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let entries: Vec<&[(u32, i64)]> = starts.zip(&ends).map(|(start, end)| &flat[start..*end]).collect();
+    /// Results of groups with these entries.
+    pub fn finish(&self, groups: &[&[(u32, i64)]]) -> Finished {
         let mut errors = vec![None; groups.len()];
         let columns = self
             .calls
             .iter()
             .map(|call| {
-                let column = self.finish_call(call, &entries, &mut errors);
+                let column = self.finish_call(call, groups, &mut errors);
                 match column.data_type() == &call.output_type {
                     true => column,
                     false => cast(&column, &call.output_type).expect("a node's type holds its aggregate's result"),
