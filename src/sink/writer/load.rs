@@ -177,7 +177,7 @@ fn load_rows(
 fn keep(layout: &Layout, mut indexed: Indexed, all: Gathered) -> Result<Kept, WriterError> {
     if !all.small {
         indexed.files = all.files;
-        return Ok(Kept::Indexed(indexed));
+        return Ok(Kept::Indexed(Box::new(indexed)));
     }
     let mut small = Small::default();
     for (id, share) in all.shares {

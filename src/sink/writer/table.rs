@@ -35,7 +35,7 @@ pub(super) enum Kept {
     /// Few rows: in memory.
     Small(Small),
     /// Many: by hash.
-    Indexed(Indexed),
+    Indexed(Box<Indexed>),
 }
 
 /// What is to become of a table's rows.
@@ -107,7 +107,7 @@ impl Table {
         let restored = kept.is_some();
         let kept = kept.unwrap_or_else(|| match spec.deletes {
             _ if spec.append_only => Kept::Appended(Files::default()),
-            Deletes::Vectors => Kept::Indexed(Indexed::new(false)),
+            Deletes::Vectors => Kept::Indexed(Box::new(Indexed::new(false))),
             Deletes::Auto | Deletes::Rewrite => Kept::Small(Small::default()),
         });
         let layout = Arc::new(Layout::new(spec)?);
@@ -217,7 +217,7 @@ impl Table {
                 let mut written = indexed.apply(&self.layout, desk, epoch, moved, (data_change, false))?;
                 written.batch.removes = vacated.removes;
                 written.batch.deletes = vacated.deletes;
-                self.kept = Kept::Indexed(indexed);
+                self.kept = Kept::Indexed(Box::new(indexed));
                 written
             }
             Kept::Small(small) => small.apply(&self.layout, desk, epoch, &edit.changes, restored)?,
