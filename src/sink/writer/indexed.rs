@@ -25,7 +25,7 @@ pub(super) struct Indexed {
     /// Whether files that lose rows are written anew.
     pub(super) rewrite: bool,
     /// A compaction whose entries are moving.
-    settling: Option<Settling>,
+    settling: Option<Box<Settling>>,
 }
 
 impl Indexed {
@@ -46,7 +46,7 @@ impl Indexed {
         if self.rewrite && merged.inputs.iter().any(|id| self.files.get(*id).is_none()) {
             return Some((None, merged));
         }
-        self.settling = Some(Settling::new(&mut self.files, merged));
+        self.settling = Some(Box::new(Settling::new(&mut self.files, merged)));
         self.rewrite.then(|| self.settle(usize::MAX)).flatten()
     }
 
@@ -60,7 +60,7 @@ impl Indexed {
 
     /// The compaction that is not settled, given up: for a writer that ends.
     pub(super) fn give_up(&mut self) -> Option<Merged> {
-        self.settling.take().map(Settling::into_merged)
+        self.settling.take().map(|settling| settling.into_merged())
     }
 
     /// What turns the published rows into the desired ones: rows to add, and rows (already out of the index,
