@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{filter_record_batch, take};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use differential_dataflow::AsCollection;
 use timely::container::CapacityContainerBuilder;
@@ -26,7 +26,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::arrange::Rows;
 use super::error::Errors;
-use super::expr::{CHUNK, KernelError, batch_of, bisect, relaxed};
+use super::expr::{KernelError, batch_of, bisect, gather, relaxed};
 use crate::repr::{Diff, Epoch, RowCodec, Update, canonical_floats};
 
 /// Rows of one batch: their columns, times and differences.
@@ -43,6 +43,18 @@ pub struct Columns {
 pub type Batches<'s> = Stream<'s, Epoch, Vec<Rc<Columns>>>;
 
 impl Columns {
+    /// Rows with these columns, by (4).
+    fn new(
+        schema: &SchemaRef,
+        columns: &[ArrayRef],
+        times: Arc<[Epoch]>,
+        diffs: Arc<[Diff]>,
+    ) -> Result<Columns, KernelError> {
+        let columns = columns.iter().map(canonical_floats).collect();
+        let batch = batch_of(schema, columns, diffs.len())?;
+        Ok(Columns { batch, times, diffs })
+    }
+
     /// Some rows of it.
     pub fn slice(&self, start: usize, rows: usize) -> Columns {
         if rows == self.diffs.len() {
@@ -61,12 +73,7 @@ impl Columns {
 
     /// The same rows with other columns.
     pub fn with(&self, schema: &SchemaRef, columns: &[ArrayRef]) -> Result<Columns, KernelError> {
-        let columns = columns.iter().map(canonical_floats).collect();
-        Ok(Columns {
-            batch: batch_of(schema, columns, self.diffs.len())?,
-            times: self.times.clone(),
-            diffs: self.diffs.clone(),
-        })
+        Columns::new(schema, columns, self.times.clone(), self.diffs.clone())
     }
 
     /// The rows for which the mask, which has no nulls, is true.
@@ -88,26 +95,19 @@ impl Columns {
     pub fn spread(
         &self,
         schema: &SchemaRef,
-        columns: Vec<ArrayRef>,
+        columns: &[ArrayRef],
         sources: &UInt32Array,
     ) -> Result<Columns, KernelError> {
         let sources = sources.values();
-        Ok(Columns {
-            batch: batch_of(schema, columns, sources.len())?,
-            times: sources.iter().map(|row| self.times[*row as usize]).collect(),
-            diffs: sources.iter().map(|row| self.diffs[*row as usize]).collect(),
-        })
+        let times = sources.iter().map(|row| self.times[*row as usize]).collect();
+        let diffs = sources.iter().map(|row| self.diffs[*row as usize]).collect();
+        Columns::new(schema, columns, times, diffs)
     }
-}
-
-/// A column of the rows at `sources`.
-pub fn taken(column: &ArrayRef, sources: &UInt32Array) -> Result<ArrayRef, KernelError> {
-    Ok(take(column, sources, None)?)
 }
 
 /// What an operator makes of batches.
 #[derive(Default)]
-pub struct Made {
+pub struct BatchOutputs {
     /// What goes on.
     pub main: Vec<Rc<Columns>>,
     /// Error rows set aside, for violations that stop the run.
@@ -127,7 +127,7 @@ pub struct Computed<'s> {
 }
 
 /// A computation over a batch. See (2) and (3).
-pub type BatchKernel = Box<dyn FnMut(&Columns, &mut Made) -> Result<(), KernelError>>;
+pub type BatchKernel = Box<dyn FnMut(&Columns, &mut BatchOutputs) -> Result<(), KernelError>>;
 
 /// Runs a kernel over all batches.
 pub fn compute<'s>(input: Batches<'s>, name: &str, mut kernel: BatchKernel) -> Computed<'s> {
@@ -141,7 +141,7 @@ pub fn compute<'s>(input: Batches<'s>, name: &str, mut kernel: BatchKernel) -> C
         let mut main = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(main);
         let mut rest = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rest);
         let mut errs = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(errs);
-        let mut made = Made::default();
+        let mut made = BatchOutputs::default();
         move |_frontiers| {
             let (mut main, mut rest, mut errs) = (main.activate(), rest.activate(), errs.activate());
             batches.for_each(|capability, batches| {
@@ -162,7 +162,7 @@ pub fn compute<'s>(input: Batches<'s>, name: &str, mut kernel: BatchKernel) -> C
 }
 
 /// Runs the kernel, and where it fails, on halves. See (1).
-fn isolate(columns: &Columns, kernel: &mut BatchKernel, errors: &Errors, made: &mut Made) {
+fn isolate(columns: &Columns, kernel: &mut BatchKernel, errors: &Errors, made: &mut BatchOutputs) {
     let mut failed = vec![];
     let mut run = |part: &RecordBatch, start: usize| kernel(&columns.slice(start, part.num_rows()), made);
     bisect(&columns.batch, 0, &mut run, &mut failed);
@@ -189,17 +189,8 @@ pub fn decode<'s>(rows: Rows<'s>, schema: &SchemaRef, name: &str) -> Batches<'s>
                         times: gathered.iter().map(|(_, time, _)| *time).collect(),
                         diffs: gathered.iter().map(|(_, _, diff)| *diff).collect(),
                     }));
-                    gathered.clear();
                 };
-                for container in containers {
-                    gathered.append(container);
-                    if gathered.len() >= CHUNK {
-                        give(&mut gathered);
-                    }
-                }
-                if !gathered.is_empty() {
-                    give(&mut gathered);
-                }
+                gather(containers, &mut gathered, &mut give);
             });
         }
     })
@@ -226,4 +217,30 @@ pub fn encode<'s>(batches: Batches<'s>, schema: &SchemaRef, name: &str) -> Rows<
         }
     });
     rows.as_collection()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{AsArray, Float64Array};
+    use arrow::datatypes::{DataType, Field, Float64Type, Schema};
+
+    #[test]
+    fn floats_are_canonical_however_columns_are_made() {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("x", DataType::Float64, true)]));
+        let floats: ArrayRef = Arc::new(Float64Array::from(vec![-0.0, -f64::NAN]));
+        let rows = Columns {
+            batch: RecordBatch::try_new(schema.clone(), vec![floats.clone()]).unwrap(),
+            times: [1, 2].into(),
+            diffs: [1, -1].into(),
+        };
+        let sources = UInt32Array::from(vec![0, 1]);
+        let spread = rows.spread(&schema, std::slice::from_ref(&floats), &sources).unwrap();
+        for made in [rows.with(&schema, &[floats]).unwrap(), spread] {
+            let made_floats = made.batch.column(0).as_primitive::<Float64Type>();
+            let bits: Vec<u64> = made_floats.values().iter().map(|x| x.to_bits()).collect();
+            assert_eq!(bits, [0.0, f64::NAN].map(f64::to_bits));
+            assert_eq!((&made.times[..], &made.diffs[..]), (&[1, 2][..], &[1, -1][..]));
+        }
+    }
 }

@@ -25,7 +25,7 @@ use crate::plan::Expr;
 use crate::repr::{CodecError, Diff, Epoch, Row, RowCodec, Update, normalise_type};
 
 /// Rows decoded at once: enough to amortise a kernel's set-up, few enough to stay in cache.
-pub const CHUNK: usize = 8192;
+const CHUNK: usize = 8192;
 
 /// Why a kernel failed for a batch.
 #[derive(Debug, Error)]
@@ -117,25 +117,15 @@ pub fn apply<'s, D: Clone + 'static>(
             let (mut main, mut rest, mut errs) = (main.activate(), rest.activate(), errs.activate());
             updates.for_each_time(|capability, containers| {
                 let (to_main, to_rest, to_errs) = (capability.retain(0), capability.retain(1), capability.retain(2));
-                let mut run = |gathered: &mut Vec<Update>, outputs: &mut Outputs<D>| {
+                gather(containers, &mut gathered, &mut |gathered| {
                     let batch = codec
                         .decode(gathered.iter().map(|(row, _, _)| row.bytes()))
                         .expect("a row was encoded with the schema of its node");
-                    isolate(&batch, gathered, outputs, &mut kernel, &errors);
-                    gathered.clear();
+                    isolate(&batch, gathered, &mut outputs, &mut kernel, &errors);
                     main.session(&to_main).give_iterator(outputs.main.drain(..));
                     rest.session(&to_rest).give_iterator(outputs.rest.drain(..));
                     errs.session(&to_errs).give_iterator(outputs.errs.drain(..));
-                };
-                for container in containers {
-                    gathered.append(container);
-                    if gathered.len() >= CHUNK {
-                        run(&mut gathered, &mut outputs);
-                    }
-                }
-                if !gathered.is_empty() {
-                    run(&mut gathered, &mut outputs);
-                }
+                });
             });
         }
     });
@@ -143,6 +133,26 @@ pub fn apply<'s, D: Clone + 'static>(
         main: main_stream.as_collection(),
         rest: rest_stream.as_collection(),
         errs: errs_stream.as_collection(),
+    }
+}
+
+/// Hands the updates of several containers to `run` in batches of about [`CHUNK`], by way of `gathered`, which is empty
+/// before and after.
+pub fn gather<'c>(
+    containers: impl Iterator<Item = &'c mut Vec<Update>>,
+    gathered: &mut Vec<Update>,
+    run: &mut dyn FnMut(&mut Vec<Update>),
+) {
+    for container in containers {
+        gathered.append(container);
+        if gathered.len() >= CHUNK {
+            run(gathered);
+            gathered.clear();
+        }
+    }
+    if !gathered.is_empty() {
+        run(gathered);
+        gathered.clear();
     }
 }
 

@@ -79,37 +79,25 @@ impl<'s> Made<'s> {
 
     /// Rows, encoded, and errors.
     pub fn encoded(&self) -> Collections<'s> {
-        let Faces {
-            schema,
-            name,
-            rows,
-            columns,
-            ..
-        } = &*self.faces;
+        let faces = &self.faces;
         let make = || {
-            let columns = columns.get().expect("there are rows in one face at least");
-            encode(columns.clone(), schema, name)
+            let columns = faces.columns.get().expect("there are rows in one face at least");
+            encode(columns.clone(), &faces.schema, &faces.name)
         };
         Collections {
-            oks: rows.get_or_init(make).clone(),
+            oks: faces.rows.get_or_init(make).clone(),
             errs: self.errs.clone(),
         }
     }
 
     /// Rows, as columns.
     pub fn decoded(&self) -> Batches<'s> {
-        let Faces {
-            schema,
-            name,
-            rows,
-            columns,
-            ..
-        } = &*self.faces;
+        let faces = &self.faces;
         let make = || {
-            let rows = rows.get().expect("there are rows in one face at least");
-            decode(rows.clone(), schema, name)
+            let rows = faces.rows.get().expect("there are rows in one face at least");
+            decode(rows.clone(), &faces.schema, &faces.name)
         };
-        columns.get_or_init(make).clone()
+        faces.columns.get_or_init(make).clone()
     }
 
     /// Whether they were made as columns.

@@ -40,18 +40,15 @@ pub fn mfp_columns<'s>(input: Batches<'s>, output_schema: &SchemaRef, plan: &Mfp
     let (predicates, projection) = (plan.predicates.clone(), plan.projection.clone());
     let (types, schema) = (types(output_schema), relaxed(output_schema));
     let kernel: BatchKernel = Box::new(move |batch, made| {
-        let filtered;
-        let passed = if predicates.is_empty() {
-            batch
-        } else {
-            filtered = batch.filter(&passing(&predicates, &batch.batch)?)?;
-            &filtered
+        let passed = match predicates.is_empty() {
+            true => batch.slice(0, batch.diffs.len()),
+            false => batch.filter(&passing(&predicates, &batch.batch)?)?,
         };
         if passed.diffs.is_empty() {
             return Ok(());
         }
         let projected = match &projection {
-            None => passed.with(&schema, passed.batch.columns())?,
+            None => passed,
             Some(exprs) => passed.with(&schema, &columns(exprs, &types, &passed.batch)?)?,
         };
         made.main.push(Rc::new(projected));

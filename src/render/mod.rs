@@ -325,8 +325,8 @@ impl<'s> Builder<'_, 's> {
 
     /// A table's node, behind its retention, expectations and key check.
     fn checked(&mut self, index: usize) -> Made<'s> {
-        let PlannedTable { name, schema, .. } = &self.graph.tables[index];
         let table = &self.graph.tables[index];
+        let PlannedTable { name, schema, .. } = table;
         let mut made = self.made(table.node);
         if let Some(retention) = &self.dataflow.tables[table.table].retention {
             let keep = keep(retention, schema);

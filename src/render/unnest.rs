@@ -4,10 +4,10 @@
 use std::rc::Rc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::cast;
+use arrow::compute::{cast, take};
 use arrow::datatypes::SchemaRef;
 
-use super::columns::{BatchKernel, Batches, Computed, compute, taken};
+use super::columns::{BatchKernel, Batches, Computed, compute};
 use super::expr::{KernelError, relaxed};
 use crate::plan::Unnest;
 
@@ -36,13 +36,13 @@ fn kernel(plan: &Unnest, output_schema: &SchemaRef) -> BatchKernel {
                 let taken = if *spread {
                     elements(column, &lengths)?
                 } else {
-                    taken(column, &sources)?
+                    take(column, &sources, None)?
                 };
                 Ok(cast(&taken, field.data_type())?)
             })
             .collect::<Result<Vec<_>, _>>()?;
         if !sources.is_empty() {
-            made.main.push(Rc::new(rows.spread(&schema, spread, &sources)?));
+            made.main.push(Rc::new(rows.spread(&schema, &spread, &sources)?));
         }
         Ok(())
     })
@@ -78,5 +78,5 @@ fn elements(column: &ArrayRef, lengths: &[usize]) -> Result<ArrayRef, KernelErro
         };
         indices.extend((0..*length).map(|i| (i < own).then_some(start + i as u32)));
     }
-    taken(list.values(), &UInt32Array::from(indices))
+    Ok(take(list.values(), &UInt32Array::from(indices), None)?)
 }

@@ -30,7 +30,7 @@ use super::measure::{Measures, PINNED, ROWS, passes};
 use super::reader::{Read, Reader};
 use crate::render::columns::Columns;
 use crate::render::error::Errors;
-use crate::render::expr::{CHUNK, KernelError, bisect};
+use crate::render::expr::{KernelError, bisect, gather};
 use crate::render::face::Face;
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update};
 
@@ -200,14 +200,9 @@ fn batches<'s>(rows: Face<'s>, name: &str) -> Stream<'s, Epoch, Vec<Batch>> {
             |input, output| {
                 input.for_each_time(|capability, containers| {
                     let mut session = output.session(&capability);
-                    let mut gathered: Vec<Update> = vec![];
-                    for container in containers {
-                        if gathered.len() + container.len() > CHUNK && !gathered.is_empty() {
-                            session.give(Batch::Rows(std::mem::take(&mut gathered)));
-                        }
-                        gathered.append(container);
-                    }
-                    session.give(Batch::Rows(gathered));
+                    gather(containers, &mut vec![], &mut |rows| {
+                        session.give(Batch::Rows(std::mem::take(rows)));
+                    });
                 });
             }
         }),

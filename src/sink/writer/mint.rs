@@ -7,7 +7,7 @@
 
 use arrow::array::RecordBatch;
 
-use crate::repr::sort::{consolidate, sort};
+use crate::repr::sort::consolidate;
 use crate::repr::{Diff, Epoch, Row, Update};
 
 /// Updates of one table that no snapshot holds yet.
@@ -79,23 +79,9 @@ pub(super) fn consolidate_sorted(rows: &mut Vec<(Row, Diff)>) {
 
 /// By row, whatever their times.
 fn consolidated(mut updates: Vec<Update>) -> Vec<(Row, Diff)> {
-    let mut order = vec![];
-    sort(
-        &mut order,
-        updates.len(),
-        |i| updates[i].0.bytes(),
-        |a, b| updates[a].0.cmp(&updates[b].0),
-    );
-    let mut rows: Vec<(Row, Diff)> = Vec::with_capacity(updates.len());
-    for (_, index) in order {
-        let (row, _, diff) = std::mem::take(&mut updates[index as usize]);
-        match rows.last_mut() {
-            Some(last) if last.0 == row => last.1 += diff,
-            _ => rows.push((row, diff)),
-        }
-    }
-    rows.retain(|(_, diff)| *diff != 0);
-    rows
+    updates.iter_mut().for_each(|(_, time, _)| *time = Epoch::MIN);
+    consolidate(&mut updates);
+    updates.into_iter().map(|(row, _, diff)| (row, diff)).collect()
 }
 
 #[cfg(test)]
