@@ -16,8 +16,7 @@ mod archive;
 mod audit;
 mod conductor;
 mod pacer;
-mod replay;
-mod reread;
+mod past;
 mod shared;
 mod status;
 mod wiring;
@@ -40,10 +39,10 @@ use tokio::runtime::Runtime;
 use self::audit::Audit;
 use self::conductor::{Conducted, Conductor, wall_ms};
 use self::pacer::Pacer;
-use self::reread::Reread;
+use self::past::{Blueprint, Bringing, Past};
 use self::shared::{Event, Shared};
 use self::status::Status;
-use self::worker::{Parts, Past};
+use self::worker::Parts;
 use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
 use crate::latency::{Figures, Latency, LatencyFileError, LatencyFiles};
@@ -52,8 +51,8 @@ use crate::repr::{CodecError, Epoch};
 use crate::serve::QueryError;
 use crate::serve::history::HistoryError;
 use crate::sink::{
-    Arrival, CommitError, Committer, Lake, LakeError, Limits, Prepared, Settings, TableSpec, WriterConfig, WriterError,
-    restore, spawn,
+    Arrival, CommitError, Committer, Lake, LakeError, Limits, Plan, Prepared, Settings, TableSpec, WriterConfig,
+    WriterError, restore, spawn,
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
@@ -83,6 +82,8 @@ pub struct Options {
     pub latency_folder: Option<PathBuf>,
     /// Whether Ctrl-C, SIGTERM and SIGUSR1 are ours to handle.
     pub signals: bool,
+    /// Over a lake with a past: make all of it again from Bronze and the feeds, whatever the lake keeps of the graph.
+    pub recompute: bool,
     /// Whether a terminal shows a live status.
     pub live: bool,
     /// Sizes at which writers change their ways.
@@ -98,6 +99,8 @@ pub struct Outcome {
     pub records: u64,
     /// Records of the lake's past that were replayed before; 0 in a new lake.
     pub replayed: u64,
+    /// Rows that inputs held before and that were loaded; 0 in a new lake.
+    pub loaded: u64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: u64,
     /// Fields that no column takes, by input and name: how many records had them.
@@ -259,16 +262,22 @@ impl Engine {
         let workers = options.workers.max(1);
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
         let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
+        let blueprint = Blueprint::of(&dataflow, &graph, &wiring.first);
         let settings = Settings {
             retention: dataflow.history,
+            plan: Plan {
+                name: blueprint.hash(),
+                bytes: blueprint.bytes().into(),
+            },
             ..Settings::new(&dataflow.name, workers, dataflow.durable)
         };
         let handle = runtime.handle().clone();
         let specs: Vec<TableSpec> = wiring.specs.to_vec();
         let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
-        if restored.epoch.is_some() {
-            wiring.audit();
-        }
+        let audited = match restored.epoch {
+            Some(_) => past::decide(&mut wiring, &lake, &handle, &restored, options)?,
+            None => vec![],
+        };
         let wiring = Arc::new(wiring);
 
         let (events_in, events) = unbounded();
@@ -306,9 +315,7 @@ impl Engine {
         let mut arrivals = Vec::new();
         let (mut writers, mut stats) = (Vec::new(), Vec::new());
         for (index, mut restored) in loaded.drain(..).enumerate() {
-            if replays {
-                (wiring.dead_letters..wiring.specs.len()).for_each(|table| restored.audit_next(table));
-            }
+            audited.iter().for_each(|table| restored.audit_next(*table));
             let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
             let writer = spawn(config(index), restored, arrivals_out, prepared_in.clone())?;
             writers.push(writer.handle);
@@ -347,23 +354,26 @@ impl Engine {
         let (workers_guard, threads) = start_workers(workers, parts, &wiring, &shared, &latency)?;
 
         let past = if replays {
-            let (handle, lake, dataflow, shared) = (handle.clone(), lake.clone(), dataflow.clone(), shared.clone());
-            let (threads, progress) = (threads.clone(), restored.progress.clone());
+            let (handle, lake, wiring, shared) = (handle.clone(), lake.clone(), wiring.clone(), shared.clone());
+            let (threads, config) = (threads.clone(), config(0));
+            let (progress, files) = (restored.progress.clone(), restored.tables);
             let epoch = restored.epoch.unwrap_or_default();
             Some(named("replay", "the replay", move || {
-                let past = Reread {
-                    dataflow: &dataflow,
+                let past = Bringing {
+                    wiring: &wiring,
                     lake: &lake,
                     runtime: &handle,
                     shared: &shared,
+                    config: &config,
+                    files: &files,
                     progress: &progress,
                     epoch,
                 };
                 // Nobody else would tell that a past broke off, and the workers wait for its end.
-                let replayed = catch_unwind(AssertUnwindSafe(|| replay::replay(&past, &pasts)))
+                let brought = catch_unwind(AssertUnwindSafe(|| past.bring(&pasts)))
                     .unwrap_or_else(|panic| Err(RunError::Panicked("the replay", message(panic))));
                 threads.iter().for_each(thread::Thread::unpark);
-                if let Err(error) = replayed {
+                if let Err(error) = brought {
                     shared.tell(Event::Failed(error));
                 }
             })?)
@@ -460,6 +470,7 @@ impl Engine {
             snapshot,
             records: sum(|c| c.records.load(Ordering::Relaxed)),
             replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
+            loaded: sum(|c| c.loaded.load(Ordering::Relaxed)),
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
             ignored: self.shared.ignored(),
             corrections,

@@ -33,6 +33,8 @@ pub struct InputCounters {
     pub records: AtomicU64,
     /// Records of the past, replayed.
     pub replayed: AtomicU64,
+    /// Rows that it held before, loaded.
+    pub loaded: AtomicU64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: AtomicU64,
 }

@@ -77,6 +77,17 @@ pub struct Settings {
     pub full_progress_every: u64,
     /// How often maintenance looks.
     pub maintenance_tick: Duration,
+    /// What snapshots are computed by, and what it is called.
+    pub plan: Plan,
+}
+
+/// What snapshots are computed by, as whoever opens the lake next wants to know it.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Names the bytes: equal name, equal bytes.
+    pub name: String,
+    /// Kept as they are.
+    pub bytes: Bytes,
 }
 
 impl Settings {
@@ -92,6 +103,7 @@ impl Settings {
             ledger_keep: 1000,
             full_progress_every: 100,
             maintenance_tick: Duration::from_secs(1),
+            plan: Plan::default(),
         }
     }
 }
@@ -107,8 +119,12 @@ pub struct Restored {
     pub progress: Progress,
     /// By table, its live files; none of a table whose rows the first snapshot replaces.
     pub tables: Vec<Vec<LiveFile>>,
+    /// By table, whether the first snapshot replaces all of its rows.
+    pub replaced: Vec<bool>,
     /// By table, its version.
     pub versions: Vec<i64>,
+    /// What the newest snapshot was computed by ([`Plan::bytes`]); none: that was not kept.
+    pub plan: Option<Bytes>,
 }
 
 /// What the committer tells.
@@ -148,6 +164,17 @@ pub enum CommitError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What snapshots are computed by could not be kept, or read.
+    #[error("could not {doing} _alluvium/plans/{name}.json; a restart tries again")]
+    Plan {
+        /// What was attempted.
+        doing: &'static str,
+        /// The plan's name.
+        name: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
     },
     /// The thread beside the commits.
     #[error("could not start the maintenance of the lake")]
@@ -251,7 +278,12 @@ impl Committer {
                     Some(_) => vec![], // they go with the first snapshot
                 })
                 .collect(),
+            replaced: stored.iter().map(|table| table.redefinition.is_some()).collect(),
             versions: loaded.iter().map(|l| l.version).collect(),
+            plan: match &found.newest {
+                Some(intent) => read_plan(&lake, &intent.plan).await?,
+                None => None,
+            },
         };
         let state = State::new(&settings.app_id, generation, settings.writers, epoch, &specs, stored);
         let kept = loaded.iter().zip(&specs).enumerate();
@@ -320,6 +352,9 @@ impl Committer {
             return Ok(());
         }
         self.write_vectors(&snapshot).await?;
+        if self.intents == 0 && !self.settings.plan.name.is_empty() {
+            self.write_plan().await?;
+        }
         let epoch = snapshot.epoch;
         let retired: Vec<(usize, Vec<String>)> = snapshot.tables.iter().map(|t| (t.table, t.retired.clone())).collect();
         let intent = self.intent(snapshot, now);
@@ -346,6 +381,18 @@ impl Committer {
             expired: self.ledger.expired(self.settings.ledger_keep),
         });
         Ok(())
+    }
+
+    /// So that the first intent that names it finds it there.
+    async fn write_plan(&self) -> Result<(), CommitError> {
+        let Plan { name, bytes } = &self.settings.plan;
+        let path = plan_path(name);
+        let put = self.lake.put_new(&path, bytes.clone(), self.settings.durable).await;
+        put.map(|_| ()).map_err(|source| CommitError::Plan {
+            doing: "write",
+            name: name.clone(),
+            source,
+        })
     }
 
     async fn write_vectors(&self, snapshot: &Snapshot) -> Result<(), CommitError> {
@@ -395,6 +442,7 @@ impl Committer {
             generation: self.ledger.generation(),
             epoch: snapshot.epoch,
             at: now,
+            plan: self.settings.plan.name.clone(),
             versions: self
                 .specs
                 .iter()
@@ -413,6 +461,22 @@ impl Committer {
             tables,
         }
     }
+}
+
+fn plan_path(name: &str) -> Path {
+    Path::from(format!("_alluvium/plans/{name}.json"))
+}
+
+/// A plan's bytes; none where a snapshot names none, or it is gone: then nothing is known of the past.
+async fn read_plan(lake: &Lake, name: &str) -> Result<Option<Bytes>, CommitError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    lake.get(&plan_path(name)).await.map_err(|source| CommitError::Plan {
+        doing: "read",
+        name: name.to_string(),
+        source,
+    })
 }
 
 /// What reads what: upstream tables are applied first, so that a reader who sees a table new sees those it
