@@ -146,8 +146,8 @@ impl Conductor<'_> {
         self.pacer.observe_committed(epoch);
         self.status.observe_committed(epoch);
         if let Some(audit) = self.audit.take() {
-            let corrections = audit.corrections();
-            self.status.observe_audit(&corrections);
+            let corrections = audit.finish();
+            self.status.observe_audit(&corrections, &self.shared.phases());
             self.corrections = Some(corrections);
         }
     }
@@ -170,6 +170,7 @@ impl Conductor<'_> {
         }
         if !live && !std::mem::replace(&mut self.past_closed, true) {
             self.pacer.observe_tick(); // also where the past is empty
+            self.audit.iter_mut().for_each(Audit::observe_handed_over);
             let epoch = self.pacer.open_next(wall_ms(), now);
             self.shared.open.store(epoch, Ordering::Release);
             self.wake();

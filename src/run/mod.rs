@@ -99,8 +99,10 @@ pub struct Outcome {
     pub records: u64,
     /// Records of the lake's past that were replayed before; 0 in a new lake.
     pub replayed: u64,
-    /// Rows that inputs held before and that were loaded; 0 in a new lake.
+    /// Rows of what the graph held before that were loaded; 0 in a new lake.
     pub loaded: u64,
+    /// What the start over a lake with a past took, step by step; empty in a new lake.
+    pub phases: Vec<(&'static str, Duration)>,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: u64,
     /// Fields that no column takes, by input and name: how many records had them.
@@ -274,6 +276,7 @@ impl Engine {
         let handle = runtime.handle().clone();
         let specs: Vec<TableSpec> = wiring.specs.to_vec();
         let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+        let opened = started.elapsed();
         let audited = match restored.epoch {
             Some(_) => past::decide(&mut wiring, &lake, &handle, &restored, options)?,
             None => vec![],
@@ -307,11 +310,16 @@ impl Engine {
             runtime: handle.clone(),
             limits: options.limits.clone(),
         };
+        let indexing = Instant::now();
         let mut loaded = restore(
             &config(0),
             0..workers,
             restored.tables.iter().cloned().enumerate().collect(),
         )?;
+        if replays {
+            shared.observe_phase("open", opened);
+            shared.observe_phase("index", indexing.elapsed());
+        }
         let mut arrivals = Vec::new();
         let (mut writers, mut stats) = (Vec::new(), Vec::new());
         for (index, mut restored) in loaded.drain(..).enumerate() {
@@ -323,10 +331,7 @@ impl Engine {
             arrivals.push(arrivals_in);
         }
         drop(prepared_in);
-        let audit = replays.then(|| Audit {
-            wiring: wiring.clone(),
-            writers: stats,
-        });
+        let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
         let committer = named("committer", "the committer", {
             let shared = shared.clone();
             move || commit(committer, prepared, &shared)
@@ -470,7 +475,8 @@ impl Engine {
             snapshot,
             records: sum(|c| c.records.load(Ordering::Relaxed)),
             replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
-            loaded: sum(|c| c.loaded.load(Ordering::Relaxed)),
+            loaded: self.shared.loaded.load(Ordering::Relaxed),
+            phases: self.shared.phases(),
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
             ignored: self.shared.ignored(),
             corrections,

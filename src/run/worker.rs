@@ -208,11 +208,12 @@ impl<'a> Taker<'a> {
     /// A piece of the past goes into the graph. Says how many rows it has.
     fn take_past(&mut self, past: Past) -> Result<usize, RunError> {
         let rows = past.rows();
+        if !matches!(past, Past::Delivery(..) | Past::Letters(_) | Past::End) {
+            self.shared.loaded.fetch_add(rows as u64, Ordering::Relaxed);
+        }
         match past {
             Past::Delivery(arrival, delivery) => self.ingest(&delivery, arrival, false)?,
             Past::States(input, states) => {
-                let counter = &self.shared.inputs[input].loaded;
-                counter.fetch_add(states.len() as u64, Ordering::Relaxed);
                 self.inputs.load(input, self.epoch, states);
             }
             Past::Letters(letters) => self.send_letters(letters),

@@ -204,9 +204,13 @@ impl Bringing<'_> {
             })?;
             failed.map_or(Ok(()), Err)?;
         }
-        let seconds = started.elapsed().as_secs_f64();
         if rows > 0 {
-            tracing::info!(rows, seconds, "loaded what the graph held");
+            tracing::info!(
+                rows,
+                seconds = started.elapsed().as_secs_f64(),
+                "loaded what the graph held"
+            );
+            self.shared.observe_phase("load", started.elapsed());
         }
         Ok(())
     }
@@ -252,6 +256,7 @@ impl Bringing<'_> {
         records += reread::read(self, sources, hands)?;
         if records > 0 {
             tracing::info!(records, seconds = started.elapsed().as_secs_f64(), "replayed the past");
+            self.shared.observe_phase("replay", started.elapsed());
         }
         Ok(())
     }
