@@ -15,11 +15,13 @@
 mod change;
 mod current;
 mod ingest;
+mod reform;
 mod resolve;
 #[cfg(test)]
 mod tests;
 
 pub use ingest::Arrived;
+pub use reform::Reform;
 pub use resolve::Resolver;
 
 use std::sync::Arc;

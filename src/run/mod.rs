@@ -39,7 +39,7 @@ use tokio::runtime::Runtime;
 use self::audit::Audit;
 use self::conductor::{Conducted, Conductor, wall_ms};
 use self::pacer::Pacer;
-use self::past::{Blueprint, Bringing, Past};
+use self::past::{Bringing, Past};
 use self::shared::{Event, Shared};
 use self::status::Status;
 use self::worker::Parts;
@@ -56,6 +56,7 @@ use crate::sink::{
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
+pub use past::{Part, PlanReport, Standing, plan};
 pub use status::AboveStatus;
 pub use wiring::Wiring;
 
@@ -173,6 +174,14 @@ pub enum RunError {
         /// The reason of one of them.
         example: String,
     },
+    /// What an input held is kept with a column of a type that this version does not know.
+    #[error("could not read what input {input} held: column {column} has an unknown type; run once with --recompute")]
+    StateForm {
+        /// Which input.
+        input: String,
+        /// Which column.
+        column: String,
+    },
     /// A columnar file could not be archived.
     #[error("could not archive {file} in the lake")]
     Archive {
@@ -264,23 +273,19 @@ impl Engine {
         let workers = options.workers.max(1);
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
         let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
-        let blueprint = Blueprint::of(&dataflow, &graph, &wiring.first);
         let settings = Settings {
             retention: dataflow.history,
-            plan: Plan {
-                name: blueprint.hash(),
-                bytes: blueprint.bytes().into(),
-            },
             ..Settings::new(&dataflow.name, workers, dataflow.durable)
         };
         let handle = runtime.handle().clone();
         let specs: Vec<TableSpec> = wiring.specs.to_vec();
-        let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+        let (mut committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
         let opened = started.elapsed();
-        let audited = match restored.epoch {
-            Some(_) => past::decide(&mut wiring, &lake, &handle, &restored, options)?,
-            None => vec![],
-        };
+        let decided = past::decide(&mut wiring, &lake, &handle, &restored, options.recompute)?;
+        committer.set_plan(Plan {
+            name: decided.now.hash(),
+            bytes: decided.now.bytes().into(),
+        });
         let wiring = Arc::new(wiring);
 
         let (events_in, events) = unbounded();
@@ -323,7 +328,7 @@ impl Engine {
         let mut arrivals = Vec::new();
         let (mut writers, mut stats) = (Vec::new(), Vec::new());
         for (index, mut restored) in loaded.drain(..).enumerate() {
-            audited.iter().for_each(|table| restored.audit_next(*table));
+            decided.audited.iter().for_each(|table| restored.audit_next(*table));
             let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
             let writer = spawn(config(index), restored, arrivals_out, prepared_in.clone())?;
             writers.push(writer.handle);
@@ -369,6 +374,7 @@ impl Engine {
                     lake: &lake,
                     runtime: &handle,
                     shared: &shared,
+                    blueprint: decided.then.as_ref(),
                     config: &config,
                     files: &files,
                     progress: &progress,

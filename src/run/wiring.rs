@@ -209,10 +209,10 @@ impl Wiring {
         audited
     }
 
-    /// Whether what an input holds is loaded.
+    /// Whether what an input holds is loaded as it stands in the lake.
     pub fn loads_input(&self, input: usize) -> bool {
         let sources = self.sources.as_ref();
-        sources.is_some_and(|sources| sources.inputs[input] == InputSource::State)
+        sources.is_some_and(|sources| sources.inputs[input] == InputSource::State { reformed: false })
     }
 
     fn audited(&self, sources: &Sources) -> Vec<usize> {
@@ -220,7 +220,7 @@ impl Wiring {
         let computed = tables.filter(|(_, source)| **source == TableSource::Graph);
         let computed = computed.map(|(table, _)| self.first_table + table.table);
         let inputs = self.first.inputs.iter().zip(&self.states.inputs);
-        let fed_again = inputs.filter(|(input, _)| sources.inputs[**input] != InputSource::State);
+        let fed_again = inputs.filter(|(input, _)| sources.inputs[**input] != InputSource::State { reformed: false });
         let sums = self.first.sums.iter().zip(&self.states.sums);
         let summed_again = sums.filter(|(node, _)| !sources.sums.contains(node));
         let mut audited: Vec<usize> = vec![self.dead_letters];

@@ -19,7 +19,8 @@ pub mod states;
 mod writer;
 
 pub use commit::{
-    CommitError, CommitEvent, Committer, LedgerError, LogError, Plan, Restored, SchemaError, Settings, StateError,
+    CommitError, CommitEvent, Committer, Found, LedgerError, LogError, Plan, Restored, SchemaError, Settings,
+    StateError, Survey, survey,
 };
 pub(crate) use commit::{history, ledger, log};
 pub use lake::{Lake, LakeError, Put};

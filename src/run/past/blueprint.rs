@@ -11,7 +11,7 @@ use twox_hash::XxHash3_64;
 
 use super::sources::First;
 use crate::definition::{Column, Dataflow, Input};
-use crate::plan::{Graph, meanings, used_columns};
+use crate::plan::{Graph, Op, meanings, used_columns};
 
 /// The form of states in the lake. What is written in another form is not read: it is made anew from Bronze.
 const FORMAT: u32 = 1;
@@ -24,17 +24,33 @@ pub struct Blueprint {
     tables: BTreeMap<String, TablePrint>,
     /// Meanings of aggregates whose accumulators are kept, and what they are called.
     sums: BTreeMap<String, String>,
+    /// Of all operators that hold or make rows, by meaning: what they are called.
+    operators: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct InputPrint {
     /// Key, order, retention.
     identity: String,
-    /// The columns in order, with their types: the form of rows.
-    columns: Vec<(String, String)>,
-    /// What the graph looks at.
-    used: BTreeSet<String>,
+    /// The columns in order: the form of rows.
+    columns: Vec<ColumnForm>,
+    /// Columns whose values the rows that are held have.
+    held: BTreeSet<String>,
     feeds: Vec<FeedPrint>,
+    /// What the graph looks at now; not part of the past.
+    #[serde(skip)]
+    used: BTreeSet<String>,
+}
+
+/// A column of rows that are held.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ColumnForm {
+    /// Its name.
+    pub name: String,
+    /// As in SQL.
+    pub sql_type: String,
+    /// Whether it may be null.
+    pub nullable: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,8 +83,10 @@ pub enum Standing {
 pub struct InputStanding {
     /// Whether its records mean what they meant, for what looked at them then and does now.
     pub standing: Standing,
-    /// Whether what was kept of its rows has all that is looked at now, in the form of now.
+    /// Whether what was kept of its rows has all that is looked at now.
     pub covered: bool,
+    /// Whether that is in another form than rows of now.
+    pub reformed: bool,
 }
 
 impl Blueprint {
@@ -80,7 +98,7 @@ impl Blueprint {
             let node = graph
                 .nodes
                 .iter()
-                .position(|node| matches!(node.op, crate::plan::Op::Table(t) if graph.tables[t].name == table.name));
+                .position(|node| matches!(node.op, Op::Table(t) if graph.tables[t].name == table.name));
             let node = node.expect("every planned table is a node too");
             let columns = table.schema.fields().iter();
             let print = TablePrint {
@@ -100,6 +118,40 @@ impl Blueprint {
                 .iter()
                 .map(|node| (text(meanings[*node]), graph.nodes[*node].name.clone()))
                 .collect(),
+            operators: graph
+                .nodes
+                .iter()
+                .zip(&meanings)
+                .filter(|(node, _)| !matches!(node.op, Op::Input(_) | Op::Table(_) | Op::Constant(_)))
+                .map(|(node, meaning)| (text(*meaning), node.name.clone()))
+                .collect(),
+        }
+    }
+
+    /// Operators of this one that the other does not have, by name.
+    pub fn operators_beside(&self, other: &Blueprint) -> Vec<&str> {
+        let beside = self
+            .operators
+            .iter()
+            .filter(|(meaning, _)| !other.operators.contains_key(*meaning));
+        beside.map(|(_, name)| name.as_str()).collect()
+    }
+
+    /// How many operators there are.
+    pub fn operators(&self) -> usize {
+        self.operators.len()
+    }
+
+    /// A table's columns, as (name, type); none of a table that it does not have.
+    pub fn columns(&self, table: &str) -> Option<&[(String, String)]> {
+        self.tables.get(table).map(|table| table.columns.as_slice())
+    }
+
+    /// Whether two definitions of a table compute the same rows, columns' names aside.
+    pub fn computes_alike(&self, other: &Blueprint, table: &str) -> bool {
+        match (self.tables.get(table), other.tables.get(table)) {
+            (Some(one), Some(other)) => one.meaning == other.meaning,
+            _ => false,
         }
     }
 
@@ -111,6 +163,7 @@ impl Blueprint {
                 return InputStanding {
                     standing: Standing::New,
                     covered: false,
+                    reformed: false,
                 };
             }
         };
@@ -121,7 +174,20 @@ impl Blueprint {
             } else {
                 Standing::Changed
             },
-            covered: unchanged && now.used.is_subset(&then.used) && now.columns == then.columns,
+            covered: unchanged && now.used.is_subset(&then.held),
+            reformed: now.columns != then.columns,
+        }
+    }
+
+    /// The form of an input's rows.
+    pub fn form(&self, input: &str) -> &[ColumnForm] {
+        self.inputs.get(input).map_or(&[], |input| &input.columns)
+    }
+
+    /// Rows of an input are those that another definition's run held: they have the values they had.
+    pub fn take_over(&mut self, input: &str, then: &Blueprint) {
+        if let (Some(now), Some(then)) = (self.inputs.get_mut(input), then.inputs.get(input)) {
+            now.held.retain(|column| then.held.contains(column));
         }
     }
 
@@ -154,55 +220,63 @@ impl Blueprint {
 
 impl InputPrint {
     fn of(input: &Input, used: &BTreeSet<usize>) -> InputPrint {
-        let read = |columns: &[Column]| {
-            columns
-                .iter()
-                .map(|c| (c.name.clone(), text_of(&format!("{c:?}"))))
-                .collect()
-        };
-        let by_name = [&input.key, &input.order_by, &input.dedup_key].into_iter().flatten();
-        let by_name = by_name.chain(input.retention.iter().map(|retention| &retention.column));
-        let used = used.iter().map(|column| &input.columns[*column].name);
+        let read = |column: &Column| text_of(&format!("{:?}", (&column.from, &column.format, &column.null)));
+        let names = input.columns.iter().map(|column| column.name.clone());
+        let by_row = crate::input::has_state(input) && input.key.is_empty() && input.dedup_key.is_empty();
         InputPrint {
             identity: text_of(&format!(
-                "{:?} {:?} {:?} {:?} {}",
+                "{:?} {:?} {:?} {:?} {:?}",
                 input.key,
                 input.order_by,
                 input.dedup_key,
                 input.retention,
-                crate::input::retracts(input)
+                // What counts equal rows counts all of their columns.
+                by_row.then_some(&input.columns)
             )),
             columns: input
                 .columns
                 .iter()
-                .map(|c| (c.name.clone(), c.sql_type.to_string()))
+                .map(|column| ColumnForm {
+                    name: column.name.clone(),
+                    sql_type: column.sql_type.to_string(),
+                    nullable: column.nullable,
+                })
                 .collect(),
-            used: used.chain(by_name).cloned().collect(),
+            held: names.collect(),
             feeds: input
                 .feeds
                 .iter()
                 .map(|feed| FeedPrint {
                     name: feed.name.clone(),
                     format: format!("{:?}", feed.format),
-                    columns: read(&feed.columns),
+                    columns: feed.columns.iter().map(|c| (c.name.clone(), read(c))).collect(),
                 })
                 .collect(),
+            used: used.iter().map(|column| input.columns[*column].name.clone()).collect(),
         }
     }
 
-    /// Whether records mean the same to what looked at them then and does now. Feeds may have come at the end.
+    /// Whether records mean what they meant. Feeds may have come at the end, and columns that may be null anywhere.
     fn agrees(&self, now: &InputPrint) -> bool {
-        let both: Vec<&String> = self.used.intersection(&now.used).collect();
-        let alike = |then: &FeedPrint, now: &FeedPrint| {
+        let kept = |column: &&ColumnForm| self.columns.iter().any(|then| then.name == column.name);
+        let known: Vec<&ColumnForm> = now.columns.iter().filter(kept).collect();
+        let came = now.columns.iter().filter(|column| !kept(column));
+        let same_read = |then: &FeedPrint, now: &FeedPrint| {
             (&then.name, &then.format) == (&now.name, &now.format)
-                && both
+                && then
+                    .columns
                     .iter()
-                    .all(|column| then.columns.get(*column) == now.columns.get(*column))
+                    .all(|(column, read)| now.columns.get(column) == Some(read))
         };
-        // Without columns every field of a row counts: what identifies a row without a key is the whole of it.
         self.identity == now.identity
+            && self.columns.iter().eq(known)
+            && came.into_iter().all(|column| column.nullable)
             && self.feeds.len() <= now.feeds.len()
-            && self.feeds.iter().zip(&now.feeds).all(|(then, now)| alike(then, now))
+            && self
+                .feeds
+                .iter()
+                .zip(&now.feeds)
+                .all(|(then, now)| same_read(then, now))
     }
 }
 

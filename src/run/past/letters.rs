@@ -64,7 +64,7 @@ fn conditions(wiring: &Wiring, sources: &Sources) -> Vec<String> {
     for (input, source) in wiring.dataflow.inputs.iter().zip(&sources.inputs) {
         let name = literal(&input.name);
         conditions.push(match source {
-            InputSource::None | InputSource::State => format!("(kind IN ('record', 'file') AND input = {name})"),
+            InputSource::None | InputSource::State { .. } => format!("(kind IN ('record', 'file') AND input = {name})"),
             InputSource::Bronze | InputSource::Feeds => {
                 // A feed that is no more owes no files.
                 let feeds: Vec<String> = input.feeds.iter().map(|feed| literal(&feed.name)).collect();

@@ -13,6 +13,7 @@
 mod blueprint;
 mod letters;
 mod loads;
+mod report;
 mod reread;
 mod sources;
 
@@ -20,18 +21,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 use tokio::runtime::Handle;
 
-pub use self::blueprint::Blueprint;
+pub use self::blueprint::{Blueprint, ColumnForm};
 pub use self::loads::Loads;
+pub use self::report::{Part, PlanReport, Standing, plan};
 pub use self::sources::{First, InputSource, Sources, Stored, TableSource};
 
+use super::RunError;
 use super::shared::Shared;
 use super::wiring::Wiring;
-use super::{Options, RunError};
+use crate::definition::Input;
+use crate::input::Reform;
 use crate::plan::NodeId;
-use crate::repr::{Epoch, Row, RowCodec};
+use crate::repr::{Epoch, Row, RowCodec, SqlType};
 use crate::serve::{Snapshot, history};
 use crate::sink::{Lake, LiveFile, Restored, WriterConfig, scan, states};
 use crate::source::{Delivery, Position, Progress};
@@ -77,39 +84,77 @@ impl Past {
     }
 }
 
-/// Decides where the past comes from, tells the wiring, and says which of the sink's tables are audited.
+/// What was decided of the past.
+#[derive(Default)]
+pub struct Decided {
+    /// What the run's snapshots are computed by.
+    pub now: Blueprint,
+    /// What the lake's newest was computed by, where that is known.
+    pub then: Option<Blueprint>,
+    /// Tables of the sink that are audited.
+    pub audited: Vec<usize>,
+}
+
+/// Decides where the past comes from, and tells the wiring. `recompute`: nothing that the lake keeps of the graph is used.
 pub fn decide(
     wiring: &mut Wiring,
     lake: &Lake,
     runtime: &Handle,
     restored: &Restored,
-    options: &Options,
-) -> Result<Vec<usize>, RunError> {
-    let (dataflow, graph) = (wiring.dataflow.clone(), wiring.graph.clone());
-    let kept = restored.plan.as_ref().filter(|_| !options.recompute);
-    let blueprint: Option<Blueprint> = kept.and_then(|bytes| serde_json::from_slice(bytes).ok());
+    recompute: bool,
+) -> Result<Decided, RunError> {
+    let kept = restored.plan.as_ref().filter(|_| !recompute);
+    let Some(epoch) = restored.epoch else {
+        return Ok(Decided {
+            now: Blueprint::of(&wiring.dataflow, &wiring.graph, &wiring.first),
+            ..Decided::default()
+        });
+    };
+    let (now, then, sources) = choose(wiring, lake, runtime, epoch, kept, &restored.replaced)?;
+    tracing::debug!(?sources, "where the past comes from");
+    let audited = wiring.observe_past(sources);
+    Ok(Decided { now, then, audited })
+}
+
+/// What the run's snapshots are computed by, what the lake's newest was, where that is known, and where the past comes
+/// from. `replaced`: by table of the sink, whether the next snapshot replaces all of its rows.
+fn choose(
+    wiring: &Wiring,
+    lake: &Lake,
+    runtime: &Handle,
+    epoch: Epoch,
+    plan: Option<&Bytes>,
+    replaced: &[bool],
+) -> Result<(Blueprint, Option<Blueprint>, Sources), RunError> {
+    let (dataflow, graph) = (&wiring.dataflow, &wiring.graph);
+    let mut now = Blueprint::of(dataflow, graph, &wiring.first);
+    let then: Option<Blueprint> = plan.and_then(|bytes| serde_json::from_slice(bytes).ok());
     let keyed = graph
         .tables
         .iter()
         .enumerate()
         .filter(|(_, table)| !table.key.is_empty());
     let keyed: Vec<(usize, &str)> = keyed.map(|(index, table)| (index, table.name.as_str())).collect();
-    let mut unfit: BTreeSet<usize> = match keyed.is_empty() || blueprint.is_none() {
+    let mut unfit: BTreeSet<usize> = match keyed.is_empty() || then.is_none() {
         true => BTreeSet::new(),
         false => runtime
-            .block_on(async { letters::clashing(&Snapshot::open(lake, restored.epoch).await?, &keyed).await })?
+            .block_on(async { letters::clashing(&Snapshot::open(lake, Some(epoch)).await?, &keyed).await })?
             .into_iter()
             .collect(),
     };
-    let replaced = |table: &usize| restored.replaced[wiring.first_table + graph.tables[*table].table];
+    let replaced = |table: &usize| replaced[wiring.first_table + graph.tables[*table].table];
     unfit.extend((0..graph.tables.len()).filter(replaced));
     let stored = Stored {
-        blueprint: blueprint.as_ref(),
+        blueprint: then.as_ref(),
         unfit,
     };
-    let sources = Sources::of(&dataflow, &graph, &wiring.first, &stored);
-    tracing::debug!(?sources, "where the past comes from");
-    Ok(wiring.observe_past(sources))
+    let sources = Sources::of(dataflow, graph, &wiring.first, &now, &stored);
+    for (input, source) in dataflow.inputs.iter().zip(&sources.inputs) {
+        if let (InputSource::State { .. }, Some(then)) = (source, &then) {
+            now.take_over(&input.name, then);
+        }
+    }
+    Ok((now, then, sources))
 }
 
 /// What a lake's snapshot holds, and where it goes.
@@ -118,6 +163,8 @@ pub struct Bringing<'a> {
     pub lake: &'a Lake,
     pub runtime: &'a Handle,
     pub shared: &'a Arc<Shared>,
+    /// What the snapshot was computed by, where that is known.
+    pub blueprint: Option<&'a Blueprint>,
     /// How the lake's files are read.
     pub config: &'a WriterConfig,
     /// By table of the sink: its live files.
@@ -165,9 +212,17 @@ impl Bringing<'_> {
             first, states: places, ..
         } = self.wiring;
         for (input, table) in first.inputs.iter().zip(&places.inputs) {
-            if sources.inputs[*input] == InputSource::State {
-                rows += self.scan(*table, |batch| hands.give(Past::States(*input, states::states(batch))))?;
-            }
+            let definition = &self.wiring.dataflow.inputs[*input];
+            let reform = match sources.inputs[*input] {
+                InputSource::State { reformed: true } => Some(self.reform(definition)?),
+                InputSource::State { reformed: false } => None,
+                _ => continue,
+            };
+            rows += self.scan(*table, |batch| {
+                let states = states::states(batch);
+                let states = reform.iter().fold(states, |states, reform| reform.apply(states));
+                hands.give(Past::States(*input, states));
+            })?;
         }
         let mut errors = BTreeSet::new();
         for (node, (meaning, table)) in first.sums.iter().zip(&places.sums) {
@@ -215,7 +270,21 @@ impl Bringing<'_> {
         Ok(())
     }
 
-    fn scan(&self, table: usize, mut each: impl FnMut(&arrow::array::RecordBatch)) -> Result<u64, RunError> {
+    /// From the form of an input's rows in the lake to that of now.
+    fn reform(&self, input: &Input) -> Result<Reform, RunError> {
+        let then = self.blueprint.map_or(&[][..], |blueprint| blueprint.form(&input.name));
+        let field = |column: &ColumnForm| {
+            let sql_type: SqlType = column.sql_type.parse().map_err(|_| RunError::StateForm {
+                input: input.name.clone(),
+                column: column.name.clone(),
+            })?;
+            Ok(Field::new(&column.name, sql_type.arrow(), true))
+        };
+        let fields: Vec<Field> = then.iter().map(field).collect::<Result<_, RunError>>()?;
+        Ok(Reform::new(Arc::new(Schema::new(fields)), input.schema())?)
+    }
+
+    fn scan(&self, table: usize, mut each: impl FnMut(&RecordBatch)) -> Result<u64, RunError> {
         let rows = scan(self.config, table, &self.files[table], |batch| {
             (0..batch.num_rows())
                 .step_by(ROWS)

@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 
 use super::blueprint::{Blueprint, Standing};
-use crate::definition::Dataflow;
+use crate::definition::{Dataflow, Input};
 use crate::input::has_state;
 use crate::plan::{Graph, NodeId, Op, meanings};
 use crate::render::holds_sums_alone;
@@ -40,7 +40,10 @@ pub enum InputSource {
     /// Nobody needs it.
     None,
     /// What it held.
-    State,
+    State {
+        /// In another form: it is told anew.
+        reformed: bool,
+    },
     /// Its records in Bronze.
     Bronze,
     /// Its records, read from the feeds again.
@@ -117,8 +120,7 @@ fn by_record(dataflow: &Dataflow, graph: &Graph) -> Vec<bool> {
 
 impl Sources {
     /// Decides for a lake.
-    pub fn of(dataflow: &Dataflow, graph: &Graph, first: &First, stored: &Stored<'_>) -> Sources {
-        let now = Blueprint::of(dataflow, graph, first);
+    pub fn of(dataflow: &Dataflow, graph: &Graph, first: &First, now: &Blueprint, stored: &Stored<'_>) -> Sources {
         let unknown = Blueprint::default();
         let then = stored.blueprint.unwrap_or(&unknown);
         let meanings = meanings(dataflow, graph);
@@ -127,7 +129,7 @@ impl Sources {
         let agree = |node: NodeId| {
             upstream[node].iter().all(|input| {
                 let input = &dataflow.inputs[*input];
-                then.input(&now, &input.name).standing == Standing::Unchanged
+                then.input(now, &input.name).standing == Standing::Unchanged
             })
         };
         let itself = |table: usize| {
@@ -136,8 +138,13 @@ impl Sources {
             first.by_record[table]
                 && !retained
                 && !stored.unfit.contains(&table)
-                && then.table(&now, &planned.name) == Standing::Unchanged
+                && then.table(now, &planned.name) == Standing::Unchanged
                 && agree(planned.node)
+        };
+        let state = |input: &Input| {
+            let standing = then.input(now, &input.name);
+            let reformed = standing.reformed;
+            (has_state(input) && standing.covered).then_some(InputSource::State { reformed })
         };
         let sums = first.sums.iter().copied();
         let mut need = Need {
@@ -147,11 +154,7 @@ impl Sources {
             sums: sums
                 .filter(|node| then.has_sums(meanings[*node]) && agree(*node))
                 .collect(),
-            covered: dataflow
-                .inputs
-                .iter()
-                .map(|input| has_state(input) && then.input(&now, &input.name).covered)
-                .collect(),
+            states: dataflow.inputs.iter().map(state).collect(),
             seen: BTreeSet::new(),
             sources: Sources {
                 inputs: vec![InputSource::None; dataflow.inputs.len()],
@@ -172,10 +175,10 @@ impl Sources {
 struct Need<'a> {
     dataflow: &'a Dataflow,
     graph: &'a Graph,
-    /// Tables that may stand as they are, and sums and input states that may be loaded.
+    /// Tables that may stand as they are, and sums and states of inputs that may be loaded.
     itself: Vec<bool>,
     sums: BTreeSet<NodeId>,
-    covered: Vec<bool>,
+    states: Vec<Option<InputSource>>,
     seen: BTreeSet<NodeId>,
     sources: Sources,
 }
@@ -196,11 +199,11 @@ impl Need<'_> {
 
     /// An input's rows must flow.
     fn input(&mut self, input: usize) {
-        self.sources.inputs[input] = match self.dataflow.inputs[input].bronze {
-            _ if self.covered[input] => InputSource::State,
+        let again = match self.dataflow.inputs[input].bronze {
             true => InputSource::Bronze,
             false => InputSource::Feeds,
         };
+        self.sources.inputs[input] = self.states[input].unwrap_or(again);
     }
 
     /// A node's rows must flow.

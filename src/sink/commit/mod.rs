@@ -20,6 +20,7 @@ pub(crate) mod log;
 mod maintenance;
 mod schema;
 mod state;
+mod survey;
 mod sweep;
 mod tables;
 mod vector;
@@ -41,6 +42,7 @@ pub use ledger::LedgerError;
 pub use log::LogError;
 pub use schema::SchemaError;
 pub use state::StateError;
+pub use survey::{Found, Survey, survey};
 
 use self::history::{History, Record};
 use self::ledger::{Entry, Intent, Ledger, TableCommit, TableIntent};
@@ -77,8 +79,6 @@ pub struct Settings {
     pub full_progress_every: u64,
     /// How often maintenance looks.
     pub maintenance_tick: Duration,
-    /// What snapshots are computed by, and what it is called.
-    pub plan: Plan,
 }
 
 /// What snapshots are computed by, as whoever opens the lake next wants to know it.
@@ -103,7 +103,6 @@ impl Settings {
             ledger_keep: 1000,
             full_progress_every: 100,
             maintenance_tick: Duration::from_secs(1),
-            plan: Plan::default(),
         }
     }
 }
@@ -206,6 +205,7 @@ pub struct Committer {
     state: State,
     progress: Progress,
     versions: Vec<i64>,
+    plan: Plan,
     intents: u64,
     maintenance: Maintenance,
 }
@@ -310,10 +310,16 @@ impl Committer {
             state,
             progress,
             versions,
+            plan: Plan::default(),
             intents: 0,
             maintenance,
         };
         Ok((committer, restored))
+    }
+
+    /// What the snapshots to come are computed by.
+    pub fn set_plan(&mut self, plan: Plan) {
+        self.plan = plan;
     }
 
     /// Commits what writers prepare until they hang up; meant for a thread of its own. A snapshot that some
@@ -352,7 +358,7 @@ impl Committer {
             return Ok(());
         }
         self.write_vectors(&snapshot).await?;
-        if self.intents == 0 && !self.settings.plan.name.is_empty() {
+        if self.intents == 0 && !self.plan.name.is_empty() {
             self.write_plan().await?;
         }
         let epoch = snapshot.epoch;
@@ -385,7 +391,7 @@ impl Committer {
 
     /// So that the first intent that names it finds it there.
     async fn write_plan(&self) -> Result<(), CommitError> {
-        let Plan { name, bytes } = &self.settings.plan;
+        let Plan { name, bytes } = &self.plan;
         let path = plan_path(name);
         let put = self.lake.put_new(&path, bytes.clone(), self.settings.durable).await;
         put.map(|_| ()).map_err(|source| CommitError::Plan {
@@ -442,7 +448,7 @@ impl Committer {
             generation: self.ledger.generation(),
             epoch: snapshot.epoch,
             at: now,
-            plan: self.settings.plan.name.clone(),
+            plan: self.plan.name.clone(),
             versions: self
                 .specs
                 .iter()
