@@ -285,6 +285,7 @@ impl Engine {
                 .collect(),
         ));
 
+        let relocations = committer.relocations();
         let (prepared_in, prepared) = bounded::<Prepared>(2 * workers);
         let config = |writer: usize| WriterConfig {
             writer,
@@ -297,6 +298,7 @@ impl Engine {
             durable: dataflow.durable,
             runtime: handle.clone(),
             limits: options.limits.clone(),
+            relocations: relocations.clone(),
         };
         let mut loaded = restore(
             &config(0),
