@@ -302,6 +302,7 @@ impl Engine {
                 .collect(),
         ));
 
+        let relocations = committer.relocations();
         let (prepared_in, prepared) = bounded::<Prepared>(2 * workers);
         let config = |writer: usize| WriterConfig {
             writer,
@@ -314,6 +315,7 @@ impl Engine {
             durable: dataflow.durable,
             runtime: handle.clone(),
             limits: options.limits.clone(),
+            relocations: relocations.clone(),
         };
         let indexing = Instant::now();
         let mut loaded = restore(
