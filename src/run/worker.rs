@@ -47,6 +47,8 @@ pub enum Past {
 
 /// What one worker is given.
 pub struct Parts {
+    /// Which of this process's workers it is.
+    pub index: usize,
     /// Live deliveries.
     pub deliveries: Receiver<Delivery>,
     /// The past, where there is one; its end comes before live deliveries begin.
@@ -108,7 +110,7 @@ impl<'a> Taker<'a> {
         let epoch = shared.open.load(Ordering::Acquire);
         let probe = ProbeHandle::new();
         let writer = parts.writer.clone();
-        let index = worker.index();
+        let index = parts.index;
         let (inputs, letters_in, watched) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
             let (inputs, collections) = input::build(scope, &wiring.dataflow)?;
             let watch = |name: &str, rows: &render::Rows<'_>| {
