@@ -5,6 +5,7 @@
 //! codes: 0 done, 1 the run failed or differs, 2 the command or the definition is wrong.
 
 mod check;
+mod cluster;
 mod dead_letters;
 mod explain;
 mod generate;

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::audit::Audit;
 use super::pacer::Pacer;
+use super::peers::Peers;
 use super::shared::{Event, Shared};
 use super::status::Status;
 use super::{Options, RunError};
@@ -23,7 +24,7 @@ use crate::sink::CommitEvent;
 use crate::source::{Delivery, Readers};
 
 /// How often exhausted feeds are asked for.
-const ASK: Duration = Duration::from_millis(20);
+pub(super) const ASK: Duration = Duration::from_millis(20);
 
 /// How often a run that takes long to end says what it waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,6 +41,8 @@ pub struct Conductor<'a> {
     pub latency: Arc<Latency>,
     pub files: Option<LatencyFiles>,
     pub workers: Vec<Thread>,
+    /// The other processes of the run.
+    pub peers: &'a Peers,
     /// To each worker: epochs to seal.
     pub seals: Vec<Sender<Epoch>>,
     /// The workers' queues, to see that they are empty.
@@ -78,6 +81,7 @@ impl Conductor<'_> {
                 Ok(Event::Failed(error)) => return Err(error),
                 Ok(Event::Report) => self.status.print(&self.latency.figures().to_string()),
                 Ok(Event::Stop) => self.begin_drain(&mut phase)?,
+                Ok(Event::Committed(_) | Event::Drain | Event::End) => {} // told to other processes
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(RunError::WorkersGone),
             }
@@ -106,8 +110,12 @@ impl Conductor<'_> {
                     self.files = None;
                 }
             }
-            self.status
-                .update(&self.shared, &self.pacer, &self.latency, self.readers.as_ref());
+            let feeds = || {
+                let mut feeds = self.readers.as_ref().map(Readers::statuses).unwrap_or_default();
+                feeds.extend(self.peers.feeds());
+                feeds
+            };
+            self.status.update(&self.shared, &self.pacer, &self.latency, feeds);
             if self.fence.is_none() {
                 last_warning = now;
             }
@@ -145,6 +153,7 @@ impl Conductor<'_> {
         self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
         self.pacer.observe_committed(epoch);
         self.status.observe_committed(epoch);
+        self.peers.committed(epoch);
         if let Some(audit) = self.audit.take() {
             let corrections = audit.finish();
             self.status.observe_audit(&corrections, &self.shared.phases());
@@ -172,18 +181,17 @@ impl Conductor<'_> {
             self.pacer.observe_tick(); // also where the past is empty
             self.audit.iter_mut().for_each(Audit::observe_handed_over);
             let epoch = self.pacer.open_next(wall_ms(), now);
-            self.shared.open.store(epoch, Ordering::Release);
-            self.wake();
+            self.open(epoch);
         }
         if live && let Some(epoch) = self.pacer.next_epoch(wall_ms(), now) {
-            self.shared.open.store(epoch, Ordering::Release);
-            self.wake();
+            self.open(epoch);
         }
         if let Some(epoch) = self.pacer.next_seal(now, draining || !live) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
                 let (example, _) = read_error(&error_codec(), &row)?;
                 return Err(RunError::Expectation { violations, example });
             }
+            self.peers.seal(epoch);
             for worker in &self.seals {
                 // A worker that is gone has told why.
                 let _ = worker.send(epoch);
@@ -206,11 +214,13 @@ impl Conductor<'_> {
             .asked
             .iter()
             .for_each(|asked| asked.store(true, Ordering::Release));
+        self.peers.ask();
         self.wake();
-        self.shared
-            .asked
-            .iter()
-            .for_each(|asked| asked.store(true, Ordering::Release));
+    }
+
+    fn open(&self, epoch: Epoch) {
+        self.peers.open(epoch);
+        self.shared.open.store(epoch, Ordering::Release);
         self.wake();
     }
 
@@ -223,6 +233,7 @@ impl Conductor<'_> {
     fn begin_drain(&mut self, phase: &mut Phase) -> Result<(), RunError> {
         if matches!(phase, Phase::Running) {
             self.status.observe_draining();
+            self.peers.drain();
             if let Some(readers) = self.readers.take() {
                 readers.stop()?;
             }
@@ -239,12 +250,12 @@ impl Conductor<'_> {
         if matches!(phase, Phase::Running) {
             // Asked in this order: readers that are exhausted have nothing left to put into the queues.
             let exhausted = self.options.until_caught_up && self.readers.as_ref().is_none_or(Readers::exhausted);
-            if !(exhausted && self.queues.iter().all(|queue| queue.is_empty())) {
+            if !(exhausted && self.queues.iter().all(|queue| queue.is_empty()) && self.peers.caught_up()) {
                 return Ok(false);
             }
             self.begin_drain(phase)?;
         }
-        if !self.queues.iter().all(|queue| queue.is_empty()) {
+        if !(self.queues.iter().all(|queue| queue.is_empty()) && self.peers.drained()) {
             return Ok(false);
         }
         // A delivery that has left its queue is taken before its worker's inputs advance again; so one more
@@ -252,9 +263,8 @@ impl Conductor<'_> {
         match self.fence {
             None => {
                 let fence = self.pacer.open_next(wall_ms(), Instant::now());
-                self.shared.open.store(fence, Ordering::Release);
+                self.open(fence);
                 self.fence = Some(fence);
-                self.wake();
                 Ok(false)
             }
             Some(fence) => {

@@ -15,10 +15,14 @@
 mod archive;
 mod audit;
 mod conductor;
+mod control;
+mod follower;
 mod pacer;
 mod past;
+mod peers;
 mod shared;
 mod status;
+mod team;
 mod wiring;
 mod worker;
 
@@ -38,11 +42,16 @@ use tokio::runtime::Runtime;
 
 use self::audit::Audit;
 use self::conductor::{Conducted, Conductor, wall_ms};
+use self::control::Start;
+use self::follower::{Follower, Hands, Told};
 use self::pacer::Pacer;
 use self::past::{Bringing, Past};
+use self::peers::Peers;
 use self::shared::{Event, Shared};
 use self::status::Status;
+use self::team::{Ended, Role, Team, Threads};
 use self::worker::Parts;
+use crate::cluster::{ClusterError, Loss, Member, Peer};
 use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
 use crate::latency::{Figures, Latency, LatencyFileError, LatencyFiles};
@@ -51,8 +60,8 @@ use crate::repr::{CodecError, Epoch};
 use crate::serve::QueryError;
 use crate::serve::history::HistoryError;
 use crate::sink::{
-    Arrival, CommitError, Committer, Lake, LakeError, Limits, Plan, Prepared, Settings, TableSpec, WriterConfig,
-    WriterError, restore, spawn,
+    Arrival, CommitError, Committer, Lake, LakeError, Limits, LiveFile, Plan, Prepared, Restored, Settings, TableSpec,
+    WriterConfig, WriterError, restore, spawn,
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
@@ -64,6 +73,8 @@ pub use wiring::Wiring;
 const DELIVERIES: usize = 16;
 /// Arrivals that may wait for a writer.
 const ARRIVALS: usize = 64;
+/// How long process 0 may take to hear why another one failed.
+const PARTING: Duration = Duration::from_secs(1);
 /// Files of a local disk that are written or read at once. tokio would start a thread for each that waits, up to
 /// 512, and each keeps what it has freed for itself: a live run held over a gigabyte that way.
 const FILES: usize = 32;
@@ -89,6 +100,9 @@ pub struct Options {
     pub live: bool,
     /// Sizes at which writers change their ways.
     pub limits: Limits,
+    /// With several processes, which one this is. Process 0 says when all end; what others are told of that does not
+    /// count.
+    pub cluster: Option<Arc<Member>>,
 }
 
 /// What a run leaves to say.
@@ -191,6 +205,34 @@ pub enum RunError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The processes of a cluster did not come together.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Another process of the cluster went away, or hangs.
+    #[error("lost {peer}: {loss}; every process of the cluster ends, and a restart resumes from the last snapshot")]
+    Lost {
+        /// Which.
+        peer: Peer,
+        /// How.
+        loss: Loss,
+    },
+    /// Another process of the cluster failed.
+    #[error("{peer} failed: {message}")]
+    Peer {
+        /// Which.
+        peer: Peer,
+        /// What it says.
+        message: String,
+    },
+    /// Another process sent what no process of ours sends.
+    #[error("could not read a message of {peer}; this is a bug")]
+    Garbled {
+        /// Which.
+        peer: Peer,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A thread could not be started.
     #[error("could not start {what}")]
     Thread {
@@ -253,12 +295,13 @@ struct Engine {
     queues: Vec<Sender<Delivery>>,
     seals: Vec<Sender<Epoch>>,
     past: Option<JoinHandle<()>>,
-    workers: timely::communication::WorkerGuards<()>,
+    running: Threads,
     threads: Vec<thread::Thread>,
-    writers: Vec<JoinHandle<Result<(), WriterError>>>,
     audit: Option<Audit>,
     committer: JoinHandle<()>,
     signals: Option<signal_hook::iterator::Handle>,
+    team: Team,
+    stop_at_end: bool,
     started: Instant,
 }
 
@@ -271,28 +314,49 @@ impl Engine {
     ) -> Result<Engine, RunError> {
         let started = Instant::now();
         let workers = options.workers.max(1);
+        let (events_in, events) = unbounded();
+        let mut team = Team::join(&dataflow, &graph, options, &events_in)?;
+        let share = team.share;
+        let (all, first_worker) = (workers * share.processes, workers * share.process);
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
         let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
-        let settings = Settings {
-            retention: dataflow.history,
-            ..Settings::new(&dataflow.name, workers, dataflow.durable)
-        };
         let handle = runtime.handle().clone();
-        let specs: Vec<TableSpec> = wiring.specs.to_vec();
-        let (mut committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+        let Opened {
+            mut committer,
+            mut restored,
+            first,
+            stop_at_end,
+        } = match &team.role {
+            Role::Leads(_) => {
+                let settings = Settings {
+                    retention: dataflow.history,
+                    ..Settings::new(&dataflow.name, all, dataflow.durable)
+                };
+                let specs: Vec<TableSpec> = wiring.specs.to_vec();
+                let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+                Opened {
+                    committer: Some(committer),
+                    first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
+                    restored,
+                    stop_at_end: options.until_caught_up,
+                }
+            }
+            Role::Follows(leader) => Opened::of(leader.wait_for_start(&events)?),
+        };
         let opened = started.elapsed();
         let decided = past::decide(&mut wiring, &lake, &handle, &restored, options.recompute)?;
-        committer.set_plan(Plan {
-            name: decided.now.hash(),
-            bytes: decided.now.bytes().into(),
-        });
+        if let Some(committer) = &mut committer {
+            committer.set_plan(Plan {
+                name: decided.now.hash(),
+                bytes: decided.now.bytes().into(),
+            });
+        }
         let wiring = Arc::new(wiring);
 
-        let (events_in, events) = unbounded();
-        let first = wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1));
         let replays = restored.epoch.is_some();
         let inputs = dataflow.inputs.len();
-        let shared = Arc::new(Shared::new(workers, inputs, first, replays, events_in));
+        let others = team.peers().map_or(0, Peers::count);
+        let shared = Arc::new(Shared::new((workers, others), inputs, first, replays, events_in));
         let latency = Arc::new(Latency::new(
             dataflow.inputs.iter().map(|input| input.name.clone()).collect(),
             graph
@@ -302,11 +366,17 @@ impl Engine {
                 .collect(),
         ));
 
-        let relocations = committer.relocations();
-        let (prepared_in, prepared) = bounded::<Prepared>(2 * workers);
+        let relocations = committer.as_ref().map(Committer::relocations).unwrap_or_default();
+        let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
+        let files = restored.tables.clone();
+        if let Some(peers) = team.peers() {
+            let start = || Start::new(first, &restored, stop_at_end, options.recompute);
+            peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
+            restored.tables = peers::share(&restored.tables, &wiring.specs, share.process, share.processes);
+        }
         let config = |writer: usize| WriterConfig {
             writer,
-            writers: workers,
+            writers: all,
             generation: restored.generation,
             specs: wiring.specs.clone(),
             store: lake.store.clone(),
@@ -319,8 +389,8 @@ impl Engine {
         };
         let indexing = Instant::now();
         let mut loaded = restore(
-            &config(0),
-            0..workers,
+            &config(first_worker),
+            first_worker..first_worker + workers,
             restored.tables.iter().cloned().enumerate().collect(),
         )?;
         if replays {
@@ -332,23 +402,38 @@ impl Engine {
         for (index, mut restored) in loaded.drain(..).enumerate() {
             decided.audited.iter().for_each(|table| restored.audit_next(*table));
             let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
-            let writer = spawn(config(index), restored, arrivals_out, prepared_in.clone())?;
+            let writer = spawn(
+                config(first_worker + index),
+                restored,
+                arrivals_out,
+                prepared_in.clone(),
+            )?;
             writers.push(writer.handle);
             stats.push(writer.stats);
             arrivals.push(arrivals_in);
         }
         drop(prepared_in);
+        let committer = match (&team.role, committer) {
+            (Role::Follows(leader), _) => {
+                let forward = leader.forward(stats.clone());
+                named("forwarder", "the way to the committer", move || forward(prepared))?
+            }
+            (Role::Leads(peers), committer) => {
+                stats.extend(peers.stats(wiring.specs.len()));
+                let committer = committer.expect("who leads has opened the lake");
+                let shared = shared.clone();
+                named("committer", "the committer", move || {
+                    commit(committer, prepared, &shared)
+                })?
+            }
+        };
         let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
-        let committer = named("committer", "the committer", {
-            let shared = shared.clone();
-            move || commit(committer, prepared, &shared)
-        })?;
 
         let mut queues = Vec::new();
         let mut pasts = Vec::new();
         let mut seals = Vec::new();
         let mut parts = Vec::new();
-        for writer in arrivals {
+        for (index, writer) in arrivals.into_iter().enumerate() {
             let (deliveries_in, deliveries) = bounded::<Delivery>(DELIVERIES);
             let (past_in, past) = bounded::<Past>(DELIVERIES);
             // Few wait at a time: the pacer bounds snapshots in flight.
@@ -357,18 +442,36 @@ impl Engine {
             seals.push(seals_in);
             pasts.push(past_in);
             parts.push(std::sync::Mutex::new(Some(Parts {
+                index,
                 deliveries,
                 past,
                 seals: seals_out,
                 writer,
             })));
         }
-        let (workers_guard, threads) = start_workers(workers, parts, &wiring, &shared, &latency)?;
+        let (running, threads) = start_workers(&mut team, parts, &wiring, &shared, &latency)?;
+        let running = Threads { writers, ..running };
+        match &team.role {
+            Role::Leads(peers) => peers.wait_until_ready(&events, &shared)?,
+            Role::Follows(leader) => leader.ready(Hands {
+                shared: shared.clone(),
+                latency: latency.clone(),
+                seals: seals.clone(),
+                workers: threads.clone(),
+            }),
+        }
 
-        let past = if replays {
+        let past = if replays && team.peers().is_none() {
+            // Process 0 has all of the past.
+            for past in pasts {
+                let _ = past.send(Past::End);
+            }
+            threads.iter().for_each(thread::Thread::unpark);
+            None
+        } else if replays {
             let (handle, lake, wiring, shared) = (handle.clone(), lake.clone(), wiring.clone(), shared.clone());
             let (threads, config) = (threads.clone(), config(0));
-            let (progress, files) = (restored.progress.clone(), restored.tables);
+            let progress = restored.progress.clone();
             let epoch = restored.epoch.unwrap_or_default();
             Some(named("replay", "the replay", move || {
                 let past = Bringing {
@@ -402,9 +505,29 @@ impl Engine {
             }
         });
         let progress = &restored.progress;
-        let readers = start_readers(&dataflow, progress, &lake, outlets.collect(), options, &handle, &shared)?;
+        let options_of_readers = ReaderOptions {
+            stop_at_end,
+            share,
+            ..ReaderOptions::default()
+        };
+        let outlets = outlets.collect();
+        let readers = start_readers(
+            &dataflow,
+            progress,
+            &lake,
+            outlets,
+            options_of_readers,
+            &handle,
+            &shared,
+        )?;
         let signals = listen(options, &shared)?;
-        tracing::info!(workers, generation = restored.generation, "started");
+        tracing::info!(
+            workers,
+            process = share.process,
+            processes = share.processes,
+            generation = restored.generation,
+            "started"
+        );
         let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
         Ok(Engine {
             shared,
@@ -416,61 +539,39 @@ impl Engine {
             queues,
             seals,
             past,
-            workers: workers_guard,
+            running,
             threads,
-            writers,
             audit,
             committer,
             signals,
+            team,
+            stop_at_end,
             started,
         })
     }
 
     fn run(mut self, options: &Options) -> Result<Outcome, RunError> {
-        let dataflow = self.wiring.dataflow.clone();
-        let files = match &options.latency_folder {
-            Some(folder) => Some(LatencyFiles::create(folder, SystemTime::now())?),
-            None => None,
+        let (conducted, mut told) = match self.conduct(options) {
+            Ok(conducted) => conducted,
+            Err(error) => return Err(self.part(error)),
         };
-        let names = dataflow.inputs.iter().map(|input| input.name.clone()).collect();
-        let conductor = Conductor {
-            shared: self.shared.clone(),
-            events: self.events.clone(),
-            latency: self.latency.clone(),
-            files,
-            workers: self.threads.clone(),
-            queues: self.queues.clone(),
-            seals: self.seals,
-            readers: self.readers.take(),
-            options,
-            status: Status::new(names, options.live),
-            pacer: self.pacer,
-            temporal: self.wiring.temporal(),
-            past_closed: false,
-            audit: self.audit,
-            corrections: None,
-            commit: dataflow.commit,
-            fence: None,
-        };
-        let conducted = conductor.conduct();
         // Workers first, then what they feed: each ends when its senders are gone.
-        self.shared.stop.store(true, Ordering::Release);
-        self.threads.iter().for_each(thread::Thread::unpark);
-        drop(self.queues);
-        let workers = self.workers.join().into_iter().find_map(Result::err);
-        let writers: Vec<_> = self.writers.into_iter().map(JoinHandle::join).collect();
-        let committer = self.committer.join();
+        if let Some(peers) = self.team.peers() {
+            peers.stop();
+        }
+        self.stop();
+        let Ended { workers, writers } = self.running.join();
         if let Some(past) = self.past {
             // Its failure, if any, has been told.
             let _ = past.join();
         }
+        if let Role::Leads(peers) = &mut self.team.role {
+            peers.end(&self.events)?;
+        }
+        let committer = self.committer.join();
         if let Some(signals) = self.signals {
             signals.close();
         }
-        let Conducted { snapshot, corrections } = conducted.map_err(|error| match error {
-            RunError::WriterGone => first_fault(self.events.try_iter()).unwrap_or(RunError::WriterGone),
-            other => other,
-        })?;
         if let Some(panic) = workers {
             return Err(RunError::Panicked("a worker", panic));
         }
@@ -478,6 +579,10 @@ impl Engine {
             writer.map_err(|panic| RunError::Panicked("a writer", message(panic)))??;
         }
         committer.map_err(|panic| RunError::Panicked("the committer", message(panic)))?;
+        if let Role::Follows(leader) = self.team.role {
+            leader.end(told.figures(&self.shared), &self.latency);
+        }
+        let Conducted { snapshot, corrections } = conducted;
         let sum = |count: fn(&shared::InputCounters) -> u64| self.shared.inputs.iter().map(count).sum();
         Ok(Outcome {
             snapshot,
@@ -492,6 +597,132 @@ impl Engine {
             figures: self.latency.figures(),
         })
     }
+
+    /// Runs until all is committed, or something fails.
+    fn conduct(&mut self, options: &Options) -> Result<(Conducted, Told), RunError> {
+        let dataflow = self.wiring.dataflow.clone();
+        let peers = match &self.team.role {
+            Role::Leads(peers) => peers,
+            Role::Follows(leader) => {
+                let follower = Follower {
+                    leader,
+                    shared: self.shared.clone(),
+                    events: self.events.clone(),
+                    latency: self.latency.clone(),
+                    queues: self.queues.clone(),
+                    readers: self.readers.take(),
+                    until_caught_up: self.stop_at_end,
+                    told: Told::default(),
+                };
+                return follower.follow();
+            }
+        };
+        let files = match &options.latency_folder {
+            Some(folder) => Some(LatencyFiles::create(folder, SystemTime::now())?),
+            None => None,
+        };
+        let names = dataflow.inputs.iter().map(|input| input.name.clone()).collect();
+        let conductor = Conductor {
+            shared: self.shared.clone(),
+            events: self.events.clone(),
+            latency: self.latency.clone(),
+            files,
+            workers: self.threads.clone(),
+            peers,
+            queues: self.queues.clone(),
+            seals: std::mem::take(&mut self.seals),
+            readers: self.readers.take(),
+            options,
+            status: Status::new(names, options.live),
+            pacer: self.pacer.clone(),
+            temporal: self.wiring.temporal(),
+            past_closed: false,
+            audit: self.audit.take(),
+            corrections: None,
+            commit: dataflow.commit,
+            fence: None,
+        };
+        Ok((conductor.conduct()?, Told::default()))
+    }
+
+    fn stop(&mut self) {
+        self.seals.clear();
+        self.shared.stop.store(true, Ordering::Release);
+        self.threads.iter().for_each(thread::Thread::unpark);
+        self.queues.clear();
+    }
+
+    /// Ends a run that failed; says why it did.
+    fn part(mut self, error: RunError) -> RunError {
+        let error = match error {
+            RunError::WriterGone => first_fault(self.events.try_iter()).unwrap_or(RunError::WriterGone),
+            other => other,
+        };
+        match &self.team.role {
+            Role::Leads(peers) => peers.fail(&chain(&error)),
+            Role::Follows(leader) => leader.fail(&error),
+        }
+        self.stop();
+        let ended = self.running.part();
+        if let Role::Leads(peers) = &mut self.team.role {
+            peers.part();
+        }
+        // What waits for a lost peer is left behind.
+        if let Some(ended) = ended {
+            drop(ended);
+            let _ = self.committer.join();
+            if let Some(past) = self.past {
+                let _ = past.join();
+            }
+        }
+        if let Role::Follows(leader) = self.team.role {
+            leader.part(PARTING);
+        }
+        if let Some(signals) = self.signals {
+            signals.close();
+        }
+        error
+    }
+}
+
+/// What a process knows of the lake.
+struct Opened {
+    /// Of process 0 only.
+    committer: Option<Committer>,
+    restored: Restored,
+    first: Epoch,
+    stop_at_end: bool,
+}
+
+impl Opened {
+    /// As process 0 says.
+    fn of((start, tables): (Box<Start>, Vec<Vec<LiveFile>>)) -> Opened {
+        Opened {
+            committer: None,
+            restored: Restored {
+                epoch: start.epoch,
+                generation: start.generation,
+                progress: start.progress.into_iter().collect(),
+                tables,
+                replaced: start.replaced,
+                versions: vec![],
+                plan: start.plan.map(Into::into),
+            },
+            first: start.first,
+            stop_at_end: start.stop_at_end,
+        }
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// The failure that another one followed from, if it was told.
@@ -547,22 +778,25 @@ impl Drop for Alarm {
 }
 
 fn start_workers(
-    workers: usize,
+    team: &mut Team,
     parts: Vec<std::sync::Mutex<Option<Parts>>>,
     wiring: &Arc<Wiring>,
     shared: &Arc<Shared>,
     latency: &Arc<Latency>,
-) -> Result<(timely::communication::WorkerGuards<()>, Vec<thread::Thread>), RunError> {
+) -> Result<(Threads, Vec<thread::Thread>), RunError> {
+    let workers = parts.len();
     let (threads_in, threads_out) = unbounded();
-    let mut config = timely::Config::process(workers);
+    let mut config = timely::WorkerConfig::default();
     // An idle worker goes on with merges that are under way, and starts none: differential's own `idle_merge_effort`
     // merges whatever there is into one batch, so that a live load pays for all of its state at each epoch.
     let exert: ExertionLogic = Arc::new(|layers| layers.iter().any(|(_, batches, _)| *batches > 1).then_some(1000));
-    config.worker.set("differential/default_exert_logic".to_string(), exert);
+    config.set("differential/default_exert_logic".to_string(), exert);
     let (wiring, shared, latency) = (wiring.clone(), shared.clone(), latency.clone());
-    let guards = timely::execute(config, move |worker| {
+    let (builders, network) = team.allocators(workers)?;
+    let first = team.share.process * workers;
+    let guards = timely::execute::execute_from(builders, Box::new(()), config, move |worker| {
         let _alarm = Alarm(shared.clone());
-        let index = worker.index();
+        let index = worker.index() - first;
         let _ = threads_in.send((index, thread::current()));
         let part = parts[index].lock().ok().and_then(|mut part| part.take());
         let part = part.expect("each worker takes its part once");
@@ -573,7 +807,12 @@ fn start_workers(
     .map_err(RunError::Workers)?;
     let mut threads: Vec<(usize, thread::Thread)> = threads_out.iter().take(workers).collect();
     threads.sort_by_key(|(index, _)| *index);
-    Ok((guards, threads.into_iter().map(|(_, thread)| thread).collect()))
+    let running = Threads {
+        workers: guards,
+        network,
+        writers: vec![],
+    };
+    Ok((running, threads.into_iter().map(|(_, thread)| thread).collect()))
 }
 
 fn start_readers(
@@ -581,7 +820,7 @@ fn start_readers(
     progress: &Progress,
     lake: &Lake,
     outlets: Vec<Outlet>,
-    options: &Options,
+    options: ReaderOptions,
     runtime: &tokio::runtime::Handle,
     shared: &Arc<Shared>,
 ) -> Result<source::Readers, RunError> {
@@ -591,10 +830,6 @@ fn start_readers(
         }
     }
     let decoders = archive::decoders(dataflow, lake, runtime, shared);
-    let options = ReaderOptions {
-        stop_at_end: options.until_caught_up,
-        ..ReaderOptions::default()
-    };
     Ok(source::start(dataflow.clone(), progress, decoders, outlets, options)?)
 }
 

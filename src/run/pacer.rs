@@ -18,7 +18,7 @@ use crate::repr::Epoch;
 const IN_FLIGHT: usize = 2;
 
 /// The state of a run's time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pacer {
     interval: Duration,
     commit: Duration,

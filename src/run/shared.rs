@@ -25,6 +25,12 @@ pub enum Event {
     Stop,
     /// SIGUSR1: print the latency report.
     Report,
+    /// Process 0 says, to another one: a snapshot is committed.
+    Committed(Epoch),
+    /// Process 0 says, to another one: read no more.
+    Drain,
+    /// Process 0 says, to another one: all is committed, end.
+    End,
 }
 
 /// Counters of one input.
@@ -42,6 +48,8 @@ pub struct InputCounters {
 
 /// See the module's header.
 pub struct Shared {
+    /// Workers of this process. Where one value is kept by worker, process 0 keeps one for each other process behind them.
+    pub workers: usize,
     /// The open epoch. Written by the conductor.
     pub open: AtomicU64,
     /// By worker: every epoch before it has closed there.
@@ -76,11 +84,18 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// For so many workers and inputs, with `first` open.
-    pub fn new(workers: usize, inputs: usize, first: Epoch, replay: bool, events: Sender<Event>) -> Self {
+    /// For so many workers, other processes and inputs, with `first` open.
+    pub fn new(
+        (workers, peers): (usize, usize),
+        inputs: usize,
+        first: Epoch,
+        replay: bool,
+        events: Sender<Event>,
+    ) -> Self {
         Shared {
+            workers,
             open: AtomicU64::new(first),
-            frontiers: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            frontiers: (0..workers + peers).map(|_| AtomicU64::new(0)).collect(),
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),
             asked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
@@ -89,7 +104,7 @@ impl Shared {
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
             loaded: AtomicU64::new(0),
             phases: Mutex::default(),
-            replayed: (0..workers).map(|_| AtomicBool::new(!replay)).collect(),
+            replayed: (0..workers + peers).map(|_| AtomicBool::new(!replay)).collect(),
             live: AtomicBool::new(!replay),
             violations: Mutex::default(),
             ignored: Mutex::default(),
@@ -135,6 +150,15 @@ impl Shared {
         if diff > 0 {
             at.1 = error.clone();
         }
+    }
+
+    /// Takes what [`Shared::observe_violation`] was told, for process 0.
+    pub fn take_violations(&self) -> Vec<(Epoch, i64, Vec<u8>)> {
+        let mut violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = std::mem::take(&mut *violations).into_iter();
+        taken
+            .map(|(epoch, (diff, row))| (epoch, diff, row.bytes().to_vec()))
+            .collect()
     }
 
     /// How many rows break an expectation which must hold as of a closed epoch, and one of them.

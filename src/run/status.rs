@@ -11,7 +11,7 @@ use super::pacer::Pacer;
 use super::shared::Shared;
 use crate::latency::{Latency, short};
 use crate::repr::Epoch;
-use crate::source::Readers;
+use crate::source::FeedStatus;
 
 /// How often the terminal is drawn, and how often a log line is written.
 const DRAW: Duration = Duration::from_millis(200);
@@ -147,8 +147,14 @@ impl Status {
         }
     }
 
-    /// Draws or logs, if it is time to.
-    pub fn update(&mut self, shared: &Shared, pacer: &Pacer, latency: &Latency, readers: Option<&Readers>) {
+    /// Draws or logs, if it is time to; only then asks how feeds are doing.
+    pub fn update(
+        &mut self,
+        shared: &Shared,
+        pacer: &Pacer,
+        latency: &Latency,
+        feeds: impl FnOnce() -> Vec<FeedStatus>,
+    ) {
         let period = if self.bar.is_some() { DRAW } else { LOG };
         let now = Instant::now();
         let since = now.duration_since(self.last.unwrap_or(self.started));
@@ -156,7 +162,7 @@ impl Status {
             return;
         }
         self.last = Some(now);
-        let feeds = readers.map(Readers::statuses).unwrap_or_default();
+        let feeds = feeds();
         let counted = self.inputs.iter().zip(&shared.inputs).zip(&mut self.records);
         let inputs: Vec<InputLine> = counted
             .map(|((name, counters), before)| {

@@ -40,6 +40,8 @@ const NAP: Duration = Duration::from_millis(200);
 
 /// What one worker is given.
 pub struct Parts {
+    /// Which of this process's workers it is.
+    pub index: usize,
     /// Live deliveries.
     pub deliveries: Receiver<Delivery>,
     /// The past, where there is one; its end comes before live deliveries begin.
@@ -103,7 +105,7 @@ impl<'a> Taker<'a> {
         let epoch = shared.open.load(Ordering::Acquire);
         let probe = ProbeHandle::new();
         let writer = parts.writer.clone();
-        let index = worker.index();
+        let index = parts.index;
         let (inputs, letters_in, loads, watched) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
             let loaded = |input: usize| wiring.loads_input(input).then_some(epoch);
             let input::Built {
