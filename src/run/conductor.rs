@@ -172,19 +172,24 @@ impl Conductor<'_> {
             self.pacer.observe_full();
         }
         self.latency.observe_closed(self.shared.frontier(), now);
-        // While the past is replayed, its epoch stays open: the audit compares all of it at once, and nothing else.
+        // The audit compares all of the past at once, and nothing else.
         let live = self.shared.live.load(Ordering::Acquire);
         if !live && !self.shared.replayed() {
+            self.pace_past(now);
             return Ok(());
         }
         if !live && !std::mem::replace(&mut self.past_closed, true) {
             self.pacer.observe_tick(); // also where the past is empty
             self.audit.iter_mut().for_each(Audit::observe_handed_over);
-            let epoch = self.pacer.open_next(wall_ms(), now);
+            let epoch = self.pacer.open_next(wall_ms().max(self.shared.past_until + 1), now);
             self.open(epoch);
         }
         if live && let Some(epoch) = self.pacer.next_epoch(wall_ms(), now) {
             self.open(epoch);
+        }
+        // All of the past at once.
+        if !live && self.shared.frontier() <= self.shared.past_until {
+            return Ok(());
         }
         if let Some(epoch) = self.pacer.next_seal(now, draining || !live) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
@@ -200,6 +205,15 @@ impl Conductor<'_> {
             self.wake();
         }
         Ok(())
+    }
+
+    /// What the graph held before is loaded epoch by epoch, each closed before the next but one is open.
+    fn pace_past(&mut self, now: Instant) {
+        if self.pacer.open() < self.shared.past_until && self.pacer.is_due(now) && self.pacer.is_full() {
+            let pacer = &mut self.pacer;
+            self.shared.open_unless_held(|| pacer.open_next(0, now));
+            self.wake();
+        }
     }
 
     fn warn_of_delay(&self) {

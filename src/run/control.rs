@@ -44,6 +44,8 @@ pub enum Command {
 pub struct Start {
     /// The first epoch.
     pub first: Epoch,
+    /// The past is fed at epochs up to this.
+    pub past_until: Epoch,
     /// Of the run.
     pub generation: u64,
     /// The newest snapshot.
@@ -188,9 +190,10 @@ impl Start {
     }
 
     /// Without tables.
-    pub fn new(first: Epoch, restored: &Restored, stop_at_end: bool, recompute: bool) -> Self {
+    pub fn new((first, past_until): (Epoch, Epoch), restored: &Restored, stop_at_end: bool, recompute: bool) -> Self {
         Start {
             first,
+            past_until,
             generation: restored.generation,
             epoch: restored.epoch,
             progress: vec![],
@@ -421,15 +424,16 @@ mod tests {
             versions: vec![],
             plan: Some(Bytes::from_static(b"{}")),
         };
-        let bytes = Start::new(5, &restored, true, false).encode(&tables);
+        let bytes = Start::new((5, 9), &restored, true, false).encode(&tables);
         let (command, more) = decode(&bytes).expect("a command");
         let Command::Start(mut start) = command else {
             panic!("{command:?}")
         };
         assert_eq!(
-            (start.first, start.generation, start.epoch, start.stop_at_end),
-            (5, 6, Some(4), true)
+            (start.first, start.past_until, start.generation, start.epoch),
+            (5, 9, 6, Some(4))
         );
+        assert_eq!((start.stop_at_end, &start.replaced[..]), (true, &[false, true][..]));
         let decoded = start.tables(more).expect("bitmaps");
         assert_eq!(format!("{decoded:?}"), format!("{tables:?}"));
     }

@@ -50,7 +50,7 @@ use self::peers::Peers;
 use self::shared::{Event, Shared};
 use self::status::Status;
 use self::team::{Ended, Role, Team, Threads};
-use self::worker::Parts;
+use self::worker::{LOAD_ROWS, Parts};
 use crate::cluster::{ClusterError, Loss, Member, Peer};
 use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
@@ -325,6 +325,7 @@ impl Engine {
             mut committer,
             mut restored,
             first,
+            past_until,
             stop_at_end,
         } = match &team.role {
             Role::Leads(_) => {
@@ -337,6 +338,7 @@ impl Engine {
                 Opened {
                     committer: Some(committer),
                     first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
+                    past_until: None,
                     restored,
                     stop_at_end: options.until_caught_up,
                 }
@@ -352,11 +354,19 @@ impl Engine {
             });
         }
         let wiring = Arc::new(wiring);
+        let past_until =
+            past_until.unwrap_or_else(|| first + Bringing::rows_to_load(&wiring, &restored.tables) / LOAD_ROWS);
 
         let replays = restored.epoch.is_some();
         let inputs = dataflow.inputs.len();
         let others = team.peers().map_or(0, Peers::count);
-        let shared = Arc::new(Shared::new((workers, others), inputs, first, replays, events_in));
+        let shared = Arc::new(Shared::new(
+            (workers, others),
+            inputs,
+            (first, past_until),
+            replays,
+            events_in,
+        ));
         let latency = Arc::new(Latency::new(
             dataflow.inputs.iter().map(|input| input.name.clone()).collect(),
             graph
@@ -370,7 +380,7 @@ impl Engine {
         let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
         let files = restored.tables.clone();
         if let Some(peers) = team.peers() {
-            let start = || Start::new(first, &restored, stop_at_end, options.recompute);
+            let start = || Start::new((first, past_until), &restored, stop_at_end, options.recompute);
             peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
             restored.tables = peers::share(&restored.tables, &wiring.specs, share.process, share.processes);
         }
@@ -400,7 +410,10 @@ impl Engine {
         let mut arrivals = Vec::new();
         let (mut writers, mut stats) = (Vec::new(), Vec::new());
         for (index, mut restored) in loaded.drain(..).enumerate() {
-            decided.audited.iter().for_each(|table| restored.audit_next(*table));
+            decided
+                .audited
+                .iter()
+                .for_each(|table| restored.audit_next(*table, past_until));
             let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
             let writer = spawn(
                 config(first_worker + index),
@@ -691,6 +704,8 @@ struct Opened {
     committer: Option<Committer>,
     restored: Restored,
     first: Epoch,
+    /// Process 0 works it out.
+    past_until: Option<Epoch>,
     stop_at_end: bool,
 }
 
@@ -709,6 +724,7 @@ impl Opened {
                 plan: start.plan.map(Into::into),
             },
             first: start.first,
+            past_until: Some(start.past_until),
             stop_at_end: start.stop_at_end,
         }
     }

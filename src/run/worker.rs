@@ -33,6 +33,8 @@ const STEP_ROWS: usize = 32 * 1024;
 /// Rows a worker takes into one epoch before it asks for the next: bounds what the graph holds at once. Four times as
 /// many cost a backfill a quarter more memory and made it no quicker.
 const EPOCH_ROWS: usize = 64 * 1024;
+/// Rows of what the graph held before that a worker takes into one epoch: bounds what the graph holds at once.
+pub const LOAD_ROWS: u64 = 256 * 1024;
 /// Why what is behind the inputs can be fed.
 const PAST: &str = "only a run over a lake with a past is handed one, up to its end";
 /// The longest a worker sleeps without being woken.
@@ -107,7 +109,7 @@ impl<'a> Taker<'a> {
         let writer = parts.writer.clone();
         let index = parts.index;
         let (inputs, letters_in, loads, watched) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
-            let loaded = |input: usize| wiring.loads_input(input).then_some(epoch);
+            let loaded = |input: usize| wiring.loads_input(input).then_some(shared.past_until);
             let input::Built {
                 inputs,
                 collections,
@@ -120,7 +122,7 @@ impl<'a> Taker<'a> {
             };
             let named = wiring.dataflow.inputs.iter().zip(&collections);
             let mut watched: Vec<_> = named.map(|(input, rows)| watch(&input.name, &rows.oks)).collect();
-            let (loads, past) = Loads::build(scope, wiring.sources.as_ref(), epoch);
+            let (loads, past) = Loads::build(scope, wiring.sources.as_ref(), shared.past_until);
             let kept = Kept {
                 sums: wiring.first.sums.clone(),
                 past,
@@ -178,8 +180,7 @@ impl<'a> Taker<'a> {
     /// Takes what waits, up to what a step may cost. Says whether anything was taken.
     fn take(&mut self, stamps: &mut Vec<Stamp>) -> Result<bool, RunError> {
         let mut rows = 0;
-        // The past is taken into one epoch, however long it is.
-        while !self.past_done && rows < STEP_ROWS {
+        while !self.past_done && rows < STEP_ROWS && self.may_take_past() {
             match self.parts.past.try_recv() {
                 Ok(past) => rows += self.take_past(past)?,
                 Err(_) => break, // broken off, or not there yet
@@ -199,7 +200,8 @@ impl<'a> Taker<'a> {
         }
         if rows > 0 {
             self.shared.taken.fetch_max(self.epoch, Ordering::AcqRel);
-            if self.rows_in_epoch >= EPOCH_ROWS {
+            let full = if live { EPOCH_ROWS } else { LOAD_ROWS as usize };
+            if self.rows_in_epoch >= full {
                 self.shared.full.store(true, Ordering::Release);
             }
             self.shared.poke();
@@ -207,14 +209,25 @@ impl<'a> Taker<'a> {
         Ok(rows > 0)
     }
 
+    /// Whether more of the past may go into the open epoch.
+    fn may_take_past(&self) -> bool {
+        let last = self.epoch >= self.shared.past_until;
+        last || (self.rows_in_epoch as u64) < LOAD_ROWS || self.shared.holds_epoch()
+    }
+
     /// A piece of the past goes into the graph. Says how many rows it has.
     fn take_past(&mut self, past: Past) -> Result<usize, RunError> {
         let rows = past.rows();
+        self.rows_in_epoch += rows;
         if !matches!(past, Past::Delivery(..) | Past::Letters(_) | Past::End) {
             self.shared.loaded.fetch_add(rows as u64, Ordering::Relaxed);
         }
         match past {
-            Past::Delivery(arrival, delivery) => self.ingest(&delivery, arrival, false)?,
+            Past::Delivery(arrival, delivery) => {
+                // Records come at one epoch: the one that is held, which may be newer than where this worker is.
+                self.advance(self.shared.open.load(Ordering::Acquire));
+                self.ingest(&delivery, arrival, false)?;
+            }
             Past::States(input, states) => {
                 self.inputs.load(input, self.epoch, states);
             }

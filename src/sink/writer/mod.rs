@@ -183,10 +183,11 @@ impl Writer {
             .map(|(i, spec)| Table::new(spec.clone(), restored.tables.remove(&i), stats.tables[i].clone()))
             .collect();
         let mut tables = tables?;
-        restored
+        let audited = restored
             .audits
             .iter()
-            .for_each(|table| tables[*table].audit = !config.specs[*table].append_only);
+            .filter(|(table, _)| !config.specs[*table].append_only);
+        audited.for_each(|(table, upto)| tables[*table].audit_next(*upto));
         let names = Names::new(config.writer, config.generation);
         let desk = Desk {
             lake: config.lake(),
@@ -266,7 +267,8 @@ impl Writer {
     /// Learns where others moved rows. To be called between two parts, when every compaction that is settled has gone with
     /// one: a part is to speak of places as of one time. (One that is still being settled makes it wait.)
     pub fn relocate(&mut self) -> Result<(), WriterError> {
-        if self.is_settling() {
+        // An audit that is under way has noted places of rows.
+        if self.is_settling() || self.tables.iter().any(Table::is_audited) {
             return Ok(());
         }
         for relocation in self.config.relocations.behind(self.learned) {
