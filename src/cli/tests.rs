@@ -46,6 +46,7 @@ fn the_arguments_are_consistent_and_every_command_and_argument_has_help() {
         [
             "check",
             "explain",
+            "plan",
             "run",
             "query",
             "verify",
