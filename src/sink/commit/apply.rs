@@ -34,6 +34,7 @@ use super::foreign::{By, Foreign, Rewrite};
 use super::ledger::{Intent, TableCommit, TableIntent};
 use super::log::{self, LogError};
 use super::state::{self, Live};
+use super::tables::Making;
 use super::{CommitError, TABLES, layer, vector};
 use crate::sink::lake::{Lake, Put, file_location};
 use crate::sink::relocation::Moved;
@@ -118,6 +119,63 @@ impl Applying<'_> {
             versions.insert(change.table.clone(), version);
         }
         Ok(versions)
+    }
+
+    /// Looks at what others have put behind the version that the newest snapshot has of a table, before its files are taken
+    /// for what they are: a rewrite that took away what was not live leaves rows twice, and is undone.
+    pub async fn recover(&self, spec: &TableSpec, base: i64, making: Making<'_>) -> Result<(), CommitError> {
+        let app_id = format!("{}:undo", making.app_id);
+        let change = TableIntent {
+            table: spec.name.clone(),
+            path: spec.path.clone(),
+            commits: vec![],
+        };
+        let mut others = Others {
+            applying: self,
+            change: &change,
+            epoch: making.generation,
+            table: None,
+            moved: None,
+            undone: None,
+            salvaged: false,
+        };
+        let mut version = base + 1;
+        while let Some(actions) = log::read(self.lake, &spec.path, version).await? {
+            match Foreign::of(&actions) {
+                _ if actions
+                    .iter()
+                    .filter_map(|a| a.txn.as_ref())
+                    .any(|t| t.app_id == app_id) =>
+                {
+                    others.undone = None
+                }
+                Foreign::Rewrite(rewrite) if others.undone.is_none() => {
+                    let before = others.files_before(version).await?;
+                    if !rewrite.fits(&before) {
+                        others.observe(version, &actions).await?;
+                    }
+                }
+                _ if others.undone.is_some() => others.observe(version, &actions).await?,
+                _ => {}
+            }
+            version += 1;
+        }
+        if others.undone.is_none() {
+            return Ok(());
+        }
+        let info = serde_json::json!({
+            "timestamp": making.now, "operation": "RESTORE", "operationParameters": {},
+            "engineInfo": state::engine_info(), "generation": making.generation,
+        });
+        let undoing = TableCommit {
+            actions: vec![
+                Action::commit_info(info),
+                Action::txn(&app_id, making.generation as i64, making.now),
+            ],
+            app_id,
+        };
+        others.put(&undoing, version - 1).await?;
+        Ok(())
     }
 
     /// The version of a table's last commit of an intent that is known to be applied.
@@ -296,13 +354,8 @@ impl Others<'_> {
         let Some(spec) = self.table.map(|table| &self.applying.specs[table]) else {
             return Ok(None);
         };
-        let fits = |gone: &RemoveFile| {
-            before
-                .get(&gone.path)
-                .is_some_and(|f| f.deletion_vector == gone.deletion_vector)
-        };
-        let fresh = |come: &AddFile| !before.contains_key(&come.path) && come.deletion_vector.is_none();
-        if !state::takes_vectors(spec) || !rewrite.removed.iter().all(fits) || !rewrite.added.iter().all(fresh) {
+        let plain = rewrite.added.iter().all(|come| come.deletion_vector.is_none());
+        if !state::takes_vectors(spec) || !plain || !rewrite.fits(before) {
             return Ok(None);
         }
         let mut gone: Vec<AddFile> = rewrite.removed.iter().map(|r| before[&r.path].clone()).collect();

@@ -292,7 +292,14 @@ impl Replay {
     /// One entry. Its removes come first: a file may go with its old vector and come with the new one in one entry.
     fn take(&mut self, actions: Vec<Action>) {
         for remove in actions.iter().filter_map(|a| a.remove.as_ref()) {
-            self.files.remove(&remove.path);
+            // Path and vector together name a file.
+            if self
+                .files
+                .get(&remove.path)
+                .is_some_and(|f| f.deletion_vector == remove.deletion_vector)
+            {
+                self.files.remove(&remove.path);
+            }
         }
         self.take_checkpoint(actions);
     }

@@ -448,7 +448,9 @@ fn an_append_of_another_writer_is_passed_by_and_a_removal_of_rows_stops_naming_i
         extended_file_metadata: None,
         partition_values: None,
         size: None,
-        deletion_vector: None,
+        deletion_vector: place.entries(&specs[0])[3]
+            .iter()
+            .find_map(|a| a.add.clone()?.deletion_vector),
     };
     place.put_entry(
         &specs[0],
