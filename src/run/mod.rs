@@ -261,6 +261,7 @@ impl Engine {
         let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
         let settings = Settings {
             retention: dataflow.history,
+            guard: dataflow.guard,
             ..Settings::new(&dataflow.name, workers, dataflow.durable)
         };
         let handle = runtime.handle().clone();

@@ -2,6 +2,8 @@
 
 mod audits;
 mod commands;
+mod faults;
+mod foreign;
 mod lake;
 mod oracle;
 mod readers;

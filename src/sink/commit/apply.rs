@@ -370,10 +370,15 @@ impl Others<'_> {
             let Some(bytes) = self.data(file).await? else {
                 return Ok(None);
             };
-            let told = identify.rows(bytes, &file.partition_values, self.applying.writers, |hash, _| {
-                whereabouts.insert(hash, (number as u32, rows));
-                rows += 1;
-            });
+            let told = identify.rows(
+                (&file.path, bytes),
+                &file.partition_values,
+                self.applying.writers,
+                |hash, _| {
+                    whereabouts.insert(hash, (number as u32, rows));
+                    rows += 1;
+                },
+            );
             if told.is_err() {
                 return Ok(None); // What does not read as this table's rows does not stay.
             }
@@ -393,21 +398,26 @@ impl Others<'_> {
             };
             let (mut position, mut lost) = (0u32, 0u32);
             let mut rows = Vec::new();
-            let told = identify.rows(bytes, &file.partition_values, self.applying.writers, |hash, owner| {
-                if !deleted.contains(u64::from(position)) {
-                    match whereabouts.take(hash) {
-                        None => lost += 1,
-                        Some((file, to)) => rows.push(Moved {
-                            position,
-                            hash,
-                            owner: owner as u32,
-                            file,
-                            to,
-                        }),
+            let told = identify.rows(
+                (&file.path, bytes),
+                &file.partition_values,
+                self.applying.writers,
+                |hash, owner| {
+                    if !deleted.contains(u64::from(position)) {
+                        match whereabouts.take(hash) {
+                            None => lost += 1,
+                            Some((file, to)) => rows.push(Moved {
+                                position,
+                                hash,
+                                owner: owner as u32,
+                                file,
+                                to,
+                            }),
+                        }
                     }
-                }
-                position += 1;
-            });
+                    position += 1;
+                },
+            );
             told.map_err(CommitError::Rows)?;
             if lost > 0 {
                 return Ok(None);
@@ -613,6 +623,11 @@ fn salvaged(actions: Vec<Action>, live: &BTreeMap<String, AddFile>) -> Vec<Actio
     let all = is_compaction && !unfit.is_empty();
     let fits = |path: &str| !all && !unfit.contains(path);
     let mut actions = actions;
+    // What the step was to retire may be live.
+    let infos = actions
+        .iter_mut()
+        .filter_map(|a| a.commit_info.as_mut()?.as_object_mut());
+    infos.for_each(|info| drop(info.remove("retiredVectors")));
     actions.retain(|a| {
         let path = (a.add.as_ref().map(|f| &f.path)).or(a.remove.as_ref().map(|f| &f.path));
         path.is_none_or(|path| fits(path))

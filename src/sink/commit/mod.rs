@@ -42,6 +42,7 @@ use uuid::Uuid;
 pub use ledger::LedgerError;
 pub use log::LogError;
 pub use schema::SchemaError;
+use schema::Terms;
 pub use state::StateError;
 
 use self::apply::{Applied, Applying};
@@ -74,6 +75,8 @@ pub struct Settings {
     /// How long files and log entries are kept that the newest snapshot does not need: how far back readers
     /// can travel.
     pub retention: Duration,
+    /// Whether other writers are kept out of the tables.
+    pub guard: bool,
     /// Ledger entries kept, at least.
     pub ledger_keep: u64,
     /// Intents between those that name the progress of every partition.
@@ -134,6 +137,7 @@ impl Settings {
             checkpoint_every: 100,
             checkpoint_pause: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
+            guard: false,
             ledger_keep: 1000,
             full_progress_every: 100,
             maintenance_tick: Duration::from_secs(1),
@@ -288,7 +292,10 @@ impl Committer {
             app_id: &settings.app_id,
             generation,
             durable: settings.durable,
-            retention: settings.retention,
+            terms: Terms {
+                retention: settings.retention,
+                guard: settings.guard,
+            },
             now,
         };
         let (lake_ref, bases) = (&lake, last.as_ref());
@@ -301,11 +308,11 @@ impl Committer {
                 let (loaded, redefinition) = tables::ensure(lake_ref, spec, making).await?;
                 let files: Vec<AddFile> = loaded.files.values().cloned().collect();
                 let vectors = log::vectors(lake_ref, &spec.path, &files).await?;
-                let live = files
-                    .into_iter()
-                    .zip(vectors)
-                    .map(|(add, deleted)| Live::new(add, deleted))
-                    .collect();
+                let live = stream::iter(files.into_iter().zip(vectors))
+                    .map(|(add, deleted)| tables::counted(lake_ref, spec, add, deleted))
+                    .buffered(TABLES)
+                    .try_collect()
+                    .await?;
                 Ok::<_, CommitError>((loaded, Stored { live, redefinition }))
             })
             .buffered(TABLES)
@@ -406,7 +413,7 @@ impl Committer {
         }
         self.write_vectors(&snapshot).await?;
         let epoch = snapshot.epoch;
-        let retired: Vec<(usize, Vec<String>)> = snapshot.tables.iter().map(|t| (t.table, t.retired.clone())).collect();
+        let changed: Vec<usize> = snapshot.tables.iter().map(|t| t.table).collect();
         let intent = self.intent(snapshot, now);
         let entry = Entry::Intent(intent);
         self.ledger.append(&entry).await?;
@@ -428,9 +435,7 @@ impl Committer {
             self.state.relocate(relocation.clone(), came);
             self.relocations.post(relocation);
         }
-        let changed = retired
-            .into_iter()
-            .map(|(table, files)| (table, self.versions[table], files));
+        let changed = changed.into_iter().map(|table| (table, self.versions[table]));
         let expired = self.ledger.expired(self.settings.ledger_keep);
         let Some(maintenance) = &self.maintenance else {
             return Ok(());
@@ -541,7 +546,7 @@ fn live_file(live: &Live) -> LiveFile {
         partition_values: live.add.partition_values.clone(),
         size: live.add.size,
         deleted: live.deleted.clone(),
-        rows: live.add.stats.as_deref().and_then(state::physical_rows).unwrap_or(0),
+        rows: live.rows().unwrap_or(0),
     }
 }
 
@@ -579,6 +584,11 @@ async fn recover_history(
     }
     missing.into_iter().rev().for_each(|record| history.observe(record));
     Ok(())
+}
+
+#[cfg(test)]
+pub(in crate::sink) fn vector_file(vector: &crate::sink::DeletionVector) -> String {
+    vector::file_of(vector).unwrap().unwrap()
 }
 
 #[cfg(test)]
