@@ -121,9 +121,15 @@ impl Applying<'_> {
         Ok(versions)
     }
 
-    /// Looks at what others have put behind the version that the newest snapshot has of a table, before its files are taken
-    /// for what they are: a rewrite that took away what was not live leaves rows twice, and is undone.
-    pub async fn recover(&self, spec: &TableSpec, base: i64, making: Making<'_>) -> Result<(), CommitError> {
+    /// Looks at what others have put behind the version that the newest snapshot has of a table, up to the one that was
+    /// loaded, before its files are taken for what they are: a rewrite that took away what was not live leaves rows twice,
+    /// and is undone. Says whether it was: then the table is to be loaded again.
+    pub async fn recover(
+        &self,
+        spec: &TableSpec,
+        (base, loaded): (i64, i64),
+        making: Making<'_>,
+    ) -> Result<bool, CommitError> {
         let app_id = format!("{}:undo", making.app_id);
         let change = TableIntent {
             table: spec.name.clone(),
@@ -139,8 +145,10 @@ impl Applying<'_> {
             undone: None,
             salvaged: false,
         };
-        let mut version = base + 1;
-        while let Some(actions) = log::read(self.lake, &spec.path, version).await? {
+        for version in base + 1..=loaded {
+            let Some(actions) = log::read(self.lake, &spec.path, version).await? else {
+                continue; // Cleaned up by another engine.
+            };
             match Foreign::of(&actions) {
                 _ if actions
                     .iter()
@@ -158,10 +166,9 @@ impl Applying<'_> {
                 _ if others.undone.is_some() => others.observe(version, &actions).await?,
                 _ => {}
             }
-            version += 1;
         }
         if others.undone.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let info = serde_json::json!({
             "timestamp": making.now, "operation": "RESTORE", "operationParameters": {},
@@ -174,8 +181,8 @@ impl Applying<'_> {
             ],
             app_id,
         };
-        others.put(&undoing, version - 1).await?;
-        Ok(())
+        others.put(&undoing, loaded).await?;
+        Ok(true)
     }
 
     /// The version of a table's last commit of an intent that is known to be applied.
@@ -546,6 +553,17 @@ impl Others<'_> {
                 if !before.contains(position) && after.as_ref().is_none_or(|after| after.contains(position)) {
                     gone.entry(row.file).or_default().insert(u64::from(row.to));
                 }
+            }
+        }
+        // A new shape has no room for rows of the old one, whoever wrote them.
+        if actions.iter().any(|a| a.meta_data.is_some()) {
+            for (number, file) in moved
+                .came
+                .iter()
+                .enumerate()
+                .filter(|(_, f)| live.contains_key(&f.path))
+            {
+                gone.insert(number as u32, (0..file.rows).collect());
             }
         }
         let is_elsewhere = |a: &Action| {

@@ -302,10 +302,12 @@ impl Committer {
         let applying = &applying(&lake, &specs, &settings, true);
         let loaded: Vec<(log::Loaded, Stored)> = stream::iter(&specs)
             .map(|spec| async move {
+                let (mut loaded, mut redefinition) = tables::ensure(lake_ref, spec, making).await?;
                 if let Some(base) = bases.and_then(|versions| versions.get(&spec.name)) {
-                    applying.recover(spec, *base, making).await?;
+                    while applying.recover(spec, (*base, loaded.version), making).await? {
+                        (loaded, redefinition) = tables::ensure(lake_ref, spec, making).await?;
+                    }
                 }
-                let (loaded, redefinition) = tables::ensure(lake_ref, spec, making).await?;
                 let files: Vec<AddFile> = loaded.files.values().cloned().collect();
                 let vectors = log::vectors(lake_ref, &spec.path, &files).await?;
                 let live = stream::iter(files.into_iter().zip(vectors))
