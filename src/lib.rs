@@ -15,10 +15,12 @@
 //! | [`sink`] | updates to Delta commits |
 //! | [`serve`] | snapshots to people: query, verify |
 //! | [`latency`] | how long a record takes |
+//! | [`cluster`] | processes that trust each other: sockets, links |
 //! | [`store`] | object stores by URL |
 //! | [`repr`] | rows, types, layouts: the vocabulary |
 
 pub mod cli;
+pub mod cluster;
 pub mod decode;
 pub mod definition;
 pub mod input;

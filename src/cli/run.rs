@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::cluster::Cluster;
 use super::{SourceAndLake, parse_duration};
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
@@ -17,11 +18,15 @@ use crate::run::{self, Options};
 /// Runs until it is stopped: Ctrl-C and SIGTERM read no more, commit what was read, and print how long
 /// records took.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Examples:
   alluvium run dataflows/retail
   alluvium run dataflows/retail -w 4 --until-caught-up
-  alluvium run dataflows/retail --for 60s --lake s3://bucket/retail")]
+  alluvium run dataflows/retail --for 60s --lake s3://bucket/retail
+  alluvium run dataflows/retail -w 2 -n 2 -p 0 -h hosts.txt --secret-file cluster.secret"
+)]
 pub struct Run {
     #[command(flatten)]
     source: SourceAndLake,
@@ -34,9 +39,17 @@ pub struct Run {
     /// Stop after this long, as in 60s or 2h
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     limit: Option<Duration>,
+    /// Over a lake with a past, make all of it again from Bronze and the feeds, whatever the lake keeps of the graph
+    #[arg(long)]
+    recompute: bool,
     /// Write latency files for HdrHistogram's tools into this folder
     #[arg(long, value_name = "FOLDER")]
     latency: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: Cluster,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 /// Runs the command.
@@ -44,11 +57,14 @@ pub struct Run {
 /// # Errors
 /// A definition that does not load or plan; a run that fails.
 pub fn run(args: Run) -> Result<ExitCode> {
+    let cluster = args.cluster.member(&args.source.folder)?;
     let dataflow = args.source.load()?;
     let options = Options {
+        cluster,
         workers: usize::from(args.workers),
         until_caught_up: args.until_caught_up,
         duration: args.limit,
+        recompute: args.recompute,
         latency_folder: args.latency,
         signals: true,
         live: true,
@@ -62,6 +78,9 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     let dataflow = Arc::new(dataflow);
     let outcome = run::run(dataflow.clone(), options)?;
     let mut out = io::stdout().lock();
+    if outcome.loaded > 0 {
+        write!(out, "loaded {} rows of state, ", outcome.loaded)?;
+    }
     if outcome.replayed > 0 {
         write!(out, "replayed {} records of the past, ", outcome.replayed)?;
     }

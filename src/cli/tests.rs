@@ -64,6 +64,7 @@ fn every_command_takes_the_dataflow_first() {
         "alluvium explain flow",
         "alluvium explain flow gold.x",
         "alluvium run flow -w 4 --until-caught-up --for 60s --lake s3://bucket/x",
+        "alluvium run flow -w 4 -n 2 -p 1 -h hosts.txt --secret-file cluster.secret --listen 0.0.0.0:4000",
         "alluvium query flow SELECT --snapshot 1767225600000 --format csv",
         "alluvium verify flow --table gold.x --table silver.y",
         "alluvium test flow late -w 2",

@@ -44,6 +44,17 @@ pub struct Stamp {
     pub source_ms: Vec<(i64, u64)>,
 }
 
+/// What one process adds to the figures of a run: of one input.
+#[derive(Clone)]
+pub struct Part {
+    /// Index into `Dataflow::inputs`.
+    pub input: usize,
+    /// By stage.
+    pub stages: [Histogram<u64>; 3],
+    /// Records whose source time is out of scale.
+    pub out_of_scale: u64,
+}
+
 /// Where a record's way is measured to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
@@ -77,6 +88,8 @@ struct Series {
     interval: [Histogram<u64>; 3],
     /// Records whose source time lies further back than the ceiling, or ahead of our clock.
     out_of_scale: u64,
+    /// Of those, how many [`Latency::take_parts`] has taken.
+    taken: u64,
 }
 
 impl Series {
@@ -89,6 +102,7 @@ impl Series {
             total: [empty(), empty(), empty()],
             interval: [empty(), empty(), empty()],
             out_of_scale: 0,
+            taken: 0,
         }
     }
 
@@ -237,6 +251,39 @@ impl Latency {
         taken
     }
 
+    /// What came since the last call, for another process to absorb. A process that does this keeps no intervals of its
+    /// own.
+    pub fn take_parts(&self) -> Vec<Part> {
+        let mut state = self.state();
+        let mut parts = Vec::new();
+        for (input, series) in state.series.iter_mut().enumerate() {
+            let out_of_scale = series.out_of_scale - std::mem::replace(&mut series.taken, series.out_of_scale);
+            if out_of_scale > 0 || series.interval.iter().any(|histogram| !histogram.is_empty()) {
+                parts.push(Part {
+                    input,
+                    stages: series.interval.clone(),
+                    out_of_scale,
+                });
+                series.interval.iter_mut().for_each(Histogram::reset);
+            }
+        }
+        parts
+    }
+
+    /// Adds what another process has taken. One that is not of this run's inputs is passed over.
+    pub fn absorb(&self, part: &Part) {
+        let mut state = self.state();
+        let Some(series) = state.series.get_mut(part.input) else {
+            return;
+        };
+        for (stage, histogram) in part.stages.iter().enumerate() {
+            for own in [&mut series.total[stage], &mut series.interval[stage]] {
+                own.add(histogram).expect("all histograms have the same bounds");
+            }
+        }
+        series.out_of_scale += part.out_of_scale;
+    }
+
     /// Histograms since the start: (tag, histogram) of each input and stage that saw records.
     pub fn totals(&self) -> Vec<(String, Histogram<u64>)> {
         let state = self.state();
@@ -345,6 +392,15 @@ mod tests {
         }]);
         latency.observe_closed(2, now);
         latency.observe_committed(1, now, wall);
+        let elsewhere = self::latency();
+        for _ in 0..2 {
+            latency.take_parts().iter().for_each(|part| elsewhere.absorb(part));
+        }
+        assert_eq!(
+            elsewhere.figures().to_string(),
+            latency.figures().to_string(),
+            "absorbed once"
+        );
         let figures = latency.figures();
         assert_eq!(figures.out_of_scale, 5);
         let line = figures

@@ -9,6 +9,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes of a row that needs no allocation.
@@ -142,16 +143,28 @@ impl Hash for Row {
     }
 }
 
+/// As bytes in one piece: rows travel between processes this way.
 impl Serialize for Row {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.bytes().serialize(serializer)
+        serializer.serialize_bytes(self.bytes())
     }
 }
 
 impl<'de> Deserialize<'de> for Row {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = Vec::<u8>::deserialize(deserializer)?;
-        Ok(Row::new(&bytes))
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Row;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the bytes of a row")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Row, E> {
+                Ok(Row::new(bytes))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
     }
 }
 
@@ -203,8 +216,9 @@ mod tests {
             let expected = [&both[..cut / 2], &both[cut..]].concat();
             prop_assert_eq!(kept.bytes(), expected.as_slice());
             prop_assert_eq!(&kept, &Row::new(&expected));
-            let written = serde_json::to_vec(&row).unwrap();
-            prop_assert_eq!(serde_json::from_slice::<Row>(&written).unwrap(), row);
+            // As timely sends it to another process.
+            let written = bincode::serialize(&row).unwrap();
+            prop_assert_eq!(bincode::deserialize::<Row>(&written).unwrap(), row);
         }
     }
 }

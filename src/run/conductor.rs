@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::audit::Audit;
 use super::pacer::Pacer;
+use super::peers::Peers;
 use super::shared::{Event, Shared};
 use super::status::Status;
 use super::{Options, RunError};
@@ -23,7 +24,7 @@ use crate::sink::CommitEvent;
 use crate::source::{Delivery, Readers};
 
 /// How often exhausted feeds are asked for.
-const ASK: Duration = Duration::from_millis(20);
+pub(super) const ASK: Duration = Duration::from_millis(20);
 
 /// How often a run that takes long to end says what it waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,6 +41,8 @@ pub struct Conductor<'a> {
     pub latency: Arc<Latency>,
     pub files: Option<LatencyFiles>,
     pub workers: Vec<Thread>,
+    /// The other processes of the run.
+    pub peers: &'a Peers,
     /// To each worker: epochs to seal.
     pub seals: Vec<Sender<Epoch>>,
     /// The workers' queues, to see that they are empty.
@@ -78,6 +81,7 @@ impl Conductor<'_> {
                 Ok(Event::Failed(error)) => return Err(error),
                 Ok(Event::Report) => self.status.print(&self.latency.figures().to_string()),
                 Ok(Event::Stop) => self.begin_drain(&mut phase)?,
+                Ok(Event::Committed(_) | Event::Drain | Event::End) => {} // told to other processes
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(RunError::WorkersGone),
             }
@@ -106,8 +110,12 @@ impl Conductor<'_> {
                     self.files = None;
                 }
             }
-            self.status
-                .update(&self.shared, &self.pacer, &self.latency, self.readers.as_ref());
+            let feeds = || {
+                let mut feeds = self.readers.as_ref().map(Readers::statuses).unwrap_or_default();
+                feeds.extend(self.peers.feeds());
+                feeds
+            };
+            self.status.update(&self.shared, &self.pacer, &self.latency, feeds);
             if self.fence.is_none() {
                 last_warning = now;
             }
@@ -145,9 +153,10 @@ impl Conductor<'_> {
         self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
         self.pacer.observe_committed(epoch);
         self.status.observe_committed(epoch);
+        self.peers.committed(epoch);
         if let Some(audit) = self.audit.take() {
-            let corrections = audit.corrections();
-            self.status.observe_audit(&corrections);
+            let corrections = audit.finish();
+            self.status.observe_audit(&corrections, &self.shared.phases());
             self.corrections = Some(corrections);
         }
     }
@@ -163,26 +172,31 @@ impl Conductor<'_> {
             self.pacer.observe_full();
         }
         self.latency.observe_closed(self.shared.frontier(), now);
-        // While the past is replayed, its epoch stays open: the audit compares all of it at once, and nothing else.
+        // The audit compares all of the past at once, and nothing else.
         let live = self.shared.live.load(Ordering::Acquire);
         if !live && !self.shared.replayed() {
+            self.pace_past(now);
             return Ok(());
         }
         if !live && !std::mem::replace(&mut self.past_closed, true) {
             self.pacer.observe_tick(); // also where the past is empty
-            let epoch = self.pacer.open_next(wall_ms(), now);
-            self.shared.open.store(epoch, Ordering::Release);
-            self.wake();
+            self.audit.iter_mut().for_each(Audit::observe_handed_over);
+            let epoch = self.pacer.open_next(wall_ms().max(self.shared.past_until + 1), now);
+            self.open(epoch);
         }
         if live && let Some(epoch) = self.pacer.next_epoch(wall_ms(), now) {
-            self.shared.open.store(epoch, Ordering::Release);
-            self.wake();
+            self.open(epoch);
+        }
+        // All of the past at once.
+        if !live && self.shared.frontier() <= self.shared.past_until {
+            return Ok(());
         }
         if let Some(epoch) = self.pacer.next_seal(now, draining || !live) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
                 let (example, _) = read_error(&error_codec(), &row)?;
                 return Err(RunError::Expectation { violations, example });
             }
+            self.peers.seal(epoch);
             for worker in &self.seals {
                 // A worker that is gone has told why.
                 let _ = worker.send(epoch);
@@ -191,6 +205,15 @@ impl Conductor<'_> {
             self.wake();
         }
         Ok(())
+    }
+
+    /// What the graph held before is loaded epoch by epoch, each closed before the next but one is open.
+    fn pace_past(&mut self, now: Instant) {
+        if self.pacer.open() < self.shared.past_until && self.pacer.is_due(now) && self.pacer.is_full() {
+            let pacer = &mut self.pacer;
+            self.shared.open_unless_held(|| pacer.open_next(0, now));
+            self.wake();
+        }
     }
 
     fn warn_of_delay(&self) {
@@ -205,11 +228,13 @@ impl Conductor<'_> {
             .asked
             .iter()
             .for_each(|asked| asked.store(true, Ordering::Release));
+        self.peers.ask();
         self.wake();
-        self.shared
-            .asked
-            .iter()
-            .for_each(|asked| asked.store(true, Ordering::Release));
+    }
+
+    fn open(&self, epoch: Epoch) {
+        self.peers.open(epoch);
+        self.shared.open.store(epoch, Ordering::Release);
         self.wake();
     }
 
@@ -222,6 +247,7 @@ impl Conductor<'_> {
     fn begin_drain(&mut self, phase: &mut Phase) -> Result<(), RunError> {
         if matches!(phase, Phase::Running) {
             self.status.observe_draining();
+            self.peers.drain();
             if let Some(readers) = self.readers.take() {
                 readers.stop()?;
             }
@@ -238,12 +264,12 @@ impl Conductor<'_> {
         if matches!(phase, Phase::Running) {
             // Asked in this order: readers that are exhausted have nothing left to put into the queues.
             let exhausted = self.options.until_caught_up && self.readers.as_ref().is_none_or(Readers::exhausted);
-            if !(exhausted && self.queues.iter().all(|queue| queue.is_empty())) {
+            if !(exhausted && self.queues.iter().all(|queue| queue.is_empty()) && self.peers.caught_up()) {
                 return Ok(false);
             }
             self.begin_drain(phase)?;
         }
-        if !self.queues.iter().all(|queue| queue.is_empty()) {
+        if !(self.queues.iter().all(|queue| queue.is_empty()) && self.peers.drained()) {
             return Ok(false);
         }
         // A delivery that has left its queue is taken before its worker's inputs advance again; so one more
@@ -251,9 +277,8 @@ impl Conductor<'_> {
         match self.fence {
             None => {
                 let fence = self.pacer.open_next(wall_ms(), Instant::now());
-                self.shared.open.store(fence, Ordering::Release);
+                self.open(fence);
                 self.fence = Some(fence);
-                self.wake();
                 Ok(false)
             }
             Some(fence) => {

@@ -15,11 +15,14 @@
 mod archive;
 mod audit;
 mod conductor;
+mod control;
+mod follower;
 mod pacer;
-mod replay;
-mod reread;
+mod past;
+mod peers;
 mod shared;
 mod status;
+mod team;
 mod wiring;
 mod worker;
 
@@ -39,11 +42,16 @@ use tokio::runtime::Runtime;
 
 use self::audit::Audit;
 use self::conductor::{Conducted, Conductor, wall_ms};
+use self::control::Start;
+use self::follower::{Follower, Hands, Told};
 use self::pacer::Pacer;
-use self::reread::Reread;
+use self::past::{Bringing, Past};
+use self::peers::Peers;
 use self::shared::{Event, Shared};
 use self::status::Status;
-use self::worker::{Parts, Past};
+use self::team::{Ended, Role, Team, Threads};
+use self::worker::{LOAD_ROWS, Parts};
+use crate::cluster::{ClusterError, Loss, Member, Peer};
 use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
 use crate::latency::{Figures, Latency, LatencyFileError, LatencyFiles};
@@ -52,11 +60,12 @@ use crate::repr::{CodecError, Epoch};
 use crate::serve::QueryError;
 use crate::serve::history::HistoryError;
 use crate::sink::{
-    Arrival, CommitError, Committer, Lake, LakeError, Limits, Prepared, Settings, TableSpec, WriterConfig, WriterError,
-    restore, spawn,
+    Arrival, CommitError, Committer, Lake, LakeError, Limits, LiveFile, Plan, Prepared, Restored, Settings, TableSpec,
+    WriterConfig, WriterError, restore, spawn,
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
+pub use past::{Part, PlanReport, Standing, plan};
 pub use status::AboveStatus;
 pub use wiring::Wiring;
 
@@ -64,6 +73,8 @@ pub use wiring::Wiring;
 const DELIVERIES: usize = 16;
 /// Arrivals that may wait for a writer.
 const ARRIVALS: usize = 64;
+/// How long process 0 may take to hear why another one failed.
+const PARTING: Duration = Duration::from_secs(1);
 /// Files of a local disk that are written or read at once. tokio would start a thread for each that waits, up to
 /// 512, and each keeps what it has freed for itself: a live run held over a gigabyte that way.
 const FILES: usize = 32;
@@ -83,10 +94,15 @@ pub struct Options {
     pub latency_folder: Option<PathBuf>,
     /// Whether Ctrl-C, SIGTERM and SIGUSR1 are ours to handle.
     pub signals: bool,
+    /// Over a lake with a past: make all of it again from Bronze and the feeds, whatever the lake keeps of the graph.
+    pub recompute: bool,
     /// Whether a terminal shows a live status.
     pub live: bool,
     /// Sizes at which writers change their ways.
     pub limits: Limits,
+    /// With several processes, which one this is. Process 0 says when all end; what others are told of that does not
+    /// count.
+    pub cluster: Option<Arc<Member>>,
 }
 
 /// What a run leaves to say.
@@ -98,6 +114,10 @@ pub struct Outcome {
     pub records: u64,
     /// Records of the lake's past that were replayed before; 0 in a new lake.
     pub replayed: u64,
+    /// Rows of what the graph held before that were loaded; 0 in a new lake.
+    pub loaded: u64,
+    /// What the start over a lake with a past took, step by step; empty in a new lake.
+    pub phases: Vec<(&'static str, Duration)>,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: u64,
     /// Fields that no column takes, by input and name: how many records had them.
@@ -168,11 +188,47 @@ pub enum RunError {
         /// The reason of one of them.
         example: String,
     },
+    /// What an input held is kept with a column of a type that this version does not know.
+    #[error("could not read what input {input} held: column {column} has an unknown type; run once with --recompute")]
+    StateForm {
+        /// Which input.
+        input: String,
+        /// Which column.
+        column: String,
+    },
     /// A columnar file could not be archived.
     #[error("could not archive {file} in the lake")]
     Archive {
         /// Which file.
         file: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The processes of a cluster did not come together.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Another process of the cluster went away, or hangs.
+    #[error("lost {peer}: {loss}; every process of the cluster ends, and a restart resumes from the last snapshot")]
+    Lost {
+        /// Which.
+        peer: Peer,
+        /// How.
+        loss: Loss,
+    },
+    /// Another process of the cluster failed.
+    #[error("{peer} failed: {message}")]
+    Peer {
+        /// Which.
+        peer: Peer,
+        /// What it says.
+        message: String,
+    },
+    /// Another process sent what no process of ours sends.
+    #[error("could not read a message of {peer}; this is a bug")]
+    Garbled {
+        /// Which.
+        peer: Peer,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -239,12 +295,13 @@ struct Engine {
     queues: Vec<Sender<Delivery>>,
     seals: Vec<Sender<Epoch>>,
     past: Option<JoinHandle<()>>,
-    workers: timely::communication::WorkerGuards<()>,
+    running: Threads,
     threads: Vec<thread::Thread>,
-    writers: Vec<JoinHandle<Result<(), WriterError>>>,
     audit: Option<Audit>,
     committer: JoinHandle<()>,
     signals: Option<signal_hook::iterator::Handle>,
+    team: Team,
+    stop_at_end: bool,
     started: Instant,
 }
 
@@ -257,26 +314,60 @@ impl Engine {
     ) -> Result<Engine, RunError> {
         let started = Instant::now();
         let workers = options.workers.max(1);
+        let (events_in, events) = unbounded();
+        let mut team = Team::join(&dataflow, &graph, options, &events_in)?;
+        let share = team.share;
+        let (all, first_worker) = (workers * share.processes, workers * share.process);
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
         let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
-        let settings = Settings {
-            retention: dataflow.history,
-            guard: dataflow.guard,
-            ..Settings::new(&dataflow.name, workers, dataflow.durable)
-        };
         let handle = runtime.handle().clone();
-        let specs: Vec<TableSpec> = wiring.specs.to_vec();
-        let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
-        if restored.epoch.is_some() {
-            wiring.audit();
+        let Opened {
+            mut committer,
+            mut restored,
+            first,
+            past_until,
+            stop_at_end,
+        } = match &team.role {
+            Role::Leads(_) => {
+                let settings = Settings {
+                    retention: dataflow.history,
+                    guard: dataflow.guard,
+                    ..Settings::new(&dataflow.name, all, dataflow.durable)
+                };
+                let specs: Vec<TableSpec> = wiring.specs.to_vec();
+                let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+                Opened {
+                    committer: Some(committer),
+                    first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
+                    past_until: None,
+                    restored,
+                    stop_at_end: options.until_caught_up,
+                }
+            }
+            Role::Follows(leader) => Opened::of(leader.wait_for_start(&events)?),
+        };
+        let opened = started.elapsed();
+        let decided = past::decide(&mut wiring, &lake, &handle, &restored, options.recompute)?;
+        if let Some(committer) = &mut committer {
+            committer.set_plan(Plan {
+                name: decided.now.hash(),
+                bytes: decided.now.bytes().into(),
+            });
         }
         let wiring = Arc::new(wiring);
+        let past_until =
+            past_until.unwrap_or_else(|| first + Bringing::rows_to_load(&wiring, &restored.tables) / LOAD_ROWS);
 
-        let (events_in, events) = unbounded();
-        let first = wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1));
         let replays = restored.epoch.is_some();
         let inputs = dataflow.inputs.len();
-        let shared = Arc::new(Shared::new(workers, inputs, first, replays, events_in));
+        let others = team.peers().map_or(0, Peers::count);
+        let shared = Arc::new(Shared::new(
+            (workers, others),
+            inputs,
+            (first, past_until),
+            replays,
+            events_in,
+        ));
         let latency = Arc::new(Latency::new(
             dataflow.inputs.iter().map(|input| input.name.clone()).collect(),
             graph
@@ -286,11 +377,17 @@ impl Engine {
                 .collect(),
         ));
 
-        let relocations = committer.relocations();
-        let (prepared_in, prepared) = bounded::<Prepared>(2 * workers);
+        let relocations = committer.as_ref().map(Committer::relocations).unwrap_or_default();
+        let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
+        let files = restored.tables.clone();
+        if let Some(peers) = team.peers() {
+            let start = || Start::new((first, past_until), &restored, stop_at_end, options.recompute);
+            peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
+            restored.tables = peers::share(&restored.tables, &wiring.specs, share.process, share.processes);
+        }
         let config = |writer: usize| WriterConfig {
             writer,
-            writers: workers,
+            writers: all,
             generation: restored.generation,
             specs: wiring.specs.clone(),
             store: lake.store.clone(),
@@ -301,38 +398,56 @@ impl Engine {
             limits: options.limits.clone(),
             relocations: relocations.clone(),
         };
+        let indexing = Instant::now();
         let mut loaded = restore(
-            &config(0),
-            0..workers,
+            &config(first_worker),
+            first_worker..first_worker + workers,
             restored.tables.iter().cloned().enumerate().collect(),
         )?;
+        if replays {
+            shared.observe_phase("open", opened);
+            shared.observe_phase("index", indexing.elapsed());
+        }
         let mut arrivals = Vec::new();
         let (mut writers, mut stats) = (Vec::new(), Vec::new());
         for (index, mut restored) in loaded.drain(..).enumerate() {
-            if replays {
-                (wiring.dead_letters..wiring.specs.len()).for_each(|table| restored.audit_next(table));
-            }
+            decided
+                .audited
+                .iter()
+                .for_each(|table| restored.audit_next(*table, past_until));
             let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
-            let writer = spawn(config(index), restored, arrivals_out, prepared_in.clone())?;
+            let writer = spawn(
+                config(first_worker + index),
+                restored,
+                arrivals_out,
+                prepared_in.clone(),
+            )?;
             writers.push(writer.handle);
             stats.push(writer.stats);
             arrivals.push(arrivals_in);
         }
         drop(prepared_in);
-        let audit = replays.then(|| Audit {
-            wiring: wiring.clone(),
-            writers: stats,
-        });
-        let committer = named("committer", "the committer", {
-            let shared = shared.clone();
-            move || commit(committer, prepared, &shared)
-        })?;
+        let committer = match (&team.role, committer) {
+            (Role::Follows(leader), _) => {
+                let forward = leader.forward(stats.clone());
+                named("forwarder", "the way to the committer", move || forward(prepared))?
+            }
+            (Role::Leads(peers), committer) => {
+                stats.extend(peers.stats(wiring.specs.len()));
+                let committer = committer.expect("who leads has opened the lake");
+                let shared = shared.clone();
+                named("committer", "the committer", move || {
+                    commit(committer, prepared, &shared)
+                })?
+            }
+        };
+        let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
 
         let mut queues = Vec::new();
         let mut pasts = Vec::new();
         let mut seals = Vec::new();
         let mut parts = Vec::new();
-        for writer in arrivals {
+        for (index, writer) in arrivals.into_iter().enumerate() {
             let (deliveries_in, deliveries) = bounded::<Delivery>(DELIVERIES);
             let (past_in, past) = bounded::<Past>(DELIVERIES);
             // Few wait at a time: the pacer bounds snapshots in flight.
@@ -341,32 +456,54 @@ impl Engine {
             seals.push(seals_in);
             pasts.push(past_in);
             parts.push(std::sync::Mutex::new(Some(Parts {
+                index,
                 deliveries,
                 past,
                 seals: seals_out,
                 writer,
             })));
         }
-        let (workers_guard, threads) = start_workers(workers, parts, &wiring, &shared, &latency)?;
+        let (running, threads) = start_workers(&mut team, parts, &wiring, &shared, &latency)?;
+        let running = Threads { writers, ..running };
+        match &team.role {
+            Role::Leads(peers) => peers.wait_until_ready(&events, &shared)?,
+            Role::Follows(leader) => leader.ready(Hands {
+                shared: shared.clone(),
+                latency: latency.clone(),
+                seals: seals.clone(),
+                workers: threads.clone(),
+            }),
+        }
 
-        let past = if replays {
-            let (handle, lake, dataflow, shared) = (handle.clone(), lake.clone(), dataflow.clone(), shared.clone());
-            let (threads, progress) = (threads.clone(), restored.progress.clone());
+        let past = if replays && team.peers().is_none() {
+            // Process 0 has all of the past.
+            for past in pasts {
+                let _ = past.send(Past::End);
+            }
+            threads.iter().for_each(thread::Thread::unpark);
+            None
+        } else if replays {
+            let (handle, lake, wiring, shared) = (handle.clone(), lake.clone(), wiring.clone(), shared.clone());
+            let (threads, config) = (threads.clone(), config(0));
+            let progress = restored.progress.clone();
             let epoch = restored.epoch.unwrap_or_default();
             Some(named("replay", "the replay", move || {
-                let past = Reread {
-                    dataflow: &dataflow,
+                let past = Bringing {
+                    wiring: &wiring,
                     lake: &lake,
                     runtime: &handle,
                     shared: &shared,
+                    blueprint: decided.then.as_ref(),
+                    config: &config,
+                    files: &files,
                     progress: &progress,
                     epoch,
                 };
                 // Nobody else would tell that a past broke off, and the workers wait for its end.
-                let replayed = catch_unwind(AssertUnwindSafe(|| replay::replay(&past, &pasts)))
+                let brought = catch_unwind(AssertUnwindSafe(|| past.bring(&pasts)))
                     .unwrap_or_else(|panic| Err(RunError::Panicked("the replay", message(panic))));
                 threads.iter().for_each(thread::Thread::unpark);
-                if let Err(error) = replayed {
+                if let Err(error) = brought {
                     shared.tell(Event::Failed(error));
                 }
             })?)
@@ -382,9 +519,29 @@ impl Engine {
             }
         });
         let progress = &restored.progress;
-        let readers = start_readers(&dataflow, progress, &lake, outlets.collect(), options, &handle, &shared)?;
+        let options_of_readers = ReaderOptions {
+            stop_at_end,
+            share,
+            ..ReaderOptions::default()
+        };
+        let outlets = outlets.collect();
+        let readers = start_readers(
+            &dataflow,
+            progress,
+            &lake,
+            outlets,
+            options_of_readers,
+            &handle,
+            &shared,
+        )?;
         let signals = listen(options, &shared)?;
-        tracing::info!(workers, generation = restored.generation, "started");
+        tracing::info!(
+            workers,
+            process = share.process,
+            processes = share.processes,
+            generation = restored.generation,
+            "started"
+        );
         let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
         Ok(Engine {
             shared,
@@ -396,18 +553,84 @@ impl Engine {
             queues,
             seals,
             past,
-            workers: workers_guard,
+            running,
             threads,
-            writers,
             audit,
             committer,
             signals,
+            team,
+            stop_at_end,
             started,
         })
     }
 
     fn run(mut self, options: &Options) -> Result<Outcome, RunError> {
+        let (conducted, mut told) = match self.conduct(options) {
+            Ok(conducted) => conducted,
+            Err(error) => return Err(self.part(error)),
+        };
+        // Workers first, then what they feed: each ends when its senders are gone.
+        if let Some(peers) = self.team.peers() {
+            peers.stop();
+        }
+        self.stop();
+        let Ended { workers, writers } = self.running.join();
+        if let Some(past) = self.past {
+            // Its failure, if any, has been told.
+            let _ = past.join();
+        }
+        if let Role::Leads(peers) = &mut self.team.role {
+            peers.end(&self.events)?;
+        }
+        let committer = self.committer.join();
+        if let Some(signals) = self.signals {
+            signals.close();
+        }
+        if let Some(panic) = workers {
+            return Err(RunError::Panicked("a worker", panic));
+        }
+        for writer in writers {
+            writer.map_err(|panic| RunError::Panicked("a writer", message(panic)))??;
+        }
+        committer.map_err(|panic| RunError::Panicked("the committer", message(panic)))?;
+        if let Role::Follows(leader) = self.team.role {
+            leader.end(told.figures(&self.shared), &self.latency);
+        }
+        let Conducted { snapshot, corrections } = conducted;
+        let sum = |count: fn(&shared::InputCounters) -> u64| self.shared.inputs.iter().map(count).sum();
+        Ok(Outcome {
+            snapshot,
+            records: sum(|c| c.records.load(Ordering::Relaxed)),
+            replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
+            loaded: self.shared.loaded.load(Ordering::Relaxed),
+            phases: self.shared.phases(),
+            rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
+            ignored: self.shared.ignored(),
+            corrections,
+            elapsed: self.started.elapsed(),
+            figures: self.latency.figures(),
+        })
+    }
+
+    /// Runs until all is committed, or something fails.
+    fn conduct(&mut self, options: &Options) -> Result<(Conducted, Told), RunError> {
         let dataflow = self.wiring.dataflow.clone();
+        let peers = match &self.team.role {
+            Role::Leads(peers) => peers,
+            Role::Follows(leader) => {
+                let follower = Follower {
+                    leader,
+                    shared: self.shared.clone(),
+                    events: self.events.clone(),
+                    latency: self.latency.clone(),
+                    queues: self.queues.clone(),
+                    readers: self.readers.take(),
+                    until_caught_up: self.stop_at_end,
+                    told: Told::default(),
+                };
+                return follower.follow();
+            }
+        };
         let files = match &options.latency_folder {
             Some(folder) => Some(LatencyFiles::create(folder, SystemTime::now())?),
             None => None,
@@ -419,57 +642,104 @@ impl Engine {
             latency: self.latency.clone(),
             files,
             workers: self.threads.clone(),
+            peers,
             queues: self.queues.clone(),
-            seals: self.seals,
+            seals: std::mem::take(&mut self.seals),
             readers: self.readers.take(),
             options,
             status: Status::new(names, options.live),
-            pacer: self.pacer,
+            pacer: self.pacer.clone(),
             temporal: self.wiring.temporal(),
             past_closed: false,
-            audit: self.audit,
+            audit: self.audit.take(),
             corrections: None,
             commit: dataflow.commit,
             fence: None,
         };
-        let conducted = conductor.conduct();
-        // Workers first, then what they feed: each ends when its senders are gone.
+        Ok((conductor.conduct()?, Told::default()))
+    }
+
+    fn stop(&mut self) {
+        self.seals.clear();
         self.shared.stop.store(true, Ordering::Release);
         self.threads.iter().for_each(thread::Thread::unpark);
-        drop(self.queues);
-        let workers = self.workers.join().into_iter().find_map(Result::err);
-        let writers: Vec<_> = self.writers.into_iter().map(JoinHandle::join).collect();
-        let committer = self.committer.join();
-        if let Some(past) = self.past {
-            // Its failure, if any, has been told.
-            let _ = past.join();
+        self.queues.clear();
+    }
+
+    /// Ends a run that failed; says why it did.
+    fn part(mut self, error: RunError) -> RunError {
+        let error = match error {
+            RunError::WriterGone => first_fault(self.events.try_iter()).unwrap_or(RunError::WriterGone),
+            other => other,
+        };
+        match &self.team.role {
+            Role::Leads(peers) => peers.fail(&chain(&error)),
+            Role::Follows(leader) => leader.fail(&error),
+        }
+        self.stop();
+        let ended = self.running.part();
+        if let Role::Leads(peers) = &mut self.team.role {
+            peers.part();
+        }
+        // What waits for a lost peer is left behind.
+        if let Some(ended) = ended {
+            drop(ended);
+            let _ = self.committer.join();
+            if let Some(past) = self.past {
+                let _ = past.join();
+            }
+        }
+        if let Role::Follows(leader) = self.team.role {
+            leader.part(PARTING);
         }
         if let Some(signals) = self.signals {
             signals.close();
         }
-        let Conducted { snapshot, corrections } = conducted.map_err(|error| match error {
-            RunError::WriterGone => first_fault(self.events.try_iter()).unwrap_or(RunError::WriterGone),
-            other => other,
-        })?;
-        if let Some(panic) = workers {
-            return Err(RunError::Panicked("a worker", panic));
-        }
-        for writer in writers {
-            writer.map_err(|panic| RunError::Panicked("a writer", message(panic)))??;
-        }
-        committer.map_err(|panic| RunError::Panicked("the committer", message(panic)))?;
-        let sum = |count: fn(&shared::InputCounters) -> u64| self.shared.inputs.iter().map(count).sum();
-        Ok(Outcome {
-            snapshot,
-            records: sum(|c| c.records.load(Ordering::Relaxed)),
-            replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
-            rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
-            ignored: self.shared.ignored(),
-            corrections,
-            elapsed: self.started.elapsed(),
-            figures: self.latency.figures(),
-        })
+        error
     }
+}
+
+/// What a process knows of the lake.
+struct Opened {
+    /// Of process 0 only.
+    committer: Option<Committer>,
+    restored: Restored,
+    first: Epoch,
+    /// Process 0 works it out.
+    past_until: Option<Epoch>,
+    stop_at_end: bool,
+}
+
+impl Opened {
+    /// As process 0 says.
+    fn of((start, tables): (Box<Start>, Vec<Vec<LiveFile>>)) -> Opened {
+        Opened {
+            committer: None,
+            restored: Restored {
+                epoch: start.epoch,
+                generation: start.generation,
+                progress: start.progress.into_iter().collect(),
+                tables,
+                replaced: start.replaced,
+                versions: vec![],
+                plan: start.plan.map(Into::into),
+            },
+            first: start.first,
+            past_until: Some(start.past_until),
+            stop_at_end: start.stop_at_end,
+        }
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// The failure that another one followed from, if it was told.
@@ -525,22 +795,25 @@ impl Drop for Alarm {
 }
 
 fn start_workers(
-    workers: usize,
+    team: &mut Team,
     parts: Vec<std::sync::Mutex<Option<Parts>>>,
     wiring: &Arc<Wiring>,
     shared: &Arc<Shared>,
     latency: &Arc<Latency>,
-) -> Result<(timely::communication::WorkerGuards<()>, Vec<thread::Thread>), RunError> {
+) -> Result<(Threads, Vec<thread::Thread>), RunError> {
+    let workers = parts.len();
     let (threads_in, threads_out) = unbounded();
-    let mut config = timely::Config::process(workers);
+    let mut config = timely::WorkerConfig::default();
     // An idle worker goes on with merges that are under way, and starts none: differential's own `idle_merge_effort`
     // merges whatever there is into one batch, so that a live load pays for all of its state at each epoch.
     let exert: ExertionLogic = Arc::new(|layers| layers.iter().any(|(_, batches, _)| *batches > 1).then_some(1000));
-    config.worker.set("differential/default_exert_logic".to_string(), exert);
+    config.set("differential/default_exert_logic".to_string(), exert);
     let (wiring, shared, latency) = (wiring.clone(), shared.clone(), latency.clone());
-    let guards = timely::execute(config, move |worker| {
+    let (builders, network) = team.allocators(workers)?;
+    let first = team.share.process * workers;
+    let guards = timely::execute::execute_from(builders, Box::new(()), config, move |worker| {
         let _alarm = Alarm(shared.clone());
-        let index = worker.index();
+        let index = worker.index() - first;
         let _ = threads_in.send((index, thread::current()));
         let part = parts[index].lock().ok().and_then(|mut part| part.take());
         let part = part.expect("each worker takes its part once");
@@ -551,7 +824,12 @@ fn start_workers(
     .map_err(RunError::Workers)?;
     let mut threads: Vec<(usize, thread::Thread)> = threads_out.iter().take(workers).collect();
     threads.sort_by_key(|(index, _)| *index);
-    Ok((guards, threads.into_iter().map(|(_, thread)| thread).collect()))
+    let running = Threads {
+        workers: guards,
+        network,
+        writers: vec![],
+    };
+    Ok((running, threads.into_iter().map(|(_, thread)| thread).collect()))
 }
 
 fn start_readers(
@@ -559,7 +837,7 @@ fn start_readers(
     progress: &Progress,
     lake: &Lake,
     outlets: Vec<Outlet>,
-    options: &Options,
+    options: ReaderOptions,
     runtime: &tokio::runtime::Handle,
     shared: &Arc<Shared>,
 ) -> Result<source::Readers, RunError> {
@@ -569,10 +847,6 @@ fn start_readers(
         }
     }
     let decoders = archive::decoders(dataflow, lake, runtime, shared);
-    let options = ReaderOptions {
-        stop_at_end: options.until_caught_up,
-        ..ReaderOptions::default()
-    };
     Ok(source::start(dataflow.clone(), progress, decoders, outlets, options)?)
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -24,6 +25,12 @@ pub enum Event {
     Stop,
     /// SIGUSR1: print the latency report.
     Report,
+    /// Process 0 says, to another one: a snapshot is committed.
+    Committed(Epoch),
+    /// Process 0 says, to another one: read no more.
+    Drain,
+    /// Process 0 says, to another one: all is committed, end.
+    End,
 }
 
 /// Counters of one input.
@@ -33,16 +40,24 @@ pub struct InputCounters {
     pub records: AtomicU64,
     /// Records of the past, replayed.
     pub replayed: AtomicU64,
+    /// Rows that it held before, loaded.
+    pub loaded: AtomicU64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: AtomicU64,
 }
 
 /// See the module's header.
 pub struct Shared {
+    /// Workers of this process. Where one value is kept by worker, process 0 keeps one for each other process behind them.
+    pub workers: usize,
     /// The open epoch. Written by the conductor.
     pub open: AtomicU64,
     /// By worker: every epoch before it has closed there.
     pub frontiers: Vec<AtomicU64>,
+    /// What the lake's past is fed at are epochs up to this, from the first on.
+    pub past_until: Epoch,
+    /// The open epoch stays open until the past is over: from when on, see [`Shared::hold_epoch`].
+    held: Mutex<bool>,
     /// The newest epoch that something was taken into.
     pub taken: AtomicU64,
     /// A worker's share of the open epoch is full.
@@ -55,6 +70,10 @@ pub struct Shared {
     pub stop: AtomicBool,
     /// By input.
     pub inputs: Vec<InputCounters>,
+    /// Rows of what the graph held before that workers have taken.
+    pub loaded: AtomicU64,
+    /// What a start over a lake with a past took, step by step.
+    phases: Mutex<Vec<(&'static str, Duration)>>,
     /// By worker: deliveries of the past still to be replayed are gone (true from the start without a past).
     pub replayed: Vec<AtomicBool>,
     /// Workers take what feeds bring. Not before the replayed past is sealed: its audit must meet nothing else.
@@ -69,18 +88,29 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// For so many workers and inputs, with `first` open.
-    pub fn new(workers: usize, inputs: usize, first: Epoch, replay: bool, events: Sender<Event>) -> Self {
+    /// For so many workers, other processes and inputs, with `first` open; the past comes up to `past_until`.
+    pub fn new(
+        (workers, peers): (usize, usize),
+        inputs: usize,
+        (first, past_until): (Epoch, Epoch),
+        replay: bool,
+        events: Sender<Event>,
+    ) -> Self {
         Shared {
+            workers,
             open: AtomicU64::new(first),
-            frontiers: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            frontiers: (0..workers + peers).map(|_| AtomicU64::new(0)).collect(),
+            past_until,
+            held: Mutex::new(!replay),
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),
             asked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             built: Barrier::new(workers),
             stop: AtomicBool::new(false),
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
-            replayed: (0..workers).map(|_| AtomicBool::new(!replay)).collect(),
+            loaded: AtomicU64::new(0),
+            phases: Mutex::default(),
+            replayed: (0..workers + peers).map(|_| AtomicBool::new(!replay)).collect(),
             live: AtomicBool::new(!replay),
             violations: Mutex::default(),
             ignored: Mutex::default(),
@@ -105,6 +135,19 @@ impl Shared {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A step of the start is over.
+    pub fn observe_phase(&self, phase: &'static str, took: Duration) {
+        self.phases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((phase, took));
+    }
+
+    /// What a start over a lake with a past took, step by step.
+    pub fn phases(&self) -> Vec<(&'static str, Duration)> {
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// `diff` more rows break an expectation which must hold, from `epoch` on.
     pub fn observe_violation(&self, error: &Row, epoch: Epoch, diff: Diff) {
         let mut violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,12 +158,39 @@ impl Shared {
         }
     }
 
+    /// Takes what [`Shared::observe_violation`] was told, for process 0.
+    pub fn take_violations(&self) -> Vec<(Epoch, i64, Vec<u8>)> {
+        let mut violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = std::mem::take(&mut *violations).into_iter();
+        taken
+            .map(|(epoch, (diff, row))| (epoch, diff, row.bytes().to_vec()))
+            .collect()
+    }
+
     /// How many rows break an expectation which must hold as of a closed epoch, and one of them.
     pub fn violations(&self, epoch: Epoch) -> Option<(i64, Row)> {
         let violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
         let upto = violations.range(..=epoch);
         let (count, example) = upto.fold((0, None), |(n, _), (_, (more, row))| (n + more, Some(row)));
         example.filter(|_| count > 0).map(|row| (count, row.clone()))
+    }
+
+    /// The past is fed at one epoch from now on: what comes then counts in the order in which it arrived once.
+    pub fn hold_epoch(&self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Whether the open epoch stays open until the past is over.
+    pub fn holds_epoch(&self) -> bool {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens an epoch that `next` names, unless the open one is held.
+    pub fn open_unless_held(&self, next: impl FnOnce() -> Epoch) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*held {
+            self.open.store(next(), Ordering::Release);
+        }
     }
 
     /// Every epoch before this has closed at every worker.

@@ -215,7 +215,7 @@ mod tests {
         }
         assert!(vectors > 0);
         // The lake itself was made.
-        assert!(at(Step::Folder, &root.parent().unwrap().parent().unwrap().to_path_buf()) < at(Step::Folder, &root));
+        assert!(at(Step::Folder, root.parent().unwrap().parent().unwrap()) < at(Step::Folder, &root));
     }
 
     #[test]

@@ -17,10 +17,12 @@ mod disk;
 mod lake;
 mod prepared;
 mod relocation;
+pub mod states;
 mod writer;
 
 pub use commit::{
-    CommitError, CommitEvent, Committer, LedgerError, LogError, Restored, SchemaError, Settings, StateError,
+    CommitError, CommitEvent, Committer, Found, LedgerError, LogError, Plan, Restored, SchemaError, Settings,
+    StateError, Survey, survey,
 };
 pub(crate) use commit::{history, ledger, log};
 pub use lake::{Lake, LakeError, Put};
@@ -28,7 +30,7 @@ pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepare
 pub use relocation::{Relocation, Relocations};
 pub use writer::{
     Compaction, Departing, Limits, Loaded, TableStats, Writer, WriterConfig, WriterError, WriterStats, WriterThread,
-    owner, restore, spawn,
+    owner, restore, scan, spawn,
 };
 
 use arrow::array::RecordBatch;

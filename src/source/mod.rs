@@ -11,6 +11,7 @@ pub mod generate;
 mod log;
 mod outlet;
 mod readers;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ pub use files::Originals;
 pub use log::{LogRecord, LogWriter};
 pub use outlet::Outlet;
 pub use readers::{Clock, Decode, Decoders, FeedStatus, ReaderOptions, Readers, start};
+pub use share::Share;
 
 use std::sync::Arc;
 use std::time::Instant;

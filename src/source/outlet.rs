@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 
 use super::batch::{BatchLimits, nothing, payload_bytes};
+use super::share::Share;
 use super::{Decode, Delivery, Position, Progress, SourceError};
 use crate::decode::{Decoded, Raw};
 use crate::definition::{Dataflow, Feed, Input};
@@ -88,6 +89,7 @@ pub(crate) struct Hand {
     pub stop: Receiver<Infallible>,
     pub gauges: Arc<Gauges>,
     pub limits: BatchLimits,
+    pub share: Share,
 }
 
 impl Hand {
@@ -174,15 +176,15 @@ impl Hand {
         Ok(())
     }
 
-    /// The worker of a partition, by (1).
+    /// The worker of a partition, by (1); one of this process's.
     pub fn worker(&self, partition: &str) -> usize {
-        use std::hash::Hasher;
-        let mut hasher = twox_hash::XxHash64::with_seed(0);
-        for part in [&self.input().name, &self.feed().name, partition] {
-            hasher.write(part.as_bytes());
-            hasher.write_u8(0xff); // no UTF-8 text holds it: ("a", "bc") and ("ab", "c") differ
-        }
-        (hasher.finish() % self.outlets.len() as u64) as usize
+        let (_, number) = self.share.of(self.input(), self.feed, partition);
+        (number % self.outlets.len() as u64) as usize
+    }
+
+    /// Whether a partition is read by this process.
+    pub fn reads(&self, partition: &str) -> bool {
+        self.share.holds(self.input(), self.feed, partition)
     }
 
     /// Waits, unless readers are to stop.

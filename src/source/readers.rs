@@ -13,9 +13,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Sender;
+use serde::{Deserialize, Serialize};
 
 use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
+use super::share::Share;
 use super::{Progress, SourceError, files, generate, log};
 use crate::decode::{Decoded, Raw};
 use crate::definition::{Dataflow, FeedKind};
@@ -57,6 +59,8 @@ pub struct ReaderOptions {
     pub stop_at_end: bool,
     /// Wall clock.
     pub clock: Clock,
+    /// Of several processes, which partitions are this one's.
+    pub share: Share,
 }
 
 impl Default for ReaderOptions {
@@ -74,12 +78,13 @@ impl Default for ReaderOptions {
             back_off: Duration::from_millis(100),
             stop_at_end: false,
             clock: Arc::new(SystemTime::now),
+            share: Share::default(),
         }
     }
 }
 
 /// How a feed is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeedStatus {
     /// The input's name.
     pub input: String,
@@ -204,6 +209,7 @@ pub fn start(
         rows: options.batch_rows.max(1),
         bytes: options.batch_bytes.max(1),
     };
+    let share = options.share;
     let mut starter = Starter {
         options,
         decoders,
@@ -225,6 +231,7 @@ pub fn start(
                 stop: stopped.clone(),
                 gauges: gauges.clone(),
                 limits,
+                share,
             };
             feeds.push(FeedHandle {
                 input: definition.name.clone(),

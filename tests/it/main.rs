@@ -2,6 +2,7 @@
 
 mod audits;
 mod commands;
+mod definitions;
 mod faults;
 mod foreign;
 mod lake;

@@ -82,11 +82,24 @@ impl Folder {
 
 /// Runs until every feed is exhausted and committed.
 pub fn catch_up(dataflow: &Arc<Dataflow>, workers: usize) -> Outcome {
+    catch_up_with(dataflow, workers, Options::default())
+}
+
+/// The same, with all of the past made again from Bronze and the feeds.
+pub fn recompute(dataflow: &Arc<Dataflow>, workers: usize) -> Outcome {
+    let options = Options {
+        recompute: true,
+        ..Options::default()
+    };
+    catch_up_with(dataflow, workers, options)
+}
+
+fn catch_up_with(dataflow: &Arc<Dataflow>, workers: usize, options: Options) -> Outcome {
     let options = Options {
         workers,
         until_caught_up: true,
         duration: Some(Duration::from_secs(300)),
-        ..Options::default()
+        ..options
     };
     run::run(dataflow.clone(), &options).unwrap_or_else(|e| panic!("the run failed: {}", chain(&e)))
 }

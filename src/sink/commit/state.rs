@@ -607,7 +607,7 @@ pub fn engine_info() -> String {
     format!("alluvium/{}", env!("CARGO_PKG_VERSION"))
 }
 
-fn physical_rows(stats: &str) -> Option<u64> {
+pub fn physical_rows(stats: &str) -> Option<u64> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Count {

@@ -29,6 +29,7 @@ mod lake;
 mod layout;
 mod load;
 mod mint;
+mod scan;
 mod settle;
 mod small;
 mod stats;
@@ -43,6 +44,7 @@ pub(in crate::sink) use hash::RowHash;
 pub use hash::owner;
 pub(in crate::sink) use identify::{Identify, Whereabouts};
 pub use load::{Loaded, restore};
+pub use scan::scan;
 pub use stats::{TableStats, WriterStats};
 pub use thread::{WriterThread, spawn};
 
@@ -185,10 +187,11 @@ impl Writer {
             .map(|(i, spec)| Table::new(spec.clone(), restored.tables.remove(&i), stats.tables[i].clone()))
             .collect();
         let mut tables = tables?;
-        restored
+        let audited = restored
             .audits
             .iter()
-            .for_each(|table| tables[*table].audit = !config.specs[*table].append_only);
+            .filter(|(table, _)| !config.specs[*table].append_only);
+        audited.for_each(|(table, upto)| tables[*table].audit_next(*upto));
         let names = Names::new(config.writer, config.generation);
         let desk = Desk {
             lake: config.lake(),
@@ -268,7 +271,8 @@ impl Writer {
     /// Learns where others moved rows. To be called between two parts, when every compaction that is settled has gone with
     /// one: a part is to speak of places as of one time. (One that is still being settled makes it wait.)
     pub fn relocate(&mut self) -> Result<(), WriterError> {
-        if self.is_settling() {
+        // An audit that is under way has noted places of rows.
+        if self.is_settling() || self.tables.iter().any(Table::is_audited) {
             return Ok(());
         }
         for relocation in self.config.relocations.behind(self.learned) {

@@ -159,7 +159,7 @@ impl Small {
             part.places.retain(|place| {
                 let (path, positions) = match place {
                     Place::Whole(path) => (path, None),
-                    Place::Shared(path, positions) => (path, Some(&*positions)),
+                    Place::Shared(path, positions) => (path, Some(positions)),
                 };
                 let Some(rows) = relocation.rows_of(path) else {
                     return true;

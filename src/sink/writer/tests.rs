@@ -264,7 +264,7 @@ impl Log {
             .enumerate()
             .map(|(writer, mut restored)| {
                 if audit {
-                    restored.audit_next(0);
+                    restored.audit_next(0, Epoch::MAX);
                 }
                 Writer::new(
                     WriterConfig {

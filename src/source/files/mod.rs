@@ -32,6 +32,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::batch::BatchBuilder;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
+use super::share::Share;
 use super::{Decode, Position, Progress, SourceError};
 use crate::decode::{Payloads, Raw};
 use crate::definition::Format;
@@ -67,13 +68,12 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, path: &str, resume: &Prog
     )?;
     let positions = hand
         .positions(resume)
+        .filter(|(name, _)| hand.reads(name))
         .map(|(name, position)| (name.into(), position.clone()))
         .collect();
     let options = starter.options.clone();
     let settle = Settle::new(place.is_atomic(), options.settle, positions);
-    let input = hand.input();
-    let arrival_decides = (!input.key.is_empty() && input.order_by.is_empty()) || !input.dedup_key.is_empty();
-    let readers = if arrival_decides {
+    let readers = if Share::in_order(hand.input()) {
         1
     } else {
         options.file_readers.max(1)
@@ -179,9 +179,11 @@ impl Lister {
             self.options.poll
         };
         match self.place.list() {
-            Ok(listing) => {
+            Ok(mut listing) => {
                 self.failures = 0;
-                let listing = (!listing.is_empty() || self.place.is_there()).then_some(listing);
+                let there = !listing.is_empty() || self.place.is_there();
+                listing.retain(|found| hand.reads(&found.partition));
+                let listing = there.then_some(listing);
                 self.settle.observe(listing, start, (self.options.clock)());
                 let end = Instant::now();
                 Ok((end + poll.max((end - start) * LISTING_SHARE), true))

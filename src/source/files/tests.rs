@@ -15,9 +15,9 @@ use object_store::*;
 
 use super::*;
 use crate::definition::{Dataflow, Feed, FeedKind, Input};
-use crate::source::Delivery;
 use crate::source::batch::{BatchLimits, nothing};
 use crate::source::outlet::{Gauges, Outlet};
+use crate::source::{Delivery, Share};
 
 /// A store whose first `failures` reads break after half of the bytes.
 #[derive(Debug)]
@@ -178,6 +178,7 @@ fn read(
             rows: 100,
             bytes: 1 << 20,
         },
+        share: Share::default(),
     };
     let decode: Decode = Box::new(move |raw| {
         let mut decoded = nothing(&input, None);

@@ -60,8 +60,14 @@ pub(crate) fn start(
     }
     starter.spawn(&hand, move |hand| {
         let decode = decoders(hand.input, hand.feed);
-        let partitions = (0..partitions).map(|n| n.to_string().into()).collect();
+        let partitions: Vec<Arc<str>> = (0..partitions).map(|n| n.to_string().into()).collect();
+        let ours: Vec<bool> = partitions.iter().map(|name| hand.reads(name)).collect();
+        if !ours.contains(&true) {
+            hand.gauges.set_exhausted(true);
+            return Ok(());
+        }
         Pump {
+            ours,
             hand,
             decode,
             generator,
@@ -81,6 +87,8 @@ struct Pump {
     generator: Generator,
     header: Option<Arc<str>>,
     partitions: Vec<Arc<str>>,
+    /// Of each partition, whether this process reads it; the events of the others are made and dropped.
+    ours: Vec<bool>,
     /// Of each partition, the first event that is new.
     next: Vec<u64>,
     rate: Option<f64>,
@@ -129,7 +137,7 @@ impl Pump {
                 }
                 count -= 1;
                 let partition = self.partition_of(&event);
-                if index >= self.next[partition] {
+                if index >= self.next[partition] && self.ours[partition] {
                     // Unpaced event times are made up: told as source times they would make a latency of years.
                     let ts_ms = self.rate.map(|_| event.ts_ms);
                     batches[partition].push(index, Some(&event.key), Some(&event.value), ts_ms);

@@ -40,6 +40,7 @@ const READ_BYTES: usize = 1 << 20;
 pub(crate) fn start(starter: &mut Starter, hand: Hand, folder: &Path, resume: &Progress) -> Result<(), SourceError> {
     let positions = hand
         .positions(resume)
+        .filter(|(name, _)| hand.reads(name))
         .map(|(name, position)| (name.to_string(), position.next))
         .collect();
     let (options, decoders) = (starter.options.clone(), starter.decoders.clone());
@@ -158,7 +159,7 @@ impl Follower {
             else {
                 continue;
             };
-            if name.starts_with(['.', '_']) || self.partitions.contains_key(name) {
+            if name.starts_with(['.', '_']) || self.partitions.contains_key(name) || !self.hand.reads(name) {
                 continue;
             }
             let partition = self.open(name, &path)?;

@@ -152,7 +152,7 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
     let mut writers = Vec::new();
     for (writer, mut loaded) in restore(&config(0), 0..count, tables)?.into_iter().enumerate() {
         if audits {
-            (1..specs.len()).for_each(|table| loaded.audit_next(table));
+            (1..specs.len()).for_each(|table| loaded.audit_next(table, Epoch::MAX));
         }
         writers.push(Writer::new(config(writer), loaded)?);
     }
