@@ -110,6 +110,7 @@ impl Loader<'_> {
             commit: root.commit,
             store_options: root.store_options,
             durable: root.durable,
+            guard: root.guard,
             history: root.history,
             inputs,
             tables,

@@ -55,6 +55,8 @@ pub struct Dataflow {
     pub store_options: BTreeMap<String, String>,
     /// False with `durability = "none"`: files are not synced before a commit names them.
     pub durable: bool,
+    /// Whether a writer feature keeps other writers out of the tables.
+    pub guard: bool,
     /// How long past snapshots can be read: what only they need is deleted then.
     pub history: Duration,
     /// Logical inputs, by name.
@@ -74,6 +76,7 @@ impl fmt::Debug for Dataflow {
             .field("commit", &self.commit)
             .field("store_options", &hidden)
             .field("durable", &self.durable)
+            .field("guard", &self.guard)
             .field("history", &self.history)
             .field("inputs", &self.inputs)
             .field("tables", &self.tables)

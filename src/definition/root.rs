@@ -22,6 +22,7 @@ pub(super) struct Root {
     pub epoch: Duration,
     pub commit: Duration,
     pub durable: bool,
+    pub guard: bool,
     pub history: Duration,
     pub store_options: BTreeMap<String, String>,
 }
@@ -81,6 +82,10 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         None => Some(true),
         Some(value) => value.choice(&[("full", true), ("none", false)]),
     };
+    let guard = match settings.take("guard", "true") {
+        None => Some(false),
+        Some(value) => value.boolean(),
+    };
     let store_options = match settings.take("store", "{ region = \"eu-central-1\" }") {
         None => Some(BTreeMap::new()),
         Some(value) => value.settings().and_then(read_store),
@@ -92,6 +97,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         epoch: epoch?,
         commit: commit?,
         durable: durable?,
+        guard: guard?,
         history: history?,
         store_options: store_options?,
     })

@@ -331,6 +331,7 @@ impl Engine {
             Role::Leads(_) => {
                 let settings = Settings {
                     retention: dataflow.history,
+                    guard: dataflow.guard,
                     ..Settings::new(&dataflow.name, all, dataflow.durable)
                 };
                 let specs: Vec<TableSpec> = wiring.specs.to_vec();

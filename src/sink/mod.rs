@@ -13,6 +13,7 @@
 pub mod bronze;
 mod commit;
 pub mod dead_letters;
+mod disk;
 mod lake;
 mod prepared;
 mod relocation;

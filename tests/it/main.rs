@@ -3,6 +3,8 @@
 mod audits;
 mod commands;
 mod definitions;
+mod faults;
+mod foreign;
 mod lake;
 mod oracle;
 mod readers;

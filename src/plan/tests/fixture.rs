@@ -71,6 +71,7 @@ pub fn dataflow(tables: Vec<Table>) -> Dataflow {
         commit: Duration::from_secs(1),
         store_options: Default::default(),
         durable: true,
+        guard: false,
         history: std::time::Duration::from_secs(86_400),
         inputs: vec![
             input(

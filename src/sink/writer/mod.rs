@@ -155,6 +155,10 @@ pub struct Compaction {
     pub batch: Batch,
 }
 
+/// A compaction under way.
+#[cfg(test)]
+pub(in crate::sink) struct Compacting(Merged);
+
 /// A writer without its thread: takes arrivals one by one.
 pub struct Writer {
     config: WriterConfig,
@@ -356,6 +360,20 @@ impl Writer {
             }
             None => Ok(None),
         }
+    }
+
+    /// The two ends of a compaction, with whatever happens between.
+    #[cfg(test)]
+    pub(in crate::sink) fn start_compaction(&mut self) -> Result<Option<Compacting>, WriterError> {
+        let job = self.compaction();
+        job.map(|job| job.run().map(Compacting)).transpose()
+    }
+
+    /// See [`Writer::start_compaction`].
+    #[cfg(test)]
+    pub(in crate::sink) fn end_compaction(&mut self, merged: Compacting) -> Result<Option<Compaction>, WriterError> {
+        let settled = self.begin_settling(merged.0)?;
+        Ok(settled.or(self.settle(usize::MAX)?))
     }
 
     /// Bytes of memory of all indexes and rows held.

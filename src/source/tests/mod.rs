@@ -61,6 +61,7 @@ fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
         commit: Duration::from_secs(1),
         store_options: BTreeMap::new(),
         durable: false,
+        guard: false,
         history: Duration::from_secs(86_400),
         inputs,
         tables: vec![],
