@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alluvium::definition::{self, Dataflow};
 use alluvium::plan::{self, Graph};
-use alluvium::render::{self, Collections, Counters};
+use alluvium::render::{self, Collections, Counters, Kept};
 use alluvium::repr::{Epoch, RowCodec, Update};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -48,7 +48,7 @@ impl Program for Product {
                     ((input.name.clone(), handle), collections)
                 })
                 .unzip();
-            let built = render::build(scope, &dataflow, &graph, inputs, &Counters::default(), None);
+            let built = render::build(scope, &dataflow, &graph, inputs, &Counters::default(), Kept::default());
             for (table, planned) in built.tables.into_iter().zip(&graph.tables) {
                 let codec = RowCodec::new(planned.schema.clone()).expect("a planned schema has a row encoding");
                 let checksum = move |updates: &[Update]| {

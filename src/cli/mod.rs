@@ -10,6 +10,7 @@ mod dead_letters;
 mod explain;
 mod generate;
 mod init;
+mod plan;
 mod query;
 mod run;
 mod test;
@@ -44,6 +45,7 @@ const WRONG: u8 = 2;
 Examples:
   alluvium init shop                                  a small dataflow to start from
   alluvium check shop                                 every mistake in it
+  alluvium plan shop                                  what a run would do first
   alluvium run shop --until-caught-up                 bring its tables up to date
   alluvium query shop \"SELECT * FROM gold.sales_by_day\"
 
@@ -59,6 +61,7 @@ struct Cli {
 enum Command {
     Check(check::Check),
     Explain(explain::Explain),
+    Plan(plan::Plan),
     Run(run::Run),
     Query(query::Query),
     Verify(verify::Verify),
@@ -154,6 +157,7 @@ impl Command {
         match self {
             Command::Check(args) => check::run(args),
             Command::Explain(args) => explain::run(args),
+            Command::Plan(args) => plan::run(args),
             Command::Run(args) => run::run(args),
             Command::Query(args) => query::run(args),
             Command::Verify(args) => verify::run(args),

@@ -39,6 +39,9 @@ pub struct Run {
     /// Stop after this long, as in 60s or 2h
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     limit: Option<Duration>,
+    /// Over a lake with a past, make all of it again from Bronze and the feeds, whatever the lake keeps of the graph
+    #[arg(long)]
+    recompute: bool,
     /// Write latency files for HdrHistogram's tools into this folder
     #[arg(long, value_name = "FOLDER")]
     latency: Option<PathBuf>,
@@ -61,6 +64,7 @@ pub fn run(args: Run) -> Result<ExitCode> {
         workers: usize::from(args.workers),
         until_caught_up: args.until_caught_up,
         duration: args.limit,
+        recompute: args.recompute,
         latency_folder: args.latency,
         signals: true,
         live: true,
@@ -74,6 +78,9 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     let dataflow = Arc::new(dataflow);
     let outcome = run::run(dataflow.clone(), options)?;
     let mut out = io::stdout().lock();
+    if outcome.loaded > 0 {
+        write!(out, "loaded {} rows of state, ", outcome.loaded)?;
+    }
     if outcome.replayed > 0 {
         write!(out, "replayed {} records of the past, ", outcome.replayed)?;
     }

@@ -27,7 +27,7 @@ pub enum Flag {
 }
 
 /// Where and when a change arrived. Ordered by epoch first, so it refines the graph's time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arrival {
     /// The epoch it was stamped with.
     pub epoch: Epoch,

@@ -12,20 +12,24 @@
 //!    on arrivals alone, and what is over may be taken out of the trace at any later time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use differential_dataflow::AsCollection;
 use differential_dataflow::trace::{Builder, Cursor, Description, Trace, TraceReader};
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::OperatorInfo;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::generic::{OperatorInfo, OutputBuilder};
 use timely::progress::Antichain;
 use timely::scheduling::Activator;
 
 use super::change::{Arrival, Change, Flag, Parts, encode};
 use super::ingest::Routed;
 use crate::render::Rows;
+use crate::render::arrange::Pairs;
 use crate::repr::{Diff, Epoch, Row, RowCodec, RowValBuilder, RowValSpine, Update, chunks};
 
 /// How changes of a key become its state.
@@ -40,8 +44,11 @@ pub enum Fold {
     Counted,
 }
 
-/// An epoch that is not closed: the right to speak at it, and its changes by key.
-type Open = (Capability<Epoch>, Vec<(Row, Row)>);
+/// An epoch that is not closed: the right to speak at it, of rows and of states, and its changes by key.
+type Open = ([Capability<Epoch>; 2], Vec<(Row, Row)>);
+
+/// A key's state comes or goes.
+type KeyedUpdate = ((Row, Row), Epoch, Diff);
 
 /// A key's state: its change (when counted, the epoch at which its row is over, if there is one) and how often.
 type State = Option<(Row, Diff)>;
@@ -58,53 +65,82 @@ pub struct Settings {
     pub codec: RowCodec,
 }
 
-/// An input's current rows.
-pub fn current<'s>(changes: Stream<'s, Epoch, Vec<Routed>>, settings: Settings, name: &str) -> Rows<'s> {
+/// What the operator tells.
+pub struct Current<'s> {
+    /// The current rows.
+    pub rows: Rows<'s>,
+    /// (key, state): what the operator holds, as a restart hands it in again; see [`Settings::change`].
+    pub states: Pairs<'s>,
+}
+
+/// An input's current rows. Of the epochs up to `loaded` no states are told: they are from where they are kept.
+pub fn current<'s>(
+    changes: Stream<'s, Epoch, Vec<Routed>>,
+    settings: Arc<Settings>,
+    loaded: Option<Epoch>,
+    name: &str,
+) -> Current<'s> {
+    type Told<D> = OutputBuilder<Epoch, CapacityContainerBuilder<Vec<D>>>;
     let exchange = Exchange::new(|routed: &Routed| routed.0);
     let scope = changes.scope();
     // An input handle hands its pushers the last containers only when its epoch closes, and an exchange directly
     // behind it was seen to keep them back for ever; an operator in between pushes whenever it runs.
-    changes
-        .unary(Pipeline, name, |_, _| {
-            |input, output| input.for_each(|capability, data| output.session(&capability).give_container(data))
-        })
-        .unary_frontier(exchange, name, move |_, info| {
-            let activator = scope.activator_for(info.address.clone());
-            let mut held = Held::new(info, Some(activator), settings);
-            let mut pending: BTreeMap<Epoch, Open> = BTreeMap::new();
-            move |(input, frontier), output| {
-                input.for_each_time(|capability, containers| {
-                    let (_, changes) = pending
-                        .entry(*capability.time())
-                        .or_insert_with(|| (capability.retain(0), vec![]));
-                    for container in containers {
-                        changes.extend(container.drain(..).map(|(_, key, change)| (key, change)));
-                    }
-                });
-                let upper = frontier.frontier().to_owned();
-                if upper == held.lower {
-                    held.trace.exert();
-                    return;
-                }
-                let mut capability = None;
-                let mut ready: Vec<(Row, Epoch, Row)> = Vec::new();
-                while let Some(entry) = pending.first_entry().filter(|e| !upper.less_equal(e.key())) {
-                    let (time, (of_time, changes)) = entry.remove_entry();
-                    ready.extend(changes.into_iter().map(|(key, change)| (key, time, change)));
-                    capability.get_or_insert(of_time);
-                }
-                let told = held.close(ready, upper);
-                if let Some(capability) = capability {
-                    output.session(&capability).give_iterator(told.into_iter());
-                }
+    let changes = changes.unary(Pipeline, name, |_, _| {
+        |input, output| input.for_each(|capability, data| output.session(&capability).give_container(data))
+    });
+    let mut builder = OperatorBuilder::new(name.to_string(), scope);
+    let info = builder.operator_info();
+    let activator = scope.activator_for(info.address.clone());
+    let mut input = builder.new_input(changes, exchange);
+    let (rows, rows_stream) = builder.new_output();
+    let mut rows = Told::<Update>::from(rows);
+    let (states, states_stream) = builder.new_output();
+    let mut states = Told::<KeyedUpdate>::from(states);
+    builder.build(move |_capabilities| {
+        let mut held = Held::new(info, Some(activator), settings);
+        let mut pending: BTreeMap<Epoch, Open> = BTreeMap::new();
+        // What is forgotten while nothing comes waits for the next epoch that something comes in.
+        let mut stored = vec![];
+        move |frontiers| {
+            input.for_each(|capability, container| {
+                let (_, changes) = pending
+                    .entry(*capability.time())
+                    .or_insert_with(|| ([0, 1].map(|output| capability.retain(output)), vec![]));
+                changes.extend(container.drain(..).map(|(_, key, change)| (key, change)));
+            });
+            let upper = frontiers[0].frontier().to_owned();
+            if upper == held.lower {
+                held.trace.exert();
+                return;
             }
-        })
-        .as_collection()
+            let mut capabilities = None;
+            let mut ready: Vec<(Row, Epoch, Row)> = Vec::new();
+            while let Some(entry) = pending.first_entry().filter(|e| !upper.less_equal(e.key())) {
+                let (time, (of_time, changes)) = entry.remove_entry();
+                ready.extend(changes.into_iter().map(|(key, change)| (key, time, change)));
+                capabilities.get_or_insert(of_time);
+            }
+            let told = held.close(ready, upper, |updates| {
+                let kept = |(_, time, _): &&KeyedUpdate| loaded.is_none_or(|loaded| *time > loaded);
+                stored.extend(updates.iter().filter(kept).cloned());
+            });
+            if let Some([of_rows, of_states]) = capabilities {
+                rows.activate().session(&of_rows).give_iterator(told.into_iter());
+                let at = *of_states.time();
+                let stored = stored.drain(..).map(|(state, time, diff)| (state, time.max(at), diff));
+                states.activate().session(&of_states).give_iterator(stored);
+            }
+        }
+    });
+    Current {
+        rows: rows_stream.as_collection(),
+        states: states_stream.as_collection(),
+    }
 }
 
 /// Every key's state as of the closed epochs.
 struct Held {
-    settings: Settings,
+    settings: Arc<Settings>,
     trace: RowValSpine,
     /// Of the epochs that are open.
     lower: Antichain<Epoch>,
@@ -112,7 +148,7 @@ struct Held {
 }
 
 impl Held {
-    fn new(info: OperatorInfo, activator: Option<Activator>, settings: Settings) -> Self {
+    fn new(info: OperatorInfo, activator: Option<Activator>, settings: Arc<Settings>) -> Self {
         Held {
             endings: Endings::new(settings.keep),
             settings,
@@ -122,8 +158,13 @@ impl Held {
     }
 
     /// Closes the epochs before `upper`; `ready` are their changes (key, epoch, change). Answers how the current rows
-    /// change; nothing where there are no changes.
-    fn close(&mut self, mut ready: Vec<(Row, Epoch, Row)>, upper: Antichain<Epoch>) -> Vec<Update> {
+    /// change; nothing where there are no changes. `stored` sees how the states change.
+    fn close(
+        &mut self,
+        mut ready: Vec<(Row, Epoch, Row)>,
+        upper: Antichain<Epoch>,
+        stored: impl FnOnce(&[KeyedUpdate]),
+    ) -> Vec<Update> {
         if let Some(lower) = self.lower.first() {
             self.endings.forget(*lower, &mut ready);
         }
@@ -140,6 +181,7 @@ impl Held {
         }
         let description = Description::new(self.lower.clone(), upper.clone(), Antichain::from_elem(Epoch::MIN));
         let trace = &mut self.trace;
+        stored(&step.stored);
         trace.insert(RowValBuilder::seal(&mut chunks(step.stored), description)); // (2)
         trace.set_logical_compaction(upper.borrow());
         trace.set_physical_compaction(upper.borrow());
@@ -153,7 +195,7 @@ impl Held {
 #[derive(Default)]
 struct Step {
     /// Updates of the trace, sorted.
-    stored: Vec<((Row, Row), Epoch, Diff)>,
+    stored: Vec<KeyedUpdate>,
     /// Updates of the current rows.
     told: Vec<Update>,
 }
@@ -291,6 +333,26 @@ impl Settings {
         encode(buffer, &parts)
     }
 
+    /// The change that makes a key's stored state of nothing: of a counted row, one of its count.
+    pub fn change(&self, state: Row) -> Row {
+        if self.fold != Fold::Counted {
+            return state; // it is the change that won
+        }
+        let until = state
+            .bytes()
+            .first_chunk()
+            .map_or(Epoch::MAX, |b| Epoch::from_be_bytes(*b));
+        let parts = Parts {
+            order: &[],
+            arrival: Arrival::default(),
+            flag: Flag::Live,
+            until,
+            unchanged: &[],
+            row: &[],
+        };
+        encode(&mut Vec::new(), &parts)
+    }
+
     /// One step of the fold. See (1).
     fn advance(&self, state: State, next: &Row, buffer: &mut Vec<u8>) -> State {
         let change = Change::read(next.bytes());
@@ -383,10 +445,7 @@ impl Endings {
     fn forget(&mut self, lower: Epoch, ready: &mut Vec<(Row, Epoch, Row)>) {
         let arrival = Arrival {
             epoch: lower,
-            feed: 0,
-            partition: 0,
-            offset: 0,
-            sub: 0,
+            ..Arrival::default()
         };
         let parts = Parts {
             order: &[],
@@ -457,7 +516,7 @@ mod tests {
                 retained: None,
                 codec: RowCodec::new(Arc::new(Schema::empty())).unwrap(),
             };
-            let mut held = Held::new(OperatorInfo::new(0, 0, [].into()), None, settings);
+            let mut held = Held::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings));
             let mut most = 0;
             for epoch in 0..1000u64 {
                 let key = Row::new(&epoch.to_be_bytes());
@@ -469,7 +528,7 @@ mod tests {
                 if epoch % 4 == 1 {
                     ready.push((key.clone(), epoch, change(epoch, Flag::Gone, Epoch::MAX)));
                 }
-                let told = held.close(ready, Antichain::from_elem(epoch + 1));
+                let told = held.close(ready, Antichain::from_elem(epoch + 1), |_| {});
                 assert!(
                     told.iter().all(|(_, time, _)| *time == epoch),
                     "nothing is told of what is forgotten"
@@ -480,8 +539,8 @@ mod tests {
                 (75..=205).contains(&most),
                 "{most} keys of the last 100 or 200 epochs with {fold:?}"
             );
-            held.close(vec![], Antichain::from_elem(2000));
-            held.close(vec![], Antichain::from_elem(2001));
+            held.close(vec![], Antichain::from_elem(2000), |_| {});
+            held.close(vec![], Antichain::from_elem(2001), |_| {});
             assert_eq!(stored(&mut held), 0, "{fold:?}");
             assert!(held.endings.by_epoch.is_empty());
         }

@@ -15,12 +15,16 @@
 mod change;
 mod current;
 mod ingest;
+mod reform;
 mod resolve;
 #[cfg(test)]
 mod tests;
 
 pub use ingest::Arrived;
+pub use reform::Reform;
 pub use resolve::Resolver;
+
+use std::sync::Arc;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Scope;
@@ -29,8 +33,9 @@ use timely::dataflow::operators::core::input::Handle;
 
 use crate::decode::Reject;
 use crate::definition::{Dataflow, Format, Input};
+use crate::render::arrange::{Pairs, hash};
 use crate::render::{self, Collections};
-use crate::repr::{CodecError, Epoch, RowCodec, Update};
+use crate::repr::{CodecError, Epoch, Row, RowCodec, Update};
 use crate::source::Delivery;
 use current::{Fold, Settings, current};
 use differential_dataflow::AsCollection;
@@ -50,6 +55,7 @@ pub struct Inputs {
 struct Session {
     ingest: Ingest,
     handle: InputHandle,
+    settings: Option<Arc<Settings>>,
 }
 
 enum InputHandle {
@@ -68,26 +74,52 @@ pub struct Ingested {
     pub late: Vec<Reject>,
 }
 
-/// Makes the inputs of a dataflow: this worker's ends, and their collections in the order of the definition.
-pub fn build<'s>(scope: Scope<'s, Epoch>, dataflow: &Dataflow) -> Result<(Inputs, Vec<Collections<'s>>), CodecError> {
+/// The inputs of a dataflow, in its order.
+pub struct Built<'s> {
+    /// This worker's ends.
+    pub inputs: Inputs,
+    /// Their rows.
+    pub collections: Vec<Collections<'s>>,
+    /// What those with a state hold, by key: what [`Inputs::load`] takes.
+    pub states: Vec<Option<Pairs<'s>>>,
+}
+
+/// How an input's changes become its rows; none: each is a row, and nothing is held.
+fn fold(input: &Input) -> Option<Fold> {
+    if !input.key.is_empty() {
+        Some(Fold::Newest)
+    } else if !input.dedup_key.is_empty() {
+        Some(Fold::First)
+    } else {
+        retracts(input).then_some(Fold::Counted)
+    }
+}
+
+/// Whether an input holds anything by key.
+pub fn has_state(input: &Input) -> bool {
+    fold(input).is_some()
+}
+
+/// Makes the inputs of a dataflow. Of an input that is `loaded` in an epoch no states are told up to that.
+pub fn build<'s>(
+    scope: Scope<'s, Epoch>,
+    dataflow: &Dataflow,
+    loaded: impl Fn(usize) -> Option<Epoch>,
+) -> Result<Built<'s>, CodecError> {
     let mut sessions = Vec::new();
     let mut collections = Vec::new();
-    for input in &dataflow.inputs {
-        let fold = if !input.key.is_empty() {
-            Some(Fold::Newest)
-        } else if !input.dedup_key.is_empty() {
-            Some(Fold::First)
-        } else {
-            retracts(input).then_some(Fold::Counted)
-        };
-        let (handle, oks) = match fold {
+    let mut states = Vec::new();
+    for (index, input) in dataflow.inputs.iter().enumerate() {
+        let mut settings = None;
+        let (handle, oks) = match fold(input) {
             None => {
                 let (handle, stream) = scope.new_input::<Vec<Update>>();
+                states.push(None);
                 (InputHandle::Events(handle, vec![]), stream.as_collection())
             }
             Some(fold) => {
                 let (handle, stream) = scope.new_input::<Vec<Routed>>();
-                let settings = Settings {
+                let of_input = Settings {
                     fold,
                     keep: input.retention.as_ref().map(|r| r.keep.as_millis() as u64),
                     retained: input
@@ -96,8 +128,10 @@ pub fn build<'s>(scope: Scope<'s, Epoch>, dataflow: &Dataflow) -> Result<(Inputs
                         .map(|r| input.positions(std::slice::from_ref(&r.column))[0]),
                     codec: RowCodec::new(input.schema())?,
                 };
-                let rows = current(stream, settings, &format!("input {}", input.name));
-                (InputHandle::Changes(handle, vec![]), rows)
+                let of_input = settings.insert(Arc::new(of_input)).clone();
+                let current = current(stream, of_input, loaded(index), &format!("input {}", input.name));
+                states.push(Some(current.states));
+                (InputHandle::Changes(handle, vec![]), current.rows)
             }
         };
         let mut collection = Collections {
@@ -113,10 +147,15 @@ pub fn build<'s>(scope: Scope<'s, Epoch>, dataflow: &Dataflow) -> Result<(Inputs
         sessions.push(Session {
             ingest: Ingest::new(input)?,
             handle,
+            settings,
         });
     }
     let peers = scope.peers();
-    Ok((Inputs { sessions, peers }, collections))
+    Ok(Built {
+        inputs: Inputs { sessions, peers },
+        collections,
+        states,
+    })
 }
 
 impl Inputs {
@@ -157,6 +196,22 @@ impl Inputs {
             unusable,
             late,
         })
+    }
+
+    /// Puts states (key, state) of an input, as [`Built::states`] told them, into the graph at the epoch `at`. They may be
+    /// any worker's. A row that is counted comes as often as it is there.
+    pub fn load(&mut self, input: usize, at: Epoch, states: Vec<(Row, Row)>) {
+        let session = &mut self.sessions[input];
+        session.handle.advance_to(at);
+        let (InputHandle::Changes(handle, buffer), Some(settings)) = (&mut session.handle, &session.settings) else {
+            unreachable!("an input that holds nothing has no states")
+        };
+        buffer.extend(states.into_iter().map(|(key, state)| {
+            let to = hash(key.bytes());
+            (to, key, settings.change(state))
+        }));
+        handle.send_batch(buffer);
+        buffer.clear();
     }
 
     /// Closes all epochs before `epoch`, on this worker's part.

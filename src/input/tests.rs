@@ -108,25 +108,55 @@ impl How {
     }
 }
 
+/// (key, state), and how often.
+type States = BTreeMap<(Row, Row), i64>;
+
+/// What a run tells.
+#[derive(Default)]
+struct Told {
+    rows: Vec<Update>,
+    late: Vec<Reject>,
+    states: Vec<((Row, Row), Epoch, i64)>,
+}
+
 /// Runs an input; partitions are spread over workers. Answers rows, and records that came too late.
 fn run(input: &Input, batches: &[Batch], end: Epoch, how: How) -> (Vec<Update>, Vec<Reject>) {
-    let out = Arc::new(Mutex::new((vec![], vec![])));
+    let told = run_from(input, &States::new(), None, batches, end, how);
+    (told.rows, told.late)
+}
+
+/// Runs an input that holds states from the epoch `loaded` on.
+fn run_from(input: &Input, states: &States, loaded: Option<Epoch>, batches: &[Batch], end: Epoch, how: How) -> Told {
+    let out = Arc::new(Mutex::new(Told::default()));
+    let states = states.clone();
     let (shared, definition) = (out.clone(), Arc::new(dataflow(vec![input.clone()], 0)));
     let batches = batches.to_vec();
     let guards = timely::execute(timely::Config::process(how.workers), move |worker| {
         let probe = timely::dataflow::ProbeHandle::new();
         let mut inputs = worker.dataflow::<Epoch, _, _>(|scope| {
-            let (inputs, collections) = build(scope, &definition).unwrap();
-            let oks = shared.clone();
-            let rows = collections[0].clone();
+            let built = build(scope, &definition, |_| loaded).unwrap();
+            let (oks, told) = (shared.clone(), shared.clone());
+            let rows = built.collections[0].clone();
             rows.oks
                 .inner
-                .inspect(move |update| oks.lock().unwrap().0.push(update.clone()))
+                .inspect(move |update| oks.lock().unwrap().rows.push(update.clone()))
                 .probe_with(&probe);
-            inputs
+            if let Some(states) = &built.states[0] {
+                let states = states.inner.clone();
+                states
+                    .inspect(move |update| told.lock().unwrap().states.push(update.clone()))
+                    .probe_with(&probe);
+            }
+            built.inputs
         });
         let mut position = 0;
         for epoch in 0..end {
+            if loaded == Some(epoch) {
+                let of_worker = states.iter().enumerate().skip(worker.index()).step_by(worker.peers());
+                let copies =
+                    of_worker.flat_map(|(_, (state, count))| std::iter::repeat_n(state.clone(), *count as usize));
+                inputs.load(0, epoch, copies.collect());
+            }
             while position < batches.len() && how.replay.unwrap_or(batches[position].0) == epoch {
                 let (arrival, feed, partition, records) = &batches[position];
                 position += 1;
@@ -139,7 +169,7 @@ fn run(input: &Input, batches: &[Batch], end: Epoch, how: How) -> (Vec<Update>, 
                         decoded: &decoded,
                     };
                     let ingested = inputs.put(0, epoch, arrived).unwrap();
-                    shared.lock().unwrap().1.extend(ingested.late);
+                    shared.lock().unwrap().late.extend(ingested.late);
                 }
             }
             inputs.advance_to(epoch + 1);
@@ -241,6 +271,51 @@ fn compare(input: &Input, batches: &[Batch], end: Epoch) {
     }
 }
 
+/// States that were told up to an epoch.
+fn states_as_of(told: &[((Row, Row), Epoch, i64)], epoch: Epoch) -> States {
+    let mut states = States::new();
+    for (state, _, diff) in told.iter().filter(|(_, time, _)| *time <= epoch) {
+        *states.entry(state.clone()).or_default() += diff;
+    }
+    states.retain(|_, count| *count != 0);
+    states
+}
+
+/// A restart that loads what the input held at an epoch `at`, and goes on.
+fn compare_loaded(input: &Input, batches: &[Batch], end: Epoch, at: Epoch) {
+    let batches: Vec<Batch> = batches.iter().filter(|batch| batch.0 != at + 1).cloned().collect();
+    let batches = batches.as_slice();
+    let (before, after): (Vec<Batch>, Vec<Batch>) = batches.iter().cloned().partition(|batch| batch.0 <= at);
+    let first = run_from(input, &States::new(), None, &before, at + 1, How::stepwise(2));
+    let states = states_as_of(&first.states, at);
+    assert!(states.values().all(|count| *count > 0), "{states:?}");
+    for workers in [1, 3] {
+        let how = How::stepwise(workers);
+        let told = run_from(input, &states, Some(at + 1), &after, end + 20, how);
+        let now = |epoch| input.retention.as_ref().map(|_| epoch);
+        for epoch in at + 1..end + 20 {
+            let expected = resolved(input, batches, epoch.min(end), now(epoch));
+            assert_eq!(
+                as_of(input, &told.rows, epoch),
+                expected,
+                "loaded at {}, at {epoch}: {how:?}",
+                at + 1
+            );
+        }
+        // What it told adds up to what a run without a restart holds, so the next restart loads the same.
+        let through = run_from(input, &States::new(), None, batches, end + 20, How::stepwise(1));
+        let mut held = states.clone();
+        for (state, count) in states_as_of(&told.states, Epoch::MAX) {
+            *held.entry(state).or_default() += count;
+        }
+        held.retain(|_, count| *count != 0);
+        if input.retention.is_none() {
+            assert_eq!(held, states_as_of(&through.states, Epoch::MAX), "{how:?}");
+        }
+        assert!(held.values().all(|count| *count > 0), "{held:?}");
+    }
+}
+
 /// Changes of few keys over two feeds of two partitions each, out of order.
 fn changes(random: &mut Random, end: Epoch, truncates: bool) -> Vec<Batch> {
     let mut offset = 0;
@@ -288,6 +363,23 @@ fn inputs_without_a_key_equal_the_oracle_at_every_epoch() {
         compare(&input(&[], &[], &[], Format::DebeziumJson), &batches, 12);
         compare(&input(&[], &[], &["k"], Format::DebeziumJson), &batches, 12);
         compare(&input(&[], &[], &[], Format::Json), &batches, 12);
+    }
+}
+
+#[test]
+fn an_input_goes_on_from_the_states_it_told() {
+    for seed in 1..6 {
+        let batches = changes(&mut Random::new(seed), 12, true);
+        for input in [
+            input(&["k"], &["version"], &[], Format::DebeziumJson),
+            input(&["k"], &[], &[], Format::DebeziumJson),
+            input(&[], &[], &[], Format::DebeziumJson),
+            input(&[], &[], &["k"], Format::DebeziumJson),
+        ] {
+            (0..11)
+                .step_by(2)
+                .for_each(|at| compare_loaded(&input, &batches, 12, at));
+        }
     }
 }
 
@@ -442,6 +534,11 @@ fn an_input_with_retention_equals_the_oracle_at_every_epoch_and_after_a_restart(
                 keep: Duration::from_millis(6),
             });
             compare(&input, &batches, 30);
+            if has_state(&input) {
+                (0..30)
+                    .step_by(6)
+                    .for_each(|at| compare_loaded(&input, &batches, 30, at));
+            }
         }
     }
 }

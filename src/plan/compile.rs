@@ -85,6 +85,27 @@ struct Compiler<'a> {
     tables: Vec<PlannedTable>,
 }
 
+/// What an input is, beside its columns.
+pub(super) fn input_identity(input: &Input) -> String {
+    format!(
+        "{} key {:?} order {:?} dedup {:?} keep {:?}",
+        input.name, input.key, input.order_by, input.dedup_key, input.retention
+    )
+}
+
+/// What a table is, beside what its SELECT yields.
+pub(super) fn table_identity(table: &Table) -> String {
+    let expectations = table.expectations.iter().map(|e| (&e.name, &e.check, e.on_violation));
+    format!(
+        "{} key {:?} expect {:?} keep {:?} partitions {:?}",
+        table.qualified_name(),
+        table.key,
+        expectations.collect::<Vec<_>>(),
+        table.retention,
+        table.partition_by
+    )
+}
+
 impl Compiler<'_> {
     fn input(&mut self, position: usize, input: &Input) {
         let schema = normalise_schema(&input.schema());
@@ -92,10 +113,7 @@ impl Compiler<'_> {
             feed.format == Format::DebeziumJson
                 || matches!(&feed.kind, FeedKind::Generate(g) if g.updates > 0.0 || g.deletes > 0.0)
         });
-        let identity = format!(
-            "{} key {:?} order {:?} dedup {:?} keep {:?}",
-            input.name, input.key, input.order_by, input.dedup_key, input.retention
-        );
+        let identity = input_identity(input);
         let draft = Draft {
             op: Op::Input(position),
             inputs: vec![],
@@ -128,15 +146,7 @@ impl Compiler<'_> {
     /// Makes a planned table known to those behind it.
     fn accept(&mut self, table: &Table, planned: PlannedTable) {
         let name = table.qualified_name();
-        let expectations: Vec<_> = table
-            .expectations
-            .iter()
-            .map(|e| (&e.name, &e.check, e.on_violation))
-            .collect();
-        let identity = format!(
-            "{name} key {:?} expect {expectations:?} keep {:?} partitions {:?}",
-            table.key, table.retention, table.partition_by
-        );
+        let identity = table_identity(table);
         let draft = Draft {
             op: Op::Table(self.tables.len()),
             inputs: vec![planned.node],

@@ -17,6 +17,7 @@ mod error;
 mod explain;
 mod functions;
 mod lower;
+mod meaning;
 mod normal;
 mod now;
 mod refuse;
@@ -29,6 +30,7 @@ mod wide;
 mod windows;
 
 pub use compile::{compile, compile_part};
+pub use meaning::{meanings, used_columns};
 pub use now::bind_now;
 pub use session::{batch_context, rebind};
 pub use wide::wider;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::PhysicalSortExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use twox_hash::XxHash3_64;
@@ -78,12 +77,17 @@ impl Builder {
 
 /// What an expression computes, as text: columns by position, literals with their types.
 pub(super) fn expr_key(expr: &Expr) -> String {
+    expr_key_by(expr, |column| Arc::new(Column::new("", column.index())))
+}
+
+/// What an expression computes, as text: columns as they are renamed, literals with their types.
+pub(super) fn expr_key_by(expr: &Expr, rename: impl Fn(&Column) -> Expr) -> String {
     let mut literals = Vec::new();
     let bare = expr
         .clone()
         .transform_up(|e| {
             Ok(match e.downcast_ref::<Column>() {
-                Some(column) => Transformed::yes(Arc::new(Column::new("", column.index())) as Arc<dyn PhysicalExpr>),
+                Some(column) => Transformed::yes(rename(column)),
                 None => Transformed::no(e),
             })
         })
@@ -134,7 +138,8 @@ fn sort_key(order: &[PhysicalSortExpr]) -> String {
     keys.join("; ")
 }
 
-fn op_key(op: &Op) -> String {
+/// What an operator does, as text.
+pub(super) fn op_key(op: &Op) -> String {
     match op {
         Op::Input(_) => "input ".to_string(),
         Op::Table(_) => "table ".to_string(),

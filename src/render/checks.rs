@@ -93,6 +93,9 @@ fn check(check: Expr, on_violation: OnViolation, reason: String, count: Arc<Atom
     })
 }
 
+/// How the reasons of rows begin that are refused for their key.
+pub const CLASH: &str = "more than one row of";
+
 /// Lets a row through that is alone with its key; rows that share one become errors, all of them, and come
 /// back once a single one is left.
 pub fn unique<'s>(input: Collections<'s>, table: &PlannedTable) -> Collections<'s> {
@@ -106,11 +109,7 @@ pub fn unique<'s>(input: Collections<'s>, table: &PlannedTable) -> Collections<'
         .iter()
         .map(|i| Arc::new(Column::new(table.schema.field(*i).name(), *i)) as Expr)
         .collect();
-    let reason = format!(
-        "more than one row of {} with this key ({})",
-        table.name,
-        names.join(", ")
-    );
+    let reason = format!("{CLASH} {} with this key ({})", table.name, names.join(", "));
     let name = format!("{}: key", table.name);
     let by_key = keyed(input.oks, &table.schema, &keys, false, &name);
     let codec = RowCodec::new(relaxed(&table.schema)).expect("a planned schema has a row encoding");

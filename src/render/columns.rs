@@ -196,6 +196,27 @@ pub fn decode<'s>(rows: Rows<'s>, schema: &SchemaRef, name: &str) -> Batches<'s>
     })
 }
 
+/// The rows that change after an epoch.
+pub fn after<'s>(batches: Batches<'s>, epoch: Epoch, name: &str) -> Batches<'s> {
+    batches.unary(Pipeline, &format!("{name}: after the past"), move |_, _| {
+        move |input, output| {
+            input.for_each(|capability, batches| {
+                let mut session = output.session(&capability);
+                for columns in batches.drain(..) {
+                    let later: BooleanArray = columns.times.iter().map(|time| Some(*time > epoch)).collect();
+                    match later.true_count() {
+                        0 => {}
+                        n if n == later.len() => session.give(columns),
+                        _ => session.give(Rc::new(
+                            columns.filter(&later).expect("the mask is of the batch's length"),
+                        )),
+                    }
+                }
+            });
+        }
+    })
+}
+
 /// Columns as rows; `schema` is the rows'.
 pub fn encode<'s>(batches: Batches<'s>, schema: &SchemaRef, name: &str) -> Rows<'s> {
     let codec = RowCodec::new(relaxed(schema)).expect("a planned schema has a row encoding");

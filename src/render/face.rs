@@ -5,10 +5,14 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 
 use arrow::datatypes::SchemaRef;
+use differential_dataflow::AsCollection;
+use timely::dataflow::operators::Concat;
+use timely::dataflow::operators::vec::Filter;
 
 use super::Collections;
 use super::arrange::Rows;
-use super::columns::{Batches, decode, encode};
+use super::columns::{self, Batches, decode, encode};
+use crate::repr::Epoch;
 
 /// A node's rows, as it makes them.
 #[derive(Clone)]
@@ -75,6 +79,37 @@ impl<'s> Made<'s> {
     /// The same rows, and these errors.
     pub fn with_errors(self, errs: Rows<'s>) -> Self {
         Made { errs, ..self }
+    }
+
+    /// What comes after an epoch.
+    pub fn after(self, epoch: Epoch) -> Self {
+        let Faces { schema, name, .. } = &*self.faces;
+        let later = |rows: Rows<'s>| rows.inner.filter(move |(_, time, _)| *time > epoch).as_collection();
+        let errs = later(self.errs.clone());
+        match self.face() {
+            Face::Rows(rows) => Made::rows(Collections { oks: later(rows), errs }, schema, name),
+            Face::Columns(columns) => Made::columns(columns::after(columns, epoch, name), errs, schema, name),
+        }
+    }
+
+    /// These rows as well.
+    pub fn with_rows(self, rows: Rows<'s>) -> Self {
+        let Faces { schema, name, .. } = &*self.faces;
+        let errs = self.errs.clone();
+        match self.face() {
+            Face::Rows(own) => Made::rows(
+                Collections {
+                    oks: own.concat(rows),
+                    errs,
+                },
+                schema,
+                name,
+            ),
+            Face::Columns(own) => {
+                let rows = decode(rows, schema, &format!("{name}: stored"));
+                Made::columns(own.concat(rows), errs, schema, name)
+            }
+        }
     }
 
     /// Rows, encoded, and errors.

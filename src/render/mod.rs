@@ -33,14 +33,15 @@ mod topk;
 mod unnest;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use differential_dataflow::AsCollection;
 use timely::dataflow::Scope;
 use timely::dataflow::operators::ToStream;
 
+pub use aggregate::{SumStates, Telling};
 pub use arrange::Rows;
-pub use checks::Counters;
+pub use checks::{CLASH, Counters};
 pub use temporal::{Keep, LATE, expire, leaving, retain, still_late};
 
 use self::columns::Computed;
@@ -60,22 +61,50 @@ pub struct Collections<'scope> {
 
 /// The whole graph, built.
 pub struct Built<'scope> {
-    /// One for each table of [`Graph::tables`], after its retention, expectations and key check.
+    /// One for each table of [`Graph::tables`], after its retention, expectations and key check; of those that stand as
+    /// they are ([`Past::tables`]) what comes after the past.
     pub tables: Vec<Collections<'scope>>,
     /// Error rows of violated `fail` expectations: while this collection is not empty as of an epoch, no snapshot
     /// of that epoch may be committed.
     pub failures: Rows<'scope>,
+    /// What the aggregates hold whose accumulators are kept, see [`Kept`].
+    pub sums: HashMap<NodeId, SumStates<'scope>>,
 }
 
-/// Builds every table of the graph over the inputs' collections (in the order of [`Dataflow::inputs`]). What comes up
-/// to the epoch `past` is replayed.
+/// What of the graph outlives a run, and what a run over a lake with a past starts from.
+#[derive(Default)]
+pub struct Kept<'scope> {
+    /// Aggregates that tell what they hold; each [`holds_sums_alone`].
+    pub sums: Vec<NodeId>,
+    /// In a run over a lake with a past.
+    pub past: Option<Past<'scope>>,
+}
+
+/// What is known of the past, all at one epoch. What reaches a table or aggregate that is named here from what it reads
+/// does not count up to that epoch.
+pub struct Past<'scope> {
+    /// What comes up to it is the past.
+    pub epoch: Epoch,
+    /// By place in [`Graph::tables`]: the table's rows, before its key is checked.
+    pub tables: HashMap<usize, Rows<'scope>>,
+    /// By aggregate: what it held.
+    pub sums: HashMap<NodeId, SumStates<'scope>>,
+}
+
+/// Whether an aggregate's accumulators are all that it holds, so that they can be kept over restarts.
+pub fn holds_sums_alone(graph: &Graph, node: NodeId) -> bool {
+    let Node { op, inputs, schema, .. } = &graph.nodes[node];
+    matches!(op, Op::Aggregate(plan) if aggregate::holds_sums_alone(&graph.nodes[inputs[0]].schema, schema, plan))
+}
+
+/// Builds every table of the graph over the inputs' collections (in the order of [`Dataflow::inputs`]).
 pub fn build<'s>(
     scope: Scope<'s, Epoch>,
     dataflow: &Dataflow,
     graph: &Graph,
     inputs: Vec<Collections<'s>>,
     counters: &Counters,
-    past: Option<Epoch>,
+    kept: Kept<'s>,
 ) -> Built<'s> {
     let mut builder = Builder {
         scope,
@@ -84,18 +113,25 @@ pub fn build<'s>(
         inputs,
         counters,
         columns: read_as_columns(graph),
-        past,
+        kept,
+        sums: HashMap::new(),
         nodes: graph.nodes.iter().map(|_| None).collect(),
         tables: graph.tables.iter().map(|_| None).collect(),
         keyed: HashMap::new(),
         failures: empty(scope),
     };
-    let tables = (0..graph.tables.len())
-        .map(|table| builder.table(table).encoded())
-        .collect();
+    let past = builder.kept.past.as_ref();
+    let stands = past.map_or_else(HashSet::new, |past| past.tables.keys().copied().collect());
+    let epoch = past.map_or(Epoch::MIN, |past| past.epoch);
+    let tables = (0..graph.tables.len()).map(|table| match builder.table(table) {
+        made if stands.contains(&table) => made.after(epoch).encoded(),
+        made => made.encoded(),
+    });
+    let tables = tables.collect();
     Built {
         tables,
         failures: builder.failures,
+        sums: builder.sums,
     }
 }
 
@@ -128,7 +164,9 @@ struct Builder<'a, 's> {
     counters: &'a Counters,
     /// Of each node: whether somebody who takes columns reads it.
     columns: Vec<bool>,
-    past: Option<Epoch>,
+    kept: Kept<'s>,
+    /// What is told of `kept.sums`.
+    sums: HashMap<NodeId, SumStates<'s>>,
     nodes: Vec<Option<Made<'s>>>,
     tables: Vec<Option<Made<'s>>>,
     /// See (2): by node, keys as printed, and whether nulls stand aside.
@@ -219,9 +257,18 @@ impl<'s> Builder<'_, 's> {
                 self.with_errors(node, join::join(left, right, plan, name))
             }
             Op::Aggregate(plan) => {
-                let input = self.made(node.inputs[0]);
+                let mut input = self.made(node.inputs[0]);
+                let past = self.kept.past.as_mut();
+                let loaded = past.and_then(|past| Some((past.epoch, past.sums.remove(&id)?)));
+                if let Some((epoch, _)) = &loaded {
+                    input = input.after(*epoch);
+                }
+                let telling = self.kept.sums.contains(&id).then_some(Telling { loaded });
                 let (rows, errs) = (input.face(), input.errs.clone());
-                aggregate::aggregate(rows, errs, schema(0).clone(), node.schema.clone(), plan, name)
+                let schemas = [schema(0).clone(), node.schema.clone()];
+                let (made, states) = aggregate::aggregate(rows, errs, schemas, plan, telling, name);
+                self.sums.extend(states.map(|states| (id, states)));
+                made
             }
             Op::Distinct => {
                 let input = self.node(node.inputs[0]);
@@ -330,7 +377,8 @@ impl<'s> Builder<'_, 's> {
         let mut made = self.made(table.node);
         if let Some(retention) = &self.dataflow.tables[table.table].retention {
             let keep = keep(retention, schema);
-            let kept = retain(made.encoded(), schema, keep, self.past, &format!("{name}: retention"));
+            let past = self.kept.past.as_ref().map(|past| past.epoch);
+            let kept = retain(made.encoded(), schema, keep, past, &format!("{name}: retention"));
             made = Made::rows(kept, schema, name);
         }
         for expectation in &table.expectations {
@@ -339,6 +387,11 @@ impl<'s> Builder<'_, 's> {
             if expectation.on_violation == OnViolation::Fail {
                 self.failures = self.failures.clone().concat(checked.rest);
             }
+        }
+        if let Some(past) = &mut self.kept.past
+            && let Some(rows) = past.tables.remove(&index)
+        {
+            made = made.after(past.epoch).with_rows(rows);
         }
         if !table.key.is_empty() {
             made = Made::rows(checks::unique(made.encoded(), table), schema, name);

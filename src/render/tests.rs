@@ -250,7 +250,7 @@ fn run(graph: &Arc<Graph>, history: &Arc<History>, end: u64, way: Way, counters:
                     (handle, collections)
                 })
                 .unzip();
-            let built = build(scope, &definition, &graph, inputs, &counters, None);
+            let built = build(scope, &definition, &graph, inputs, &counters, Kept::default());
             for (table, collections) in built.tables.into_iter().enumerate() {
                 let (oks, errs) = (shared.clone(), shared.clone());
                 let owner = |row: &[u8], writers: usize| arrange::hash(row) as usize % writers;
@@ -946,7 +946,8 @@ fn an_arrangement_by_the_same_keys_is_made_once() {
                 inputs,
                 counters: &counters,
                 columns: read_as_columns(&graph),
-                past: None,
+                kept: Kept::default(),
+                sums: HashMap::new(),
                 nodes: vec![None, None, None],
                 tables: vec![None, None],
                 keyed: HashMap::new(),

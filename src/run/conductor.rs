@@ -155,8 +155,8 @@ impl Conductor<'_> {
         self.status.observe_committed(epoch);
         self.peers.committed(epoch);
         if let Some(audit) = self.audit.take() {
-            let corrections = audit.corrections();
-            self.status.observe_audit(&corrections);
+            let corrections = audit.finish();
+            self.status.observe_audit(&corrections, &self.shared.phases());
             self.corrections = Some(corrections);
         }
     }
@@ -179,6 +179,7 @@ impl Conductor<'_> {
         }
         if !live && !std::mem::replace(&mut self.past_closed, true) {
             self.pacer.observe_tick(); // also where the past is empty
+            self.audit.iter_mut().for_each(Audit::observe_handed_over);
             let epoch = self.pacer.open_next(wall_ms(), now);
             self.open(epoch);
         }

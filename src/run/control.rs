@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::latency::Part;
 use crate::repr::Epoch;
-use crate::sink::{AddFile, Batch, ChangeFile, LiveFile, Prepared};
+use crate::run::past::Sources;
+use crate::sink::{AddFile, Batch, ChangeFile, LiveFile, Prepared, Restored};
 use crate::source::{FeedStatus, PartitionId, Position};
 
 /// From process 0.
@@ -48,6 +49,8 @@ pub struct Start {
     pub generation: u64,
     /// The newest snapshot.
     pub epoch: Option<Epoch>,
+    /// Where the past comes from, if there is any.
+    pub sources: Option<Sources>,
     /// How far feeds are read as of it.
     pub progress: Vec<(PartitionId, Position)>,
     /// By table, its live files.
@@ -182,12 +185,14 @@ impl Start {
     }
 
     /// Without tables.
-    pub fn new(first: Epoch, generation: u64, epoch: Option<Epoch>, stop_at_end: bool) -> Self {
+    pub fn new(first: Epoch, restored: &Restored, sources: Option<Sources>, stop_at_end: bool) -> Self {
+        let progress = restored.progress.iter();
         Start {
             first,
-            generation,
-            epoch,
-            progress: vec![],
+            generation: restored.generation,
+            epoch: restored.epoch,
+            sources,
+            progress: progress.map(|(id, position)| (id.clone(), position.clone())).collect(),
             tables: vec![],
             stop_at_end,
         }
@@ -398,7 +403,16 @@ mod tests {
             deleted: [2, 4].into_iter().collect(),
         };
         let tables = vec![vec![file.clone()], vec![], vec![file.clone(), file]];
-        let bytes = Start::new(5, 6, Some(4), true).encode(&tables);
+        let restored = Restored {
+            epoch: Some(4),
+            generation: 6,
+            progress: BTreeMap::new(),
+            tables: vec![],
+            replaced: vec![],
+            versions: vec![],
+            plan: None,
+        };
+        let bytes = Start::new(5, &restored, None, true).encode(&tables);
         let (command, more) = decode(&bytes).expect("a command");
         let Command::Start(mut start) = command else {
             panic!("{command:?}")

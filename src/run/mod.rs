@@ -18,9 +18,8 @@ mod conductor;
 mod control;
 mod follower;
 mod pacer;
+mod past;
 mod peers;
-mod replay;
-mod reread;
 mod shared;
 mod status;
 mod team;
@@ -46,12 +45,12 @@ use self::conductor::{Conducted, Conductor, wall_ms};
 use self::control::Start;
 use self::follower::{Follower, Hands, Told};
 use self::pacer::Pacer;
+use self::past::{Bringing, Decided, Past};
 use self::peers::Peers;
-use self::reread::Reread;
 use self::shared::{Event, Shared};
 use self::status::Status;
 use self::team::{Ended, Role, Team, Threads};
-use self::worker::{Parts, Past};
+use self::worker::Parts;
 use crate::cluster::{ClusterError, Loss, Member, Peer};
 use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
@@ -61,11 +60,12 @@ use crate::repr::{CodecError, Epoch};
 use crate::serve::QueryError;
 use crate::serve::history::HistoryError;
 use crate::sink::{
-    Arrival, CommitError, Committer, Lake, LakeError, Limits, LiveFile, Prepared, Restored, Settings, TableSpec,
+    Arrival, CommitError, Committer, Lake, LakeError, Limits, LiveFile, Plan, Prepared, Restored, Settings, TableSpec,
     WriterConfig, WriterError, restore, spawn,
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
+pub use past::{Part, PlanReport, Standing, plan};
 pub use status::AboveStatus;
 pub use wiring::Wiring;
 
@@ -73,8 +73,6 @@ pub use wiring::Wiring;
 const DELIVERIES: usize = 16;
 /// Arrivals that may wait for a writer.
 const ARRIVALS: usize = 64;
-/// How long process 0 may take to hear why another one failed.
-const PARTING: Duration = Duration::from_secs(1);
 /// Files of a local disk that are written or read at once. tokio would start a thread for each that waits, up to
 /// 512, and each keeps what it has freed for itself: a live run held over a gigabyte that way.
 const FILES: usize = 32;
@@ -94,6 +92,8 @@ pub struct Options {
     pub latency_folder: Option<PathBuf>,
     /// Whether Ctrl-C, SIGTERM and SIGUSR1 are ours to handle.
     pub signals: bool,
+    /// Over a lake with a past: make all of it again from Bronze and the feeds, whatever the lake keeps of the graph.
+    pub recompute: bool,
     /// Whether a terminal shows a live status.
     pub live: bool,
     /// Sizes at which writers change their ways.
@@ -112,6 +112,10 @@ pub struct Outcome {
     pub records: u64,
     /// Records of the lake's past that were replayed before; 0 in a new lake.
     pub replayed: u64,
+    /// Rows of what the graph held before that were loaded; 0 in a new lake.
+    pub loaded: u64,
+    /// What the start over a lake with a past took, step by step; empty in a new lake.
+    pub phases: Vec<(&'static str, Duration)>,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: u64,
     /// Fields that no column takes, by input and name: how many records had them.
@@ -181,6 +185,14 @@ pub enum RunError {
         violations: i64,
         /// The reason of one of them.
         example: String,
+    },
+    /// What an input held is kept with a column of a type that this version does not know.
+    #[error("could not read what input {input} held: column {column} has an unknown type; run once with --recompute")]
+    StateForm {
+        /// Which input.
+        input: String,
+        /// Which column.
+        column: String,
     },
     /// A columnar file could not be archived.
     #[error("could not archive {file} in the lake")]
@@ -298,10 +310,27 @@ impl Engine {
         options: &Options,
         runtime: &Runtime,
     ) -> Result<Engine, RunError> {
+        let (events_in, events) = unbounded();
+        let mut team = Some(Team::join(&dataflow, &graph, options, &events_in)?);
+        let engine = Engine::assemble(dataflow, graph, options, runtime, (events_in, events), &mut team);
+        if let (Err(error), Some(team)) = (&engine, team) {
+            team.fail(error);
+        }
+        engine
+    }
+
+    /// Starts everything that runs; takes the team where that succeeds.
+    fn assemble(
+        dataflow: Arc<Dataflow>,
+        graph: Arc<Graph>,
+        options: &Options,
+        runtime: &Runtime,
+        (events_in, events): (Sender<Event>, Receiver<Event>),
+        joined: &mut Option<Team>,
+    ) -> Result<Engine, RunError> {
         let started = Instant::now();
         let workers = options.workers.max(1);
-        let (events_in, events) = unbounded();
-        let mut team = Team::join(&dataflow, &graph, options, &events_in)?;
+        let team = joined.as_mut().expect("the team has come together");
         let share = team.share;
         let (all, first_worker) = (workers * share.processes, workers * share.process);
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
@@ -309,7 +338,8 @@ impl Engine {
         let handle = runtime.handle().clone();
         let Opened {
             committer,
-            mut restored,
+            restored,
+            decided,
             first,
             stop_at_end,
         } = match &team.role {
@@ -319,19 +349,23 @@ impl Engine {
                     ..Settings::new(&dataflow.name, all, dataflow.durable)
                 };
                 let specs: Vec<TableSpec> = wiring.specs.to_vec();
-                let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+                let (mut committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+                let decided = past::decide(&mut wiring, &lake, &handle, &restored, options.recompute)?;
+                committer.set_plan(Plan {
+                    name: decided.now.hash(),
+                    bytes: decided.now.bytes().into(),
+                });
                 Opened {
                     committer: Some(committer),
                     first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
                     restored,
+                    decided,
                     stop_at_end: options.until_caught_up,
                 }
             }
-            Role::Follows(leader) => Opened::of(leader.wait_for_start(&events)?),
+            Role::Follows(leader) => Opened::of(leader.wait_for_start(&events)?, &mut wiring),
         };
-        if restored.epoch.is_some() {
-            wiring.audit();
-        }
+        let opened = started.elapsed();
         let wiring = Arc::new(wiring);
 
         let replays = restored.epoch.is_some();
@@ -349,9 +383,8 @@ impl Engine {
 
         let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
         if let Some(peers) = team.peers() {
-            let start = || Start::new(first, restored.generation, restored.epoch, stop_at_end);
+            let start = || Start::new(first, &restored, wiring.sources.clone(), stop_at_end);
             peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
-            restored.tables = peers::share(&restored.tables, &wiring.specs, share.process, share.processes);
         }
         let config = |writer: usize| WriterConfig {
             writer,
@@ -365,17 +398,25 @@ impl Engine {
             runtime: handle.clone(),
             limits: options.limits.clone(),
         };
+        // To another process its share was sent.
+        let own = match &team.role {
+            Role::Leads(_) => peers::share(&restored.tables, &wiring.specs, 0, share.processes),
+            Role::Follows(_) => restored.tables.clone(),
+        };
+        let indexing = Instant::now();
         let mut loaded = restore(
             &config(first_worker),
             first_worker..first_worker + workers,
-            restored.tables.iter().cloned().enumerate().collect(),
+            own.into_iter().enumerate().collect(),
         )?;
+        if replays {
+            shared.observe_phase("open", opened);
+            shared.observe_phase("index", indexing.elapsed());
+        }
         let mut arrivals = Vec::new();
         let (mut writers, mut stats) = (Vec::new(), Vec::new());
         for (index, mut restored) in loaded.drain(..).enumerate() {
-            if replays {
-                (wiring.dead_letters..wiring.specs.len()).for_each(|table| restored.audit_next(table));
-            }
+            decided.audited.iter().for_each(|table| restored.audit_next(*table));
             let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
             let writer = spawn(
                 config(first_worker + index),
@@ -402,10 +443,7 @@ impl Engine {
                 })?
             }
         };
-        let audit = replays.then(|| Audit {
-            wiring: wiring.clone(),
-            writers: stats,
-        });
+        let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
 
         let mut queues = Vec::new();
         let mut pasts = Vec::new();
@@ -427,8 +465,14 @@ impl Engine {
                 writer,
             })));
         }
-        let (running, threads) = start_workers(&mut team, parts, &wiring, &shared, &latency)?;
+        let (running, threads) = start_workers(team, parts, &wiring, &shared, &latency)?;
         let running = Threads { writers, ..running };
+        // Dropped before the workers are waited for, should anything below fail.
+        let mut stopper = Stopper {
+            shared: shared.clone(),
+            threads: threads.clone(),
+            armed: true,
+        };
         match &team.role {
             Role::Leads(peers) => peers.wait_until_ready(&events, &shared)?,
             Role::Follows(leader) => leader.ready(Hands {
@@ -447,23 +491,27 @@ impl Engine {
             threads.iter().for_each(thread::Thread::unpark);
             None
         } else if replays {
-            let (handle, lake, dataflow, shared) = (handle.clone(), lake.clone(), dataflow.clone(), shared.clone());
-            let (threads, progress) = (threads.clone(), restored.progress.clone());
+            let (handle, lake, wiring, shared) = (handle.clone(), lake.clone(), wiring.clone(), shared.clone());
+            let (threads, config) = (threads.clone(), config(0));
+            let (progress, files) = (restored.progress.clone(), restored.tables);
             let epoch = restored.epoch.unwrap_or_default();
             Some(named("replay", "the replay", move || {
-                let past = Reread {
-                    dataflow: &dataflow,
+                let past = Bringing {
+                    wiring: &wiring,
                     lake: &lake,
                     runtime: &handle,
                     shared: &shared,
+                    blueprint: decided.then.as_ref(),
+                    config: &config,
+                    files: &files,
                     progress: &progress,
                     epoch,
                 };
                 // Nobody else would tell that a past broke off, and the workers wait for its end.
-                let replayed = catch_unwind(AssertUnwindSafe(|| replay::replay(&past, &pasts)))
+                let brought = catch_unwind(AssertUnwindSafe(|| past.bring(&pasts)))
                     .unwrap_or_else(|panic| Err(RunError::Panicked("the replay", message(panic))));
                 threads.iter().for_each(thread::Thread::unpark);
-                if let Err(error) = replayed {
+                if let Err(error) = brought {
                     shared.tell(Event::Failed(error));
                 }
             })?)
@@ -503,6 +551,7 @@ impl Engine {
             "started"
         );
         let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
+        stopper.armed = false;
         Ok(Engine {
             shared,
             wiring,
@@ -518,7 +567,7 @@ impl Engine {
             audit,
             committer,
             signals,
-            team,
+            team: joined.take().expect("the team is here until now"),
             stop_at_end,
             started,
         })
@@ -562,6 +611,8 @@ impl Engine {
             snapshot,
             records: sum(|c| c.records.load(Ordering::Relaxed)),
             replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
+            loaded: self.shared.loaded.load(Ordering::Relaxed),
+            phases: self.shared.phases(),
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
             ignored: self.shared.ignored(),
             corrections,
@@ -630,25 +681,25 @@ impl Engine {
             RunError::WriterGone => first_fault(self.events.try_iter()).unwrap_or(RunError::WriterGone),
             other => other,
         };
-        match &self.team.role {
-            Role::Leads(peers) => peers.fail(&chain(&error)),
-            Role::Follows(leader) => leader.fail(&error),
-        }
+        self.team.tell(&error);
         self.stop();
         let ended = self.running.part();
-        if let Role::Leads(peers) = &mut self.team.role {
-            peers.part();
-        }
         // What waits for a lost peer is left behind.
-        if let Some(ended) = ended {
-            drop(ended);
-            let _ = self.committer.join();
-            if let Some(past) = self.past {
-                let _ = past.join();
+        let alone = self.team.share.processes == 1;
+        match (self.team.peers().is_some(), ended) {
+            (_, None) => self.team.part(),
+            // The committer ends when no peer can hand over any more; a forwarder has to, to let go of its link.
+            (true, Some(_)) => {
+                self.team.part();
+                let _ = self.committer.join();
+            }
+            (false, Some(_)) => {
+                let _ = self.committer.join();
+                self.team.part();
             }
         }
-        if let Role::Follows(leader) = self.team.role {
-            leader.part(PARTING);
+        if let Some(past) = self.past.filter(|_| alone) {
+            let _ = past.join();
         }
         if let Some(signals) = self.signals {
             signals.close();
@@ -657,18 +708,36 @@ impl Engine {
     }
 }
 
+/// Ends workers of a run that could not be put together.
+struct Stopper {
+    shared: Arc<Shared>,
+    threads: Vec<thread::Thread>,
+    armed: bool,
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        if self.armed {
+            self.shared.stop.store(true, Ordering::Release);
+            self.threads.iter().for_each(thread::Thread::unpark);
+        }
+    }
+}
+
 /// What a process knows of the lake.
 struct Opened {
     /// Of process 0 only.
     committer: Option<Committer>,
     restored: Restored,
+    decided: Decided,
     first: Epoch,
     stop_at_end: bool,
 }
 
 impl Opened {
     /// As process 0 says.
-    fn of((start, tables): (Box<Start>, Vec<Vec<LiveFile>>)) -> Opened {
+    fn of((start, tables): (Box<Start>, Vec<Vec<LiveFile>>), wiring: &mut Wiring) -> Opened {
+        let audited = start.sources.map(|sources| wiring.observe_past(sources));
         Opened {
             committer: None,
             restored: Restored {
@@ -676,7 +745,13 @@ impl Opened {
                 generation: start.generation,
                 progress: start.progress.into_iter().collect(),
                 tables,
+                replaced: vec![],
                 versions: vec![],
+                plan: None,
+            },
+            decided: Decided {
+                audited: audited.unwrap_or_default(),
+                ..Decided::default()
             },
             first: start.first,
             stop_at_end: start.stop_at_end,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -39,6 +40,8 @@ pub struct InputCounters {
     pub records: AtomicU64,
     /// Records of the past, replayed.
     pub replayed: AtomicU64,
+    /// Rows that it held before, loaded.
+    pub loaded: AtomicU64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: AtomicU64,
 }
@@ -63,6 +66,10 @@ pub struct Shared {
     pub stop: AtomicBool,
     /// By input.
     pub inputs: Vec<InputCounters>,
+    /// Rows of what the graph held before that workers have taken.
+    pub loaded: AtomicU64,
+    /// What a start over a lake with a past took, step by step.
+    phases: Mutex<Vec<(&'static str, Duration)>>,
     /// By worker: deliveries of the past still to be replayed are gone (true from the start without a past).
     pub replayed: Vec<AtomicBool>,
     /// Workers take what feeds bring. Not before the replayed past is sealed: its audit must meet nothing else.
@@ -95,6 +102,8 @@ impl Shared {
             built: Barrier::new(workers),
             stop: AtomicBool::new(false),
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
+            loaded: AtomicU64::new(0),
+            phases: Mutex::default(),
             replayed: (0..workers + peers).map(|_| AtomicBool::new(!replay)).collect(),
             live: AtomicBool::new(!replay),
             violations: Mutex::default(),
@@ -118,6 +127,19 @@ impl Shared {
     /// Fields that no column takes, by input and name: how many records had them.
     pub fn ignored(&self) -> BTreeMap<(usize, String), u64> {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A step of the start is over.
+    pub fn observe_phase(&self, phase: &'static str, took: Duration) {
+        self.phases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((phase, took));
+    }
+
+    /// What a start over a lake with a past took, step by step.
+    pub fn phases(&self) -> Vec<(&'static str, Duration)> {
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// `diff` more rows break an expectation which must hold, from `epoch` on.

@@ -75,6 +75,8 @@ struct View {
     snapshot: Option<(Epoch, Duration)>,
     /// p50 and p99 from arrival to commit.
     latency: Option<(Duration, Duration)>,
+    /// Rows of what the graph held before.
+    loaded: u64,
 }
 
 impl Status {
@@ -119,7 +121,9 @@ impl Status {
     }
 
     /// A restart compared all tables with what it recomputed.
-    pub fn observe_audit(&self, corrections: &[(String, u64)]) {
+    pub fn observe_audit(&self, corrections: &[(String, u64)], phases: &[(&str, Duration)]) {
+        let steps = phases.iter().map(|(phase, took)| format!("{phase} {}", short(*took)));
+        self.print(&format!("restarted: {}", steps.collect::<Vec<_>>().join(", ")));
         let of_table = |(table, rows): &(String, u64)| format!("{table} {rows}");
         self.print(&match corrections {
             [] => "audited: every table is as recomputed".to_string(),
@@ -184,11 +188,12 @@ impl Status {
             epoch: pacer.open(),
             snapshot: self.committed_at.map(|at| (self.snapshot, at.elapsed())),
             latency: latency.committed_p50_p99(),
+            loaded: shared.loaded.load(Ordering::Relaxed),
         };
         match &self.bar {
             Some(bar) => bar.set_message(view.block()),
             // An idle run needs no line every ten seconds.
-            None if view.inputs.iter().all(|input| input.rate == 0.0) => {}
+            None if view.is_idle() => {}
             None => view.log(),
         }
     }
@@ -209,6 +214,12 @@ impl Drop for Status {
 }
 
 impl View {
+    /// Whether nothing came since it was last looked, and the past is behind.
+    fn is_idle(&self) -> bool {
+        let restarting = self.loaded > 0 && self.snapshot.is_none();
+        !restarting && self.inputs.iter().all(|input| input.rate == 0.0)
+    }
+
     /// The live block: a line for each input, one for the whole. At most 80 columns wide where names are not long.
     fn block(&self) -> String {
         let mut lines = self.inputs.clone();
@@ -247,6 +258,9 @@ impl View {
             format!("{epoch}, {:.1} s ago", age.as_secs_f64())
         });
         block += &format!("epoch {}  snapshot {snapshot}", self.epoch);
+        if self.loaded > 0 && self.snapshot.is_none() {
+            block += &format!("  loaded {}", HumanCount(self.loaded));
+        }
         let replayed: u64 = self.inputs.iter().map(|input| input.replayed).sum();
         if replayed > 0 && self.snapshot.is_none() {
             block += &format!("  replayed {}", HumanCount(replayed));
@@ -268,6 +282,7 @@ impl View {
         };
         tracing::info!(
             records = by_input(|input| input.records),
+            loaded = self.loaded,
             replayed = self.inputs.iter().map(|input| input.replayed).sum::<u64>(),
             rate = self.inputs.iter().map(|input| input.rate).sum::<f64>() as u64,
             epoch = self.epoch,
@@ -303,6 +318,7 @@ mod tests {
             epoch: 1_795_260_472_387,
             snapshot: Some((1_795_260_472_334, Duration::from_millis(234))),
             latency: Some((Duration::from_millis(45), Duration::from_micros(87_400))),
+            loaded: 0,
         };
         assert_eq!(
             view.block(),
@@ -320,6 +336,7 @@ mod tests {
             epoch: 7,
             snapshot: None,
             latency: None,
+            loaded: 0,
         };
         let block = view.block();
         assert_eq!(block.lines().count(), SHOWN + 1);
@@ -337,6 +354,7 @@ mod tests {
             epoch: 7,
             snapshot: None,
             latency: None,
+            loaded: 0,
         };
         assert!(
             view.block().ends_with("snapshot none yet  replayed 541,909"),

@@ -1,21 +1,28 @@
 //! Which table of the sink is which: the list of tables the sink keeps, and how the graph's outputs reach them.
 //!
-//! Order of the sink's tables is the order of their commits: Bronze of every input, dead letters, then the
-//! definition's tables, every table behind those it reads.
+//! Order of the sink's tables: Bronze of every input, dead letters, the definition's tables, every table behind those it
+//! reads, then what the graph holds ([`states`]).
 
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+use differential_dataflow::AsCollection;
+use differential_dataflow::collection::concatenate;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Probe;
+use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::{ProbeHandle, Scope};
 
 use super::RunError;
+use super::past::{First, InputSource, Sources, TableSource};
 use super::shared::Shared;
 use crate::definition::{Dataflow, Deletes};
-use crate::plan::{Graph, Op};
-use crate::render::{Built, Counters, tap};
-use crate::repr::{Epoch, Update};
+use crate::plan::{Graph, Op, meanings};
+use crate::render::arrange::Pairs;
+use crate::render::{Built, Counters, Rows, tap};
+use crate::repr::{Epoch, Row, Update};
 use crate::sink::dead_letters::{self, Envelope};
+use crate::sink::states::{self, StateCodec};
 use crate::sink::{Arrival, TableSpec, bronze, owner};
 
 /// The definition, its plan, and where everything goes.
@@ -32,8 +39,58 @@ pub struct Wiring {
     pub dead_letters: usize,
     /// The definition's first table in `specs`; the others follow.
     pub first_table: usize,
+    /// What the graph holds and the lake keeps.
+    pub first: First,
+    /// Of each of `first.inputs` its table in `specs`, of each of `first.sums`, and of the errors of the latter.
+    pub states: StateTables,
+    /// Over a lake with a past: where it comes from.
+    pub sources: Option<Sources>,
     /// What operators count for people.
     pub counters: Arc<Counters>,
+}
+
+/// Where what leaves a worker's graph goes.
+pub struct Ends<'a> {
+    /// To the worker's writer.
+    pub writer: &'a Sender<Arrival>,
+    pub shared: &'a Arc<Shared>,
+    /// Behind all of it.
+    pub probe: &'a ProbeHandle<Epoch>,
+}
+
+/// Where states are among the sink's tables.
+pub struct StateTables {
+    /// Of [`First::inputs`].
+    pub inputs: Vec<usize>,
+    /// Of [`First::sums`], with their meanings.
+    pub sums: Vec<(u64, usize)>,
+    /// Of the errors behind them.
+    pub errors: Option<usize>,
+}
+
+impl StateTables {
+    fn add(dataflow: &Dataflow, graph: &Graph, first: &First, specs: &mut Vec<TableSpec>) -> Self {
+        let mut add = |spec| {
+            specs.push(spec);
+            specs.len() - 1
+        };
+        let meanings = meanings(dataflow, graph);
+        let inputs = first
+            .inputs
+            .iter()
+            .map(|input| add(states::of_input(&dataflow.inputs[*input].name)));
+        let inputs = inputs.collect();
+        let sums = first
+            .sums
+            .iter()
+            .map(|node| (meanings[*node], add(states::of_sums(meanings[*node]))));
+        let sums: Vec<_> = sums.collect();
+        StateTables {
+            inputs,
+            errors: (!sums.is_empty()).then(|| add(states::of_errors())),
+            sums,
+        }
+    }
 }
 
 impl Wiring {
@@ -66,6 +123,8 @@ impl Wiring {
                 description: table.description.clone(),
             }
         }));
+        let first = First::of(&dataflow, &graph);
+        let states = StateTables::add(&dataflow, &graph, &first, &mut specs);
         let counters = Arc::new(Counters::default());
         Wiring {
             dataflow,
@@ -74,46 +133,102 @@ impl Wiring {
             bronze,
             dead_letters,
             first_table,
+            first,
+            states,
+            sources: None,
             counters,
         }
     }
 
-    /// Leads every table's rows, and all errors as dead letters, to the worker's writer.
+    /// Leads every table's rows, all errors as dead letters, and what the graph holds to the worker's writer.
     pub fn connect<'scope>(
         &self,
         scope: Scope<'scope, Epoch>,
-        built: Built<'scope>,
-        letters: crate::render::Rows<'scope>,
-        writer: &Sender<Arrival>,
-        shared: &Arc<Shared>,
-        probe: &ProbeHandle<Epoch>,
+        mut built: Built<'scope>,
+        inputs: Vec<Option<Pairs<'scope>>>,
+        letters: Rows<'scope>,
+        ends: &Ends<'_>,
     ) -> Result<(), RunError> {
+        let probe = ends.probe;
         let mut all_letters = vec![letters];
         for (planned, collections) in self.graph.tables.iter().zip(built.tables) {
             let envelope = Envelope::of_table(&planned.name)?;
             all_letters.push(collections.errs.map(move |error| envelope.seal(&error)));
-            let hand_over = hand_over(writer, self.first_table + planned.table);
+            let hand_over = hand_over(ends.writer, self.first_table + planned.table);
             tap::tap(collections.oks, &planned.name, owner, hand_over).probe_with(probe);
         }
-        let shared = shared.clone();
+        let mut inputs = inputs;
+        for (input, table) in self.first.inputs.iter().zip(&self.states.inputs) {
+            let held = inputs[*input].take().expect("an input that holds rows tells them");
+            self.keep(encoded(held, &self.specs[*table].name)?, *table, ends);
+        }
+        let mut errors = vec![];
+        for (node, (meaning, table)) in self.first.sums.iter().zip(&self.states.sums) {
+            let held = built
+                .sums
+                .remove(node)
+                .expect("an aggregate that was asked to tell does");
+            self.keep(encoded(held.sums, &self.specs[*table].name)?, *table, ends);
+            let aggregate = states::errors_of(*meaning)?;
+            errors.push(
+                held.errs
+                    .map(move |error| Row::concat(aggregate.bytes(), error.bytes())),
+            );
+        }
+        if let Some(table) = self.states.errors {
+            self.keep(concatenate(scope, errors), table, ends);
+        }
+        let shared = ends.shared.clone();
         let failures = built
             .failures
             .inspect(move |(error, epoch, diff)| shared.observe_violation(error, *epoch, *diff));
         failures.probe_with(probe);
-        let letters = differential_dataflow::collection::concatenate(scope, all_letters);
-        tap::tap(letters, "dead_letters", owner, hand_over(writer, self.dead_letters)).probe_with(probe);
+        self.keep(concatenate(scope, all_letters), self.dead_letters, ends);
         Ok(())
     }
 
-    /// Over a lake with a past every table is audited, so none can do without knowing its rows. One that only ever
-    /// grew takes no deletion vectors: what is moved or corrected in it is written anew.
-    pub fn audit(&mut self) {
+    fn keep(&self, rows: Rows<'_>, table: usize, ends: &Ends<'_>) {
+        tap::tap(rows, &self.specs[table].name, owner, hand_over(ends.writer, table)).probe_with(ends.probe);
+    }
+
+    /// The past comes from these sources: says which of the sink's tables are audited. Such a table cannot do without
+    /// knowing its rows; one that only ever grew takes no deletion vectors: what is moved or corrected in it is written
+    /// anew.
+    pub fn observe_past(&mut self, sources: Sources) -> Vec<usize> {
+        let audited = self.audited(&sources);
         let mut specs = self.specs.to_vec();
-        for spec in specs[self.dead_letters..].iter_mut().filter(|spec| spec.append_only) {
-            spec.append_only = false;
-            spec.deletes = Deletes::Rewrite;
+        for table in &audited {
+            let spec = &mut specs[*table];
+            if spec.append_only {
+                spec.append_only = false;
+                spec.deletes = Deletes::Rewrite;
+            }
         }
         self.specs = Arc::new(specs);
+        self.sources = Some(sources);
+        audited
+    }
+
+    /// Whether what an input holds is loaded as it stands in the lake.
+    pub fn loads_input(&self, input: usize) -> bool {
+        let sources = self.sources.as_ref();
+        sources.is_some_and(|sources| sources.inputs[input] == InputSource::State { reformed: false })
+    }
+
+    fn audited(&self, sources: &Sources) -> Vec<usize> {
+        let tables = self.graph.tables.iter().zip(&sources.tables);
+        let computed = tables.filter(|(_, source)| **source == TableSource::Graph);
+        let computed = computed.map(|(table, _)| self.first_table + table.table);
+        let inputs = self.first.inputs.iter().zip(&self.states.inputs);
+        let fed_again = inputs.filter(|(input, _)| sources.inputs[**input] != InputSource::State { reformed: false });
+        let sums = self.first.sums.iter().zip(&self.states.sums);
+        let summed_again = sums.filter(|(node, _)| !sources.sums.contains(node));
+        let mut audited: Vec<usize> = vec![self.dead_letters];
+        audited.extend(computed);
+        audited.extend(fed_again.map(|(_, table)| *table));
+        audited.extend(summed_again.map(|(_, (_, table))| *table));
+        audited.extend(self.states.errors); // all of them are fed
+        audited
     }
 
     /// Whether rows enter or leave as time passes.
@@ -122,6 +237,25 @@ impl Wiring {
             || self.dataflow.tables.iter().any(|t| t.retention.is_some());
         retained || self.graph.nodes.iter().any(|node| matches!(node.op, Op::Temporal(_)))
     }
+}
+
+/// States as rows of their table.
+fn encoded<'s>(states: Pairs<'s>, name: &str) -> Result<Rows<'s>, RunError> {
+    let codec = StateCodec::new()?;
+    let rows = states.inner.unary(Pipeline, &format!("{name}: encode"), move |_, _| {
+        move |input, output| {
+            input.for_each(|capability, states| {
+                let rows = codec.encode(states.iter().map(|(state, _, _)| state));
+                let changes = states.drain(..).map(|(_, time, diff)| (time, diff));
+                let rows = rows
+                    .into_iter()
+                    .zip(changes)
+                    .map(|(row, (time, diff))| (row, time, diff));
+                output.session(&capability).give_iterator(rows);
+            });
+        }
+    });
+    Ok(rows.as_collection())
 }
 
 fn hand_over(writer: &Sender<Arrival>, table: usize) -> impl FnMut(Vec<Update>) + 'static {

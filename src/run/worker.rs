@@ -18,11 +18,12 @@ use timely::dataflow::operators::core::input::Handle;
 use timely::worker::Worker;
 
 use super::RunError;
+use super::past::{Loads, Past};
 use super::shared::Shared;
-use super::wiring::Wiring;
+use super::wiring::{Ends, Wiring};
 use crate::input::{self, Inputs};
 use crate::latency::{Latency, Stamp};
-use crate::render;
+use crate::render::{self, Kept};
 use crate::repr::{Epoch, Row, RowCodec, Update};
 use crate::sink::{Arrival, bronze, dead_letters};
 use crate::source::{Delivery, PartitionId};
@@ -32,18 +33,10 @@ const STEP_ROWS: usize = 32 * 1024;
 /// Rows a worker takes into one epoch before it asks for the next: bounds what the graph holds at once. Four times as
 /// many cost a backfill a quarter more memory and made it no quicker.
 const EPOCH_ROWS: usize = 64 * 1024;
+/// Why what is behind the inputs can be fed.
+const PAST: &str = "only a run over a lake with a past is handed one, up to its end";
 /// The longest a worker sleeps without being woken.
 const NAP: Duration = Duration::from_millis(200);
-
-/// What is replayed.
-pub enum Past {
-    /// A delivery, and the epoch it first arrived in.
-    Delivery(Epoch, Box<Delivery>),
-    /// Dead letters that nothing that is replayed would say again.
-    Letters(Vec<Row>),
-    /// That was all. A past that breaks off has none: the audit would take away what is missing of it.
-    End,
-}
 
 /// What one worker is given.
 pub struct Parts {
@@ -91,6 +84,8 @@ struct Taker<'a> {
     shared: Arc<Shared>,
     parts: Parts,
     inputs: Inputs,
+    /// Where the past is fed behind the inputs; gone once it is.
+    loads: Option<Loads>,
     probe: ProbeHandle<Epoch>,
     letters: RowCodec,
     letters_in: Handle<Epoch, CapacityContainerBuilder<Vec<Update>>>,
@@ -111,8 +106,13 @@ impl<'a> Taker<'a> {
         let probe = ProbeHandle::new();
         let writer = parts.writer.clone();
         let index = parts.index;
-        let (inputs, letters_in, watched) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
-            let (inputs, collections) = input::build(scope, &wiring.dataflow)?;
+        let (inputs, letters_in, loads, watched) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
+            let loaded = |input: usize| wiring.loads_input(input).then_some(epoch);
+            let input::Built {
+                inputs,
+                collections,
+                states,
+            } = input::build(scope, &wiring.dataflow, loaded)?;
             let watch = |name: &str, rows: &render::Rows<'_>| {
                 let probe = ProbeHandle::new();
                 rows.clone().probe_with(&probe);
@@ -120,14 +120,24 @@ impl<'a> Taker<'a> {
             };
             let named = wiring.dataflow.inputs.iter().zip(&collections);
             let mut watched: Vec<_> = named.map(|(input, rows)| watch(&input.name, &rows.oks)).collect();
-            let past = (!shared.live.load(Ordering::Acquire)).then_some(epoch);
+            let (loads, past) = Loads::build(scope, wiring.sources.as_ref(), epoch);
+            let kept = Kept {
+                sums: wiring.first.sums.clone(),
+                past,
+            };
             let (dataflow, graph) = (&wiring.dataflow, &wiring.graph);
-            let built = render::build(scope, dataflow, graph, collections, &wiring.counters, past);
+            let built = render::build(scope, dataflow, graph, collections, &wiring.counters, kept);
             let named = wiring.graph.tables.iter().zip(&built.tables);
             watched.extend(named.map(|(table, rows)| watch(&table.name, &rows.oks)));
             let (letters, stream) = scope.new_input::<Vec<Update>>();
-            wiring.connect(scope, built, stream.as_collection(), &writer, &shared, &probe)?;
-            Ok((inputs, letters, watched))
+            let letters_out = stream.as_collection();
+            let ends = Ends {
+                writer: &writer,
+                shared: &shared,
+                probe: &probe,
+            };
+            wiring.connect(scope, built, states, letters_out, &ends)?;
+            Ok((inputs, letters, loads, watched))
         })?;
         let letters = RowCodec::new(dead_letters::schema())?;
         let past_done = shared.live.load(Ordering::Acquire);
@@ -136,6 +146,7 @@ impl<'a> Taker<'a> {
             shared,
             parts,
             inputs,
+            loads,
             probe,
             letters,
             letters_in,
@@ -155,6 +166,9 @@ impl<'a> Taker<'a> {
     fn advance(&mut self, epoch: Epoch) {
         if epoch > self.epoch {
             self.inputs.advance_to(epoch);
+            if let Some(loads) = &mut self.loads {
+                loads.advance_to(epoch);
+            }
             self.letters_in.advance_to(epoch);
             self.epoch = epoch;
             self.rows_in_epoch = 0;
@@ -165,19 +179,23 @@ impl<'a> Taker<'a> {
     fn take(&mut self, stamps: &mut Vec<Stamp>) -> Result<bool, RunError> {
         let mut rows = 0;
         // The past is taken into one epoch, however long it is.
-        while rows < STEP_ROWS && (self.rows_in_epoch < EPOCH_ROWS || !self.past_done) {
-            let (delivery, arrival, live) = match self.next()? {
-                Some(next) => next,
-                None => break,
+        while !self.past_done && rows < STEP_ROWS {
+            match self.parts.past.try_recv() {
+                Ok(past) => rows += self.take_past(past)?,
+                Err(_) => break, // broken off, or not there yet
+            }
+        }
+        let live = self.past_done && self.shared.live.load(Ordering::Acquire);
+        while live && rows < STEP_ROWS && self.rows_in_epoch < EPOCH_ROWS {
+            let Ok(delivery) = self.parts.deliveries.try_recv() else {
+                break;
             };
             let taken = delivery.decoded.raw.len().max(1);
             rows += taken;
             self.rows_in_epoch += taken;
-            self.ingest(&delivery, arrival, live)?;
-            if live {
-                self.keep(&delivery)?;
-                stamps.push(stamp(&delivery, self.epoch));
-            }
+            self.ingest(&delivery, self.epoch, true)?;
+            self.keep(&delivery)?;
+            stamps.push(stamp(&delivery, self.epoch));
         }
         if rows > 0 {
             self.shared.taken.fetch_max(self.epoch, Ordering::AcqRel);
@@ -189,33 +207,28 @@ impl<'a> Taker<'a> {
         Ok(rows > 0)
     }
 
-    /// The next delivery, the epoch it arrives (or once arrived) in, and whether it is live.
-    fn next(&mut self) -> Result<Option<(Delivery, Epoch, bool)>, RunError> {
-        if !self.past_done {
-            match self.parts.past.try_recv() {
-                Ok(Past::Delivery(arrival, delivery)) => return Ok(Some((*delivery, arrival, false))),
-                Ok(Past::Letters(letters)) => {
-                    self.send_letters(letters);
-                    return self.next();
-                }
-                // Broken off, or not there yet.
-                Err(_) => return Ok(None),
-                Ok(Past::End) => {
-                    self.past_done = true;
-                    self.shared.replayed[self.index].store(true, Ordering::Release);
-                    self.shared.poke();
-                }
+    /// A piece of the past goes into the graph. Says how many rows it has.
+    fn take_past(&mut self, past: Past) -> Result<usize, RunError> {
+        let rows = past.rows();
+        if !matches!(past, Past::Delivery(..) | Past::Letters(_) | Past::End) {
+            self.shared.loaded.fetch_add(rows as u64, Ordering::Relaxed);
+        }
+        match past {
+            Past::Delivery(arrival, delivery) => self.ingest(&delivery, arrival, false)?,
+            Past::States(input, states) => {
+                self.inputs.load(input, self.epoch, states);
+            }
+            Past::Letters(letters) => self.send_letters(letters),
+            Past::Rows(place, rows) => self.loads.as_mut().expect(PAST).send_rows(place, rows),
+            Past::Sums(aggregate, sums) => self.loads.as_mut().expect(PAST).send_sums(aggregate, sums),
+            Past::End => {
+                self.past_done = true;
+                self.loads = None;
+                self.shared.replayed[self.index].store(true, Ordering::Release);
+                self.shared.poke();
             }
         }
-        if !self.shared.live.load(Ordering::Acquire) {
-            return Ok(None);
-        }
-        Ok(self
-            .parts
-            .deliveries
-            .try_recv()
-            .ok()
-            .map(|delivery| (delivery, self.epoch, true)))
+        Ok(rows)
     }
 
     /// A delivery's changes and dead letters go into the graph. `arrival` orders versions of a key.

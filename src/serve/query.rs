@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::repr::Epoch;
 use crate::sink::ledger::{self, Entry, Intent};
+use crate::sink::states::is_state;
 use crate::sink::{Lake, LakeError, LedgerError, LogError, history, log};
 
 /// A query that could not be answered.
@@ -108,7 +109,8 @@ pub struct Snapshot {
 impl Snapshot {
     /// The newest snapshot that is applied in full, or the newest at or before `epoch`.
     pub async fn open(lake: &Lake, epoch: Option<Epoch>) -> Result<Snapshot, QueryError> {
-        let (epoch, versions) = find(lake, epoch).await?;
+        let (epoch, mut versions) = find(lake, epoch).await?;
+        versions.retain(|table, _| !is_state(table));
         let context = context();
         for (table, version) in &versions {
             register(&context, lake, table, *version, epoch).await?;

@@ -15,17 +15,19 @@ mod commit;
 pub mod dead_letters;
 mod lake;
 mod prepared;
+pub mod states;
 mod writer;
 
 pub use commit::{
-    CommitError, CommitEvent, Committer, LedgerError, LogError, Restored, SchemaError, Settings, StateError,
+    CommitError, CommitEvent, Committer, Found, LedgerError, LogError, Plan, Restored, SchemaError, Settings,
+    StateError, Survey, survey,
 };
 pub(crate) use commit::{history, ledger, log};
 pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepared};
 pub use writer::{
     Compaction, Departing, Limits, Loaded, TableStats, Writer, WriterConfig, WriterError, WriterStats, WriterThread,
-    owner, restore, spawn,
+    owner, restore, scan, spawn,
 };
 
 use arrow::array::RecordBatch;

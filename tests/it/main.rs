@@ -1,7 +1,9 @@
 //! The one integration binary: each module is a room of tests.
 
 mod audits;
+mod cluster;
 mod commands;
+mod kills;
 mod lake;
 mod oracle;
 mod readers;

@@ -71,6 +71,16 @@ impl Accumulators {
         Reader::new(self.0.bytes())
     }
 
+    /// As bytes, to be kept.
+    pub fn into_row(self) -> Row {
+        self.0
+    }
+
+    /// What [`Accumulators::into_row`] gave.
+    pub fn from_row(bytes: Row) -> Self {
+        Accumulators(bytes)
+    }
+
     fn add(&mut self, other: &[u8]) {
         if other.is_empty() {
             return;

@@ -28,14 +28,14 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, InputCapability};
 
-use super::accumulators::{AccumulatorSpine, AccumulatorsRef, ArrangedAccumulators, Sum};
+use super::accumulators::{AccumulatorSpine, Accumulators, AccumulatorsRef, ArrangedAccumulators, Sum};
 use super::extremes::{Bounds, Extreme, Values};
-use super::front::exists;
+use super::front::{Keyed, exists};
 use super::history::{End, Keys};
 use super::layout::codec;
 use super::measure::{Finished, Measures};
 use super::meet::{Input, Queued};
-use crate::render::arrange::ByKey;
+use crate::render::arrange::{ByKey, Pairs};
 use crate::render::error::Errors;
 use crate::render::tagged;
 use crate::repr::{Diff, Epoch, Row, RowCodec, RowRef, RowValSpine, Update};
@@ -72,16 +72,28 @@ pub(super) struct Finish {
     pub sources: Vec<Source>,
     /// Reads the groups' keys.
     pub keys: RowCodec,
+    /// From which epoch on the groups' accumulators are told; none: never.
+    pub told_from: Option<Epoch>,
+}
+
+/// What comes out of it.
+pub(super) struct FinishedGroups<'s> {
+    /// key ++ columns.
+    pub rows: VecCollection<'s, Epoch, Row, Diff>,
+    /// The groups without a result.
+    pub failed: VecCollection<'s, Epoch, Row, Diff>,
+    /// (key, accumulators) of the groups, where they are told.
+    pub states: Pairs<'s>,
 }
 
 impl Finish {
-    /// The rows (key ++ columns), and the groups without a result.
+    /// Builds the operator.
     pub fn render<'s>(
         self,
         accumulators: ArrangedAccumulators<'s>,
         kept: Vec<ByKey<'s>>,
         name: &str,
-    ) -> (VecCollection<'s, Epoch, Row, Diff>, VecCollection<'s, Epoch, Row, Diff>) {
+    ) -> FinishedGroups<'s> {
         type Builder = CapacityContainerBuilder<Vec<Update>>;
         let scope = accumulators.stream.scope();
         let mut builder = OperatorBuilder::new(format!("{name}: finish"), scope);
@@ -97,16 +109,19 @@ impl Finish {
         let mut oks = OutputBuilder::<_, Builder>::from(oks);
         let (errs, errs_stream) = builder.new_output();
         let mut errs = OutputBuilder::<_, Builder>::from(errs);
+        let (states, states_stream) = builder.new_output();
+        let mut states = OutputBuilder::<_, CapacityContainerBuilder<Vec<Keyed>>>::from(states);
+        let told_from = self.told_from;
         let columns = Columns::new(self.measures, self.results, &self.sources);
         let errors = Errors::default();
         let mut bounds: Vec<Bounds> = columns.slots.iter().map(|_| Bounds::default()).collect();
         builder.build(move |_capabilities| {
-            let mut held: Option<[Capability<Epoch>; 2]> = None;
+            let mut held: Option<[Capability<Epoch>; 3]> = None;
             let mut from = Epoch::MIN;
             move |_frontiers| {
                 let mut hold = |capability: &InputCapability<Epoch>| {
-                    if held.as_ref().is_none_or(|[held, _]| capability.time() < held.time()) {
-                        held = Some([0, 1].map(|output| capability.retain(output)));
+                    if held.as_ref().is_none_or(|[held, ..]| capability.time() < held.time()) {
+                        held = Some([0, 1, 2].map(|output| capability.retain(output)));
                     }
                 };
                 sums_handle.for_each(|capability, batches| {
@@ -120,14 +135,21 @@ impl Finish {
                     });
                 }
                 let until = inputs.iter_mut().map(Input::reached).fold(sums.reached(), Epoch::min);
-                if let Some([for_oks, for_errs]) = held.as_ref().filter(|_| from < until) {
-                    let (mut oks, mut errs) = (oks.activate(), errs.activate());
+                if let Some([for_oks, for_errs, for_states]) = held.as_ref().filter(|_| from < until) {
+                    let (mut oks, mut errs, mut states) = (oks.activate(), errs.activate(), states.activate());
                     let (mut oks, mut errs) = (oks.session(for_oks), errs.session(for_errs));
+                    let mut states = states.session(for_states);
+                    let tell = |key: RowRef<'_>, sum: &Sum, time, diff| {
+                        if told_from.is_some_and(|from| time >= from) && !sum.entries().is_empty() {
+                            let sum = Accumulators::from_entries(sum.entries().iter().copied());
+                            states.give(((key.to_row(), sum.into_row()), time, diff));
+                        }
+                    };
                     let give = |key: RowRef<'_>, outcome: Outcome<'_>, time, diff| match outcome {
                         Ok(parts) => oks.give((Row::concat_all(&parts), time, diff)),
                         Err(reason) => errs.give((errors.encoded(reason, &self.keys, key.bytes()), time, diff)),
                     };
-                    answer(&columns, &mut sums, &mut inputs, &mut bounds, (from, until), give);
+                    answer(&columns, &mut sums, &mut inputs, &mut bounds, (from, until), give, tell);
                 }
                 sums.settle(until);
                 inputs.iter_mut().for_each(|input| input.settle(until));
@@ -141,11 +163,16 @@ impl Finish {
                 }
             }
         });
-        (oks_stream.as_collection(), errs_stream.as_collection())
+        FinishedGroups {
+            rows: oks_stream.as_collection(),
+            failed: errs_stream.as_collection(),
+            states: states_stream.as_collection(),
+        }
     }
 }
 
-/// Hands out the changes of all groups at the times in `from..until`.
+/// Hands out the changes of all groups at the times in `from..until`: of their rows to `give`, of their accumulators to
+/// `tell`.
 fn answer(
     columns: &Columns,
     sums: &mut Input<AccumulatorSpine>,
@@ -153,6 +180,7 @@ fn answer(
     bounds: &mut [Bounds],
     (from, until): (Epoch, Epoch),
     mut give: impl FnMut(RowRef<'_>, Outcome<'_>, Epoch, Diff),
+    mut tell: impl FnMut(RowRef<'_>, &Sum, Epoch, Diff),
 ) {
     let (sums, sums_queued) = sums.batches(from);
     let kept: Vec<_> = inputs.iter_mut().map(|input| input.batches(from)).collect();
@@ -171,7 +199,11 @@ fn answer(
         kept.iter_mut().for_each(|values| values.begin(key));
         let mut before = pending.state(&sums.sum, &kept);
         while let Some(time) = kept.iter().filter_map(Values::time).chain(sums.time()).min() {
-            sums.advance(time);
+            if sums.time() == Some(time) {
+                tell(key, &sums.sum, time, -1);
+                sums.advance(time);
+                tell(key, &sums.sum, time, 1);
+            }
             kept.iter_mut().for_each(|values| values.advance(time));
             let after = pending.state(&sums.sum, &kept);
             if before.is_some() || after.is_some() {
@@ -524,8 +556,9 @@ mod tests {
                     results: vec![],
                     sources: vec![kept(End::Least), kept(End::Greatest)],
                     keys: codec(Schema::empty().into()),
+                    told_from: None,
                 };
-                let (oks, _) = finish.render(rows_arranged, vec![values_arranged], "test");
+                let oks = finish.render(rows_arranged, vec![values_arranged], "test").rows;
                 let to_out = out.clone();
                 oks.inspect(move |update| to_out.borrow_mut().push(update.clone()))
                     .inner

@@ -51,29 +51,55 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use differential_dataflow::AsCollection;
 use timely::dataflow::operators::Concatenate;
+use timely::dataflow::operators::core::Map;
 
-use self::finish::Finish;
+use self::accumulators::Accumulators;
+use self::finish::{Finish, FinishedGroups};
 use self::front::{Front, Fronted};
 use self::layout::{Layout, Part, codec};
 use self::reader::Reader;
 use super::Collections;
-use super::arrange::{Rows, arrange_by_key, arrange_spread};
+use super::arrange::{Pairs, Rows, arrange_by_key, arrange_spread};
 use super::expr::relaxed;
 use super::face::Face;
 use crate::plan;
+use crate::repr::Epoch;
+
+/// Whether all that a GROUP BY holds are accumulators: then a restart can hand them in again ([`SumStates`]).
+pub fn holds_sums_alone(input_schema: &SchemaRef, output_schema: &SchemaRef, plan: &plan::Aggregate) -> bool {
+    Layout::new(input_schema, output_schema, plan).parts.is_empty()
+}
+
+/// What a GROUP BY that [`holds_sums_alone`] holds, and the errors of the rows it was made from.
+#[derive(Clone)]
+pub struct SumStates<'s> {
+    /// (key, accumulators).
+    pub sums: Pairs<'s>,
+    /// Error rows.
+    pub errs: Rows<'s>,
+}
+
+/// What is to be told of accumulators.
+pub struct Telling<'s> {
+    /// Handed in from where they are kept, all at one epoch; what comes up to it is not told.
+    pub loaded: Option<(Epoch, SumStates<'s>)>,
+}
 
 /// Renders a GROUP BY: the group columns, then one column for each aggregate, of `output_schema`'s types.
 ///
 /// `name` is the node's; operators are called after it. Errors of the input pass through; the rows and groups
-/// that have no result join them.
+/// that have no result join them. What it holds is told where that is wanted.
 pub fn aggregate<'s>(
     input: Face<'s>,
     input_errs: Rows<'s>,
-    input_schema: SchemaRef,
-    output_schema: SchemaRef,
+    [input_schema, output_schema]: [SchemaRef; 2],
     plan: &plan::Aggregate,
+    telling: Option<Telling<'s>>,
     name: &str,
-) -> Collections<'s> {
+) -> (Collections<'s>, Option<SumStates<'s>>) {
+    let from = |telling: &Telling<'s>| telling.loaded.as_ref().map_or(Epoch::MIN, |(epoch, _)| epoch + 1);
+    let told_from = telling.as_ref().map(from);
+    let loaded = telling.and_then(|telling| telling.loaded);
     let layout = Layout::new(&input_schema, &output_schema, plan);
     let groups = plan.group.len();
     let scope = input_errs.inner.scope();
@@ -88,17 +114,22 @@ pub fn aggregate<'s>(
         }),
         measures: layout.measures.clone(),
         projections: layout.projections,
-        global: groups == 0,
+        global: groups == 0 && loaded.is_none(),
     };
     let Fronted {
-        errs,
+        errs: refused,
         accumulators,
         projections,
     } = front.render(input, name);
-    let mut errs = vec![input_errs, errs];
-
+    let mut told = input_errs.concat(refused);
     let mut accumulators = vec![accumulators];
+    if let Some((_, loaded)) = loaded {
+        told = told.concat(loaded.errs);
+        let sums = loaded.sums.inner;
+        accumulators.push(sums.map(|((key, sum), time, _)| ((key, ()), time, Accumulators::from_row(sum))));
+    }
     let mut kept = vec![];
+    let mut errs = vec![told.clone()];
     for (keyed, part) in projections.into_iter().zip(layout.parts) {
         let arrange = match part {
             Part::Distinct { .. } => arrange_spread,
@@ -120,12 +151,18 @@ pub fn aggregate<'s>(
         results: layout.results,
         sources: layout.sources,
         keys: key_codec(),
+        told_from,
     };
-    let (oks, failed) = finish.render(accumulators, kept, name);
+    let FinishedGroups { rows, failed, states } = finish.render(accumulators, kept, name);
     errs.push(failed);
     let errs = scope.concatenate(errs.into_iter().map(|errs| errs.inner));
-    Collections {
-        oks,
+    let made = Collections {
+        oks: rows,
         errs: errs.as_collection(),
-    }
+    };
+    let states = told_from.map(|_| SumStates {
+        sums: states,
+        errs: told,
+    });
+    (made, states)
 }

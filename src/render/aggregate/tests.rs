@@ -273,7 +273,7 @@ fn run_rows(sql: &str, updates: Vec<Update>, workers: usize) -> Output {
                 2 => Face::Columns(columns::decode(rows, &schema(), "t")),
                 _ => Face::Rows(rows),
             };
-            let out = aggregate(rows, none, schema(), output, &plan, "aggregate t");
+            let (out, _) = aggregate(rows, none, [schema(), output], &plan, None, "aggregate t");
             out.oks.inspect(move |update| oks.lock().unwrap().push(update.clone()));
             out.errs
                 .inspect(move |update| errs.lock().unwrap().push(update.clone()));

@@ -25,6 +25,7 @@ use super::tables::{self, Making};
 use crate::definition::Deletes;
 use crate::repr::Epoch;
 use crate::sink::lake::{Lake, Put};
+use crate::sink::states::is_state;
 use crate::sink::{AddFile, TableSpec};
 
 /// The table's folder below the lake.
@@ -113,7 +114,8 @@ impl History {
     }
 
     /// Takes a record, in epoch order; one that the table holds already is dropped.
-    pub fn observe(&mut self, record: Record) {
+    pub fn observe(&mut self, mut record: Record) {
+        record.versions.retain(|table, _| !is_state(table)); // nobody else reads those
         if self.upto.is_none_or(|upto| record.epoch > upto) {
             self.pending.push(record);
         }

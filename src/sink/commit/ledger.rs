@@ -100,6 +100,9 @@ pub struct Intent {
     pub epoch: Epoch,
     /// Unix milliseconds.
     pub at: i64,
+    /// What it was computed by: `_alluvium/plans/<plan>.json`. Empty: not kept.
+    #[serde(default)]
+    pub plan: String,
     /// Every table's version before it, by name. A table that does not change stays at it.
     pub versions: BTreeMap<String, i64>,
     /// Whether `progress` names every partition rather than those that moved.
@@ -365,6 +368,7 @@ mod tests {
             generation: ledger.generation(),
             epoch,
             at: 0,
+            plan: String::new(),
             versions: BTreeMap::new(),
             full,
             progress: progress.iter().map(|(p, next)| (id(p), position(*next))).collect(),

@@ -20,6 +20,7 @@ pub(crate) mod log;
 mod maintenance;
 mod schema;
 mod state;
+mod survey;
 mod sweep;
 mod tables;
 mod vector;
@@ -41,6 +42,7 @@ pub use ledger::LedgerError;
 pub use log::LogError;
 pub use schema::SchemaError;
 pub use state::StateError;
+pub use survey::{Found, Survey, survey};
 
 use self::history::{History, Record};
 use self::ledger::{Entry, Intent, Ledger, TableCommit, TableIntent};
@@ -79,6 +81,15 @@ pub struct Settings {
     pub maintenance_tick: Duration,
 }
 
+/// What snapshots are computed by, as whoever opens the lake next wants to know it.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Names the bytes: equal name, equal bytes.
+    pub name: String,
+    /// Kept as they are.
+    pub bytes: Bytes,
+}
+
 impl Settings {
     /// The usual ones.
     pub fn new(app_id: &str, writers: usize, durable: bool) -> Settings {
@@ -107,8 +118,12 @@ pub struct Restored {
     pub progress: Progress,
     /// By table, its live files; none of a table whose rows the first snapshot replaces.
     pub tables: Vec<Vec<LiveFile>>,
+    /// By table, whether the first snapshot replaces all of its rows.
+    pub replaced: Vec<bool>,
     /// By table, its version.
     pub versions: Vec<i64>,
+    /// What the newest snapshot was computed by ([`Plan::bytes`]); none: that was not kept.
+    pub plan: Option<Bytes>,
 }
 
 /// What the committer tells.
@@ -149,6 +164,17 @@ pub enum CommitError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What snapshots are computed by could not be kept, or read.
+    #[error("could not {doing} _alluvium/plans/{name}.json; a restart tries again")]
+    Plan {
+        /// What was attempted.
+        doing: &'static str,
+        /// The plan's name.
+        name: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
     /// The thread beside the commits.
     #[error("could not start the maintenance of the lake")]
     Maintenance {
@@ -179,6 +205,7 @@ pub struct Committer {
     state: State,
     progress: Progress,
     versions: Vec<i64>,
+    plan: Plan,
     intents: u64,
     maintenance: Maintenance,
 }
@@ -251,7 +278,12 @@ impl Committer {
                     Some(_) => vec![], // they go with the first snapshot
                 })
                 .collect(),
+            replaced: stored.iter().map(|table| table.redefinition.is_some()).collect(),
             versions: loaded.iter().map(|l| l.version).collect(),
+            plan: match &found.newest {
+                Some(intent) => read_plan(&lake, &intent.plan).await?,
+                None => None,
+            },
         };
         let state = State::new(&settings.app_id, generation, settings.writers, epoch, &specs, stored);
         let kept = loaded.iter().zip(&specs).enumerate();
@@ -278,10 +310,16 @@ impl Committer {
             state,
             progress,
             versions,
+            plan: Plan::default(),
             intents: 0,
             maintenance,
         };
         Ok((committer, restored))
+    }
+
+    /// What the snapshots to come are computed by.
+    pub fn set_plan(&mut self, plan: Plan) {
+        self.plan = plan;
     }
 
     /// Commits what writers prepare until they hang up; meant for a thread of its own. A snapshot that some
@@ -320,6 +358,9 @@ impl Committer {
             return Ok(());
         }
         self.write_vectors(&snapshot).await?;
+        if self.intents == 0 && !self.plan.name.is_empty() {
+            self.write_plan().await?;
+        }
         let epoch = snapshot.epoch;
         let retired: Vec<(usize, Vec<String>)> = snapshot.tables.iter().map(|t| (t.table, t.retired.clone())).collect();
         let intent = self.intent(snapshot, now);
@@ -346,6 +387,18 @@ impl Committer {
             expired: self.ledger.expired(self.settings.ledger_keep),
         });
         Ok(())
+    }
+
+    /// So that the first intent that names it finds it there.
+    async fn write_plan(&self) -> Result<(), CommitError> {
+        let Plan { name, bytes } = &self.plan;
+        let path = plan_path(name);
+        let put = self.lake.put_new(&path, bytes.clone(), self.settings.durable).await;
+        put.map(|_| ()).map_err(|source| CommitError::Plan {
+            doing: "write",
+            name: name.clone(),
+            source,
+        })
     }
 
     async fn write_vectors(&self, snapshot: &Snapshot) -> Result<(), CommitError> {
@@ -395,6 +448,7 @@ impl Committer {
             generation: self.ledger.generation(),
             epoch: snapshot.epoch,
             at: now,
+            plan: self.plan.name.clone(),
             versions: self
                 .specs
                 .iter()
@@ -413,6 +467,22 @@ impl Committer {
             tables,
         }
     }
+}
+
+fn plan_path(name: &str) -> Path {
+    Path::from(format!("_alluvium/plans/{name}.json"))
+}
+
+/// A plan's bytes; none where a snapshot names none, or it is gone: then nothing is known of the past.
+async fn read_plan(lake: &Lake, name: &str) -> Result<Option<Bytes>, CommitError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    lake.get(&plan_path(name)).await.map_err(|source| CommitError::Plan {
+        doing: "read",
+        name: name.to_string(),
+        source,
+    })
 }
 
 /// What reads what: upstream tables are applied first, so that a reader who sees a table new sees those it

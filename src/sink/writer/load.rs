@@ -66,7 +66,7 @@ pub fn restore(
     Ok(restored)
 }
 
-fn state(layout: &Layout, file: LiveFile) -> Result<FileState, WriterError> {
+pub(super) fn state(layout: &Layout, file: LiveFile) -> Result<FileState, WriterError> {
     let physical = from_log(&file.path).ok_or_else(|| WriterError::Path {
         table: layout.spec.name.clone(),
         path: file.path.clone(),

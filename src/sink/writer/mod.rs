@@ -28,6 +28,7 @@ mod lake;
 mod layout;
 mod load;
 mod mint;
+mod scan;
 mod settle;
 mod small;
 mod stats;
@@ -40,6 +41,7 @@ pub use departing::Departing;
 pub use error::WriterError;
 pub use hash::owner;
 pub use load::{Loaded, restore};
+pub use scan::scan;
 pub use stats::{TableStats, WriterStats};
 pub use thread::{WriterThread, spawn};
 

@@ -1,0 +1,332 @@
+//! A run over a lake that holds a snapshot first brings the graph to where it was: what the graph held is loaded, what was
+//! not kept or means something else now is made again from Bronze or the feeds ([`sources`]).
+//!
+//! ```text
+//! blueprint of the snapshot --> sources --+--> state tables, tables ---+
+//! definition, plan ----------^            +--> Bronze, archived drops -+--> workers, all at one new epoch
+//!                                         +--> feeds, dead letters ----+
+//! ```
+//! Versions of a key are ordered by the epoch they arrived in, which states and Bronze keep. Dead letters that nothing
+//! says again are carried over ([`letters`]). When all of it is closed in the graph, the sinks compare what the graph says
+//! with what the tables hold, and write the difference: the audit.
+
+mod blueprint;
+mod letters;
+mod loads;
+mod report;
+mod reread;
+mod sources;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use tokio::runtime::Handle;
+
+pub use self::blueprint::{Blueprint, ColumnForm};
+pub use self::loads::Loads;
+pub use self::report::{Part, PlanReport, Standing, plan};
+pub use self::sources::{First, InputSource, Sources, Stored, TableSource};
+
+use super::RunError;
+use super::shared::Shared;
+use super::wiring::Wiring;
+use crate::definition::Input;
+use crate::input::Reform;
+use crate::plan::NodeId;
+use crate::repr::{Epoch, Row, RowCodec, SqlType};
+use crate::serve::{Snapshot, history};
+use crate::sink::{Lake, LiveFile, Restored, WriterConfig, scan, states};
+use crate::source::{Delivery, Position, Progress};
+
+/// Rows that a worker is handed at once.
+const ROWS: usize = 8192;
+
+/// A piece of the past, for one worker.
+pub enum Past {
+    /// Records, and the epoch they first arrived in.
+    Delivery(Epoch, Box<Delivery>),
+    /// (key, state)s of an input.
+    States(usize, Vec<(Row, Row)>),
+    /// (key, accumulators) of an aggregate.
+    Sums(NodeId, Vec<(Row, Row)>),
+    /// Rows behind the inputs.
+    Rows(Place, Vec<Row>),
+    /// Dead letters that nothing else says again.
+    Letters(Vec<Row>),
+    /// That was all. A past that breaks off has none: the audit would take away what is missing of it.
+    End,
+}
+
+/// Where rows are fed behind the inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// As rows of a table of the graph.
+    Table(usize),
+    /// As errors of rows that an aggregate was made from.
+    Errors(NodeId),
+}
+
+impl Past {
+    /// How many rows or records it has; at least one.
+    pub fn rows(&self) -> usize {
+        let rows = match self {
+            Past::Delivery(_, delivery) => delivery.decoded.raw.len(),
+            Past::States(_, states) | Past::Sums(_, states) => states.len(),
+            Past::Rows(_, rows) | Past::Letters(rows) => rows.len(),
+            Past::End => 0,
+        };
+        rows.max(1)
+    }
+}
+
+/// What was decided of the past.
+#[derive(Default)]
+pub struct Decided {
+    /// What the run's snapshots are computed by.
+    pub now: Blueprint,
+    /// What the lake's newest was computed by, where that is known.
+    pub then: Option<Blueprint>,
+    /// Tables of the sink that are audited.
+    pub audited: Vec<usize>,
+}
+
+/// Decides where the past comes from, and tells the wiring. `recompute`: nothing that the lake keeps of the graph is used.
+pub fn decide(
+    wiring: &mut Wiring,
+    lake: &Lake,
+    runtime: &Handle,
+    restored: &Restored,
+    recompute: bool,
+) -> Result<Decided, RunError> {
+    let kept = restored.plan.as_ref().filter(|_| !recompute);
+    let Some(epoch) = restored.epoch else {
+        return Ok(Decided {
+            now: Blueprint::of(&wiring.dataflow, &wiring.graph, &wiring.first),
+            ..Decided::default()
+        });
+    };
+    let (now, then, sources) = choose(wiring, lake, runtime, epoch, kept, &restored.replaced)?;
+    tracing::debug!(?sources, "where the past comes from");
+    let audited = wiring.observe_past(sources);
+    Ok(Decided { now, then, audited })
+}
+
+/// What the run's snapshots are computed by, what the lake's newest was, where that is known, and where the past comes
+/// from. `replaced`: by table of the sink, whether the next snapshot replaces all of its rows.
+fn choose(
+    wiring: &Wiring,
+    lake: &Lake,
+    runtime: &Handle,
+    epoch: Epoch,
+    plan: Option<&Bytes>,
+    replaced: &[bool],
+) -> Result<(Blueprint, Option<Blueprint>, Sources), RunError> {
+    let (dataflow, graph) = (&wiring.dataflow, &wiring.graph);
+    let mut now = Blueprint::of(dataflow, graph, &wiring.first);
+    let then: Option<Blueprint> = plan.and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let keyed = graph
+        .tables
+        .iter()
+        .enumerate()
+        .filter(|(_, table)| !table.key.is_empty());
+    let keyed: Vec<(usize, &str)> = keyed.map(|(index, table)| (index, table.name.as_str())).collect();
+    let mut unfit: BTreeSet<usize> = match keyed.is_empty() || then.is_none() {
+        true => BTreeSet::new(),
+        false => runtime
+            .block_on(async { letters::clashing(&Snapshot::open(lake, Some(epoch)).await?, &keyed).await })?
+            .into_iter()
+            .collect(),
+    };
+    let replaced = |table: &usize| replaced[wiring.first_table + graph.tables[*table].table];
+    unfit.extend((0..graph.tables.len()).filter(replaced));
+    let stored = Stored {
+        blueprint: then.as_ref(),
+        unfit,
+    };
+    let sources = Sources::of(dataflow, graph, &wiring.first, &now, &stored);
+    for (input, source) in dataflow.inputs.iter().zip(&sources.inputs) {
+        if let (InputSource::State { .. }, Some(then)) = (source, &then) {
+            now.take_over(&input.name, then);
+        }
+    }
+    Ok((now, then, sources))
+}
+
+/// What a lake's snapshot holds, and where it goes.
+pub struct Bringing<'a> {
+    pub wiring: &'a Wiring,
+    pub lake: &'a Lake,
+    pub runtime: &'a Handle,
+    pub shared: &'a Arc<Shared>,
+    /// What the snapshot was computed by, where that is known.
+    pub blueprint: Option<&'a Blueprint>,
+    /// How the lake's files are read.
+    pub config: &'a WriterConfig,
+    /// By table of the sink: its live files.
+    pub files: &'a [Vec<LiveFile>],
+    /// How far feeds are read as of the snapshot.
+    pub progress: &'a Progress,
+    /// The snapshot.
+    pub epoch: Epoch,
+}
+
+/// Hands pieces to the workers in turn.
+struct Hands<'a> {
+    workers: &'a [Sender<Past>],
+    next: usize,
+}
+
+impl Hands<'_> {
+    /// May wait: the thread is the past's alone. A worker that is gone has told the conductor why.
+    fn give(&mut self, piece: Past) {
+        self.next += 1;
+        let _ = self.workers[self.next % self.workers.len()].send(piece);
+    }
+}
+
+impl Bringing<'_> {
+    /// Hands all of the past to the workers, and at last its end.
+    pub fn bring(&self, workers: &[Sender<Past>]) -> Result<(), RunError> {
+        let mut hands = Hands { workers, next: 0 };
+        let Some(sources) = &self.wiring.sources else {
+            unreachable!("a run over a lake with a past has decided where it comes from")
+        };
+        self.load(sources, &mut hands)?;
+        self.replay(sources, &mut hands)?;
+        for worker in workers {
+            let _ = worker.send(Past::End);
+        }
+        Ok(())
+    }
+
+    /// What is kept.
+    fn load(&self, sources: &Sources, hands: &mut Hands<'_>) -> Result<(), RunError> {
+        let started = Instant::now();
+        let mut rows = 0;
+        let Wiring {
+            first, states: places, ..
+        } = self.wiring;
+        for (input, table) in first.inputs.iter().zip(&places.inputs) {
+            let definition = &self.wiring.dataflow.inputs[*input];
+            let reform = match sources.inputs[*input] {
+                InputSource::State { reformed: true } => Some(self.reform(definition)?),
+                InputSource::State { reformed: false } => None,
+                _ => continue,
+            };
+            rows += self.scan(*table, |batch| {
+                let states = states::states(batch);
+                let states = reform.iter().fold(states, |states, reform| reform.apply(states));
+                hands.give(Past::States(*input, states));
+            })?;
+        }
+        let mut errors = BTreeSet::new();
+        for (node, (meaning, table)) in first.sums.iter().zip(&places.sums) {
+            if sources.sums.contains(node) {
+                errors.insert((*meaning, *node));
+                rows += self.scan(*table, |batch| hands.give(Past::Sums(*node, states::states(batch))))?;
+            }
+        }
+        if let Some(table) = places.errors {
+            let mut failed = None;
+            rows += self.scan(table, |batch| match states::errors(batch) {
+                Ok(found) => {
+                    for (meaning, node) in &errors {
+                        let own = found.iter().filter(|(of, _)| of == meaning).map(|(_, row)| row.clone());
+                        hands.give(Past::Rows(Place::Errors(*node), own.collect()));
+                    }
+                }
+                Err(error) => failed = Some(error),
+            })?;
+            failed.map_or(Ok(()), Err)?;
+        }
+        for (table, source) in sources.tables.iter().enumerate() {
+            if *source != (TableSource::Itself { fed: true }) {
+                continue;
+            }
+            let planned = &self.wiring.graph.tables[table];
+            let codec = RowCodec::new(planned.schema.clone())?;
+            let mut failed = None;
+            rows += self.scan(self.wiring.first_table + planned.table, |batch| {
+                match codec.encode_rows(batch.columns(), batch.num_rows()) {
+                    Ok(rows) => hands.give(Past::Rows(Place::Table(table), rows)),
+                    Err(error) => failed = Some(error),
+                }
+            })?;
+            failed.map_or(Ok(()), Err)?;
+        }
+        if rows > 0 {
+            tracing::info!(
+                rows,
+                seconds = started.elapsed().as_secs_f64(),
+                "loaded what the graph held"
+            );
+            self.shared.observe_phase("load", started.elapsed());
+        }
+        Ok(())
+    }
+
+    /// From the form of an input's rows in the lake to that of now.
+    fn reform(&self, input: &Input) -> Result<Reform, RunError> {
+        let then = self.blueprint.map_or(&[][..], |blueprint| blueprint.form(&input.name));
+        let field = |column: &ColumnForm| {
+            let sql_type: SqlType = column.sql_type.parse().map_err(|_| RunError::StateForm {
+                input: input.name.clone(),
+                column: column.name.clone(),
+            })?;
+            Ok(Field::new(&column.name, sql_type.arrow(), true))
+        };
+        let fields: Vec<Field> = then.iter().map(field).collect::<Result<_, RunError>>()?;
+        Ok(Reform::new(Arc::new(Schema::new(fields)), input.schema())?)
+    }
+
+    fn scan(&self, table: usize, mut each: impl FnMut(&RecordBatch)) -> Result<u64, RunError> {
+        let rows = scan(self.config, table, &self.files[table], |batch| {
+            (0..batch.num_rows())
+                .step_by(ROWS)
+                .for_each(|start| each(&batch.slice(start, ROWS.min(batch.num_rows() - start))));
+        })?;
+        Ok(rows)
+    }
+
+    /// What is made again, and the letters that are not.
+    fn replay(&self, sources: &Sources, hands: &mut Hands<'_>) -> Result<(), RunError> {
+        let started = Instant::now();
+        let dataflow = &self.wiring.dataflow;
+        let mut records = self.runtime.block_on(async {
+            let snapshot = Snapshot::open(self.lake, Some(self.epoch)).await?;
+            let mut records = 0;
+            for (index, input) in dataflow.inputs.iter().enumerate() {
+                if sources.inputs[index] != InputSource::Bronze || !snapshot.has(&format!("bronze.{}", input.name)) {
+                    continue;
+                }
+                records += history::replay(snapshot.context(), self.lake, input, async |past| {
+                    let delivery = Delivery {
+                        input: index,
+                        feed: past.feed,
+                        partition: past.partition,
+                        decoded: past.decoded,
+                        position: Position::default(),
+                        arrived: started,
+                    };
+                    hands.give(Past::Delivery(past.epoch, Box::new(delivery)));
+                })
+                .await?;
+            }
+            for letters in letters::carried(&snapshot, self.wiring, sources, self.shared).await? {
+                hands.give(Past::Letters(letters));
+            }
+            Ok::<u64, RunError>(records)
+        })?;
+        records += reread::read(self, sources, hands)?;
+        if records > 0 {
+            tracing::info!(records, seconds = started.elapsed().as_secs_f64(), "replayed the past");
+            self.shared.observe_phase("replay", started.elapsed());
+        }
+        Ok(())
+    }
+}

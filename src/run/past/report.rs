@@ -1,0 +1,321 @@
+//! What a run over a lake would do first: what is new, changed, unchanged or gone since its newest snapshot, where the
+//! past comes from, and how much of it there is. The deciding is the run's own ([`super::choose`]).
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::blueprint::{self, Blueprint};
+use super::choose;
+use super::sources::{InputSource, Sources, TableSource};
+use crate::definition::Dataflow;
+use crate::plan;
+use crate::repr::Epoch;
+use crate::run::{RunError, Wiring, runtime};
+use crate::sink::{Found, Lake, Survey, survey};
+
+/// How a part of the definition stands to the lake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The lake does not have it.
+    New,
+    /// The lake's is another.
+    Changed,
+    /// The lake's is this one.
+    Unchanged,
+    /// The definition does not have it any more.
+    Gone,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Standing::New => "new",
+            Standing::Changed => "changed",
+            Standing::Unchanged => "unchanged",
+            Standing::Gone => "gone",
+        })
+    }
+}
+
+impl From<blueprint::Standing> for Standing {
+    fn from(standing: blueprint::Standing) -> Self {
+        match standing {
+            blueprint::Standing::New => Standing::New,
+            blueprint::Standing::Changed => Standing::Changed,
+            blueprint::Standing::Unchanged => Standing::Unchanged,
+        }
+    }
+}
+
+/// An input, a table, or what an aggregate holds.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// `input`, `table` or `state`.
+    pub kind: &'static str,
+    /// As in SQL.
+    pub name: String,
+    /// How it stands to the lake.
+    pub standing: Standing,
+    /// What a run does about it, in words.
+    pub does: String,
+}
+
+/// See the module's header.
+#[derive(Clone, Debug)]
+pub struct PlanReport {
+    /// The lake's newest snapshot; none in a new lake.
+    pub epoch: Option<Epoch>,
+    /// Inputs, tables, states; what is gone comes last.
+    pub parts: Vec<Part>,
+    /// Operators that stay, that come, and that go.
+    pub operators: (usize, Vec<String>, Vec<String>),
+    /// Rows that are loaded from the lake.
+    pub loaded: u64,
+    /// Records that are replayed from Bronze.
+    pub replayed: u64,
+    /// Inputs whose feeds are read again from their start.
+    pub reread: Vec<String>,
+}
+
+/// Says what a run would do first; touches nothing. `recompute`: of a run that makes all of its past again.
+///
+/// # Errors
+/// A definition that does not plan; a lake that cannot be read.
+pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunError> {
+    let graph = Arc::new(plan::compile(&dataflow).map_err(RunError::Definition)?);
+    let runtime = runtime().map_err(|source| RunError::Thread {
+        what: "the runtime",
+        source,
+    })?;
+    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let wiring = Wiring::new(dataflow.clone(), graph);
+    let found = runtime.block_on(survey(&lake, &wiring.specs, dataflow.history))?;
+    let replaced: Vec<bool> = found
+        .tables
+        .iter()
+        .map(|f| f.as_ref().is_some_and(|f| f.replaced.is_some()))
+        .collect();
+    let kept = found.plan.as_ref().filter(|_| !recompute);
+    let (now, then, sources) = match found.epoch {
+        Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, kept, &replaced)?,
+        None => return Ok(PlanReport::of_a_new_lake(&wiring)),
+    };
+    let mut reporter = Reporter {
+        wiring: &wiring,
+        found: &found,
+        now: &now,
+        then: then.as_ref(),
+        sources: &sources,
+        report: PlanReport {
+            epoch: found.epoch,
+            parts: vec![],
+            operators: operators(&now, then.as_ref()),
+            loaded: 0,
+            replayed: 0,
+            reread: vec![],
+        },
+    };
+    reporter.inputs();
+    reporter.tables();
+    reporter.sums();
+    reporter.gone();
+    Ok(reporter.report)
+}
+
+fn operators(now: &Blueprint, then: Option<&Blueprint>) -> (usize, Vec<String>, Vec<String>) {
+    let unknown = Blueprint::default();
+    let then = then.unwrap_or(&unknown);
+    let names = |names: Vec<&str>| names.into_iter().map(str::to_string).collect::<Vec<_>>();
+    let new = names(now.operators_beside(then));
+    (now.operators() - new.len(), new, names(then.operators_beside(now)))
+}
+
+impl PlanReport {
+    fn of_a_new_lake(wiring: &Wiring) -> PlanReport {
+        let part = |kind, name: &str, does: &str| Part {
+            kind,
+            name: name.to_string(),
+            standing: Standing::New,
+            does: does.to_string(),
+        };
+        let inputs = wiring
+            .dataflow
+            .inputs
+            .iter()
+            .map(|input| part("input", &input.name, "its feeds are read from their start"));
+        let tables = wiring
+            .graph
+            .tables
+            .iter()
+            .map(|table| part("table", &table.name, "is made"));
+        let now = Blueprint::of(&wiring.dataflow, &wiring.graph, &wiring.first);
+        PlanReport {
+            epoch: None,
+            parts: inputs.chain(tables).collect(),
+            operators: operators(&now, None),
+            loaded: 0,
+            replayed: 0,
+            reread: vec![],
+        }
+    }
+}
+
+struct Reporter<'a> {
+    wiring: &'a Wiring,
+    found: &'a Survey,
+    now: &'a Blueprint,
+    then: Option<&'a Blueprint>,
+    sources: &'a Sources,
+    report: PlanReport,
+}
+
+impl Reporter<'_> {
+    fn push(&mut self, kind: &'static str, name: &str, standing: Standing, does: String) {
+        self.report.parts.push(Part {
+            kind,
+            name: name.to_string(),
+            standing,
+            does,
+        });
+    }
+
+    fn of(&self, table: usize) -> Option<&Found> {
+        self.found.tables[table].as_ref()
+    }
+
+    fn rows(&self, table: usize) -> u64 {
+        self.of(table).map_or(0, |found| found.rows)
+    }
+
+    fn inputs(&mut self) {
+        for (index, input) in self.wiring.dataflow.inputs.iter().enumerate() {
+            let standing = self.then.map(|then| then.input(self.now, &input.name).standing);
+            let standing = match (standing, self.wiring.bronze[index].and_then(|table| self.of(table))) {
+                (Some(standing), _) => standing.into(),
+                (None, Some(_)) => Standing::Changed,
+                (None, None) => Standing::New,
+            };
+            let does = match self.sources.inputs[index] {
+                InputSource::None => "no table needs its past".to_string(),
+                InputSource::State { reformed } => {
+                    let place = self.wiring.first.inputs.iter().position(|i| *i == index);
+                    let rows = place.map_or(0, |place| self.rows(self.wiring.states.inputs[place]));
+                    self.report.loaded += rows;
+                    let form = if reformed {
+                        ", and written in their new form"
+                    } else {
+                        ""
+                    };
+                    format!("{} are loaded from state{form}", counted(rows, "row"))
+                }
+                InputSource::Bronze => {
+                    let records = self.wiring.bronze[index].map_or(0, |table| self.rows(table));
+                    self.report.replayed += records;
+                    format!("{} are replayed from Bronze", counted(records, "record"))
+                }
+                InputSource::Feeds => {
+                    self.report.reread.push(input.name.clone());
+                    "its feeds are read again up to where they were (it keeps no Bronze)".to_string()
+                }
+            };
+            self.push("input", &input.name, standing, does);
+        }
+    }
+
+    fn tables(&mut self) {
+        for (index, table) in self.wiring.graph.tables.iter().enumerate() {
+            let place = self.wiring.first_table + table.table;
+            let found = self.of(place).cloned();
+            let standing = match (self.then.map(|then| then.table(self.now, &table.name)), &found) {
+                (_, None) => Standing::New,
+                (Some(standing), _) => standing.into(),
+                (None, Some(_)) => Standing::Changed,
+            };
+            let mut does = match (self.sources.tables[index], &found) {
+                (TableSource::Itself { fed: false }, Some(found)) => {
+                    format!("its {} stand as they are", counted(found.rows, "row"))
+                }
+                (TableSource::Itself { .. }, Some(found)) => {
+                    self.report.loaded += found.rows;
+                    format!(
+                        "its {} stand, and are fed to what reads them",
+                        counted(found.rows, "row")
+                    )
+                }
+                (_, None) => "is made".to_string(),
+                (
+                    _,
+                    Some(Found {
+                        replaced: Some(reason),
+                        rows,
+                        ..
+                    }),
+                ) => {
+                    format!("its {} are replaced: {reason}", counted(*rows, "row"))
+                }
+                (_, Some(found)) => format!(
+                    "is computed again; of its {} those that differ are written",
+                    counted(found.rows, "row")
+                ),
+            };
+            if let Some(changes) = self.column_changes(&table.name) {
+                does = format!("{does} ({changes})");
+            }
+            self.push("table", &table.name, standing, does);
+        }
+    }
+
+    /// Columns that come, go, or are called otherwise.
+    fn column_changes(&self, table: &str) -> Option<String> {
+        let (then, now) = (self.then?.columns(table)?, self.now.columns(table)?);
+        let mut changes: Vec<String> = Vec::new();
+        if self.then?.computes_alike(self.now, table) && then.len() == now.len() {
+            let renamed = then.iter().zip(now).filter(|((then, _), (now, _))| then != now);
+            changes.extend(renamed.map(|((then, _), (now, _))| format!("column {then} is called {now}")));
+        } else {
+            let has = |columns: &[(String, String)], name: &str| columns.iter().any(|(column, _)| column == name);
+            let gone = then.iter().filter(|(name, _)| !has(now, name));
+            changes.extend(gone.map(|(name, _)| format!("column {name} is dropped")));
+            let came = now.iter().filter(|(name, _)| !has(then, name));
+            changes.extend(came.map(|(name, _)| format!("column {name} is added")));
+            let types = now.iter().filter_map(|(name, now)| {
+                let (_, then) = then.iter().find(|(column, _)| column == name)?;
+                (then != now).then(|| format!("column {name} was {then} and is {now}"))
+            });
+            changes.extend(types);
+        }
+        (!changes.is_empty()).then(|| changes.join(", "))
+    }
+
+    fn sums(&mut self) {
+        let first = &self.wiring.first;
+        for (node, (_, table)) in first.sums.iter().zip(&self.wiring.states.sums) {
+            let name = &self.wiring.graph.nodes[*node].name;
+            match self.sources.sums.contains(node) {
+                true => {
+                    let rows = self.rows(*table);
+                    self.report.loaded += rows;
+                    let does = format!("the sums of {} are loaded from state", counted(rows, "group"));
+                    self.push("state", name, Standing::Unchanged, does);
+                }
+                false => self.push("state", name, Standing::New, "its sums are made again".to_string()),
+            }
+        }
+    }
+
+    fn gone(&mut self) {
+        for table in &self.found.gone {
+            let place = table.replacen('.', "/", 1);
+            self.push(
+                "table",
+                table,
+                Standing::Gone,
+                format!("is left in the lake, as {place}"),
+            );
+        }
+    }
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,143 @@
+//! The past of an input without Bronze: its feeds are read again from their start, up to where the snapshot says
+//! they were read.
+//!
+//! That gives the same rows as long as the feeds still hold them: a log does, a drop folder whose files were not
+//! cleared away does, a generator without a rate does. Where they do not the run stops and says what is missing.
+//! When each record first arrived is not kept: all count as arrived at the snapshot, in the order of feed, partition
+//! and offset. Where versions of a key tie, or a `dedup_key` meets rows of two partitions, that may choose otherwise
+//! than the first time; the audit then corrects the tables, and reports it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+
+use super::{Bringing, Hands, InputSource, Past, Sources};
+use crate::decode::Decoded;
+use crate::definition::{Dataflow, FeedKind};
+use crate::run::{DELIVERIES, RunError, archive};
+use crate::source::{self, Delivery, Outlet, PartitionId, Position, Progress, ReaderOptions};
+
+/// How long a pause in deliveries may be before it is asked whether more will come.
+const ASK: Duration = Duration::from_millis(20);
+
+/// Hands the past of inputs without Bronze to the workers. Says how many records there were.
+pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>) -> Result<u64, RunError> {
+    let dataflow = &past.wiring.dataflow;
+    let read_before = |input: &str| past.progress.keys().any(|id| id.input == input);
+    // By input of the part of the dataflow that is read: its place in the whole.
+    let places: Vec<usize> = (0..dataflow.inputs.len())
+        .filter(|i| sources.inputs[*i] == InputSource::Feeds && read_before(&dataflow.inputs[*i].name))
+        .collect();
+    if places.is_empty() {
+        return Ok(0);
+    }
+    let mut part = (**dataflow).clone();
+    part.inputs = places.iter().map(|i| dataflow.inputs[*i].clone()).collect();
+    part.tables.clear();
+    let part = Arc::new(part);
+    let mut missing = wanted(past.progress, &part)?;
+
+    let (sender, deliveries) = bounded(DELIVERIES);
+    let outlet = Outlet {
+        sender,
+        wake: Arc::new(|| {}),
+    };
+    let decoders = archive::decoders(&part, past.lake, past.runtime, past.shared);
+    let options = ReaderOptions {
+        stop_at_end: true,
+        ..ReaderOptions::default()
+    };
+    let readers = source::start(part.clone(), &Progress::new(), decoders, vec![outlet], options)?;
+    let mut records = 0;
+    while !missing.is_empty() {
+        // Asked in this order: readers that are exhausted have nothing left to send.
+        let exhausted = readers.exhausted();
+        if let Some(failure) = readers.failure() {
+            return Err(failure.into());
+        }
+        let Ok(mut delivery) = deliveries.recv_timeout(ASK) else {
+            if exhausted {
+                break;
+            }
+            continue;
+        };
+        let id = partition(&part, &delivery);
+        let Some(position) = past.progress.get(&id) else {
+            continue; // newer than the snapshot
+        };
+        if delivery.position.next >= position.next && reads_alike(position, &delivery.position) {
+            missing.remove(&id);
+        }
+        cut(&mut delivery.decoded, position.next);
+        records += delivery.decoded.raw.len() as u64;
+        delivery.input = places[delivery.input];
+        hands.give(Past::Delivery(past.epoch, Box::new(delivery)));
+    }
+    readers.stop()?;
+    match missing.pop_first() {
+        Some((id, position)) => Err(RunError::NoBronze {
+            input: id.input,
+            feed: id.feed,
+            partition: id.partition,
+            next: position.next,
+        }),
+        None => Ok(records),
+    }
+}
+
+/// What must be read again; fails for what cannot be.
+fn wanted(progress: &Progress, part: &Dataflow) -> Result<BTreeMap<PartitionId, Position>, RunError> {
+    let mut wanted = BTreeMap::new();
+    for (id, position) in progress.iter().filter(|(_, position)| position.next > 0) {
+        let Some(input) = part.inputs.iter().find(|input| input.name == id.input) else {
+            continue;
+        };
+        let feed = input.feeds.iter().find(|feed| feed.name == id.feed);
+        let repeats = match feed.map(|feed| &feed.kind) {
+            Some(FeedKind::Generate(settings)) => settings.rate.is_none(),
+            Some(_) => true,
+            None => false,
+        };
+        if !repeats {
+            return Err(RunError::NoBronze {
+                input: id.input.clone(),
+                feed: id.feed.clone(),
+                partition: id.partition.clone(),
+                next: position.next,
+            });
+        }
+        wanted.insert(id.clone(), position.clone());
+    }
+    Ok(wanted)
+}
+
+fn partition(dataflow: &Dataflow, delivery: &Delivery) -> PartitionId {
+    let input = &dataflow.inputs[delivery.input];
+    PartitionId {
+        input: input.name.clone(),
+        feed: input.feeds[delivery.feed].name.clone(),
+        partition: delivery.partition.to_string(),
+    }
+}
+
+/// Whether a file is the one that was read; what has no tag is a log, which tells by itself.
+fn reads_alike(then: &Position, now: &Position) -> bool {
+    then.tag.is_none() || then.tag == now.tag
+}
+
+/// Leaves only what lies before `next`. A file's letter, which belongs to no record, is kept by the dead letters.
+fn cut(decoded: &mut Decoded, next: u64) {
+    let records = decoded.raw.offsets.partition_point(|offset| *offset < next);
+    let changes = decoded.record.partition_point(|record| (*record as usize) < records);
+    decoded.rows = decoded.rows.slice(0, changes);
+    decoded.ops.truncate(changes);
+    decoded.unchanged.retain(|(row, _)| (*row as usize) < changes);
+    decoded.record.truncate(changes);
+    decoded.raw.offsets.truncate(records);
+    decoded.source_ms.truncate(records);
+    decoded
+        .rejects
+        .retain(|reject| reject.record.is_some_and(|record| (record as usize) < records));
+}
