@@ -224,6 +224,7 @@ impl Sink {
         let (committer, restored) =
             Committer::open(lake.clone(), vec![spec.clone()], settings, handle.clone()).expect("an open lake");
         let config = WriterConfig {
+            relocations: Default::default(),
             writer: 0,
             writers: 1,
             generation: restored.generation,

@@ -470,7 +470,7 @@ fn what_is_missing_of_a_broken_off_stream_is_its_rest_and_a_last_header() {
         }
         assert!(frames.ended, "cut at {cut}");
         assert!(
-            filled >= 1 && filled <= 348 + 48,
+            (1..=348 + 48).contains(&filled),
             "cut at {cut}, filled up with {filled}"
         );
     }

@@ -1,8 +1,8 @@
 //! What nodes and columns mean, as hashes that outlive a restart and an edit elsewhere.
 //!
 //! [`super::Node::hash`] tells subplans of one graph apart, column positions included. A meaning also survives a column
-//! that comes to an input: what is picked out of an input is named, not numbered. Equal meaning, equal rows for equal
-//! input; what an input's records mean is the input's own matter.
+//! that comes to an input: what is picked out of an input is named, not numbered, and who reads an input as it is picks all
+//! of it. Equal meaning, equal rows for equal input; what an input's records mean is the input's own matter.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,36 +21,34 @@ use crate::definition::Dataflow;
 pub fn meanings(dataflow: &Dataflow, graph: &Graph) -> Vec<u64> {
     let mut meanings: Vec<u64> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
-        let types = node
-            .schema
-            .fields()
-            .iter()
-            .map(|f| format!("{:?} {}", f.data_type(), f.is_nullable()));
-        let types = types.collect::<Vec<_>>().join(", ");
+        let picked = picked(graph, node);
         let own = match &node.op {
             Op::Input(input) => input_identity(&dataflow.inputs[*input]),
             Op::Table(table) => table_identity(&dataflow.tables[graph.tables[*table].table]),
-            op => named(graph, node).unwrap_or_else(|| {
-                // Positions are those of an input's columns: all of them count.
-                let inputs = node.inputs.iter().map(|input| &graph.nodes[*input]);
-                let inputs = inputs.filter(|input| matches!(input.op, Op::Input(_)));
-                let columns: Vec<String> = inputs.map(|input| format!("{:?}", input.schema.fields())).collect();
-                format!("{} over {columns:?}", op_key(op))
-            }),
+            op => picked.clone().unwrap_or_else(|| op_key(op)),
         };
-        let types = match &node.op {
-            Op::Input(_) => String::new(),
-            _ => types,
-        };
-        let inputs: Vec<String> = node
-            .inputs
-            .iter()
-            .map(|input| format!("{:016x}", meanings[*input]))
-            .collect();
-        let key = format!("{own} ({types}) <- [{}]", inputs.join(", "));
-        meanings.push(XxHash3_64::oneshot(key.as_bytes()));
+        let inputs = node.inputs.iter().map(|input| match (&graph.nodes[*input], &picked) {
+            (read, None) if matches!(read.op, Op::Input(_)) => {
+                hash(&pick(&[], &all(read), read), read, &[meanings[*input]])
+            }
+            _ => meanings[*input],
+        });
+        let inputs: Vec<u64> = inputs.collect();
+        meanings.push(hash(&own, node, &inputs));
     }
     meanings
+}
+
+fn hash(own: &str, node: &Node, inputs: &[u64]) -> u64 {
+    let types = node.schema.fields().iter();
+    let types: Vec<String> = match &node.op {
+        Op::Input(_) if inputs.is_empty() => vec![], // columns may come to it
+        _ => types
+            .map(|f| format!("{:?} {}", f.data_type(), f.is_nullable()))
+            .collect(),
+    };
+    let inputs: Vec<String> = inputs.iter().map(|input| format!("{input:016x}")).collect();
+    XxHash3_64::oneshot(format!("{own} ({}) <- [{}]", types.join(", "), inputs.join(", ")).as_bytes())
 }
 
 /// The columns of an input that the graph looks at, by position.
@@ -106,19 +104,34 @@ fn columns(expr: &Expr, used: &mut BTreeSet<usize>) {
     looked.expect("looking does not fail");
 }
 
-/// A projection of an input's columns, which are named.
-fn named(graph: &Graph, node: &Node) -> Option<String> {
+/// What a node picks of an input.
+fn picked(graph: &Graph, node: &Node) -> Option<String> {
     let Op::Mfp(mfp) = &node.op else { return None };
     let input = &graph.nodes[node.inputs[0]];
-    let projection = mfp.projection.as_ref().filter(|_| matches!(input.op, Op::Input(_)))?;
-    let key = |exprs: &[Expr]| {
-        let name = |column: &Column| {
-            let field = input.schema.field(column.index());
-            let name = format!("{} {:?} {}", field.name(), field.data_type(), field.is_nullable());
-            Arc::new(Column::new(&name, 0)) as Arc<dyn PhysicalExpr>
-        };
-        let keys: Vec<String> = exprs.iter().map(|expr| expr_key_by(expr, name)).collect();
-        keys.join("; ")
+    let projection = mfp.projection.clone().unwrap_or_else(|| all(input));
+    matches!(input.op, Op::Input(_)).then(|| pick(&mfp.predicates, &projection, input))
+}
+
+/// All columns of a node.
+fn all(node: &Node) -> Vec<Expr> {
+    let fields = node.schema.fields().iter().enumerate();
+    fields
+        .map(|(index, field)| Arc::new(Column::new(field.name(), index)) as Expr)
+        .collect()
+}
+
+fn pick(predicates: &[Expr], projection: &[Expr], input: &Node) -> String {
+    let name = |column: &Column| {
+        let field = input.schema.field(column.index());
+        let name = format!("{} {:?} {}", field.name(), field.data_type(), field.is_nullable());
+        Arc::new(Column::new(&name, 0)) as Arc<dyn PhysicalExpr>
     };
-    Some(format!("mfp [{}] [{}]", key(&mfp.predicates), key(projection)))
+    let key = |exprs: &[Expr]| {
+        exprs
+            .iter()
+            .map(|expr| expr_key_by(expr, name))
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    format!("pick [{}] [{}]", key(predicates), key(projection))
 }

@@ -115,6 +115,8 @@ pub struct PreparedHead {
     progress: Vec<(PartitionId, Position)>,
     /// By table, rows that audits of this process's writers corrected so far.
     corrections: Vec<u64>,
+    /// See [`Prepared::learned`].
+    learned: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -227,6 +229,7 @@ impl PreparedHead {
             epoch,
             tables,
             progress,
+            learned,
         } = part;
         let mut head = |batch: Batch| {
             let Batch {
@@ -253,6 +256,7 @@ impl PreparedHead {
             epoch,
             tables: tables.into_iter().map(|(table, batch)| (table, head(batch))).collect(),
             progress,
+            learned,
             corrections,
         };
         encode(&Report::Prepared(Box::new(head)), &more)
@@ -280,6 +284,7 @@ impl PreparedHead {
             epoch: self.epoch,
             tables: tables.collect::<io::Result<_>>()?,
             progress: self.progress,
+            learned: self.learned,
         };
         Ok((part, self.corrections))
     }
@@ -375,6 +380,7 @@ mod tests {
                 ),
             ],
             progress: vec![(id.clone(), position.clone())],
+            learned: 2,
         };
         let bytes = PreparedHead::encode(part(), vec![0, 5]);
         let (report, more) = decode(&bytes).expect("a report");

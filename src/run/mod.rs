@@ -381,6 +381,7 @@ impl Engine {
                 .collect(),
         ));
 
+        let relocations = committer.as_ref().map(Committer::relocations).unwrap_or_default();
         let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
         if let Some(peers) = team.peers() {
             let start = || Start::new(first, &restored, wiring.sources.clone(), stop_at_end);
@@ -397,6 +398,7 @@ impl Engine {
             durable: dataflow.durable,
             runtime: handle.clone(),
             limits: options.limits.clone(),
+            relocations: relocations.clone(),
         };
         // To another process its share was sent.
         let own = match &team.role {

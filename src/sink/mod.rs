@@ -15,6 +15,7 @@ mod commit;
 pub mod dead_letters;
 mod lake;
 mod prepared;
+mod relocation;
 pub mod states;
 mod writer;
 
@@ -25,6 +26,7 @@ pub use commit::{
 pub(crate) use commit::{history, ledger, log};
 pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepared};
+pub use relocation::{Relocation, Relocations};
 pub use writer::{
     Compaction, Departing, Limits, Loaded, TableStats, Writer, WriterConfig, WriterError, WriterStats, WriterThread,
     owner, restore, scan, spawn,

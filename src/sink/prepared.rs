@@ -24,6 +24,8 @@ pub struct Prepared {
     pub tables: Vec<(usize, Batch)>,
     /// How far partitions are read as of `epoch`, only those that moved.
     pub progress: Vec<(PartitionId, Position)>,
+    /// The newest relocation that it has learned of: its places are as of then.
+    pub learned: u64,
 }
 
 /// One writer's change of one table.

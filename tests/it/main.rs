@@ -3,6 +3,7 @@
 mod audits;
 mod cluster;
 mod commands;
+mod definitions;
 mod kills;
 mod lake;
 mod oracle;

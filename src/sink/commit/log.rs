@@ -18,6 +18,7 @@ use roaring::RoaringTreemap;
 use thiserror::Error;
 
 use super::action::{self, Action, MetaData, Protocol};
+use super::foreign::{By, Foreign};
 use super::vector::{self, VectorError};
 use crate::sink::lake::{Lake, Put};
 use crate::sink::{AddFile, DeletionVector};
@@ -61,7 +62,7 @@ pub enum LogError {
     },
     /// Another writer did what the committer cannot reconcile.
     #[error(
-        "could not commit table {table} at version {version}: {by} {what} there; stop other writers of this table, then restart: the newest state of the table is read again and corrected"
+        "could not commit table {table} at version {version}: {by} {what} there; stop other writers of this table (guard = true keeps them out), then restart: the newest state of the table is read again and corrected"
     )]
     Foreign {
         /// Which table.
@@ -72,6 +73,16 @@ pub enum LogError {
         by: String,
         /// What it did.
         what: String,
+    },
+    /// Another writer's rewrite has to be undone, and a file from before it is gone.
+    #[error(
+        "could not commit table {table}: another writer's OPTIMIZE does not fit it, and {file} from before that is deleted already (VACUUM); stop other writers of this table (guard = true keeps them out), then restart: the newest state of the table is read again and corrected"
+    )]
+    Vacuumed {
+        /// Which table.
+        table: String,
+        /// Which file.
+        file: String,
     },
     /// A deletion vector does not read.
     #[error("could not read a deletion vector of table {table}")]
@@ -127,8 +138,8 @@ pub async fn read(lake: &Lake, table: &str, version: i64) -> Result<Option<Vec<A
     bytes.map(|bytes| parse(table, version, &bytes)).transpose()
 }
 
-/// Puts `entry` at the first free version behind `base`, and says which that is. Repeating it is safe: an
-/// entry with the same transaction behind `base` counts as this one.
+/// Puts `entry`, which speaks of no data, at the first free version behind `base`, and says which that is. Repeating it is
+/// safe: an entry with the same transaction behind `base` counts as this one.
 pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &Entry<'_>, durable: bool) -> Result<i64, LogError> {
     let mut version = base + 1;
     loop {
@@ -146,8 +157,14 @@ pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &Entry<'_>, durab
         if is_ours(&there, entry.app_id, entry.epoch) {
             return Ok(version);
         }
-        check_foreign(table, version, &there)?;
-        tracing::info!(table, version, "passed by an append of another writer");
+        if let Foreign::Change(what) = Foreign::of(&there) {
+            return Err(LogError::Foreign {
+                table: table.into(),
+                version,
+                by: By(&there).to_string(),
+                what,
+            });
+        }
         version += 1;
     }
 }
@@ -158,37 +175,6 @@ pub fn is_ours(actions: &[Action], app_id: &str, epoch: i64) -> bool {
         .iter()
         .filter_map(|a| a.txn.as_ref())
         .any(|t| t.app_id == app_id && t.version == epoch)
-}
-
-/// Appends of others are passed by; anything else changes what our positions mean.
-fn check_foreign(table: &str, version: i64, actions: &[Action]) -> Result<(), LogError> {
-    let removed = actions.iter().filter_map(|a| a.remove.as_ref());
-    let (changing, keeping): (Vec<_>, Vec<_>) = removed.partition(|r| r.data_change);
-    let what = if actions.iter().any(|a| a.protocol.is_some()) {
-        "changed the table's protocol".to_string()
-    } else if actions.iter().any(|a| a.meta_data.is_some()) {
-        "changed the table's schema or settings".to_string()
-    } else if let Some(first) = changing.first() {
-        format!("removed {} data files ({}, ...)", changing.len(), first.path)
-    } else if let Some(first) = keeping.first() {
-        format!("rewrote {} data files ({}, ...)", keeping.len(), first.path)
-    } else {
-        return Ok(());
-    };
-    let info = actions.iter().find_map(|a| a.commit_info.as_ref());
-    let field = |name: &str| {
-        info.and_then(|i| i.get(name))
-            .and_then(|v| v.as_str())
-            .unwrap_or("unknown")
-            .to_string()
-    };
-    let by = format!("another writer ({}, {})", field("engineInfo"), field("operation"));
-    Err(LogError::Foreign {
-        table: table.into(),
-        version,
-        by,
-        what,
-    })
 }
 
 /// Replays a table; none if it has no log. `at`: as of a version instead of the newest.
@@ -237,6 +223,24 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
         oldest: versions.first().copied().unwrap_or(newest + 1),
         checkpoint,
     }))
+}
+
+/// Reads one deletion vector; none is an empty bitmap.
+pub async fn bitmap(lake: &Lake, table: &str, descriptor: Option<&DeletionVector>) -> Result<RoaringTreemap, LogError> {
+    let failed = |source| LogError::Vector {
+        table: table.into(),
+        source,
+    };
+    let Some(descriptor) = descriptor else {
+        return Ok(RoaringTreemap::new());
+    };
+    let Some(name) = vector::file_of(descriptor).map_err(failed)? else {
+        return vector::inline(descriptor).map_err(failed);
+    };
+    let path = Path::from(format!("{table}/{name}"));
+    let bytes = async { lake.store.get(&path).await?.bytes().await }.await;
+    let bytes = bytes.map_err(|e| store_error(table, format!("read {name}"), e))?;
+    vector::unpack(&bytes, descriptor).map_err(failed)
 }
 
 /// Reads the deletion vectors of files, in their order; files without one give an empty bitmap.
@@ -407,7 +411,7 @@ fn parse(table: &str, version: i64, bytes: &[u8]) -> Result<Vec<Action>, LogErro
     })
 }
 
-fn store_error(table: &str, what: String, source: object_store::Error) -> LogError {
+pub fn store_error(table: &str, what: String, source: object_store::Error) -> LogError {
     LogError::Store {
         what,
         table: table.into(),

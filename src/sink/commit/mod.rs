@@ -14,6 +14,8 @@
 //! resumes from the ledger.
 
 mod action;
+mod apply;
+mod foreign;
 pub(crate) mod history;
 pub(crate) mod ledger;
 pub(crate) mod log;
@@ -44,13 +46,14 @@ pub use schema::SchemaError;
 pub use state::StateError;
 pub use survey::{Found, Survey, survey};
 
+use self::apply::{Applied, Applying};
 use self::history::{History, Record};
 use self::ledger::{Entry, Intent, Ledger, TableCommit, TableIntent};
 use self::maintenance::{Maintenance, Note, Pace};
 use self::state::{Live, Snapshot, State, Stored};
 use self::tables::Making;
 use super::lake::Lake;
-use super::{AddFile, LiveFile, Prepared, TableSpec};
+use super::{AddFile, LiveFile, Prepared, Relocation, Relocations, TableSpec, WriterError};
 use crate::repr::Epoch;
 use crate::source::Progress;
 
@@ -79,6 +82,29 @@ pub struct Settings {
     pub full_progress_every: u64,
     /// How often maintenance looks.
     pub maintenance_tick: Duration,
+    /// Always all of them; a simulation leaves one out, to show that it matters.
+    pub(crate) safeguards: Safeguards,
+}
+
+/// What makes a committer safe against crashes and zombies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Safeguards {
+    /// A starting committer fences off earlier ones.
+    pub(crate) fence: bool,
+    /// Commits are recognised by their transactions.
+    pub(crate) transactions: bool,
+    /// What was cut off is redone.
+    pub(crate) redo: bool,
+}
+
+impl Default for Safeguards {
+    fn default() -> Self {
+        Safeguards {
+            fence: true,
+            transactions: true,
+            redo: true,
+        }
+    }
 }
 
 /// What snapshots are computed by, as whoever opens the lake next wants to know it.
@@ -103,6 +129,7 @@ impl Settings {
             ledger_keep: 1000,
             full_progress_every: 100,
             maintenance_tick: Duration::from_secs(1),
+            safeguards: Safeguards::default(),
         }
     }
 }
@@ -175,6 +202,9 @@ pub enum CommitError {
         #[source]
         source: object_store::Error,
     },
+    /// Rows that another writer has moved do not read.
+    #[error("could not read rows that another writer has moved")]
+    Rows(#[source] WriterError),
     /// The thread beside the commits.
     #[error("could not start the maintenance of the lake")]
     Maintenance {
@@ -208,6 +238,9 @@ pub struct Committer {
     plan: Plan,
     intents: u64,
     maintenance: Maintenance,
+    relocations: Relocations,
+    /// How many there were.
+    relocated: u64,
 }
 
 impl Committer {
@@ -232,10 +265,13 @@ impl Committer {
         runtime: Handle,
     ) -> Result<(Committer, Restored), CommitError> {
         let now = Utc::now().timestamp_millis();
-        let (ledger, found) = Ledger::fence(&lake, settings.durable, now).await?;
+        let (ledger, found) = Ledger::fence(&lake, settings.durable, now, settings.safeguards.fence).await?;
         let generation = ledger.generation();
         let last = match &found.newest {
-            Some(intent) => Some(redo(&lake, intent, settings.durable).await?),
+            Some(intent) if settings.safeguards.redo => {
+                Some(applying(&lake, &specs, &settings, true).redo(intent).await?)
+            }
+            Some(intent) => Some(intent.versions.clone()),
             None => None,
         };
         let making = Making {
@@ -313,6 +349,8 @@ impl Committer {
             plan: Plan::default(),
             intents: 0,
             maintenance,
+            relocations: Relocations::default(),
+            relocated: 0,
         };
         Ok((committer, restored))
     }
@@ -320,6 +358,11 @@ impl Committer {
     /// What the snapshots to come are computed by.
     pub fn set_plan(&mut self, plan: Plan) {
         self.plan = plan;
+    }
+
+    /// Where writers learn which rows others have moved.
+    pub fn relocations(&self) -> Relocations {
+        self.relocations.clone()
     }
 
     /// Commits what writers prepare until they hang up; meant for a thread of its own. A snapshot that some
@@ -370,9 +413,19 @@ impl Committer {
         let Entry::Intent(intent) = entry else {
             unreachable!("an intent was put")
         };
-        let versions = apply(&self.lake, &intent, self.settings.durable).await?;
+        let Applied { versions, relocations } = applying(&self.lake, &self.specs, &self.settings, false)
+            .intent(&intent)
+            .await?;
         for (spec, version) in self.specs.iter().zip(&mut self.versions) {
             *version = versions[&spec.name];
+        }
+        self.relocations.forget(self.state.learned());
+        for (relocation, came) in relocations {
+            self.relocated += 1;
+            let seq = self.relocated;
+            let relocation = Arc::new(Relocation { seq, ..relocation });
+            self.state.relocate(relocation.clone(), came);
+            self.relocations.post(relocation);
         }
         let changed = retired
             .into_iter()
@@ -485,6 +538,17 @@ async fn read_plan(lake: &Lake, name: &str) -> Result<Option<Bytes>, CommitError
     })
 }
 
+fn applying<'a>(lake: &'a Lake, specs: &'a [TableSpec], settings: &Settings, salvage: bool) -> Applying<'a> {
+    Applying {
+        lake,
+        specs,
+        writers: settings.writers,
+        durable: settings.durable,
+        salvage,
+        transactions: settings.safeguards.transactions,
+    }
+}
+
 /// What reads what: upstream tables are applied first, so that a reader who sees a table new sees those it
 /// was made of new too.
 fn layer(table: &str) -> u8 {
@@ -503,99 +567,6 @@ fn live_file(live: &Live) -> LiveFile {
         deleted: live.deleted.clone(),
         rows: live.add.stats.as_deref().and_then(state::physical_rows).unwrap_or(0),
     }
-}
-
-/// Puts an intent's log entries, layer by layer, the tables of a layer at once. Returns every table's
-/// version behind it. Repeating it is safe while it is the newest intent.
-async fn apply(lake: &Lake, intent: &Intent, durable: bool) -> Result<BTreeMap<String, i64>, CommitError> {
-    let mut versions = intent.versions.clone();
-    for group in intent.tables.chunk_by(|a, b| layer(&a.table) == layer(&b.table)) {
-        let applied: Vec<(String, i64)> = stream::iter(group)
-            .map(|change| {
-                let base = intent.versions.get(&change.table).copied().unwrap_or(-1);
-                async move { apply_table(lake, intent, change, base, durable).await }
-            })
-            .buffer_unordered(TABLES)
-            .try_collect()
-            .await?;
-        versions.extend(applied);
-    }
-    Ok(versions)
-}
-
-async fn apply_table(
-    lake: &Lake,
-    intent: &Intent,
-    change: &TableIntent,
-    base: i64,
-    durable: bool,
-) -> Result<(String, i64), CommitError> {
-    let mut version = base;
-    for commit in &change.commits {
-        let bytes = Bytes::from(action::to_lines(&commit.actions));
-        let entry = log::Entry {
-            app_id: &commit.app_id,
-            epoch: intent.epoch as i64,
-            bytes,
-        };
-        version = log::apply(lake, &change.path, version, &entry, durable).await?;
-    }
-    Ok((change.table.clone(), version))
-}
-
-/// Applies the newest intent where that was cut off. A table whose log shows the intent's transaction is
-/// left alone, even if the entry itself is cleaned up since.
-async fn redo(lake: &Lake, intent: &Intent, durable: bool) -> Result<BTreeMap<String, i64>, CommitError> {
-    let mut open = Vec::new();
-    let mut versions = intent.versions.clone();
-    for change in &intent.tables {
-        let loaded = log::load(lake, &change.path, None).await?;
-        let done = loaded.as_ref().is_some_and(|loaded| {
-            let epoch = intent.epoch as i64;
-            change
-                .commits
-                .iter()
-                .all(|c| loaded.txns.get(&c.app_id).is_some_and(|v| *v >= epoch))
-        });
-        let base = intent.versions.get(&change.table).copied().unwrap_or(-1);
-        match loaded {
-            Some(loaded) if done => {
-                versions.insert(
-                    change.table.clone(),
-                    located(lake, intent, change, base, &loaded).await?,
-                );
-            }
-            _ => open.push((change, base)),
-        }
-    }
-    for (change, base) in open {
-        tracing::info!(
-            table = change.table,
-            epoch = intent.epoch,
-            "redoing a commit that was cut off"
-        );
-        let (table, version) = apply_table(lake, intent, change, base, durable).await?;
-        versions.insert(table, version);
-    }
-    Ok(versions)
-}
-
-/// The version of a table's last commit of an intent that is known to be applied.
-async fn located(
-    lake: &Lake,
-    intent: &Intent,
-    change: &TableIntent,
-    base: i64,
-    loaded: &log::Loaded,
-) -> Result<i64, CommitError> {
-    let last = change.commits.last().expect("a change has a commit");
-    for version in base + 1..=loaded.version {
-        match log::read(lake, &change.path, version).await? {
-            Some(actions) if log::is_ours(&actions, &last.app_id, intent.epoch as i64) => return Ok(version),
-            _ => {}
-        }
-    }
-    Ok(loaded.version)
 }
 
 /// Tells the table of snapshots what the ledger knows and it does not.

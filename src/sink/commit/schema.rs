@@ -16,7 +16,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::action::{Action, Format, MetaData, Protocol};
-use crate::definition::Deletes;
+use super::state::takes_vectors;
 use crate::sink::TableSpec;
 
 /// A table that no lake can hold, or whose log cannot be understood.
@@ -203,7 +203,7 @@ fn configuration(spec: &TableSpec, retention: Duration) -> BTreeMap<String, Stri
         ("delta.deletedFileRetentionDuration".to_string(), interval.clone()),
         ("delta.logRetentionDuration".to_string(), interval),
     ]);
-    if uses_vectors(spec) {
+    if takes_vectors(spec) {
         all.insert("delta.enableDeletionVectors".into(), "true".into());
     }
     if spec.change_data_feed {
@@ -212,14 +212,10 @@ fn configuration(spec: &TableSpec, retention: Duration) -> BTreeMap<String, Stri
     all
 }
 
-fn uses_vectors(spec: &TableSpec) -> bool {
-    spec.deletes != Deletes::Rewrite && !spec.append_only
-}
-
 /// The least protocol a table needs, so that as many readers as possible take it.
 fn protocol_of(spec: &TableSpec) -> Protocol {
     let mut both = Vec::new();
-    if uses_vectors(spec) {
+    if takes_vectors(spec) {
         both.push("deletionVectors".to_string());
     }
     if spec.schema.fields().iter().any(|f| has_plain_timestamp(f.data_type())) {
@@ -408,6 +404,7 @@ mod tests {
     use arrow::datatypes::{Field, Schema};
 
     use super::*;
+    use crate::definition::Deletes;
 
     const KEEP: Duration = Duration::from_secs(3600);
 

@@ -13,11 +13,14 @@
 //!    each other, and rows vanish while one runs. Such a file is added with its vector, or never appears.
 //! 7. Behind a restart with another number of writers several own rows of one file, and move them out at the same epoch,
 //!    each on its own or with changes. In a table that takes no vectors these moves are one entry, so by (3) the file goes.
-//! 8. Writers tell the change data feed of a table that is rebuilt only what comes. What goes is told by its redefinition; where
+//! 8. A part that speaks of places from before a relocation is translated ([`crate::sink::relocation`]); what it removes as a
+//!    whole file is then whatever of that file's rows is still live, and nothing else of the files they are in now.
+//! 9. Writers tell the change data feed of a table that is rebuilt only what comes. What goes is told by its redefinition; where
 //!    the old rows have no form by the new definition, the entry names no changes at all: once it names any, readers
 //!    of the feed see those alone, and otherwise make both halves of the files that go and come.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use roaring::RoaringTreemap;
@@ -29,7 +32,8 @@ use super::action::{Action, RemoveFile};
 use super::vector;
 use crate::definition::Deletes;
 use crate::repr::Epoch;
-use crate::sink::{AddFile, Batch, ChangeFile, Prepared, TableSpec};
+use crate::sink::relocation::Translated;
+use crate::sink::{AddFile, ChangeFile, Prepared, Relocation, TableSpec};
 use crate::source::{PartitionId, Position};
 
 /// What the writers did wrong: a fault of ours, never of the data.
@@ -74,6 +78,12 @@ impl Live {
     /// A file with its vector's rows.
     pub fn new(add: AddFile, deleted: RoaringTreemap) -> Live {
         let rows = add.stats.as_deref().and_then(physical_rows);
+        Live { add, deleted, rows }
+    }
+
+    /// The same, of a file whose rows were counted.
+    pub fn counted(add: AddFile, deleted: RoaringTreemap, rows: u64) -> Live {
+        let rows = Some(rows);
         Live { add, deleted, rows }
     }
 
@@ -135,6 +145,9 @@ pub struct State {
     committed: Option<Epoch>,
     open: BTreeMap<Epoch, BTreeMap<usize, Prepared>>,
     tables: Vec<Table>,
+    /// By (8): those that some writer has not learned, and how far each has.
+    relocations: Vec<Arc<Relocation>>,
+    learned: Vec<u64>,
 }
 
 struct Table {
@@ -163,7 +176,7 @@ impl State {
         let tables = specs.iter().zip(stored).map(|(spec, stored)| {
             let mut table = Table {
                 name: spec.name.clone(),
-                takes_vectors: spec.deletes != Deletes::Rewrite && !spec.append_only,
+                takes_vectors: takes_vectors(spec),
                 redefinition: stored.redefinition,
                 files: HashMap::new(),
                 vector_files: HashMap::new(),
@@ -180,6 +193,8 @@ impl State {
             committed,
             open: BTreeMap::new(),
             tables: tables.collect(),
+            relocations: Vec::new(),
+            learned: vec![0; writers],
         }
     }
 
@@ -206,6 +221,22 @@ impl State {
         self.tables[table].referenced()
     }
 
+    /// Rows of a table were moved by others, behind the newest snapshot: `came` are the files that hold them now.
+    pub fn relocate(&mut self, relocation: Arc<Relocation>, came: Vec<Live>) {
+        let table = &mut self.tables[relocation.table];
+        for path in &relocation.gone {
+            // What nothing names any more is found in the log, where another writer has removed it.
+            table.take(path, &mut Vec::new());
+        }
+        came.into_iter().for_each(|live| table.insert(live));
+        self.relocations.push(relocation);
+    }
+
+    /// The newest relocation that all writers have learned, as of the newest snapshot.
+    pub fn learned(&self) -> u64 {
+        self.learned.iter().copied().min().unwrap_or_default()
+    }
+
     /// The oldest open epoch's commits, once all writers have prepared it. `fresh` names vector files; `now`
     /// is Unix milliseconds.
     pub fn next_snapshot(&mut self, fresh: &mut dyn FnMut() -> Uuid, now: i64) -> Result<Option<Snapshot>, StateError> {
@@ -219,6 +250,8 @@ impl State {
         let mut merged: BTreeMap<usize, [Merged; 2]> = BTreeMap::new();
         for (writer, part) in parts {
             progress.extend(part.progress);
+            self.learned[writer] = part.learned;
+            let behind: Vec<&Arc<Relocation>> = self.relocations.iter().filter(|r| r.seq > part.learned).collect();
             let mut reached: HashMap<usize, usize> = HashMap::new();
             for (table, batch) in part.tables {
                 let step = usize::from(batch.data_change);
@@ -226,9 +259,16 @@ impl State {
                     let reason = "a compaction follows changed rows";
                     return Err(StateError::Order { writer, epoch, reason });
                 }
-                merged.entry(table).or_default()[step].take(batch);
+                let relocations = behind.iter().filter(|r| r.table == table);
+                merged.entry(table).or_default()[step].take(
+                    relocations.fold(Translated::plain(batch), |translated, relocation| {
+                        translated.again(relocation)
+                    }),
+                );
             }
         }
+        let learned = self.learned();
+        self.relocations.retain(|r| r.seq > learned);
         for (table, state) in self.tables.iter().enumerate().filter(|(_, t)| t.redefinition.is_some()) {
             merged.entry(table).or_default()[1]
                 .removes
@@ -277,13 +317,16 @@ impl State {
 struct Merged {
     adds: Vec<AddFile>,
     deletes: BTreeMap<String, Vec<RoaringTreemap>>,
+    /// By (8).
+    sweeps: Vec<(String, RoaringTreemap)>,
     removes: BTreeSet<String>,
     changes: Vec<ChangeFile>,
 }
 
 impl Merged {
-    fn take(&mut self, batch: Batch) {
+    fn take(&mut self, Translated { batch, sweeps }: Translated) {
         self.join(Merged {
+            sweeps,
             adds: batch.adds,
             deletes: batch
                 .deletes
@@ -301,11 +344,12 @@ impl Merged {
             self.deletes.entry(file).or_default().extend(parts);
         }
         self.removes.extend(other.removes);
+        self.sweeps.extend(other.sweeps);
         self.changes.extend(other.changes);
     }
 
     fn is_empty(&self) -> bool {
-        self.adds.is_empty() && self.deletes.is_empty() && self.removes.is_empty()
+        self.adds.is_empty() && self.deletes.is_empty() && self.removes.is_empty() && self.sweeps.is_empty()
     }
 }
 
@@ -320,7 +364,7 @@ struct Planning {
 impl Table {
     fn plan(
         &mut self,
-        batch: Merged,
+        mut batch: Merged,
         planning: &Planning,
         fresh: &mut dyn FnMut() -> Uuid,
         change: &mut TableChange,
@@ -334,6 +378,13 @@ impl Table {
                 reason,
             })
         };
+        // By (8).
+        for (path, rows) in std::mem::take(&mut batch.sweeps) {
+            if let Some(live) = self.files.get(&path) {
+                let rows = rows - &live.deleted;
+                batch.deletes.entry(path).or_default().push(rows);
+            }
+        }
         // By (6).
         let mut born: BTreeMap<String, Live> = BTreeMap::new();
         for add in batch.adds {
@@ -431,7 +482,7 @@ impl Table {
             Action::commit_info(summary.commit_info(planning)),
             Action::txn(&planning.app_id, planning.epoch as i64, planning.now),
         ];
-        // By (8).
+        // By (9).
         let redefinition = self.redefinition.take_if(|_| planning.data_change);
         let mut changes = batch.changes;
         if let Some(definition) = redefinition {
@@ -482,6 +533,11 @@ impl Table {
     fn referenced(&self) -> BTreeSet<String> {
         self.files.keys().chain(self.vector_files.keys()).cloned().collect()
     }
+}
+
+/// Whether rows of its files may go by deletion vectors.
+pub fn takes_vectors(spec: &TableSpec) -> bool {
+    spec.deletes != Deletes::Rewrite && !spec.append_only
 }
 
 fn vector_file(add: &AddFile) -> Option<String> {
@@ -552,7 +608,7 @@ pub fn physical_rows(stats: &str) -> Option<u64> {
 
 /// Statistics with `tightBounds` false: minima and maxima may belong to rows that are gone. The text is
 /// edited where it stands, because parsing it would round long decimals.
-fn loosen_bounds(stats: &str) -> String {
+pub fn loosen_bounds(stats: &str) -> String {
     const KEY: &str = "\"tightBounds\"";
     let mut depth = 0;
     let mut quoted = false;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::*;
+use crate::sink::Batch;
 
 fn spec() -> TableSpec {
     TableSpec {
@@ -56,6 +57,7 @@ fn part(writer: usize, epoch: Epoch, batches: Vec<Batch>) -> Prepared {
         epoch,
         tables: batches.into_iter().map(|b| (0, b)).collect(),
         progress: vec![],
+        learned: 0,
     }
 }
 

@@ -18,6 +18,9 @@ use crate::serve::Snapshot as View;
 use crate::sink::{Batch, CommitEvent};
 use crate::source::{PartitionId, Position};
 
+#[path = "foreign_tests.rs"]
+mod foreign;
+
 /// A lake, and a runtime to touch it with.
 struct Place {
     _folder: TempDir,
@@ -160,6 +163,7 @@ impl Running {
                 epoch,
                 tables,
                 progress,
+                learned: 0,
             })
             .unwrap();
         let CommitEvent::Committed {
@@ -178,6 +182,7 @@ impl Running {
                 epoch,
                 tables,
                 progress: vec![],
+                learned: 0,
             })
             .unwrap();
         assert!(self.events.recv().is_err(), "epoch {epoch} was committed");
@@ -424,7 +429,7 @@ fn a_zombie_stops_when_it_commits_again() {
 }
 
 #[test]
-fn an_append_of_another_writer_is_passed_by_and_a_rewrite_stops_naming_it() {
+fn an_append_of_another_writer_is_passed_by_and_a_removal_of_rows_stops_naming_it() {
     let place = Place::new();
     let specs = [spec("silver.x")];
     let (running, _) = place.open(&specs, settings()).unwrap();
@@ -435,11 +440,11 @@ fn an_append_of_another_writer_is_passed_by_and_a_rewrite_stops_naming_it() {
     let versions = running.commit(2, vec![(0, deletes(&path, [0]))]);
     assert_eq!(versions[0], 3);
     assert_eq!(place.ids("silver.x", None), [1, 2, 3, 4, 90]);
-    let info = serde_json::json!({ "engineInfo": "Spark", "operation": "OPTIMIZE" });
+    let info = serde_json::json!({ "engineInfo": "Spark", "operation": "DELETE" });
     let remove = action::RemoveFile {
         path: path.clone(),
         deletion_timestamp: Some(1),
-        data_change: false,
+        data_change: true,
         extended_file_metadata: None,
         partition_values: None,
         size: None,
@@ -451,9 +456,14 @@ fn an_append_of_another_writer_is_passed_by_and_a_rewrite_stops_naming_it() {
         &[action::Action::commit_info(info), action::Action::remove(remove)],
     );
     let error = running.fail(3, vec![(0, deletes(&path, [1]))]).to_string();
-    for part in ["silver/x", "version 4", "Spark", "OPTIMIZE", &path] {
+    for part in ["silver/x", "version 4", "Spark", "DELETE", &path] {
         assert!(error.contains(part), "{part} is missing in: {error}");
     }
+    // The restart finds the table as it is now, and corrects it.
+    let (running, restored) = place.open(&specs, settings()).unwrap();
+    assert_eq!((restored.epoch, restored.tables[0].len()), (Some(3), 1));
+    running.stop();
+    assert_eq!(place.ids("silver.x", None), [90]);
 }
 
 #[test]
@@ -711,6 +721,7 @@ fn commit_latency_of_ten_tables() {
                     epoch,
                     tables,
                     progress: vec![],
+                    learned: 0,
                 })
                 .unwrap();
             let CommitEvent::Committed { took: t, .. } = running.events.recv().unwrap();

@@ -111,6 +111,16 @@ pub enum WriterError {
         /// As the log has it.
         path: String,
     },
+    /// Rows that another writer's OPTIMIZE moved are not where it put them.
+    #[error(
+        "could not follow rows of table {table:?} that another writer moved: {lost} of them are in none of the files it wrote; a restart compares the table with the graph and repairs it"
+    )]
+    Relocated {
+        /// The table.
+        table: String,
+        /// How many.
+        lost: u64,
+    },
     /// The committer is gone.
     #[error("could not hand over epoch {epoch}: the committer has stopped; its own error says why")]
     CommitterGone {

@@ -6,11 +6,11 @@ use twox_hash::XxHash3_128;
 /// 96 bits of a row's hash. Two different rows of a table of ten million share them with a probability
 /// below 1e-15.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub(super) struct RowHash(pub(super) [u32; 3]);
+pub struct RowHash(pub(super) [u32; 3]);
 
 impl RowHash {
     /// The hash of an encoded row.
-    pub(super) fn of(row: &[u8]) -> Self {
+    pub fn of(row: &[u8]) -> Self {
         let hash = XxHash3_128::oneshot(row);
         RowHash([hash as u32, (hash >> 32) as u32, (hash >> 64) as u32])
     }

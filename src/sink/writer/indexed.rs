@@ -3,6 +3,9 @@
 //! How they go: by their position (deletion vectors), or, for readers without those, by writing the
 //! rest of their file anew; files are bounded, so that this stays bounded too.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
 use roaring::RoaringBitmap;
 
 use super::compact::Merged;
@@ -11,12 +14,12 @@ use super::file::encode_rows;
 use super::files::{FileState, Files, Positions};
 use super::hash::RowHash;
 use super::index::Index;
-use super::layout::Layout;
+use super::layout::{Layout, from_log};
 use super::settle::Settling;
 use super::small::{Place, Small};
 use super::table::{Desk, Edit, Written};
 use crate::repr::{Diff, Epoch, Row};
-use crate::sink::Batch;
+use crate::sink::{Batch, Relocation};
 
 /// Where the rows of a table are.
 pub(super) struct Indexed {
@@ -61,6 +64,60 @@ impl Indexed {
     /// The compaction that is not settled, given up: for a writer that ends.
     pub(super) fn give_up(&mut self) -> Option<Merged> {
         self.settling.take().map(|settling| settling.into_merged())
+    }
+
+    /// Moves the entries of rows that others moved. Says how many of the rows kept here were not found.
+    pub(super) fn relocate(
+        &mut self,
+        relocation: &Relocation,
+        writer: usize,
+        folder: &str,
+    ) -> Result<u64, WriterError> {
+        debug_assert!(self.settling.is_none(), "a compaction is settled first");
+        let by_path: HashMap<&str, usize> = (relocation.gone.iter().enumerate())
+            .map(|(number, path)| (path.as_str(), number))
+            .collect();
+        let gone: Vec<(u32, usize, u64)> = (self.files.iter())
+            .filter_map(|(id, file)| Some((id, *by_path.get(file.path.as_str())?, u64::from(file.live()))))
+            .collect();
+        let expected: u64 = gone.iter().map(|(_, _, live)| live).sum();
+        let mut found = 0;
+        let mut came: BTreeMap<u32, (u32, RoaringBitmap)> = BTreeMap::new();
+        for (id, number, _) in gone {
+            for row in relocation.moved[number]
+                .iter()
+                .filter(|row| row.owner as usize == writer)
+            {
+                let new = came
+                    .entry(row.file)
+                    .or_insert_with(|| (self.files.reserve(), RoaringBitmap::new()));
+                // One that is not there went meanwhile, and the committer is told so in the place it had.
+                if self.index.relocate(row.hash, (id, row.position), (new.0, row.to)) {
+                    new.1.insert(row.to);
+                    found += 1;
+                }
+            }
+            self.files.remove(id);
+        }
+        for (number, (id, mine)) in came {
+            let file = &relocation.came[number as usize];
+            if mine.is_empty() {
+                continue;
+            }
+            let physical = from_log(&file.path).expect("the committer has read it");
+            let rows = file.rows as u32;
+            let state = FileState {
+                path: file.path.clone(),
+                physical: format!("{folder}/{physical}"),
+                values: Arc::new(file.partition_values.clone()),
+                rows,
+                bytes: file.size,
+                gone: (0..rows).filter(|p| !mine.contains(*p)).collect(),
+                shared: mine.len() + file.deleted.len() != file.rows,
+            };
+            self.files.put(id, state);
+        }
+        Ok(expected - found)
     }
 
     /// What turns the published rows into the desired ones: rows to add, and rows (already out of the index,

@@ -22,6 +22,7 @@ mod error;
 mod file;
 mod files;
 mod hash;
+mod identify;
 mod index;
 mod indexed;
 mod lake;
@@ -39,7 +40,9 @@ mod thread;
 
 pub use departing::Departing;
 pub use error::WriterError;
+pub(in crate::sink) use hash::RowHash;
 pub use hash::owner;
+pub(in crate::sink) use identify::{Identify, Whereabouts};
 pub use load::{Loaded, restore};
 pub use scan::scan;
 pub use stats::{TableStats, WriterStats};
@@ -55,7 +58,7 @@ use object_store::path::Path;
 use tokio::runtime::Handle;
 
 use crate::repr::Epoch;
-use crate::sink::{Arrival, Batch, Prepared, TableSpec};
+use crate::sink::{Arrival, Batch, Prepared, Relocations, TableSpec};
 use crate::source::{PartitionId, Position};
 use compact::{Job, Merged};
 use file::Names;
@@ -86,6 +89,8 @@ pub struct WriterConfig {
     pub runtime: Handle,
     /// Sizes.
     pub limits: Limits,
+    /// Where the committer posts what others moved (`Committer::relocations`).
+    pub relocations: Relocations,
 }
 
 impl WriterConfig {
@@ -161,6 +166,8 @@ pub struct Writer {
     turn: usize,
     /// The table whose compaction is settled slice by slice.
     settling: Option<usize>,
+    /// The newest relocation it knows.
+    learned: u64,
     stats: Arc<WriterStats>,
 }
 
@@ -194,6 +201,7 @@ impl Writer {
             sealed: None,
             turn: 0,
             settling: None,
+            learned: 0,
             stats,
         })
     }
@@ -246,12 +254,31 @@ impl Writer {
             epoch,
             tables,
             progress,
+            learned: self.learned,
         })
+    }
+
+    /// Whether rows were moved by others that it does not know of yet.
+    fn is_behind(&self) -> bool {
+        self.config.relocations.is_behind(self.learned)
+    }
+
+    /// Learns where others moved rows. To be called between two parts, when every compaction that is settled has gone with
+    /// one: a part is to speak of places as of one time. (One that is still being settled makes it wait.)
+    pub fn relocate(&mut self) -> Result<(), WriterError> {
+        if self.is_settling() {
+            return Ok(());
+        }
+        for relocation in self.config.relocations.behind(self.learned) {
+            self.tables[relocation.table].relocate(&relocation, self.config.writer)?;
+            self.learned = relocation.seq;
+        }
+        Ok(())
     }
 
     /// The next compaction worth doing. At most one is under way, and none before the first seal.
     fn compaction(&mut self) -> Option<Job> {
-        let epoch = self.sealed?;
+        let epoch = self.sealed.filter(|_| !self.is_behind())?;
         for step in 0..self.tables.len() {
             let table = (self.turn + step) % self.tables.len();
             if let Some(job) = self.tables[table].compaction(table, &self.desk, epoch) {

@@ -10,7 +10,7 @@ use super::file::encode_rows;
 use super::layout::Layout;
 use super::table::{Desk, Edit, Written};
 use crate::repr::{Diff, Epoch, Row};
-use crate::sink::Batch;
+use crate::sink::{Batch, Relocation};
 
 /// The rows, by partition.
 #[derive(Default)]
@@ -150,6 +150,34 @@ impl Small {
             }
         }
         Ok(written)
+    }
+
+    /// Rows that others moved are published where they are now.
+    pub(super) fn relocate(&mut self, relocation: &Relocation, writer: usize) {
+        for part in self.parts.values_mut() {
+            let mut moved: BTreeMap<u32, RoaringTreemap> = BTreeMap::new();
+            part.places.retain(|place| {
+                let (path, positions) = match place {
+                    Place::Whole(path) => (path, None),
+                    Place::Shared(path, positions) => (path, Some(positions)),
+                };
+                let Some(rows) = relocation.rows_of(path) else {
+                    return true;
+                };
+                let mine = rows
+                    .iter()
+                    .filter(|row| row.owner as usize == writer)
+                    .filter(|row| positions.is_none_or(|mine| mine.contains(u64::from(row.position))));
+                for row in mine {
+                    moved.entry(row.file).or_default().insert(u64::from(row.to));
+                }
+                false
+            });
+            for (file, positions) in moved {
+                let path = relocation.came[file as usize].path.clone();
+                part.places.push(Place::Shared(path, positions));
+            }
+        }
     }
 
     /// Gives up: applies changes in memory, and hands out all rows, to be written, and what is to be vacated.

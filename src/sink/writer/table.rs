@@ -19,7 +19,7 @@ use super::small::Small;
 use super::stats::TableStats;
 use crate::definition::Deletes;
 use crate::repr::{Diff, Epoch, Row};
-use crate::sink::{Batch, TableSpec};
+use crate::sink::{Batch, Relocation, TableSpec};
 
 /// What every table of a writer writes with.
 pub(super) struct Desk {
@@ -311,6 +311,26 @@ impl Table {
         }
         self.publish_sizes();
         batch.map_or(Settled::Void(merged), Settled::Done)
+    }
+
+    /// Takes rows that others moved for where they are now.
+    pub(super) fn relocate(&mut self, relocation: &Relocation, writer: usize) -> Result<(), WriterError> {
+        match &mut self.kept {
+            // Rewrites of tables without vectors are undone: nothing has moved.
+            Kept::Appended(_) => {}
+            Kept::Small(small) => small.relocate(relocation, writer),
+            Kept::Indexed(indexed) => {
+                let lost = indexed.relocate(relocation, writer, &self.layout.spec.path)?;
+                if lost > 0 {
+                    return Err(WriterError::Relocated {
+                        table: self.layout.spec.name.clone(),
+                        lost,
+                    });
+                }
+            }
+        }
+        self.dirty = true;
+        Ok(())
     }
 
     /// The compaction that is not settled, given up.

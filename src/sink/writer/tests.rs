@@ -160,6 +160,7 @@ fn config(folder: &FilePath, spec: TableSpec, runtime: &tokio::runtime::Runtime)
         durable: true,
         runtime: runtime.handle().clone(),
         limits: tight(),
+        relocations: Relocations::default(),
     }
 }
 

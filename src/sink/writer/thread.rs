@@ -69,6 +69,8 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepare
                     let epoch = part.epoch;
                     due = true;
                     prepared.send(part).map_err(|_| WriterError::CommitterGone { epoch })?;
+                    // Every compaction that is settled has gone with the part.
+                    writer.relocate()?;
                     compacted.extend(writer.settle(SEAL_MOVES)?.map(|c| (c.table, c.batch)));
                 }
             }

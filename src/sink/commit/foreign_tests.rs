@@ -1,0 +1,344 @@
+//! Commits of others between ours: deltalake's own OPTIMIZE and writes, as a user would run them, and entries made by hand
+//! where what they do depends on timing.
+
+use super::*;
+use crate::sink::commit::action::{Action, RemoveFile};
+
+impl Place {
+    /// deltalake's OPTIMIZE of a table: how many files went and came.
+    fn optimize(&self, spec: &TableSpec) -> (u64, u64) {
+        self.runtime.block_on(async {
+            let mut handle = self.lake.delta_table(&spec.path);
+            handle.load().await.unwrap();
+            let (_, metrics) = handle.optimize().await.unwrap();
+            (metrics.num_files_removed, metrics.num_files_added)
+        })
+    }
+
+    /// deltalake's append to a table.
+    fn append(&self, spec: &TableSpec, ids: std::ops::Range<i64>) {
+        self.runtime.block_on(async {
+            let mut handle = self.lake.delta_table(&spec.path);
+            handle.load().await.unwrap();
+            handle.write([rows(ids)]).await.unwrap();
+        });
+    }
+
+    /// The ids of a table as any reader of its newest version sees them.
+    fn newest(&self, spec: &TableSpec) -> Vec<i64> {
+        self.runtime.block_on(async {
+            let mut handle = self.lake.delta_table(&spec.path);
+            handle.load().await.unwrap();
+            let context = datafusion::prelude::SessionContext::new();
+            handle.update_datafusion_session(&context.state()).unwrap();
+            context
+                .register_table("t", handle.table_provider().await.unwrap())
+                .unwrap();
+            let batches = context.sql("SELECT id FROM t ORDER BY id").await.unwrap();
+            let batches = batches.collect().await.unwrap();
+            let ids = batches.iter().map(|b| b.column(0).as_primitive::<Int64Type>());
+            ids.flat_map(|ids| ids.values().to_vec()).collect()
+        })
+    }
+
+    /// What a rewrite of these files to one with these ids puts, whether it fits or not.
+    fn rewrite(&self, spec: &TableSpec, gone: &[&AddFile], ids: std::ops::Range<i64>) -> Vec<Action> {
+        let mut actions = vec![Action::commit_info(
+            serde_json::json!({ "engineInfo": "other", "operation": "OPTIMIZE" }),
+        )];
+        actions.extend(gone.iter().map(|file| {
+            Action::remove(RemoveFile {
+                path: file.path.clone(),
+                deletion_timestamp: Some(1),
+                data_change: false,
+                extended_file_metadata: Some(true),
+                partition_values: Some(BTreeMap::new()),
+                size: Some(file.size),
+                deletion_vector: file.deletion_vector.clone(),
+            })
+        }));
+        let add = AddFile {
+            data_change: false,
+            ..self.file(spec, ids)
+        };
+        actions.push(Action::add(add));
+        actions
+    }
+
+    fn newest_version(&self, spec: &TableSpec) -> i64 {
+        self.entries(spec).len() as i64 - 1
+    }
+}
+
+fn removes(files: &[&str]) -> Batch {
+    Batch {
+        removes: files.iter().map(|f| f.to_string()).collect(),
+        data_change: true,
+        ..Batch::default()
+    }
+}
+
+/// A trial of delta-rs's conflict checker re-added files with deletion vectors behind an OPTIMIZE: 19,999 of 100,000 rows
+/// were there twice.
+#[test]
+fn rows_that_another_writer_moved_go_from_where_they_are_now() {
+    let place = Place::new();
+    let specs = [spec("silver.x")];
+    let (running, _) = place.open(&specs, settings()).unwrap();
+    let files: Vec<AddFile> = (0..4).map(|n| place.file(&specs[0], n * 10..n * 10 + 10)).collect();
+    let path = |n: usize| files[n].path.as_str();
+    running.commit(1, vec![(0, adds(files.clone()))]);
+    running.commit(2, vec![(0, deletes(path(0), [3, 4])), (0, deletes(path(1), [9]))]);
+    assert_eq!(place.optimize(&specs[0]), (4, 1));
+    // The writer knows nothing of it, and says where rows were.
+    running.commit(
+        3,
+        vec![
+            (0, deletes(path(0), [0])),
+            (0, adds(vec![place.file(&specs[0], 100..103)])),
+        ],
+    );
+    let mut expected: Vec<i64> = (0..40).chain(100..103).collect();
+    expected.retain(|i| ![0, 3, 4, 19].contains(i));
+    assert_eq!(place.newest(&specs[0]), expected);
+    assert_eq!(place.ids("silver.x", None), expected);
+    // Still not; and a second OPTIMIZE moves them further.
+    running.commit(4, vec![(0, deletes(path(1), [0, 1])), (0, removes(&[path(3)]))]);
+    expected.retain(|i| ![10, 11].contains(i) && !(30..40).contains(i));
+    assert_eq!(place.newest(&specs[0]), expected);
+    assert_eq!(place.optimize(&specs[0]).1, 1);
+    running.commit(5, vec![(0, deletes(path(2), [5])), (0, deletes(path(0), [1]))]);
+    expected.retain(|i| ![25, 1].contains(i));
+    assert_eq!(place.newest(&specs[0]), expected);
+    for (epoch, gone) in [(2, vec![3, 4, 19]), (1, vec![])] {
+        let then: Vec<i64> = (0..40).filter(|i| !gone.contains(i)).collect();
+        assert_eq!(place.ids("silver.x", Some(epoch)), then, "at epoch {epoch}");
+    }
+    // All the rest of what was moved goes: the files go as a whole.
+    let all = (0..3).map(|n| (0, removes(&[path(n)])));
+    running.commit(6, all.collect());
+    assert_eq!(place.newest(&specs[0]), [100, 101, 102]);
+    running.stop();
+    let (running, restored) = place.open(&specs, settings()).unwrap();
+    assert!(
+        restored.tables[0].iter().all(|file| !file.path.starts_with("part-00")),
+        "{:?}",
+        restored.tables[0]
+    );
+    running.stop();
+}
+
+/// Rows of others that an OPTIMIZE mixes with ours stay until an audit.
+#[test]
+fn rows_that_others_appended_stay_through_a_rewrite() {
+    let place = Place::new();
+    let specs = [spec("silver.x")];
+    let (running, _) = place.open(&specs, settings()).unwrap();
+    let file = place.file(&specs[0], 0..10);
+    running.commit(1, vec![(0, adds(vec![file.clone()]))]);
+    place.append(&specs[0], 50..53);
+    // One of ours twice: one of the two goes.
+    place.append(&specs[0], 2..3);
+    assert_eq!(place.optimize(&specs[0]), (3, 1));
+    running.commit(2, vec![(0, deletes(&file.path, [2, 4]))]);
+    let mut expected: Vec<i64> = (0..10).chain(50..53).collect();
+    expected.retain(|i| *i != 4);
+    assert_eq!(place.newest(&specs[0]), expected);
+    running.commit(3, vec![(0, removes(&[&file.path]))]);
+    assert_eq!(place.newest(&specs[0]), [2, 50, 51, 52]);
+    running.stop();
+}
+
+#[test]
+fn a_redo_behind_a_rewrite_comes_to_the_same_table() {
+    let place = Place::new();
+    let specs = [spec("bronze.i"), spec("silver.x")];
+    let (running, _) = place.open(&specs, settings()).unwrap();
+    let files: Vec<AddFile> = (0..3).map(|n| place.file(&specs[1], n * 10..n * 10 + 10)).collect();
+    running.commit(1, vec![(1, adds(files.clone()))]);
+    let compaction = Batch {
+        data_change: false,
+        removes: vec![files[0].path.clone(), files[1].path.clone()],
+        ..adds(vec![AddFile {
+            data_change: false,
+            ..place.file(&specs[1], 0..20)
+        }])
+    };
+    let merged = compaction.adds[0].path.clone();
+    running.commit(
+        2,
+        vec![
+            (1, compaction),
+            (1, deletes(&merged, [0, 15])),
+            (1, deletes(&files[2].path, [9])),
+        ],
+    );
+    running.stop();
+    // The process died before it applied the last snapshot, or in the middle; the OPTIMIZE came first, or in the middle.
+    let mut expected: Vec<i64> = (0..30).collect();
+    expected.retain(|i| ![0, 15, 29].contains(i));
+    for cut in [2, 3] {
+        for version in cut..=place.newest_version(&specs[1]) {
+            let path = log::entry_path("silver/x", version);
+            place.runtime.block_on(place.lake.store.delete(&path)).unwrap();
+        }
+        place.optimize(&specs[1]);
+        for _ in 0..2 {
+            let (running, restored) = place.open(&specs, settings()).unwrap();
+            running.stop();
+            assert_eq!(restored.epoch, Some(2));
+            assert_eq!(place.newest(&specs[1]), expected, "cut off at {cut}");
+            assert_eq!(place.ids("silver.x", None), expected, "cut off at {cut}");
+        }
+    }
+}
+
+/// delta-rs commits an OPTIMIZE behind a compaction of ours that has taken the same files away: their rows were there twice.
+#[test]
+fn a_rewrite_that_ran_beside_our_compaction_is_undone() {
+    let place = Place::new();
+    let specs = [spec("silver.x")];
+    let (running, _) = place.open(&specs, settings()).unwrap();
+    let files: Vec<AddFile> = (0..3).map(|n| place.file(&specs[0], n * 10..n * 10 + 10)).collect();
+    running.commit(1, vec![(0, adds(files.clone()))]);
+    let compacted = place.file(&specs[0], 0..20);
+    let compaction = Batch {
+        data_change: false,
+        removes: vec![files[0].path.clone(), files[1].path.clone()],
+        ..adds(vec![AddFile {
+            data_change: false,
+            ..compacted.clone()
+        }])
+    };
+    running.commit(2, vec![(0, compaction)]);
+    let theirs = place.rewrite(&specs[0], &[&files[0], &files[1], &files[2]], 0..30);
+    place.put_entry(&specs[0], place.newest_version(&specs[0]) + 1, &theirs);
+    assert_eq!(
+        place.newest(&specs[0]).len(),
+        50,
+        "each row of the compacted files is there twice"
+    );
+    running.commit(
+        3,
+        vec![(0, deletes(&compacted.path, [7])), (0, deletes(&files[2].path, [0]))],
+    );
+    let mut expected: Vec<i64> = (0..30).filter(|i| ![7, 20].contains(i)).collect();
+    assert_eq!(place.newest(&specs[0]), expected);
+    // One that lost a row is undone as well, and one on top of it; what was appended between stays.
+    let late = place.file(&specs[0], 30..40);
+    running.commit(4, vec![(0, adds(vec![late.clone()]))]);
+    let lossy = place.rewrite(&specs[0], &[&late], 31..40);
+    let lossy_file = lossy.last().unwrap().add.clone().unwrap();
+    let version = place.newest_version(&specs[0]);
+    place.put_entry(&specs[0], version + 1, &lossy);
+    place.append(&specs[0], 70..72);
+    let appended = place
+        .entries(&specs[0])
+        .last()
+        .unwrap()
+        .iter()
+        .find_map(|a| a.add.clone())
+        .unwrap();
+    let both = place.rewrite(&specs[0], &[&lossy_file, &appended], 71..72);
+    place.put_entry(&specs[0], version + 3, &both);
+    running.commit(5, vec![(0, deletes(&late.path, [5]))]);
+    expected.extend((30..40).filter(|i| *i != 35).chain(70..72));
+    assert_eq!(place.newest(&specs[0]), expected);
+    running.stop();
+}
+
+#[test]
+fn a_rewrite_of_a_table_without_vectors_is_undone_while_a_run_goes_on_and_kept_by_a_restart() {
+    let place = Place::new();
+    let rewrite = TableSpec {
+        deletes: Deletes::Rewrite,
+        ..spec("gold.small")
+    };
+    let appended = TableSpec {
+        append_only: true,
+        ..spec("bronze.i")
+    };
+    let specs = [appended, rewrite];
+    let (running, _) = place.open(&specs, settings()).unwrap();
+    let files: Vec<Vec<AddFile>> = (specs.iter())
+        .map(|spec| (0..3).map(|n| place.file(spec, n * 10..n * 10 + 10)).collect())
+        .collect();
+    running.commit(1, vec![(0, adds(files[0].clone())), (1, adds(files[1].clone()))]);
+    for spec in &specs {
+        assert_eq!(place.optimize(spec), (3, 1));
+    }
+    // A compaction of ours of files that were rewritten, and a change of rows.
+    let compaction = Batch {
+        data_change: false,
+        removes: vec![files[0][0].path.clone(), files[0][1].path.clone()],
+        ..adds(vec![AddFile {
+            data_change: false,
+            ..place.file(&specs[0], 0..20)
+        }])
+    };
+    let more = adds(vec![place.file(&specs[0], 30..31)]);
+    let changed = Batch {
+        removes: vec![files[1][1].path.clone()],
+        ..adds(vec![place.file(&specs[1], 10..19)])
+    };
+    running.commit(2, vec![(0, compaction), (0, more), (1, changed)]);
+    assert_eq!(place.newest(&specs[0]), (0..31).collect::<Vec<_>>());
+    let expected: Vec<i64> = (0..30).filter(|i| *i != 19).collect();
+    assert_eq!(place.newest(&specs[1]), expected);
+    running.stop();
+    for spec in &specs {
+        place.optimize(spec);
+    }
+    let (running, restored) = place.open(&specs, settings()).unwrap();
+    assert_eq!(restored.tables.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+    running.stop();
+}
+
+/// Undoing names files from before: where they are deleted, a table would not read any more.
+#[test]
+fn what_cannot_be_undone_stops_with_the_remedy() {
+    let place = Place::new();
+    let specs = [TableSpec {
+        append_only: true,
+        ..spec("bronze.i")
+    }];
+    let (running, _) = place.open(&specs, settings()).unwrap();
+    let files = vec![place.file(&specs[0], 0..10), place.file(&specs[0], 10..20)];
+    running.commit(1, vec![(0, adds(files.clone()))]);
+    place.optimize(&specs[0]);
+    let gone = Path::from(format!("bronze/i/{}", files[0].path));
+    place.runtime.block_on(place.lake.store.delete(&gone)).unwrap();
+    let error = running.fail(2, vec![(0, adds(vec![place.file(&specs[0], 20..21)]))]);
+    let told = error.to_string();
+    assert!(
+        told.contains("bronze/i") && told.contains(&files[0].path) && told.contains("guard"),
+        "{told}"
+    );
+    // A redo of it finds the same: the files it was to undo to are gone, and what is there is as good.
+    let (running, _) = place.open(&specs, settings()).unwrap();
+    running.stop();
+    assert_eq!(place.newest(&specs[0]), (0..21).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_changed_schema_stops_naming_the_commit_and_a_restart_brings_the_definition_back() {
+    let place = Place::new();
+    let specs = [spec("silver.x")];
+    let (running, _) = place.open(&specs, settings()).unwrap();
+    let file = place.file(&specs[0], 0..5);
+    running.commit(1, vec![(0, adds(vec![file.clone()]))]);
+    let first = place.entries(&specs[0]).swap_remove(0);
+    let mut meta_data = first.into_iter().find_map(|a| a.meta_data).unwrap();
+    meta_data.configuration.insert("delta.appendOnly".into(), "true".into());
+    let info = serde_json::json!({ "engineInfo": "Spark", "operation": "SET TBLPROPERTIES" });
+    place.put_entry(&specs[0], 2, &[Action::commit_info(info), Action::meta_data(meta_data)]);
+    let error = running.fail(2, vec![(0, deletes(&file.path, [1]))]).to_string();
+    for part in ["silver/x", "version 2", "Spark", "SET TBLPROPERTIES", "settings"] {
+        assert!(error.contains(part), "{part} is missing in: {error}");
+    }
+    let (running, restored) = place.open(&specs, settings()).unwrap();
+    assert_eq!(restored.epoch, Some(2));
+    running.commit(3, vec![(0, deletes(&file.path, [0]))]);
+    running.stop();
+    assert_eq!(place.newest(&specs[0]), [2, 3, 4]);
+}

@@ -1,0 +1,304 @@
+//! Rows that another writer's OPTIMIZE moved to other files, and how our writers come to know.
+//!
+//! ```text
+//! committer: finds the rewrite, maps places --Relocations--> writers: move index entries, when between two parts
+//!            ^ translates parts of writers that do not know yet --Prepared::learned--/
+//! ```
+//! 1. A relocation maps every row that was live in the files that went. Equal rows are mapped one to one, and committer
+//!    and writers use the same map: a row has one place.
+//! 2. A writer's part speaks of places as of the relocations it has learned (`Prepared::learned`), all of it.
+//! 3. A part that has not learned a relocation is translated by the committer, so writers may be late, or never learn
+//!    (those of another process): that costs the map's memory, 32 bytes a row, until all have learned.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use roaring::RoaringTreemap;
+
+use super::writer::RowHash;
+use super::{Batch, LiveFile};
+
+/// Where one row went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Its position in the file that went.
+    pub position: u32,
+    /// What it is.
+    pub hash: RowHash,
+    /// The writer that keeps it.
+    pub owner: u32,
+    /// The file it is in now: index into [`Relocation::came`].
+    pub file: u32,
+    /// Its position there.
+    pub to: u32,
+}
+
+/// Files of one table that another writer wrote anew.
+#[derive(Clone, Debug, Default)]
+pub struct Relocation {
+    /// Counts the run's relocations from 1.
+    pub seq: u64,
+    /// Index into the sink's tables.
+    pub table: usize,
+    /// Files that went, by path.
+    pub gone: Vec<String>,
+    /// Files that came. What the log says is gone of them is not in `moved`'s places, or is by the newest snapshot.
+    pub came: Vec<LiveFile>,
+    /// By file that went: its rows, by position.
+    pub moved: Vec<Vec<Moved>>,
+}
+
+/// A batch in the places of a relocation.
+#[derive(Debug)]
+pub struct Translated {
+    /// What it says.
+    pub batch: Batch,
+    /// Of files that were to go as a whole: places of all of their rows. Those still live go.
+    pub sweeps: Vec<(String, RoaringTreemap)>,
+}
+
+impl Translated {
+    /// A batch as it is.
+    pub fn plain(batch: Batch) -> Translated {
+        Translated { batch, sweeps: vec![] }
+    }
+
+    /// In the places of one more relocation.
+    pub fn again(self, relocation: &Relocation) -> Translated {
+        let Translated { batch, mut sweeps } = relocation.translate(self.batch);
+        for (path, rows) in self.sweeps {
+            let all = Batch {
+                deletes: vec![(path, rows)],
+                ..Batch::default()
+            };
+            sweeps.extend(relocation.translate(all).batch.deletes);
+        }
+        Translated { batch, sweeps }
+    }
+}
+
+impl Relocation {
+    /// The rows of a file that went.
+    pub fn rows_of(&self, path: &str) -> Option<&[Moved]> {
+        let file = self.gone.iter().position(|gone| gone == path)?;
+        Some(&self.moved[file])
+    }
+
+    /// This one, and then the next: what both together moved.
+    pub fn then(self, next: Relocation) -> Relocation {
+        let mut came: Vec<LiveFile> = Vec::new();
+        let mut number: HashMap<String, u32> = HashMap::new();
+        let mut numbered = |file: &LiveFile| {
+            *number.entry(file.path.clone()).or_insert_with(|| {
+                came.push(file.clone());
+                came.len() as u32 - 1
+            })
+        };
+        let mut moved = Vec::with_capacity(self.moved.len() + next.moved.len());
+        for rows in &self.moved {
+            let further = rows.iter().filter_map(|row| {
+                let file = &self.came[row.file as usize];
+                match next.rows_of(&file.path) {
+                    None => Some(Moved {
+                        file: numbered(file),
+                        ..*row
+                    }),
+                    // A row that is not there any more went between the two.
+                    Some(rows) => rows.binary_search_by_key(&row.to, |r| r.position).ok().map(|at| Moved {
+                        file: numbered(&next.came[rows[at].file as usize]),
+                        to: rows[at].to,
+                        ..*row
+                    }),
+                }
+            });
+            moved.push(further.collect());
+        }
+        for rows in &next.moved {
+            let rows = rows.iter().map(|row| Moved {
+                file: numbered(&next.came[row.file as usize]),
+                ..*row
+            });
+            moved.push(rows.collect());
+        }
+        let mut gone = self.gone;
+        gone.extend(next.gone);
+        Relocation {
+            gone,
+            came,
+            moved,
+            ..self
+        }
+    }
+
+    /// Says a batch in the places of now.
+    pub fn translate(&self, batch: Batch) -> Translated {
+        let mut deletes: BTreeMap<String, RoaringTreemap> = BTreeMap::new();
+        for (path, positions) in batch.deletes {
+            match self.rows_of(&path) {
+                None => *deletes.entry(path).or_default() |= positions,
+                Some(rows) => {
+                    for row in rows.iter().filter(|row| positions.contains(u64::from(row.position))) {
+                        let to = &self.came[row.file as usize].path;
+                        match deletes.get_mut(to) {
+                            Some(places) => drop(places.insert(u64::from(row.to))),
+                            None => drop(deletes.insert(to.clone(), [u64::from(row.to)].into_iter().collect())),
+                        }
+                    }
+                }
+            }
+        }
+        let mut sweeps: BTreeMap<u32, RoaringTreemap> = BTreeMap::new();
+        let mut removes = Vec::new();
+        for path in batch.removes {
+            match self.rows_of(&path) {
+                None => removes.push(path),
+                Some(rows) => rows.iter().for_each(|row| {
+                    sweeps.entry(row.file).or_default().insert(u64::from(row.to));
+                }),
+            }
+        }
+        Translated {
+            batch: Batch {
+                deletes: deletes.into_iter().collect(),
+                removes,
+                ..batch
+            },
+            sweeps: sweeps
+                .into_iter()
+                .map(|(file, rows)| (self.came[file as usize].path.clone(), rows))
+                .collect(),
+        }
+    }
+}
+
+/// The board on which the committer posts relocations, and writers look between two parts.
+#[derive(Clone, Default)]
+pub struct Relocations(Arc<Board>);
+
+#[derive(Default)]
+struct Board {
+    newest: AtomicU64,
+    posted: Mutex<Vec<Arc<Relocation>>>,
+}
+
+impl Relocations {
+    /// Posts one more; numbers ascend.
+    pub fn post(&self, relocation: Arc<Relocation>) {
+        let newest = relocation.seq;
+        self.board().push(relocation);
+        self.0.newest.store(newest, Ordering::Release);
+    }
+
+    /// Those behind `learned`, in order.
+    pub fn behind(&self, learned: u64) -> Vec<Arc<Relocation>> {
+        if !self.is_behind(learned) {
+            return Vec::new();
+        }
+        self.board().iter().filter(|r| r.seq > learned).cloned().collect()
+    }
+
+    /// Whether there are any behind `learned`.
+    pub fn is_behind(&self, learned: u64) -> bool {
+        self.0.newest.load(Ordering::Acquire) > learned
+    }
+
+    /// Forgets those up to `learned`, which every writer has.
+    pub fn forget(&self, learned: u64) {
+        self.board().retain(|r| r.seq > learned);
+    }
+
+    fn board(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Relocation>>> {
+        self.0
+            .posted
+            .lock()
+            .expect("nobody panics while holding the board of relocations")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, rows: u64) -> LiveFile {
+        LiveFile {
+            path: path.into(),
+            partition_values: BTreeMap::new(),
+            size: 1,
+            rows,
+            deleted: RoaringTreemap::new(),
+        }
+    }
+
+    fn moved(position: u32, file: u32, to: u32) -> Moved {
+        Moved {
+            position,
+            hash: RowHash::of(&position.to_be_bytes()),
+            owner: 0,
+            file,
+            to,
+        }
+    }
+
+    #[test]
+    fn a_batch_is_said_in_the_places_of_now_over_two_rewrites() {
+        let first = Relocation {
+            seq: 1,
+            table: 0,
+            gone: vec!["a".into(), "b".into()],
+            came: vec![file("g", 5), file("h", 1)],
+            moved: vec![
+                vec![moved(0, 0, 4), moved(2, 0, 3)],
+                vec![moved(0, 0, 2), moved(1, 1, 0)],
+            ],
+        };
+        // Position 3 of g went before the second rewrite.
+        let second = Relocation {
+            seq: 2,
+            table: 0,
+            gone: vec!["g".into()],
+            came: vec![file("k", 2)],
+            moved: vec![vec![moved(2, 0, 0), moved(4, 0, 1)]],
+        };
+        let both = first.then(second);
+        assert_eq!(both.gone, ["a", "b", "g"]);
+        let batch = Batch {
+            deletes: vec![
+                ("a".into(), [0].into_iter().collect()),
+                ("z".into(), [9].into_iter().collect()),
+            ],
+            removes: vec!["b".into(), "y".into()],
+            data_change: true,
+            ..Batch::default()
+        };
+        let said = both.translate(batch);
+        let places = |list: &[(String, RoaringTreemap)]| -> Vec<(String, Vec<u64>)> {
+            list.iter()
+                .map(|(f, rows)| (f.clone(), rows.iter().collect()))
+                .collect()
+        };
+        assert_eq!(
+            places(&said.batch.deletes),
+            [("k".into(), vec![1]), ("z".into(), vec![9])]
+        );
+        assert_eq!(said.batch.removes, ["y"]);
+        assert_eq!(places(&said.sweeps), [("k".into(), vec![0]), ("h".into(), vec![0])]);
+    }
+
+    #[test]
+    fn the_board_tells_what_is_new_and_forgets_what_all_know() {
+        let board = Relocations::default();
+        assert!(!board.is_behind(0));
+        for seq in 1..=3 {
+            let relocation = Relocation {
+                seq,
+                ..Relocation::default()
+            };
+            board.post(Arc::new(relocation));
+        }
+        let seqs = |learned| board.behind(learned).iter().map(|r| r.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(1), [2, 3]);
+        board.forget(2);
+        assert_eq!((seqs(0), board.is_behind(3)), (vec![3], false));
+    }
+}
