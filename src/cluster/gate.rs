@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Connections that may be unproved at once.
-const PENDING: usize = 32;
+const PENDING: usize = 128;
 /// Refusals logged in a window.
 const LINES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(10);

@@ -96,6 +96,7 @@ impl Drop for Network {
     fn drop(&mut self) {
         if let Some(guard) = self.guard.take() {
             // Abandoned: joining could wait for ever.
+            self.cut();
             std::mem::forget(guard);
         }
     }

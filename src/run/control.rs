@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::latency::Part;
 use crate::repr::Epoch;
+use crate::run::past::Sources;
 use crate::sink::{AddFile, Batch, ChangeFile, LiveFile, Prepared, Restored};
 use crate::source::{FeedStatus, PartitionId, Position};
 
@@ -50,14 +51,12 @@ pub struct Start {
     pub generation: u64,
     /// The newest snapshot.
     pub epoch: Option<Epoch>,
+    /// Where the past comes from, if there is any.
+    pub sources: Option<Sources>,
     /// How far feeds are read as of it.
     pub progress: Vec<(PartitionId, Position)>,
     /// By table, its live files.
     tables: Vec<Vec<FileHead>>,
-    /// By table, whether the first snapshot replaces all of its rows.
-    pub replaced: Vec<bool>,
-    /// What the newest snapshot was computed by; none: not known, or all of the past is made again.
-    pub plan: Option<Vec<u8>>,
     /// Whether feeds end once they have handed over all that exists.
     pub stop_at_end: bool,
 }
@@ -190,16 +189,21 @@ impl Start {
     }
 
     /// Without tables.
-    pub fn new((first, past_until): (Epoch, Epoch), restored: &Restored, stop_at_end: bool, recompute: bool) -> Self {
+    pub fn new(
+        (first, past_until): (Epoch, Epoch),
+        restored: &Restored,
+        sources: Option<Sources>,
+        stop_at_end: bool,
+    ) -> Self {
+        let progress = restored.progress.iter();
         Start {
             first,
             past_until,
             generation: restored.generation,
             epoch: restored.epoch,
-            progress: vec![],
+            sources,
+            progress: progress.map(|(id, position)| (id.clone(), position.clone())).collect(),
             tables: vec![],
-            replaced: restored.replaced.clone(),
-            plan: restored.plan.as_ref().filter(|_| !recompute).map(|plan| plan.to_vec()),
             stop_at_end,
         }
     }
@@ -331,8 +335,6 @@ impl FiguresHead {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     #[test]
@@ -418,13 +420,13 @@ mod tests {
         let restored = Restored {
             epoch: Some(4),
             generation: 6,
-            progress: Default::default(),
+            progress: BTreeMap::new(),
             tables: vec![],
-            replaced: vec![false, true],
+            replaced: vec![],
             versions: vec![],
-            plan: Some(Bytes::from_static(b"{}")),
+            plan: None,
         };
-        let bytes = Start::new((5, 9), &restored, true, false).encode(&tables);
+        let bytes = Start::new((5, 9), &restored, None, true).encode(&tables);
         let (command, more) = decode(&bytes).expect("a command");
         let Command::Start(mut start) = command else {
             panic!("{command:?}")
@@ -433,7 +435,7 @@ mod tests {
             (start.first, start.past_until, start.generation, start.epoch),
             (5, 9, 6, Some(4))
         );
-        assert_eq!((start.stop_at_end, &start.replaced[..]), (true, &[false, true][..]));
+        assert!(start.stop_at_end && start.sources.is_none());
         let decoded = start.tables(more).expect("bitmaps");
         assert_eq!(format!("{decoded:?}"), format!("{tables:?}"));
     }

@@ -45,7 +45,7 @@ use self::conductor::{Conducted, Conductor, wall_ms};
 use self::control::Start;
 use self::follower::{Follower, Hands, Told};
 use self::pacer::Pacer;
-use self::past::{Bringing, Past};
+use self::past::{Bringing, Decided, Past};
 use self::peers::Peers;
 use self::shared::{Event, Shared};
 use self::status::Status;
@@ -73,8 +73,6 @@ pub use wiring::Wiring;
 const DELIVERIES: usize = 16;
 /// Arrivals that may wait for a writer.
 const ARRIVALS: usize = 64;
-/// How long process 0 may take to hear why another one failed.
-const PARTING: Duration = Duration::from_secs(1);
 /// Files of a local disk that are written or read at once. tokio would start a thread for each that waits, up to
 /// 512, and each keeps what it has freed for itself: a live run held over a gigabyte that way.
 const FILES: usize = 32;
@@ -312,18 +310,36 @@ impl Engine {
         options: &Options,
         runtime: &Runtime,
     ) -> Result<Engine, RunError> {
+        let (events_in, events) = unbounded();
+        let mut team = Some(Team::join(&dataflow, &graph, options, &events_in)?);
+        let engine = Engine::assemble(dataflow, graph, options, runtime, (events_in, events), &mut team);
+        if let (Err(error), Some(team)) = (&engine, team) {
+            team.fail(error);
+        }
+        engine
+    }
+
+    /// Starts everything that runs; takes the team where that succeeds.
+    fn assemble(
+        dataflow: Arc<Dataflow>,
+        graph: Arc<Graph>,
+        options: &Options,
+        runtime: &Runtime,
+        (events_in, events): (Sender<Event>, Receiver<Event>),
+        joined: &mut Option<Team>,
+    ) -> Result<Engine, RunError> {
         let started = Instant::now();
         let workers = options.workers.max(1);
-        let (events_in, events) = unbounded();
-        let mut team = Team::join(&dataflow, &graph, options, &events_in)?;
+        let team = joined.as_mut().expect("the team has come together");
         let share = team.share;
         let (all, first_worker) = (workers * share.processes, workers * share.process);
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
         let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
         let handle = runtime.handle().clone();
         let Opened {
-            mut committer,
-            mut restored,
+            committer,
+            restored,
+            decided,
             first,
             past_until,
             stop_at_end,
@@ -335,25 +351,24 @@ impl Engine {
                     ..Settings::new(&dataflow.name, all, dataflow.durable)
                 };
                 let specs: Vec<TableSpec> = wiring.specs.to_vec();
-                let (committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+                let (mut committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
+                let decided = past::decide(&mut wiring, &lake, &handle, &restored, options.recompute)?;
+                committer.set_plan(Plan {
+                    name: decided.now.hash(),
+                    bytes: decided.now.bytes().into(),
+                });
                 Opened {
                     committer: Some(committer),
                     first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
                     past_until: None,
                     restored,
+                    decided,
                     stop_at_end: options.until_caught_up,
                 }
             }
-            Role::Follows(leader) => Opened::of(leader.wait_for_start(&events)?),
+            Role::Follows(leader) => Opened::of(leader.wait_for_start(&events)?, &mut wiring),
         };
         let opened = started.elapsed();
-        let decided = past::decide(&mut wiring, &lake, &handle, &restored, options.recompute)?;
-        if let Some(committer) = &mut committer {
-            committer.set_plan(Plan {
-                name: decided.now.hash(),
-                bytes: decided.now.bytes().into(),
-            });
-        }
         let wiring = Arc::new(wiring);
         let past_until =
             past_until.unwrap_or_else(|| first + Bringing::rows_to_load(&wiring, &restored.tables) / LOAD_ROWS);
@@ -379,11 +394,9 @@ impl Engine {
 
         let relocations = committer.as_ref().map(Committer::relocations).unwrap_or_default();
         let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
-        let files = restored.tables.clone();
         if let Some(peers) = team.peers() {
-            let start = || Start::new((first, past_until), &restored, stop_at_end, options.recompute);
+            let start = || Start::new((first, past_until), &restored, wiring.sources.clone(), stop_at_end);
             peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
-            restored.tables = peers::share(&restored.tables, &wiring.specs, share.process, share.processes);
         }
         let config = |writer: usize| WriterConfig {
             writer,
@@ -398,11 +411,16 @@ impl Engine {
             limits: options.limits.clone(),
             relocations: relocations.clone(),
         };
+        // To another process its share was sent.
+        let own = match &team.role {
+            Role::Leads(_) => peers::share(&restored.tables, &wiring.specs, 0, share.processes),
+            Role::Follows(_) => restored.tables.clone(),
+        };
         let indexing = Instant::now();
         let mut loaded = restore(
             &config(first_worker),
             first_worker..first_worker + workers,
-            restored.tables.iter().cloned().enumerate().collect(),
+            own.into_iter().enumerate().collect(),
         )?;
         if replays {
             shared.observe_phase("open", opened);
@@ -463,8 +481,14 @@ impl Engine {
                 writer,
             })));
         }
-        let (running, threads) = start_workers(&mut team, parts, &wiring, &shared, &latency)?;
+        let (running, threads) = start_workers(team, parts, &wiring, &shared, &latency)?;
         let running = Threads { writers, ..running };
+        // Dropped before the workers are waited for, should anything below fail.
+        let mut stopper = Stopper {
+            shared: shared.clone(),
+            threads: threads.clone(),
+            armed: true,
+        };
         match &team.role {
             Role::Leads(peers) => peers.wait_until_ready(&events, &shared)?,
             Role::Follows(leader) => leader.ready(Hands {
@@ -485,7 +509,7 @@ impl Engine {
         } else if replays {
             let (handle, lake, wiring, shared) = (handle.clone(), lake.clone(), wiring.clone(), shared.clone());
             let (threads, config) = (threads.clone(), config(0));
-            let progress = restored.progress.clone();
+            let (progress, files) = (restored.progress.clone(), restored.tables);
             let epoch = restored.epoch.unwrap_or_default();
             Some(named("replay", "the replay", move || {
                 let past = Bringing {
@@ -543,6 +567,7 @@ impl Engine {
             "started"
         );
         let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
+        stopper.armed = false;
         Ok(Engine {
             shared,
             wiring,
@@ -558,7 +583,7 @@ impl Engine {
             audit,
             committer,
             signals,
-            team,
+            team: joined.take().expect("the team is here until now"),
             stop_at_end,
             started,
         })
@@ -672,25 +697,25 @@ impl Engine {
             RunError::WriterGone => first_fault(self.events.try_iter()).unwrap_or(RunError::WriterGone),
             other => other,
         };
-        match &self.team.role {
-            Role::Leads(peers) => peers.fail(&chain(&error)),
-            Role::Follows(leader) => leader.fail(&error),
-        }
+        self.team.tell(&error);
         self.stop();
         let ended = self.running.part();
-        if let Role::Leads(peers) = &mut self.team.role {
-            peers.part();
-        }
         // What waits for a lost peer is left behind.
-        if let Some(ended) = ended {
-            drop(ended);
-            let _ = self.committer.join();
-            if let Some(past) = self.past {
-                let _ = past.join();
+        let alone = self.team.share.processes == 1;
+        match (self.team.peers().is_some(), ended) {
+            (_, None) => self.team.part(),
+            // The committer ends when no peer can hand over any more; a forwarder has to, to let go of its link.
+            (true, Some(_)) => {
+                self.team.part();
+                let _ = self.committer.join();
+            }
+            (false, Some(_)) => {
+                let _ = self.committer.join();
+                self.team.part();
             }
         }
-        if let Role::Follows(leader) = self.team.role {
-            leader.part(PARTING);
+        if let Some(past) = self.past.filter(|_| alone) {
+            let _ = past.join();
         }
         if let Some(signals) = self.signals {
             signals.close();
@@ -699,11 +724,28 @@ impl Engine {
     }
 }
 
+/// Ends workers of a run that could not be put together.
+struct Stopper {
+    shared: Arc<Shared>,
+    threads: Vec<thread::Thread>,
+    armed: bool,
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        if self.armed {
+            self.shared.stop.store(true, Ordering::Release);
+            self.threads.iter().for_each(thread::Thread::unpark);
+        }
+    }
+}
+
 /// What a process knows of the lake.
 struct Opened {
     /// Of process 0 only.
     committer: Option<Committer>,
     restored: Restored,
+    decided: Decided,
     first: Epoch,
     /// Process 0 works it out.
     past_until: Option<Epoch>,
@@ -712,7 +754,8 @@ struct Opened {
 
 impl Opened {
     /// As process 0 says.
-    fn of((start, tables): (Box<Start>, Vec<Vec<LiveFile>>)) -> Opened {
+    fn of((start, tables): (Box<Start>, Vec<Vec<LiveFile>>), wiring: &mut Wiring) -> Opened {
+        let audited = start.sources.map(|sources| wiring.observe_past(sources));
         Opened {
             committer: None,
             restored: Restored {
@@ -720,9 +763,13 @@ impl Opened {
                 generation: start.generation,
                 progress: start.progress.into_iter().collect(),
                 tables,
-                replaced: start.replaced,
+                replaced: vec![],
                 versions: vec![],
-                plan: start.plan.map(Into::into),
+                plan: None,
+            },
+            decided: Decided {
+                audited: audited.unwrap_or_default(),
+                ..Decided::default()
             },
             first: start.first,
             past_until: Some(start.past_until),

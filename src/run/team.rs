@@ -119,6 +119,28 @@ impl Team {
         Ok((builders, Some(network)))
     }
 
+    /// Tells the others that the run failed here.
+    pub fn tell(&self, error: &RunError) {
+        match &self.role {
+            Role::Leads(peers) => peers.fail(&super::chain(error)),
+            Role::Follows(leader) => leader.fail(error),
+        }
+    }
+
+    /// Says good-bye to them.
+    pub fn part(self) {
+        match self.role {
+            Role::Leads(mut peers) => peers.part(),
+            Role::Follows(leader) => leader.part(PARTING),
+        }
+    }
+
+    /// Both.
+    pub fn fail(self, error: &RunError) {
+        self.tell(error);
+        self.part();
+    }
+
     /// The other processes, where this one leads.
     pub fn peers(&self) -> Option<&Peers> {
         match &self.role {

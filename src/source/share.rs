@@ -56,3 +56,83 @@ fn hash(parts: &[&str]) -> u64 {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::{Feed, Format};
+
+    fn input(order_by: &[&str]) -> Input {
+        let feed = |name: &str, kind| Feed {
+            name: name.into(),
+            kind,
+            format: Format::Json,
+            columns: vec![],
+        };
+        Input {
+            name: "accounts".into(),
+            description: None,
+            columns: vec![],
+            key: vec!["id".into()],
+            order_by: order_by.iter().map(|c| c.to_string()).collect(),
+            dedup_key: vec![],
+            bronze: true,
+            retention: None,
+            feeds: vec![
+                feed("drops", FeedKind::Files { path: "drops/*".into() }),
+                feed("live", FeedKind::Log { path: "live".into() }),
+            ],
+            file: "accounts.toml".into(),
+        }
+    }
+
+    fn holders(input: &Input, feed: usize, partition: &str, processes: usize) -> Vec<usize> {
+        (0..processes)
+            .filter(|process| {
+                let share = Share {
+                    process: *process,
+                    processes,
+                };
+                share.holds(input, feed, partition)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_partition_has_one_process_and_each_process_some_partitions() {
+        let input = input(&["version"]);
+        for processes in 1..6 {
+            let mut held = vec![0; processes];
+            for n in 0..100 {
+                for feed in [0, 1] {
+                    let holders = holders(&input, feed, &format!("part-{n}"), processes);
+                    assert_eq!(holders.len(), 1, "part-{n} of {processes} processes");
+                    held[holders[0]] += 1;
+                }
+            }
+            assert!(held.iter().all(|n| *n > 100 / processes), "{held:?}");
+        }
+    }
+
+    #[test]
+    fn files_whose_order_decides_have_one_process_and_its_workers_share_them() {
+        let ordered = input(&[]);
+        let share = Share {
+            process: 0,
+            processes: 3,
+        };
+        let of = |feed: usize| (0..50).map(move |n| (feed, format!("{n}.csv")));
+        let processes = |feed| {
+            let mut found: Vec<usize> = of(feed).map(|(feed, name)| share.of(&ordered, feed, &name).0).collect();
+            found.sort_unstable();
+            found.dedup();
+            found.len()
+        };
+        assert_eq!(processes(0), 1, "files");
+        assert_eq!(processes(1), 3, "a log's partitions are in order by themselves");
+        let workers: std::collections::BTreeSet<u64> = of(0)
+            .map(|(feed, name)| share.of(&ordered, feed, &name).1 % 2)
+            .collect();
+        assert_eq!(workers.len(), 2);
+    }
+}

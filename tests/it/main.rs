@@ -1,10 +1,12 @@
 //! The one integration binary: each module is a room of tests.
 
 mod audits;
+mod cluster;
 mod commands;
 mod definitions;
 mod faults;
 mod foreign;
+mod kills;
 mod lake;
 mod oracle;
 mod readers;

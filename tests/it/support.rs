@@ -1,11 +1,13 @@
 //! What the rooms share: temporary dataflows, runs, and the real data beside the checkout.
 
 use std::fmt::Write as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use alluvium::cluster::{Member, Secret};
 use alluvium::definition::{self, Dataflow};
 use alluvium::run::{self, Options, Outcome, RunError};
 use alluvium::serve::verify::{self, Report};
@@ -80,9 +82,75 @@ impl Folder {
     }
 }
 
+/// How many processes, and workers in each. A process is a thread here: its sockets are real.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub processes: usize,
+    pub workers: usize,
+}
+
+impl From<usize> for Size {
+    fn from(workers: usize) -> Self {
+        Size { processes: 1, workers }
+    }
+}
+
+impl From<(usize, usize)> for Size {
+    fn from((processes, workers): (usize, usize)) -> Self {
+        Size { processes, workers }
+    }
+}
+
+/// Addresses at which nobody listens now.
+pub fn free_hosts(n: usize) -> Vec<String> {
+    let held: Vec<TcpListener> = (0..n)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
+        .collect();
+    let address = |listener: &TcpListener| listener.local_addr().expect("an address").to_string();
+    held.iter().map(address).collect()
+}
+
+/// Runs all processes, and answers with their outcomes. Only process 0 is told when to stop.
+pub fn run_all(dataflow: &Arc<Dataflow>, size: Size, options: &Options) -> Vec<Result<Outcome, RunError>> {
+    let hosts = free_hosts(if size.processes > 1 { size.processes } else { 0 });
+    let of = |process: usize| {
+        let member = || Member {
+            process,
+            hosts: hosts.clone(),
+            listen: None,
+            secret: Secret::new(b"the secret of all tests").expect("a long secret"),
+        };
+        Options {
+            workers: size.workers,
+            cluster: (size.processes > 1).then(|| Arc::new(member())),
+            stop: options.stop.clone().filter(|_| process == 0),
+            ..options.clone()
+        }
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..size.processes)
+            .map(|process| {
+                let options = of(process);
+                scope.spawn(move || run::run(dataflow.clone(), &options))
+            })
+            .collect();
+        let join = |run: std::thread::ScopedJoinHandle<'_, _>| run.join().expect("a run does not panic");
+        running.into_iter().map(join).collect()
+    })
+}
+
+/// The outcome of process 0, where no process failed.
+fn outcome(ended: Vec<Result<Outcome, RunError>>) -> Outcome {
+    let ended = ended.into_iter().enumerate();
+    let outcomes: Vec<Outcome> = ended
+        .map(|(process, ended)| ended.unwrap_or_else(|e| panic!("process {process} failed: {}", chain(&e))))
+        .collect();
+    outcomes.into_iter().next().expect("there is a process 0")
+}
+
 /// Runs until every feed is exhausted and committed.
-pub fn catch_up(dataflow: &Arc<Dataflow>, workers: usize) -> Outcome {
-    catch_up_with(dataflow, workers, Options::default())
+pub fn catch_up(dataflow: &Arc<Dataflow>, size: impl Into<Size>) -> Outcome {
+    catch_up_with(dataflow, size.into(), Options::default())
 }
 
 /// The same, with all of the past made again from Bronze and the feeds.
@@ -91,17 +159,16 @@ pub fn recompute(dataflow: &Arc<Dataflow>, workers: usize) -> Outcome {
         recompute: true,
         ..Options::default()
     };
-    catch_up_with(dataflow, workers, options)
+    catch_up_with(dataflow, workers.into(), options)
 }
 
-fn catch_up_with(dataflow: &Arc<Dataflow>, workers: usize, options: Options) -> Outcome {
+fn catch_up_with(dataflow: &Arc<Dataflow>, size: Size, options: Options) -> Outcome {
     let options = Options {
-        workers,
         until_caught_up: true,
         duration: Some(Duration::from_secs(300)),
         ..options
     };
-    run::run(dataflow.clone(), &options).unwrap_or_else(|e| panic!("the run failed: {}", chain(&e)))
+    outcome(run_all(dataflow, size, &options))
 }
 
 /// How many snapshots the lake has; none where nothing was committed yet.
@@ -115,20 +182,20 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// A run in a thread of its own.
 pub struct Running {
     stop: Sender<()>,
-    thread: JoinHandle<Result<Outcome, RunError>>,
+    thread: JoinHandle<Vec<Result<Outcome, RunError>>>,
 }
 
 impl Running {
     /// Starts it; it goes on until it is stopped.
-    pub fn start(dataflow: Arc<Dataflow>, workers: usize) -> Running {
-        Self::within(dataflow, workers, Limits::default())
+    pub fn start(dataflow: Arc<Dataflow>, size: impl Into<Size>) -> Running {
+        Self::within(dataflow, size, Limits::default())
     }
 
     /// Starts it with these limits.
-    pub fn within(dataflow: Arc<Dataflow>, workers: usize, limits: Limits) -> Running {
+    pub fn within(dataflow: Arc<Dataflow>, size: impl Into<Size>, limits: Limits) -> Running {
         let (stop, stopped) = crossbeam_channel::bounded(1);
+        let size = size.into();
         let options = Options {
-            workers,
             stop: Some(stopped),
             duration: Some(PATIENCE),
             limits,
@@ -136,7 +203,7 @@ impl Running {
         };
         Running {
             stop,
-            thread: std::thread::spawn(move || run::run(dataflow, &options)),
+            thread: std::thread::spawn(move || run_all(&dataflow, size, &options)),
         }
     }
 
@@ -156,8 +223,7 @@ impl Running {
     pub fn stop(self) -> Outcome {
         // The run may have failed already; its result tells.
         let _ = self.stop.send(());
-        let ended = self.thread.join().expect("the run does not panic");
-        ended.unwrap_or_else(|e| panic!("the run failed: {}", chain(&e)))
+        outcome(self.thread.join().expect("the run does not panic"))
     }
 }
 

@@ -17,6 +17,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::blueprint::{Blueprint, Standing};
 use crate::definition::{Dataflow, Input};
 use crate::input::has_state;
@@ -35,7 +37,7 @@ pub struct First {
 }
 
 /// Where an input's past comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InputSource {
     /// Nobody needs it.
     None,
@@ -51,7 +53,7 @@ pub enum InputSource {
 }
 
 /// Where a table's past comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TableSource {
     /// It is computed again, and audited.
     Graph,
@@ -62,8 +64,8 @@ pub enum TableSource {
     },
 }
 
-/// See the module's header.
-#[derive(Clone, Debug)]
+/// See the module's header. Every process of a run builds its graph by the same ones.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sources {
     /// By input of the definition.
     pub inputs: Vec<InputSource>,

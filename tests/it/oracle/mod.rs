@@ -1,10 +1,12 @@
-//! The oracle: random input through every operator and through random SQL, at 1, 2 and 3 workers; at every snapshot each
+//! The oracle: random input through every operator and through random SQL, at 1, 2 and 3 workers and as several processes;
+//! at every snapshot each
 //! table equals DataFusion's batch answer over the input so far, and the last snapshot is the same for all.
 //!
 //! ```text
 //! feeder --logs--+--> run, 1 worker   -- stop --> 2 workers -- stop --> 3 workers -> lake0 --+
 //!                +--> run, 2 workers  -- stop --> 3 workers -- stop --> 1 worker  -> lake1 --+--> verify, every snapshot
 //!                +--> run, 3 workers  -- stop --> 1 worker  -- stop --> 2 workers -> lake2 --+
+//!                +--> run, 2 processes - stop --> 2 x 2     -- stop --> 3 x 1     -> lake3 --+
 //! ```
 //!
 //! The feeder appends while the runs go on, so snapshots cut the input at arbitrary places; every second seed compacts

@@ -1,5 +1,5 @@
-//! One dataflow kept by three runs at once: fed by the same logs, each over a lake of its own, at 1, 2 and 3 workers,
-//! stopped in the middle and gone on with other numbers of workers.
+//! One dataflow kept by four runs at once: fed by the same logs, each over a lake of its own, at 1, 2 and 3 workers and
+//! as several processes, stopped in the middle and gone on with other numbers of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,8 +12,13 @@ use alluvium::sink::Limits;
 
 use crate::support::{Folder, Running, assert_exact, catch_up, chain, recompute, snapshots};
 
-/// Workers of each lake, leg by leg. Two legs are live and are stopped, the last one catches up.
-const WORKERS: [[usize; 3]; 3] = [[1, 2, 3], [2, 3, 1], [3, 1, 2]];
+/// Processes of each lake and workers in each, leg by leg. Two legs are live and are stopped, the last one catches up.
+const SIZES: [[(usize, usize); 3]; 4] = [
+    [(1, 1), (1, 2), (1, 3)],
+    [(1, 2), (1, 3), (1, 1)],
+    [(1, 3), (1, 1), (1, 2)],
+    [(2, 1), (2, 2), (3, 1)],
+];
 
 /// Tables leave memory at a few rows, files hold few, and merging is worth it at once: in a minute what otherwise takes a day.
 fn eager() -> Limits {
@@ -37,7 +42,7 @@ fn limits(seed: u64) -> Limits {
 /// Runs the folder's dataflow over three lakes while `feed` appends, and says which. `feed` is called with the
 /// number of its call; `calls` times in each of the two live legs, once before each.
 pub fn drive(folder: &Folder, seed: u64, calls: usize, mut feed: impl FnMut(&Folder, usize)) -> Vec<Arc<Dataflow>> {
-    let lakes: Vec<Arc<Dataflow>> = (0..3).map(|n| folder.load(&format!("lake{n}"))).collect();
+    let lakes: Vec<Arc<Dataflow>> = (0..SIZES.len()).map(|n| folder.load(&format!("lake{n}"))).collect();
     let mut call = 0;
     let mut feed = || {
         feed(folder, call);
@@ -48,8 +53,8 @@ pub fn drive(folder: &Folder, seed: u64, calls: usize, mut feed: impl FnMut(&Fol
         let before: Vec<usize> = lakes.iter().map(|lake| snapshots(lake)).collect();
         let runs: Vec<Running> = lakes
             .iter()
-            .zip(WORKERS)
-            .map(|(lake, workers)| Running::within(lake.clone(), workers[leg], limits(seed)))
+            .zip(SIZES)
+            .map(|(lake, sizes)| Running::within(lake.clone(), sizes[leg], limits(seed)))
             .collect();
         for ((lake, run), before) in lakes.iter().zip(&runs).zip(before) {
             run.wait_until(|| snapshots(lake) > before);
@@ -61,8 +66,8 @@ pub fn drive(folder: &Folder, seed: u64, calls: usize, mut feed: impl FnMut(&Fol
         runs.into_iter().for_each(|run| drop(run.stop()));
     }
     feed();
-    for (lake, workers) in lakes.iter().zip(WORKERS) {
-        catch_up(lake, workers[2]);
+    for (lake, sizes) in lakes.iter().zip(SIZES) {
+        catch_up(lake, sizes[2]);
     }
     // What was loaded on the way is what makes the same tables of the records themselves.
     let outcome = recompute(&lakes[0], 2);
