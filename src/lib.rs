@@ -14,10 +14,12 @@
 //! | [`render`] | the plan as differential operators |
 //! | [`sink`] | updates to Delta commits |
 //! | [`serve`] | snapshots to people: query, verify |
+//! | [`backfill`] | files and history fed beside live feeds, on request |
 //! | [`latency`] | how long a record takes |
 //! | [`store`] | object stores by URL |
 //! | [`repr`] | rows, types, layouts: the vocabulary |
 
+pub mod backfill;
 pub mod cli;
 pub mod decode;
 pub mod definition;

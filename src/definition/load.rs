@@ -111,6 +111,7 @@ impl Loader<'_> {
             store_options: root.store_options,
             durable: root.durable,
             history: root.history,
+            bounds: root.bounds,
             inputs,
             tables,
         };

@@ -19,7 +19,9 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use change::Arrival;
 pub use ingest::Arrived;
+pub(crate) use ingest::arrivals;
 pub use resolve::Resolver;
 
 use timely::container::CapacityContainerBuilder;

@@ -147,6 +147,7 @@ pub fn dataflow(inputs: Vec<Input>, tables: usize) -> Dataflow {
         store_options: Default::default(),
         durable: false,
         history: std::time::Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs,
         tables: (0..tables).map(table).collect(),
     }

@@ -15,7 +15,10 @@
 mod archive;
 mod audit;
 mod conductor;
+mod memory;
 mod pacer;
+mod presence;
+mod rebuild;
 mod replay;
 mod reread;
 mod shared;
@@ -39,11 +42,14 @@ use tokio::runtime::Runtime;
 
 use self::audit::Audit;
 use self::conductor::{Conducted, Conductor, wall_ms};
+use self::memory::Memory;
 use self::pacer::Pacer;
+use self::presence::Presence;
 use self::reread::Reread;
 use self::shared::{Event, Shared};
 use self::status::Status;
 use self::worker::{Parts, Past};
+use crate::backfill::{Inlet, Portion, Server, Serving};
 use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
 use crate::latency::{Figures, Latency, LatencyFileError, LatencyFiles};
@@ -57,11 +63,15 @@ use crate::sink::{
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
+pub use presence::is_running;
+pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use status::AboveStatus;
 pub use wiring::Wiring;
 
 /// Deliveries that may wait for a worker.
 const DELIVERIES: usize = 16;
+/// Portions of requests that may wait for a worker.
+const PORTIONS: usize = 2;
 /// Arrivals that may wait for a writer.
 const ARRIVALS: usize = 64;
 /// Files of a local disk that are written or read at once. tokio would start a thread for each that waits, up to
@@ -87,6 +97,10 @@ pub struct Options {
     pub live: bool,
     /// Sizes at which writers change their ways.
     pub limits: Limits,
+    /// No feed is read: the run ends once the lake's past is in effect.
+    pub without_feeds: bool,
+    /// The lake's tables are made from its past: what the audit writes is no correction, and is not told as one.
+    pub rebuilds: bool,
 }
 
 /// What a run leaves to say.
@@ -98,6 +112,8 @@ pub struct Outcome {
     pub records: u64,
     /// Records of the lake's past that were replayed before; 0 in a new lake.
     pub replayed: u64,
+    /// Records that requests brought.
+    pub backfilled: u64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: u64,
     /// Fields that no column takes, by input and name: how many records had them.
@@ -195,6 +211,9 @@ pub enum RunError {
     /// A worker's writer ended; its own error says why.
     #[error("a writer ended before its worker")]
     WriterGone,
+    /// Requests cannot be served.
+    #[error("could not go on serving requests: {0}; a restart goes on with them")]
+    Requests(String),
     /// A thread panicked.
     #[error("{0} panicked: {1}; this is a bug")]
     Panicked(&'static str, String),
@@ -237,12 +256,17 @@ struct Engine {
     pacer: Pacer,
     readers: Option<source::Readers>,
     queues: Vec<Sender<Delivery>>,
+    portions: Vec<Sender<Portion>>,
+    server: Option<Server>,
+    /// Says to others that a run is on the lake.
+    _presence: Presence,
     seals: Vec<Sender<Epoch>>,
     past: Option<JoinHandle<()>>,
     workers: timely::communication::WorkerGuards<()>,
     threads: Vec<thread::Thread>,
     writers: Vec<JoinHandle<Result<(), WriterError>>>,
     audit: Option<Audit>,
+    memory: Memory,
     committer: JoinHandle<()>,
     signals: Option<signal_hook::iterator::Handle>,
     started: Instant,
@@ -258,6 +282,7 @@ impl Engine {
         let started = Instant::now();
         let workers = options.workers.max(1);
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+        let presence = Presence::announce(&lake);
         let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
         let settings = Settings {
             retention: dataflow.history,
@@ -316,6 +341,7 @@ impl Engine {
             arrivals.push(arrivals_in);
         }
         drop(prepared_in);
+        let memory = Memory::new(wiring.clone(), stats.clone());
         let audit = replays.then(|| Audit {
             wiring: wiring.clone(),
             writers: stats,
@@ -326,6 +352,7 @@ impl Engine {
         })?;
 
         let mut queues = Vec::new();
+        let mut portions = Vec::new();
         let mut pasts = Vec::new();
         let mut seals = Vec::new();
         let mut parts = Vec::new();
@@ -334,12 +361,15 @@ impl Engine {
             let (past_in, past) = bounded::<Past>(DELIVERIES);
             // Few wait at a time: the pacer bounds snapshots in flight.
             let (seals_in, seals_out) = unbounded();
+            let (portions_in, portions_out) = bounded::<Portion>(PORTIONS);
             queues.push(deliveries_in);
+            portions.push(portions_in);
             seals.push(seals_in);
             pasts.push(past_in);
             parts.push(std::sync::Mutex::new(Some(Parts {
                 deliveries,
                 past,
+                portions: portions_out,
                 seals: seals_out,
                 writer,
             })));
@@ -379,7 +409,29 @@ impl Engine {
             }
         });
         let progress = &restored.progress;
-        let readers = start_readers(&dataflow, progress, &lake, outlets.collect(), options, &handle, &shared)?;
+        let readers = match options.without_feeds {
+            true => None,
+            false => Some(start_readers(
+                &dataflow,
+                progress,
+                &lake,
+                outlets.collect(),
+                options,
+                &handle,
+                &shared,
+            )?),
+        };
+        let server = match options.rebuilds {
+            true => None,
+            false => Some(serve_requests(
+                &dataflow,
+                &lake,
+                &handle,
+                &shared,
+                (&portions, &threads),
+                (replays, readers.is_some()),
+            )?),
+        };
         let signals = listen(options, &shared)?;
         tracing::info!(workers, generation = restored.generation, "started");
         let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
@@ -389,14 +441,18 @@ impl Engine {
             latency,
             events,
             pacer,
-            readers: Some(readers),
+            readers,
             queues,
+            portions,
+            server,
+            _presence: presence,
             seals,
             past,
             workers: workers_guard,
             threads,
             writers,
             audit,
+            memory,
             committer,
             signals,
             started,
@@ -417,6 +473,8 @@ impl Engine {
             files,
             workers: self.threads.clone(),
             queues: self.queues.clone(),
+            portions: self.portions.clone(),
+            server: self.server.take(),
             seals: self.seals,
             readers: self.readers.take(),
             options,
@@ -425,6 +483,7 @@ impl Engine {
             temporal: self.wiring.temporal(),
             past_closed: false,
             audit: self.audit,
+            memory: self.memory,
             corrections: None,
             commit: dataflow.commit,
             fence: None,
@@ -433,7 +492,7 @@ impl Engine {
         // Workers first, then what they feed: each ends when its senders are gone.
         self.shared.stop.store(true, Ordering::Release);
         self.threads.iter().for_each(thread::Thread::unpark);
-        drop(self.queues);
+        drop((self.queues, self.portions));
         let workers = self.workers.join().into_iter().find_map(Result::err);
         let writers: Vec<_> = self.writers.into_iter().map(JoinHandle::join).collect();
         let committer = self.committer.join();
@@ -460,6 +519,7 @@ impl Engine {
             snapshot,
             records: sum(|c| c.records.load(Ordering::Relaxed)),
             replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
+            backfilled: sum(|c| c.backfilled.load(Ordering::Relaxed)),
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
             ignored: self.shared.ignored(),
             corrections,
@@ -573,6 +633,47 @@ fn start_readers(
     Ok(source::start(dataflow.clone(), progress, decoders, outlets, options)?)
 }
 
+/// Starts what serves backfills and other requests.
+fn serve_requests(
+    dataflow: &Arc<Dataflow>,
+    lake: &Lake,
+    runtime: &tokio::runtime::Handle,
+    shared: &Arc<Shared>,
+    (portions, threads): (&[Sender<Portion>], &[thread::Thread]),
+    (replays, feeds): (bool, bool),
+) -> Result<Server, RunError> {
+    let workers = portions.iter().zip(threads).map(|(sender, thread)| {
+        let thread = thread.clone();
+        Inlet {
+            portions: sender.clone(),
+            wake: Arc::new(move || thread.unpark()),
+        }
+    });
+    let [live, committed, ready, failed] = std::array::from_fn(|_| shared.clone());
+    let serving = Serving {
+        dataflow: dataflow.clone(),
+        lake: lake.clone(),
+        runtime: runtime.clone(),
+        workers: workers.collect(),
+        live: Arc::new(move || {
+            live.inputs
+                .iter()
+                .map(|input| input.records.load(Ordering::Relaxed))
+                .sum()
+        }),
+        committed: Arc::new(move || committed.committed.load(Ordering::Acquire)),
+        // The snapshot of a past that was replayed may write letters, and take some away.
+        ready: Arc::new(move || !replays || ready.committed.load(Ordering::Acquire) > 0),
+        feeds,
+        failed: Box::new(move |reason| failed.tell(Event::Failed(RunError::Requests(reason)))),
+        rate: dataflow.bounds.backfill_rate,
+    };
+    Server::start(serving).map_err(|source| RunError::Thread {
+        what: "the server of requests",
+        source,
+    })
+}
+
 /// Signals become events.
 fn listen(options: &Options, shared: &Arc<Shared>) -> Result<Option<signal_hook::iterator::Handle>, RunError> {
     if let Some(stop) = options.stop.clone() {
@@ -602,7 +703,7 @@ fn listen(options: &Options, shared: &Arc<Shared>) -> Result<Option<signal_hook:
 }
 
 /// The inputs that a node is computed from, through tables too.
-fn upstream_inputs(graph: &Graph, node: usize) -> Vec<usize> {
+pub(crate) fn upstream_inputs(graph: &Graph, node: usize) -> Vec<usize> {
     let mut inputs = std::collections::BTreeSet::new();
     let mut pending = vec![node];
     let mut seen = std::collections::HashSet::new();

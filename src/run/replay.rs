@@ -56,7 +56,7 @@ pub fn replay(past: &Reread<'_>, workers: &[Sender<Past>]) -> Result<u64, RunErr
         }
         for letter in letters_of_files(&snapshot).await? {
             let of_feed = dataflow.inputs.iter().enumerate().find_map(|(index, input)| {
-                let feed = input.feeds.iter().position(|feed| feed.name == letter.feed)?;
+                let feed = input.feed_index(&letter.feed)?;
                 (input.name == letter.input).then_some((index, feed))
             });
             // A feed that is no more owes no files.

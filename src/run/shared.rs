@@ -35,6 +35,8 @@ pub struct InputCounters {
     pub replayed: AtomicU64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: AtomicU64,
+    /// Records that requests brought.
+    pub backfilled: AtomicU64,
 }
 
 /// See the module's header.
@@ -51,6 +53,10 @@ pub struct Shared {
     pub asked: Vec<AtomicBool>,
     /// Where workers meet once their dataflows are built.
     pub built: Barrier,
+    /// Workers take nothing that feeds or requests bring: the run is above its memory.
+    pub held: AtomicBool,
+    /// The newest committed snapshot of this run; 0 before.
+    pub committed: AtomicU64,
     /// Workers leave their loops.
     pub stop: AtomicBool,
     /// By input.
@@ -78,6 +84,8 @@ impl Shared {
             full: AtomicBool::new(false),
             asked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             built: Barrier::new(workers),
+            held: AtomicBool::new(false),
+            committed: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
             replayed: (0..workers).map(|_| AtomicBool::new(!replay)).collect(),

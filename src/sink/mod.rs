@@ -21,6 +21,7 @@ pub use commit::{
     CommitError, CommitEvent, Committer, LedgerError, LogError, Restored, SchemaError, Settings, StateError,
 };
 pub(crate) use commit::{history, ledger, log};
+pub(crate) use lake::file_location;
 pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepared};
 pub use writer::{

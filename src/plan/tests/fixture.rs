@@ -72,6 +72,7 @@ pub fn dataflow(tables: Vec<Table>) -> Dataflow {
         store_options: Default::default(),
         durable: true,
         history: std::time::Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs: vec![
             input(
                 "orders",

@@ -157,6 +157,7 @@ fn read(
         store_options: BTreeMap::new(),
         durable: false,
         history: std::time::Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs: vec![input.clone()],
         tables: vec![],
     };

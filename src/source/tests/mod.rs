@@ -62,6 +62,7 @@ fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
         store_options: BTreeMap::new(),
         durable: false,
         history: Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs,
         tables: vec![],
     })
