@@ -112,6 +112,7 @@ impl Loader<'_> {
             durable: root.durable,
             guard: root.guard,
             history: root.history,
+            bounds: root.bounds,
             inputs,
             tables,
         };

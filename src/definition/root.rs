@@ -9,6 +9,7 @@ use object_store::azure::AzureConfigKey;
 use object_store::client::ClientConfigKey;
 use object_store::gcp::GoogleConfigKey;
 
+use super::bounds::{Bounds, read_bounds};
 use super::diagnostic::nearest;
 use super::file::File;
 use super::location::lake_location;
@@ -24,6 +25,7 @@ pub(super) struct Root {
     pub durable: bool,
     pub guard: bool,
     pub history: Duration,
+    pub bounds: Bounds,
     pub store_options: BTreeMap<String, String>,
 }
 
@@ -86,6 +88,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         None => Some(false),
         Some(value) => value.boolean(),
     };
+    let bounds = read_bounds(&mut settings);
     let store_options = match settings.take("store", "{ region = \"eu-central-1\" }") {
         None => Some(BTreeMap::new()),
         Some(value) => value.settings().and_then(read_store),
@@ -99,6 +102,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         durable: durable?,
         guard: guard?,
         history: history?,
+        bounds: bounds?,
         store_options: store_options?,
     })
 }

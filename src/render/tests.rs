@@ -148,6 +148,7 @@ pub fn dataflow(inputs: Vec<Input>, tables: usize) -> Dataflow {
         durable: false,
         guard: false,
         history: std::time::Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs,
         tables: (0..tables).map(table).collect(),
     }

@@ -1,6 +1,7 @@
 //! The one integration binary: each module is a room of tests.
 
 mod audits;
+mod backfill;
 mod cluster;
 mod commands;
 mod definitions;
@@ -8,9 +9,11 @@ mod faults;
 mod foreign;
 mod kills;
 mod lake;
+mod memory;
 mod oracle;
 mod readers;
 mod real_data;
+mod rebuild;
 mod restart;
 mod runs;
 mod stores;

@@ -73,6 +73,7 @@ pub fn dataflow(tables: Vec<Table>) -> Dataflow {
         durable: true,
         guard: false,
         history: std::time::Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs: vec![
             input(
                 "orders",

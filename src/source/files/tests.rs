@@ -158,6 +158,7 @@ fn read(
         durable: false,
         guard: false,
         history: std::time::Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs: vec![input.clone()],
         tables: vec![],
     };

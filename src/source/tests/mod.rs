@@ -63,6 +63,7 @@ fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
         durable: false,
         guard: false,
         history: Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs,
         tables: vec![],
     })
