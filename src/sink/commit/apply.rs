@@ -105,7 +105,9 @@ impl Applying<'_> {
         // Upstream tables first, as they stand in the intent.
         for change in &intent.tables {
             let base = intent.versions.get(&change.table).copied().unwrap_or(-1);
-            let Some(loaded) = log::load(self.lake, &change.path, None).await? else {
+            let loaded = log::load(self.lake, &change.path, None).await?;
+            // Removed by somebody who wants it rebuilt; perhaps made anew since, by a run that came no further.
+            let Some(loaded) = loaded.filter(|loaded| loaded.version >= base) else {
                 tracing::warn!(table = change.table, "the table's folder is gone; the table is rebuilt");
                 continue;
             };
