@@ -18,6 +18,8 @@
 //!    redone when another OPTIMIZE comes between.) The name of a rebuilt vector file stands for its content.
 //! 2. Every step of an intent puts an entry with its transaction, also where nothing of it is left to do.
 //! 3. Undoing needs the old files: they are looked for first.
+//! 4. A commit of ours has undone what is to be undone before it, whichever generation put it. So a zombie that still looks
+//!    at what others did, while a later generation goes on, undoes nothing twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -48,6 +50,8 @@ pub struct Applying<'a> {
     pub lake: &'a Lake,
     /// The sink's tables. An intent may name others, of an earlier definition.
     pub specs: &'a [TableSpec],
+    /// The application id of the dataflow's transactions; others of it have a suffix behind a colon.
+    pub app_id: &'a str,
     /// How many writers there are.
     pub writers: usize,
     /// Whether entries and vectors are synced.
@@ -101,7 +105,9 @@ impl Applying<'_> {
         // Upstream tables first, as they stand in the intent.
         for change in &intent.tables {
             let base = intent.versions.get(&change.table).copied().unwrap_or(-1);
-            let Some(loaded) = log::load(self.lake, &change.path, None).await? else {
+            let loaded = log::load(self.lake, &change.path, None).await?;
+            // Removed by somebody who wants it rebuilt; perhaps made anew since, by a run that came no further.
+            let Some(loaded) = loaded.filter(|loaded| loaded.version >= base) else {
                 tracing::warn!(table = change.table, "the table's folder is gone; the table is rebuilt");
                 continue;
             };
@@ -150,13 +156,7 @@ impl Applying<'_> {
                 continue; // Cleaned up by another engine.
             };
             match Foreign::of(&actions) {
-                _ if actions
-                    .iter()
-                    .filter_map(|a| a.txn.as_ref())
-                    .any(|t| t.app_id == app_id) =>
-                {
-                    others.undone = None
-                }
+                _ if self.is_ours(&actions) => others.observe(version, &actions).await?,
                 Foreign::Rewrite(rewrite) if others.undone.is_none() => {
                     let before = others.files_before(version).await?;
                     if !rewrite.fits(&before) {
@@ -183,6 +183,15 @@ impl Applying<'_> {
         };
         others.put(&undoing, loaded).await?;
         Ok(true)
+    }
+
+    /// Whether a commit is the dataflow's, of any generation. (A changed definition says nothing of data.)
+    fn is_ours(&self, actions: &[Action]) -> bool {
+        let mut ids = actions.iter().filter_map(|a| a.txn.as_ref()).map(|t| t.app_id.as_str());
+        ids.any(|id| {
+            id.strip_prefix(self.app_id)
+                .is_some_and(|rest| ["", ":compact", ":undo"].contains(&rest))
+        })
     }
 
     /// The version of a table's last commit of an intent that is known to be applied.
@@ -294,6 +303,14 @@ impl Others<'_> {
     /// Takes notice of another writer's commit.
     async fn observe(&mut self, version: i64, actions: &[Action]) -> Result<(), CommitError> {
         let (table, by) = (&self.change.path, By(actions));
+        let changes = actions
+            .iter()
+            .any(|a| a.add.as_ref().is_some_and(|f| f.data_change) || a.remove.as_ref().is_some_and(|f| f.data_change));
+        if self.applying.is_ours(actions) && (self.applying.salvage || !changes) {
+            // By (4).
+            self.undone = None;
+            return Ok(());
+        }
         match Foreign::of(actions) {
             Foreign::Append(files) => {
                 tracing::info!(table, version, %by, "passed by a commit that touches nothing of ours");

@@ -34,7 +34,9 @@ impl Rewrite {
                 .get(&gone.path)
                 .is_some_and(|f| f.deletion_vector == gone.deletion_vector)
         };
-        self.removed.iter().all(was) && self.added.iter().all(|come| !before.contains_key(&come.path))
+        let fresh =
+            |come: &AddFile| !before.contains_key(&come.path) || self.removed.iter().any(|gone| gone.path == come.path);
+        self.removed.iter().all(was) && self.added.iter().all(fresh)
     }
 }
 

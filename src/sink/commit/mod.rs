@@ -592,10 +592,11 @@ async fn read_plan(lake: &Lake, name: &str) -> Result<Option<Bytes>, CommitError
     })
 }
 
-fn applying<'a>(lake: &'a Lake, specs: &'a [TableSpec], settings: &Settings, salvage: bool) -> Applying<'a> {
+fn applying<'a>(lake: &'a Lake, specs: &'a [TableSpec], settings: &'a Settings, salvage: bool) -> Applying<'a> {
     Applying {
         lake,
         specs,
+        app_id: &settings.app_id,
         writers: settings.writers,
         durable: settings.durable,
         salvage,

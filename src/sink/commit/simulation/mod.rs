@@ -171,12 +171,22 @@ impl Simulation {
         };
         self.say(|| format!("process {number} stops: {error}"));
         let generation = told.generation.load(Relaxed);
-        let newest = self.all.iter().map(|t| t.generation.load(Relaxed)).max();
-        let zombie = newest > Some(generation) || error.contains("another run of this dataflow");
+        let zombie = generation < self.newest_generation() || error.contains("another run of this dataflow");
         // By (3) and (4).
         match zombie || error.contains("503 Slow Down") {
             true => Ok(()),
             false => Err(format!("process {number} (generation {generation}) stopped: {error}")),
+        }
+    }
+
+    /// Of the newest entry of the ledger.
+    fn newest_generation(&self) -> u64 {
+        let lake = reader::lake(&self.world.objects);
+        let newest = now(ledger::list(&lake)).unwrap().pop();
+        match newest.and_then(|seq| now(ledger::read(&lake, seq)).unwrap()) {
+            Some(Entry::Fence(fence)) => fence.generation,
+            Some(Entry::Intent(intent)) => intent.generation,
+            None => 0,
         }
     }
 

@@ -158,10 +158,10 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
     }
     let mut parts: VecDeque<Prepared> = VecDeque::new();
     if audits {
-        let mut expected = 0;
+        let mut expected = Vec::new();
         for (spec, version) in specs.iter().zip(&restored.versions).skip(1) {
             let mut walk = Walk::new(reader::lake(&world.objects), &spec.path);
-            expected += walk.rows(*version).map_err(Stopped)?.1 as u64;
+            expected.push(walk.rows(*version).map_err(Stopped)?.1 as u64);
         }
         epoch += 1;
         for (table, rows) in feed.tables(offset).iter().enumerate().skip(1) {
@@ -170,14 +170,19 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
         for writer in &mut writers {
             parts.extend(writer.observe(Arrival::Seal { epoch })?);
         }
-        let stats = writers.iter().flat_map(|w| w.stats().tables.clone());
-        let corrected: u64 = stats.map(|t| t.corrections.load(Relaxed)).sum();
+        let of = |table: usize| {
+            writers
+                .iter()
+                .map(move |w| w.stats().tables[table].corrections.load(Relaxed))
+        };
+        let corrected: Vec<u64> = (1..specs.len()).map(|table| of(table).sum()).collect();
         if corrected != expected {
             return Err(Stopped(format!(
-                "AUDIT: {corrected} rows were corrected at epoch {epoch}, and others had appended {expected}"
+                "AUDIT: {corrected:?} rows were corrected at epoch {epoch}, and others had appended {expected:?} (versions {:?}, event {offset})",
+                restored.versions
             )));
         }
-        told.corrections.fetch_add(corrected, Relaxed);
+        told.corrections.fetch_add(corrected.iter().sum(), Relaxed);
     }
     let mut compacting: Vec<Option<Compacting>> = (0..count).map(|_| None).collect();
     let mut compacted: Vec<Vec<(usize, Batch)>> = (0..count).map(|_| Vec::new()).collect();
