@@ -1,5 +1,5 @@
 //! Live latency: a paced generator writes a change log, `alluvium run` follows it; both as processes of their own.
-//! And what a run without input costs.
+//! The same with a backfill beside it; and what a run without input costs.
 //!
 //! `cargo bench --bench live`. Latencies are those that `run --latency` logs second by second, from a record's arrival
 //! in the log (and from the moment its generator was due to write it) to the close of its epoch, and to the commit of all
@@ -24,6 +24,11 @@ use common::testing::checkout;
 
 /// Ten times fifty million a day.
 const RATE: u64 = 5800;
+/// Live events a second beside a backfill.
+const BESIDE: u64 = 1000;
+/// Files of a backfill, and lines of each.
+const FILES: u32 = 40;
+const FILE_ROWS: u32 = 100_000;
 const WARM_UP: Duration = Duration::from_secs(15);
 const MEASURED: Duration = Duration::from_secs(60);
 /// From the start of the run to that of the generator, and from its end to the run's.
@@ -34,6 +39,9 @@ fn main() {
     println!("{}\n", common::machine());
     if common::wanted("live") {
         live();
+    }
+    if common::wanted("backfill") {
+        backfill();
     }
     if common::wanted("idle") {
         idle();
@@ -90,6 +98,59 @@ fn live() {
     println!("budget of arrival-to-committed: p50 45 ms, p99 87 ms, p99.9 340 ms\n");
 }
 
+/// Live latency while files are backfilled, at the default rate and as fast as they go, against without.
+fn backfill() {
+    println!(
+        "backfill: {BESIDE} events/s into the retail dataflow, commit = \"25ms\", durability = \"none\", 1 worker, {} s after {} s; \
+         beside it files of {FILES} x {FILE_ROWS} lines",
+        MEASURED.as_secs(),
+        WARM_UP.as_secs(),
+    );
+    let mut table = common::Table::new(&["order_lines", "records", "p50", "p99", "p99.9", "max", "backfilled/s"]);
+    for (what, rate) in [
+        ("alone", None),
+        ("default rate", Some(None)),
+        ("100,000 rows/s", Some(Some("100000"))),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let dataflow = Retail::copy(folder.path());
+        let files = dataflow.files(folder.path());
+        let latency = folder.path().join("latency");
+        let mut run = dataflow.run(1, WARM_UP + MEASURED + 2 * MARGIN, Some(&latency));
+        sleep(MARGIN);
+        let mut generator = dataflow.generate_at(BESIDE, (WARM_UP + MEASURED).as_secs() * BESIDE);
+        sleep(WARM_UP);
+        if let Some(rate) = rate {
+            let mut ask = dataflow.alluvium("backfill");
+            ask.args(["order_lines", "--detach"]).arg(&files);
+            ask.args(rate.into_iter().flat_map(|rate| ["--rate", rate]));
+            assert!(
+                ask.status().expect("alluvium starts").success(),
+                "alluvium backfill failed"
+            );
+        }
+        sleep(MEASURED - MARGIN);
+        let fed = dataflow.backfilled();
+        expect_success(&mut generator, "alluvium generate");
+        expect_success(&mut run, "alluvium run");
+        for (stage, micros) in read_log(&latency.join("latency.hlog"), MARGIN + WARM_UP) {
+            let at = |quantile| common::seconds(micros.value_at_quantile(quantile) as f64 / 1e6);
+            table.row(&[
+                format!("{stage}, {what}"),
+                micros.len().to_string(),
+                at(0.5),
+                at(0.99),
+                at(0.999),
+                at(1.0),
+                fed.map_or("-".to_string(), |fed| {
+                    format!("{:.0}", fed as f64 / (MEASURED - MARGIN).as_secs_f64())
+                }),
+            ]);
+        }
+    }
+    table.print();
+}
+
 fn idle() {
     println!("idle: the retail dataflow without input for {} s", IDLE.as_secs());
     let mut table = common::Table::new(&["workers", "CPU", "of a core"]);
@@ -143,10 +204,54 @@ impl Retail {
         command.spawn().expect("alluvium starts")
     }
 
+    /// A folder of files with lines that no other file has.
+    fn files(&self, folder: &Path) -> PathBuf {
+        let files = folder.join("history");
+        fs::create_dir(&files).expect("a folder");
+        for file in 0..FILES {
+            let lines = (0..FILE_ROWS).map(|line| {
+                let (invoice, day) = (600_000 + file * FILE_ROWS / 10 + line / 10, 1 + line % 28);
+                format!(
+                    "{invoice},8{:04},a thing,{},2010-{:02}-{day:02} 08:00:00,1.5,{},France\n",
+                    line % 4000,
+                    1 + line % 9,
+                    1 + file % 12,
+                    12_000 + line % 4000
+                )
+            });
+            let header = "invoice_no,stock_code,description,quantity,invoiced_at,unit_price,customer_id,country\n";
+            let text: String = std::iter::once(header.to_string()).chain(lines).collect();
+            fs::write(files.join(format!("{file:03}.csv")), text).expect("a file");
+        }
+        files
+    }
+
+    /// Records that a backfill is said to have fed so far; none: there is none.
+    fn backfilled(&self) -> Option<u64> {
+        let told = ["status", "done"].map(|part| self.folder.join("lake/_alluvium/requests").join(part));
+        let found = told
+            .iter()
+            .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+        let texts = found.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+        let records = texts.filter_map(|text| {
+            text.split_once("\"records\":")?
+                .1
+                .split([',', '}'])
+                .next()?
+                .parse()
+                .ok()
+        });
+        records.max()
+    }
+
     fn generate(&self, events: u64) -> Child {
+        self.generate_at(RATE, events)
+    }
+
+    fn generate_at(&self, rate: u64, events: u64) -> Child {
         self.alluvium("generate")
             .args(["order_lines.live", "--generator", "retail.order_lines"])
-            .args(["--rate", &RATE.to_string(), "--limit", &events.to_string()])
+            .args(["--rate", &rate.to_string(), "--limit", &events.to_string()])
             .args(["--late", "0.05", "--updates", "0.05", "--partitions", "2"])
             .spawn()
             .expect("alluvium starts")

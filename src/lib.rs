@@ -14,11 +14,13 @@
 //! | [`render`] | the plan as differential operators |
 //! | [`sink`] | updates to Delta commits |
 //! | [`serve`] | snapshots to people: query, verify |
+//! | [`backfill`] | files and history fed beside live feeds, on request |
 //! | [`latency`] | how long a record takes |
 //! | [`cluster`] | processes that trust each other: sockets, links |
 //! | [`store`] | object stores by URL |
 //! | [`repr`] | rows, types, layouts: the vocabulary |
 
+pub mod backfill;
 pub mod cli;
 pub mod cluster;
 pub mod decode;

@@ -1,21 +1,34 @@
-//! `dead-letters`: what could not be used, and why.
+//! `dead-letters`: what could not be used, and why; and another try of it.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{OutputFormat, SourceAndLake};
+use super::ask::{Asking, ask, report};
+use super::backfill::{find_input, parse_rate};
+use super::{OutputFormat, SourceAndLake, UsageError, find_table};
+use crate::backfill::{Request, Work};
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
 use crate::serve::{OutputFormat as ServeFormat, Reader};
 
-/// Print the records and rows that could not be used, with place and reason
+/// Print the records and rows that could not be used, with place and reason; or try them again
+///
+/// With --replay, records and files that are dead letters go through their input once more, after the definition or the
+/// file was repaired. Those that pass leave the dead letters, and are in the tables as if they had passed when they
+/// arrived; the others stay, once. A file is read again from behind what was taken of it. A run that is on the lake serves
+/// the request beside its feeds (start it again first, if the definition has changed); without one, the graph is run here
+/// until that is committed. Rows that a table's SQL, key or expectation refuses need no replay: their letters go when the row
+/// or the table is repaired.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium dead-letters dataflows/retail
-  alluvium dead-letters dataflows/retail --limit 1000 --format json")]
+  alluvium dead-letters dataflows/retail --limit 1000 --format json
+  alluvium dead-letters dataflows/retail --replay
+  alluvium dead-letters dataflows/retail --replay --input order_lines")]
 pub struct DeadLetters {
     #[command(flatten)]
     source: SourceAndLake,
@@ -28,6 +41,24 @@ pub struct DeadLetters {
     /// How rows are printed
     #[arg(long, value_enum, default_value_t)]
     format: OutputFormat,
+    /// Try records and files again
+    #[arg(long, conflicts_with = "snapshot")]
+    replay: bool,
+    /// Try only those of this input
+    #[arg(long, value_name = "INPUT", requires = "replay")]
+    input: Option<String>,
+    /// Try only those of the inputs that this table is made of
+    #[arg(long, value_name = "TABLE", requires = "replay", conflicts_with = "input")]
+    table: Option<String>,
+    /// Records a second, at most, as of a backfill
+    #[arg(long, value_name = "ROWS", requires = "replay", value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// Do not wait: the run on the lake, or the next one, does it
+    #[arg(long, requires = "replay")]
+    detach: bool,
+    /// How many worker threads compute, where no run is on the lake
+    #[arg(short, long, value_name = "N", requires = "replay", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
 }
 
 /// Runs the command.
@@ -36,6 +67,9 @@ pub struct DeadLetters {
 /// A definition that does not load; a lake that cannot be read.
 pub fn run(args: DeadLetters) -> Result<ExitCode> {
     let dataflow = args.source.load()?;
+    if args.replay {
+        return replay(dataflow, &args);
+    }
     dead_letters(&dataflow, args.limit, args.snapshot, args.format)
 }
 
@@ -54,4 +88,77 @@ fn dead_letters(dataflow: &Dataflow, limit: usize, snapshot: Option<Epoch>, form
     let count = reader.print("SELECT COUNT(*) AS n FROM dead_letters", ServeFormat::Csv)?;
     eprintln!("{} dead letters in all", count.lines().nth(1).unwrap_or("0"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks for another try of the letters of inputs that have some.
+fn replay(dataflow: Dataflow, args: &DeadLetters) -> Result<ExitCode> {
+    let chosen: Option<BTreeSet<String>> = match (&args.input, &args.table) {
+        (Some(input), _) => Some([find_input(&dataflow, input)?.name.clone()].into()),
+        (None, Some(table)) => {
+            find_table(&dataflow, table)?;
+            Some(inputs_of(&dataflow, table)?)
+        }
+        (None, None) => None,
+    };
+    let mut requests = Vec::new();
+    for (input, _) in letters(&dataflow)?
+        .iter()
+        .filter(|(input, _)| chosen.as_ref().is_none_or(|chosen| chosen.contains(input)))
+    {
+        match dataflow.inputs.iter().find(|known| known.name == *input) {
+            Some(input) if input.bronze => requests.push(Request::new(&input.name, Work::Letters, args.rate)),
+            Some(_) => eprintln!("{input}: keeps no Bronze, which its records could be taken from; drop them anew"),
+            None => eprintln!("{input}: not in the definition any more"),
+        }
+    }
+    if requests.is_empty() {
+        println!("no record or file to try again");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let asking = Asking {
+        detach: args.detach,
+        workers: usize::from(args.workers),
+    };
+    let outcomes = ask(dataflow.clone(), &requests, &asking)?;
+    if asking.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let code = report(&outcomes)?;
+    let after = letters(&dataflow)?;
+    for (request, outcome) in requests.iter().zip(&outcomes) {
+        let left = after
+            .iter()
+            .find(|(input, _)| *input == request.input)
+            .map_or(0, |(_, left)| *left);
+        println!(
+            "{}: {} dead letters tried again, {left} there now",
+            request.input, outcome.letters
+        );
+    }
+    Ok(code)
+}
+
+/// By input, how many of its records and files are dead letters.
+fn letters(dataflow: &Dataflow) -> Result<Vec<(String, u64)>> {
+    let sql = "SELECT input, COUNT(*) FROM dead_letters WHERE kind IN ('record', 'file') GROUP BY input ORDER BY input";
+    let counted = Reader::open(dataflow, None)?.print(sql, ServeFormat::Csv)?;
+    let line = |line: &str| {
+        let (input, count) = line.rsplit_once(',')?;
+        Some((input.to_string(), count.parse().ok()?))
+    };
+    Ok(counted.lines().skip(1).filter_map(line).collect())
+}
+
+/// The inputs that a table is made of, through other tables too.
+fn inputs_of(dataflow: &Dataflow, table: &str) -> Result<BTreeSet<String>> {
+    let graph = crate::plan::compile(dataflow)?;
+    let planned = graph.tables.iter().find(|planned| planned.name == table);
+    let Some(planned) = planned else {
+        return Err(UsageError::new(format!("unknown table {table}"), "name one that is planned").into());
+    };
+    let inputs = crate::run::upstream_inputs(&graph, planned.node);
+    Ok(inputs
+        .into_iter()
+        .map(|input| dataflow.inputs[input].name.clone())
+        .collect())
 }

@@ -4,6 +4,8 @@
 //! how a definition is loaded, how an error is printed (the chain of causes, nothing else), and the exit
 //! codes: 0 done, 1 the run failed or differs, 2 the command or the definition is wrong.
 
+mod ask;
+mod backfill;
 mod check;
 mod cluster;
 mod dead_letters;
@@ -12,6 +14,7 @@ mod generate;
 mod init;
 mod plan;
 mod query;
+mod rebuild;
 mod run;
 mod test;
 mod verify;
@@ -65,6 +68,8 @@ enum Command {
     Run(run::Run),
     Query(query::Query),
     Verify(verify::Verify),
+    Rebuild(rebuild::Rebuild),
+    Backfill(backfill::Backfill),
     Test(test::Test),
     DeadLetters(dead_letters::DeadLetters),
     Generate(generate::Generate),
@@ -161,6 +166,8 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Query(args) => query::run(args),
             Command::Verify(args) => verify::run(args),
+            Command::Rebuild(args) => rebuild::run(args),
+            Command::Backfill(args) => backfill::run(args),
             Command::Test(args) => test::run(args),
             Command::DeadLetters(args) => dead_letters::run(args),
             Command::Generate(args) => generate::run(args),
@@ -185,6 +192,17 @@ impl SourceAndLake {
         }
         Ok(dataflow)
     }
+}
+
+/// Where a lake lies that must be there: relative to the current folder, as an option of the command names it.
+fn existing_lake(option: &str, text: &str) -> Result<String> {
+    let lake = lake_location(text, &std::env::current_dir()?)
+        .map_err(|error| UsageError::new(format!("bad {option}: {error}"), error.help()))?;
+    if !lake.contains("://") && !Path::new(&lake).is_dir() {
+        let help = "name a folder that a run has written, or a URL";
+        return Err(UsageError::new(format!("bad {option}: there is no folder {lake}"), help).into());
+    }
+    Ok(lake)
 }
 
 /// Position in `Dataflow::tables` of a table named as in SQL.

@@ -84,6 +84,9 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     if outcome.replayed > 0 {
         write!(out, "replayed {} records of the past, ", outcome.replayed)?;
     }
+    if outcome.backfilled > 0 {
+        write!(out, "fed {} records of requests, ", outcome.backfilled)?;
+    }
     writeln!(
         out,
         "took {} records in {:.1} s, {} of them dead letters; {}",

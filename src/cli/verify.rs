@@ -1,22 +1,29 @@
-//! `verify`: recompute every table from Bronze in batch, and compare.
+//! `verify`: recompute every table from Bronze in batch, and compare; or compare with another lake.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{FAILED, SourceAndLake, find_table};
+use super::{FAILED, SourceAndLake, existing_lake, find_table};
+use crate::definition::Dataflow;
 use crate::repr::Epoch;
+use crate::serve::against::{self, Compared};
 use crate::serve::verify;
 
 /// Recompute tables from Bronze in batch, and print the rows that differ
+///
+/// With --against every table, Bronze and dead letters too, is compared with the same table of another lake instead, each
+/// lake at its newest snapshot. Left out is what tells when a record was taken: the epochs of Bronze and dead letters, and
+/// Bronze's ingest_time. Tables that depend on now() differ where the snapshots' times do.
 ///
 /// Exits with 1 if any row differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium verify dataflows/retail
-  alluvium verify dataflows/retail --table gold.sales_by_hour")]
+  alluvium verify dataflows/retail --table gold.sales_by_hour
+  alluvium verify dataflows/retail --against /data/rebuilt")]
 pub struct Verify {
     #[command(flatten)]
     source: SourceAndLake,
@@ -26,6 +33,9 @@ pub struct Verify {
     /// Compare at the snapshot of this epoch, in Unix milliseconds; without it the newest
     #[arg(long, value_name = "EPOCH")]
     snapshot: Option<Epoch>,
+    /// Compare with the tables of this lake instead of recomputing: a folder, or s3://, abfss://, gs://
+    #[arg(long, value_name = "LAKE", conflicts_with = "snapshot")]
+    against: Option<String>,
     /// Print at most so many differing rows of a table
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
@@ -39,6 +49,9 @@ pub fn run(args: Verify) -> Result<ExitCode> {
     let dataflow = args.source.load()?;
     for name in &args.table {
         find_table(&dataflow, name)?;
+    }
+    if let Some(other) = &args.against {
+        return compare(&dataflow, &existing_lake("--against", other)?, &args);
     }
     let report = verify::verify(&dataflow, args.snapshot)?;
     let wanted = |table: &str| args.table.is_empty() || args.table.iter().any(|name| name == table);
@@ -64,4 +77,50 @@ pub fn run(args: Verify) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Compares the lake's tables with another's, and prints the rows that differ.
+fn compare(dataflow: &Dataflow, other: &str, args: &Verify) -> Result<ExitCode> {
+    let comparison = against::against(dataflow, other)?;
+    let wanted = |table: &str| args.table.is_empty() || args.table.iter().any(|name| name == table);
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "snapshot {} against {} of {other}",
+        comparison.epoch, comparison.other
+    )?;
+    let mut equal = true;
+    for compared in comparison.tables.iter().filter(|compared| wanted(&compared.table)) {
+        equal &= compared.is_equal();
+        writeln!(out, "{}: {}", compared.table, verdict(compared))?;
+        for example in compared.examples.iter().take(args.limit) {
+            let (here, there) = (example.found, example.expected);
+            writeln!(out, "  here {here}, there {there}: {}", example.row)?;
+        }
+    }
+    Ok(if equal {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
+}
+
+fn verdict(compared: &Compared) -> String {
+    let without = match compared.left_out {
+        [] => String::new(),
+        columns => format!(" (without {})", columns.join(", ")),
+    };
+    match compared.rows {
+        [None, None] => "in neither lake".to_string(),
+        [Some(rows), None] => format!("{rows} rows, not in the other lake"),
+        [None, Some(rows)] => format!("not in this lake, {rows} rows in the other"),
+        _ if !compared.columns.is_empty() => format!("columns differ: {}", compared.columns.join(", ")),
+        [Some(rows), _] if compared.is_equal() => format!("{rows} rows, equal{without}"),
+        [Some(ours), Some(theirs)] => {
+            format!(
+                "{ours} rows, {theirs} in the other lake, {} differ{without}",
+                compared.differing
+            )
+        }
+    }
 }

@@ -110,7 +110,9 @@ impl Loader<'_> {
             commit: root.commit,
             store_options: root.store_options,
             durable: root.durable,
+            guard: root.guard,
             history: root.history,
+            bounds: root.bounds,
             inputs,
             tables,
         };

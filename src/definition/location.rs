@@ -86,7 +86,10 @@ pub fn lake_location(text: &str, base: &Path) -> Result<String, LocationError> {
 
 /// What a files feed reads: an absolute glob, or a URL with a glob in its path. A folder (a last segment
 /// without a dot and without a glob, or a slash at the end) means everything directly in it.
-pub(super) fn files_location(text: &str, base: &Path) -> Result<String, LocationError> {
+///
+/// # Errors
+/// Text that names no place; see [`LocationError::help`] for what to do.
+pub fn files_location(text: &str, base: &Path) -> Result<String, LocationError> {
     match place(text)? {
         Place::Local(path) => {
             check_glob(&path)?;

@@ -5,10 +5,12 @@
 //! named exist, `${ENV}` is expanded, relative paths are joined to the folder. It does not plan SQL
 //! (that is `plan`) and touches no data.
 
+mod bounds;
 mod cases;
 mod columns;
 mod diagnostic;
 mod environment;
+mod extra;
 mod feed;
 mod file;
 mod input;
@@ -22,11 +24,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use bounds::Bounds;
 pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
+pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
 pub use load::{Survey, load, survey};
-pub use location::{LocationError, lake_location};
+pub use location::{LocationError, files_location, lake_location};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,8 +59,12 @@ pub struct Dataflow {
     pub store_options: BTreeMap<String, String>,
     /// False with `durability = "none"`: files are not synced before a commit names them.
     pub durable: bool,
+    /// Whether a writer feature keeps other writers out of the tables.
+    pub guard: bool,
     /// How long past snapshots can be read: what only they need is deleted then.
     pub history: Duration,
+    /// What a run may take of its machine.
+    pub bounds: Bounds,
     /// Logical inputs, by name.
     pub inputs: Vec<Input>,
     /// Tables, every table behind the tables it reads.
@@ -74,7 +82,9 @@ impl fmt::Debug for Dataflow {
             .field("commit", &self.commit)
             .field("store_options", &hidden)
             .field("durable", &self.durable)
+            .field("guard", &self.guard)
             .field("history", &self.history)
+            .field("bounds", &self.bounds)
             .field("inputs", &self.inputs)
             .field("tables", &self.tables)
             .finish()

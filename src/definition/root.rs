@@ -9,6 +9,7 @@ use object_store::azure::AzureConfigKey;
 use object_store::client::ClientConfigKey;
 use object_store::gcp::GoogleConfigKey;
 
+use super::bounds::{Bounds, read_bounds};
 use super::diagnostic::nearest;
 use super::file::File;
 use super::location::lake_location;
@@ -22,7 +23,9 @@ pub(super) struct Root {
     pub epoch: Duration,
     pub commit: Duration,
     pub durable: bool,
+    pub guard: bool,
     pub history: Duration,
+    pub bounds: Bounds,
     pub store_options: BTreeMap<String, String>,
 }
 
@@ -81,6 +84,11 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         None => Some(true),
         Some(value) => value.choice(&[("full", true), ("none", false)]),
     };
+    let guard = match settings.take("guard", "true") {
+        None => Some(false),
+        Some(value) => value.boolean(),
+    };
+    let bounds = read_bounds(&mut settings);
     let store_options = match settings.take("store", "{ region = \"eu-central-1\" }") {
         None => Some(BTreeMap::new()),
         Some(value) => value.settings().and_then(read_store),
@@ -92,7 +100,9 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         epoch: epoch?,
         commit: commit?,
         durable: durable?,
+        guard: guard?,
         history: history?,
+        bounds: bounds?,
         store_options: store_options?,
     })
 }

@@ -372,11 +372,18 @@ impl Settings {
                 };
                 (count > 0).then_some((value, count))
             }
-            (Fold::First, Flag::Live) => state.or_else(|| Some((next.clone(), 1))),
+            // History that is fed again may bring what arrived before the row that is held.
+            (Fold::First, Flag::Live) => state
+                .filter(|(held, _)| Change::read(held.bytes()).arrival() <= change.arrival())
+                .or_else(|| Some((next.clone(), 1))),
             (Fold::First, _) => state,
             (Fold::Newest, Flag::GoneUnordered) => {
                 // Where nothing is, there is no version to take: it says nothing.
-                let (held, _) = state?;
+                let (held, count) = state?;
+                // It removed what arrived before it; fed again, it finds what arrived later.
+                if Change::read(held.bytes()).arrival() > change.arrival() {
+                    return Some((held, count));
+                }
                 let gone = Parts {
                     order: Change::read(held.bytes()).order(),
                     arrival: change.arrival(),
@@ -544,5 +551,59 @@ mod tests {
             assert_eq!(stored(&mut held), 0, "{fold:?}");
             assert!(held.endings.by_epoch.is_empty());
         }
+    }
+
+    /// History that is fed again comes with its first arrival: what arrived later was taken for it, or taken away by it.
+    #[test]
+    fn what_arrived_earlier_counts_as_earlier_whenever_it_is_fed() {
+        let settings = |fold| Settings {
+            fold,
+            keep: None,
+            retained: None,
+            codec: RowCodec::new(Arc::new(Schema::empty())).unwrap(),
+        };
+        let key = Row::new(b"key");
+        let change = |arrived: Epoch, flag, row: &[u8]| {
+            let arrival = Arrival {
+                epoch: arrived,
+                feed: 0,
+                partition: 0,
+                offset: 0,
+                sub: 0,
+            };
+            let parts = Parts {
+                order: &[],
+                arrival,
+                flag,
+                until: Epoch::MAX,
+                unchanged: &[],
+                row,
+            };
+            encode(&mut Vec::new(), &parts)
+        };
+        let told = |held: &mut Held, at: Epoch, change: Row| -> Vec<(Vec<u8>, Diff)> {
+            let told = held.close(vec![(key.clone(), at, change)], Antichain::from_elem(at + 1), |_| {});
+            told.into_iter()
+                .map(|(row, _, diff)| (row.bytes().to_vec(), diff))
+                .collect()
+        };
+        let held = |fold| Held::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings(fold)));
+
+        let mut first = held(Fold::First);
+        told(&mut first, 5, change(5, Flag::Live, b"later"));
+        let mut corrected = told(&mut first, 6, change(3, Flag::Live, b"earlier"));
+        corrected.sort();
+        assert_eq!(corrected, [(b"earlier".to_vec(), 1), (b"later".to_vec(), -1)]);
+        assert_eq!(told(&mut first, 7, change(3, Flag::Live, b"earlier")), []);
+        assert_eq!(told(&mut first, 8, change(5, Flag::Live, b"later")), []);
+
+        let mut newest = held(Fold::Newest);
+        told(&mut newest, 5, change(5, Flag::Live, b"later"));
+        assert_eq!(told(&mut newest, 6, change(3, Flag::Live, b"earlier")), []);
+        assert_eq!(told(&mut newest, 7, change(4, Flag::GoneUnordered, b"")), []);
+        assert_eq!(
+            told(&mut newest, 8, change(8, Flag::GoneUnordered, b"")),
+            [(b"later".to_vec(), -1)]
+        );
     }
 }

@@ -20,7 +20,9 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use change::Arrival;
 pub use ingest::Arrived;
+pub(crate) use ingest::arrivals;
 pub use reform::Reform;
 pub use resolve::Resolver;
 

@@ -146,7 +146,9 @@ pub fn dataflow(inputs: Vec<Input>, tables: usize) -> Dataflow {
         commit: Duration::from_secs(1),
         store_options: Default::default(),
         durable: false,
+        guard: false,
         history: std::time::Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs,
         tables: (0..tables).map(table).collect(),
     }

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::audit::Audit;
+use super::memory::Memory;
 use super::pacer::Pacer;
 use super::peers::Peers;
 use super::shared::{Event, Shared};
 use super::status::Status;
 use super::{Options, RunError};
+use crate::backfill::{Portion, Server};
 use crate::latency::{Latency, LatencyFiles};
 use crate::render::error::{error_codec, read_error};
 use crate::repr::Epoch;
@@ -47,6 +49,10 @@ pub struct Conductor<'a> {
     pub seals: Vec<Sender<Epoch>>,
     /// The workers' queues, to see that they are empty.
     pub queues: Vec<Sender<Delivery>>,
+    /// Those of requests, likewise.
+    pub portions: Vec<Sender<Portion>>,
+    /// Serves requests, until no more input is read.
+    pub server: Option<Server>,
     pub readers: Option<Readers>,
     pub options: &'a Options,
     pub status: Status,
@@ -58,6 +64,8 @@ pub struct Conductor<'a> {
     pub past_closed: bool,
     /// Over a lake with a past.
     pub audit: Option<Audit>,
+    /// How much there is, and whether it lets feeds be read.
+    pub memory: Memory,
     /// What it found.
     pub corrections: Option<Vec<(String, u64)>>,
     /// The epoch behind everything that was taken, once nothing more can come.
@@ -79,7 +87,10 @@ impl Conductor<'_> {
                 Ok(Event::Progress) => self.shared.look(),
                 Ok(Event::Commit(event)) => self.observe_commit(event),
                 Ok(Event::Failed(error)) => return Err(error),
-                Ok(Event::Report) => self.status.print(&self.latency.figures().to_string()),
+                Ok(Event::Report) => {
+                    self.status.print(&self.latency.figures().to_string());
+                    self.status.print(&self.memory.report());
+                }
                 Ok(Event::Stop) => self.begin_drain(&mut phase)?,
                 Ok(Event::Committed(_) | Event::Drain | Event::End) => {} // told to other processes
                 Err(RecvTimeoutError::Timeout) => {}
@@ -100,7 +111,13 @@ impl Conductor<'_> {
                 last_tick = now;
                 self.pacer.observe_tick();
             }
-            self.pace(now, matches!(phase, Phase::Draining))?;
+            let draining = matches!(phase, Phase::Draining);
+            if let Some((above, say)) = self.memory.look(now) {
+                // What is in the queues of a run that ends is taken.
+                self.shared.held.store(above && !draining, Ordering::Release);
+                say.inspect(|say| self.status.print(say));
+            }
+            self.pace(now, draining)?;
             if now.duration_since(last_interval) >= Duration::from_secs(1) {
                 last_interval = now;
                 if let Some(files) = &mut self.files
@@ -152,11 +169,14 @@ impl Conductor<'_> {
         let CommitEvent::Committed { epoch, .. } = event;
         self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
         self.pacer.observe_committed(epoch);
+        self.shared.committed.fetch_max(epoch, Ordering::AcqRel);
         self.status.observe_committed(epoch);
         self.peers.committed(epoch);
         if let Some(audit) = self.audit.take() {
             let corrections = audit.finish();
-            self.status.observe_audit(&corrections, &self.shared.phases());
+            if !self.options.rebuilds {
+                self.status.observe_audit(&corrections, &self.shared.phases());
+            }
             self.corrections = Some(corrections);
         }
     }
@@ -172,19 +192,24 @@ impl Conductor<'_> {
             self.pacer.observe_full();
         }
         self.latency.observe_closed(self.shared.frontier(), now);
-        // While the past is replayed, its epoch stays open: the audit compares all of it at once, and nothing else.
+        // The audit compares all of the past at once, and nothing else.
         let live = self.shared.live.load(Ordering::Acquire);
         if !live && !self.shared.replayed() {
+            self.pace_past(now);
             return Ok(());
         }
         if !live && !std::mem::replace(&mut self.past_closed, true) {
             self.pacer.observe_tick(); // also where the past is empty
             self.audit.iter_mut().for_each(Audit::observe_handed_over);
-            let epoch = self.pacer.open_next(wall_ms(), now);
+            let epoch = self.pacer.open_next(wall_ms().max(self.shared.past_until + 1), now);
             self.open(epoch);
         }
         if live && let Some(epoch) = self.pacer.next_epoch(wall_ms(), now) {
             self.open(epoch);
+        }
+        // All of the past at once.
+        if !live && self.shared.frontier() <= self.shared.past_until {
+            return Ok(());
         }
         if let Some(epoch) = self.pacer.next_seal(now, draining || !live) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
@@ -200,6 +225,15 @@ impl Conductor<'_> {
             self.wake();
         }
         Ok(())
+    }
+
+    /// What the graph held before is loaded epoch by epoch, each closed before the next but one is open.
+    fn pace_past(&mut self, now: Instant) {
+        if self.pacer.open() < self.shared.past_until && self.pacer.is_due(now) && self.pacer.is_full() {
+            let pacer = &mut self.pacer;
+            self.shared.open_unless_held(|| pacer.open_next(0, now));
+            self.wake();
+        }
     }
 
     fn warn_of_delay(&self) {
@@ -234,10 +268,13 @@ impl Conductor<'_> {
         if matches!(phase, Phase::Running) {
             self.status.observe_draining();
             self.peers.drain();
+            drop(self.server.take());
             if let Some(readers) = self.readers.take() {
                 readers.stop()?;
             }
             *phase = Phase::Draining;
+            self.shared.held.store(false, Ordering::Release);
+            self.wake();
         }
         Ok(())
     }
@@ -249,13 +286,15 @@ impl Conductor<'_> {
         }
         if matches!(phase, Phase::Running) {
             // Asked in this order: readers that are exhausted have nothing left to put into the queues.
-            let exhausted = self.options.until_caught_up && self.readers.as_ref().is_none_or(Readers::exhausted);
-            if !(exhausted && self.queues.iter().all(|queue| queue.is_empty()) && self.peers.caught_up()) {
+            let exhausted = self.options.until_caught_up
+                && self.readers.as_ref().is_none_or(Readers::exhausted)
+                && self.server.as_ref().is_none_or(Server::is_idle);
+            if !(exhausted && self.are_queues_empty() && self.peers.caught_up()) {
                 return Ok(false);
             }
             self.begin_drain(phase)?;
         }
-        if !(self.queues.iter().all(|queue| queue.is_empty()) && self.peers.drained()) {
+        if !(self.are_queues_empty() && self.peers.drained()) {
             return Ok(false);
         }
         // A delivery that has left its queue is taken before its worker's inputs advance again; so one more
@@ -272,6 +311,10 @@ impl Conductor<'_> {
                 Ok(closed && self.shared.taken.load(Ordering::Acquire) == 0 && self.pacer.settled())
             }
         }
+    }
+
+    fn are_queues_empty(&self) -> bool {
+        self.queues.iter().all(|queue| queue.is_empty()) && self.portions.iter().all(|queue| queue.is_empty())
     }
 
     fn end(mut self) -> Result<Conducted, RunError> {

@@ -45,6 +45,8 @@ pub enum Command {
 pub struct Start {
     /// The first epoch.
     pub first: Epoch,
+    /// The past is fed at epochs up to this.
+    pub past_until: Epoch,
     /// Of the run.
     pub generation: u64,
     /// The newest snapshot.
@@ -187,10 +189,16 @@ impl Start {
     }
 
     /// Without tables.
-    pub fn new(first: Epoch, restored: &Restored, sources: Option<Sources>, stop_at_end: bool) -> Self {
+    pub fn new(
+        (first, past_until): (Epoch, Epoch),
+        restored: &Restored,
+        sources: Option<Sources>,
+        stop_at_end: bool,
+    ) -> Self {
         let progress = restored.progress.iter();
         Start {
             first,
+            past_until,
             generation: restored.generation,
             epoch: restored.epoch,
             sources,
@@ -418,15 +426,16 @@ mod tests {
             versions: vec![],
             plan: None,
         };
-        let bytes = Start::new(5, &restored, None, true).encode(&tables);
+        let bytes = Start::new((5, 9), &restored, None, true).encode(&tables);
         let (command, more) = decode(&bytes).expect("a command");
         let Command::Start(mut start) = command else {
             panic!("{command:?}")
         };
         assert_eq!(
-            (start.first, start.generation, start.epoch, start.stop_at_end),
-            (5, 6, Some(4), true)
+            (start.first, start.past_until, start.generation, start.epoch),
+            (5, 9, 6, Some(4))
         );
+        assert!(start.stop_at_end && start.sources.is_none());
         let decoded = start.tables(more).expect("bitmaps");
         assert_eq!(format!("{decoded:?}"), format!("{tables:?}"));
     }

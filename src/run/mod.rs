@@ -17,9 +17,12 @@ mod audit;
 mod conductor;
 mod control;
 mod follower;
+mod memory;
 mod pacer;
 mod past;
 mod peers;
+mod presence;
+mod rebuild;
 mod shared;
 mod status;
 mod team;
@@ -44,13 +47,16 @@ use self::audit::Audit;
 use self::conductor::{Conducted, Conductor, wall_ms};
 use self::control::Start;
 use self::follower::{Follower, Hands, Told};
+use self::memory::Memory;
 use self::pacer::Pacer;
 use self::past::{Bringing, Decided, Past};
 use self::peers::Peers;
+use self::presence::Presence;
 use self::shared::{Event, Shared};
 use self::status::Status;
 use self::team::{Ended, Role, Team, Threads};
-use self::worker::Parts;
+use self::worker::{LOAD_ROWS, Parts};
+use crate::backfill::{Inlet, Portion, Server, Serving};
 use crate::cluster::{ClusterError, Loss, Member, Peer};
 use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
@@ -66,11 +72,15 @@ use crate::sink::{
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
 pub use past::{Part, PlanReport, Standing, plan};
+pub use presence::is_running;
+pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use status::AboveStatus;
 pub use wiring::Wiring;
 
 /// Deliveries that may wait for a worker.
 const DELIVERIES: usize = 16;
+/// Portions of requests that may wait for a worker.
+const PORTIONS: usize = 2;
 /// Arrivals that may wait for a writer.
 const ARRIVALS: usize = 64;
 /// Files of a local disk that are written or read at once. tokio would start a thread for each that waits, up to
@@ -101,6 +111,10 @@ pub struct Options {
     /// With several processes, which one this is. Process 0 says when all end; what others are told of that does not
     /// count.
     pub cluster: Option<Arc<Member>>,
+    /// No feed is read: the run ends once the lake's past is in effect.
+    pub without_feeds: bool,
+    /// The lake's tables are made from its past: what the audit writes is no correction, and is not told as one.
+    pub rebuilds: bool,
 }
 
 /// What a run leaves to say.
@@ -116,6 +130,8 @@ pub struct Outcome {
     pub loaded: u64,
     /// What the start over a lake with a past took, step by step; empty in a new lake.
     pub phases: Vec<(&'static str, Duration)>,
+    /// Records that requests brought.
+    pub backfilled: u64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: u64,
     /// Fields that no column takes, by input and name: how many records had them.
@@ -249,6 +265,9 @@ pub enum RunError {
     /// A worker's writer ended; its own error says why.
     #[error("a writer ended before its worker")]
     WriterGone,
+    /// Requests cannot be served.
+    #[error("could not go on serving requests: {0}; a restart goes on with them")]
+    Requests(String),
     /// A thread panicked.
     #[error("{0} panicked: {1}; this is a bug")]
     Panicked(&'static str, String),
@@ -291,11 +310,16 @@ struct Engine {
     pacer: Pacer,
     readers: Option<source::Readers>,
     queues: Vec<Sender<Delivery>>,
+    portions: Vec<Sender<Portion>>,
+    server: Option<Server>,
+    /// Says to others that a run is on the lake.
+    _presence: Presence,
     seals: Vec<Sender<Epoch>>,
     past: Option<JoinHandle<()>>,
     running: Threads,
     threads: Vec<thread::Thread>,
     audit: Option<Audit>,
+    memory: Option<Memory>,
     committer: JoinHandle<()>,
     signals: Option<signal_hook::iterator::Handle>,
     team: Team,
@@ -334,6 +358,7 @@ impl Engine {
         let share = team.share;
         let (all, first_worker) = (workers * share.processes, workers * share.process);
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+        let presence = Presence::announce(&lake);
         let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
         let handle = runtime.handle().clone();
         let Opened {
@@ -341,11 +366,13 @@ impl Engine {
             restored,
             decided,
             first,
+            past_until,
             stop_at_end,
         } = match &team.role {
             Role::Leads(_) => {
                 let settings = Settings {
                     retention: dataflow.history,
+                    guard: dataflow.guard,
                     ..Settings::new(&dataflow.name, all, dataflow.durable)
                 };
                 let specs: Vec<TableSpec> = wiring.specs.to_vec();
@@ -358,6 +385,7 @@ impl Engine {
                 Opened {
                     committer: Some(committer),
                     first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
+                    past_until: None,
                     restored,
                     decided,
                     stop_at_end: options.until_caught_up,
@@ -367,11 +395,19 @@ impl Engine {
         };
         let opened = started.elapsed();
         let wiring = Arc::new(wiring);
+        let past_until =
+            past_until.unwrap_or_else(|| first + Bringing::rows_to_load(&wiring, &restored.tables) / LOAD_ROWS);
 
         let replays = restored.epoch.is_some();
         let inputs = dataflow.inputs.len();
         let others = team.peers().map_or(0, Peers::count);
-        let shared = Arc::new(Shared::new((workers, others), inputs, first, replays, events_in));
+        let shared = Arc::new(Shared::new(
+            (workers, others),
+            inputs,
+            (first, past_until),
+            replays,
+            events_in,
+        ));
         let latency = Arc::new(Latency::new(
             dataflow.inputs.iter().map(|input| input.name.clone()).collect(),
             graph
@@ -384,7 +420,7 @@ impl Engine {
         let relocations = committer.as_ref().map(Committer::relocations).unwrap_or_default();
         let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
         if let Some(peers) = team.peers() {
-            let start = || Start::new(first, &restored, wiring.sources.clone(), stop_at_end);
+            let start = || Start::new((first, past_until), &restored, wiring.sources.clone(), stop_at_end);
             peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
         }
         let config = |writer: usize| WriterConfig {
@@ -418,7 +454,10 @@ impl Engine {
         let mut arrivals = Vec::new();
         let (mut writers, mut stats) = (Vec::new(), Vec::new());
         for (index, mut restored) in loaded.drain(..).enumerate() {
-            decided.audited.iter().for_each(|table| restored.audit_next(*table));
+            decided
+                .audited
+                .iter()
+                .for_each(|table| restored.audit_next(*table, past_until));
             let (arrivals_in, arrivals_out) = bounded::<Arrival>(ARRIVALS);
             let writer = spawn(
                 config(first_worker + index),
@@ -445,9 +484,11 @@ impl Engine {
                 })?
             }
         };
+        let memory = Memory::new(wiring.clone(), stats.clone());
         let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
 
         let mut queues = Vec::new();
+        let mut portions = Vec::new();
         let mut pasts = Vec::new();
         let mut seals = Vec::new();
         let mut parts = Vec::new();
@@ -456,13 +497,16 @@ impl Engine {
             let (past_in, past) = bounded::<Past>(DELIVERIES);
             // Few wait at a time: the pacer bounds snapshots in flight.
             let (seals_in, seals_out) = unbounded();
+            let (portions_in, portions_out) = bounded::<Portion>(PORTIONS);
             queues.push(deliveries_in);
+            portions.push(portions_in);
             seals.push(seals_in);
             pasts.push(past_in);
             parts.push(std::sync::Mutex::new(Some(Parts {
                 index,
                 deliveries,
                 past,
+                portions: portions_out,
                 seals: seals_out,
                 writer,
             })));
@@ -535,15 +579,29 @@ impl Engine {
             ..ReaderOptions::default()
         };
         let outlets = outlets.collect();
-        let readers = start_readers(
-            &dataflow,
-            progress,
-            &lake,
-            outlets,
-            options_of_readers,
-            &handle,
-            &shared,
-        )?;
+        let readers = match options.without_feeds {
+            true => None,
+            false => Some(start_readers(
+                &dataflow,
+                progress,
+                &lake,
+                outlets,
+                options_of_readers,
+                &handle,
+                &shared,
+            )?),
+        };
+        let server = match options.rebuilds || team.peers().is_none() {
+            true => None,
+            false => Some(serve_requests(
+                &dataflow,
+                &lake,
+                &handle,
+                &shared,
+                (&portions, &threads),
+                (replays, readers.is_some()),
+            )?),
+        };
         let signals = listen(options, &shared)?;
         tracing::info!(
             workers,
@@ -560,13 +618,17 @@ impl Engine {
             latency,
             events,
             pacer,
-            readers: Some(readers),
+            readers,
             queues,
+            portions,
+            server,
+            _presence: presence,
             seals,
             past,
             running,
             threads,
             audit,
+            memory: Some(memory),
             committer,
             signals,
             team: joined.take().expect("the team is here until now"),
@@ -613,6 +675,7 @@ impl Engine {
             snapshot,
             records: sum(|c| c.records.load(Ordering::Relaxed)),
             replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
+            backfilled: sum(|c| c.backfilled.load(Ordering::Relaxed)),
             loaded: self.shared.loaded.load(Ordering::Relaxed),
             phases: self.shared.phases(),
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
@@ -655,6 +718,8 @@ impl Engine {
             workers: self.threads.clone(),
             peers,
             queues: self.queues.clone(),
+            portions: self.portions.clone(),
+            server: self.server.take(),
             seals: std::mem::take(&mut self.seals),
             readers: self.readers.take(),
             options,
@@ -663,6 +728,7 @@ impl Engine {
             temporal: self.wiring.temporal(),
             past_closed: false,
             audit: self.audit.take(),
+            memory: self.memory.take().expect("a run is conducted once"),
             corrections: None,
             commit: dataflow.commit,
             fence: None,
@@ -675,6 +741,7 @@ impl Engine {
         self.shared.stop.store(true, Ordering::Release);
         self.threads.iter().for_each(thread::Thread::unpark);
         self.queues.clear();
+        self.portions.clear();
     }
 
     /// Ends a run that failed; says why it did.
@@ -733,6 +800,8 @@ struct Opened {
     restored: Restored,
     decided: Decided,
     first: Epoch,
+    /// Process 0 works it out.
+    past_until: Option<Epoch>,
     stop_at_end: bool,
 }
 
@@ -756,6 +825,7 @@ impl Opened {
                 ..Decided::default()
             },
             first: start.first,
+            past_until: Some(start.past_until),
             stop_at_end: start.stop_at_end,
         }
     }
@@ -880,6 +950,47 @@ fn start_readers(
     Ok(source::start(dataflow.clone(), progress, decoders, outlets, options)?)
 }
 
+/// Starts what serves backfills and other requests.
+fn serve_requests(
+    dataflow: &Arc<Dataflow>,
+    lake: &Lake,
+    runtime: &tokio::runtime::Handle,
+    shared: &Arc<Shared>,
+    (portions, threads): (&[Sender<Portion>], &[thread::Thread]),
+    (replays, feeds): (bool, bool),
+) -> Result<Server, RunError> {
+    let workers = portions.iter().zip(threads).map(|(sender, thread)| {
+        let thread = thread.clone();
+        Inlet {
+            portions: sender.clone(),
+            wake: Arc::new(move || thread.unpark()),
+        }
+    });
+    let [live, committed, ready, failed] = std::array::from_fn(|_| shared.clone());
+    let serving = Serving {
+        dataflow: dataflow.clone(),
+        lake: lake.clone(),
+        runtime: runtime.clone(),
+        workers: workers.collect(),
+        live: Arc::new(move || {
+            live.inputs
+                .iter()
+                .map(|input| input.records.load(Ordering::Relaxed))
+                .sum()
+        }),
+        committed: Arc::new(move || committed.committed.load(Ordering::Acquire)),
+        // The snapshot of a past that was replayed may write letters, and take some away.
+        ready: Arc::new(move || !replays || ready.committed.load(Ordering::Acquire) > 0),
+        feeds,
+        failed: Box::new(move |reason| failed.tell(Event::Failed(RunError::Requests(reason)))),
+        rate: dataflow.bounds.backfill_rate,
+    };
+    Server::start(serving).map_err(|source| RunError::Thread {
+        what: "the server of requests",
+        source,
+    })
+}
+
 /// Signals become events.
 fn listen(options: &Options, shared: &Arc<Shared>) -> Result<Option<signal_hook::iterator::Handle>, RunError> {
     if let Some(stop) = options.stop.clone() {
@@ -909,7 +1020,7 @@ fn listen(options: &Options, shared: &Arc<Shared>) -> Result<Option<signal_hook:
 }
 
 /// The inputs that a node is computed from, through tables too.
-fn upstream_inputs(graph: &Graph, node: usize) -> Vec<usize> {
+pub(crate) fn upstream_inputs(graph: &Graph, node: usize) -> Vec<usize> {
     let mut inputs = std::collections::BTreeSet::new();
     let mut pending = vec![node];
     let mut seen = std::collections::HashSet::new();

@@ -97,8 +97,18 @@ impl Pacer {
 
     /// The epoch to open now, if it is time to; `wall_ms` is the clock, which may step back.
     pub fn next_epoch(&mut self, wall_ms: u64, now: Instant) -> Option<Epoch> {
+        self.is_due(now).then(|| self.open_next(wall_ms, now))
+    }
+
+    /// Whether it is time to open the next epoch.
+    pub fn is_due(&self, now: Instant) -> bool {
         let due = self.full || now.duration_since(self.opened_at) >= self.interval;
-        (self.dirty && due && self.frontier >= self.open).then(|| self.open_next(wall_ms, now))
+        self.dirty && due && self.frontier >= self.open
+    }
+
+    /// Whether a worker holds as much of the open epoch as it may.
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Opens the next epoch whatever the interval says: the last one of a run.

@@ -44,6 +44,8 @@ pub struct InputCounters {
     pub loaded: AtomicU64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: AtomicU64,
+    /// Records that requests brought.
+    pub backfilled: AtomicU64,
 }
 
 /// See the module's header.
@@ -54,6 +56,10 @@ pub struct Shared {
     pub open: AtomicU64,
     /// By worker: every epoch before it has closed there.
     pub frontiers: Vec<AtomicU64>,
+    /// What the lake's past is fed at are epochs up to this, from the first on.
+    pub past_until: Epoch,
+    /// The open epoch stays open until the past is over: from when on, see [`Shared::hold_epoch`].
+    epoch_held: Mutex<bool>,
     /// The newest epoch that something was taken into.
     pub taken: AtomicU64,
     /// A worker's share of the open epoch is full.
@@ -62,6 +68,10 @@ pub struct Shared {
     pub asked: Vec<AtomicBool>,
     /// Where workers meet once their dataflows are built.
     pub built: Barrier,
+    /// Workers take nothing that feeds or requests bring: the run is above its memory.
+    pub held: AtomicBool,
+    /// The newest committed snapshot of this run; 0 before.
+    pub committed: AtomicU64,
     /// Workers leave their loops.
     pub stop: AtomicBool,
     /// By input.
@@ -84,11 +94,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// For so many workers, other processes and inputs, with `first` open.
+    /// For so many workers, other processes and inputs, with `first` open; the past comes up to `past_until`.
     pub fn new(
         (workers, peers): (usize, usize),
         inputs: usize,
-        first: Epoch,
+        (first, past_until): (Epoch, Epoch),
         replay: bool,
         events: Sender<Event>,
     ) -> Self {
@@ -96,10 +106,14 @@ impl Shared {
             workers,
             open: AtomicU64::new(first),
             frontiers: (0..workers + peers).map(|_| AtomicU64::new(0)).collect(),
+            past_until,
+            epoch_held: Mutex::new(!replay),
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),
             asked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             built: Barrier::new(workers),
+            held: AtomicBool::new(false),
+            committed: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),
             loaded: AtomicU64::new(0),
@@ -167,6 +181,24 @@ impl Shared {
         let upto = violations.range(..=epoch);
         let (count, example) = upto.fold((0, None), |(n, _), (_, (more, row))| (n + more, Some(row)));
         example.filter(|_| count > 0).map(|row| (count, row.clone()))
+    }
+
+    /// The past is fed at one epoch from now on: what comes then counts in the order in which it arrived once.
+    pub fn hold_epoch(&self) {
+        *self.epoch_held.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Whether the open epoch stays open until the past is over.
+    pub fn holds_epoch(&self) -> bool {
+        *self.epoch_held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens an epoch that `next` names, unless the open one is held.
+    pub fn open_unless_held(&self, next: impl FnOnce() -> Epoch) {
+        let held = self.epoch_held.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*held {
+            self.open.store(next(), Ordering::Release);
+        }
     }
 
     /// Every epoch before this has closed at every worker.

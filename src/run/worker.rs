@@ -21,7 +21,8 @@ use super::RunError;
 use super::past::{Loads, Past};
 use super::shared::Shared;
 use super::wiring::{Ends, Wiring};
-use crate::input::{self, Inputs};
+use crate::backfill::Portion;
+use crate::input::{self, Arrived, Inputs};
 use crate::latency::{Latency, Stamp};
 use crate::render::{self, Kept};
 use crate::repr::{Epoch, Row, RowCodec, Update};
@@ -33,6 +34,8 @@ const STEP_ROWS: usize = 32 * 1024;
 /// Rows a worker takes into one epoch before it asks for the next: bounds what the graph holds at once. Four times as
 /// many cost a backfill a quarter more memory and made it no quicker.
 const EPOCH_ROWS: usize = 64 * 1024;
+/// Rows of what the graph held before that a worker takes into one epoch: bounds what the graph holds at once.
+pub const LOAD_ROWS: u64 = 256 * 1024;
 /// Why what is behind the inputs can be fed.
 const PAST: &str = "only a run over a lake with a past is handed one, up to its end";
 /// The longest a worker sleeps without being woken.
@@ -46,6 +49,8 @@ pub struct Parts {
     pub deliveries: Receiver<Delivery>,
     /// The past, where there is one; its end comes before live deliveries begin.
     pub past: Receiver<Past>,
+    /// What requests bring: taken when no live delivery waits.
+    pub portions: Receiver<Portion>,
     /// Epochs to seal, ascending; every worker seals every one of them.
     pub seals: Receiver<Epoch>,
     /// To this worker's writer.
@@ -92,6 +97,9 @@ struct Taker<'a> {
     index: usize,
     epoch: Epoch,
     rows_in_epoch: usize,
+    /// Of them, those of portions; and how many those may be.
+    backfilled_in_epoch: usize,
+    share: usize,
     past_done: bool,
     /// Inputs and tables by name, to say which is behind.
     watched: Vec<(String, ProbeHandle<Epoch>)>,
@@ -107,7 +115,7 @@ impl<'a> Taker<'a> {
         let writer = parts.writer.clone();
         let index = parts.index;
         let (inputs, letters_in, loads, watched) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
-            let loaded = |input: usize| wiring.loads_input(input).then_some(epoch);
+            let loaded = |input: usize| wiring.loads_input(input).then_some(shared.past_until);
             let input::Built {
                 inputs,
                 collections,
@@ -120,7 +128,7 @@ impl<'a> Taker<'a> {
             };
             let named = wiring.dataflow.inputs.iter().zip(&collections);
             let mut watched: Vec<_> = named.map(|(input, rows)| watch(&input.name, &rows.oks)).collect();
-            let (loads, past) = Loads::build(scope, wiring.sources.as_ref(), epoch);
+            let (loads, past) = Loads::build(scope, wiring.sources.as_ref(), shared.past_until);
             let kept = Kept {
                 sums: wiring.first.sums.clone(),
                 past,
@@ -154,6 +162,8 @@ impl<'a> Taker<'a> {
             index,
             epoch: 0,
             rows_in_epoch: 0,
+            backfilled_in_epoch: 0,
+            share: crate::backfill::PORTION,
             past_done,
             seal: None,
             frontier: 0,
@@ -172,20 +182,21 @@ impl<'a> Taker<'a> {
             self.letters_in.advance_to(epoch);
             self.epoch = epoch;
             self.rows_in_epoch = 0;
+            self.backfilled_in_epoch = 0;
         }
     }
 
     /// Takes what waits, up to what a step may cost. Says whether anything was taken.
     fn take(&mut self, stamps: &mut Vec<Stamp>) -> Result<bool, RunError> {
         let mut rows = 0;
-        // The past is taken into one epoch, however long it is.
-        while !self.past_done && rows < STEP_ROWS {
+        while !self.past_done && rows < STEP_ROWS && self.may_take_past() {
             match self.parts.past.try_recv() {
                 Ok(past) => rows += self.take_past(past)?,
                 Err(_) => break, // broken off, or not there yet
             }
         }
-        let live = self.past_done && self.shared.live.load(Ordering::Acquire);
+        let held = self.shared.held.load(Ordering::Acquire);
+        let live = self.past_done && self.shared.live.load(Ordering::Acquire) && !held;
         while live && rows < STEP_ROWS && self.rows_in_epoch < EPOCH_ROWS {
             let Ok(delivery) = self.parts.deliveries.try_recv() else {
                 break;
@@ -193,13 +204,22 @@ impl<'a> Taker<'a> {
             let taken = delivery.decoded.raw.len().max(1);
             rows += taken;
             self.rows_in_epoch += taken;
-            self.ingest(&delivery, self.epoch, true)?;
+            let records = delivery.decoded.raw.len() as u64;
+            let rejected = self.ingest(&delivery, self.epoch)?;
+            let counters = &self.shared.inputs[delivery.input];
+            counters.records.fetch_add(records, Ordering::Relaxed);
+            counters.rejected.fetch_add(rejected, Ordering::Relaxed);
             self.keep(&delivery)?;
             stamps.push(stamp(&delivery, self.epoch));
         }
+        // One portion between two looks at what is live.
+        if rows == 0 && self.backfilled_in_epoch < self.share && self.rows_in_epoch < EPOCH_ROWS {
+            rows = self.take_portion()?;
+        }
         if rows > 0 {
             self.shared.taken.fetch_max(self.epoch, Ordering::AcqRel);
-            if self.rows_in_epoch >= EPOCH_ROWS {
+            let full = if live { EPOCH_ROWS } else { LOAD_ROWS as usize };
+            if self.rows_in_epoch >= full || self.backfilled_in_epoch >= self.share {
                 self.shared.full.store(true, Ordering::Release);
             }
             self.shared.poke();
@@ -207,14 +227,27 @@ impl<'a> Taker<'a> {
         Ok(rows > 0)
     }
 
+    /// Whether more of the past may go into the open epoch.
+    fn may_take_past(&self) -> bool {
+        let last = self.epoch >= self.shared.past_until;
+        last || (self.rows_in_epoch as u64) < LOAD_ROWS || self.shared.holds_epoch()
+    }
+
     /// A piece of the past goes into the graph. Says how many rows it has.
     fn take_past(&mut self, past: Past) -> Result<usize, RunError> {
         let rows = past.rows();
+        self.rows_in_epoch += rows;
         if !matches!(past, Past::Delivery(..) | Past::Letters(_) | Past::End) {
             self.shared.loaded.fetch_add(rows as u64, Ordering::Relaxed);
         }
         match past {
-            Past::Delivery(arrival, delivery) => self.ingest(&delivery, arrival, false)?,
+            Past::Delivery(arrival, delivery) => {
+                // Records come at one epoch: the one that is held, which may be newer than where this worker is.
+                self.advance(self.shared.open.load(Ordering::Acquire));
+                let replayed = &self.shared.inputs[delivery.input].replayed;
+                replayed.fetch_add(delivery.decoded.raw.len() as u64, Ordering::Relaxed);
+                self.ingest(&delivery, arrival)?;
+            }
             Past::States(input, states) => {
                 self.inputs.load(input, self.epoch, states);
             }
@@ -231,33 +264,73 @@ impl<'a> Taker<'a> {
         Ok(rows)
     }
 
-    /// A delivery's changes and dead letters go into the graph. `arrival` orders versions of a key.
-    fn ingest(&mut self, delivery: &Delivery, arrival: Epoch, live: bool) -> Result<(), RunError> {
+    /// Takes what a request brings, if something waits. Says how much that was.
+    fn take_portion(&mut self) -> Result<usize, RunError> {
+        let takes = self.past_done && self.shared.live.load(Ordering::Acquire);
+        if !takes || self.shared.held.load(Ordering::Acquire) {
+            return Ok(0);
+        }
+        let Ok(portion) = self.parts.portions.try_recv() else {
+            return Ok(0);
+        };
+        let delivery = &portion.delivery;
+        let records = delivery.decoded.raw.len();
+        self.share = portion.share;
+        self.backfilled_in_epoch += records;
+        self.rows_in_epoch += records;
+        let counters = &self.shared.inputs[delivery.input];
+        counters.backfilled.fetch_add(records as u64, Ordering::Relaxed);
+        let rejected = self.ingest(delivery, portion.arrived.unwrap_or(self.epoch))?;
+        let mut gone = portion
+            .letters
+            .into_iter()
+            .map(|letter| (letter, self.epoch, -1))
+            .collect();
+        self.letters_in.send_batch(&mut gone);
+        if portion.arrived.is_none() {
+            self.archive(delivery)?;
+        }
+        if let Some(partition) = portion.progress {
+            self.send(Arrival::Progress {
+                epoch: self.epoch,
+                partition,
+                position: delivery.position.clone(),
+            })?;
+        }
+        portion.receipt.take(self.epoch, rejected);
+        Ok(records.max(1))
+    }
+
+    /// A delivery's changes and dead letters go into the graph. `arrival` orders versions of a key. Says how many of its
+    /// records, or whether it as a file, became dead letters.
+    fn ingest(&mut self, delivery: &Delivery, arrival: Epoch) -> Result<u64, RunError> {
         let input = &self.wiring.dataflow.inputs[delivery.input];
         let decoded = &delivery.decoded;
-        let refused = self.inputs.ingest(self.epoch, arrival, delivery)?.late;
+        let arrived = Arrived {
+            epoch: arrival,
+            feed: input.feed_rank(delivery.feed),
+            partition: &delivery.partition,
+            decoded,
+        };
+        let refused = self.inputs.put(delivery.input, self.epoch, arrived)?.late;
         let shared = self.shared.clone();
-        let counters = &shared.inputs[delivery.input];
-        let taken = if live { &counters.records } else { &counters.replayed };
-        taken.fetch_add(decoded.raw.len() as u64, Ordering::Relaxed);
+        let mut rejected = 0;
         shared.observe_ignored(delivery.input, &decoded.ignored_fields);
         for rejects in [&decoded.rejects, &refused]
             .into_iter()
             .filter(|rejects| !rejects.is_empty())
         {
-            if live {
-                counters.rejected.fetch_add(rejects.len() as u64, Ordering::Relaxed);
-            }
+            rejected += rejects.len() as u64;
             let from = dead_letters::Origin {
                 input: &input.name,
-                feed: &input.feeds[delivery.feed].name,
+                feed: input.feed_name(delivery.feed),
                 partition: &delivery.partition,
                 epoch: arrival,
             };
             let letters = dead_letters::of_rejects(&self.letters, rejects, &decoded.raw, from)?;
             self.send_letters(letters);
         }
-        Ok(())
+        Ok(rejected)
     }
 
     fn send_letters(&mut self, letters: Vec<Row>) {
@@ -267,24 +340,11 @@ impl<'a> Taker<'a> {
 
     /// A live delivery's bytes go to Bronze, and its progress to the snapshot.
     fn keep(&mut self, delivery: &Delivery) -> Result<(), RunError> {
+        self.archive(delivery)?;
         let input = &self.wiring.dataflow.inputs[delivery.input];
-        let feed = &input.feeds[delivery.feed].name;
-        if let Some(table) = self.wiring.bronze[delivery.input]
-            && !delivery.decoded.raw.is_empty()
-        {
-            let micros = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |d| d.as_micros() as i64);
-            let batch = bronze::rows(delivery, feed, self.epoch, micros);
-            self.send(Arrival::Columns {
-                table,
-                epoch: self.epoch,
-                batch,
-            })?;
-        }
         let partition = PartitionId {
             input: input.name.clone(),
-            feed: feed.clone(),
+            feed: input.feed_name(delivery.feed).to_string(),
             partition: delivery.partition.to_string(),
         };
         self.send(Arrival::Progress {
@@ -292,6 +352,25 @@ impl<'a> Taker<'a> {
             partition,
             position: delivery.position.clone(),
         })
+    }
+
+    /// A delivery's bytes go to Bronze.
+    fn archive(&self, delivery: &Delivery) -> Result<(), RunError> {
+        let input = &self.wiring.dataflow.inputs[delivery.input];
+        if let Some(table) = self.wiring.bronze[delivery.input]
+            && !delivery.decoded.raw.is_empty()
+        {
+            let micros = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |d| d.as_micros() as i64);
+            let batch = bronze::rows(delivery, input.feed_name(delivery.feed), self.epoch, micros);
+            self.send(Arrival::Columns {
+                table,
+                epoch: self.epoch,
+                batch,
+            })?;
+        }
+        Ok(())
     }
 
     /// Publishes how far the graph has closed here, and seals what is asked for (3).

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::BufReader;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -29,7 +30,7 @@ use crate::sink::bronze::{self, Content, Run};
 pub struct Past {
     /// When.
     pub epoch: Epoch,
-    /// Index into `Input::feeds`.
+    /// See [`Input::feed`].
     pub feed: usize,
     /// The partition.
     pub partition: Arc<str>,
@@ -97,8 +98,24 @@ pub async fn replay(
     input: &Input,
     mut each: impl AsyncFnMut(Past),
 ) -> Result<u64, HistoryError> {
+    replay_where(context, lake, input, "TRUE", async |past| {
+        each(past).await;
+        ControlFlow::Continue(())
+    })
+    .await
+}
+
+/// Gives those records of an input's past that meet a condition on Bronze's columns (the table is called `b`), until
+/// `each` has had enough.
+pub async fn replay_where(
+    context: &SessionContext,
+    lake: &Lake,
+    input: &Input,
+    condition: &str,
+    mut each: impl AsyncFnMut(Past) -> ControlFlow<()>,
+) -> Result<u64, HistoryError> {
     let sql = format!(
-        "SELECT * FROM bronze.\"{}\" ORDER BY epoch, feed, \"partition\", \"offset\"",
+        "SELECT b.* FROM bronze.\"{}\" b WHERE {condition} ORDER BY epoch, feed, \"partition\", \"offset\"",
         input.name
     );
     let table = |source| HistoryError::Table {
@@ -145,13 +162,15 @@ pub async fn replay(
                 } => archive.read(reference, first, records).await?,
             };
             records += raw.len() as u64;
-            each(Past {
+            let past = Past {
                 epoch,
                 feed,
                 partition,
                 decoded: decoder.decode(raw),
-            })
-            .await;
+            };
+            if each(past).await.is_break() {
+                return Ok(records);
+            }
         }
     }
     Ok(records)
@@ -166,7 +185,7 @@ struct Decoders<'a> {
 impl Decoders<'_> {
     fn of(&mut self, name: &str) -> Result<(usize, &mut Decoder), HistoryError> {
         let input = self.input;
-        let Some(feed) = input.feeds.iter().position(|f| f.name == name) else {
+        let Some(feed) = input.feed_index(name) else {
             return Err(HistoryError::UnknownFeed {
                 input: input.name.clone(),
                 feed: name.to_string(),
@@ -175,7 +194,7 @@ impl Decoders<'_> {
         let decoder = match self.decoders.entry(feed) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(
-                Decoder::new(input, &input.feeds[feed]).map_err(|source| HistoryError::Decoder {
+                Decoder::new(input, &input.feed(feed)).map_err(|source| HistoryError::Decoder {
                     input: input.name.clone(),
                     source,
                 })?,

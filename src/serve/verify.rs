@@ -148,7 +148,7 @@ pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, Verif
     })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, VerifyError> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, VerifyError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -177,7 +177,7 @@ async fn verify_in(
             history::replay(snapshot.context(), lake, input, async |past| {
                 let arrived = Arrived {
                     epoch: past.epoch,
-                    feed: past.feed,
+                    feed: input.feed_rank(past.feed),
                     partition: &past.partition,
                     decoded: &past.decoded,
                 };
@@ -195,7 +195,8 @@ async fn verify_in(
             Ok(rows) => {
                 let found = stored(&snapshot, &planned.name, &planned.schema).await?;
                 report.tables.push((planned.name.clone(), found.num_rows() as u64));
-                report.differences.extend(compare(planned, &rows, &found)?);
+                let differing = differences(&planned.name, &planned.schema, &rows, &found)?;
+                report.differences.extend(differing);
                 relations.insert(planned.name.clone(), rows);
                 continue;
             }
@@ -330,7 +331,7 @@ async fn stored(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<R
     })
 }
 
-fn nullable(schema: &Schema) -> SchemaRef {
+pub(super) fn nullable(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(
         schema
             .fields()
@@ -357,8 +358,8 @@ fn counted(rows: &RecordBatch) -> Result<BTreeMap<Row, i64>, CodecError> {
 }
 
 /// Doubles rounded to nine significant digits. Two values that are equal but for their last bits may still fall
-/// on two sides of a boundary; [`compare`] forgives that.
-fn rounded(column: &ArrayRef) -> ArrayRef {
+/// on two sides of a boundary; [`differences`] forgives that.
+pub(super) fn rounded(column: &ArrayRef) -> ArrayRef {
     match column.as_any().downcast_ref::<Float64Array>() {
         Some(doubles) => Arc::new(doubles.unary::<_, Float64Type>(|x| {
             if x == 0.0 || !x.is_finite() {
@@ -375,8 +376,10 @@ fn rounded(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-fn compare(
-    planned: &PlannedTable,
+/// The rows that differ between two batches of a table, but for the last digits of doubles.
+pub(super) fn differences(
+    table: &str,
+    schema: &SchemaRef,
     expected: &RecordBatch,
     found: &RecordBatch,
 ) -> Result<Vec<Difference>, VerifyError> {
@@ -391,7 +394,7 @@ fn compare(
     if differing.is_empty() {
         return Ok(vec![]);
     }
-    let codec = RowCodec::new(nullable(&planned.schema))?;
+    let codec = RowCodec::new(nullable(schema))?;
     let rows = codec.decode(differing.keys().map(Row::bytes))?;
     let counts: Vec<(i64, i64)> = differing.into_values().collect();
     let open = forgive(&rows, &counts);
@@ -413,7 +416,7 @@ fn compare(
     Ok(open
         .into_iter()
         .map(|row| Difference {
-            table: planned.name.clone(),
+            table: table.to_string(),
             row: text(row),
             expected: counts[row].0,
             found: counts[row].1,

@@ -23,6 +23,8 @@ use tokio::runtime::Handle;
 use url::Url;
 use uuid::Uuid;
 
+use super::disk;
+
 /// Where the tables of a dataflow live.
 #[derive(Clone)]
 pub struct Lake {
@@ -130,7 +132,8 @@ impl Lake {
             folder: folder.clone(),
             source,
         };
-        fs::create_dir_all(&folder).map_err(failed)?;
+        let made = std::path::absolute(&folder).and_then(|folder| create_dir_synced(&folder));
+        made.map_err(failed)?;
         let folder = fs::canonicalize(&folder).map_err(failed)?;
         let root = Url::from_directory_path(&folder).expect("a canonical path is absolute");
         let store = LocalFileSystem::new_with_prefix(&folder).map_err(|source| LakeError::Store {
@@ -268,6 +271,25 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// What to do about a local disk that fails.
+pub fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": the disk is full; make room, then run again: what is committed stays, and the next run goes on from there"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            ": it may not be written; give this user the right to, then run again: what is committed stays, and the next run goes on from there"
+        }
+        _ => "; what is committed stays, and the next run goes on from there",
+    }
+}
+
+/// A local disk's failure with its place and remedy.
+fn placed(path: &std::path::Path, source: io::Error) -> io::Error {
+    let kind = source.kind();
+    io::Error::new(kind, format!("{}{} ({source})", path.display(), remedy(kind)))
+}
+
 /// Put-if-absent on a local disk, synced. The name appears by a hard link to complete, synced bytes, so
 /// nobody can see a part of them, power cut or not; `object_store` alone would not sync.
 fn put_synced(lake: PathBuf, path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Put> {
@@ -276,25 +298,27 @@ fn put_synced(lake: PathBuf, path: &Path, write: impl FnOnce(&mut File) -> io::R
         .fold(lake.clone(), |folder, part| folder.join(part.as_ref()));
     let parent = target.parent().expect("an object's path has a folder");
     if !parent.is_dir() {
-        create_dir_synced(parent)?;
+        create_dir_synced(parent).map_err(|e| placed(parent, e))?;
     }
     let staging = lake.join("_alluvium/tmp");
-    fs::create_dir_all(&staging)?;
+    fs::create_dir_all(&staging).map_err(|e| placed(&staging, e))?;
     let staged = staging.join(Uuid::new_v4().to_string());
-    let written = (|| {
+    let written: io::Result<()> = (|| {
         let mut file = File::create_new(&staged)?;
         write(&mut file)?;
-        file.sync_all()?;
-        fs::hard_link(&staged, &target)
+        disk::sync_file(&file, &target)?;
+        fs::hard_link(&staged, &target)?;
+        disk::named(&target);
+        Ok(())
     })();
     let _ = fs::remove_file(&staged);
     match written {
         Ok(()) => {
-            File::open(parent)?.sync_all()?;
+            disk::sync_folder(parent).map_err(|e| placed(parent, e))?;
             Ok(Put::Written)
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Put::Taken),
-        Err(e) => Err(e),
+        Err(e) => Err(placed(&target, e)),
     }
 }
 
@@ -311,7 +335,7 @@ fn create_dir_synced(folder: &std::path::Path) -> io::Result<()> {
         _ => {}
     }
     match folder.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
+        Some(parent) => disk::sync_folder(parent),
         None => Ok(()),
     }
 }

@@ -13,6 +13,7 @@
 pub mod bronze;
 mod commit;
 pub mod dead_letters;
+mod disk;
 mod lake;
 mod prepared;
 mod relocation;
@@ -24,6 +25,7 @@ pub use commit::{
     StateError, Survey, survey,
 };
 pub(crate) use commit::{history, ledger, log};
+pub(crate) use lake::file_location;
 pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepared};
 pub use relocation::{Relocation, Relocations};

@@ -16,7 +16,7 @@ mod share;
 mod tests;
 
 pub use error::SourceError;
-pub use files::Originals;
+pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
 pub use log::{LogRecord, LogWriter};
 pub use outlet::Outlet;
 pub use readers::{Clock, Decode, Decoders, FeedStatus, ReaderOptions, Readers, start};
@@ -72,6 +72,11 @@ pub struct PartitionId {
 
 /// How far every feed is read: part of every snapshot.
 pub type Progress = std::collections::BTreeMap<PartitionId, Position>;
+
+/// What no records decode to: progress alone.
+pub fn no_records(input: &Input) -> Decoded {
+    batch::nothing(input, None)
+}
 
 /// What a file that cannot be used as a whole decodes to: no records, and the reason.
 pub fn rejected_file(input: &Input, reason: String) -> Decoded {

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use crate::support::Folder;
 use crate::testing::checkout;
 
-fn alluvium(arguments: &[&str], folder: &Path) -> Output {
+pub fn alluvium(arguments: &[&str], folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_alluvium"))
         .args(arguments)
         .current_dir(folder)
@@ -14,7 +14,7 @@ fn alluvium(arguments: &[&str], folder: &Path) -> Output {
         .expect("the binary runs")
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -23,7 +23,7 @@ fn text(output: &Output) -> String {
 }
 
 #[track_caller]
-fn exits(output: &Output, code: i32) {
+pub fn exits(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{}", text(output));
 }
 

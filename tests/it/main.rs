@@ -1,14 +1,19 @@
 //! The one integration binary: each module is a room of tests.
 
 mod audits;
+mod backfill;
 mod cluster;
 mod commands;
 mod definitions;
+mod faults;
+mod foreign;
 mod kills;
 mod lake;
+mod memory;
 mod oracle;
 mod readers;
 mod real_data;
+mod rebuild;
 mod restart;
 mod runs;
 mod stores;

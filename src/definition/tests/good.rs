@@ -10,7 +10,7 @@ fn the_small_folder_loads() {
         (dataflow.epoch, dataflow.commit),
         (Duration::from_millis(10), Duration::from_secs(1))
     );
-    assert!(dataflow.durable);
+    assert!(dataflow.durable && !dataflow.guard);
     assert_eq!(dataflow.history, Duration::from_secs(24 * 3600));
     assert!(dataflow.lake.ends_with("/lake") && dataflow.lake.starts_with('/'));
     let input = &dataflow.inputs[0];
@@ -25,7 +25,7 @@ fn rich() -> Folder {
         .with(
             "dataflow.toml",
             "name = \"retail\"\nlake = \"${BUCKET}/retail\"\nepoch = \"5ms\"\ncommit = \"25ms\"\n\
-             durability = \"none\"\n[store]\nsecret_access_key = \"${SECRET}\"\nallow_http = true\n",
+             durability = \"none\"\nguard = true\n[store]\nsecret_access_key = \"${SECRET}\"\nallow_http = true\n",
         )
         .with(
             "inputs/lines.toml",
@@ -100,8 +100,8 @@ fn a_rich_definition_loads_with_all_it_says() {
     let base = scratch.path().canonicalize().expect("the folder is there");
     let dataflow = load(scratch.path(), &env).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert_eq!(
-        (dataflow.lake.as_str(), dataflow.durable),
-        ("s3://bucket/retail", false)
+        (dataflow.lake.as_str(), dataflow.durable, dataflow.guard),
+        ("s3://bucket/retail", false, true)
     );
     assert_eq!(
         (dataflow.epoch, dataflow.commit),

@@ -71,7 +71,9 @@ pub fn dataflow(tables: Vec<Table>) -> Dataflow {
         commit: Duration::from_secs(1),
         store_options: Default::default(),
         durable: true,
+        guard: false,
         history: std::time::Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs: vec![
             input(
                 "orders",

@@ -197,11 +197,33 @@ impl Bringing<'_> {
             unreachable!("a run over a lake with a past has decided where it comes from")
         };
         self.load(sources, &mut hands)?;
+        // Changes of a key count in the order of their arrival, which the graph keeps within an epoch only.
+        self.shared.hold_epoch();
         self.replay(sources, &mut hands)?;
         for worker in workers {
             let _ = worker.send(Past::End);
         }
         Ok(())
+    }
+
+    /// Rows that [`Bringing::bring`] loads from what the lake keeps, at most.
+    pub fn rows_to_load(wiring: &Wiring, files: &[Vec<LiveFile>]) -> u64 {
+        let Some(sources) = &wiring.sources else { return 0 };
+        let inputs = wiring.first.inputs.iter().zip(&wiring.states.inputs);
+        let inputs = inputs.filter(|(input, _)| matches!(sources.inputs[**input], InputSource::State { .. }));
+        let sums = wiring.first.sums.iter().zip(&wiring.states.sums);
+        let sums = sums
+            .filter(|(node, _)| sources.sums.contains(node))
+            .map(|(_, (_, table))| *table);
+        let tables = wiring.graph.tables.iter().zip(&sources.tables);
+        let tables = tables.filter(|(_, source)| **source == TableSource::Itself { fed: true });
+        let tables = tables.map(|(table, _)| wiring.first_table + table.table);
+        let all = inputs
+            .map(|(_, table)| *table)
+            .chain(sums)
+            .chain(tables)
+            .chain(wiring.states.errors);
+        all.flat_map(|table| &files[table]).map(|file| file.rows).sum()
     }
 
     /// What is kept.

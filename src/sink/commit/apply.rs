@@ -34,6 +34,7 @@ use super::foreign::{By, Foreign, Rewrite};
 use super::ledger::{Intent, TableCommit, TableIntent};
 use super::log::{self, LogError};
 use super::state::{self, Live};
+use super::tables::Making;
 use super::{CommitError, TABLES, layer, vector};
 use crate::sink::lake::{Lake, Put, file_location};
 use crate::sink::relocation::Moved;
@@ -118,6 +119,70 @@ impl Applying<'_> {
             versions.insert(change.table.clone(), version);
         }
         Ok(versions)
+    }
+
+    /// Looks at what others have put behind the version that the newest snapshot has of a table, up to the one that was
+    /// loaded, before its files are taken for what they are: a rewrite that took away what was not live leaves rows twice,
+    /// and is undone. Says whether it was: then the table is to be loaded again.
+    pub async fn recover(
+        &self,
+        spec: &TableSpec,
+        (base, loaded): (i64, i64),
+        making: Making<'_>,
+    ) -> Result<bool, CommitError> {
+        let app_id = format!("{}:undo", making.app_id);
+        let change = TableIntent {
+            table: spec.name.clone(),
+            path: spec.path.clone(),
+            commits: vec![],
+        };
+        let mut others = Others {
+            applying: self,
+            change: &change,
+            epoch: making.generation,
+            table: None,
+            moved: None,
+            undone: None,
+            salvaged: false,
+        };
+        for version in base + 1..=loaded {
+            let Some(actions) = log::read(self.lake, &spec.path, version).await? else {
+                continue; // Cleaned up by another engine.
+            };
+            match Foreign::of(&actions) {
+                _ if actions
+                    .iter()
+                    .filter_map(|a| a.txn.as_ref())
+                    .any(|t| t.app_id == app_id) =>
+                {
+                    others.undone = None
+                }
+                Foreign::Rewrite(rewrite) if others.undone.is_none() => {
+                    let before = others.files_before(version).await?;
+                    if !rewrite.fits(&before) {
+                        others.observe(version, &actions).await?;
+                    }
+                }
+                _ if others.undone.is_some() => others.observe(version, &actions).await?,
+                _ => {}
+            }
+        }
+        if others.undone.is_none() {
+            return Ok(false);
+        }
+        let info = serde_json::json!({
+            "timestamp": making.now, "operation": "RESTORE", "operationParameters": {},
+            "engineInfo": state::engine_info(), "generation": making.generation,
+        });
+        let undoing = TableCommit {
+            actions: vec![
+                Action::commit_info(info),
+                Action::txn(&app_id, making.generation as i64, making.now),
+            ],
+            app_id,
+        };
+        others.put(&undoing, loaded).await?;
+        Ok(true)
     }
 
     /// The version of a table's last commit of an intent that is known to be applied.
@@ -296,13 +361,8 @@ impl Others<'_> {
         let Some(spec) = self.table.map(|table| &self.applying.specs[table]) else {
             return Ok(None);
         };
-        let fits = |gone: &RemoveFile| {
-            before
-                .get(&gone.path)
-                .is_some_and(|f| f.deletion_vector == gone.deletion_vector)
-        };
-        let fresh = |come: &AddFile| !before.contains_key(&come.path) && come.deletion_vector.is_none();
-        if !state::takes_vectors(spec) || !rewrite.removed.iter().all(fits) || !rewrite.added.iter().all(fresh) {
+        let plain = rewrite.added.iter().all(|come| come.deletion_vector.is_none());
+        if !state::takes_vectors(spec) || !plain || !rewrite.fits(before) {
             return Ok(None);
         }
         let mut gone: Vec<AddFile> = rewrite.removed.iter().map(|r| before[&r.path].clone()).collect();
@@ -317,10 +377,15 @@ impl Others<'_> {
             let Some(bytes) = self.data(file).await? else {
                 return Ok(None);
             };
-            let told = identify.rows(bytes, &file.partition_values, self.applying.writers, |hash, _| {
-                whereabouts.insert(hash, (number as u32, rows));
-                rows += 1;
-            });
+            let told = identify.rows(
+                (&file.path, bytes),
+                &file.partition_values,
+                self.applying.writers,
+                |hash, _| {
+                    whereabouts.insert(hash, (number as u32, rows));
+                    rows += 1;
+                },
+            );
             if told.is_err() {
                 return Ok(None); // What does not read as this table's rows does not stay.
             }
@@ -340,21 +405,26 @@ impl Others<'_> {
             };
             let (mut position, mut lost) = (0u32, 0u32);
             let mut rows = Vec::new();
-            let told = identify.rows(bytes, &file.partition_values, self.applying.writers, |hash, owner| {
-                if !deleted.contains(u64::from(position)) {
-                    match whereabouts.take(hash) {
-                        None => lost += 1,
-                        Some((file, to)) => rows.push(Moved {
-                            position,
-                            hash,
-                            owner: owner as u32,
-                            file,
-                            to,
-                        }),
+            let told = identify.rows(
+                (&file.path, bytes),
+                &file.partition_values,
+                self.applying.writers,
+                |hash, owner| {
+                    if !deleted.contains(u64::from(position)) {
+                        match whereabouts.take(hash) {
+                            None => lost += 1,
+                            Some((file, to)) => rows.push(Moved {
+                                position,
+                                hash,
+                                owner: owner as u32,
+                                file,
+                                to,
+                            }),
+                        }
                     }
-                }
-                position += 1;
-            });
+                    position += 1;
+                },
+            );
             told.map_err(CommitError::Rows)?;
             if lost > 0 {
                 return Ok(None);
@@ -485,6 +555,17 @@ impl Others<'_> {
                 }
             }
         }
+        // A new shape has no room for rows of the old one, whoever wrote them.
+        if actions.iter().any(|a| a.meta_data.is_some()) {
+            for (number, file) in moved
+                .came
+                .iter()
+                .enumerate()
+                .filter(|(_, f)| live.contains_key(&f.path))
+            {
+                gone.insert(number as u32, (0..file.rows).collect());
+            }
+        }
         let is_elsewhere = |a: &Action| {
             let path = (a.add.as_ref().map(|f| &f.path)).or(a.remove.as_ref().map(|f| &f.path));
             path.is_some_and(|path| rows_of.contains_key(path.as_str()))
@@ -560,6 +641,11 @@ fn salvaged(actions: Vec<Action>, live: &BTreeMap<String, AddFile>) -> Vec<Actio
     let all = is_compaction && !unfit.is_empty();
     let fits = |path: &str| !all && !unfit.contains(path);
     let mut actions = actions;
+    // What the step was to retire may be live.
+    let infos = actions
+        .iter_mut()
+        .filter_map(|a| a.commit_info.as_mut()?.as_object_mut());
+    infos.for_each(|info| drop(info.remove("retiredVectors")));
     actions.retain(|a| {
         let path = (a.add.as_ref().map(|f| &f.path)).or(a.remove.as_ref().map(|f| &f.path));
         path.is_none_or(|path| fits(path))

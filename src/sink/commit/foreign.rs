@@ -1,5 +1,6 @@
 //! What another writer's commit means for ours.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::action::{Action, RemoveFile};
@@ -23,6 +24,18 @@ pub struct Rewrite {
     pub removed: Vec<RemoveFile>,
     /// Files that came.
     pub added: Vec<AddFile>,
+}
+
+impl Rewrite {
+    /// Whether it took away files as they were just before it, and brought others.
+    pub fn fits(&self, before: &BTreeMap<String, AddFile>) -> bool {
+        let was = |gone: &RemoveFile| {
+            before
+                .get(&gone.path)
+                .is_some_and(|f| f.deletion_vector == gone.deletion_vector)
+        };
+        self.removed.iter().all(was) && self.added.iter().all(|come| !before.contains_key(&come.path))
+    }
 }
 
 impl Foreign {

@@ -83,14 +83,6 @@ impl KnownFile {
     }
 }
 
-/// What tidying did.
-pub struct Tidied {
-    /// The table's version behind it.
-    pub version: i64,
-    /// Files that nothing names any more, by name below the table.
-    pub retired: Vec<String>,
-}
-
 impl History {
     /// Opens the table, creating it if need be.
     pub async fn open(lake: &Lake, making: Making<'_>) -> Result<(History, Loaded), CommitError> {
@@ -171,9 +163,9 @@ impl History {
         Ok(self.version)
     }
 
-    /// Merges files and drops those whose snapshots were all committed before `cutoff` (Unix ms); none if there is
+    /// Says the table's version behind it. Merges files and drops those whose snapshots were all committed before `cutoff` (Unix ms); none if there is
     /// nothing to do. One thing at a time: the next call does the next.
-    pub async fn tidy(&mut self, cutoff: i64, now: i64) -> Result<Option<Tidied>, CommitError> {
+    pub async fn tidy(&mut self, cutoff: i64, now: i64) -> Result<Option<i64>, CommitError> {
         // The newest snapshot can always be read.
         let last = self.files.iter().map(|file| file.newest).max();
         let is_expired = |file: &&KnownFile| file.newest < cutoff && Some(file.newest) != last;
@@ -203,7 +195,7 @@ impl History {
         gone: &[KnownFile],
         merged: Option<RecordBatch>,
         now: i64,
-    ) -> Result<Option<Tidied>, CommitError> {
+    ) -> Result<Option<i64>, CommitError> {
         let data_change = merged.is_none();
         let mut actions = vec![Action::commit_info(json!({
             "timestamp": now, "operation": if data_change { "DELETE" } else { "OPTIMIZE" }, "operationParameters": {},
@@ -236,13 +228,10 @@ impl History {
             return Ok(None);
         }
         self.version += 1;
-        let retired: Vec<String> = gone.iter().map(|file| file.add.path.clone()).collect();
-        self.files.retain(|file| !retired.contains(&file.add.path));
+        let gone: Vec<&String> = gone.iter().map(|file| &file.add.path).collect();
+        self.files.retain(|file| !gone.contains(&&file.add.path));
         self.files.extend(added);
-        Ok(Some(Tidied {
-            version: self.version,
-            retired,
-        }))
+        Ok(Some(self.version))
     }
 
     async fn read(&self, add: &AddFile) -> Result<Vec<RecordBatch>, CommitError> {
@@ -353,6 +342,7 @@ mod tests {
     use object_store::path::Path;
     use url::Url;
 
+    use super::super::schema::Terms;
     use super::*;
 
     async fn open(lake: &Lake) -> History {
@@ -360,7 +350,10 @@ mod tests {
             app_id: "flow",
             generation: 1,
             durable: false,
-            retention: Duration::from_secs(60),
+            terms: Terms {
+                retention: Duration::from_secs(60),
+                guard: false,
+            },
             now: 0,
         };
         History::open(lake, making).await.unwrap().0
@@ -394,8 +387,7 @@ mod tests {
             history.flush(0).await.unwrap();
         }
         let all: Vec<i64> = (1..=count as i64).collect();
-        let tidied = history.tidy(0, 5).await.unwrap().expect("there is something to merge");
-        assert_eq!(tidied.retired.len(), MERGE + 3);
+        history.tidy(0, 5).await.unwrap().expect("there is something to merge");
         assert_eq!(stored(&lake, &history).await, (all.clone(), 1));
         assert!(history.tidy(0, 5).await.unwrap().is_none());
 
@@ -408,7 +400,7 @@ mod tests {
             history.flush(0).await.unwrap();
         }
         let tidied = history.tidy(1000 * (count as i64 + 1), 5).await.unwrap();
-        assert_eq!(tidied.expect("the merged file is old").retired.len(), 1);
+        assert!(tidied.is_some(), "the merged file is old");
         let newest = vec![count as i64 + 1, count as i64 + 2];
         assert_eq!(stored(&lake, &history).await, (newest, 2));
         history.tidy(i64::MAX, 5).await.unwrap();

@@ -17,7 +17,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use roaring::RoaringTreemap;
 use thiserror::Error;
 
-use super::action::{self, Action, MetaData, Protocol};
+use super::action::{self, Action, MetaData, Protocol, RemoveFile};
 use super::foreign::{By, Foreign};
 use super::vector::{self, VectorError};
 use crate::sink::lake::{Lake, Put};
@@ -108,8 +108,6 @@ pub struct Loaded {
     pub txns: BTreeMap<String, i64>,
     /// Live files by path.
     pub files: BTreeMap<String, AddFile>,
-    /// Files that went, and when (Unix ms): kept until their retention ends.
-    pub tombstones: Vec<(i64, String, Option<DeletionVector>)>,
     /// The oldest entry that is still there.
     pub oldest: i64,
     /// The newest checkpoint, none before the first.
@@ -191,7 +189,7 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
     let mut replay = Replay::default();
     if let Some(parts) = checkpoint.and_then(|v| checkpoints.get(&v)) {
         for part in parts {
-            replay.take_checkpoint(read_checkpoint(lake, table, part).await?);
+            read_checkpoint(lake, table, part, &LIVE, &mut |actions| replay.take_checkpoint(actions)).await?;
         }
     }
     let first = checkpoint.map_or(0, |v| v + 1);
@@ -219,10 +217,31 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
         meta_data: replay.meta_data.ok_or_else(|| lacking("metaData"))?,
         txns: replay.txns,
         files: replay.files,
-        tombstones: replay.tombstones,
         oldest: versions.first().copied().unwrap_or(newest + 1),
         checkpoint,
     }))
+}
+
+/// Tells of every file that a table's log says is removed: since the newest checkpoint, and those that it remembers. A file
+/// may be told several times. Nothing is held but what is read at a time, because there are as many as the history is long.
+pub async fn tombstones(lake: &Lake, table: &str, mut tell: impl FnMut(RemoveFile)) -> Result<(), LogError> {
+    let (versions, checkpoints) = list(lake, table).await?;
+    let checkpoint = checkpoints.keys().last().copied();
+    for part in checkpoint.and_then(|v| checkpoints.get(&v)).into_iter().flatten() {
+        read_checkpoint(lake, table, part, &["remove"], &mut |actions| {
+            actions.into_iter().filter_map(|a| a.remove).for_each(&mut tell);
+        })
+        .await?;
+    }
+    let newer = versions.into_iter().filter(|v| Some(*v) > checkpoint);
+    let mut entries = stream::iter(newer)
+        .map(|version| read(lake, table, version))
+        .buffered(READS);
+    while let Some(actions) = entries.try_next().await? {
+        let removed = actions.into_iter().flatten().filter_map(|a| a.remove);
+        removed.for_each(&mut tell);
+    }
+    Ok(())
 }
 
 /// Reads one deletion vector; none is an empty bitmap.
@@ -285,26 +304,28 @@ struct Replay {
     meta_data: Option<MetaData>,
     txns: BTreeMap<String, i64>,
     files: BTreeMap<String, AddFile>,
-    tombstones: Vec<(i64, String, Option<DeletionVector>)>,
 }
 
 impl Replay {
     /// One entry. Its removes come first: a file may go with its old vector and come with the new one in one entry.
     fn take(&mut self, actions: Vec<Action>) {
         for remove in actions.iter().filter_map(|a| a.remove.as_ref()) {
-            self.files.remove(&remove.path);
+            // Path and vector together name a file.
+            if self
+                .files
+                .get(&remove.path)
+                .is_some_and(|f| f.deletion_vector == remove.deletion_vector)
+            {
+                self.files.remove(&remove.path);
+            }
         }
         self.take_checkpoint(actions);
     }
 
     /// One part of a checkpoint. What it adds is live, whatever a part removes: that is a tombstone of the same file with
-    /// an older vector.
+    /// an older vector, and not looked at.
     fn take_checkpoint(&mut self, actions: Vec<Action>) {
         for action in actions {
-            if let Some(remove) = action.remove {
-                let at = remove.deletion_timestamp.unwrap_or(0);
-                self.tombstones.push((at, remove.path, remove.deletion_vector));
-            }
             if let Some(protocol) = action.protocol {
                 self.protocol = Some(protocol);
             }
@@ -361,7 +382,13 @@ fn is_complete(parts: &[Path]) -> bool {
     }
 }
 
-async fn read_checkpoint(lake: &Lake, table: &str, path: &Path) -> Result<Vec<Action>, LogError> {
+async fn read_checkpoint(
+    lake: &Lake,
+    table: &str,
+    path: &Path,
+    kinds: &[&str],
+    take: &mut dyn FnMut(Vec<Action>),
+) -> Result<(), LogError> {
     let file = path.filename().unwrap_or_default();
     let found = lake
         .get(path)
@@ -373,23 +400,24 @@ async fn read_checkpoint(lake: &Lake, table: &str, path: &Path) -> Result<Vec<Ac
         reason,
     };
     let bytes = found.ok_or_else(|| damaged("it vanished".into()))?;
-    checkpoint_actions(bytes).map_err(damaged)
+    checkpoint_actions(bytes, kinds, take).map_err(damaged)
 }
 
-/// A checkpoint's rows are actions as columns: written as JSON lines, they parse like an entry.
-fn checkpoint_actions(bytes: Bytes) -> Result<Vec<Action>, String> {
+/// What a table is, without what it was.
+const LIVE: [&str; 4] = ["protocol", "metaData", "txn", "add"];
+
+/// A checkpoint's rows are actions as columns: written as JSON lines, they parse like an entry. Taken batch by batch.
+fn checkpoint_actions(bytes: Bytes, kinds: &[&str], take: &mut dyn FnMut(Vec<Action>)) -> Result<(), String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| text(&e))?;
-    let known = ["protocol", "metaData", "txn", "add", "remove"];
     let roots = builder
         .schema()
         .fields()
         .iter()
         .enumerate()
-        .filter(|(_, f)| known.contains(&f.name().as_str()));
+        .filter(|(_, f)| kinds.contains(&f.name().as_str()));
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots.map(|(i, _)| i).collect::<Vec<_>>());
     let reader = builder.with_projection(mask).build().map_err(|e| text(&e))?;
-    let mut actions = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|e| text(&e))?;
         // Nulls are explicit: a null partition value is a value, and would be dropped from its map otherwise.
@@ -398,9 +426,9 @@ fn checkpoint_actions(bytes: Bytes) -> Result<Vec<Action>, String> {
             .build::<_, LineDelimited>(Vec::new());
         writer.write(&batch).map_err(|e| text(&e))?;
         writer.finish().map_err(|e| text(&e))?;
-        actions.extend(action::from_lines(&writer.into_inner()).map_err(|e| text(&e))?);
+        take(action::from_lines(&writer.into_inner()).map_err(|e| text(&e))?);
     }
-    Ok(actions)
+    Ok(())
 }
 
 fn parse(table: &str, version: i64, bytes: &[u8]) -> Result<Vec<Action>, LogError> {
@@ -505,7 +533,11 @@ mod tests {
 
         let loaded = load(&lake, TABLE, None).await.unwrap().unwrap();
         assert_eq!(loaded.files, expected.files);
-        assert_eq!(loaded.tombstones, expected.tombstones);
+        let mut removed = Vec::new();
+        tombstones(&lake, TABLE, |remove| removed.push(remove.path))
+            .await
+            .unwrap();
+        assert_eq!(removed, ["b.parquet"]);
         assert_eq!((loaded.version, loaded.checkpoint), (1, Some(1)));
         // A part that is not there yet makes no checkpoint.
         let second = log.join(format!("{:020}.checkpoint.{:010}.{:010}.parquet", 1, 2, 2));

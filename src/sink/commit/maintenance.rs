@@ -2,14 +2,16 @@
 //! logs and ledger, deletion of files that nothing names any more.
 //!
 //! One thread does one thing at a time, with a small runtime of its own: a checkpoint reads hundreds of log entries, and
-//! commits neither wait behind those nor pay for as many threads. It is told of every commit and needs no listing: it
-//! knows what was retired when. Only orphans are listed ([`super::sweep`]), once in a retention. Nothing it does is
-//! needed for correctness, so a failure is a warning, and tried again at the next tick. It deletes
-//! 1. a file only when the retention has passed since the commit that retired it,
-//! 2. a log entry only below a checkpoint that is itself older than the retention, and synced,
+//! commits neither wait behind those nor pay for as many threads. It is told of every commit and needs no listing: what was
+//! retired when stands in the log, which it reads once more when the retention has passed, so its memory does not grow with
+//! the history. Only orphans are listed ([`super::sweep`]), once in a retention; what others retired is among them. Nothing
+//! it does is needed for correctness, so a failure is a warning, and tried again at the next tick. It deletes
+//! 1. a file only when the retention has passed since the commit of ours that retired it, and no live file had its name
+//!    when the run started,
+//! 2. a log entry only below a checkpoint that is itself older than the retention, and synced, and when (1) has read it,
 //! 3. a ledger entry only when the table of snapshots holds its snapshot.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -17,22 +19,27 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use deltalake::protocol::checkpoints::create_checkpoint;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use twox_hash::XxHash64;
 
+use super::action::Action;
 use super::history::{self, History, Record};
 use super::ledger;
 use super::log;
 use super::sweep;
+use crate::sink::disk;
 use crate::sink::lake::{Lake, file_location};
 
 /// Records that are flushed at once, even before a tick.
 const RECORDS: usize = 100;
 /// Files it reads, writes or deletes at once on a local disk.
 const FILES: usize = 4;
+/// Log entries it looks into or deletes of a table in one tick.
+const LOOKS: usize = 2000;
 /// Orphans are never looked for among files younger than this, and not more often.
 const SWEEP: Duration = Duration::from_secs(3600);
 
@@ -46,16 +53,16 @@ pub struct Kept {
     pub oldest: i64,
     /// Its newest checkpoint.
     pub checkpoint: Option<i64>,
-    /// Files that nothing names any more: when that came about (Unix ms), URL-encoded path.
-    pub retired: VecDeque<(i64, String)>,
+    /// Hashes of the names that were live at `version`, until (1) has read so far.
+    pub spared: HashSet<u64>,
 }
 
 /// What a snapshot did.
 pub struct Note {
     /// For the table of snapshots.
     pub record: Record,
-    /// Tables that changed: index, new version, files that retired.
-    pub changed: Vec<(usize, i64, Vec<String>)>,
+    /// Tables that changed: index, new version.
+    pub changed: Vec<(usize, i64)>,
     /// Ledger entries that may go.
     pub expired: Vec<Path>,
 }
@@ -144,6 +151,9 @@ struct Keeper {
     table: Kept,
     /// Checkpoints made, and when (Unix ms).
     checkpoints: VecDeque<(i64, i64)>,
+    /// The next entry that (1) reads, and the version that `spared` is of.
+    next: i64,
+    since: i64,
 }
 
 impl Keeper {
@@ -154,7 +164,13 @@ impl Keeper {
             .map(|v| (v, Utc::now().timestamp_millis()))
             .into_iter()
             .collect();
-        Keeper { table, checkpoints }
+        let (next, since) = (table.oldest, table.version);
+        Keeper {
+            table,
+            checkpoints,
+            next,
+            since,
+        }
     }
 
     fn is_due(&self, pace: &Pace, now: i64) -> bool {
@@ -174,7 +190,9 @@ impl Keeper {
         {
             base = Some(*version);
         }
-        let Some(base) = base else { return Vec::new() };
+        let Some(base) = base.map(|base: i64| base.min(self.next).min(self.table.oldest + LOOKS as i64)) else {
+            return Vec::new();
+        };
         let folder = format!("{}/_delta_log", self.table.path);
         let gone = (self.table.oldest..base).flat_map(|version| {
             [
@@ -188,19 +206,64 @@ impl Keeper {
     }
 
     /// Files that may go, by (1).
-    fn next_expired_files(&mut self, cutoff: i64) -> Vec<Path> {
+    async fn next_expired_files(&mut self, lake: &Lake, cutoff: i64) -> Result<Vec<Path>, log::LogError> {
         let mut gone = Vec::new();
-        while let Some((at, _)) = self.table.retired.front()
-            && *at <= cutoff
-        {
-            let (_, path) = self.table.retired.pop_front().expect("the front is there");
-            match file_location(&self.table.path, &path) {
-                Ok(location) => gone.push(location),
-                Err(e) => tracing::warn!(table = self.table.path, path, error = %e, "left a file with an odd name"),
+        let (table, end) = (self.table.path.clone(), self.table.version);
+        let mut entries = stream::iter(self.next..=end.min(self.next + LOOKS as i64))
+            .map(|version| log::read(lake, &table, version))
+            .buffered(FILES);
+        while let Some(actions) = entries.try_next().await? {
+            // An entry that is gone was cleaned up by another engine, and its files are by the next sweep.
+            if let Some(actions) = actions {
+                match retired(&actions) {
+                    Some((at, _)) if at > cutoff => break,
+                    Some((_, names)) => {
+                        for name in names {
+                            if self.next <= self.since && self.table.spared.contains(&hash(&name)) {
+                                continue;
+                            }
+                            match file_location(&table, &name) {
+                                Ok(location) => gone.push(location),
+                                Err(e) => tracing::warn!(table, name, error = %e, "left a file with an odd name"),
+                            }
+                        }
+                    }
+                    None => {}
+                }
+            }
+            self.next += 1;
+            if self.next > self.since {
+                self.table.spared = HashSet::new();
             }
         }
-        gone
+        Ok(gone)
     }
+}
+
+/// When an entry of ours was put (Unix ms), and the files that nothing names since: data files that it removes, and the
+/// vector files that it says; none if it is not ours.
+fn retired(actions: &[Action]) -> Option<(i64, Vec<String>)> {
+    let info = actions.iter().find_map(|a| a.commit_info.as_ref())?;
+    if !info.get("engineInfo")?.as_str()?.starts_with("alluvium/") {
+        return None;
+    }
+    let again: HashSet<&str> = (actions.iter().filter_map(|a| a.add.as_ref()))
+        .map(|add| add.path.as_str())
+        .collect();
+    let removed = actions.iter().filter_map(|a| a.remove.as_ref());
+    let files = removed
+        .filter(|r| !again.contains(r.path.as_str()))
+        .map(|r| r.path.clone());
+    let vectors = info.get("retiredVectors").and_then(|v| v.as_array());
+    let vectors = vectors
+        .into_iter()
+        .flatten()
+        .filter_map(|v| Some(v.as_str()?.to_string()));
+    Some((info.get("timestamp")?.as_i64()?, files.chain(vectors).collect()))
+}
+
+fn hash(name: &str) -> u64 {
+    XxHash64::oneshot(0, name.as_bytes())
 }
 
 impl Worker {
@@ -228,12 +291,8 @@ impl Worker {
     }
 
     fn observe(&mut self, note: Note) {
-        for (table, version, retired) in note.changed {
-            let keeper = &mut self.keepers[table].table;
-            keeper.version = version;
-            keeper
-                .retired
-                .extend(retired.into_iter().map(|path| (note.record.at, path)));
+        for (table, version) in note.changed {
+            self.keepers[table].table.version = version;
         }
         self.history.observe(note.record);
         self.expired.extend(note.expired);
@@ -265,13 +324,7 @@ impl Worker {
     async fn tidy(&mut self, cutoff: i64) {
         let now = Utc::now().timestamp_millis();
         match self.history.tidy(cutoff, now).await {
-            Ok(Some(tidied)) => {
-                let snapshots = self.snapshots();
-                snapshots.version = tidied.version;
-                snapshots
-                    .retired
-                    .extend(tidied.retired.into_iter().map(|file| (now, file)));
-            }
+            Ok(Some(version)) => self.snapshots().version = version,
             Ok(None) => {}
             Err(e) => tracing::warn!(error = %e, "could not tidy the table of snapshots yet"),
         }
@@ -293,9 +346,16 @@ impl Worker {
                     ),
                 }
             }
-            let mut gone = keeper.next_expired_log(cutoff);
-            gone.extend(keeper.next_expired_files(cutoff));
+            let gone = match keeper.next_expired_files(&self.lake, cutoff).await {
+                Ok(gone) => gone,
+                Err(e) => {
+                    tracing::warn!(table = keeper.table.path, error = %e, "could not look for old files; they stay");
+                    continue;
+                }
+            };
             delete(&self.lake, gone).await;
+            // By (2): an entry outlives the files that it retired.
+            delete(&self.lake, keeper.next_expired_log(cutoff)).await;
         }
         self.sweep().await;
     }
@@ -331,8 +391,9 @@ pub async fn checkpoint(lake: &Lake, table: &str, version: i64, durable: bool) -
     if let (true, Some(folder)) = (durable, lake.local.clone()) {
         let log = folder.join(table).join("_delta_log");
         tokio::task::spawn_blocking(move || -> std::io::Result<()> {
-            File::open(log.join(format!("{version:020}.checkpoint.parquet")))?.sync_all()?;
-            File::open(log)?.sync_all()
+            let file = log.join(format!("{version:020}.checkpoint.parquet"));
+            disk::sync_file(&File::open(&file)?, &file)?;
+            disk::sync_folder(&log)
         })
         .await??;
     }
@@ -351,26 +412,14 @@ async fn delete(lake: &Lake, gone: Vec<Path>) {
     }
 }
 
-/// What a table of snapshots needs to be looked after.
-pub fn kept(path: &str, loaded: &log::Loaded, live: &std::collections::BTreeSet<String>) -> Kept {
-    let mut retired: BTreeMap<String, i64> = BTreeMap::new();
-    for (at, file, vector) in &loaded.tombstones {
-        let vector = vector.as_ref().and_then(|v| super::vector::file_of(v).ok().flatten());
-        for name in [Some(file.clone()), vector].into_iter().flatten() {
-            if !live.contains(&name) {
-                let latest = retired.entry(name).or_insert(*at);
-                *latest = (*latest).max(*at);
-            }
-        }
-    }
-    let mut retired: VecDeque<(i64, String)> = retired.into_iter().map(|(path, at)| (at, path)).collect();
-    retired.make_contiguous().sort();
+/// What a table needs to be looked after.
+pub fn kept(path: &str, loaded: &log::Loaded, live: &BTreeSet<String>) -> Kept {
     Kept {
         path: path.to_string(),
         version: loaded.version,
         oldest: loaded.oldest,
         checkpoint: loaded.checkpoint,
-        retired,
+        spared: live.iter().map(|name| hash(name)).collect(),
     }
 }
 

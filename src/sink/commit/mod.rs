@@ -28,6 +28,7 @@ mod tables;
 mod vector;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,7 @@ use uuid::Uuid;
 pub use ledger::LedgerError;
 pub use log::LogError;
 pub use schema::SchemaError;
+use schema::Terms;
 pub use state::StateError;
 pub use survey::{Found, Survey, survey};
 
@@ -76,14 +78,35 @@ pub struct Settings {
     /// How long files and log entries are kept that the newest snapshot does not need: how far back readers
     /// can travel.
     pub retention: Duration,
+    /// Whether other writers are kept out of the tables.
+    pub guard: bool,
     /// Ledger entries kept, at least.
     pub ledger_keep: u64,
     /// Intents between those that name the progress of every partition.
     pub full_progress_every: u64,
     /// How often maintenance looks.
     pub maintenance_tick: Duration,
+    /// What time it is.
+    pub(crate) clock: Clock,
     /// Always all of them; a simulation leaves one out, to show that it matters.
     pub(crate) safeguards: Safeguards,
+}
+
+/// Tells Unix milliseconds. What is committed carries times for people and for retention; nothing is ordered by them, so a
+/// clock may step back.
+#[derive(Clone)]
+pub(crate) struct Clock(pub(crate) Arc<dyn Fn() -> i64 + Send + Sync>);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock(Arc::new(|| Utc::now().timestamp_millis()))
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", (self.0)())
+    }
 }
 
 /// What makes a committer safe against crashes and zombies.
@@ -126,9 +149,11 @@ impl Settings {
             checkpoint_every: 100,
             checkpoint_pause: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
+            guard: false,
             ledger_keep: 1000,
             full_progress_every: 100,
             maintenance_tick: Duration::from_secs(1),
+            clock: Clock::default(),
             safeguards: Safeguards::default(),
         }
     }
@@ -225,6 +250,13 @@ pub enum CommitError {
     },
 }
 
+/// What maintenance starts from.
+struct Upkeep {
+    history: History,
+    tables: Vec<maintenance::Kept>,
+    snapshots: maintenance::Kept,
+}
+
 /// Commits snapshots; see the module.
 pub struct Committer {
     lake: Lake,
@@ -237,7 +269,8 @@ pub struct Committer {
     versions: Vec<i64>,
     plan: Plan,
     intents: u64,
-    maintenance: Maintenance,
+    /// None in a simulation.
+    maintenance: Option<Maintenance>,
     relocations: Relocations,
     /// How many there were.
     relocated: u64,
@@ -253,9 +286,18 @@ impl Committer {
         settings: Settings,
         runtime: Handle,
     ) -> Result<(Committer, Restored), CommitError> {
-        runtime
-            .clone()
-            .block_on(Committer::open_async(lake, specs, settings, runtime))
+        let opening = Committer::open_async(lake.clone(), specs, settings.clone(), runtime.clone());
+        let (mut committer, restored, upkeep) = runtime.block_on(opening)?;
+        let pace = Pace {
+            checkpoint_every: settings.checkpoint_every,
+            checkpoint_pause: settings.checkpoint_pause,
+            retention: settings.retention,
+            tick: settings.maintenance_tick,
+            durable: settings.durable,
+        };
+        let maintenance = Maintenance::start(lake, pace, upkeep.history, upkeep.tables, upkeep.snapshots);
+        committer.maintenance = Some(maintenance.map_err(|source| CommitError::Maintenance { source })?);
+        Ok((committer, restored))
     }
 
     async fn open_async(
@@ -263,8 +305,8 @@ impl Committer {
         specs: Vec<TableSpec>,
         settings: Settings,
         runtime: Handle,
-    ) -> Result<(Committer, Restored), CommitError> {
-        let now = Utc::now().timestamp_millis();
+    ) -> Result<(Committer, Restored, Upkeep), CommitError> {
+        let now = (settings.clock.0)();
         let (ledger, found) = Ledger::fence(&lake, settings.durable, now, settings.safeguards.fence).await?;
         let generation = ledger.generation();
         let last = match &found.newest {
@@ -278,20 +320,29 @@ impl Committer {
             app_id: &settings.app_id,
             generation,
             durable: settings.durable,
-            retention: settings.retention,
+            terms: Terms {
+                retention: settings.retention,
+                guard: settings.guard,
+            },
             now,
         };
-        let lake_ref = &lake;
+        let (lake_ref, bases) = (&lake, last.as_ref());
+        let applying = &applying(&lake, &specs, &settings, true);
         let loaded: Vec<(log::Loaded, Stored)> = stream::iter(&specs)
             .map(|spec| async move {
-                let (loaded, redefinition) = tables::ensure(lake_ref, spec, making).await?;
+                let (mut loaded, mut redefinition) = tables::ensure(lake_ref, spec, making).await?;
+                if let Some(base) = bases.and_then(|versions| versions.get(&spec.name)) {
+                    while applying.recover(spec, (*base, loaded.version), making).await? {
+                        (loaded, redefinition) = tables::ensure(lake_ref, spec, making).await?;
+                    }
+                }
                 let files: Vec<AddFile> = loaded.files.values().cloned().collect();
                 let vectors = log::vectors(lake_ref, &spec.path, &files).await?;
-                let live = files
-                    .into_iter()
-                    .zip(vectors)
-                    .map(|(add, deleted)| Live::new(add, deleted))
-                    .collect();
+                let live = stream::iter(files.into_iter().zip(vectors))
+                    .map(|(add, deleted)| tables::counted(lake_ref, spec, add, deleted))
+                    .buffered(TABLES)
+                    .try_collect()
+                    .await?;
                 Ok::<_, CommitError>((loaded, Stored { live, redefinition }))
             })
             .buffered(TABLES)
@@ -324,17 +375,11 @@ impl Committer {
         let state = State::new(&settings.app_id, generation, settings.writers, epoch, &specs, stored);
         let kept = loaded.iter().zip(&specs).enumerate();
         let kept = kept.map(|(i, (loaded, spec))| maintenance::kept(&spec.path, loaded, &state.live_paths(i)));
-        let pace = Pace {
-            checkpoint_every: settings.checkpoint_every,
-            checkpoint_pause: settings.checkpoint_pause,
-            retention: settings.retention,
-            tick: settings.maintenance_tick,
-            durable: settings.durable,
+        let upkeep = Upkeep {
+            history,
+            tables: kept.collect(),
+            snapshots: maintenance::kept_snapshots(&snapshots),
         };
-        let kept = kept.collect();
-        let snapshots = maintenance::kept_snapshots(&snapshots);
-        let maintenance = Maintenance::start(lake.clone(), pace, history, kept, snapshots);
-        let maintenance = maintenance.map_err(|source| CommitError::Maintenance { source })?;
         let versions = restored.versions.clone();
         let progress = found.progress;
         let committer = Committer {
@@ -348,11 +393,11 @@ impl Committer {
             versions,
             plan: Plan::default(),
             intents: 0,
-            maintenance,
+            maintenance: None,
             relocations: Relocations::default(),
             relocated: 0,
         };
-        Ok((committer, restored))
+        Ok((committer, restored, upkeep))
     }
 
     /// What the snapshots to come are computed by.
@@ -369,31 +414,38 @@ impl Committer {
     /// writer has not prepared by then is dropped: it was never decided on.
     pub fn run(mut self, prepared: Receiver<Prepared>, events: Sender<CommitEvent>) -> Result<(), CommitError> {
         let outcome = self.serve(&prepared, &events);
-        self.maintenance.finish();
+        if let Some(maintenance) = self.maintenance.take() {
+            maintenance.finish();
+        }
         outcome
     }
 
     fn serve(&mut self, prepared: &Receiver<Prepared>, events: &Sender<CommitEvent>) -> Result<(), CommitError> {
         for part in prepared {
             self.state.observe_prepared(part)?;
-            loop {
-                let started = Instant::now();
-                let now = Utc::now().timestamp_millis();
-                let Some(snapshot) = self.state.next_snapshot(&mut Uuid::new_v4, now)? else {
-                    break;
-                };
-                let epoch = snapshot.epoch;
-                self.runtime.clone().block_on(self.commit(snapshot, now))?;
-                let versions = self.versions.clone().into();
+            let runtime = self.runtime.clone();
+            while let Some(event) = runtime.block_on(self.commit_next())? {
                 // Nobody listening is no reason to stop committing.
-                let _ = events.send(CommitEvent::Committed {
-                    epoch,
-                    versions,
-                    took: started.elapsed(),
-                });
+                let _ = events.send(event);
             }
         }
         Ok(())
+    }
+
+    /// Commits the oldest snapshot whose parts are all there; none if there is none.
+    async fn commit_next(&mut self) -> Result<Option<CommitEvent>, CommitError> {
+        let started = Instant::now();
+        let now = (self.settings.clock.0)();
+        let Some(snapshot) = self.state.next_snapshot(&mut Uuid::new_v4, now)? else {
+            return Ok(None);
+        };
+        let epoch = snapshot.epoch;
+        self.commit(snapshot, now).await?;
+        Ok(Some(CommitEvent::Committed {
+            epoch,
+            versions: self.versions.clone().into(),
+            took: started.elapsed(),
+        }))
     }
 
     async fn commit(&mut self, snapshot: Snapshot, now: i64) -> Result<(), CommitError> {
@@ -405,7 +457,7 @@ impl Committer {
             self.write_plan().await?;
         }
         let epoch = snapshot.epoch;
-        let retired: Vec<(usize, Vec<String>)> = snapshot.tables.iter().map(|t| (t.table, t.retired.clone())).collect();
+        let changed: Vec<usize> = snapshot.tables.iter().map(|t| t.table).collect();
         let intent = self.intent(snapshot, now);
         let entry = Entry::Intent(intent);
         self.ledger.append(&entry).await?;
@@ -427,17 +479,19 @@ impl Committer {
             self.state.relocate(relocation.clone(), came);
             self.relocations.post(relocation);
         }
-        let changed = retired
-            .into_iter()
-            .map(|(table, files)| (table, self.versions[table], files));
-        self.maintenance.observe(Note {
+        let changed = changed.into_iter().map(|table| (table, self.versions[table]));
+        let expired = self.ledger.expired(self.settings.ledger_keep);
+        let Some(maintenance) = &self.maintenance else {
+            return Ok(());
+        };
+        maintenance.observe(Note {
             record: Record {
                 epoch,
                 at: now,
                 versions,
             },
             changed: changed.collect(),
-            expired: self.ledger.expired(self.settings.ledger_keep),
+            expired,
         });
         Ok(())
     }
@@ -565,7 +619,7 @@ fn live_file(live: &Live) -> LiveFile {
         partition_values: live.add.partition_values.clone(),
         size: live.add.size,
         deleted: live.deleted.clone(),
-        rows: live.add.stats.as_deref().and_then(state::physical_rows).unwrap_or(0),
+        rows: live.rows().unwrap_or(0),
     }
 }
 
@@ -605,5 +659,12 @@ async fn recover_history(
     Ok(())
 }
 
+#[cfg(test)]
+pub(in crate::sink) fn vector_file(vector: &crate::sink::DeletionVector) -> String {
+    vector::file_of(vector).unwrap().unwrap()
+}
+
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

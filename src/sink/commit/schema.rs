@@ -88,6 +88,18 @@ impl fmt::Display for Reshape {
     }
 }
 
+/// The writer feature that keeps other writers out: none of them knows it. Readers need not know features of writers.
+pub const GUARD: &str = "alluvium.guard";
+
+/// What all tables of a lake have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How long files and log entries outlive their use.
+    pub retention: Duration,
+    /// Whether other writers are kept out.
+    pub guard: bool,
+}
+
 /// How a table comes to its definition.
 #[derive(Debug, PartialEq)]
 pub enum Evolution {
@@ -120,7 +132,7 @@ struct FieldSchema {
 }
 
 /// The first entry of a new table's log, without `commitInfo`.
-pub fn creation(spec: &TableSpec, retention: Duration, now: i64) -> Result<Vec<Action>, SchemaError> {
+pub fn creation(spec: &TableSpec, terms: Terms, now: i64) -> Result<Vec<Action>, SchemaError> {
     let meta_data = MetaData {
         id: Uuid::new_v4().to_string(),
         name: Some(spec.name.clone()),
@@ -128,10 +140,13 @@ pub fn creation(spec: &TableSpec, retention: Duration, now: i64) -> Result<Vec<A
         format: Format::default(),
         schema_string: to_string(&schema_of(spec)?),
         partition_columns: partition_columns(spec),
-        configuration: configuration(spec, retention),
+        configuration: configuration(spec, terms.retention),
         created_time: Some(now),
     };
-    Ok(vec![Action::protocol(protocol_of(spec)), Action::meta_data(meta_data)])
+    Ok(vec![
+        Action::protocol(guarded(protocol_of(spec), terms.guard)),
+        Action::meta_data(meta_data),
+    ])
 }
 
 /// What must be committed so that a table that exists takes the definition.
@@ -140,7 +155,7 @@ pub fn evolution(
     spec: &TableSpec,
     stored: (&Protocol, &MetaData),
     empty: bool,
-    retention: Duration,
+    terms: Terms,
 ) -> Result<Evolution, SchemaError> {
     let (protocol, meta_data) = stored;
     let unreadable = |e: serde_json::Error| SchemaError::Unreadable {
@@ -168,12 +183,12 @@ pub fn evolution(
         next.schema_string = to_string(&merged);
     }
     next.description = spec.description.clone();
-    next.configuration.extend(configuration(spec, retention));
+    next.configuration.extend(configuration(spec, terms.retention));
     if !spec.change_data_feed {
         next.configuration.remove("delta.enableChangeDataFeed");
     }
     let mut actions = Vec::new();
-    let raised = raise(protocol, &protocol_of(spec));
+    let raised = guarded(raise(protocol, &protocol_of(spec)), terms.guard);
     if &raised != protocol {
         actions.push(Action::protocol(raised));
     }
@@ -242,6 +257,23 @@ fn protocol_of(spec: &TableSpec) -> Protocol {
     }
 }
 
+/// The protocol that keeps other writers out too, or not any more.
+fn guarded(covered: Protocol, guard: bool) -> Protocol {
+    let mut writer = features(&covered);
+    let guarded = writer.remove(GUARD);
+    if guarded == guard {
+        return covered;
+    }
+    if guard {
+        writer.insert(GUARD.into());
+    }
+    Protocol {
+        min_writer_version: 7,
+        writer_features: Some(writer.into_iter().collect()),
+        ..covered
+    }
+}
+
 /// The least protocol that covers both; `stored` itself if it covers `wanted`.
 fn raise(stored: &Protocol, wanted: &Protocol) -> Protocol {
     let (have, want) = (features(stored), features(wanted));
@@ -256,10 +288,12 @@ fn raise(stored: &Protocol, wanted: &Protocol) -> Protocol {
             ..stored.clone()
         };
     }
+    let read: Vec<String> = reads(stored).union(&reads(wanted)).cloned().collect();
+    let plain = read.is_empty() && stored.min_reader_version < 3;
     Protocol {
-        min_reader_version: 3,
+        min_reader_version: if plain { stored.min_reader_version } else { 3 },
         min_writer_version: 7,
-        reader_features: Some(reads(stored).union(&reads(wanted)).cloned().collect()),
+        reader_features: (!plain).then_some(read),
         writer_features: Some(have.union(&want).cloned().collect()),
     }
 }
@@ -406,7 +440,10 @@ mod tests {
     use super::*;
     use crate::definition::Deletes;
 
-    const KEEP: Duration = Duration::from_secs(3600);
+    const KEEP: Terms = Terms {
+        retention: Duration::from_secs(3600),
+        guard: false,
+    };
 
     fn spec(fields: Vec<Field>) -> TableSpec {
         TableSpec {

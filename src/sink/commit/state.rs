@@ -81,6 +81,11 @@ impl Live {
         Live { add, deleted, rows }
     }
 
+    /// Physical rows, where they are known.
+    pub fn rows(&self) -> Option<u64> {
+        self.rows
+    }
+
     /// The same, of a file whose rows were counted.
     pub fn counted(add: AddFile, deleted: RoaringTreemap, rows: u64) -> Live {
         let rows = Some(rows);
@@ -369,6 +374,7 @@ impl Table {
         fresh: &mut dyn FnMut() -> Uuid,
         change: &mut TableChange,
     ) -> Result<(), StateError> {
+        let retired_before = change.retired.len();
         let name = self.name.clone();
         let refuse = |file: &str, reason: String| {
             Err(StateError::Batch {
@@ -478,8 +484,10 @@ impl Table {
                 live.add.deletion_vector = Some(descriptor);
             }
         }
+        let retired = change.retired.get(retired_before..).unwrap_or_default();
+        let vectors = retired.iter().filter(|name| name.ends_with(".bin"));
         let mut actions = vec![
-            Action::commit_info(summary.commit_info(planning)),
+            Action::commit_info(summary.commit_info(planning, vectors.collect())),
             Action::txn(&planning.app_id, planning.epoch as i64, planning.now),
         ];
         // By (9).
@@ -570,7 +578,8 @@ struct Summary {
 
 impl Summary {
     /// Metrics are strings, as Spark writes them: that is what readers of a history expect.
-    fn commit_info(&self, planning: &Planning) -> serde_json::Value {
+    /// `retired`: vector files that no live file names any more, for maintenance.
+    fn commit_info(&self, planning: &Planning, retired: Vec<&String>) -> serde_json::Value {
         let blind = planning.data_change && self.removed_files == 0 && self.vectors == 0;
         json!({
             "timestamp": planning.now,
@@ -580,6 +589,7 @@ impl Summary {
             "engineInfo": engine_info(),
             "epoch": planning.epoch,
             "generation": planning.generation,
+            "retiredVectors": retired,
             "operationMetrics": {
                 "numFiles": self.added_files.to_string(),
                 "numOutputRows": self.added_rows.to_string(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::ledger::{self, Entry};
-use super::schema::{self, Evolution};
+use super::schema::{self, Evolution, Terms};
 use super::{CommitError, TABLES, log, read_plan, state};
 use crate::repr::Epoch;
 use crate::sink::states::is_state;
@@ -71,7 +71,12 @@ async fn found(lake: &Lake, spec: &TableSpec, history: Duration) -> Result<Optio
         return Ok(None);
     };
     let stored = (&loaded.protocol, &loaded.meta_data);
-    let evolution = schema::evolution(spec, stored, loaded.files.is_empty(), history)?;
+    // Whether others are kept out changes no rows.
+    let terms = Terms {
+        retention: history,
+        guard: false,
+    };
+    let evolution = schema::evolution(spec, stored, loaded.files.is_empty(), terms)?;
     let rows = loaded.files.values().map(|add| {
         let gone = add
             .deletion_vector

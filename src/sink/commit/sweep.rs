@@ -7,28 +7,26 @@
 
 use std::collections::HashSet;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::log::{self, LogError};
 use super::vector;
+use crate::sink::DeletionVector;
 use crate::sink::lake::{Lake, file_location};
+
+/// Files looked at in one sweep; the next one sees further ones.
+const MOST: usize = 100_000;
 
 /// The files below a table's folder that may go. `cutoff`: Unix milliseconds.
 pub async fn orphans(lake: &Lake, table: &str, cutoff: i64) -> Result<Vec<Path>, LogError> {
     let Some(loaded) = log::load(lake, table, None).await? else {
         return Ok(Vec::new());
     };
-    let live = loaded.files.values().map(|add| (&add.path, &add.deletion_vector));
-    let gone = loaded.tombstones.iter().filter(|(at, _, _)| *at > cutoff);
     let mut named: HashSet<Path> = HashSet::new();
-    for (path, vector) in live.chain(gone.map(|(_, path, vector)| (path, vector))) {
-        let vector = vector.as_ref().and_then(|v| vector::file_of(v).ok().flatten());
-        for name in [Some(path), vector.as_ref()].into_iter().flatten() {
-            // An odd name is none that a listing could show.
-            named.extend(file_location(table, name));
-        }
+    for add in loaded.files.values() {
+        named.extend(names(table, &add.path, add.deletion_vector.as_ref()));
     }
     let folder = Path::from(table);
     let log = Path::from(format!("{table}/_delta_log"));
@@ -37,12 +35,35 @@ pub async fn orphans(lake: &Lake, table: &str, cutoff: i64) -> Result<Vec<Path>,
         let orphan = old && !object.location.prefix_matches(&log) && !named.contains(&object.location);
         std::future::ready(orphan)
     });
-    let found: Result<Vec<Path>, _> = found.map_ok(|object| object.location).try_collect().await;
-    found.map_err(|source| LogError::Store {
+    // Few are candidates: those that are neither live nor young. Only then the tombstones, which are many.
+    let found: Result<HashSet<Path>, _> = found.map_ok(|object| object.location).take(MOST).try_collect().await;
+    let mut found = found.map_err(|source| LogError::Store {
         what: "list the files".into(),
         table: table.into(),
         source,
-    })
+    })?;
+    if !found.is_empty() {
+        log::tombstones(lake, table, |gone| {
+            if gone.deletion_timestamp.unwrap_or(0) > cutoff {
+                for name in names(table, &gone.path, gone.deletion_vector.as_ref()) {
+                    found.remove(&name);
+                }
+            }
+        })
+        .await?;
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Where a file and its vector are.
+fn names(table: &str, path: &str, vector: Option<&DeletionVector>) -> impl Iterator<Item = Path> {
+    let vector = vector.and_then(|v| vector::file_of(v).ok().flatten());
+    let names = [
+        file_location(table, path).ok(),
+        vector.and_then(|v| file_location(table, &v).ok()),
+    ];
+    // An odd name is none that a listing could show.
+    names.into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -58,7 +79,7 @@ mod tests {
 
     use super::super::action::{self, Action, RemoveFile};
     use super::*;
-    use crate::sink::{AddFile, DeletionVector};
+    use crate::sink::AddFile;
 
     #[tokio::test]
     async fn only_old_files_that_no_log_names_go() {

@@ -1,21 +1,21 @@
 //! Makes the tables of a sink exist as their definitions want them, and reads them as they are.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use serde_json::json;
 
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use object_store::path::Path;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use roaring::RoaringTreemap;
 
 use super::CommitError;
 use super::action::{self, Action};
 use super::log::{self, Entry, Loaded};
-use super::schema::{self, Evolution};
-use super::state::engine_info;
-use crate::sink::lake::{Lake, Put};
-use crate::sink::{Departing, TableSpec};
+use super::schema::{self, Evolution, Terms};
+use super::state::{Live, engine_info};
+use crate::sink::lake::{Lake, Put, file_location};
+use crate::sink::{AddFile, Departing, TableSpec};
 
 /// What making a table takes.
 #[derive(Clone, Copy)]
@@ -26,8 +26,8 @@ pub struct Making<'a> {
     pub generation: u64,
     /// Whether log entries are synced.
     pub durable: bool,
-    /// How long files and log entries outlive their use.
-    pub retention: Duration,
+    /// What all tables have in common.
+    pub terms: Terms,
     /// Unix milliseconds.
     pub now: i64,
 }
@@ -50,7 +50,7 @@ pub async fn ensure(
     let mut loaded = log::load(lake, &spec.path, None).await?;
     if loaded.is_none() {
         let mut actions = vec![info("CREATE TABLE")];
-        actions.extend(schema::creation(spec, making.retention, making.now)?);
+        actions.extend(schema::creation(spec, making.terms, making.now)?);
         let bytes = Bytes::from(action::to_lines(&actions));
         let put = lake
             .put_new(&log::entry_path(&spec.path, 0), bytes, making.durable)
@@ -67,7 +67,7 @@ pub async fn ensure(
     }
     let loaded = loaded.expect("a table whose first entry is there loads");
     let stored = (&loaded.protocol, &loaded.meta_data);
-    let mut actions = match schema::evolution(spec, stored, loaded.files.is_empty(), making.retention)? {
+    let mut actions = match schema::evolution(spec, stored, loaded.files.is_empty(), making.terms)? {
         Evolution::Now(actions) if actions.is_empty() => return Ok((loaded, None)),
         Evolution::Now(actions) => actions,
         Evolution::Rebuild {
@@ -93,6 +93,31 @@ pub async fn ensure(
     tracing::info!(table = spec.name, version, "changed the table's definition");
     let reloaded = log::load(lake, &spec.path, None).await?;
     Ok((reloaded.expect("a table that was there a moment ago loads"), None))
+}
+
+/// A file with its rows counted: not every engine that rewrites files says how many there are, and a file of which that is
+/// not known could not go as a whole. One that does not read is told of when its rows are.
+pub async fn counted(
+    lake: &Lake,
+    spec: &TableSpec,
+    add: AddFile,
+    deleted: RoaringTreemap,
+) -> Result<Live, CommitError> {
+    let live = Live::new(add, deleted);
+    let location = match (live.rows(), file_location(&spec.path, &live.add.path)) {
+        (None, Ok(location)) => location,
+        _ => return Ok(live),
+    };
+    let found = lake.get(&location).await;
+    let found = found.map_err(|e| log::store_error(&spec.path, format!("read {}", live.add.path), e))?;
+    let rows = found.and_then(|bytes| {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).ok()?;
+        Some(reader.metadata().file_metadata().num_rows() as u64)
+    });
+    Ok(match rows {
+        Some(rows) => Live::counted(live.add, live.deleted, rows),
+        None => live,
+    })
 }
 
 /// Rows of a change data file that tells of departing rows, at most.

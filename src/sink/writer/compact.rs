@@ -87,7 +87,7 @@ impl Job {
         let mut moves = Vec::new();
         for (id, input) in &self.inputs {
             let mut position = 0u32;
-            for batch in decode_file(&self.layout, self.lake.get(&input.physical)?)? {
+            for batch in decode_file(&self.layout, &input.physical, self.lake.get(&input.physical)?)? {
                 let batch = batch?;
                 let slice = position..position + batch.num_rows() as u32;
                 position = slice.end;

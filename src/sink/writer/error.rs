@@ -10,6 +10,7 @@ use parquet::errors::ParquetError;
 use thiserror::Error;
 
 use crate::repr::{CodecError, Epoch};
+use crate::sink::lake::remedy;
 
 /// Why a writer stopped.
 #[derive(Debug, Error)]
@@ -53,10 +54,23 @@ pub enum WriterError {
         source: ArrowError,
     },
     /// A data file does not encode or decode.
-    #[error("could not encode or decode a data file of table {table:?}")]
+    #[error("could not encode a data file of table {table:?}")]
     Parquet {
         /// The table.
         table: String,
+        /// What parquet says.
+        #[source]
+        source: ParquetError,
+    },
+    /// A data file is not what was written.
+    #[error(
+        "could not read {file:?} of table {table:?}: it is cut off or damaged; put it back from a copy, or (a silver or gold table) remove the table's folder, and the next run rebuilds it"
+    )]
+    Damaged {
+        /// The table.
+        table: String,
+        /// The file, below the lake or the table.
+        file: String,
         /// What parquet says.
         #[source]
         source: ParquetError,
@@ -82,7 +96,7 @@ pub enum WriterError {
         data_type: DataType,
     },
     /// The object store failed.
-    #[error("could not {action} {path:?} in the lake")]
+    #[error("could not {action} {path:?} in the lake; what is committed stays, and the next run goes on from there")]
     Store {
         /// `write`, `read`, `delete`.
         action: &'static str,
@@ -93,7 +107,7 @@ pub enum WriterError {
         source: object_store::Error,
     },
     /// The local disk failed.
-    #[error("could not {action} {path:?}")]
+    #[error("could not {action} {path:?}{}", remedy(source.kind()))]
     Disk {
         /// `write`, `sync`, `read`, `delete`, `create`.
         action: &'static str,

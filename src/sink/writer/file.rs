@@ -218,25 +218,21 @@ fn parquet_writer(layout: &Layout, schema: SchemaRef) -> Result<ArrowWriter<Vec<
     ArrowWriter::try_new_with_options(Vec::new(), schema, options).map_err(|e| parquet_failed(layout, e))
 }
 
-/// A file's columns, slice by slice.
+/// A file's columns, slice by slice. `name`: its place in the lake.
 pub(super) fn decode_file(
     layout: &Layout,
+    name: &str,
     bytes: Bytes,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, WriterError>>, WriterError> {
-    let table = layout.spec.name.clone();
-    let failed = |source| WriterError::Parquet {
+    let (table, file) = (layout.spec.name.clone(), name.to_string());
+    let damaged = move |source: ParquetError| WriterError::Damaged {
         table: table.clone(),
+        file: file.clone(),
         source,
     };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(|builder| builder.with_batch_size(SLICE).build())
-        .map_err(failed)?;
-    Ok(reader.map(move |batch| {
-        batch.map_err(|source| WriterError::Arrow {
-            table: table.clone(),
-            source,
-        })
-    }))
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|b| b.with_batch_size(SLICE).build());
+    let reader = reader.map_err(&damaged)?;
+    Ok(reader.map(move |batch| batch.map_err(|e| damaged(e.into()))))
 }
 
 fn now_ms() -> i64 {

@@ -58,7 +58,7 @@ impl FileState {
         mut tell: impl FnMut(u32, &[u8]),
     ) -> Result<(), WriterError> {
         let mut position = 0;
-        for batch in decode_file(layout, lake.get(&self.physical)?)? {
+        for batch in decode_file(layout, &self.physical, lake.get(&self.physical)?)? {
             let batch = batch?;
             let slice = position..position + batch.num_rows() as u32;
             position = slice.end;

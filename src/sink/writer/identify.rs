@@ -27,15 +27,15 @@ impl Identify {
         })
     }
 
-    /// Tells every row of a file in its order: what it is, and which of `writers` writers keeps it.
+    /// Tells every row of a file (its name, content, partition) in its order: what it is, and which of `writers` writers keeps it.
     pub fn rows(
         &self,
-        bytes: Bytes,
+        (name, bytes): (&str, Bytes),
         values: &BTreeMap<String, Option<String>>,
         writers: usize,
         mut tell: impl FnMut(RowHash, usize),
     ) -> Result<(), WriterError> {
-        for batch in decode_file(&self.layout, bytes)? {
+        for batch in decode_file(&self.layout, name, bytes)? {
             let batch = self.layout.to_table(&batch?, values)?;
             for row in self.layout.encode(&batch)?.iter() {
                 tell(RowHash::of(row.as_ref()), owner(row.as_ref(), writers));

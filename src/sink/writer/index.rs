@@ -175,6 +175,13 @@ impl Index {
         }
     }
 
+    /// The place of the row with this hash, if there is one such row.
+    pub(super) fn only_place(&self, hash: RowHash) -> Option<Place> {
+        let shard = self.shard(hash);
+        let entry = self.shards[shard].find(hash.bucket(), |e| e.hash == hash)?;
+        (entry.file != MANY).then_some((entry.file, entry.position))
+    }
+
     /// Moves one row; false if it is not at `from` (any more).
     pub(super) fn relocate(&mut self, hash: RowHash, from: Place, to: Place) -> bool {
         let shard = self.shard(hash);

@@ -120,18 +120,28 @@ impl Indexed {
         Ok(expected - found)
     }
 
-    /// What turns the published rows into the desired ones: rows to add, and rows (already out of the index,
-    /// read back from their files) to vacate.
+    /// Notes that a published row is desired, where it is the only one of its kind and was not noted before: then it
+    /// need not wait for [`Indexed::difference`].
+    pub(super) fn confirm(&self, row: &Row, kept: &mut Positions) -> bool {
+        let place = self.index.only_place(RowHash::of(row.bytes()));
+        place.is_some_and(|(file, position)| kept.entry(file).or_default().insert(position))
+    }
+
+    /// What turns the published rows into the desired ones, of which those in `kept` are confirmed: rows to add, and rows
+    /// (already out of the index, read back from their files) to vacate.
     pub(super) fn difference(
         &mut self,
         layout: &Layout,
         desk: &Desk,
         desired: Vec<(Row, Diff)>,
+        mut kept: Positions,
     ) -> Result<Edit, WriterError> {
         debug_assert!(self.settling.is_none(), "audits come before any compaction");
-        let mut kept: Positions = Positions::new();
         let mut edit = Edit::default();
-        for (row, count) in desired {
+        for (row, mut count) in desired {
+            let only = self.index.only_place(RowHash::of(row.bytes()));
+            let confirmed = only.and_then(|(file, position)| Some(kept.get_mut(&file)?.remove(position)));
+            count += Diff::from(confirmed == Some(true));
             let wanted = usize::try_from(count.max(0)).expect("counts of rows fit the address space");
             let found = self.index.places(RowHash::of(row.bytes()), wanted, |(file, position)| {
                 kept.entry(file).or_default().insert(position);

@@ -14,6 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 
 use super::error::WriterError;
+use crate::sink::disk as steps;
 
 /// Files on their way to a store at once, per writer.
 const PARALLEL: usize = 16;
@@ -82,9 +83,10 @@ impl Lake {
         let durable = self.durable;
         let write = move |path: PathBuf, bytes: Bytes| {
             let mut file = fs::File::create(&path).map_err(disk("create", &path))?;
+            steps::named(&path);
             file.write_all(&bytes).map_err(disk("write", &path))?;
             if durable {
-                file.sync_all().map_err(disk("sync", &path))
+                steps::sync_file(&file, &path).map_err(disk("sync", &path))
             } else {
                 Ok(())
             }
@@ -95,11 +97,7 @@ impl Lake {
             self.in_parallel(by_path.into_iter().map(|(path, bytes)| move || write(path, bytes)))?;
         }
         if durable {
-            let sync = |folder: PathBuf| {
-                fs::File::open(&folder)
-                    .and_then(|f| f.sync_all())
-                    .map_err(disk("sync", &folder))
-            };
+            let sync = |folder: PathBuf| steps::sync_folder(&folder).map_err(disk("sync", &folder));
             self.in_parallel(stale.into_iter().map(|folder| move || sync(folder)))?;
         }
         // Only now: a compaction in the background must not rely on a folder that is not synced yet.

@@ -18,7 +18,7 @@ use super::layout::{Layout, from_log};
 use super::small::Small;
 use super::table::Kept;
 use crate::definition::Deletes;
-use crate::repr::Row;
+use crate::repr::{Epoch, Row};
 use crate::sink::LiveFile;
 
 /// Files read at once.
@@ -28,14 +28,14 @@ const PARALLEL: usize = 4;
 #[derive(Default)]
 pub struct Loaded {
     pub(super) tables: HashMap<usize, Kept>,
-    pub(super) audits: Vec<usize>,
+    pub(super) audits: Vec<(usize, Epoch)>,
 }
 
 impl Loaded {
-    /// The next seal brings all rows of this table as additions: only what differs from the published rows
-    /// is written. (Append-only tables have no audit.)
-    pub fn audit_next(&mut self, table: usize) {
-        self.audits.push(table);
+    /// The next seal brings all rows of this table as additions, at epochs up to this: only what differs from the
+    /// published rows is written. (Append-only tables have no audit.)
+    pub fn audit_next(&mut self, table: usize, upto: Epoch) {
+        self.audits.push((table, upto));
     }
 }
 

@@ -155,6 +155,10 @@ pub struct Compaction {
     pub batch: Batch,
 }
 
+/// A compaction under way.
+#[cfg(test)]
+pub(in crate::sink) struct Compacting(Merged);
+
 /// A writer without its thread: takes arrivals one by one.
 pub struct Writer {
     config: WriterConfig,
@@ -183,10 +187,11 @@ impl Writer {
             .map(|(i, spec)| Table::new(spec.clone(), restored.tables.remove(&i), stats.tables[i].clone()))
             .collect();
         let mut tables = tables?;
-        restored
+        let audited = restored
             .audits
             .iter()
-            .for_each(|table| tables[*table].audit = !config.specs[*table].append_only);
+            .filter(|(table, _)| !config.specs[*table].append_only);
+        audited.for_each(|(table, upto)| tables[*table].audit_next(*upto));
         let names = Names::new(config.writer, config.generation);
         let desk = Desk {
             lake: config.lake(),
@@ -266,7 +271,8 @@ impl Writer {
     /// Learns where others moved rows. To be called between two parts, when every compaction that is settled has gone with
     /// one: a part is to speak of places as of one time. (One that is still being settled makes it wait.)
     pub fn relocate(&mut self) -> Result<(), WriterError> {
-        if self.is_settling() {
+        // An audit that is under way has noted places of rows.
+        if self.is_settling() || self.tables.iter().any(Table::is_audited) {
             return Ok(());
         }
         for relocation in self.config.relocations.behind(self.learned) {
@@ -354,6 +360,20 @@ impl Writer {
             }
             None => Ok(None),
         }
+    }
+
+    /// The two ends of a compaction, with whatever happens between.
+    #[cfg(test)]
+    pub(in crate::sink) fn start_compaction(&mut self) -> Result<Option<Compacting>, WriterError> {
+        let job = self.compaction();
+        job.map(|job| job.run().map(Compacting)).transpose()
+    }
+
+    /// See [`Writer::start_compaction`].
+    #[cfg(test)]
+    pub(in crate::sink) fn end_compaction(&mut self, merged: Compacting) -> Result<Option<Compaction>, WriterError> {
+        let settled = self.begin_settling(merged.0)?;
+        Ok(settled.or(self.settle(usize::MAX)?))
     }
 
     /// Bytes of memory of all indexes and rows held.

@@ -67,7 +67,7 @@ fn read_live(
     mut each: impl FnMut(RecordBatch) -> bool,
 ) -> Result<(), WriterError> {
     let mut position = 0;
-    for batch in super::file::decode_file(layout, lake.get(&file.physical)?)? {
+    for batch in super::file::decode_file(layout, &file.physical, lake.get(&file.physical)?)? {
         let batch = batch?;
         let rows = batch.num_rows() as u32;
         let live: Vec<u32> = (0..rows).filter(|row| !file.gone.contains(position + row)).collect();

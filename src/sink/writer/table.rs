@@ -18,7 +18,7 @@ use super::mint::{Mint, Minted};
 use super::small::Small;
 use super::stats::TableStats;
 use crate::definition::Deletes;
-use crate::repr::{Diff, Epoch, Row};
+use crate::repr::{Diff, Epoch, Row, Update};
 use crate::sink::{Batch, Relocation, TableSpec};
 
 /// What every table of a writer writes with.
@@ -86,13 +86,21 @@ pub(super) enum Settled {
     Void(Merged),
 }
 
+/// A comparison of the published rows with those that are desired.
+struct Audit {
+    /// Desired rows have times up to this.
+    upto: Epoch,
+    /// Published rows that have come already: they need not wait in memory for the rest.
+    kept: Positions,
+}
+
 /// One table at one writer.
 pub(super) struct Table {
     layout: Arc<Layout>,
     mint: Mint,
     kept: Kept,
     /// The next seal carries the whole desired table.
-    pub(super) audit: bool,
+    audit: Option<Audit>,
     /// The next seal is the first since the table was loaded.
     restored: bool,
     /// Whether a compaction is under way; whether one may be worth it.
@@ -116,7 +124,7 @@ impl Table {
             layout,
             mint,
             kept,
-            audit: false,
+            audit: None,
             restored,
             compacting: false,
             dirty,
@@ -126,8 +134,22 @@ impl Table {
         Ok(table)
     }
 
+    /// The next seal carries the whole desired table, at times up to this.
+    pub(super) fn audit_next(&mut self, upto: Epoch) {
+        let kept = Positions::new();
+        self.audit = Some(Audit { upto, kept });
+    }
+
+    /// Whether the next seal carries the whole desired table.
+    pub(super) fn is_audited(&self) -> bool {
+        self.audit.is_some()
+    }
+
     /// Takes updates.
-    pub(super) fn observe_rows(&mut self, updates: Vec<crate::repr::Update>) {
+    pub(super) fn observe_rows(&mut self, mut updates: Vec<Update>) {
+        if let (Some(Audit { upto, kept }), Kept::Indexed(indexed)) = (&mut self.audit, &self.kept) {
+            updates.retain(|(row, time, diff)| !(*diff == 1 && time <= upto && indexed.confirm(row, kept)));
+        }
         self.mint.observe_rows(updates);
     }
 
@@ -147,12 +169,12 @@ impl Table {
     pub(super) fn seal(&mut self, desk: &Desk, epoch: Epoch) -> Result<Option<Written>, WriterError> {
         let minted = self.mint.seal(epoch);
         let restored = std::mem::take(&mut self.restored);
-        let audit = std::mem::take(&mut self.audit);
+        let audit = self.audit.take();
         let written = match &mut self.kept {
             Kept::Appended(files) => append(&self.layout, files, desk, epoch, minted)?,
             _ => {
                 let rows = self.layout.canonical(minted.rows)?;
-                if rows.is_empty() && !restored && !audit {
+                if rows.is_empty() && !restored && audit.is_none() {
                     return Ok(None);
                 }
                 self.seal_rows(desk, epoch, rows, audit, restored)?
@@ -176,16 +198,19 @@ impl Table {
         desk: &Desk,
         epoch: Epoch,
         rows: Vec<(Row, Diff)>,
-        audit: bool,
+        audit: Option<Audit>,
         restored: bool,
     ) -> Result<Written, WriterError> {
-        self.shrink(desk)?;
-        let edit = match &mut self.kept {
-            Kept::Small(small) if audit => Edit {
+        if audit.is_none() {
+            self.shrink(desk)?;
+        }
+        let audited = audit.is_some();
+        let edit = match (&mut self.kept, audit) {
+            (Kept::Small(small), Some(_)) => Edit {
                 changes: small.difference(rows),
                 ..Edit::default()
             },
-            Kept::Indexed(indexed) if audit => indexed.difference(&self.layout, desk, rows)?,
+            (Kept::Indexed(indexed), Some(audit)) => indexed.difference(&self.layout, desk, rows, audit.kept)?,
             _ => Edit {
                 changes: rows,
                 ..Edit::default()
@@ -197,7 +222,7 @@ impl Table {
             .chain(&edit.leftovers)
             .map(|(_, diff)| diff.unsigned_abs())
             .sum();
-        if audit {
+        if audited {
             self.stats.corrections.fetch_add(changed, Relaxed);
         }
         let feed: Vec<(Row, Diff)> = if self.layout.spec.change_data_feed {

@@ -217,7 +217,7 @@ impl Log {
         }
         self.live.retain(|_, file| file.deleted.len() < file.rows);
         for change in batch.changes {
-            for file in decode_file(&self.layout, self.bytes(&change.path)).unwrap() {
+            for file in decode_file(&self.layout, &change.path, self.bytes(&change.path)).unwrap() {
                 let file = file.unwrap();
                 let kinds = file.column_by_name("_change_type").unwrap().as_string::<i32>().clone();
                 let rows = self
@@ -237,7 +237,7 @@ impl Log {
         let mut rows = BTreeMap::new();
         for file in self.live.values() {
             let mut position = 0;
-            for batch in decode_file(&self.layout, self.bytes(&file.path)).unwrap() {
+            for batch in decode_file(&self.layout, &file.path, self.bytes(&file.path)).unwrap() {
                 let batch = self.layout.to_table(&batch.unwrap(), &file.partition_values).unwrap();
                 for row in self.layout.encode(&batch).unwrap().iter() {
                     if !file.deleted.contains(position) {
@@ -264,7 +264,7 @@ impl Log {
             .enumerate()
             .map(|(writer, mut restored)| {
                 if audit {
-                    restored.audit_next(0);
+                    restored.audit_next(0, Epoch::MAX);
                 }
                 Writer::new(
                     WriterConfig {

@@ -54,7 +54,7 @@ pub(crate) enum Place {
     },
 }
 
-const MATCHING: glob::MatchOptions = glob::MatchOptions {
+pub(crate) const MATCHING: glob::MatchOptions = glob::MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
     require_literal_leading_dot: true,
@@ -175,19 +175,29 @@ impl Place {
 
     /// The tag a file has now; none if it is gone.
     pub fn tag(&self, partition: &str) -> io::Result<Option<String>> {
-        let tag = match self {
-            Place::Local { folder, .. } => std::fs::metadata(folder.join(partition)).and_then(|m| {
-                let modified = m.modified()?;
-                Ok(tag(m.len(), None, modified))
-            }),
+        Ok(self.found(partition)?.map(|found| found.tag))
+    }
+
+    /// A file as it is now; none if it is gone.
+    pub fn found(&self, partition: &str) -> io::Result<Option<Found>> {
+        let found = match self {
+            Place::Local { folder, .. } => {
+                std::fs::metadata(folder.join(partition)).and_then(|m| Ok((m.len(), None, m.modified()?)))
+            }
             Place::Remote { store, runtime, .. } => runtime
                 .block_on(store.head(&self.location(partition)))
-                .map(|o| tag(o.size, o.e_tag.as_deref(), SystemTime::from(o.last_modified)))
+                .map(|o| (o.size, o.e_tag, SystemTime::from(o.last_modified)))
                 .map_err(store_error),
         };
-        match tag {
+        match found {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            tag => tag.map(Some),
+            Err(e) => Err(e),
+            Ok((size, entity, modified)) => Ok(Some(Found {
+                partition: partition.into(),
+                size,
+                tag: tag(size, entity.as_deref(), modified),
+                modified,
+            })),
         }
     }
 

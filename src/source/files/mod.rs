@@ -19,6 +19,7 @@ mod listing;
 mod open;
 mod originals;
 mod settle;
+mod single;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -43,6 +44,7 @@ pub(crate) use listing::is_remote;
 use open::{Break, Source, decompress};
 pub use originals::Originals;
 use settle::{Job, Settle, Task};
+pub use single::{Reading, SingleFile, list_files, path_of, reads};
 use text::{Records, SplitError};
 
 /// Listing takes at most this part of a core.

@@ -156,7 +156,9 @@ fn read(
         commit: Duration::from_secs(1),
         store_options: BTreeMap::new(),
         durable: false,
+        guard: false,
         history: std::time::Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs: vec![input.clone()],
         tables: vec![],
     };

@@ -61,7 +61,9 @@ fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
         commit: Duration::from_secs(1),
         store_options: BTreeMap::new(),
         durable: false,
+        guard: false,
         history: Duration::from_secs(86_400),
+        bounds: Default::default(),
         inputs,
         tables: vec![],
     })

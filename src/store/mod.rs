@@ -1,5 +1,7 @@
 //! Object stores by URL: one way to open them, for lakes and feeds alike.
 
+mod patient;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,8 +9,10 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use url::Url;
 
+pub use patient::{Patience, Patient, Sleep};
+
 /// The store that a URL names, and the path within it. `options` are the store's own (`aws_region`,
-/// `azure_storage_account_key`, ...), and beat the environment's.
+/// `azure_storage_account_key`, ...), and beat the environment's. A failure that may pass is waited for ([`Patient`]).
 ///
 /// # Errors
 /// A URL of an unknown kind, or options that the store refuses. Nothing is contacted.
@@ -17,7 +21,8 @@ pub fn open(
     options: &BTreeMap<String, String>,
 ) -> Result<(Arc<dyn ObjectStore>, Path), object_store::Error> {
     let (store, path) = object_store::parse_url_opts(url, with_environment(options))?;
-    Ok((store.into(), path))
+    let store: Arc<dyn ObjectStore> = store.into();
+    Ok((Arc::new(Patient::new(store, Patience::default())), path))
 }
 
 /// The environment's settings of the clouds' stores, then the user's own.

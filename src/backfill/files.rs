@@ -1,0 +1,266 @@
+//! Files of a request: each read once, by what it holds.
+
+use std::sync::Arc;
+
+use crossbeam_channel::bounded;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use super::server::{Feeding, Halt, Job};
+use super::{FileOutcome, FileState, PORTION};
+use crate::decode::{Decoder, Payloads};
+use crate::definition::{Feed, FeedKind, Format};
+use crate::repr::Row;
+use crate::serve;
+use crate::source::{self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, SingleFile};
+
+/// What progress of files is kept under, whatever the feed.
+const FEED: &str = "backfill";
+
+/// How a file is read.
+pub(super) struct Plan {
+    /// The feed (index) that says how.
+    pub feed: usize,
+    /// The partition that its records have in Bronze.
+    pub partition: Arc<str>,
+    /// What its progress is kept under.
+    pub progress: PartitionId,
+    /// The first record that is wanted.
+    pub next: u64,
+    /// Dead letters that go once it is read.
+    pub letters: Vec<Row>,
+    /// What its progress has as its tag.
+    pub tag: String,
+    /// Its progress says from the start that it is done: a feed of the definition must not go on with it.
+    pub claimed: bool,
+}
+
+impl Job<'_> {
+    /// Feeds files that have the format of a feed.
+    pub fn feed_files(&mut self, feed: &str, files: &[String], again: bool) -> Result<(), Halt> {
+        let serving = &self.service.serving;
+        let input = &serving.dataflow.inputs[self.input];
+        let feed = input.feed_index(feed).ok_or_else(|| {
+            Halt::Failed(format!(
+                "the dataflow that runs has no feed {}.{feed}; restart it",
+                input.name
+            ))
+        })?;
+        let mut progress = self
+            .service
+            .wait_for(serve::progress(&serving.lake, None))
+            .map_err(|error| Halt::Failed(format!("could not read how far files are read: {error}")))?;
+        self.status.files.1 = files.len() as u64;
+        for path in files {
+            let outcome = match self.feed_file(feed, path, again, &mut progress) {
+                Err(Halt::Failed(reason)) => FileOutcome {
+                    path: path.clone(),
+                    state: FileState::Failed(reason),
+                    records: 0,
+                },
+                outcome => outcome?,
+            };
+            self.outcome.files.push(outcome);
+            self.status.files.0 += 1;
+        }
+        Ok(())
+    }
+
+    fn feed_file(
+        &mut self,
+        feed: usize,
+        path: &str,
+        again: bool,
+        progress: &mut Progress,
+    ) -> Result<FileOutcome, Halt> {
+        let ended = |state: FileState, records: u64| FileOutcome {
+            path: path.to_string(),
+            state,
+            records,
+        };
+        let serving = &self.service.serving;
+        let input = &serving.dataflow.inputs[self.input];
+        let by_itself = input.feeds.iter().find(|feed| match &feed.kind {
+            FeedKind::Files { path: pattern } => source::reads(pattern, path),
+            _ => false,
+        });
+        if let (Some(feed), false) = (by_itself, again) {
+            return Ok(ended(FileState::Feeds(feed.name.clone()), 0));
+        }
+        let file = self.find(path)?;
+        let hash = file
+            .hash()
+            .map_err(|error| Halt::Failed(format!("could not read it: {error}")))?;
+        let identity = format!("{hash:032x}-{}", file.size());
+        let id = |partition: String| PartitionId {
+            input: input.name.clone(),
+            feed: FEED.to_string(),
+            partition,
+        };
+        let read = match again {
+            false => {
+                // Of another name, too; what was read again counts as well.
+                let prefixes = [format!("{identity}/"), format!("{identity}+")];
+                let mut same = prefixes.iter().flat_map(|prefix| {
+                    let from = id(prefix.clone());
+                    progress.range(from..).take_while(|(at, _)| {
+                        at.feed == FEED && at.input == input.name && at.partition.starts_with(prefix.as_str())
+                    })
+                });
+                same.next().map(|(id, position)| (id.clone(), position.clone()))
+            }
+            true => {
+                let id = id(format!("{identity}+{}/{}", self.request.id, file.name()));
+                progress.get(&id).map(|position| (id.clone(), position.clone()))
+            }
+        };
+        if let Some((_, position)) = read.as_ref().filter(|(_, position)| position.done) {
+            let state = match position.tag.as_ref() == Some(&self.request.id) {
+                true => FileState::Read, // by an earlier run that served this very request
+                false => FileState::Known,
+            };
+            return Ok(ended(state, position.next));
+        }
+        let (progress_id, next) = match read {
+            Some((id, position)) => (id, position.next),
+            None if again => (id(format!("{identity}+{}/{}", self.request.id, file.name())), 0),
+            None => (id(format!("{identity}/{}", file.name())), 0),
+        };
+        let plan = Plan {
+            feed,
+            partition: format!("backfill:{}", progress_id.partition).into(),
+            progress: progress_id.clone(),
+            next,
+            letters: vec![],
+            tag: self.request.id.clone(),
+            claimed: false,
+        };
+        let (position, broken) = self.read(&file, hash, plan)?;
+        let records = position.next;
+        progress.insert(progress_id, position);
+        Ok(match broken {
+            Some(reason) => ended(FileState::Failed(reason), records),
+            None => ended(FileState::Read, records),
+        })
+    }
+
+    pub(super) fn find(&self, path: &str) -> Result<SingleFile, Halt> {
+        let serving = &self.service.serving;
+        match SingleFile::find(&serving.dataflow, path, &serving.runtime) {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => Err(Halt::Failed("it is not there".to_string())),
+            Err(error) => Err(Halt::Failed(format!("could not look at it: {error}"))),
+        }
+    }
+
+    /// Reads a file to its end. Says how far it came, and why it broke if it did.
+    pub(super) fn read(
+        &mut self,
+        file: &SingleFile,
+        hash: u128,
+        mut plan: Plan,
+    ) -> Result<(Position, Option<String>), Halt> {
+        let service = self.service;
+        let serving = &service.serving;
+        let input = &serving.dataflow.inputs[self.input];
+        let feed = input.feed(plan.feed).into_owned();
+        let reference: Option<Arc<str>> = match feed.format {
+            Format::Parquet | Format::Avro => Some(self.archive(file, hash)?.into()),
+            _ => None,
+        };
+        let mut decoder = Decoder::new(input, &feed).map_err(|error| Halt::Failed(error.to_string()))?;
+        let decode: Decode = Box::new(move |mut raw| {
+            if let (Payloads::Columns { path, .. }, Some(reference)) = (&mut raw.payloads, &reference) {
+                *path = reference.clone();
+            }
+            decoder.decode(raw)
+        });
+        let mut alone = (*serving.dataflow).clone();
+        let kind = FeedKind::Files { path: file.path() };
+        alone.inputs = vec![input.clone()];
+        alone.inputs[0].feeds = vec![Feed { kind, ..feed }];
+        alone.tables.clear();
+        let (deliveries_in, deliveries) = bounded::<Delivery>(1);
+        let reading = Reading {
+            dataflow: Arc::new(alone),
+            decode,
+            next: plan.next,
+            deliveries: deliveries_in,
+            stop: service.stopped(),
+            options: ReaderOptions {
+                batch_rows: PORTION,
+                ..ReaderOptions::default()
+            },
+        };
+        let (mut position, mut broken) = (None, None);
+        let read = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| file.read(reading));
+            let mut fed = Ok(());
+            for mut delivery in &deliveries {
+                let last = delivery.position.done;
+                if let Some(reject) = delivery.decoded.rejects.iter().find(|reject| reject.record.is_none()) {
+                    broken = Some(reject.reason.clone());
+                }
+                delivery.input = self.input;
+                delivery.feed = plan.feed;
+                delivery.partition = plan.partition.clone();
+                delivery.position.tag = Some(plan.tag.clone());
+                delivery.position.done |= plan.claimed;
+                position = Some(delivery.position.clone());
+                fed = self.feed(Feeding {
+                    delivery,
+                    arrived: None,
+                    letters: if last {
+                        std::mem::take(&mut plan.letters)
+                    } else {
+                        vec![]
+                    },
+                    progress: Some(plan.progress.clone()),
+                });
+                if fed.is_err() {
+                    break; // the reader finds its receiver gone
+                }
+            }
+            drop(deliveries);
+            let read = reader.join().expect("a reader returns its failure");
+            fed.map(|()| read)
+        })?;
+        match read {
+            Err(error) => Err(Halt::Failed(error.to_string())),
+            Ok(None) => {
+                service.rest(std::time::Duration::ZERO)?; // stopped, or else:
+                Err(Halt::Failed("it is not there any more".to_string()))
+            }
+            Ok(Some(end)) => Ok((position.unwrap_or(end), broken)),
+        }
+    }
+
+    /// Keeps a columnar file in the lake, where Bronze refers to it, under what it holds.
+    fn archive(&self, file: &SingleFile, hash: u128) -> Result<String, Halt> {
+        let serving = &self.service.serving;
+        let input = &serving.dataflow.inputs[self.input];
+        let plain = |c: char| {
+            if c.is_ascii_alphanumeric() || ".-_".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        };
+        let name: String = file.name().chars().map(plain).collect();
+        let reference = format!("_alluvium/archive/{}/{hash:032x}-{name}", input.name);
+        let target = Path::from(reference.as_str());
+        let failed = |error: String| Halt::Failed(format!("could not keep it in the lake: {error}"));
+        match self.service.wait_for(serving.lake.store.head(&target)) {
+            Ok(_) => {}
+            Err(object_store::Error::NotFound { .. }) => {
+                let mut bytes = file.open().map_err(|error| failed(error.to_string()))?;
+                let put = serving
+                    .lake
+                    .put_stream(&target, &mut bytes, serving.dataflow.durable, &serving.runtime);
+                put.map_err(|error| failed(error.to_string()))?;
+            }
+            Err(error) => return Err(failed(error.to_string())),
+        }
+        Ok(reference)
+    }
+}

@@ -1,0 +1,107 @@
+//! How fast portions go: plain state, no clock.
+
+use std::time::{Duration, Instant};
+
+/// How long it counts as live since the last live record.
+const LIVE: Duration = Duration::from_secs(2);
+
+/// Paces the records of a request.
+#[derive(Debug)]
+pub struct Pace {
+    /// Records a second, as asked.
+    asked: Option<f64>,
+    /// Records a second beside live ones, unless asked otherwise.
+    beside_live: f64,
+    /// Live records so far, and when that number last grew.
+    live: Option<(u64, Option<Instant>)>,
+    /// When the next portion may go.
+    next: Option<Instant>,
+}
+
+impl Pace {
+    /// With the rate that was asked for, or else the one that holds beside live records.
+    pub fn new(asked: Option<f64>, beside_live: f64) -> Pace {
+        Pace {
+            asked,
+            beside_live,
+            live: None,
+            next: None,
+        }
+    }
+
+    /// So many live records have come in all.
+    pub fn observe_live(&mut self, records: u64, now: Instant) {
+        match &mut self.live {
+            Some((before, grew)) if *before < records => (*before, *grew) = (records, Some(now)),
+            Some(_) => {}
+            None => self.live = Some((records, None)),
+        }
+    }
+
+    /// Whether live records come.
+    pub fn is_live(&self, now: Instant) -> bool {
+        let grew = self.live.and_then(|(_, grew)| grew);
+        grew.is_some_and(|grew| now.saturating_duration_since(grew) < LIVE)
+    }
+
+    /// How long to wait before the next records go.
+    pub fn wait(&self, now: Instant) -> Duration {
+        self.next
+            .map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+    }
+
+    /// So many records went.
+    pub fn observe_sent(&mut self, records: usize, now: Instant) {
+        let rate = match self.asked {
+            Some(rate) => rate,
+            None if self.is_live(now) => self.beside_live,
+            None => {
+                self.next = None;
+                return;
+            }
+        };
+        let from = self.next.map_or(now, |next| next.max(now));
+        self.next = Some(from + Duration::from_secs_f64(records as f64 / rate));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_asked_rate_holds_and_without_one_only_live_records_slow_down() {
+        let start = Instant::now();
+        let mut asked = Pace::new(Some(1000.0), 10.0);
+        let mut now = start;
+        for _ in 0..10 {
+            now += asked.wait(now);
+            asked.observe_sent(100, now);
+        }
+        now += asked.wait(now);
+        assert_eq!((now - start).as_millis(), 1000);
+
+        let mut free = Pace::new(None, 1000.0);
+        free.observe_live(77, start);
+        free.observe_sent(5000, start);
+        assert_eq!(free.wait(start), Duration::ZERO, "what came before is not live");
+        free.observe_live(78, start);
+        assert!(free.is_live(start));
+        free.observe_sent(500, start);
+        assert_eq!(free.wait(start), Duration::from_millis(500));
+        let later = start + Duration::from_secs(3);
+        free.observe_live(78, later);
+        free.observe_sent(500, later);
+        assert_eq!(free.wait(later), Duration::ZERO);
+    }
+
+    #[test]
+    fn time_that_was_not_used_is_not_caught_up() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Some(100.0), 1.0);
+        pace.observe_sent(100, start);
+        let later = start + Duration::from_secs(60);
+        pace.observe_sent(100, later);
+        assert_eq!(pace.wait(later), Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,177 @@
+//! Requests of commands: put into the lake, served by the run that is on it, or by one of our own.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
+
+use super::FAILED;
+use crate::backfill::{FileState, Outcome, Request, Requests, Status};
+use crate::definition::Dataflow;
+use crate::run::{self, Options};
+use crate::sink::Lake;
+
+/// How often it is looked whether a request is done.
+const LOOK: Duration = Duration::from_millis(100);
+/// A run on a lake without locks answers within this, if there is one: twice what it lets pass between two looks.
+const ANSWER: Duration = Duration::from_secs(6);
+/// How often a line of progress is printed.
+const TELL: Duration = Duration::from_secs(10);
+
+/// How requests are put.
+pub struct Asking {
+    /// Leave once they are put.
+    pub detach: bool,
+    /// Workers of a run of our own.
+    pub workers: usize,
+}
+
+/// Puts requests and waits until they are done; where no run is on the lake, runs the graph itself for as long as that takes.
+pub fn ask(dataflow: Dataflow, requests: &[Request], asking: &Asking) -> Result<Vec<Outcome>> {
+    let runtime = run::runtime()?;
+    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let board = Requests::new(lake.clone(), dataflow.durable);
+    for request in requests {
+        let put = runtime.block_on(board.put(request));
+        put.with_context(|| format!("could not put a request into {}", dataflow.lake))?;
+    }
+    let running = match run::is_running(&lake) {
+        Some(running) => running,
+        None => answered(&runtime, &board, requests)?,
+    };
+    if asking.detach {
+        eprintln!(
+            "{}",
+            if running {
+                "the run on the lake serves it"
+            } else {
+                "the next run on the lake serves it"
+            }
+        );
+        return Ok(vec![]);
+    }
+    if running {
+        return wait(&runtime, &board, &lake, requests);
+    }
+    eprintln!("no run is on the lake: running the graph until this is done; feeds are not read");
+    let options = Options {
+        workers: asking.workers,
+        until_caught_up: true,
+        without_feeds: true,
+        signals: true,
+        live: true,
+        ..Options::default()
+    };
+    run::run(Arc::new(dataflow), &options)?;
+    let outcomes = requests.iter().map(|request| {
+        let outcome = runtime.block_on(board.outcome(&request.id))?;
+        outcome.context("the run was stopped before this was done; the next one goes on with it")
+    });
+    outcomes.collect()
+}
+
+/// Whether a run on a lake without locks takes up the first request.
+fn answered(runtime: &Runtime, board: &Requests, requests: &[Request]) -> Result<bool> {
+    let Some(first) = requests.first() else {
+        return Ok(false);
+    };
+    let asked = Instant::now();
+    while asked.elapsed() < ANSWER {
+        let answer = runtime.block_on(async {
+            Ok::<bool, object_store::Error>(
+                board.status(&first.id).await?.is_some() || board.outcome(&first.id).await?.is_some(),
+            )
+        });
+        if answer? {
+            return Ok(true);
+        }
+        std::thread::sleep(4 * LOOK);
+    }
+    Ok(false)
+}
+
+/// Waits for the run that is on the lake.
+fn wait(runtime: &Runtime, board: &Requests, lake: &Lake, requests: &[Request]) -> Result<Vec<Outcome>> {
+    let mut told = Instant::now();
+    let mut outcomes = Vec::new();
+    for request in requests {
+        loop {
+            // Looked at in this order: a run that ends between the two has left its outcome.
+            let gone = run::is_running(lake) == Some(false);
+            if let Some(outcome) = runtime.block_on(board.outcome(&request.id))? {
+                outcomes.push(outcome);
+                break;
+            }
+            if gone {
+                let help = "the next one goes on with it; ask again to run the graph here until it is done";
+                return Err(anyhow::anyhow!(
+                    "the run on the lake ended before this was done\n  help: {help}"
+                ));
+            }
+            if told.elapsed() >= TELL {
+                told = Instant::now();
+                let status = runtime.block_on(board.status(&request.id))?;
+                eprintln!("{}", progress(status.as_ref()));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+    Ok(outcomes)
+}
+
+fn progress(status: Option<&Status>) -> String {
+    match status {
+        None => "waiting for its turn".to_string(),
+        Some(status) => {
+            let (done, files) = status.files;
+            let of_files = if files > 0 {
+                format!(", {done} of {files} files done")
+            } else {
+                String::new()
+            };
+            let ending = if status.committing { "; committing" } else { "" };
+            format!("{} records fed{of_files}{ending}", status.records)
+        }
+    }
+}
+
+/// Prints what requests came to; exit code 1 if something failed.
+pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    let mut failed = false;
+    for outcome in outcomes {
+        for file in &outcome.files {
+            match &file.state {
+                FileState::Read => writeln!(out, "{}: {} records", file.path, file.records)?,
+                FileState::Known => writeln!(out, "{}: known, nothing was read", file.path)?,
+                FileState::Feeds(feed) => {
+                    writeln!(out, "{}: left to feed {feed}, which reads it by itself", file.path)?;
+                }
+                FileState::Failed(reason) => writeln!(out, "{}: failed: {reason}", file.path)?,
+            }
+            failed |= matches!(file.state, FileState::Failed(_));
+        }
+        writeln!(
+            out,
+            "fed {} records, {} of them dead letters; {}",
+            outcome.records,
+            outcome.rejected,
+            match outcome.snapshot {
+                0 => "nothing changed".to_string(),
+                epoch => format!("committed by snapshot {epoch}"),
+            }
+        )?;
+        if let Some(error) = &outcome.error {
+            writeln!(out, "failed: {error}")?;
+            failed = true;
+        }
+    }
+    Ok(if failed {
+        ExitCode::from(FAILED)
+    } else {
+        ExitCode::SUCCESS
+    })
+}

@@ -1,0 +1,92 @@
+//! What a run may take of its machine, in `dataflow.toml`.
+
+use super::settings::{Settings, Value};
+
+/// Bounds of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds {
+    /// Records a second that a backfill feeds while live records come, where it is not asked otherwise.
+    pub backfill_rate: f64,
+    /// Bytes of resident memory above which no feed is read; none: without bound.
+    pub memory: Option<u64>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            backfill_rate: 20_000.0,
+            memory: None,
+        }
+    }
+}
+
+/// Reads the bounds; none: mistakes were reported.
+pub(super) fn read_bounds(settings: &mut Settings<'_>) -> Option<Bounds> {
+    let usual = Bounds::default();
+    let backfill_rate = match settings.take("backfill_rate", "20000") {
+        None => Some(usual.backfill_rate),
+        Some(value) => value.number().and_then(|rate| {
+            if rate > 0.0 {
+                return Some(rate);
+            }
+            value.say(
+                "setting \"backfill_rate\" must be above 0",
+                "it is in records per second, while live records come",
+            );
+            None
+        }),
+    };
+    let memory = match settings.take("memory_limit", "\"4 GiB\"") {
+        None => Some(usual.memory),
+        Some(value) => read_bytes(&value).map(Some),
+    };
+    Some(Bounds {
+        backfill_rate: backfill_rate?,
+        memory: memory?,
+    })
+}
+
+fn read_bytes(value: &Value<'_>) -> Option<u64> {
+    let text = value.text()?;
+    let bytes = parse_bytes(text.value.trim());
+    if bytes.is_none() {
+        value.say(
+            format!("setting {:?} is no amount of memory: {:?}", value.key, text.written),
+            format!(
+                "write a number and a unit (MB, GB, MiB, GiB), as in {} = \"4 GiB\"",
+                value.key
+            ),
+        );
+    }
+    bytes
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let number: f64 = text[..unit].trim().parse().ok()?;
+    let factor = match text[unit..].to_ascii_lowercase().as_str() {
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        "m" | "mib" => 1048576.0,
+        "g" | "gib" => 1073741824.0,
+        "t" | "tib" => 1099511627776.0,
+        _ => return None,
+    };
+    (number > 0.0 && number.is_finite()).then_some((number * factor) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_a_number_with_a_unit() {
+        assert_eq!(parse_bytes("4 GiB"), Some(4 << 30));
+        assert_eq!(parse_bytes("1.5g"), Some(3 << 29));
+        assert_eq!(parse_bytes("512MB"), Some(512_000_000));
+        for wrong in ["4", "GiB", "-1 GiB", "0 MB", "4 GiBs", "4 k"] {
+            assert_eq!(parse_bytes(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Every table of a lake compared with the same table of another lake, each at its newest snapshot.
+//!
+//! Tables are multisets of rows. Both sides are streamed; what is held is one number for each row that was met on one
+//! side and not yet on the other, of a slice of the rows at a time ([`SLICE`]), so that memory does not grow with the
+//! table. Doubles count as equal to nine digits, as `verify` has it. Left out is what tells when Alluvium took a record, which
+//! two lakes fed by the same feeds do not share: the epochs of Bronze and of dead letters, and Bronze's time of arrival.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
+use futures::StreamExt;
+use twox_hash::XxHash3_128;
+
+use super::query::{QueryError, Snapshot};
+use super::verify::{Difference, VerifyError, differences, nullable, rounded, runtime};
+use crate::definition::Dataflow;
+use crate::repr::{Epoch, RowCodec, normalise_batch, normalise_schema};
+use crate::sink::Lake;
+
+/// Rows of a table that are compared in one pass, about: at some 40 bytes each, 160 MB where no two of them meet.
+const SLICE: u64 = 4 << 20;
+/// Differing rows of a table that are fetched to be shown.
+const SHOWN: usize = 10_000;
+
+/// What two lakes differ by.
+#[derive(Debug)]
+pub struct Comparison {
+    /// The snapshot of the dataflow's lake.
+    pub epoch: Epoch,
+    /// The snapshot of the other.
+    pub other: Epoch,
+    /// By table, in the order of commits.
+    pub tables: Vec<Compared>,
+}
+
+/// What a table differs by.
+#[derive(Debug)]
+pub struct Compared {
+    /// `bronze.orders`, `dead_letters`, `gold.sums`.
+    pub table: String,
+    /// How many rows it has in the dataflow's lake, and in the other; none: it is not there.
+    pub rows: [Option<u64>; 2],
+    /// Columns that only one of the two has.
+    pub columns: Vec<String>,
+    /// Columns that were left out.
+    pub left_out: &'static [&'static str],
+    /// How many distinct rows differ.
+    pub differing: u64,
+    /// Some of them; `expected` is how often the other lake has the row.
+    pub examples: Vec<Difference>,
+}
+
+impl Compared {
+    /// Whether the two are alike. A table that is in neither is.
+    pub fn is_equal(&self) -> bool {
+        let [ours, theirs] = self.rows;
+        // One that was never made, and an empty one: no reader could tell more.
+        self.differing == 0 && self.columns.is_empty() && ours.unwrap_or(0) == theirs.unwrap_or(0)
+    }
+}
+
+/// Compares the tables of a dataflow's lake with those of another lake.
+pub fn against(dataflow: &Dataflow, other: &str) -> Result<Comparison, VerifyError> {
+    let ours = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let theirs = Lake::open(other, &dataflow.store_options)?;
+    runtime()?.block_on(async {
+        let sides = [Snapshot::open(&ours, None).await?, Snapshot::open(&theirs, None).await?];
+        let bronze = dataflow.inputs.iter().filter(|input| input.bronze);
+        let names = bronze
+            .map(|input| format!("bronze.{}", input.name))
+            .chain(["dead_letters".to_string()])
+            .chain(dataflow.tables.iter().map(|table| table.qualified_name()));
+        let mut tables = Vec::new();
+        for name in names {
+            tables.push(compare(&sides, name, SLICE).await?);
+        }
+        let [ours, theirs] = sides;
+        Ok(Comparison {
+            epoch: ours.epoch(),
+            other: theirs.epoch(),
+            tables,
+        })
+    })
+}
+
+fn left_out(table: &str) -> &'static [&'static str] {
+    match table.split_once('.') {
+        Some(("bronze", _)) => &["ingest_time", "epoch"],
+        None => &["epoch"],
+        Some(_) => &[],
+    }
+}
+
+/// One table on two sides.
+struct Pair<'a> {
+    sides: &'a [Snapshot; 2],
+    /// What each is asked for.
+    sql: String,
+    schema: SchemaRef,
+    codec: RowCodec,
+}
+
+async fn compare(sides: &[Snapshot; 2], table: String, slice: u64) -> Result<Compared, VerifyError> {
+    let left_out = left_out(&table);
+    let mut compared = Compared {
+        rows: [None, None],
+        columns: vec![],
+        left_out,
+        differing: 0,
+        examples: vec![],
+        table,
+    };
+    let mut columns: [Vec<String>; 2] = Default::default();
+    for (side, snapshot) in sides.iter().enumerate() {
+        if snapshot.has(&compared.table) {
+            compared.rows[side] = Some(count(snapshot, &compared.table).await?);
+            let fields = shape(snapshot, &compared.table).await?;
+            columns[side] = fields.fields().iter().map(|f| f.name().clone()).collect();
+            columns[side].retain(|name| !left_out.contains(&name.as_str()));
+        }
+    }
+    let [Some(ours), Some(theirs)] = compared.rows else {
+        return Ok(compared);
+    };
+    let [mine, others] = columns.each_ref();
+    let alone = |some: &[String], others: &[String]| -> Vec<String> {
+        some.iter().filter(|name| !others.contains(name)).cloned().collect()
+    };
+    compared.columns = [alone(mine, others), alone(others, mine)].concat();
+    if !compared.columns.is_empty() {
+        return Ok(compared);
+    }
+    let selected: Vec<String> = mine.iter().map(|name| format!("\"{name}\"")).collect();
+    let sql = format!("SELECT {} FROM {}", selected.join(", "), quoted(&compared.table));
+    let shape = normalise_schema(
+        sides[0]
+            .context()
+            .sql(&sql)
+            .await
+            .map_err(QueryError::from)?
+            .schema()
+            .as_arrow(),
+    );
+    let schema = nullable(&shape);
+    let pair = Pair {
+        sides,
+        sql,
+        codec: RowCodec::new(schema.clone())?,
+        schema,
+    };
+    let passes = ours.max(theirs).div_ceil(slice).max(1);
+    let mut differing: HashMap<u128, i64> = HashMap::new();
+    for pass in 0..passes {
+        let surplus = pair.surplus(pass, passes).await?;
+        compared.differing += surplus.len() as u64;
+        let room = SHOWN.saturating_sub(differing.len());
+        differing.extend(surplus.into_iter().take(room));
+    }
+    if compared.differing > 0 {
+        let [ours, theirs] = [pair.rows(0, &differing).await?, pair.rows(1, &differing).await?];
+        let shown = differing.len() as u64;
+        let examples = differences(&compared.table, &pair.schema, &theirs, &ours)?;
+        // Rows that are told apart by the last digits of a double alone are no difference.
+        if compared.differing == shown {
+            compared.differing = examples.len() as u64;
+        }
+        compared.examples = examples;
+    }
+    Ok(compared)
+}
+
+impl Pair<'_> {
+    /// By hash, how many more rows of a slice one side has than the other, where they differ.
+    async fn surplus(&self, pass: u64, passes: u64) -> Result<HashMap<u128, i64>, VerifyError> {
+        let mut surplus: HashMap<u128, i64> = HashMap::new();
+        let mut streams = [(self.stream(0).await?, 1), (self.stream(1).await?, -1)];
+        // By turns: equal rows that stand at like places meet soon.
+        let mut open = 2;
+        while open > 0 {
+            open = 0;
+            for (stream, sign) in &mut streams {
+                let Some(batch) = stream.next().await else { continue };
+                open += 1;
+                let batch = self.normal(batch.map_err(QueryError::from)?)?;
+                for hash in self.hashes(&batch)?.into_iter().filter(|h| *h as u64 % passes == pass) {
+                    match surplus.entry(hash) {
+                        Entry::Occupied(mut at) => {
+                            *at.get_mut() += *sign;
+                            if *at.get() == 0 {
+                                at.remove();
+                            }
+                        }
+                        Entry::Vacant(at) => drop(at.insert(*sign)),
+                    }
+                }
+            }
+        }
+        Ok(surplus)
+    }
+
+    /// The rows of one side whose hashes are among these.
+    async fn rows(&self, side: usize, wanted: &HashMap<u128, i64>) -> Result<RecordBatch, VerifyError> {
+        let mut stream = self.stream(side).await?;
+        let mut found = Vec::new();
+        while let Some(batch) = stream.next().await {
+            let batch = self.normal(batch.map_err(QueryError::from)?)?;
+            let hashes = self.hashes(&batch)?;
+            let mask: BooleanArray = hashes.iter().map(|hash| Some(wanted.contains_key(hash))).collect();
+            if mask.true_count() > 0 {
+                found.push(filter_record_batch(&batch, &mask).expect("the mask was made from the batch"));
+            }
+        }
+        Ok(concat_batches(&self.schema, &found).expect("all are of one schema"))
+    }
+
+    async fn stream(&self, side: usize) -> Result<SendableRecordBatchStream, VerifyError> {
+        let frame = self.sides[side]
+            .context()
+            .sql(&self.sql)
+            .await
+            .map_err(QueryError::from)?;
+        Ok(frame.execute_stream().await.map_err(QueryError::from)?)
+    }
+
+    fn normal(&self, batch: RecordBatch) -> Result<RecordBatch, VerifyError> {
+        Ok(normalise_batch(&self.schema, &batch)?)
+    }
+
+    fn hashes(&self, batch: &RecordBatch) -> Result<Vec<u128>, VerifyError> {
+        let columns: Vec<_> = batch.columns().iter().map(rounded).collect();
+        let rows = self.codec.encode(&columns)?;
+        Ok(rows.iter().map(|row| XxHash3_128::oneshot(row.as_ref())).collect())
+    }
+}
+
+async fn count(snapshot: &Snapshot, table: &str) -> Result<u64, VerifyError> {
+    let (_, batches) = snapshot
+        .query(&format!("SELECT COUNT(*) FROM {}", quoted(table)))
+        .await?;
+    let counts = batches.iter().filter(|batch| batch.num_rows() > 0);
+    let count = counts
+        .map(|batch| batch.column(0).as_primitive::<Int64Type>().value(0))
+        .sum::<i64>();
+    Ok(count as u64)
+}
+
+async fn shape(snapshot: &Snapshot, table: &str) -> Result<SchemaRef, VerifyError> {
+    let frame = snapshot
+        .context()
+        .sql(&format!("SELECT * FROM {}", quoted(table)))
+        .await;
+    Ok(frame.map_err(QueryError::from)?.schema().inner().clone())
+}
+
+fn quoted(table: &str) -> String {
+    let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+    format!("\"{schema}\".\"{name}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::definition::load;
+    use crate::run::{self, Options};
+
+    /// A lake made of these lines (id, amount, share).
+    fn lake(folder: &Path, name: &str, lines: &str) -> Dataflow {
+        let write = |path: &str, text: &str| {
+            let path = folder.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write(
+            "dataflow.toml",
+            "name = \"x\"\nepoch = \"1ms\"\ncommit = \"1ms\"\ndurability = \"none\"\n",
+        );
+        let input = "[columns]\nid = \"BIGINT\"\namount = \"BIGINT\"\nshare = \"DOUBLE\"\n[[feeds]]\nname = \"drops\"\n\
+                     kind = \"files\"\nformat = \"csv\"\n";
+        write("inputs/rows.toml", &format!("{input}path = \"{name}/*.csv\"\n"));
+        write("silver/rows.sql", "SELECT * FROM rows");
+        write(&format!("{name}/a.csv"), &format!("id,amount,share\n{lines}"));
+        let mut dataflow = load(folder, &|_| None).unwrap();
+        dataflow.lake = folder.join("lakes").join(name).display().to_string();
+        let options = Options {
+            until_caught_up: true,
+            ..Options::default()
+        };
+        run::run(Arc::new(dataflow.clone()), &options).unwrap();
+        dataflow
+    }
+
+    #[test]
+    fn rows_are_multisets_whatever_the_slices_and_doubles_count_to_nine_digits() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = |from: u32, to: u32| -> String { (from..to).map(|id| format!("{id},{},0.5\n", id % 3)).collect() };
+        let one = lake(
+            folder.path(),
+            "one",
+            &(rows(0, 50) + "50,1,1.0000000000001\n50,1,1\n7,7,\n"),
+        );
+        let two = lake(
+            folder.path(),
+            "two",
+            &("7,7,\n7,7,\n50,1,1\n50,1,1\n".to_string() + &rows(1, 50)),
+        );
+        let [one, two] = [&one, &two].map(|flow| Lake::open(&flow.lake, &flow.store_options).unwrap());
+        runtime().unwrap().block_on(async {
+            let sides = [
+                Snapshot::open(&one, None).await.unwrap(),
+                Snapshot::open(&two, None).await.unwrap(),
+            ];
+            for slice in [1, 7, SLICE] {
+                let compared = compare(&sides, "silver.rows".into(), slice).await.unwrap();
+                assert_eq!(compared.rows, [Some(53), Some(53)]);
+                assert!(!compared.is_equal());
+                let mut told: Vec<_> = compared
+                    .examples
+                    .iter()
+                    .map(|d| (d.row.as_str(), d.found, d.expected))
+                    .collect();
+                told.sort();
+                let expected = [("id=0 amount=0 share=0.5", 1, 0), ("id=7 amount=7 share=null", 1, 2)];
+                assert_eq!(told, expected, "in slices of {slice}");
+                assert_eq!(compared.differing, 2);
+            }
+            let bronze = compare(&sides, "bronze.rows".into(), SLICE).await.unwrap();
+            assert_eq!(
+                (bronze.left_out, bronze.is_equal()),
+                (&["ingest_time", "epoch"][..], false)
+            );
+            let none = compare(&sides, "gold.none".into(), SLICE).await.unwrap();
+            assert!(none.is_equal());
+        });
+    }
+}

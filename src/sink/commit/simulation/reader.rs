@@ -1,0 +1,106 @@
+//! A reader that takes Delta's protocol to the letter: a file is its path and its vector, and what is added twice is there
+//! twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use futures::FutureExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use roaring::RoaringTreemap;
+use url::Url;
+
+use super::super::log;
+use super::workload::Rows;
+use crate::sink::{AddFile, Lake};
+
+/// The lake without anybody between.
+pub fn lake(objects: &Arc<InMemory>) -> Lake {
+    Lake::over(objects.clone(), Path::default(), Url::parse("memory:///").unwrap())
+}
+
+/// Waits for what never waits.
+pub fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("memory answers at once")
+}
+
+/// Walks up a table's log.
+pub struct Walk {
+    lake: Lake,
+    table: String,
+    version: i64,
+    live: BTreeMap<(String, String), AddFile>,
+    content: HashMap<String, Arc<Vec<(i64, i64)>>>,
+}
+
+impl Walk {
+    /// Before its first version.
+    pub fn new(lake: Lake, table: &str) -> Walk {
+        Walk {
+            lake,
+            table: table.into(),
+            version: -1,
+            live: BTreeMap::new(),
+            content: HashMap::new(),
+        }
+    }
+
+    /// The table's rows as of a version, and those of others.
+    pub fn rows(&mut self, version: i64) -> Result<(Rows, usize), String> {
+        while self.version < version {
+            self.version += 1;
+            let actions = now(log::read(&self.lake, &self.table, self.version)).map_err(|e| e.to_string())?;
+            let actions = actions.ok_or(format!("{} has no version {}", self.table, self.version))?;
+            for remove in actions.iter().filter_map(|a| a.remove.as_ref()) {
+                self.live
+                    .remove(&(remove.path.clone(), format!("{:?}", remove.deletion_vector)));
+            }
+            for add in actions.iter().filter_map(|a| a.add.as_ref()) {
+                self.live
+                    .insert((add.path.clone(), format!("{:?}", add.deletion_vector)), add.clone());
+            }
+        }
+        assert_eq!(self.version, version, "versions are asked for in their order");
+        let (mut rows, mut foreign) = (Rows::new(), 0);
+        for file in self.live.values() {
+            let content = match self.content.get(&file.path) {
+                Some(content) => content.clone(),
+                None => {
+                    let content = Arc::new(content(&self.lake, &self.table, &file.path)?);
+                    self.content.insert(file.path.clone(), content.clone());
+                    content
+                }
+            };
+            let deleted: RoaringTreemap =
+                now(log::bitmap(&self.lake, &self.table, file.deletion_vector.as_ref())).map_err(|e| e.to_string())?;
+            for (position, row) in content.iter().enumerate() {
+                if deleted.contains(position as u64) {
+                    continue;
+                }
+                if row.0 >= super::workload::FOREIGN {
+                    foreign += 1;
+                } else {
+                    *rows.entry(*row).or_default() += 1;
+                }
+            }
+        }
+        Ok((rows, foreign))
+    }
+}
+
+/// The rows of a data file.
+pub fn content(lake: &Lake, table: &str, file: &str) -> Result<Vec<(i64, i64)>, String> {
+    let bytes = now(lake.get(&Path::from(format!("{table}/{file}")))).map_err(|e| e.to_string())?;
+    let bytes = bytes.ok_or(format!("{table} names {file}, which is not there"))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|b| b.build());
+    let mut rows = Vec::new();
+    for batch in reader.map_err(|e| e.to_string())? {
+        let batch = batch.map_err(|e| e.to_string())?;
+        let column = |i: usize| batch.column(i).as_primitive::<Int64Type>().values().to_vec();
+        rows.extend(column(0).into_iter().zip(column(1)));
+    }
+    Ok(rows)
+}

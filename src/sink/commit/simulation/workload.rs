@@ -1,0 +1,121 @@
+//! What is fed, and what every table is to hold then: recomputed from nothing each time, so trivially right.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::definition::Deletes;
+use crate::repr::{Diff, Row, RowCodec};
+use crate::sink::TableSpec;
+
+/// Rows and how often they are there.
+pub type Rows = BTreeMap<(i64, i64), i64>;
+
+/// Rows of others have keys from here on.
+pub const FOREIGN: i64 = 1_000_000;
+
+/// Events of a run, at most.
+pub const EVENTS: u64 = 150;
+
+/// One feed: upserts and deletions of a few keys.
+#[derive(Clone, Copy)]
+pub struct Feed {
+    seed: u64,
+}
+
+impl Feed {
+    /// Of a seed.
+    pub fn new(seed: u64) -> Feed {
+        Feed { seed }
+    }
+
+    fn hash(&self, event: u64) -> u64 {
+        let mut x = self.seed ^ event.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    }
+
+    /// Every table as of so many events.
+    pub fn tables(&self, events: u64) -> [Rows; 4] {
+        let mut current: BTreeMap<i64, i64> = BTreeMap::new();
+        let mut tables: [Rows; 4] = Default::default();
+        for event in 0..events {
+            let hash = self.hash(event);
+            let (key, value) = ((hash % 14) as i64, ((hash >> 16) % 40) as i64);
+            tables[0].insert((event as i64, (hash >> 40) as i64 % 1000), 1);
+            match (hash >> 8) % 4 {
+                0 => current.remove(&key),
+                _ => current.insert(key, value),
+            };
+        }
+        for (key, value) in &current {
+            tables[1].insert((*key, *value), 1);
+            *tables[2].entry((value % 4, 0)).or_default() += 1;
+        }
+        for bucket in 0..3 {
+            let count = current.keys().filter(|key| *key % 3 == bucket).count() as i64;
+            if count > 0 {
+                tables[3].insert((bucket, count), 1);
+            }
+        }
+        tables
+    }
+
+    /// What changes in every table from one number of events to another.
+    pub fn changes(&self, from: u64, to: u64) -> Vec<Vec<((i64, i64), Diff)>> {
+        let (before, after) = (self.tables(from), self.tables(to));
+        let both = before.into_iter().zip(after);
+        both.map(|(before, mut after)| {
+            for (row, count) in before {
+                *after.entry(row).or_default() -= count;
+            }
+            after.into_iter().filter(|(_, diff)| *diff != 0).collect()
+        })
+        .collect()
+    }
+}
+
+/// The tables: one of each way of keeping rows.
+pub fn specs() -> Vec<TableSpec> {
+    let of = |name: &str, append_only, deletes| TableSpec {
+        name: name.into(),
+        path: name.replace('.', "/"),
+        schema: schema(),
+        partition_by: vec![],
+        append_only,
+        deletes,
+        change_data_feed: false,
+        description: None,
+    };
+    vec![
+        of("bronze.e", true, Deletes::Auto),
+        of("silver.v", false, Deletes::Vectors),
+        of("silver.a", false, Deletes::Auto),
+        of("gold.r", false, Deletes::Rewrite),
+    ]
+}
+
+/// Of every table.
+pub fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("k", DataType::Int64, false),
+        Field::new("v", DataType::Int64, false),
+    ]))
+}
+
+/// Columns of rows.
+pub fn columns(rows: &[(i64, i64)]) -> Vec<ArrayRef> {
+    vec![
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.0))),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.1))),
+    ]
+}
+
+/// Rows as the graph encodes them.
+pub fn encode(rows: &[(i64, i64)]) -> Vec<Row> {
+    let codec = RowCodec::new(schema()).unwrap();
+    codec.encode_rows(&columns(rows), rows.len()).unwrap()
+}

@@ -1,0 +1,228 @@
+//! The steps that make a local disk keep what it took, in one place: a test sees in which order they are taken.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Syncs a file's bytes. `named`: the name that it has or gets.
+pub fn sync_file(file: &File, named: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    note(Step::File, named);
+    Ok(())
+}
+
+/// Syncs the names in a folder.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()?;
+    note(Step::Folder, folder);
+    Ok(())
+}
+
+/// A file has got its name.
+pub fn named(path: &Path) {
+    note(Step::Named, path);
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    File,
+    Folder,
+    Named,
+}
+
+#[cfg(not(test))]
+fn note(_: Step, _: &Path) {}
+
+#[cfg(test)]
+static SEEN: std::sync::Mutex<Vec<(Step, std::path::PathBuf)>> = std::sync::Mutex::new(Vec::new());
+
+#[cfg(test)]
+fn note(step: Step, path: &Path) {
+    SEEN.lock().unwrap().push((step, path.to_path_buf()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+    use crossbeam_channel::unbounded;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::definition::Deletes;
+    use crate::repr::RowCodec;
+    use crate::sink::ledger::{self, Entry, Intent};
+    use crate::sink::writer::RowHash;
+    use crate::sink::{Arrival, Committer, Lake, Limits, Loaded, Settings, TableSpec, Writer, WriterConfig};
+
+    fn specs() -> Vec<TableSpec> {
+        let of = |name: &str, partition_by: Vec<usize>| TableSpec {
+            name: name.into(),
+            path: name.replace('.', "/"),
+            schema: Arc::new(Schema::new(vec![
+                Field::new("id", DataType::Int64, false),
+                Field::new("part", DataType::Int64, false),
+            ])),
+            partition_by,
+            append_only: false,
+            deletes: Deletes::Vectors,
+            change_data_feed: true,
+            description: None,
+        };
+        vec![of("silver.x", vec![]), of("gold.parts", vec![1])]
+    }
+
+    /// Two writers and a committer put two snapshots into a new lake, the second with vectors. Says the intents.
+    fn commit(folder: &Path, durable: bool) -> Vec<Intent> {
+        let runtime = Runtime::new().unwrap();
+        let lake = Lake::open(folder.to_str().unwrap(), &BTreeMap::new()).unwrap();
+        let settings = Settings::new("flow", 2, durable);
+        let (committer, restored) = Committer::open(lake.clone(), specs(), settings, runtime.handle().clone()).unwrap();
+        let mut writers: Vec<Writer> = (0..2)
+            .map(|writer| {
+                let config = WriterConfig {
+                    writer,
+                    writers: 2,
+                    generation: restored.generation,
+                    specs: Arc::new(specs()),
+                    store: lake.store.clone(),
+                    root: Default::default(),
+                    local: lake.local.clone(),
+                    durable,
+                    runtime: runtime.handle().clone(),
+                    limits: Limits::default(),
+                    relocations: committer.relocations(),
+                };
+                Writer::new(config, Loaded::default()).unwrap()
+            })
+            .collect();
+        let (parts, prepared) = unbounded();
+        let (events, committed) = unbounded();
+        let thread = std::thread::spawn(move || committer.run(prepared, events));
+        let codec = RowCodec::new(specs()[0].schema.clone()).unwrap();
+        let rows: Vec<_> = (0..40i64)
+            .map(|id| {
+                let column = |n: i64| -> arrow::array::ArrayRef { Arc::new(arrow::array::Int64Array::from(vec![n])) };
+                codec.encode_rows(&[column(id), column(id % 3)], 1).unwrap().remove(0)
+            })
+            .collect();
+        for (epoch, diff) in [(10, 1), (20, -1)] {
+            for (n, row) in rows.iter().enumerate().filter(|(n, _)| diff > 0 || n % 4 == 0) {
+                let writer = &mut writers[crate::sink::owner(row.bytes(), 2)];
+                for table in 0..2 {
+                    let updates = vec![(row.clone(), epoch, diff)];
+                    writer.observe(Arrival::Rows { table, updates }).unwrap();
+                }
+                assert_eq!(RowHash::of(row.bytes()), RowHash::of(rows[n].bytes()));
+            }
+            for writer in &mut writers {
+                parts
+                    .send(writer.observe(Arrival::Seal { epoch }).unwrap().unwrap())
+                    .unwrap();
+            }
+            committed.recv().unwrap();
+        }
+        drop(parts);
+        thread.join().unwrap().unwrap();
+        runtime.block_on(async {
+            let mut intents = Vec::new();
+            for seq in ledger::list(&lake).await.unwrap() {
+                if let Some(Entry::Intent(intent)) = ledger::read(&lake, seq).await.unwrap() {
+                    intents.push(intent);
+                }
+            }
+            intents
+        })
+    }
+
+    fn seen_below(folder: &Path) -> Vec<(Step, PathBuf)> {
+        let seen = SEEN.lock().unwrap();
+        seen.iter()
+            .filter(|(_, path)| path.starts_with(folder))
+            .cloned()
+            .collect()
+    }
+
+    #[test]
+    fn whatever_is_named_is_on_the_disk_with_the_folders_that_name_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("new/lake");
+        let intents = commit(&root, true);
+        assert_eq!(intents.len(), 2);
+        let seen = seen_below(folder.path());
+        let at = |step: Step, path: &Path| {
+            let found = seen.iter().position(|(s, p)| *s == step && p == path);
+            found.unwrap_or_else(|| panic!("{step:?} of {} is not seen", path.display()))
+        };
+        // A folder is named on the disk once every folder above it was synced; the last time before `moment`.
+        let folders_before = |path: &Path, since: usize, moment: usize| {
+            let named = path.parent().unwrap();
+            let synced = seen[since..moment]
+                .iter()
+                .any(|(s, p)| *s == Step::Folder && p == named);
+            assert!(synced, "{} is not synced between naming and commit", named.display());
+            for above in named.ancestors().skip(1).take_while(|a| a.starts_with(&root)) {
+                let synced = seen[..moment].iter().any(|(s, p)| *s == Step::Folder && p == above);
+                assert!(synced, "{} is not synced before the commit", above.display());
+            }
+        };
+        let mut vectors = 0;
+        for intent in &intents {
+            let entry = root.join(format!("_alluvium/ledger/{:020}.json", intent.seq));
+            let decided = at(Step::Named, &entry);
+            assert!(at(Step::File, &entry) < decided, "a part of an entry could be seen");
+            let mut files: Vec<PathBuf> = Vec::new();
+            for table in &intent.tables {
+                for actions in table.commits.iter().map(|c| &c.actions) {
+                    for add in actions.iter().filter_map(|a| a.add.as_ref()) {
+                        files.push(
+                            root.join(
+                                crate::sink::lake::file_location(&table.path, &add.path)
+                                    .unwrap()
+                                    .as_ref(),
+                            ),
+                        );
+                        if let Some(vector) = &add.deletion_vector {
+                            let name = crate::sink::commit::vector_file(vector);
+                            files.push(root.join(&table.path).join(name));
+                            vectors += 1;
+                        }
+                    }
+                    for change in actions.iter().filter_map(|a| a.cdc.as_ref()) {
+                        let place = crate::sink::lake::file_location(&table.path, &change.path).unwrap();
+                        files.push(root.join(place.as_ref()));
+                    }
+                }
+                // The entry is decided on, on the disk, before any table shows it.
+                let version = intent.versions[&table.table] + 1;
+                let log = root.join(&table.path).join(format!("_delta_log/{version:020}.json"));
+                folders_before(&entry, decided, at(Step::Named, &log));
+                assert!(at(Step::File, &log) < at(Step::Named, &log));
+                folders_before(&log, at(Step::Named, &log), seen.len());
+            }
+            for file in &files {
+                assert!(
+                    at(Step::File, file) < decided,
+                    "{} is synced before it is named",
+                    file.display()
+                );
+                folders_before(file, at(Step::Named, file), decided);
+            }
+        }
+        assert!(vectors > 0);
+        // The lake itself was made.
+        assert!(at(Step::Folder, root.parent().unwrap().parent().unwrap()) < at(Step::Folder, &root));
+    }
+
+    #[test]
+    fn without_durability_nothing_is_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        commit(folder.path(), false);
+        let seen = seen_below(folder.path());
+        assert!(seen.iter().all(|(step, _)| *step == Step::Named), "{seen:?}");
+    }
+}

@@ -1,0 +1,290 @@
+//! Disks that fail under a run: it ends with a message that names the place and the remedy, and once that is done the next run
+//! goes on without a loss. As root nothing is forbidden by a mode, so a disk that is full or read-only is a small tmpfs, and
+//! a permission is taken away by `chattr +i`; where those are not to be had, the tests say that they were skipped.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alluvium::definition::Dataflow;
+use alluvium::run::{self, Options, Outcome, RunError};
+
+use crate::lake::{ask, assert_newest_is_exact};
+use crate::support::{Folder, catch_up, chain, snapshots};
+
+const ROWS: &str = r#"
+key = ["id"]
+[columns]
+id = { type = "BIGINT", nullable = false }
+name = "VARCHAR"
+[[feeds]]
+name = "live"
+kind = "log"
+path = "live/rows"
+format = "json"
+"#;
+
+fn folder(name: &str) -> Folder {
+    let folder = Folder::new(name, &[("inputs/rows.toml", ROWS)]);
+    // Synced, so that all that writes to the disk is there.
+    folder.write(
+        "dataflow.toml",
+        &format!("name = \"{name}\"\nepoch = \"1ms\"\ncommit = \"5ms\"\n"),
+    );
+    folder.write("silver/rows.sql", "SELECT id, name FROM rows");
+    folder.write("silver/rows.toml", "deletes = \"vectors\"\n");
+    folder.write(
+        "gold/counts.sql",
+        "SELECT id % 10 AS k, COUNT(*) AS n FROM silver.rows GROUP BY id % 10",
+    );
+    folder
+}
+
+/// Rows that hardly compress.
+fn feed(folder: &Folder, ids: std::ops::Range<u64>, width: usize) {
+    let mut text = String::new();
+    for id in ids {
+        let mut x = id.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let name: String = std::iter::repeat_with(|| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            format!("{x:016x}")
+        })
+        .take(width)
+        .collect();
+        text += &format!("{{\"key\": {{\"id\": {id}}}, \"value\": {{\"id\": {id}, \"name\": \"{name}\"}}}}\n");
+    }
+    folder.append("live/rows/0.ndjson", &text);
+}
+
+fn try_to_catch_up(dataflow: &Arc<Dataflow>) -> Result<Outcome, RunError> {
+    let options = Options {
+        workers: 2,
+        until_caught_up: true,
+        duration: Some(Duration::from_secs(120)),
+        ..Options::default()
+    };
+    run::run(dataflow.clone(), &options)
+}
+
+fn refusal(dataflow: &Arc<Dataflow>) -> String {
+    chain(&try_to_catch_up(dataflow).map(drop).expect_err("the run cannot go on"))
+}
+
+/// A file system of a size.
+struct Mount(PathBuf);
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    let ran = Command::new(program).args(arguments).output();
+    ran.is_ok_and(|output| output.status.success())
+}
+
+impl Mount {
+    fn new(at: &Path, size: &str) -> Option<Mount> {
+        std::fs::create_dir_all(at).expect("the folder is made");
+        let path = at.display().to_string();
+        if !succeeds("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", &path]) {
+            eprintln!("SKIPPED: no file system may be mounted here");
+            return None;
+        }
+        Some(Mount(at.to_path_buf()))
+    }
+
+    fn remount(&self, options: &str) {
+        let path = self.0.display().to_string();
+        let started = Instant::now();
+        while !succeeds("mount", &["-o", &format!("remount,{options}"), &path]) {
+            assert!(started.elapsed() < Duration::from_secs(30), "remounted with {options}");
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        succeeds("umount", &["-l", &self.0.display().to_string()]);
+    }
+}
+
+fn assert_all(dataflow: &Dataflow, rows: u64, what: &str) {
+    assert_eq!(
+        ask(dataflow, "SELECT COUNT(*) FROM silver.rows"),
+        rows.to_string(),
+        "{what}"
+    );
+    assert_eq!(
+        ask(dataflow, "SELECT SUM(n) FROM gold.counts"),
+        rows.to_string(),
+        "{what}"
+    );
+    assert_newest_is_exact(dataflow, what);
+}
+
+#[test]
+fn a_disk_that_is_full_is_named_and_nothing_is_lost_once_there_is_room() {
+    let folder = folder("full");
+    let dataflow = folder.load("lake");
+    let Some(mount) = Mount::new(&folder.lake("lake"), "4m") else {
+        return;
+    };
+    feed(&folder, 0..100, 1);
+    catch_up(&dataflow, 2);
+    feed(&folder, 100..4000, 100);
+    for _ in 0..2 {
+        let told = refusal(&dataflow);
+        assert!(
+            told.contains("the disk is full; make room") && told.contains(&folder.lake("lake").display().to_string()),
+            "{told}"
+        );
+    }
+    mount.remount("size=200m");
+    catch_up(&dataflow, 1);
+    assert_all(&dataflow, 4000, "after there was room");
+}
+
+#[test]
+fn a_lake_that_may_not_be_written_is_named_at_the_start_and_in_the_middle() {
+    let folder = folder("readonly");
+    let dataflow = folder.load("lake");
+    let Some(mount) = Mount::new(&folder.lake("lake"), "100m") else {
+        return;
+    };
+    feed(&folder, 0..100, 1);
+    catch_up(&dataflow, 2);
+    mount.remount("ro");
+    let told = refusal(&dataflow);
+    let place = folder.lake("lake").display().to_string();
+    assert!(told.contains("may not be written") && told.contains(&place), "{told}");
+    mount.remount("rw");
+
+    // A run is going on when it happens.
+    let before = snapshots(&dataflow);
+    let running = std::thread::spawn({
+        let dataflow = dataflow.clone();
+        move || {
+            let options = Options {
+                workers: 2,
+                duration: Some(Duration::from_secs(60)),
+                ..Options::default()
+            };
+            chain(
+                &run::run(dataflow, &options)
+                    .map(drop)
+                    .expect_err("the disk is read-only"),
+            )
+        }
+    });
+    feed(&folder, 100..200, 1);
+    while snapshots(&dataflow) <= before && !running.is_finished() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    mount.remount("ro");
+    feed(&folder, 200..300, 1);
+    let told = running.join().expect("the run does not panic");
+    assert!(told.contains("may not be written") && told.contains(&place), "{told}");
+    mount.remount("rw");
+    catch_up(&dataflow, 3);
+    assert_all(&dataflow, 300, "after it could be written again");
+}
+
+#[test]
+fn a_permission_that_is_lost_is_named_and_nothing_is_lost_with_it() {
+    let folder = folder("permission");
+    let dataflow = folder.load("lake");
+    feed(&folder, 0..100, 1);
+    catch_up(&dataflow, 2);
+    for (n, part) in ["_alluvium/ledger", "silver/rows", "gold/counts/_delta_log"]
+        .into_iter()
+        .enumerate()
+    {
+        let place = folder.lake("lake").join(part).display().to_string();
+        if !succeeds("chattr", &["+i", &place]) {
+            eprintln!("SKIPPED: chattr +i is not to be had here");
+            return;
+        }
+        let first = 100 + 100 * n as u64;
+        feed(&folder, first..first + 100, 1);
+        let told = refusal(&dataflow);
+        assert!(succeeds("chattr", &["-i", &place]), "the permission comes back");
+        assert!(
+            told.contains("may not be written") && told.contains(&place),
+            "{part}: {told}"
+        );
+    }
+    catch_up(&dataflow, 1);
+    assert_all(&dataflow, 400, "after the permission came back");
+}
+
+fn first_file(folder: &Path, ending: &str) -> PathBuf {
+    let found = std::fs::read_dir(folder).expect("the folder is there");
+    let mut found: Vec<PathBuf> = found.map(|entry| entry.expect("it is listed").path()).collect();
+    found.retain(|path| path.to_string_lossy().ends_with(ending));
+    found.sort();
+    found
+        .pop()
+        .unwrap_or_else(|| panic!("no {ending} in {}", folder.display()))
+}
+
+#[test]
+fn a_truncated_data_file_is_named_and_put_back_or_rebuilt() {
+    let folder = folder("truncated");
+    let dataflow = folder.load("lake");
+    feed(&folder, 0..200, 4);
+    catch_up(&dataflow, 2);
+    let table = folder.lake("lake").join("silver/rows");
+    for rebuild in [false, true] {
+        let file = first_file(&table, ".parquet");
+        let whole = std::fs::read(&file).expect("it is read");
+        std::fs::write(&file, &whole[..whole.len() / 2]).expect("it is cut off");
+        let told = refusal(&dataflow);
+        let name = file
+            .file_name()
+            .expect("a file has a name")
+            .to_string_lossy()
+            .to_string();
+        assert!(
+            told.contains(&name) && told.contains("silver.rows") && told.contains("put it back from a copy"),
+            "{told}"
+        );
+        match rebuild {
+            false => std::fs::write(&file, &whole).expect("it is put back"),
+            true => std::fs::remove_dir_all(&table).expect("the table is removed"),
+        }
+        let outcome = catch_up(&dataflow, 1);
+        let corrections = outcome.corrections.expect("a restart is an audit");
+        assert_eq!(!corrections.is_empty(), rebuild, "{corrections:?}");
+        assert_all(&dataflow, 200, if rebuild { "rebuilt" } else { "put back" });
+    }
+}
+
+#[test]
+fn a_damaged_log_entry_is_named_and_put_back_or_its_table_rebuilt() {
+    let folder = folder("damaged");
+    let dataflow = folder.load("lake");
+    feed(&folder, 0..200, 1);
+    catch_up(&dataflow, 2);
+    for (part, remedy, rebuild) in [
+        ("silver/rows/_delta_log", "restore the file", false),
+        ("gold/counts/_delta_log", "remove the table's folder", true),
+        ("_alluvium/ledger", "restore _alluvium/ledger", false),
+    ] {
+        let at = folder.lake("lake").join(part);
+        let file = first_file(&at, ".json");
+        let whole = std::fs::read(&file).expect("it is read");
+        std::fs::write(&file, &whole[..whole.len() - whole.len() / 3]).expect("it is cut off");
+        let told = refusal(&dataflow);
+        let name = file
+            .file_name()
+            .expect("a file has a name")
+            .to_string_lossy()
+            .to_string();
+        assert!(told.contains(&name) && told.contains(remedy), "{told}");
+        match rebuild {
+            false => std::fs::write(&file, &whole).expect("it is put back"),
+            true => std::fs::remove_dir_all(at.parent().expect("a log is in its table")).expect("it is removed"),
+        }
+        catch_up(&dataflow, 1);
+        assert_all(&dataflow, 200, part);
+    }
+}
