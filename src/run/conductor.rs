@@ -230,8 +230,12 @@ impl Conductor<'_> {
     /// What the graph held before is loaded epoch by epoch, each closed before the next but one is open.
     fn pace_past(&mut self, now: Instant) {
         if self.pacer.open() < self.shared.past_until && self.pacer.is_due(now) && self.pacer.is_full() {
-            let pacer = &mut self.pacer;
-            self.shared.open_unless_held(|| pacer.open_next(0, now));
+            let (pacer, peers) = (&mut self.pacer, self.peers);
+            self.shared.open_unless_held(|| {
+                let epoch = pacer.open_next(0, now);
+                peers.open(epoch);
+                epoch
+            });
             self.wake();
         }
     }

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::conductor::{ASK, Conducted};
 use super::control::{self, Command, FiguresHead, Garbled, PreparedHead, Progress, Report, Start};
+use super::memory::Memory;
 use super::shared::{Event, Shared};
 use super::{RunError, team};
 use crate::cluster::{Heard, Link, Member, Peer};
@@ -196,6 +197,8 @@ pub struct Follower<'a> {
     pub latency: Arc<Latency>,
     pub queues: Vec<Sender<Delivery>>,
     pub readers: Option<Readers>,
+    /// How much there is here, and whether it lets feeds be read.
+    pub memory: Memory,
     pub until_caught_up: bool,
     pub told: Told,
 }
@@ -221,7 +224,7 @@ impl Follower<'_> {
             match self.events.recv_timeout(if asks { ASK } else { FIGURES }) {
                 Ok(Event::Progress) => self.shared.look(),
                 Ok(Event::Failed(error)) => return Err(error),
-                Ok(Event::Report) => tracing::info!("{}", self.latency.figures()),
+                Ok(Event::Report) => tracing::info!("{}\n{}", self.latency.figures(), self.memory.report()),
                 Ok(Event::Stop) => self.leader.report(&Report::Stop),
                 Ok(Event::Committed(epoch)) => self.told.snapshot = epoch,
                 Ok(Event::Drain) => {
@@ -229,6 +232,8 @@ impl Follower<'_> {
                     if let Some(readers) = self.readers.take() {
                         readers.stop()?;
                     }
+                    // What is in the queues of a run that ends is taken.
+                    self.shared.held.store(false, Ordering::Release);
                 }
                 Ok(Event::End) => {
                     let snapshot = self.told.snapshot;
@@ -243,6 +248,10 @@ impl Follower<'_> {
             }
             if let Some(error) = self.readers.as_ref().and_then(Readers::failure) {
                 return Err(error.into());
+            }
+            if let Some((above, say)) = self.memory.look(Instant::now()) {
+                self.shared.held.store(above && !draining, Ordering::Release);
+                say.inspect(|say| tracing::warn!("{say}"));
             }
             self.tell_progress();
             self.tell_end(draining);

@@ -104,6 +104,8 @@ pub struct Options {
     pub signals: bool,
     /// Over a lake with a past: make all of it again from Bronze and the feeds, whatever the lake keeps of the graph.
     pub recompute: bool,
+    /// Rows of what the graph held before that a worker takes into one epoch; none: as many as suits most.
+    pub load_rows: Option<u64>,
     /// Whether a terminal shows a live status.
     pub live: bool,
     /// Sizes at which writers change their ways.
@@ -395,19 +397,16 @@ impl Engine {
         };
         let opened = started.elapsed();
         let wiring = Arc::new(wiring);
+        let load_rows = options.load_rows.unwrap_or(LOAD_ROWS).max(1);
         let past_until =
-            past_until.unwrap_or_else(|| first + Bringing::rows_to_load(&wiring, &restored.tables) / LOAD_ROWS);
+            past_until.unwrap_or_else(|| first + Bringing::rows_to_load(&wiring, &restored.tables) / load_rows);
 
         let replays = restored.epoch.is_some();
         let inputs = dataflow.inputs.len();
         let others = team.peers().map_or(0, Peers::count);
-        let shared = Arc::new(Shared::new(
-            (workers, others),
-            inputs,
-            (first, past_until),
-            replays,
-            events_in,
-        ));
+        let mut shared = Shared::new((workers, others), inputs, (first, past_until), replays, events_in);
+        shared.load_rows = load_rows;
+        let shared = Arc::new(shared);
         let latency = Arc::new(Latency::new(
             dataflow.inputs.iter().map(|input| input.name.clone()).collect(),
             graph
@@ -699,6 +698,7 @@ impl Engine {
                     latency: self.latency.clone(),
                     queues: self.queues.clone(),
                     readers: self.readers.take(),
+                    memory: self.memory.take().expect("a run is conducted once"),
                     until_caught_up: self.stop_at_end,
                     told: Told::default(),
                 };

@@ -12,6 +12,7 @@ use crate::repr::{Diff, Epoch, Row};
 use crate::sink::CommitEvent;
 
 use super::RunError;
+use super::worker::LOAD_ROWS;
 
 /// What wakes the conductor.
 pub enum Event {
@@ -58,6 +59,8 @@ pub struct Shared {
     pub frontiers: Vec<AtomicU64>,
     /// What the lake's past is fed at are epochs up to this, from the first on.
     pub past_until: Epoch,
+    /// Rows of it that a worker takes into one epoch.
+    pub load_rows: u64,
     /// The open epoch stays open until the past is over: from when on, see [`Shared::hold_epoch`].
     epoch_held: Mutex<bool>,
     /// The newest epoch that something was taken into.
@@ -107,6 +110,7 @@ impl Shared {
             open: AtomicU64::new(first),
             frontiers: (0..workers + peers).map(|_| AtomicU64::new(0)).collect(),
             past_until,
+            load_rows: LOAD_ROWS,
             epoch_held: Mutex::new(!replay),
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),

@@ -218,7 +218,11 @@ impl<'a> Taker<'a> {
         }
         if rows > 0 {
             self.shared.taken.fetch_max(self.epoch, Ordering::AcqRel);
-            let full = if live { EPOCH_ROWS } else { LOAD_ROWS as usize };
+            let full = if live {
+                EPOCH_ROWS
+            } else {
+                self.shared.load_rows as usize
+            };
             if self.rows_in_epoch >= full || self.backfilled_in_epoch >= self.share {
                 self.shared.full.store(true, Ordering::Release);
             }
@@ -230,7 +234,7 @@ impl<'a> Taker<'a> {
     /// Whether more of the past may go into the open epoch.
     fn may_take_past(&self) -> bool {
         let last = self.epoch >= self.shared.past_until;
-        last || (self.rows_in_epoch as u64) < LOAD_ROWS || self.shared.holds_epoch()
+        last || (self.rows_in_epoch as u64) < self.shared.load_rows || self.shared.holds_epoch()
     }
 
     /// A piece of the past goes into the graph. Says how many rows it has.

@@ -148,6 +148,28 @@ fn processes_share_the_feeds_and_make_what_one_process_makes_whatever_their_numb
     assert_all_are_exact(&together);
 }
 
+/// What the graph held is loaded epoch by epoch; the other processes were not told of those epochs, and a restart over more
+/// than two of them never ended.
+#[test]
+fn a_restart_loads_more_than_an_epoch_takes_however_many_processes_there_are() {
+    let folder = accounts("loads");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    for (round, size) in [(1, 2), (2, 1), (2, 2), (3, 1)].into_iter().enumerate() {
+        change(&folder, round as i64 + 1);
+        let options = Options {
+            until_caught_up: true,
+            load_rows: Some(20),
+            ..Options::default()
+        };
+        let outcome = run_all(&dataflow, size.into(), &options).remove(0);
+        let outcome = outcome.unwrap_or_else(|e| panic!("{size:?}: {}", chain(&e)));
+        assert!(outcome.loaded > 200, "{} rows were loaded as {size:?}", outcome.loaded);
+        assert_eq!(outcome.corrections, Some(vec![]), "{size:?}");
+        assert_newest_is_exact(&dataflow, &format!("{size:?}"));
+    }
+}
+
 #[test]
 fn every_snapshot_of_processes_that_are_fed_meanwhile_is_exact() {
     let folder = accounts("live");

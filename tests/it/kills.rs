@@ -23,7 +23,7 @@ use crate::testing::{checkout, real_data};
 /// Processes and workers in each; each life is of another size than the one before.
 const SIZES: [(usize, usize); 5] = [(1, 2), (2, 2), (1, 1), (2, 1), (1, 3)];
 /// The longest life before a kill: of every second one from its start, of the others from its first commit.
-const LIFE: Duration = Duration::from_millis(4000);
+const LIFE: Duration = Duration::from_millis(3000);
 /// What ending may take once a process is lost.
 const LOST: Duration = Duration::from_secs(5);
 
