@@ -241,11 +241,9 @@ impl Sink {
         let (arrivals, arrived) = bounded(64);
         let (prepared_in, prepared) = bounded(2);
         let (events_in, events) = bounded(4);
-        let writer = spawn(config, loaded.swap_remove(0), arrived, prepared_in).expect("a writer");
-        let writer = thread::spawn(move || {
-            let ended = writer.handle.join().expect("a writer that does not panic");
-            ended.unwrap_or_else(|e| panic!("the writer stopped: {e}"));
-        });
+        let failed = |e| panic!("the writer stopped: {e}");
+        let writer = spawn(config, loaded.swap_remove(0), arrived, prepared_in, failed).expect("a writer");
+        let writer = writer.handle;
         let committer = thread::spawn(move || {
             let ended = committer.run(prepared, events_in);
             ended.unwrap_or_else(|e| panic!("the committer stopped: {e}"));

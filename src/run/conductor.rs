@@ -151,6 +151,7 @@ impl Conductor<'_> {
         let mut wait = self
             .pacer
             .patience(now)
+            .filter(|_| self.shared.live.load(Ordering::Acquire)) // the past tells when it is time
             .unwrap_or(Duration::from_secs(1))
             .min(self.status.period());
         if self.options.until_caught_up || matches!(phase, Phase::Draining) {

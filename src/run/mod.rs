@@ -463,6 +463,7 @@ impl Engine {
                 restored,
                 arrivals_out,
                 prepared_in.clone(),
+                writer_failed(&shared),
             )?;
             writers.push(writer.handle);
             stats.push(writer.stats);
@@ -662,7 +663,7 @@ impl Engine {
             return Err(RunError::Panicked("a worker", panic));
         }
         for writer in writers {
-            writer.map_err(|panic| RunError::Panicked("a writer", message(panic)))??;
+            writer.map_err(|panic| RunError::Panicked("a writer", message(panic)))?;
         }
         committer.map_err(|panic| RunError::Panicked("the committer", message(panic)))?;
         if let Role::Follows(leader) = self.team.role {
@@ -866,6 +867,15 @@ fn message(panic: Box<dyn std::any::Any + Send>) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message")
         .to_string()
+}
+
+/// Tells the conductor of a writer's fault; that the committer is gone that one tells itself.
+fn writer_failed(shared: &Arc<Shared>) -> impl FnOnce(WriterError) + Send + 'static {
+    let shared = shared.clone();
+    move |error| match error {
+        WriterError::CommitterGone { .. } => {}
+        error => shared.tell(Event::Failed(error.into())),
+    }
 }
 
 fn commit(committer: Committer, prepared: Receiver<Prepared>, shared: &Arc<Shared>) {

@@ -21,7 +21,6 @@ use super::{Options, RunError};
 use crate::cluster::{self, Joined, Loss, Member, Network, Peer, Terms};
 use crate::definition::Dataflow;
 use crate::plan::Graph;
-use crate::sink::WriterError;
 use crate::source::Share;
 
 /// What the threads of a failed run may take to end in order. Half of it more, and a process that has lost a peer ends
@@ -186,14 +185,14 @@ pub fn lost(events: &Sender<Event>, peer: Peer, loss: Loss, ours: bool) {
 pub struct Threads {
     pub workers: WorkerGuards<()>,
     pub network: Option<Network>,
-    pub writers: Vec<JoinHandle<Result<(), WriterError>>>,
+    pub writers: Vec<JoinHandle<()>>,
 }
 
 /// How they ended.
 pub struct Ended {
     /// A worker that panicked.
     pub workers: Option<String>,
-    pub writers: Vec<std::thread::Result<Result<(), WriterError>>>,
+    pub writers: Vec<std::thread::Result<()>>,
 }
 
 impl Threads {

@@ -611,7 +611,7 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
     let mut log = Log::new(config(folder.path(), spec(Deletes::Vectors, vec![], false), &runtime));
     let (arrivals, inbox) = crossbeam_channel::bounded(4);
     let (outbox, parts) = crossbeam_channel::bounded(4);
-    let thread = spawn(log.config.clone(), Loaded::default(), inbox, outbox).unwrap();
+    let thread = spawn(log.config.clone(), Loaded::default(), inbox, outbox, |e| panic!("{e}")).unwrap();
     let rows = rows_of(&(0..300).collect::<Vec<_>>());
     let partition = PartitionId {
         input: "i".into(),
@@ -660,7 +660,7 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
         }
     }
     feeder.join().unwrap();
-    thread.handle.join().unwrap().unwrap();
+    thread.handle.join().unwrap();
     assert_eq!(expected, 110);
     assert!(compactions > 0);
     let model: BTreeMap<Row, i64> = rows

@@ -17,24 +17,30 @@ const SEAL_MOVES: usize = 1 << 12;
 
 /// A running writer.
 pub struct WriterThread {
-    /// Ends when the arrivals' senders are gone, or with the fault that stopped it.
-    pub handle: JoinHandle<Result<(), WriterError>>,
+    /// Ends when the arrivals' senders are gone, or with a fault, of which it has told.
+    pub handle: JoinHandle<()>,
     /// Its figures.
     pub stats: Arc<WriterStats>,
 }
 
 /// Starts a writer. Each seal is answered with a part, also where nothing changed. Both channels should be bounded: a
-/// writer that lags makes its worker wait, a committer that lags makes writers wait.
+/// writer that lags makes its worker wait, a committer that lags makes writers wait. A fault is told to `failed` at once:
+/// nobody else may come to see it while nothing arrives.
 pub fn spawn(
     config: WriterConfig,
     restored: Loaded,
     arrivals: Receiver<Arrival>,
     prepared: Sender<Prepared>,
+    failed: impl FnOnce(WriterError) + Send + 'static,
 ) -> Result<WriterThread, WriterError> {
     let name = format!("writer-{}", config.writer);
     let writer = Writer::new(config, restored)?;
     let stats = writer.stats();
-    let handle = named(name, move || run(writer, arrivals, prepared))?;
+    let handle = named(name, move || {
+        if let Err(error) = run(writer, arrivals, prepared) {
+            failed(error);
+        }
+    })?;
     Ok(WriterThread { handle, stats })
 }
 
