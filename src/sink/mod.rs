@@ -9,6 +9,9 @@
 //! table: everything with a time at most `epoch` and not in an earlier batch. It writes the batch's data files and
 //! names the rows that go, and hands them to the one committer, which waits for all workers, then commits
 //! every table.
+//!
+//! Others may write to our tables meanwhile: what that means is decided where log entries are put (`commit::apply`), and
+//! writers learn of rows that were moved from the board of [`Relocations`].
 
 pub mod bronze;
 mod commit;
