@@ -422,7 +422,7 @@ mod tests {
             generation: 6,
             progress: BTreeMap::new(),
             tables: vec![],
-            replaced: vec![],
+            altered: vec![],
             versions: vec![],
             plan: None,
         };

@@ -817,7 +817,7 @@ impl Opened {
                 generation: start.generation,
                 progress: start.progress.into_iter().collect(),
                 tables,
-                replaced: vec![],
+                altered: vec![],
                 versions: vec![],
                 plan: None,
             },

@@ -349,6 +349,7 @@ fn seed(dataflow: &Dataflow, wiring: &Wiring, past: Past, lake: &Lake, runtime: 
     let specs: Vec<TableSpec> = wiring.specs[..wiring.first_table].to_vec();
     let settings = Settings {
         retention: dataflow.history,
+        guard: dataflow.guard,
         ..Settings::new(&dataflow.name, 1, dataflow.durable)
     };
     let (committer, restored) = Committer::open(lake.clone(), specs.clone(), settings, runtime.clone())?;

@@ -109,8 +109,17 @@ pub struct Snapshot {
 impl Snapshot {
     /// The newest snapshot that is applied in full, or the newest at or before `epoch`.
     pub async fn open(lake: &Lake, epoch: Option<Epoch>) -> Result<Snapshot, QueryError> {
+        Snapshot::open_tables(lake, epoch, |_| true).await
+    }
+
+    /// The same, of these tables alone.
+    pub async fn open_tables(
+        lake: &Lake,
+        epoch: Option<Epoch>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Snapshot, QueryError> {
         let (epoch, mut versions) = find(lake, epoch).await?;
-        versions.retain(|table, _| !is_state(table));
+        versions.retain(|table, _| !is_state(table) && wanted(table));
         let context = context();
         for (table, version) in &versions {
             register(&context, lake, table, *version, epoch).await?;

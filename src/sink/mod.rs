@@ -34,7 +34,7 @@ pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepare
 pub use relocation::{Relocation, Relocations};
 pub use writer::{
     Compaction, Departing, Limits, Loaded, TableStats, Writer, WriterConfig, WriterError, WriterStats, WriterThread,
-    owner, restore, scan, spawn,
+    is_ours, owner, restore, scan, spawn,
 };
 
 use arrow::array::RecordBatch;

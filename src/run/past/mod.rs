@@ -110,21 +110,21 @@ pub fn decide(
             ..Decided::default()
         });
     };
-    let (now, then, sources) = choose(wiring, lake, runtime, epoch, kept, &restored.replaced)?;
+    let (now, then, sources) = choose(wiring, lake, runtime, epoch, kept, &restored.altered)?;
     tracing::debug!(?sources, "where the past comes from");
     let audited = wiring.observe_past(sources);
     Ok(Decided { now, then, audited })
 }
 
 /// What the run's snapshots are computed by, what the lake's newest was, where that is known, and where the past comes
-/// from. `replaced`: by table of the sink, whether the next snapshot replaces all of its rows.
+/// from. `altered`: by table of the sink, see [`Restored::altered`].
 fn choose(
     wiring: &Wiring,
     lake: &Lake,
     runtime: &Handle,
     epoch: Epoch,
     plan: Option<&Bytes>,
-    replaced: &[bool],
+    altered: &[bool],
 ) -> Result<(Blueprint, Option<Blueprint>, Sources), RunError> {
     let (dataflow, graph) = (&wiring.dataflow, &wiring.graph);
     let mut now = Blueprint::of(dataflow, graph, &wiring.first);
@@ -138,15 +138,29 @@ fn choose(
     let mut unfit: BTreeSet<usize> = match keyed.is_empty() || then.is_none() {
         true => BTreeSet::new(),
         false => runtime
-            .block_on(async { letters::clashing(&Snapshot::open(lake, Some(epoch)).await?, &keyed).await })?
+            .block_on(async { letters::clashing(&open(lake, epoch, |_| false).await?, &keyed).await })?
             .into_iter()
             .collect(),
     };
-    let replaced = |table: &usize| replaced[wiring.first_table + graph.tables[*table].table];
-    unfit.extend((0..graph.tables.len()).filter(replaced));
+    let own = |table: &usize| altered[wiring.first_table + graph.tables[*table].table];
+    unfit.extend((0..graph.tables.len()).filter(own));
+    let inputs = wiring
+        .first
+        .inputs
+        .iter()
+        .zip(&wiring.states.inputs)
+        .filter(|(_, table)| altered[**table]);
+    let sums = wiring
+        .first
+        .sums
+        .iter()
+        .zip(&wiring.states.sums)
+        .filter(|(_, (_, table))| altered[*table]);
     let stored = Stored {
         blueprint: then.as_ref(),
         unfit,
+        unfit_inputs: inputs.map(|(input, _)| *input).collect(),
+        unfit_sums: sums.map(|(node, _)| *node).collect(),
     };
     let sources = Sources::of(dataflow, graph, &wiring.first, &now, &stored);
     for (input, source) in dataflow.inputs.iter().zip(&sources.inputs) {
@@ -155,6 +169,11 @@ fn choose(
         }
     }
     Ok((now, then, sources))
+}
+
+/// The dead letters of a snapshot, and these tables: others may be lost, and are made again.
+async fn open(lake: &Lake, epoch: Epoch, wanted: impl Fn(&str) -> bool) -> Result<Snapshot, RunError> {
+    Ok(Snapshot::open_tables(lake, Some(epoch), |table| table == "dead_letters" || wanted(table)).await?)
 }
 
 /// What a lake's snapshot holds, and where it goes.
@@ -320,10 +339,15 @@ impl Bringing<'_> {
         let started = Instant::now();
         let dataflow = &self.wiring.dataflow;
         let mut records = self.runtime.block_on(async {
-            let snapshot = Snapshot::open(self.lake, Some(self.epoch)).await?;
+            let replayed = |input: usize| sources.inputs[input] == InputSource::Bronze;
+            let bronze = |table: &str| {
+                let named = |input: &Input| table.strip_prefix("bronze.") == Some(input.name.as_str());
+                dataflow.inputs.iter().position(named).is_some_and(replayed)
+            };
+            let snapshot = open(self.lake, self.epoch, bronze).await?;
             let mut records = 0;
             for (index, input) in dataflow.inputs.iter().enumerate() {
-                if sources.inputs[index] != InputSource::Bronze || !snapshot.has(&format!("bronze.{}", input.name)) {
+                if !replayed(index) || !snapshot.has(&format!("bronze.{}", input.name)) {
                     continue;
                 }
                 records += history::replay(snapshot.context(), self.lake, input, async |past| {

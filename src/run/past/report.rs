@@ -90,14 +90,14 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
     let wiring = Wiring::new(dataflow.clone(), graph);
     let found = runtime.block_on(survey(&lake, &wiring.specs, dataflow.history))?;
-    let replaced: Vec<bool> = found
+    let altered: Vec<bool> = found
         .tables
         .iter()
-        .map(|f| f.as_ref().is_some_and(|f| f.replaced.is_some()))
+        .map(|found| found.as_ref().is_none_or(|found| found.altered))
         .collect();
     let kept = found.plan.as_ref().filter(|_| !recompute);
     let (now, then, sources) = match found.epoch {
-        Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, kept, &replaced)?,
+        Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, kept, &altered)?,
         None => return Ok(PlanReport::of_a_new_lake(&wiring)),
     };
     let mut reporter = Reporter {

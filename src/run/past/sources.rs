@@ -79,8 +79,12 @@ pub struct Sources {
 pub struct Stored<'a> {
     /// What its newest snapshot was computed by; none: not known.
     pub blueprint: Option<&'a Blueprint>,
-    /// Tables of the graph whose rows the next snapshot replaces, or that have rows refused for their keys.
+    /// Tables of the graph whose rows may be others than the snapshot's, or that have rows refused for their keys.
     pub unfit: BTreeSet<usize>,
+    /// Inputs whose states, and aggregates whose sums may be others than the snapshot's.
+    pub unfit_inputs: BTreeSet<usize>,
+    /// See `unfit_inputs`.
+    pub unfit_sums: BTreeSet<NodeId>,
 }
 
 impl First {
@@ -143,10 +147,11 @@ impl Sources {
                 && then.table(now, &planned.name) == Standing::Unchanged
                 && agree(planned.node)
         };
-        let state = |input: &Input| {
+        let state = |(index, input): (usize, &Input)| {
             let standing = then.input(now, &input.name);
             let reformed = standing.reformed;
-            (has_state(input) && standing.covered).then_some(InputSource::State { reformed })
+            let fit = has_state(input) && !stored.unfit_inputs.contains(&index);
+            (fit && standing.covered).then_some(InputSource::State { reformed })
         };
         let sums = first.sums.iter().copied();
         let mut need = Need {
@@ -154,9 +159,9 @@ impl Sources {
             graph,
             itself: (0..graph.tables.len()).map(itself).collect(),
             sums: sums
-                .filter(|node| then.has_sums(meanings[*node]) && agree(*node))
+                .filter(|node| then.has_sums(meanings[*node]) && agree(*node) && !stored.unfit_sums.contains(node))
                 .collect(),
-            states: dataflow.inputs.iter().map(state).collect(),
+            states: dataflow.inputs.iter().enumerate().map(state).collect(),
             seen: BTreeSet::new(),
             sources: Sources {
                 inputs: vec![InputSource::None; dataflow.inputs.len()],

@@ -55,7 +55,7 @@ use self::maintenance::{Maintenance, Note, Pace};
 use self::state::{Live, Snapshot, State, Stored};
 use self::tables::Making;
 use super::lake::Lake;
-use super::{AddFile, LiveFile, Prepared, Relocation, Relocations, TableSpec, WriterError};
+use super::{AddFile, LiveFile, Prepared, Relocation, Relocations, TableSpec, WriterError, is_ours};
 use crate::repr::Epoch;
 use crate::source::Progress;
 
@@ -170,8 +170,9 @@ pub struct Restored {
     pub progress: Progress,
     /// By table, its live files; none of a table whose rows the first snapshot replaces.
     pub tables: Vec<Vec<LiveFile>>,
-    /// By table, whether the first snapshot replaces all of its rows.
-    pub replaced: Vec<bool>,
+    /// By table, whether its rows may be others than the newest snapshot's: the first snapshot replaces all of them, its
+    /// log was lost, or it has files of other writers.
+    pub altered: Vec<bool>,
     /// By table, its version.
     pub versions: Vec<i64>,
     /// What the newest snapshot was computed by ([`Plan::bytes`]); none: that was not kept.
@@ -348,6 +349,12 @@ impl Committer {
             .buffered(TABLES)
             .try_collect()
             .await?;
+        let altered = specs.iter().zip(&loaded).map(|(spec, (log, stored))| {
+            let base = last.as_ref().and_then(|versions| versions.get(&spec.name));
+            let lost = base.is_some_and(|base| log.version < *base);
+            lost || stored.redefinition.is_some() || log.files.keys().any(|file| !is_ours(file))
+        });
+        let altered = altered.collect();
         let (mut history, snapshots) = History::open(&lake, making).await?;
         if let (Some(versions), Some(newest)) = (last, &found.newest) {
             recover_history(&lake, &mut history, newest, versions).await?;
@@ -365,7 +372,7 @@ impl Committer {
                     Some(_) => vec![], // they go with the first snapshot
                 })
                 .collect(),
-            replaced: stored.iter().map(|table| table.redefinition.is_some()).collect(),
+            altered,
             versions: loaded.iter().map(|l| l.version).collect(),
             plan: match &found.newest {
                 Some(intent) => read_plan(&lake, &intent.plan).await?,

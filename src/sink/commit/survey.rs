@@ -10,7 +10,7 @@ use super::schema::{self, Evolution, Terms};
 use super::{CommitError, TABLES, log, read_plan, state};
 use crate::repr::Epoch;
 use crate::sink::states::is_state;
-use crate::sink::{Lake, TableSpec};
+use crate::sink::{Lake, TableSpec, is_ours};
 
 /// A lake as of its newest snapshot.
 #[derive(Debug, Default)]
@@ -34,6 +34,8 @@ pub struct Found {
     pub bytes: u64,
     /// Why the next snapshot replaces all of its rows, if it does.
     pub replaced: Option<String>,
+    /// As in [`super::Restored::altered`].
+    pub altered: bool,
 }
 
 /// Looks at a lake with the eyes of these tables.
@@ -54,8 +56,9 @@ pub async fn survey(lake: &Lake, specs: &[TableSpec], history: Duration) -> Resu
             ..Survey::default()
         });
     };
+    let base = |spec: &TableSpec| intent.versions.get(&spec.name).copied().unwrap_or(-1);
     let tables = stream::iter(specs)
-        .map(|spec| found(lake, spec, history))
+        .map(|spec| found(lake, spec, base(spec), history))
         .buffered(TABLES);
     let known = |table: &&String| is_state(table) || specs.iter().any(|spec| spec.name == **table);
     Ok(Survey {
@@ -66,7 +69,7 @@ pub async fn survey(lake: &Lake, specs: &[TableSpec], history: Duration) -> Resu
     })
 }
 
-async fn found(lake: &Lake, spec: &TableSpec, history: Duration) -> Result<Option<Found>, CommitError> {
+async fn found(lake: &Lake, spec: &TableSpec, base: i64, history: Duration) -> Result<Option<Found>, CommitError> {
     let Some(loaded) = log::load(lake, &spec.path, None).await? else {
         return Ok(None);
     };
@@ -85,7 +88,9 @@ async fn found(lake: &Lake, spec: &TableSpec, history: Duration) -> Result<Optio
         let rows = add.stats.as_deref().and_then(state::physical_rows).unwrap_or(0);
         rows.saturating_sub(gone)
     });
+    let foreign = loaded.files.keys().any(|file| !is_ours(file));
     Ok(Some(Found {
+        altered: foreign || loaded.version < base || matches!(evolution, Evolution::Rebuild { .. }),
         rows: rows.sum(),
         bytes: loaded.files.values().map(|add| add.size).sum(),
         replaced: match evolution {

@@ -44,6 +44,20 @@ impl Names {
     }
 }
 
+/// Whether a file, by its path in a table, has a name that [`Names`] give.
+pub fn is_ours(path: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let parts: Option<Vec<&str>> = name.strip_suffix(".parquet").map(|name| name.split('-').collect());
+    match parts.as_deref() {
+        Some([epoch, generation, writer, n]) => {
+            let tagged = |text: &str, tag| text.strip_prefix(tag).is_some_and(number);
+            number(epoch) && tagged(generation, 'g') && tagged(writer, 'w') && number(n)
+        }
+        _ => false,
+    }
+}
+
 /// A file that is encoded but not yet stored.
 pub(super) struct NewFile {
     /// As the log will have it.

@@ -40,6 +40,7 @@ mod thread;
 
 pub use departing::Departing;
 pub use error::WriterError;
+pub use file::is_ours;
 pub(in crate::sink) use hash::RowHash;
 pub use hash::owner;
 pub(in crate::sink) use identify::{Identify, Whereabouts};
