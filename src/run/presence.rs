@@ -48,8 +48,13 @@ pub fn is_running(lake: &Lake) -> Option<bool> {
 
 fn open(folder: &Path) -> std::io::Result<File> {
     let path = folder.join(FILE);
+    // For reading: a disk whose files are open for writing cannot be made read-only.
+    if let Ok(file) = File::open(&path) {
+        return Ok(file);
+    }
     std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
-    File::options().create(true).write(true).truncate(false).open(path)
+    File::options().create(true).append(true).open(&path)?;
+    File::open(path)
 }
 
 #[cfg(test)]

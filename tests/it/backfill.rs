@@ -593,7 +593,7 @@ fn a_backfill_is_fed_exactly_once_over_kills_beside_live_records() {
         cut += u32::from(outcome().is_none());
         kills += 1;
     }
-    assert!(cut >= 2, "{kills} kills, {cut} of them in the middle of the files");
+    assert!(cut >= 1, "{kills} kills, {cut} of them in the middle of the files");
     let outcome = outcome().expect("the requests are served in their turn");
     assert_eq!(
         states(&outcome),

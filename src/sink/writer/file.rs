@@ -48,7 +48,10 @@ impl Names {
 pub fn is_ours(path: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let name = path.rsplit('/').next().unwrap_or_default();
-    let parts: Option<Vec<&str>> = name.strip_suffix(".parquet").map(|name| name.split('-').collect());
+    let named = name
+        .strip_prefix("part-")
+        .and_then(|name| name.strip_suffix(".parquet"));
+    let parts: Option<Vec<&str>> = named.map(|name| name.split('-').collect());
     match parts.as_deref() {
         Some([epoch, generation, writer, n]) => {
             let tagged = |text: &str, tag| text.strip_prefix(tag).is_some_and(number);
@@ -253,4 +256,25 @@ fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_ours_are_known_from_those_of_others() {
+        let names = Names::new(3, 12);
+        for folder in ["", "country=France/day=2025-01-01/"] {
+            assert!(is_ours(&format!("{folder}part-{}", names.name(1_795_287_124_006))));
+        }
+        let others = [
+            "part-00000-77204b44-eccf-4efb-ad46-0c2873ca4c9f-c000.zstd.parquet",
+            "part-00001-5c8e3c2e-8d5e-4b39-8c3c-0f7a3bb8c2f1-c000.snappy.parquet",
+            "data.parquet",
+            "part-1-g1-w0-.parquet",
+            "part-1-g1-x0-1.parquet",
+        ];
+        assert!(!others.into_iter().any(is_ours));
+    }
 }
