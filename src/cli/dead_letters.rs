@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::ask::{Asking, ask, report};
 use super::backfill::{find_input, parse_rate};
-use super::{OutputFormat, SourceAndLake, UsageError, find_table};
+use super::{OutputFormat, SourceAndLake, find_table};
 use crate::backfill::{Request, Work};
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
@@ -152,13 +152,9 @@ fn letters(dataflow: &Dataflow) -> Result<Vec<(String, u64)>> {
 /// The inputs that a table is made of, through other tables too.
 fn inputs_of(dataflow: &Dataflow, table: &str) -> Result<BTreeSet<String>> {
     let graph = crate::plan::compile(dataflow)?;
-    let planned = graph.tables.iter().find(|planned| planned.name == table);
-    let Some(planned) = planned else {
-        return Err(UsageError::new(format!("unknown table {table}"), "name one that is planned").into());
-    };
-    let inputs = crate::run::upstream_inputs(&graph, planned.node);
-    Ok(inputs
-        .into_iter()
-        .map(|input| dataflow.inputs[input].name.clone())
-        .collect())
+    let table = find_table(dataflow, table)?;
+    let planned = graph.tables.iter().find(|planned| planned.table == table);
+    let planned = planned.expect("every table of a graph that compiles is planned");
+    let inputs = graph.inputs_of(planned.node).into_iter();
+    Ok(inputs.map(|input| dataflow.inputs[input].name.clone()).collect())
 }

@@ -35,6 +35,7 @@ pub use now::bind_now;
 pub use session::{batch_context, rebind};
 pub use wide::wider;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -57,6 +58,23 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// One for each table of the definition, in its order.
     pub tables: Vec<PlannedTable>,
+}
+
+impl Graph {
+    /// The inputs that a node is made of, through tables too; indices into `Dataflow::inputs`.
+    pub fn inputs_of(&self, node: NodeId) -> BTreeSet<usize> {
+        let (mut inputs, mut seen, mut pending) = (BTreeSet::new(), BTreeSet::new(), vec![node]);
+        while let Some(node) = pending.pop() {
+            if !seen.insert(node) {
+                continue;
+            }
+            match self.nodes[node].op {
+                Op::Input(input) => drop(inputs.insert(input)),
+                _ => pending.extend(&self.nodes[node].inputs),
+            }
+        }
+        inputs
+    }
 }
 
 /// One operator of the plan.

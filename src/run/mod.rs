@@ -61,12 +61,12 @@ use crate::cluster::{ClusterError, Loss, Member, Peer};
 use crate::decode::{DecodeError, Decoder};
 use crate::definition::{Dataflow, Diagnostics};
 use crate::latency::{Figures, Latency, LatencyFileError, LatencyFiles};
-use crate::plan::{self, Graph, Op};
+use crate::plan::{self, Graph};
 use crate::repr::{CodecError, Epoch};
 use crate::serve::QueryError;
 use crate::serve::history::HistoryError;
 use crate::sink::{
-    Arrival, CommitError, Committer, Lake, LakeError, Limits, LiveFile, Plan, Prepared, Restored, Settings, TableSpec,
+    Arrival, CommitError, Committer, Lake, LakeError, Limits, LiveFile, Prepared, Restored, Settings, TableSpec,
     WriterConfig, WriterError, restore, spawn,
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
@@ -380,10 +380,7 @@ impl Engine {
                 let specs: Vec<TableSpec> = wiring.specs.to_vec();
                 let (mut committer, restored) = Committer::open(lake.clone(), specs, settings, handle.clone())?;
                 let decided = past::decide(&mut wiring, &lake, &handle, &restored, options.recompute)?;
-                committer.set_plan(Plan {
-                    name: decided.now.hash(),
-                    bytes: decided.now.bytes().into(),
-                });
+                committer.set_plan(decided.now.plan());
                 Opened {
                     committer: Some(committer),
                     first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
@@ -412,7 +409,7 @@ impl Engine {
             graph
                 .tables
                 .iter()
-                .map(|t| (t.name.clone(), upstream_inputs(&graph, t.node)))
+                .map(|t| (t.name.clone(), graph.inputs_of(t.node).into_iter().collect()))
                 .collect(),
         ));
 
@@ -1027,22 +1024,4 @@ fn listen(options: &Options, shared: &Arc<Shared>) -> Result<Option<signal_hook:
         }
     })?;
     Ok(Some(handle))
-}
-
-/// The inputs that a node is computed from, through tables too.
-pub(crate) fn upstream_inputs(graph: &Graph, node: usize) -> Vec<usize> {
-    let mut inputs = std::collections::BTreeSet::new();
-    let mut pending = vec![node];
-    let mut seen = std::collections::HashSet::new();
-    while let Some(node) = pending.pop() {
-        if !seen.insert(node) {
-            continue;
-        }
-        match &graph.nodes[node].op {
-            Op::Input(input) => drop(inputs.insert(*input)),
-            Op::Table(table) => pending.push(graph.tables[*table].node),
-            _ => pending.extend(&graph.nodes[node].inputs),
-        }
-    }
-    inputs.into_iter().collect()
 }

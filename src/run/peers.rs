@@ -124,13 +124,7 @@ impl Peers {
                 prepared: prepared.clone(),
             });
             let tables = share(&restored.tables, specs, process, processes);
-            let mut start = start();
-            start.progress = restored
-                .progress
-                .iter()
-                .map(|(id, p)| (id.clone(), p.clone()))
-                .collect();
-            remote.link.send(start.encode(&tables));
+            remote.link.send(start().encode(&tables));
         }
     }
 

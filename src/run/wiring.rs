@@ -17,7 +17,7 @@ use super::RunError;
 use super::past::{First, InputSource, Sources, TableSource};
 use super::shared::Shared;
 use crate::definition::{Dataflow, Deletes};
-use crate::plan::{Graph, Op, meanings};
+use crate::plan::{Graph, NodeId, Op};
 use crate::render::arrange::Pairs;
 use crate::render::{Built, Counters, Rows, tap};
 use crate::repr::{Epoch, Row, Update};
@@ -41,7 +41,7 @@ pub struct Wiring {
     pub first_table: usize,
     /// What the graph holds and the lake keeps.
     pub first: First,
-    /// Of each of `first.inputs` its table in `specs`, of each of `first.sums`, and of the errors of the latter.
+    /// Where that is.
     pub states: StateTables,
     /// Over a lake with a past: where it comes from.
     pub sources: Option<Sources>,
@@ -60,31 +60,24 @@ pub struct Ends<'a> {
 
 /// Where states are among the sink's tables.
 pub struct StateTables {
-    /// Of [`First::inputs`].
-    pub inputs: Vec<usize>,
-    /// Of [`First::sums`], with their meanings.
-    pub sums: Vec<(u64, usize)>,
-    /// Of the errors behind them.
+    /// Each of [`First::inputs`], and its table.
+    pub inputs: Vec<(usize, usize)>,
+    /// Each of [`First::sums`], and its table.
+    pub sums: Vec<(NodeId, usize)>,
+    /// The table of the errors before those.
     pub errors: Option<usize>,
 }
 
 impl StateTables {
-    fn add(dataflow: &Dataflow, graph: &Graph, first: &First, specs: &mut Vec<TableSpec>) -> Self {
+    fn add(dataflow: &Dataflow, first: &First, specs: &mut Vec<TableSpec>) -> Self {
         let mut add = |spec| {
             specs.push(spec);
             specs.len() - 1
         };
-        let meanings = meanings(dataflow, graph);
-        let inputs = first
-            .inputs
-            .iter()
-            .map(|input| add(states::of_input(&dataflow.inputs[*input].name)));
-        let inputs = inputs.collect();
-        let sums = first
-            .sums
-            .iter()
-            .map(|node| (meanings[*node], add(states::of_sums(meanings[*node]))));
-        let sums: Vec<_> = sums.collect();
+        let input = |input: &usize| (*input, add(states::of_input(&dataflow.inputs[*input].name)));
+        let inputs = first.inputs.iter().map(input).collect();
+        let sum = |node: &NodeId| (*node, add(states::of_sums(first.meanings[*node])));
+        let sums: Vec<_> = first.sums.iter().map(sum).collect();
         StateTables {
             inputs,
             errors: (!sums.is_empty()).then(|| add(states::of_errors())),
@@ -124,7 +117,7 @@ impl Wiring {
             }
         }));
         let first = First::of(&dataflow, &graph);
-        let states = StateTables::add(&dataflow, &graph, &first, &mut specs);
+        let states = StateTables::add(&dataflow, &first, &mut specs);
         let counters = Arc::new(Counters::default());
         Wiring {
             dataflow,
@@ -145,31 +138,28 @@ impl Wiring {
         &self,
         scope: Scope<'scope, Epoch>,
         mut built: Built<'scope>,
-        inputs: Vec<Option<Pairs<'scope>>>,
+        mut inputs: Vec<Option<Pairs<'scope>>>,
         letters: Rows<'scope>,
         ends: &Ends<'_>,
     ) -> Result<(), RunError> {
-        let probe = ends.probe;
         let mut all_letters = vec![letters];
         for (planned, collections) in self.graph.tables.iter().zip(built.tables) {
             let envelope = Envelope::of_table(&planned.name)?;
             all_letters.push(collections.errs.map(move |error| envelope.seal(&error)));
-            let hand_over = hand_over(ends.writer, self.first_table + planned.table);
-            tap::tap(collections.oks, &planned.name, owner, hand_over).probe_with(probe);
+            self.keep(collections.oks, self.first_table + planned.table, ends);
         }
-        let mut inputs = inputs;
-        for (input, table) in self.first.inputs.iter().zip(&self.states.inputs) {
+        for (input, table) in &self.states.inputs {
             let held = inputs[*input].take().expect("an input that holds rows tells them");
             self.keep(encoded(held, &self.specs[*table].name)?, *table, ends);
         }
         let mut errors = vec![];
-        for (node, (meaning, table)) in self.first.sums.iter().zip(&self.states.sums) {
+        for (node, table) in &self.states.sums {
             let held = built
                 .sums
                 .remove(node)
                 .expect("an aggregate that was asked to tell does");
             self.keep(encoded(held.sums, &self.specs[*table].name)?, *table, ends);
-            let aggregate = states::errors_of(*meaning)?;
+            let aggregate = states::errors_of(self.first.meanings[*node])?;
             errors.push(
                 held.errs
                     .map(move |error| Row::concat(aggregate.bytes(), error.bytes())),
@@ -182,7 +172,7 @@ impl Wiring {
         let failures = built
             .failures
             .inspect(move |(error, epoch, diff)| shared.observe_violation(error, *epoch, *diff));
-        failures.probe_with(probe);
+        failures.probe_with(ends.probe);
         self.keep(concatenate(scope, all_letters), self.dead_letters, ends);
         Ok(())
     }
@@ -219,14 +209,15 @@ impl Wiring {
         let tables = self.graph.tables.iter().zip(&sources.tables);
         let computed = tables.filter(|(_, source)| **source == TableSource::Graph);
         let computed = computed.map(|(table, _)| self.first_table + table.table);
-        let inputs = self.first.inputs.iter().zip(&self.states.inputs);
-        let fed_again = inputs.filter(|(input, _)| sources.inputs[**input] != InputSource::State { reformed: false });
-        let sums = self.first.sums.iter().zip(&self.states.sums);
+        let loaded = InputSource::State { reformed: false };
+        let inputs = self.states.inputs.iter();
+        let fed_again = inputs.filter(|(input, _)| sources.inputs[*input] != loaded);
+        let sums = self.states.sums.iter();
         let summed_again = sums.filter(|(node, _)| !sources.sums.contains(node));
         let mut audited: Vec<usize> = vec![self.dead_letters];
         audited.extend(computed);
         audited.extend(fed_again.map(|(_, table)| *table));
-        audited.extend(summed_again.map(|(_, (_, table))| *table));
+        audited.extend(summed_again.map(|(_, table)| *table));
         audited.extend(self.states.errors); // all of them are fed
         audited
     }

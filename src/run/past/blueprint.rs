@@ -5,13 +5,15 @@
 //! equal meaning. An input is compared column by column, so that a column more changes nothing for what does not use it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::sources::First;
 use crate::definition::{Column, Dataflow, Input};
-use crate::plan::{Graph, Op, meanings, used_columns};
+use crate::plan::{Graph, Op, used_columns};
+use crate::sink::Plan;
 
 /// The form of states in the lake. What is written in another form is not read: it is made anew from Bronze.
 const FORMAT: u32 = 1;
@@ -76,6 +78,28 @@ pub enum Standing {
     Changed,
     /// The lake's is this one.
     Unchanged,
+    /// The definition does not have it any more.
+    Gone,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Standing::New => "new",
+            Standing::Changed => "changed",
+            Standing::Unchanged => "unchanged",
+            Standing::Gone => "gone",
+        })
+    }
+}
+
+impl Standing {
+    fn of(is_same: bool) -> Standing {
+        match is_same {
+            true => Standing::Unchanged,
+            false => Standing::Changed,
+        }
+    }
 }
 
 /// How an input stands to the lake.
@@ -92,20 +116,17 @@ pub struct InputStanding {
 impl Blueprint {
     /// Of a dataflow.
     pub fn of(dataflow: &Dataflow, graph: &Graph, first: &First) -> Blueprint {
-        let meanings = meanings(dataflow, graph);
         let inputs = dataflow.inputs.iter().enumerate();
-        let tables = graph.tables.iter().map(|table| {
-            let node = graph
-                .nodes
-                .iter()
-                .position(|node| matches!(node.op, Op::Table(t) if graph.tables[t].name == table.name));
-            let node = node.expect("every planned table is a node too");
+        let nodes = || graph.nodes.iter().zip(&first.meanings);
+        let tables = nodes().filter_map(|(node, meaning)| {
+            let Op::Table(table) = node.op else { return None };
+            let table = &graph.tables[table];
             let columns = table.schema.fields().iter();
             let print = TablePrint {
-                meaning: text(meanings[node]),
+                meaning: text(*meaning),
                 columns: columns.map(|f| (f.name().clone(), f.data_type().to_string())).collect(),
             };
-            (table.name.clone(), print)
+            Some((table.name.clone(), print))
         });
         Blueprint {
             format: FORMAT,
@@ -116,12 +137,9 @@ impl Blueprint {
             sums: first
                 .sums
                 .iter()
-                .map(|node| (text(meanings[*node]), graph.nodes[*node].name.clone()))
+                .map(|node| (text(first.meanings[*node]), graph.nodes[*node].name.clone()))
                 .collect(),
-            operators: graph
-                .nodes
-                .iter()
-                .zip(&meanings)
+            operators: nodes()
                 .filter(|(node, _)| !matches!(node.op, Op::Input(_) | Op::Table(_) | Op::Constant(_)))
                 .map(|(node, meaning)| (text(*meaning), node.name.clone()))
                 .collect(),
@@ -169,11 +187,7 @@ impl Blueprint {
         };
         let unchanged = then.agrees(now);
         InputStanding {
-            standing: if unchanged {
-                Standing::Unchanged
-            } else {
-                Standing::Changed
-            },
+            standing: Standing::of(unchanged),
             covered: unchanged && now.used.is_subset(&then.held),
             reformed: now.columns != then.columns,
         }
@@ -194,10 +208,7 @@ impl Blueprint {
     /// How a table of `now` stands to this one; what its inputs' records mean is not asked.
     pub fn table(&self, now: &Blueprint, name: &str) -> Standing {
         match (self.tables.get(name), now.tables.get(name)) {
-            (Some(then), Some(now)) if self.format == FORMAT => match then == now {
-                true => Standing::Unchanged,
-                false => Standing::Changed,
-            },
+            (Some(then), Some(now)) if self.format == FORMAT => Standing::of(then == now),
             _ => Standing::New,
         }
     }
@@ -207,14 +218,13 @@ impl Blueprint {
         self.format == FORMAT && self.sums.contains_key(&text(meaning))
     }
 
-    /// Its name in the lake.
-    pub fn hash(&self) -> String {
-        text(XxHash3_64::oneshot(&self.bytes()))
-    }
-
-    /// As it is kept.
-    pub fn bytes(&self) -> Vec<u8> {
-        serde_json::to_vec_pretty(self).expect("a blueprint is plain data")
+    /// As the lake keeps it, under its hash.
+    pub fn plan(&self) -> Plan {
+        let bytes = serde_json::to_vec_pretty(self).expect("a blueprint is plain data");
+        Plan {
+            name: text(XxHash3_64::oneshot(&bytes)),
+            bytes: bytes.into(),
+        }
     }
 }
 

@@ -27,9 +27,9 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 use tokio::runtime::Handle;
 
-pub use self::blueprint::{Blueprint, ColumnForm};
+pub use self::blueprint::{Blueprint, ColumnForm, Standing};
 pub use self::loads::Loads;
-pub use self::report::{Part, PlanReport, Standing, plan};
+pub use self::report::{Part, PlanReport, plan};
 pub use self::sources::{First, InputSource, Sources, Stored, TableSource};
 
 use super::RunError;
@@ -38,7 +38,7 @@ use super::wiring::Wiring;
 use crate::definition::Input;
 use crate::input::Reform;
 use crate::plan::NodeId;
-use crate::repr::{Epoch, Row, RowCodec, SqlType};
+use crate::repr::{CodecError, Epoch, Row, RowCodec, SqlType};
 use crate::serve::{Snapshot, history};
 use crate::sink::{Lake, LiveFile, Restored, WriterConfig, scan, states};
 use crate::source::{Delivery, Position, Progress};
@@ -144,23 +144,15 @@ fn choose(
     };
     let own = |table: &usize| altered[wiring.first_table + graph.tables[*table].table];
     unfit.extend((0..graph.tables.len()).filter(own));
-    let inputs = wiring
-        .first
-        .inputs
-        .iter()
-        .zip(&wiring.states.inputs)
-        .filter(|(_, table)| altered[**table]);
-    let sums = wiring
-        .first
-        .sums
-        .iter()
-        .zip(&wiring.states.sums)
-        .filter(|(_, (_, table))| altered[*table]);
+    let altered = |states: &[(usize, usize)]| {
+        let altered = states.iter().filter(|(_, table)| altered[*table]);
+        altered.map(|(of, _)| *of).collect::<BTreeSet<usize>>()
+    };
     let stored = Stored {
         blueprint: then.as_ref(),
         unfit,
-        unfit_inputs: inputs.map(|(input, _)| *input).collect(),
-        unfit_sums: sums.map(|(node, _)| *node).collect(),
+        unfit_inputs: altered(&wiring.states.inputs),
+        unfit_sums: altered(&wiring.states.sums),
     };
     let sources = Sources::of(dataflow, graph, &wiring.first, &now, &stored);
     for (input, source) in dataflow.inputs.iter().zip(&sources.inputs) {
@@ -228,20 +220,15 @@ impl Bringing<'_> {
     /// Rows that [`Bringing::bring`] loads from what the lake keeps, at most.
     pub fn rows_to_load(wiring: &Wiring, files: &[Vec<LiveFile>]) -> u64 {
         let Some(sources) = &wiring.sources else { return 0 };
-        let inputs = wiring.first.inputs.iter().zip(&wiring.states.inputs);
-        let inputs = inputs.filter(|(input, _)| matches!(sources.inputs[**input], InputSource::State { .. }));
-        let sums = wiring.first.sums.iter().zip(&wiring.states.sums);
-        let sums = sums
-            .filter(|(node, _)| sources.sums.contains(node))
-            .map(|(_, (_, table))| *table);
+        let states = &wiring.states;
+        let inputs = states.inputs.iter();
+        let inputs = inputs.filter(|(input, _)| matches!(sources.inputs[*input], InputSource::State { .. }));
+        let sums = states.sums.iter().filter(|(node, _)| sources.sums.contains(node));
         let tables = wiring.graph.tables.iter().zip(&sources.tables);
         let tables = tables.filter(|(_, source)| **source == TableSource::Itself { fed: true });
         let tables = tables.map(|(table, _)| wiring.first_table + table.table);
-        let all = inputs
-            .map(|(_, table)| *table)
-            .chain(sums)
-            .chain(tables)
-            .chain(wiring.states.errors);
+        let states = inputs.chain(sums).map(|(_, table)| *table).chain(states.errors);
+        let all = states.chain(tables);
         all.flat_map(|table| &files[table]).map(|file| file.rows).sum()
     }
 
@@ -252,7 +239,7 @@ impl Bringing<'_> {
         let Wiring {
             first, states: places, ..
         } = self.wiring;
-        for (input, table) in first.inputs.iter().zip(&places.inputs) {
+        for (input, table) in &places.inputs {
             let definition = &self.wiring.dataflow.inputs[*input];
             let reform = match sources.inputs[*input] {
                 InputSource::State { reformed: true } => Some(self.reform(definition)?),
@@ -263,27 +250,27 @@ impl Bringing<'_> {
                 let states = states::states(batch);
                 let states = reform.iter().fold(states, |states, reform| reform.apply(states));
                 hands.give(Past::States(*input, states));
+                Ok(())
             })?;
         }
-        let mut errors = BTreeSet::new();
-        for (node, (meaning, table)) in first.sums.iter().zip(&places.sums) {
+        for (node, table) in &places.sums {
             if sources.sums.contains(node) {
-                errors.insert((*meaning, *node));
-                rows += self.scan(*table, |batch| hands.give(Past::Sums(*node, states::states(batch))))?;
+                rows += self.scan(*table, |batch| {
+                    hands.give(Past::Sums(*node, states::states(batch)));
+                    Ok(())
+                })?;
             }
         }
         if let Some(table) = places.errors {
-            let mut failed = None;
-            rows += self.scan(table, |batch| match states::errors(batch) {
-                Ok(found) => {
-                    for (meaning, node) in &errors {
-                        let own = found.iter().filter(|(of, _)| of == meaning).map(|(_, row)| row.clone());
-                        hands.give(Past::Rows(Place::Errors(*node), own.collect()));
-                    }
+            rows += self.scan(table, |batch| {
+                let found = states::errors(batch)?;
+                for node in &sources.sums {
+                    let own = found.iter().filter(|(of, _)| *of == first.meanings[*node]);
+                    let own = own.map(|(_, error)| error.clone()).collect();
+                    hands.give(Past::Rows(Place::Errors(*node), own));
                 }
-                Err(error) => failed = Some(error),
+                Ok(())
             })?;
-            failed.map_or(Ok(()), Err)?;
         }
         for (table, source) in sources.tables.iter().enumerate() {
             if *source != (TableSource::Itself { fed: true }) {
@@ -291,14 +278,11 @@ impl Bringing<'_> {
             }
             let planned = &self.wiring.graph.tables[table];
             let codec = RowCodec::new(planned.schema.clone())?;
-            let mut failed = None;
             rows += self.scan(self.wiring.first_table + planned.table, |batch| {
-                match codec.encode_rows(batch.columns(), batch.num_rows()) {
-                    Ok(rows) => hands.give(Past::Rows(Place::Table(table), rows)),
-                    Err(error) => failed = Some(error),
-                }
+                let rows = codec.encode_rows(batch.columns(), batch.num_rows())?;
+                hands.give(Past::Rows(Place::Table(table), rows));
+                Ok(())
             })?;
-            failed.map_or(Ok(()), Err)?;
         }
         if rows > 0 {
             tracing::info!(
@@ -325,12 +309,21 @@ impl Bringing<'_> {
         Ok(Reform::new(Arc::new(Schema::new(fields)), input.schema())?)
     }
 
-    fn scan(&self, table: usize, mut each: impl FnMut(&RecordBatch)) -> Result<u64, RunError> {
+    /// Gives a table's rows in pieces to `each`; says how many there were.
+    fn scan(
+        &self,
+        table: usize,
+        mut each: impl FnMut(&RecordBatch) -> Result<(), CodecError>,
+    ) -> Result<u64, RunError> {
+        let mut given = Ok(());
         let rows = scan(self.config, table, &self.files[table], |batch| {
-            (0..batch.num_rows())
-                .step_by(ROWS)
-                .for_each(|start| each(&batch.slice(start, ROWS.min(batch.num_rows() - start))));
+            let starts = (0..batch.num_rows()).step_by(ROWS);
+            let mut pieces = starts.map(|start| batch.slice(start, ROWS.min(batch.num_rows() - start)));
+            if given.is_ok() {
+                given = pieces.try_for_each(|piece| each(&piece));
+            }
         })?;
+        given?;
         Ok(rows)
     }
 

@@ -1,10 +1,9 @@
 //! What a run over a lake would do first: what is new, changed, unchanged or gone since its newest snapshot, where the
 //! past comes from, and how much of it there is. The deciding is the run's own ([`super::choose`]).
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::blueprint::{self, Blueprint};
+use super::blueprint::{Blueprint, Standing};
 use super::choose;
 use super::sources::{InputSource, Sources, TableSource};
 use crate::definition::Dataflow;
@@ -12,40 +11,6 @@ use crate::plan;
 use crate::repr::Epoch;
 use crate::run::{RunError, Wiring, runtime};
 use crate::sink::{Found, Lake, Survey, survey};
-
-/// How a part of the definition stands to the lake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// The lake does not have it.
-    New,
-    /// The lake's is another.
-    Changed,
-    /// The lake's is this one.
-    Unchanged,
-    /// The definition does not have it any more.
-    Gone,
-}
-
-impl fmt::Display for Standing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Standing::New => "new",
-            Standing::Changed => "changed",
-            Standing::Unchanged => "unchanged",
-            Standing::Gone => "gone",
-        })
-    }
-}
-
-impl From<blueprint::Standing> for Standing {
-    fn from(standing: blueprint::Standing) -> Self {
-        match standing {
-            blueprint::Standing::New => Standing::New,
-            blueprint::Standing::Changed => Standing::Changed,
-            blueprint::Standing::Unchanged => Standing::Unchanged,
-        }
-    }
-}
 
 /// An input, a table, or what an aggregate holds.
 #[derive(Clone, Debug)]
@@ -191,15 +156,17 @@ impl Reporter<'_> {
         for (index, input) in self.wiring.dataflow.inputs.iter().enumerate() {
             let standing = self.then.map(|then| then.input(self.now, &input.name).standing);
             let standing = match (standing, self.wiring.bronze[index].and_then(|table| self.of(table))) {
-                (Some(standing), _) => standing.into(),
+                (Some(standing), _) => standing,
                 (None, Some(_)) => Standing::Changed,
                 (None, None) => Standing::New,
             };
             let does = match self.sources.inputs[index] {
                 InputSource::None => "no table needs its past".to_string(),
                 InputSource::State { reformed } => {
-                    let place = self.wiring.first.inputs.iter().position(|i| *i == index);
-                    let rows = place.map_or(0, |place| self.rows(self.wiring.states.inputs[place]));
+                    let mut states = self.wiring.states.inputs.iter();
+                    let rows = states
+                        .find(|(of, _)| *of == index)
+                        .map_or(0, |(_, table)| self.rows(*table));
                     self.report.loaded += rows;
                     let form = if reformed {
                         ", and written in their new form"
@@ -228,7 +195,7 @@ impl Reporter<'_> {
             let found = self.of(place).cloned();
             let standing = match (self.then.map(|then| then.table(self.now, &table.name)), &found) {
                 (_, None) => Standing::New,
-                (Some(standing), _) => standing.into(),
+                (Some(standing), _) => standing,
                 (None, Some(_)) => Standing::Changed,
             };
             let mut does = match (self.sources.tables[index], &found) {
@@ -288,8 +255,7 @@ impl Reporter<'_> {
     }
 
     fn sums(&mut self) {
-        let first = &self.wiring.first;
-        for (node, (_, table)) in first.sums.iter().zip(&self.wiring.states.sums) {
+        for (node, table) in &self.wiring.states.sums {
             let name = &self.wiring.graph.nodes[*node].name;
             match self.sources.sums.contains(node) {
                 true => {

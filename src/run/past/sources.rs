@@ -34,6 +34,8 @@ pub struct First {
     pub sums: Vec<NodeId>,
     /// By table of the graph: whether each of its rows is made of one record of an append-only input.
     by_record: Vec<bool>,
+    /// By node: what it computes ([`meanings`]), which names what is kept of it.
+    pub meanings: Vec<u64>,
 }
 
 /// Where an input's past comes from.
@@ -99,6 +101,7 @@ impl First {
                 .collect(),
             sums: (0..graph.nodes.len()).filter(kept).collect(),
             by_record: graph.tables.iter().map(|table| by_record[table.node]).collect(),
+            meanings: meanings(dataflow, graph),
         }
     }
 }
@@ -129,15 +132,9 @@ impl Sources {
     pub fn of(dataflow: &Dataflow, graph: &Graph, first: &First, now: &Blueprint, stored: &Stored<'_>) -> Sources {
         let unknown = Blueprint::default();
         let then = stored.blueprint.unwrap_or(&unknown);
-        let meanings = meanings(dataflow, graph);
-        let upstream = upstream(graph);
         // By (1).
-        let agree = |node: NodeId| {
-            upstream[node].iter().all(|input| {
-                let input = &dataflow.inputs[*input];
-                then.input(now, &input.name).standing == Standing::Unchanged
-            })
-        };
+        let agrees = |input: usize| then.input(now, &dataflow.inputs[input].name).standing == Standing::Unchanged;
+        let agree = |node: NodeId| graph.inputs_of(node).into_iter().all(agrees);
         let itself = |table: usize| {
             let planned = &graph.tables[table];
             let retained = dataflow.tables[planned.table].retention.is_some();
@@ -159,7 +156,9 @@ impl Sources {
             graph,
             itself: (0..graph.tables.len()).map(itself).collect(),
             sums: sums
-                .filter(|node| then.has_sums(meanings[*node]) && agree(*node) && !stored.unfit_sums.contains(node))
+                .filter(|node| {
+                    then.has_sums(first.meanings[*node]) && agree(*node) && !stored.unfit_sums.contains(node)
+                })
                 .collect(),
             states: dataflow.inputs.iter().enumerate().map(state).collect(),
             seen: BTreeSet::new(),
@@ -227,21 +226,4 @@ impl Need<'_> {
             _ => graph.nodes[node].inputs.iter().for_each(|input| self.rows(*input)),
         }
     }
-}
-
-/// By node: the inputs that it is made of.
-fn upstream(graph: &Graph) -> Vec<BTreeSet<usize>> {
-    let mut answer: Vec<BTreeSet<usize>> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
-        let mut inputs: BTreeSet<usize> = node
-            .inputs
-            .iter()
-            .flat_map(|input| answer[*input].iter().copied())
-            .collect();
-        if let Op::Input(input) = node.op {
-            inputs.insert(input);
-        }
-        answer.push(inputs);
-    }
-    answer
 }
