@@ -83,7 +83,8 @@ impl Job {
     /// Reads, writes, waits for the disk: off the writer's thread.
     pub(super) fn run(self) -> Result<Merged, WriterError> {
         let values = self.inputs[0].1.values.clone();
-        let mut file = FileEncoder::new(&self.layout)?;
+        let rows = self.inputs.iter().map(|(_, input)| input.live() as usize).sum();
+        let mut file = FileEncoder::new(&self.layout, rows)?;
         let mut moves = Vec::new();
         for (id, input) in &self.inputs {
             let mut position = 0u32;

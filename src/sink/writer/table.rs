@@ -417,13 +417,9 @@ fn append(
     for (key, batches) in pieces {
         let values = layout.values(&key)?;
         for batches in cut(batches, desk.limits.file_rows) {
-            new.push(encode_file(
-                layout,
-                values.clone(),
-                names,
-                true,
-                batches.into_iter().map(Ok),
-            )?);
+            let rows = batches.iter().map(RecordBatch::num_rows).sum();
+            let batches = (rows, batches.into_iter().map(Ok));
+            new.push(encode_file(layout, values.clone(), names, true, batches)?);
         }
     }
     for file in new {
