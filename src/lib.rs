@@ -21,6 +21,7 @@
 //! | [`repr`] | rows, types, layouts: the vocabulary |
 
 pub mod backfill;
+mod causes;
 pub mod cli;
 pub mod cluster;
 pub mod decode;

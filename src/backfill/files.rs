@@ -52,17 +52,24 @@ impl Job<'_> {
             .map_err(|error| Halt::Failed(format!("could not read how far files are read: {error}")))?;
         self.status.files.1 = files.len() as u64;
         for path in files {
-            let outcome = match self.feed_file(feed, path, again, &mut progress) {
-                Err(Halt::Failed(reason)) => FileOutcome {
-                    path: path.clone(),
-                    state: FileState::Failed(reason),
-                    records: 0,
-                },
-                outcome => outcome?,
-            };
-            self.outcome.files.push(outcome);
-            self.status.files.0 += 1;
+            let fed = self.feed_file(feed, path, again, &mut progress);
+            self.note_file(path.clone(), fed)?;
         }
+        Ok(())
+    }
+
+    /// A file is done with. One that failed does not stop the others.
+    pub(super) fn note_file(&mut self, path: String, fed: Result<FileOutcome, Halt>) -> Result<(), Halt> {
+        let outcome = match fed {
+            Err(Halt::Failed(reason)) => FileOutcome {
+                path,
+                state: FileState::Failed(reason),
+                records: 0,
+            },
+            outcome => outcome?,
+        };
+        self.outcome.files.push(outcome);
+        self.status.files.0 += 1;
         Ok(())
     }
 

@@ -20,13 +20,13 @@ use crossbeam_channel::bounded;
 use super::files::Plan;
 use super::server::{Feeding, Halt, Job};
 use super::{FileOutcome, FileState};
+use crate::causes;
 use crate::decode::{Decoded, Op};
 use crate::definition::{FeedKind, Format, Input};
 use crate::input::{Arrival, Arrived, arrivals};
-use crate::repr::{Epoch, Row, RowCodec, normalise_batch};
+use crate::repr::{Epoch, Row};
 use crate::serve::history::{self, Past};
-use crate::serve::{self, Snapshot};
-use crate::sink::dead_letters;
+use crate::serve::{self, QueryError, Snapshot};
 use crate::source::{self, Delivery, PartitionId, Position, Progress, SingleFile};
 
 /// How long feeds have to notice that their files changed, and how often it is looked whether they have.
@@ -46,22 +46,10 @@ struct Letters {
 }
 
 impl Letters {
-    async fn read(snapshot: &Snapshot, input: &Input) -> Result<Letters, Box<dyn std::error::Error + Send + Sync>> {
+    async fn read(snapshot: &Snapshot, input: &Input) -> Result<Letters, QueryError> {
         let mut letters = Letters::default();
-        if !snapshot.has("dead_letters") {
-            return Ok(letters);
-        }
-        let schema = dead_letters::schema();
-        let columns: Vec<String> = schema.fields().iter().map(|f| format!("{:?}", f.name())).collect();
-        let sql = format!(
-            "SELECT {} FROM dead_letters WHERE input = '{}' AND kind IN ('record', 'file')",
-            columns.join(", "),
-            input.name
-        );
-        let codec = RowCodec::new(schema.clone())?;
-        for batch in snapshot.query(&sql).await?.1 {
-            let batch = normalise_batch(&schema, &batch)?;
-            let rows = codec.encode_rows(batch.columns(), batch.num_rows())?;
+        let condition = format!("input = '{}' AND kind IN ('record', 'file')", input.name);
+        for serve::Letters { batch, rows } in snapshot.letters(&condition).await? {
             let text = |name: &str| batch.column_by_name(name).expect("letters have it").as_string::<i32>();
             let number = |name: &str| {
                 batch
@@ -178,16 +166,8 @@ impl Job<'_> {
         let files = std::mem::take(&mut letters.files);
         self.status.files.1 = files.len() as u64;
         for ((feed, partition), rows) in files {
-            let outcome = match self.feed_lost_file(&feed, &partition, rows) {
-                Err(Halt::Failed(reason)) => FileOutcome {
-                    path: format!("{feed}/{partition}"),
-                    state: FileState::Failed(reason),
-                    records: 0,
-                },
-                outcome => outcome?,
-            };
-            self.outcome.files.push(outcome);
-            self.status.files.0 += 1;
+            let fed = self.feed_lost_file(&feed, &partition, rows);
+            self.note_file(format!("{feed}/{partition}"), fed)?;
         }
         Ok(())
     }
@@ -464,12 +444,5 @@ fn nothing(index: usize, input: &Input) -> Delivery {
 }
 
 fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Halt {
-    let error = error.into();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    Halt::Failed(text)
+    Halt::Failed(causes::chain(error.into().as_ref()))
 }

@@ -17,6 +17,7 @@ use super::control::{self, Command, FiguresHead, Garbled, PreparedHead, Progress
 use super::memory::Memory;
 use super::shared::{Event, Shared};
 use super::{RunError, team};
+use crate::causes;
 use crate::cluster::{Heard, Link, Member, Peer};
 use crate::latency::Latency;
 use crate::repr::Epoch;
@@ -112,7 +113,7 @@ impl Leader {
     /// The run failed here.
     pub fn fail(&self, error: &RunError) {
         if !matches!(error, RunError::Peer { peer, .. } | RunError::Lost { peer, .. } if *peer == self.peer) {
-            self.report(&Report::Failed(super::chain(error)));
+            self.report(&Report::Failed(causes::chain(error)));
         }
     }
 

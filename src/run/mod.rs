@@ -829,17 +829,6 @@ impl Opened {
     }
 }
 
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 /// The failure that another one followed from, if it was told.
 fn first_fault(mut events: impl Iterator<Item = Event>) -> Option<RunError> {
     events.find_map(|event| match event {

@@ -33,11 +33,11 @@ use tokio::runtime::Handle;
 use super::{Options, Outcome, RunError, Wiring, runtime};
 use crate::definition::Dataflow;
 use crate::plan;
-use crate::repr::{Epoch, Row, RowCodec, normalise_batch};
+use crate::repr::{Epoch, Row};
 use crate::serve::{self, QueryError, Snapshot};
 use crate::sink::{
     AddFile, Arrival, Batch, CommitError, Committer, Lake, LakeError, LedgerError, Limits, Loaded, LogError, Prepared,
-    Settings, TableSpec, Writer, WriterConfig, WriterError, dead_letters, file_location, log,
+    Settings, TableSpec, Writer, WriterConfig, WriterError, file_location, log,
 };
 use crate::source::Progress;
 
@@ -214,8 +214,8 @@ impl Past {
                 past.take_archived(&snapshot, &spec.name).await?;
             }
         }
-        if snapshot.has("dead_letters") {
-            past.take_letters(&snapshot).await?;
+        for letters in snapshot.letters("true").await? {
+            past.letters.extend(letters.rows);
         }
         Ok(past)
     }
@@ -250,21 +250,6 @@ impl Past {
         for batch in snapshot.query(&sql).await?.1 {
             let references = batch.column(0).as_string::<i32>().iter().flatten();
             self.objects.extend(references.map(Path::from));
-        }
-        Ok(())
-    }
-
-    async fn take_letters(&mut self, snapshot: &Snapshot) -> Result<(), RebuildError> {
-        let schema = dead_letters::schema();
-        let columns: Vec<String> = schema.fields().iter().map(|f| format!("{:?}", f.name())).collect();
-        let sql = format!("SELECT {} FROM dead_letters", columns.join(", "));
-        let codec = RowCodec::new(schema.clone()).map_err(RunError::Codec)?;
-        for batch in snapshot.query(&sql).await?.1 {
-            let batch = normalise_batch(&schema, &batch).map_err(RunError::Codec)?;
-            let rows = codec
-                .encode_rows(batch.columns(), batch.num_rows())
-                .map_err(RunError::Codec)?;
-            self.letters.extend(rows);
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::follower::Leader;
 use super::peers::Peers;
 use super::shared::Event;
 use super::{Options, RunError};
+use crate::causes;
 use crate::cluster::{self, Joined, Loss, Member, Network, Peer, Terms};
 use crate::definition::Dataflow;
 use crate::plan::Graph;
@@ -121,7 +122,7 @@ impl Team {
     /// Tells the others that the run failed here.
     pub fn tell(&self, error: &RunError) {
         match &self.role {
-            Role::Leads(peers) => peers.fail(&super::chain(error)),
+            Role::Leads(peers) => peers.fail(&causes::chain(error)),
             Role::Follows(leader) => leader.fail(error),
         }
     }

@@ -4,6 +4,7 @@ pub mod against;
 pub mod cases;
 pub mod history;
 mod isolate;
+mod letters;
 mod orders;
 mod progress;
 mod query;
@@ -11,6 +12,7 @@ mod reader;
 mod sums;
 pub mod verify;
 
+pub use letters::Letters;
 pub use progress::progress;
 pub use query::{OutputFormat, QueryError, Snapshot, epochs, render};
 pub use reader::Reader;

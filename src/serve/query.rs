@@ -18,7 +18,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::DeltaTableError;
 use thiserror::Error;
 
-use crate::repr::Epoch;
+use crate::repr::{CodecError, Epoch};
 use crate::sink::ledger::{self, Entry, Intent};
 use crate::sink::states::is_state;
 use crate::sink::{Lake, LakeError, LedgerError, LogError, history, log};
@@ -68,6 +68,9 @@ pub enum QueryError {
     /// The rows have no such form.
     #[error("could not print the rows")]
     Output(#[from] ArrowError),
+    /// Rows are not what the table's schema says.
+    #[error("could not take the rows")]
+    Rows(#[from] CodecError),
     /// See [`LedgerError`].
     #[error(transparent)]
     Ledger(#[from] LedgerError),

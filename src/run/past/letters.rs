@@ -4,18 +4,16 @@
 
 use std::sync::atomic::Ordering;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, AsArray};
 
 use super::sources::{InputSource, Sources, TableSource};
 use crate::definition::Retention;
 use crate::render::{LATE, still_late};
-use crate::repr::{Row, RowCodec, normalise_batch};
+use crate::repr::Row;
 use crate::run::RunError;
 use crate::run::shared::Shared;
 use crate::run::wiring::Wiring;
 use crate::serve::Snapshot;
-use crate::sink::dead_letters;
 
 /// The letters, batch by batch.
 pub async fn carried(
@@ -25,26 +23,18 @@ pub async fn carried(
     shared: &Shared,
 ) -> Result<Vec<Vec<Row>>, RunError> {
     let mut letters = Vec::new();
-    if !snapshot.has("dead_letters") {
-        return Ok(letters);
-    }
-    let codec = RowCodec::new(dead_letters::schema())?;
     let conditions = conditions(wiring, sources);
     if !conditions.is_empty() {
-        for batch in select(snapshot, &conditions.join(" OR ")).await? {
-            letters.push(codec.encode_rows(batch.columns(), batch.num_rows())?);
-        }
+        let found = snapshot.letters(&conditions.join(" OR ")).await?;
+        letters.extend(found.into_iter().map(|found| found.rows));
     }
     for (table, retention) in judged(wiring, sources) {
         let late = format!("kind = 'row' AND table_name = {table} AND starts_with(reason, '{LATE}')");
-        for batch in select(snapshot, &late).await? {
-            let payloads = batch
-                .column_by_name("payload")
-                .expect("letters have it")
-                .as_binary::<i32>();
-            let late = still_late(payloads, retention, shared.open.load(Ordering::Acquire));
-            let late = filter_record_batch(&batch, &BooleanArray::from(late)).expect("there is a verdict for each row");
-            letters.push(codec.encode_rows(late.columns(), late.num_rows())?);
+        for found in snapshot.letters(&late).await? {
+            let payloads = found.batch.column_by_name("payload").expect("letters have it");
+            let late = still_late(payloads.as_binary(), retention, shared.open.load(Ordering::Acquire));
+            let rows = found.rows.into_iter().zip(late);
+            letters.push(rows.filter_map(|(row, late)| late.then_some(row)).collect());
         }
     }
     Ok(letters)
@@ -78,15 +68,6 @@ fn conditions(wiring: &Wiring, sources: &Sources) -> Vec<String> {
         }
     }
     conditions
-}
-
-async fn select(snapshot: &Snapshot, condition: &str) -> Result<Vec<RecordBatch>, RunError> {
-    let schema = dead_letters::schema();
-    let columns: Vec<String> = schema.fields().iter().map(|f| format!("{:?}", f.name())).collect();
-    let sql = format!("SELECT {} FROM dead_letters WHERE {condition}", columns.join(", "));
-    let (_, batches) = snapshot.query(&sql).await?;
-    let batches = batches.iter().map(|batch| normalise_batch(&schema, batch));
-    Ok(batches.collect::<Result<_, _>>()?)
 }
 
 fn literal(text: &str) -> String {
