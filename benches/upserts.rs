@@ -214,6 +214,7 @@ impl Sink {
             schema: schema(),
             partition_by: vec![],
             append_only: false,
+            fold: None,
             deletes: Deletes::Auto,
             change_data_feed: false,
             description: None,

@@ -39,7 +39,7 @@ use differential_dataflow::AsCollection;
 use timely::dataflow::Scope;
 use timely::dataflow::operators::ToStream;
 
-pub use aggregate::{SumStates, Telling};
+pub use aggregate::{Accumulators, SumStates, Telling};
 pub use arrange::Rows;
 pub use checks::{CLASH, Counters};
 pub use temporal::{Keep, LATE, expire, leaving, retain, still_late};

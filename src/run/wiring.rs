@@ -3,13 +3,16 @@
 //! Order of the sink's tables: Bronze of every input, dead letters, the definition's tables, every table behind those it
 //! reads, then what the graph holds ([`states`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use differential_dataflow::AsCollection;
 use differential_dataflow::collection::concatenate;
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Probe;
+use timely::dataflow::operators::generic::OutputBuilderSession;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::{ProbeHandle, Scope};
 
@@ -23,7 +26,7 @@ use crate::render::{Built, Counters, Rows, tap};
 use crate::repr::{Epoch, Row, Update};
 use crate::sink::dead_letters::{self, Envelope};
 use crate::sink::states::{self, StateCodec};
-use crate::sink::{Arrival, TableSpec, bronze, owner};
+use crate::sink::{Arrival, TableSpec, bronze, owner, sums};
 
 /// The definition, its plan, and where everything goes.
 pub struct Wiring {
@@ -62,8 +65,10 @@ pub struct Ends<'a> {
 pub struct StateTables {
     /// Each of [`First::inputs`], and its table.
     pub inputs: Vec<(usize, usize)>,
-    /// Each of [`First::sums`], and its table.
-    pub sums: Vec<(NodeId, usize)>,
+    /// The log of [`First::sums`]; none where there are none.
+    pub sums: Option<usize>,
+    /// Each of them, and its number in the log.
+    pub numbers: Vec<(NodeId, i64)>,
     /// The table of the errors before those.
     pub errors: Option<usize>,
 }
@@ -76,12 +81,23 @@ impl StateTables {
         };
         let input = |input: &usize| (*input, add(states::of_input(&dataflow.inputs[*input].name)));
         let inputs = first.inputs.iter().map(input).collect();
-        let sum = |node: &NodeId| (*node, add(states::of_sums(first.meanings[*node])));
-        let sums: Vec<_> = first.sums.iter().map(sum).collect();
-        StateTables {
+        let has_sums = !first.sums.is_empty();
+        let mut states = StateTables {
             inputs,
-            errors: (!sums.is_empty()).then(|| add(states::of_errors())),
-            sums,
+            sums: has_sums.then(|| add(sums::spec(BTreeSet::new(), false))),
+            numbers: vec![],
+            errors: has_sums.then(|| add(states::of_errors())),
+        };
+        states.number(first, |_| 0, specs, false);
+        states
+    }
+
+    /// Gives each sum its number: by the epoch that the log has it from.
+    fn number(&mut self, first: &First, since: impl Fn(NodeId) -> Epoch, specs: &mut [TableSpec], starts_anew: bool) {
+        let number = |node: &NodeId| (*node, sums::number(first.meanings[*node], since(*node)));
+        self.numbers = first.sums.iter().map(number).collect();
+        if let Some(log) = self.sums {
+            specs[log] = sums::spec(self.numbers.iter().map(|(_, number)| *number).collect(), starts_anew);
         }
     }
 }
@@ -111,6 +127,7 @@ impl Wiring {
                 schema: planned.schema.clone(),
                 partition_by: planned.partition_by.clone(),
                 append_only: planned.append_only,
+                fold: None,
                 deletes: table.deletes,
                 change_data_feed: table.change_data_feed,
                 description: table.description.clone(),
@@ -153,12 +170,12 @@ impl Wiring {
             self.keep(encoded(held, &self.specs[*table].name)?, *table, ends);
         }
         let mut errors = vec![];
-        for (node, table) in &self.states.sums {
+        for (node, number) in &self.states.numbers {
             let held = built
                 .sums
                 .remove(node)
                 .expect("an aggregate that was asked to tell does");
-            self.keep(encoded(held.sums, &self.specs[*table].name)?, *table, ends);
+            self.log_growth(held.sums, *number, ends);
             let aggregate = states::errors_of(self.first.meanings[*node])?;
             errors.push(
                 held.errs
@@ -181,6 +198,29 @@ impl Wiring {
         tap::tap(rows, &self.specs[table].name, owner, hand_over(ends.writer, table)).probe_with(ends.probe);
     }
 
+    /// Of the growth of an aggregate no row is ever taken back, so it goes to this worker's writer, wherever its keys belong.
+    fn log_growth(&self, growth: Pairs<'_>, number: i64, ends: &Ends<'_>) {
+        let table = self.states.sums.expect("sums have a log");
+        let writer = ends.writer.clone();
+        type Nothing<'a> = OutputBuilderSession<'a, Epoch, CapacityContainerBuilder<Vec<()>>>;
+        let logged = growth.inner.unary(Pipeline, &self.specs[table].name, move |_, _| {
+            move |input, _output: &mut Nothing<'_>| {
+                let mut rows: BTreeMap<Epoch, sums::Rows> = BTreeMap::new();
+                input.for_each(|_, growth| {
+                    for ((key, grew), epoch, _) in growth.drain(..) {
+                        rows.entry(epoch).or_default().push(number, key.bytes(), grew.bytes());
+                    }
+                });
+                for (epoch, rows) in rows {
+                    let batch = rows.finish();
+                    // A writer that is gone has reported why; the conductor stops the run.
+                    let _ = writer.send(Arrival::Columns { table, epoch, batch });
+                }
+            }
+        });
+        logged.probe_with(ends.probe);
+    }
+
     /// The past comes from these sources: says which of the sink's tables are audited. Such a table cannot do without
     /// knowing its rows; one that only ever grew takes no deletion vectors: what is moved or corrected in it is written
     /// anew.
@@ -194,6 +234,9 @@ impl Wiring {
                 spec.deletes = Deletes::Rewrite;
             }
         }
+        let since = |node: NodeId| sources.since[&node];
+        let starts_anew = sources.sums.is_empty();
+        self.states.number(&self.first, since, &mut specs, starts_anew);
         self.specs = Arc::new(specs);
         self.sources = Some(sources);
         audited
@@ -212,12 +255,9 @@ impl Wiring {
         let loaded = InputSource::State { reformed: false };
         let inputs = self.states.inputs.iter();
         let fed_again = inputs.filter(|(input, _)| sources.inputs[*input] != loaded);
-        let sums = self.states.sums.iter();
-        let summed_again = sums.filter(|(node, _)| !sources.sums.contains(node));
         let mut audited: Vec<usize> = vec![self.dead_letters];
         audited.extend(computed);
         audited.extend(fed_again.map(|(_, table)| *table));
-        audited.extend(summed_again.map(|(_, table)| *table));
         audited.extend(self.states.errors); // all of them are fed
         audited
     }

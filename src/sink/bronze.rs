@@ -66,6 +66,7 @@ pub fn spec(input: &Input) -> TableSpec {
         schema: schema(),
         partition_by: vec![],
         append_only: true,
+        fold: None,
         deletes: Deletes::Auto,
         change_data_feed: false,
         description: Some(format!("Records of input {} as they arrived", input.name)),

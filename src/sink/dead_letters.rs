@@ -50,6 +50,7 @@ pub fn spec() -> TableSpec {
         schema: schema(),
         partition_by: vec![],
         append_only: false,
+        fold: None,
         deletes: Deletes::Auto,
         change_data_feed: false,
         description: Some("Input that could not be used: its bytes, its place and the reason".into()),

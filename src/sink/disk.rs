@@ -69,6 +69,7 @@ mod tests {
             ])),
             partition_by,
             append_only: false,
+            fold: None,
             deletes: Deletes::Vectors,
             change_data_feed: true,
             description: None,

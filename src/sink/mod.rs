@@ -17,10 +17,12 @@ pub mod bronze;
 mod commit;
 pub mod dead_letters;
 mod disk;
+mod fold;
 mod lake;
 mod prepared;
 mod relocation;
 pub mod states;
+pub mod sums;
 mod writer;
 
 pub use commit::{
@@ -28,6 +30,7 @@ pub use commit::{
     StateError, Survey, survey,
 };
 pub(crate) use commit::{history, ledger, log};
+pub use fold::Fold;
 pub(crate) use lake::file_location;
 pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepared};
@@ -36,6 +39,8 @@ pub use writer::{
     Compaction, Departing, Limits, Loaded, TableStats, Writer, WriterConfig, WriterError, WriterStats, WriterThread,
     is_ours, owner, restore, scan, spawn,
 };
+
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -57,6 +62,8 @@ pub struct TableSpec {
     pub partition_by: Vec<usize>,
     /// No row is ever removed: no index is kept.
     pub append_only: bool,
+    /// Of an append-only table: its rows add up where files are merged, and those of one commit.
+    pub fold: Option<Arc<dyn Fold>>,
     /// How removed rows are written.
     pub deletes: Deletes,
     /// Whether Delta's change data feed is written.

@@ -12,7 +12,7 @@ use crate::render::error::error_schema;
 use crate::repr::{CodecError, Row, RowCodec};
 
 /// Names of state tables start so.
-const PREFIX: &str = "state.";
+pub(super) const PREFIX: &str = "state.";
 
 /// Whether a table of the sink is one of these.
 pub fn is_state(table: &str) -> bool {
@@ -22,11 +22,6 @@ pub fn is_state(table: &str) -> bool {
 /// The rows of an input that holds rows.
 pub fn of_input(input: &str) -> TableSpec {
     spec(&format!("inputs/{input}"), keyed_schema())
-}
-
-/// The accumulators of an aggregate, by its meaning.
-pub fn of_sums(meaning: u64) -> TableSpec {
-    spec(&format!("sums/{meaning:016x}"), keyed_schema())
 }
 
 /// The errors of rows that aggregates were made from: which aggregate, and the error row.
@@ -43,6 +38,7 @@ fn spec(place: &str, schema: SchemaRef) -> TableSpec {
         schema,
         partition_by: vec![],
         append_only: false,
+        fold: None,
         deletes: Deletes::Auto,
         change_data_feed: false,
         description: None,

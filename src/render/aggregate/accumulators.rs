@@ -32,6 +32,13 @@ pub struct Accumulators(Row);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AccumulatorsRef<'a>(RowRef<'a>);
 
+impl AccumulatorsRef<'_> {
+    /// As [`Accumulators::into_row`] gives them.
+    pub fn to_row(self) -> Row {
+        self.0.to_row()
+    }
+}
+
 /// The accumulators of a batch, back to back.
 pub struct AccumulatorArena(RowArena);
 
@@ -69,6 +76,13 @@ impl Accumulators {
     /// The entries, positions ascending.
     pub fn entries(&self) -> impl Iterator<Item = (u32, i64)> + '_ {
         Reader::new(self.0.bytes())
+    }
+
+    /// What several come to, each as [`Accumulators::into_row`] gives it.
+    pub fn sum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut sum = Sum::default();
+        parts.for_each(|part| sum.add_bytes(part));
+        Accumulators::from_entries(sum.entries)
     }
 
     /// As bytes, to be kept.
@@ -211,8 +225,13 @@ impl Sum {
     /// Adds accumulators.
     #[inline]
     pub fn add(&mut self, accumulators: AccumulatorsRef<'_>) {
+        self.add_bytes(accumulators.0.bytes());
+    }
+
+    #[inline]
+    fn add_bytes(&mut self, accumulators: &[u8]) {
         let mut at = 0;
-        for (position, value) in Reader::new(accumulators.0.bytes()) {
+        for (position, value) in Reader::new(accumulators) {
             while self.entries.get(at).is_some_and(|(other, _)| *other < position) {
                 at += 1;
             }

@@ -28,7 +28,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, InputCapability};
 
-use super::accumulators::{AccumulatorSpine, Accumulators, AccumulatorsRef, ArrangedAccumulators, Sum};
+use super::accumulators::{AccumulatorSpine, AccumulatorsRef, ArrangedAccumulators, Sum};
 use super::extremes::{Bounds, Extreme, Values};
 use super::front::{Keyed, exists};
 use super::history::{End, Keys};
@@ -72,7 +72,7 @@ pub(super) struct Finish {
     pub sources: Vec<Source>,
     /// Reads the groups' keys.
     pub keys: RowCodec,
-    /// From which epoch on the groups' accumulators are told; none: never.
+    /// From which epoch on it is told by what the groups' accumulators grow; none: never.
     pub told_from: Option<Epoch>,
 }
 
@@ -82,8 +82,8 @@ pub(super) struct FinishedGroups<'s> {
     pub rows: VecCollection<'s, Epoch, Row, Diff>,
     /// The groups without a result.
     pub failed: VecCollection<'s, Epoch, Row, Diff>,
-    /// (key, accumulators) of the groups, where they are told.
-    pub states: Pairs<'s>,
+    /// (key, accumulators) by which the groups grow, where that is told. Nothing is taken back.
+    pub growth: Pairs<'s>,
 }
 
 impl Finish {
@@ -109,8 +109,8 @@ impl Finish {
         let mut oks = OutputBuilder::<_, Builder>::from(oks);
         let (errs, errs_stream) = builder.new_output();
         let mut errs = OutputBuilder::<_, Builder>::from(errs);
-        let (states, states_stream) = builder.new_output();
-        let mut states = OutputBuilder::<_, CapacityContainerBuilder<Vec<Keyed>>>::from(states);
+        let (growth, growth_stream) = builder.new_output();
+        let mut growth = OutputBuilder::<_, CapacityContainerBuilder<Vec<Keyed>>>::from(growth);
         let told_from = self.told_from;
         let columns = Columns::new(self.measures, self.results, &self.sources);
         let errors = Errors::default();
@@ -135,14 +135,13 @@ impl Finish {
                     });
                 }
                 let until = inputs.iter_mut().map(Input::reached).fold(sums.reached(), Epoch::min);
-                if let Some([for_oks, for_errs, for_states]) = held.as_ref().filter(|_| from < until) {
-                    let (mut oks, mut errs, mut states) = (oks.activate(), errs.activate(), states.activate());
+                if let Some([for_oks, for_errs, for_growth]) = held.as_ref().filter(|_| from < until) {
+                    let (mut oks, mut errs, mut growth) = (oks.activate(), errs.activate(), growth.activate());
                     let (mut oks, mut errs) = (oks.session(for_oks), errs.session(for_errs));
-                    let mut states = states.session(for_states);
-                    let tell = |key: RowRef<'_>, sum: &Sum, time, diff| {
-                        if told_from.is_some_and(|from| time >= from) && !sum.entries().is_empty() {
-                            let sum = Accumulators::from_entries(sum.entries().iter().copied());
-                            states.give(((key.to_row(), sum.into_row()), time, diff));
+                    let mut growth = growth.session(for_growth);
+                    let tell = |key: RowRef<'_>, grew: AccumulatorsRef<'_>, time| {
+                        if told_from.is_some_and(|from| time >= from) {
+                            growth.give(((key.to_row(), grew.to_row()), time, 1));
                         }
                     };
                     let give = |key: RowRef<'_>, outcome: Outcome<'_>, time, diff| match outcome {
@@ -166,13 +165,13 @@ impl Finish {
         FinishedGroups {
             rows: oks_stream.as_collection(),
             failed: errs_stream.as_collection(),
-            states: states_stream.as_collection(),
+            growth: growth_stream.as_collection(),
         }
     }
 }
 
-/// Hands out the changes of all groups at the times in `from..until`: of their rows to `give`, of their accumulators to
-/// `tell`.
+/// Hands out the changes of all groups at the times in `from..until`: of their rows to `give`, what their accumulators
+/// grow by to `tell`.
 fn answer(
     columns: &Columns,
     sums: &mut Input<AccumulatorSpine>,
@@ -180,7 +179,7 @@ fn answer(
     bounds: &mut [Bounds],
     (from, until): (Epoch, Epoch),
     mut give: impl FnMut(RowRef<'_>, Outcome<'_>, Epoch, Diff),
-    mut tell: impl FnMut(RowRef<'_>, &Sum, Epoch, Diff),
+    mut tell: impl FnMut(RowRef<'_>, AccumulatorsRef<'_>, Epoch),
 ) {
     let (sums, sums_queued) = sums.batches(from);
     let kept: Vec<_> = inputs.iter_mut().map(|input| input.batches(from)).collect();
@@ -200,9 +199,7 @@ fn answer(
         let mut before = pending.state(&sums.sum, &kept);
         while let Some(time) = kept.iter().filter_map(Values::time).chain(sums.time()).min() {
             if sums.time() == Some(time) {
-                tell(key, &sums.sum, time, -1);
-                sums.advance(time);
-                tell(key, &sums.sum, time, 1);
+                sums.advance(time, |grew| tell(key, grew, time));
             }
             kept.iter_mut().for_each(|values| values.advance(time));
             let after = pending.state(&sums.sum, &kept);
@@ -295,10 +292,11 @@ impl<'a> Sums<'a> {
         self.updates[self.next..].first().map(|(time, _)| *time)
     }
 
-    /// Adds the group's updates at a time.
-    fn advance(&mut self, time: Epoch) {
+    /// Adds the group's updates at a time, each after telling it.
+    fn advance(&mut self, time: Epoch, mut tell: impl FnMut(AccumulatorsRef<'a>)) {
         let rest = self.updates[self.next..].iter();
         for (_, diff) in rest.take_while(|(other, _)| *other == time) {
+            tell(*diff);
             self.sum.add(*diff);
             self.next += 1;
         }

@@ -53,7 +53,7 @@ use differential_dataflow::AsCollection;
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::core::Map;
 
-use self::accumulators::Accumulators;
+pub use self::accumulators::Accumulators;
 use self::finish::{Finish, FinishedGroups};
 use self::front::{Front, Fronted};
 use self::layout::{Layout, Part, codec};
@@ -73,7 +73,7 @@ pub fn holds_sums_alone(input_schema: &SchemaRef, output_schema: &SchemaRef, pla
 /// What a GROUP BY that [`holds_sums_alone`] holds, and the errors of the rows it was made from.
 #[derive(Clone)]
 pub struct SumStates<'s> {
-    /// (key, accumulators).
+    /// (key, accumulators): by what groups grow, never taken back.
     pub sums: Pairs<'s>,
     /// Error rows.
     pub errs: Rows<'s>,
@@ -153,7 +153,7 @@ pub fn aggregate<'s>(
         keys: key_codec(),
         told_from,
     };
-    let FinishedGroups { rows, failed, states } = finish.render(accumulators, kept, name);
+    let FinishedGroups { rows, failed, growth } = finish.render(accumulators, kept, name);
     errs.push(failed);
     let errs = scope.concatenate(errs.into_iter().map(|errs| errs.inner));
     let made = Collections {
@@ -161,7 +161,7 @@ pub fn aggregate<'s>(
         errs: errs.as_collection(),
     };
     let states = told_from.map(|_| SumStates {
-        sums: states,
+        sums: growth,
         errs: told,
     });
     (made, states)

@@ -13,10 +13,11 @@ use twox_hash::XxHash3_64;
 use super::sources::First;
 use crate::definition::{Column, Dataflow, Input};
 use crate::plan::{Graph, Op, used_columns};
+use crate::repr::Epoch;
 use crate::sink::Plan;
 
 /// The form of states in the lake. What is written in another form is not read: it is made anew from Bronze.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A definition and its plan, as a snapshot remembers them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,8 +25,8 @@ pub struct Blueprint {
     format: u32,
     inputs: BTreeMap<String, InputPrint>,
     tables: BTreeMap<String, TablePrint>,
-    /// Meanings of aggregates whose accumulators are kept, and what they are called.
-    sums: BTreeMap<String, String>,
+    /// By meaning: aggregates whose accumulators are kept.
+    sums: BTreeMap<String, SumPrint>,
     /// Of all operators that hold or make rows, by meaning: what they are called.
     operators: BTreeMap<String, String>,
 }
@@ -67,6 +68,13 @@ struct FeedPrint {
 struct TablePrint {
     meaning: String,
     columns: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct SumPrint {
+    name: String,
+    /// From which epoch on the log has all that it summed up.
+    since: Epoch,
 }
 
 /// How a part of the definition stands to the lake.
@@ -137,7 +145,10 @@ impl Blueprint {
             sums: first
                 .sums
                 .iter()
-                .map(|node| (text(first.meanings[*node]), graph.nodes[*node].name.clone()))
+                .map(|node| {
+                    let name = graph.nodes[*node].name.clone();
+                    (text(first.meanings[*node]), SumPrint { name, since: 0 })
+                })
                 .collect(),
             operators: nodes()
                 .filter(|(node, _)| !matches!(node.op, Op::Input(_) | Op::Table(_) | Op::Constant(_)))
@@ -213,9 +224,17 @@ impl Blueprint {
         }
     }
 
-    /// Whether the accumulators of an aggregate of this meaning are kept.
-    pub fn has_sums(&self, meaning: u64) -> bool {
-        self.format == FORMAT && self.sums.contains_key(&text(meaning))
+    /// From which epoch on the log has all that an aggregate of this meaning summed up; none: it is not kept.
+    pub fn sums_since(&self, meaning: u64) -> Option<Epoch> {
+        let print = self.sums.get(&text(meaning)).filter(|_| self.format == FORMAT);
+        print.map(|print| print.since)
+    }
+
+    /// The log has all that an aggregate of this meaning summed up from an epoch on.
+    pub fn keep_sums_since(&mut self, meaning: u64, since: Epoch) {
+        if let Some(print) = self.sums.get_mut(&text(meaning)) {
+            print.since = since;
+        }
     }
 
     /// As the lake keeps it, under its hash.

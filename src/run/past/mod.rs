@@ -17,8 +17,9 @@ mod report;
 mod reread;
 mod sources;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -40,7 +41,7 @@ use crate::input::Reform;
 use crate::plan::NodeId;
 use crate::repr::{CodecError, Epoch, Row, RowCodec, SqlType};
 use crate::serve::{Snapshot, history};
-use crate::sink::{Lake, LiveFile, Restored, WriterConfig, scan, states};
+use crate::sink::{Lake, LiveFile, Restored, WriterConfig, scan, states, sums};
 use crate::source::{Delivery, Position, Progress};
 
 /// Rows that a worker is handed at once.
@@ -52,7 +53,7 @@ pub enum Past {
     Delivery(Epoch, Box<Delivery>),
     /// (key, state)s of an input.
     States(usize, Vec<(Row, Row)>),
-    /// (key, accumulators) of an aggregate.
+    /// (key, accumulators) of an aggregate: by what its groups grew.
     Sums(NodeId, Vec<(Row, Row)>),
     /// Rows behind the inputs.
     Rows(Place, Vec<Row>),
@@ -117,14 +118,14 @@ pub fn decide(
 }
 
 /// What the run's snapshots are computed by, what the lake's newest was, where that is known, and where the past comes
-/// from. `altered`: by table of the sink, see [`Restored::altered`].
+/// from. `is_altered`: by table of the sink, see [`Restored::altered`].
 fn choose(
     wiring: &Wiring,
     lake: &Lake,
     runtime: &Handle,
     epoch: Epoch,
     plan: Option<&Bytes>,
-    altered: &[bool],
+    is_altered: &[bool],
 ) -> Result<(Blueprint, Option<Blueprint>, Sources), RunError> {
     let (dataflow, graph) = (&wiring.dataflow, &wiring.graph);
     let mut now = Blueprint::of(dataflow, graph, &wiring.first);
@@ -142,19 +143,20 @@ fn choose(
             .into_iter()
             .collect(),
     };
-    let own = |table: &usize| altered[wiring.first_table + graph.tables[*table].table];
+    let own = |table: &usize| is_altered[wiring.first_table + graph.tables[*table].table];
     unfit.extend((0..graph.tables.len()).filter(own));
-    let altered = |states: &[(usize, usize)]| {
-        let altered = states.iter().filter(|(_, table)| altered[*table]);
-        altered.map(|(of, _)| *of).collect::<BTreeSet<usize>>()
-    };
+    let inputs = wiring.states.inputs.iter();
+    let unfit_inputs = inputs.filter(|(_, table)| is_altered[*table]);
     let stored = Stored {
         blueprint: then.as_ref(),
         unfit,
-        unfit_inputs: altered(&wiring.states.inputs),
-        unfit_sums: altered(&wiring.states.sums),
+        unfit_inputs: unfit_inputs.map(|(input, _)| *input).collect(),
+        unfit_sums: wiring.states.sums.is_some_and(|log| is_altered[log]),
     };
-    let sources = Sources::of(dataflow, graph, &wiring.first, &now, &stored);
+    let sources = Sources::of(dataflow, graph, &wiring.first, &now, (epoch, &stored));
+    for (node, since) in &sources.since {
+        now.keep_sums_since(wiring.first.meanings[*node], *since);
+    }
     for (input, source) in dataflow.inputs.iter().zip(&sources.inputs) {
         if let (InputSource::State { .. }, Some(then)) = (source, &then) {
             now.take_over(&input.name, then);
@@ -223,11 +225,12 @@ impl Bringing<'_> {
         let states = &wiring.states;
         let inputs = states.inputs.iter();
         let inputs = inputs.filter(|(input, _)| matches!(sources.inputs[*input], InputSource::State { .. }));
-        let sums = states.sums.iter().filter(|(node, _)| sources.sums.contains(node));
+        let inputs = inputs.map(|(_, table)| *table);
+        let sums = states.sums.filter(|_| !sources.sums.is_empty());
         let tables = wiring.graph.tables.iter().zip(&sources.tables);
         let tables = tables.filter(|(_, source)| **source == TableSource::Itself { fed: true });
         let tables = tables.map(|(table, _)| wiring.first_table + table.table);
-        let states = inputs.chain(sums).map(|(_, table)| *table).chain(states.errors);
+        let states = inputs.chain(sums).chain(states.errors);
         let all = states.chain(tables);
         all.flat_map(|table| &files[table]).map(|file| file.rows).sum()
     }
@@ -253,21 +256,33 @@ impl Bringing<'_> {
                 Ok(())
             })?;
         }
-        for (node, table) in &places.sums {
-            if sources.sums.contains(node) {
-                rows += self.scan(*table, |batch| {
-                    hands.give(Past::Sums(*node, states::states(batch)));
-                    Ok(())
-                })?;
-            }
+        if let Some(log) = places.sums.filter(|_| !sources.sums.is_empty()) {
+            let loaded = places.numbers.iter().filter(|(node, _)| sources.sums.contains(node));
+            let nodes: HashMap<i64, NodeId> = loaded.map(|(node, number)| (*number, *node)).collect();
+            rows += self.scan(log, |batch| {
+                let mut sums: BTreeMap<NodeId, Vec<(Row, Row)>> = BTreeMap::new();
+                let mut passed = 0;
+                for (number, key, grew) in sums::rows(batch) {
+                    match nodes.get(&number) {
+                        Some(node) => sums.entry(*node).or_default().push((key, grew)),
+                        None => passed += 1,
+                    }
+                }
+                self.shared.loaded.fetch_add(passed, Ordering::Relaxed);
+                sums.into_iter()
+                    .for_each(|(node, sums)| hands.give(Past::Sums(node, sums)));
+                Ok(())
+            })?;
         }
         if let Some(table) = places.errors {
             rows += self.scan(table, |batch| {
                 let found = states::errors(batch)?;
                 for node in &sources.sums {
                     let own = found.iter().filter(|(of, _)| *of == first.meanings[*node]);
-                    let own = own.map(|(_, error)| error.clone()).collect();
-                    hands.give(Past::Rows(Place::Errors(*node), own));
+                    let own: Vec<Row> = own.map(|(_, error)| error.clone()).collect();
+                    if !own.is_empty() {
+                        hands.give(Past::Rows(Place::Errors(*node), own));
+                    }
                 }
                 Ok(())
             })?;

@@ -255,17 +255,22 @@ impl Reporter<'_> {
     }
 
     fn sums(&mut self) {
-        for (node, table) in &self.wiring.states.sums {
+        let states = &self.wiring.states;
+        let Some(log) = states.sums else { return };
+        for (node, _) in &states.numbers {
             let name = &self.wiring.graph.nodes[*node].name;
             match self.sources.sums.contains(node) {
-                true => {
-                    let rows = self.rows(*table);
-                    self.report.loaded += rows;
-                    let does = format!("the sums of {} are loaded from state", counted(rows, "group"));
-                    self.push("state", name, Standing::Unchanged, does);
-                }
-                false => self.push("state", name, Standing::New, "its sums are made again".to_string()),
+                true => self.push(
+                    "state",
+                    name,
+                    Standing::Unchanged,
+                    "its sums are loaded from state".into(),
+                ),
+                false => self.push("state", name, Standing::New, "its sums are made again".into()),
             }
+        }
+        if !self.sources.sums.is_empty() {
+            self.report.loaded += self.rows(log);
         }
     }
 

@@ -7,7 +7,7 @@
 //! |--------------------------------------------------|---------------------------------|------------------------------|
 //! | an input that holds rows (key, dedup_key, ...)   | `_alluvium/state/inputs/<name>` | its states                   |
 //! | a table made row by row from an append-only input| the table itself                | its rows, if somebody reads them |
-//! | an aggregate over such rows, of sums alone       | `_alluvium/state/sums/<hash>`   | its accumulators             |
+//! | an aggregate over such rows, of sums alone       | in the log `_alluvium/state/sums` | its accumulators           |
 //! | anything else                                    | Bronze, or the feeds            | records                      |
 //!
 //! 1. A source stands only for what it was made of: the lake's blueprint must agree on all of it.
@@ -15,7 +15,7 @@
 //!    counts once, whatever else is fed.
 //! 3. A table whose rows are not made again is not audited, and keeps its dead letters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,7 @@ use crate::definition::{Dataflow, Input};
 use crate::input::has_state;
 use crate::plan::{Graph, NodeId, Op, meanings};
 use crate::render::holds_sums_alone;
+use crate::repr::Epoch;
 
 /// The first arrangements that the lake keeps, beside the tables themselves.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +76,8 @@ pub struct Sources {
     pub tables: Vec<TableSource>,
     /// Aggregates whose accumulators are fed.
     pub sums: BTreeSet<NodeId>,
+    /// Of each of [`First::sums`]: the epoch from which on the log has all that it summed up, see [`sums::number`].
+    pub since: BTreeMap<NodeId, Epoch>,
 }
 
 /// What the lake holds.
@@ -83,10 +86,10 @@ pub struct Stored<'a> {
     pub blueprint: Option<&'a Blueprint>,
     /// Tables of the graph whose rows may be others than the snapshot's, or that have rows refused for their keys.
     pub unfit: BTreeSet<usize>,
-    /// Inputs whose states, and aggregates whose sums may be others than the snapshot's.
+    /// Inputs whose states may be others than the snapshot's.
     pub unfit_inputs: BTreeSet<usize>,
-    /// See `unfit_inputs`.
-    pub unfit_sums: BTreeSet<NodeId>,
+    /// Whether the log of sums may be another than the snapshot's.
+    pub unfit_sums: bool,
 }
 
 impl First {
@@ -128,8 +131,14 @@ fn by_record(dataflow: &Dataflow, graph: &Graph) -> Vec<bool> {
 }
 
 impl Sources {
-    /// Decides for a lake.
-    pub fn of(dataflow: &Dataflow, graph: &Graph, first: &First, now: &Blueprint, stored: &Stored<'_>) -> Sources {
+    /// Decides for a lake whose newest snapshot is `epoch`.
+    pub fn of(
+        dataflow: &Dataflow,
+        graph: &Graph,
+        first: &First,
+        now: &Blueprint,
+        (epoch, stored): (Epoch, &Stored<'_>),
+    ) -> Sources {
         let unknown = Blueprint::default();
         let then = stored.blueprint.unwrap_or(&unknown);
         // By (1).
@@ -150,22 +159,21 @@ impl Sources {
             let fit = has_state(input) && !stored.unfit_inputs.contains(&index);
             (fit && standing.covered).then_some(InputSource::State { reformed })
         };
-        let sums = first.sums.iter().copied();
+        let sums = first.sums.iter().filter(|_| !stored.unfit_sums);
+        let sums = sums.filter_map(|node| Some((*node, then.sums_since(first.meanings[*node])?)));
+        let kept: BTreeMap<NodeId, Epoch> = sums.filter(|(node, _)| agree(*node)).collect();
         let mut need = Need {
             dataflow,
             graph,
             itself: (0..graph.tables.len()).map(itself).collect(),
-            sums: sums
-                .filter(|node| {
-                    then.has_sums(first.meanings[*node]) && agree(*node) && !stored.unfit_sums.contains(node)
-                })
-                .collect(),
+            sums: kept.keys().copied().collect(),
             states: dataflow.inputs.iter().enumerate().map(state).collect(),
             seen: BTreeSet::new(),
             sources: Sources {
                 inputs: vec![InputSource::None; dataflow.inputs.len()],
                 tables: vec![TableSource::Graph; graph.tables.len()],
                 sums: BTreeSet::new(),
+                since: BTreeMap::new(),
             },
         };
         for table in 0..graph.tables.len() {
@@ -173,7 +181,13 @@ impl Sources {
         }
         // What an input holds is kept whether or not a table reads it.
         first.inputs.iter().for_each(|input| need.input(*input));
-        need.sources
+        let mut sources = need.sources;
+        let since = |node: &NodeId| match sources.sums.contains(node) {
+            true => (*node, kept[node]),
+            false => (*node, epoch + 1),
+        };
+        sources.since = first.sums.iter().map(since).collect();
+        sources
     }
 }
 

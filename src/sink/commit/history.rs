@@ -328,6 +328,7 @@ fn spec() -> TableSpec {
         ])),
         partition_by: vec![],
         append_only: true,
+        fold: None,
         deletes: Deletes::Rewrite,
         change_data_feed: false,
         description: Some("Which version each table has in each snapshot: read all tables at one epoch.".into()),

@@ -452,6 +452,7 @@ mod tests {
             schema: Arc::new(Schema::new(fields)),
             partition_by: vec![],
             append_only: false,
+            fold: None,
             deletes: Deletes::Auto,
             change_data_feed: false,
             description: None,

@@ -14,6 +14,7 @@ fn spec() -> TableSpec {
         schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)])),
         partition_by: vec![],
         append_only: false,
+        fold: None,
         deletes: Deletes::Vectors,
         change_data_feed: false,
         description: None,

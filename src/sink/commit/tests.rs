@@ -222,6 +222,7 @@ fn spec(name: &str) -> TableSpec {
         schema: schema(),
         partition_by: vec![],
         append_only: false,
+        fold: None,
         deletes: Deletes::Vectors,
         change_data_feed: false,
         description: Some("a test".into()),

@@ -1,5 +1,6 @@
 //! Data files: columns to Parquet bytes with Delta's statistics, and back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -141,6 +142,52 @@ pub(super) fn encode_file(
         file.write(&batch?)?;
     }
     file.finish(values, names, data_change)
+}
+
+/// Batches of a table laid out as files of at most `limit` rows, partition by partition.
+pub(super) fn encode_groups(
+    layout: &Layout,
+    batches: impl IntoIterator<Item = RecordBatch>,
+    limit: usize,
+    names: (&Names, Epoch),
+    data_change: bool,
+) -> Result<Vec<NewFile>, WriterError> {
+    let mut pieces: BTreeMap<Row, Vec<RecordBatch>> = BTreeMap::new();
+    for batch in batches {
+        for group in layout.group_batch(&batch)? {
+            let piece = layout.to_file(&layout.pick(&batch, &group.rows)?)?;
+            pieces.entry(group.key).or_default().push(piece);
+        }
+    }
+    let mut files = Vec::new();
+    for (key, batches) in pieces {
+        let values = layout.values(&key)?;
+        for batches in cut(batches, limit) {
+            let rows = batches.iter().map(RecordBatch::num_rows).sum();
+            let batches = (rows, batches.into_iter().map(Ok));
+            files.push(encode_file(layout, values.clone(), names, data_change, batches)?);
+        }
+    }
+    Ok(files)
+}
+
+/// Batches in runs of at most `limit` rows.
+fn cut(batches: Vec<RecordBatch>, limit: usize) -> Vec<Vec<RecordBatch>> {
+    let (mut runs, mut room) = (vec![Vec::new()], limit);
+    for mut batch in batches {
+        while batch.num_rows() > 0 {
+            if room == 0 {
+                runs.push(Vec::new());
+                room = limit;
+            }
+            let taken = batch.num_rows().min(room);
+            room -= taken;
+            runs.last_mut().expect("there is a run").push(batch.slice(0, taken));
+            batch = batch.slice(taken, batch.num_rows() - taken);
+        }
+    }
+    runs.retain(|run| !run.is_empty());
+    runs
 }
 
 /// Rows laid out as files of at most `limit` rows, each with the numbers of its rows in file order.

@@ -124,6 +124,8 @@ pub struct Limits {
     pub merge_rows: usize,
     /// And so many bytes.
     pub merge_bytes: u64,
+    /// Most rows of a part of a log that is not split.
+    pub fold_rows: usize,
     /// A file with more than this share of its rows gone is written anew.
     pub dead_share: f64,
 }
@@ -138,6 +140,7 @@ impl Default for Limits {
             merge_files: 8,
             merge_rows: 1 << 17,
             merge_bytes: 32 << 20,
+            fold_rows: 1 << 15,
             dead_share: 0.4,
         }
     }
@@ -347,7 +350,8 @@ impl Writer {
 
     /// Deletes what a compaction made in vain.
     fn discard(&self, merged: Merged) -> Result<(), WriterError> {
-        self.desk.lake.delete(&merged.file.physical)
+        let mut files = merged.files.iter();
+        files.try_for_each(|file| self.desk.lake.delete(&file.physical))
     }
 
     /// One compaction from start to end, on this thread; none if nothing is worth it. For tools and

@@ -67,12 +67,15 @@ impl Settling {
 
     /// The new file takes the place of its inputs; without a batch if none of its rows is left.
     pub(super) fn finish(mut self, files: &mut Files) -> (Option<Batch>, Merged) {
-        if self.unborn.len() == u64::from(self.merged.file.rows) {
+        let [file] = self.merged.files.as_slice() else {
+            unreachable!("files of a table with an index are merged into one")
+        };
+        if self.unborn.len() == u64::from(file.rows) {
             return (None, self.merged);
         }
-        files.put(self.new, FileState::of(&self.merged.file));
+        files.put(self.new, FileState::of(file));
         let mut batch = Batch {
-            adds: vec![self.merged.file.add.clone()],
+            adds: vec![file.add.clone()],
             ..Batch::default()
         };
         self.vacated.insert(self.new, self.unborn);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Limits;
 use super::compact::{Job, Merged, pick, settle_appended};
 use super::error::WriterError;
-use super::file::{Names, NewFile, encode_changes, encode_file, encode_rows};
+use super::file::{Names, NewFile, encode_changes, encode_groups, encode_rows};
 use super::files::{FileState, Files, Positions};
 use super::indexed::Indexed;
 use super::lake::Lake;
@@ -106,13 +106,21 @@ pub(super) struct Table {
     /// Whether a compaction is under way; whether one may be worth it.
     compacting: bool,
     dirty: bool,
+    /// Files of a log that hold nothing that counts: the next seal takes them out.
+    void: Vec<String>,
     pub(super) stats: Arc<TableStats>,
 }
 
 impl Table {
     /// A table; `kept` from its live files where it has any.
-    pub(super) fn new(spec: TableSpec, kept: Option<Kept>, stats: Arc<TableStats>) -> Result<Self, WriterError> {
+    pub(super) fn new(spec: TableSpec, mut kept: Option<Kept>, stats: Arc<TableStats>) -> Result<Self, WriterError> {
         let restored = kept.is_some();
+        let anew = spec.fold.as_ref().is_some_and(|fold| fold.starts_anew());
+        let void = match &mut kept {
+            Some(Kept::Appended(files)) if anew => std::mem::take(files),
+            _ => Files::default(),
+        };
+        let void = void.iter().map(|(_, file)| file.path.clone()).collect();
         let kept = kept.unwrap_or_else(|| match spec.deletes {
             _ if spec.append_only => Kept::Appended(Files::default()),
             Deletes::Vectors => Kept::Indexed(Box::new(Indexed::new(false))),
@@ -128,6 +136,7 @@ impl Table {
             restored,
             compacting: false,
             dirty,
+            void,
             stats,
         };
         table.publish_sizes();
@@ -171,7 +180,11 @@ impl Table {
         let restored = std::mem::take(&mut self.restored);
         let audit = self.audit.take();
         let written = match &mut self.kept {
-            Kept::Appended(files) => append(&self.layout, files, desk, epoch, minted)?,
+            Kept::Appended(files) => {
+                let mut written = append(&self.layout, files, desk, epoch, minted)?;
+                written.batch.removes.append(&mut self.void);
+                written
+            }
             _ => {
                 let rows = self.layout.canonical(minted.rows)?;
                 if rows.is_empty() && !restored && audit.is_none() {
@@ -292,7 +305,7 @@ impl Table {
             Kept::Indexed(indexed) => (&indexed.files, true),
             Kept::Small(_) => return None,
         };
-        let inputs = pick(files, &desk.limits)?;
+        let inputs = pick(files, &desk.limits, self.layout.spec.fold.is_some())?;
         let inputs = inputs
             .into_iter()
             .map(|id| (id, files.get(id).expect("picked files are live").clone()))
@@ -307,6 +320,7 @@ impl Table {
             names,
             inputs,
             indexed,
+            fold_rows: desk.limits.fold_rows,
         })
     }
 
@@ -407,43 +421,14 @@ fn append(
         .into_iter()
         .map(|(file, _)| file)
         .collect();
-    let mut pieces: std::collections::BTreeMap<Row, Vec<RecordBatch>> = Default::default();
-    for batch in minted.columns {
-        for group in layout.group_batch(&batch)? {
-            let piece = layout.to_file(&layout.pick(&batch, &group.rows)?)?;
-            pieces.entry(group.key).or_default().push(piece);
-        }
-    }
-    for (key, batches) in pieces {
-        let values = layout.values(&key)?;
-        for batches in cut(batches, desk.limits.file_rows) {
-            let rows = batches.iter().map(RecordBatch::num_rows).sum();
-            let batches = (rows, batches.into_iter().map(Ok));
-            new.push(encode_file(layout, values.clone(), names, true, batches)?);
-        }
-    }
+    let columns = match &layout.spec.fold {
+        Some(fold) if !minted.columns.is_empty() => vec![fold.fold(&minted.columns, desk.limits.fold_rows)],
+        _ => minted.columns,
+    };
+    new.append(&mut encode_groups(layout, columns, desk.limits.file_rows, names, true)?);
     for file in new {
         files.insert(FileState::of(&file));
         written.put(file);
     }
     Ok(written)
-}
-
-/// Batches in runs of at most `limit` rows.
-fn cut(batches: Vec<RecordBatch>, limit: usize) -> Vec<Vec<RecordBatch>> {
-    let (mut runs, mut room) = (vec![Vec::new()], limit);
-    for mut batch in batches {
-        while batch.num_rows() > 0 {
-            if room == 0 {
-                runs.push(Vec::new());
-                room = limit;
-            }
-            let taken = batch.num_rows().min(room);
-            room -= taken;
-            runs.last_mut().expect("there is a run").push(batch.slice(0, taken));
-            batch = batch.slice(taken, batch.num_rows() - taken);
-        }
-    }
-    runs.retain(|run| !run.is_empty());
-    runs
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use arrow::array::*;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
+use differential_dataflow::difference::Semigroup;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use roaring::RoaringTreemap;
@@ -16,8 +17,9 @@ use super::file::decode_file;
 use super::layout::{Layout, from_log};
 use super::*;
 use crate::definition::Deletes;
+use crate::render::Accumulators;
 use crate::repr::{Row, RowCodec, Update};
-use crate::sink::LiveFile;
+use crate::sink::{LiveFile, sums};
 
 struct Random(u64);
 
@@ -122,6 +124,7 @@ fn spec(deletes: Deletes, partition_by: Vec<usize>, change_data_feed: bool) -> T
         schema: schema(),
         partition_by,
         append_only: false,
+        fold: None,
         deletes,
         change_data_feed,
         description: None,
@@ -144,6 +147,7 @@ fn tight() -> Limits {
         merge_files: 3,
         merge_rows: 200,
         merge_bytes: 1 << 20,
+        fold_rows: 16,
         dead_share: 0.4,
     }
 }
@@ -571,6 +575,94 @@ fn appended_columns_go_to_files_in_order_of_epochs_and_are_merged() {
         let mut writers = log.writers(2, 2, true);
         seal(&mut writers, &mut log, 500);
         assert_eq!(log.read(), model);
+    }
+}
+
+/// What the log says together: by aggregate and group.
+fn summed(log: &Log) -> BTreeMap<(i64, Row), Accumulators> {
+    let mut sums: BTreeMap<(i64, Row), Accumulators> = BTreeMap::new();
+    for (row, count) in log.read() {
+        let batch = log.layout.decode(vec![row.bytes(); count as usize]).unwrap();
+        for (sum, key, grew) in sums::rows(&batch) {
+            let held = sums.entry((sum, key)).or_default();
+            held.plus_equals(&Accumulators::from_row(grew));
+        }
+    }
+    sums
+}
+
+#[test]
+fn a_log_says_the_same_however_it_is_folded_and_drops_what_counts_no_more() {
+    let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
+    let spec = |live: [i64; 2], anew| TableSpec {
+        path: "silver/things".into(),
+        ..sums::spec(live.into_iter().collect(), anew)
+    };
+    let mut log = Log::new(config(folder.path(), spec([1, 2], false), &runtime));
+    let mut model: BTreeMap<(i64, Row), Accumulators> = BTreeMap::new();
+    let mut random = Random(77);
+    let mut epoch = 1;
+    // The last run knows one of the aggregates no more, the one behind it none.
+    for (generation, (live, anew, count)) in [
+        ([1, 2], false, 2),
+        ([1, 2], false, 1),
+        ([2, 3], false, 3),
+        ([4, 5], true, 2),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        log.config.specs = Arc::new(vec![spec(live, anew)]);
+        let mut writers = log.writers(count, generation as u64, false);
+        for step in 0..60 {
+            for writer in &mut writers {
+                // Several pieces of a commit may tell of one group.
+                for _ in 0..2 {
+                    let mut rows = sums::Rows::default();
+                    for _ in 0..random.below(12) {
+                        let sum = live[random.below(2) as usize];
+                        let key = Row::new(&random.below(200).to_be_bytes());
+                        let grew = Accumulators::from_entries([(0, 1), (7, 1 + random.below(1000) as i64)]);
+                        rows.push(sum, key.bytes(), grew.clone().into_row().bytes());
+                        model.entry((sum, key)).or_default().plus_equals(&grew);
+                    }
+                    let (table, batch) = (0, rows.finish());
+                    writer.observe(Arrival::Columns { table, epoch, batch }).unwrap();
+                }
+            }
+            seal(&mut writers, &mut log, epoch);
+            epoch += 1;
+            if step % 3 == 0 {
+                for writer in &mut writers {
+                    while let Some(compaction) = writer.compact_now().unwrap() {
+                        assert!(!compaction.batch.data_change);
+                        log.apply(compaction.batch);
+                    }
+                }
+            }
+            let mut found = summed(&log);
+            found.retain(|(sum, _), _| live.contains(sum));
+            model.retain(|(sum, _), _| live.contains(sum));
+            assert!(found == model, "generation {generation}, step {step}");
+        }
+        let buckets: std::collections::BTreeSet<&Option<String>> = log
+            .live
+            .values()
+            .flat_map(|file| file.partition_values.values())
+            .collect();
+        assert!(
+            buckets.len() > 8,
+            "{buckets:?}: 16 rows a bucket are not enough for 200 groups"
+        );
+        let rows: u64 = log.live.values().map(|file| file.rows).sum();
+        let groups = model.len() as u64 * count as u64;
+        assert!(rows < 4 * groups, "{rows} rows say what {groups} could");
+        if anew {
+            assert!(
+                summed(&log).keys().all(|(sum, _)| live.contains(sum)),
+                "void files stayed"
+            );
+        }
     }
 }
 

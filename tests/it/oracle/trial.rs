@@ -30,6 +30,7 @@ fn eager() -> Limits {
         merge_files: 2,
         merge_rows: 128,
         merge_bytes: 1 << 20,
+        fold_rows: 16,
         dead_share: 0.05,
     }
 }

@@ -86,6 +86,7 @@ pub fn specs() -> Vec<TableSpec> {
         schema: schema(),
         partition_by: vec![],
         append_only,
+        fold: None,
         deletes,
         change_data_feed: false,
         description: None,
