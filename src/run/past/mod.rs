@@ -16,6 +16,8 @@ mod loads;
 mod report;
 mod reread;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -16,7 +16,8 @@ use crossbeam_channel::bounded;
 use super::{Bringing, Hands, InputSource, Past, Sources};
 use crate::decode::Decoded;
 use crate::definition::{Dataflow, FeedKind};
-use crate::run::{DELIVERIES, RunError, archive};
+use crate::run::start::DELIVERIES;
+use crate::run::{RunError, archive};
 use crate::source::{self, Delivery, Outlet, PartitionId, Position, Progress, ReaderOptions};
 
 /// How long a pause in deliveries may be before it is asked whether more will come.

@@ -1,0 +1,665 @@
+//! A run put together: what takes starts before what hands over to it, and only then is anything read.
+//!
+//! ```text
+//! team -> lake, past -> writers -> committer -> workers -> (the others are ready) -> past, readers, requests
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use differential_dataflow::trace::ExertionLogic;
+use tokio::runtime::{Handle, Runtime};
+
+use super::audit::Audit;
+use super::conductor::wall_ms;
+use super::control::Start;
+use super::engine::{Engine, message};
+use super::follower::Hands;
+use super::memory::Memory;
+use super::pacer::Pacer;
+use super::past::{self, Bringing, Decided, Past};
+use super::peers::{self, Peers};
+use super::presence::Presence;
+use super::shared::{Event, Shared};
+use super::team::{Role, Team, Threads};
+use super::worker::{self, LOAD_ROWS, Parts};
+use super::{Options, RunError, Wiring, archive};
+use crate::backfill::{Inlet, Portion, Server, Serving};
+use crate::decode::Decoder;
+use crate::definition::Dataflow;
+use crate::latency::Latency;
+use crate::plan::Graph;
+use crate::repr::Epoch;
+use crate::sink::{
+    Arrival, Committer, Lake, LiveFile, Prepared, Relocations, Restored, Settings, WriterConfig, WriterError,
+    WriterStats, restore, spawn,
+};
+use crate::source::{self, Delivery, Outlet, ReaderOptions, Share};
+
+/// Deliveries that may wait for a worker.
+pub const DELIVERIES: usize = 16;
+/// Portions of requests that may wait for a worker.
+const PORTIONS: usize = 2;
+/// Arrivals that may wait for a writer.
+const ARRIVALS: usize = 64;
+
+/// Starts everything that runs.
+pub fn start(
+    dataflow: Arc<Dataflow>,
+    graph: Arc<Graph>,
+    options: &Options,
+    runtime: &Runtime,
+) -> Result<Engine, RunError> {
+    let (events_in, events) = unbounded();
+    let mut team = Some(Team::join(&dataflow, &graph, options, &events_in)?);
+    let engine = assemble(dataflow, graph, options, runtime, (events_in, events), &mut team);
+    if let (Err(error), Some(team)) = (&engine, team) {
+        team.fail(error);
+    }
+    engine
+}
+
+/// Starts everything but the team; takes that where it succeeds.
+fn assemble(
+    dataflow: Arc<Dataflow>,
+    graph: Arc<Graph>,
+    options: &Options,
+    runtime: &Runtime,
+    (events_in, events): (Sender<Event>, Receiver<Event>),
+    joined: &mut Option<Team>,
+) -> Result<Engine, RunError> {
+    let started = Instant::now();
+    let workers = options.workers.max(1);
+    let team = joined.as_mut().expect("the team has come together");
+    let share = team.share;
+    let all = workers * share.processes;
+    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let presence = Presence::announce(&lake);
+    let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
+    let Opened {
+        committer,
+        restored,
+        decided,
+        first,
+        past_until,
+        stop_at_end,
+    } = match &team.role {
+        Role::Leads(_) => Opened::first(&mut wiring, &lake, options, all, runtime.handle())?,
+        Role::Follows(leader) => Opened::of(leader.wait_for_start(&events)?, &mut wiring),
+    };
+    let opened = started.elapsed();
+    let wiring = Arc::new(wiring);
+    let load_rows = options.load_rows.unwrap_or(LOAD_ROWS).max(1);
+    let past_until =
+        past_until.unwrap_or_else(|| first + Bringing::rows_to_load(&wiring, &restored.tables) / load_rows);
+
+    let replays = restored.epoch.is_some();
+    let others = team.peers().map_or(0, Peers::count);
+    let inputs = dataflow.inputs.len();
+    let mut shared = Shared::new((workers, others), inputs, (first, past_until), replays, events_in);
+    shared.load_rows = load_rows;
+    let shared = Arc::new(shared);
+    let latency = Arc::new(latency_of(&dataflow, &graph));
+    let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
+    if let Some(peers) = team.peers() {
+        let start = || Start::new((first, past_until), &restored, wiring.sources.clone(), stop_at_end);
+        peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
+    }
+    let setup = Setup {
+        options,
+        runtime: runtime.handle(),
+        lake: &lake,
+        wiring: &wiring,
+        shared: &shared,
+        share,
+        workers,
+        restored: &restored,
+        relocations: committer.as_ref().map(Committer::relocations).unwrap_or_default(),
+    };
+    if replays {
+        shared.observe_phase("open", opened);
+    }
+    let Writers {
+        threads: writers,
+        mut stats,
+        arrivals,
+    } = setup.start_writers(team, (&decided, past_until), prepared_in)?;
+    let committer = setup.start_committer(team, committer, prepared, &mut stats)?;
+    let memory = Memory::new(wiring.clone(), stats.clone());
+    let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
+
+    let Lines {
+        queues,
+        portions,
+        pasts,
+        seals,
+        parts,
+    } = Lines::of(arrivals);
+    let (running, threads) = start_workers(team, parts, &wiring, &shared, &latency)?;
+    let running = Threads { writers, ..running };
+    // Dropped before the workers are waited for, should anything below fail.
+    let mut stopper = Stopper {
+        shared: shared.clone(),
+        threads: threads.clone(),
+        armed: true,
+    };
+    match &team.role {
+        Role::Leads(peers) => peers.wait_until_ready(&events, &shared)?,
+        Role::Follows(leader) => leader.ready(Hands {
+            shared: shared.clone(),
+            latency: latency.clone(),
+            seals: seals.clone(),
+            workers: threads.clone(),
+        }),
+    }
+    let leads = team.peers().is_some();
+    let past = match replays {
+        true => setup.start_past(leads, decided, pasts, &threads)?,
+        false => None,
+    };
+    let readers = match options.without_feeds {
+        true => None,
+        false => Some(setup.start_readers(&queues, &threads, stop_at_end)?),
+    };
+    let server = match options.rebuilds || !leads {
+        true => None,
+        false => Some(setup.serve_requests((&portions, &threads), readers.is_some())?),
+    };
+    let signals = listen(options, &shared)?;
+    tracing::info!(
+        workers,
+        process = share.process,
+        processes = share.processes,
+        generation = restored.generation,
+        "started"
+    );
+    let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
+    stopper.armed = false;
+    Ok(Engine {
+        shared,
+        wiring,
+        latency,
+        events,
+        pacer,
+        readers,
+        queues,
+        portions,
+        server,
+        _presence: presence,
+        seals,
+        past,
+        running,
+        threads,
+        audit,
+        memory: Some(memory),
+        committer,
+        signals,
+        team: joined.take().expect("the team is here until now"),
+        stop_at_end,
+        started,
+    })
+}
+
+fn latency_of(dataflow: &Dataflow, graph: &Graph) -> Latency {
+    let inputs = dataflow.inputs.iter().map(|input| input.name.clone());
+    let tables = graph.tables.iter();
+    let tables = tables.map(|table| (table.name.clone(), graph.inputs_of(table.node).into_iter().collect()));
+    Latency::new(inputs.collect(), tables.collect())
+}
+
+/// What a process knows of the lake.
+struct Opened {
+    /// Of process 0 only.
+    committer: Option<Committer>,
+    restored: Restored,
+    decided: Decided,
+    first: Epoch,
+    /// Process 0 works it out.
+    past_until: Option<Epoch>,
+    stop_at_end: bool,
+}
+
+impl Opened {
+    /// By process 0, for `writers` in all processes.
+    fn first(
+        wiring: &mut Wiring,
+        lake: &Lake,
+        options: &Options,
+        writers: usize,
+        runtime: &Handle,
+    ) -> Result<Opened, RunError> {
+        let dataflow = wiring.dataflow.clone();
+        let settings = Settings {
+            retention: dataflow.history,
+            guard: dataflow.guard,
+            ..Settings::new(&dataflow.name, writers, dataflow.durable)
+        };
+        let specs = wiring.specs.to_vec();
+        let (mut committer, restored) = Committer::open(lake.clone(), specs, settings, runtime.clone())?;
+        let decided = past::decide(wiring, lake, runtime, &restored, options.recompute)?;
+        committer.set_plan(decided.now.plan());
+        Ok(Opened {
+            committer: Some(committer),
+            first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
+            past_until: None,
+            restored,
+            decided,
+            stop_at_end: options.until_caught_up,
+        })
+    }
+
+    /// As process 0 says.
+    fn of((start, tables): (Box<Start>, Vec<Vec<LiveFile>>), wiring: &mut Wiring) -> Opened {
+        let audited = start.sources.map(|sources| wiring.observe_past(sources));
+        Opened {
+            committer: None,
+            restored: Restored {
+                epoch: start.epoch,
+                generation: start.generation,
+                progress: start.progress.into_iter().collect(),
+                tables,
+                altered: vec![],
+                versions: vec![],
+                plan: None,
+            },
+            decided: Decided {
+                audited: audited.unwrap_or_default(),
+                ..Decided::default()
+            },
+            first: start.first,
+            past_until: Some(start.past_until),
+            stop_at_end: start.stop_at_end,
+        }
+    }
+}
+
+/// What is known once the lake is open: enough to start each part.
+struct Setup<'a> {
+    options: &'a Options,
+    runtime: &'a Handle,
+    lake: &'a Lake,
+    wiring: &'a Arc<Wiring>,
+    shared: &'a Arc<Shared>,
+    share: Share,
+    /// Of this process.
+    workers: usize,
+    restored: &'a Restored,
+    relocations: Relocations,
+}
+
+/// This process's writers.
+struct Writers {
+    threads: Vec<JoinHandle<()>>,
+    stats: Vec<Arc<WriterStats>>,
+    /// By worker: the way to its writer.
+    arrivals: Vec<Sender<Arrival>>,
+}
+
+impl Setup<'_> {
+    /// By number of a writer, over all processes.
+    fn writer(&self, writer: usize) -> WriterConfig {
+        WriterConfig {
+            writer,
+            writers: self.workers * self.share.processes,
+            generation: self.restored.generation,
+            specs: self.wiring.specs.clone(),
+            store: self.lake.store.clone(),
+            root: object_store::path::Path::default(),
+            local: self.lake.local.clone(),
+            durable: self.wiring.dataflow.durable,
+            runtime: self.runtime.clone(),
+            limits: self.options.limits.clone(),
+            relocations: self.relocations.clone(),
+        }
+    }
+
+    /// Rebuilds what writers know of the lake's tables, and starts them.
+    fn start_writers(
+        &self,
+        team: &Team,
+        (decided, past_until): (&Decided, Epoch),
+        prepared: Sender<Prepared>,
+    ) -> Result<Writers, RunError> {
+        // To another process its share was sent.
+        let own = match &team.role {
+            Role::Leads(_) => peers::share(&self.restored.tables, &self.wiring.specs, 0, self.share.processes),
+            Role::Follows(_) => self.restored.tables.clone(),
+        };
+        let indexing = Instant::now();
+        let first = self.workers * self.share.process;
+        let range = first..first + self.workers;
+        let loaded = restore(&self.writer(first), range, own.into_iter().enumerate().collect())?;
+        if self.restored.epoch.is_some() {
+            self.shared.observe_phase("index", indexing.elapsed());
+        }
+        let mut writers = Writers {
+            threads: vec![],
+            stats: vec![],
+            arrivals: vec![],
+        };
+        for (index, mut restored) in loaded.into_iter().enumerate() {
+            let audited = decided.audited.iter();
+            audited.for_each(|table| restored.audit_next(*table, past_until));
+            let (arrivals_in, arrivals) = bounded::<Arrival>(ARRIVALS);
+            let failed = writer_failed(self.shared);
+            let writer = spawn(self.writer(first + index), restored, arrivals, prepared.clone(), failed)?;
+            writers.threads.push(writer.handle);
+            writers.stats.push(writer.stats);
+            writers.arrivals.push(arrivals_in);
+        }
+        Ok(writers)
+    }
+
+    /// Starts the committer, or the way to that of process 0; `stats` come to hold the figures of all writers that it
+    /// knows.
+    fn start_committer(
+        &self,
+        team: &Team,
+        committer: Option<Committer>,
+        prepared: Receiver<Prepared>,
+        stats: &mut Vec<Arc<WriterStats>>,
+    ) -> Result<JoinHandle<()>, RunError> {
+        match (&team.role, committer) {
+            (Role::Follows(leader), _) => {
+                let forward = leader.forward(stats.clone());
+                named("forwarder", "the way to the committer", move || forward(prepared))
+            }
+            (Role::Leads(peers), committer) => {
+                stats.extend(peers.stats(self.wiring.specs.len()));
+                let committer = committer.expect("who leads has opened the lake");
+                let shared = self.shared.clone();
+                named("committer", "the committer", move || {
+                    commit(committer, prepared, &shared)
+                })
+            }
+        }
+    }
+
+    /// Starts to hand the past to the workers. Process 0 has all of it.
+    fn start_past(
+        &self,
+        leads: bool,
+        decided: Decided,
+        pasts: Vec<Sender<Past>>,
+        workers: &[thread::Thread],
+    ) -> Result<Option<JoinHandle<()>>, RunError> {
+        if !leads {
+            for past in pasts {
+                let _ = past.send(Past::End);
+            }
+            workers.iter().for_each(thread::Thread::unpark);
+            return Ok(None);
+        }
+        let (runtime, lake) = (self.runtime.clone(), self.lake.clone());
+        let (wiring, shared) = (self.wiring.clone(), self.shared.clone());
+        let (workers, config) = (workers.to_vec(), self.writer(0));
+        let (progress, files) = (self.restored.progress.clone(), self.restored.tables.clone());
+        let epoch = self.restored.epoch.unwrap_or_default();
+        let replay = named("replay", "the replay", move || {
+            let past = Bringing {
+                wiring: &wiring,
+                lake: &lake,
+                runtime: &runtime,
+                shared: &shared,
+                blueprint: decided.then.as_ref(),
+                config: &config,
+                files: &files,
+                progress: &progress,
+                epoch,
+            };
+            // Nobody else would tell that a past broke off, and the workers wait for its end.
+            let brought = catch_unwind(AssertUnwindSafe(|| past.bring(&pasts)))
+                .unwrap_or_else(|panic| Err(RunError::Panicked("the replay", message(panic))));
+            workers.iter().for_each(thread::Thread::unpark);
+            if let Err(error) = brought {
+                shared.tell(Event::Failed(error));
+            }
+        })?;
+        Ok(Some(replay))
+    }
+
+    fn start_readers(
+        &self,
+        queues: &[Sender<Delivery>],
+        workers: &[thread::Thread],
+        stop_at_end: bool,
+    ) -> Result<source::Readers, RunError> {
+        let dataflow = &self.wiring.dataflow;
+        for input in &dataflow.inputs {
+            for feed in &input.feeds {
+                Decoder::new(input, feed)?; // a feed that cannot be decoded is told before anything starts
+            }
+        }
+        let outlets = queues.iter().zip(workers).map(|(sender, worker)| Outlet {
+            sender: sender.clone(),
+            wake: waking(worker),
+        });
+        let options = ReaderOptions {
+            stop_at_end,
+            share: self.share,
+            ..ReaderOptions::default()
+        };
+        let decoders = archive::decoders(dataflow, self.lake, self.runtime, self.shared);
+        let progress = &self.restored.progress;
+        Ok(source::start(
+            dataflow.clone(),
+            progress,
+            decoders,
+            outlets.collect(),
+            options,
+        )?)
+    }
+
+    /// Starts what serves backfills and other requests. `feeds`: whether feeds are read beside it.
+    fn serve_requests(
+        &self,
+        (portions, workers): (&[Sender<Portion>], &[thread::Thread]),
+        feeds: bool,
+    ) -> Result<Server, RunError> {
+        let inlets = portions.iter().zip(workers).map(|(sender, worker)| Inlet {
+            portions: sender.clone(),
+            wake: waking(worker),
+        });
+        let replays = self.restored.epoch.is_some();
+        let [live, committed, ready, failed] = std::array::from_fn(|_| self.shared.clone());
+        let serving = Serving {
+            dataflow: self.wiring.dataflow.clone(),
+            lake: self.lake.clone(),
+            runtime: self.runtime.clone(),
+            workers: inlets.collect(),
+            live: Arc::new(move || {
+                let inputs = live.inputs.iter();
+                inputs.map(|input| input.records.load(Ordering::Relaxed)).sum()
+            }),
+            committed: Arc::new(move || committed.committed.load(Ordering::Acquire)),
+            // The snapshot of a past that was replayed may write letters, and take some away.
+            ready: Arc::new(move || !replays || ready.committed.load(Ordering::Acquire) > 0),
+            feeds,
+            failed: Box::new(move |reason| failed.tell(Event::Failed(RunError::Requests(reason)))),
+            rate: self.wiring.dataflow.bounds.backfill_rate,
+        };
+        Server::start(serving).map_err(|source| RunError::Thread {
+            what: "the server of requests",
+            source,
+        })
+    }
+}
+
+fn waking(worker: &thread::Thread) -> Arc<dyn Fn() + Send + Sync> {
+    let worker = worker.clone();
+    Arc::new(move || worker.unpark())
+}
+
+/// The ways to the workers, and what each worker gets.
+struct Lines {
+    queues: Vec<Sender<Delivery>>,
+    portions: Vec<Sender<Portion>>,
+    pasts: Vec<Sender<Past>>,
+    seals: Vec<Sender<Epoch>>,
+    parts: Vec<Mutex<Option<Parts>>>,
+}
+
+impl Lines {
+    /// One for each writer.
+    fn of(arrivals: Vec<Sender<Arrival>>) -> Lines {
+        let mut lines = Lines {
+            queues: vec![],
+            portions: vec![],
+            pasts: vec![],
+            seals: vec![],
+            parts: vec![],
+        };
+        for (index, writer) in arrivals.into_iter().enumerate() {
+            let (deliveries_in, deliveries) = bounded(DELIVERIES);
+            let (past_in, past) = bounded(DELIVERIES);
+            // Few wait at a time: the pacer bounds snapshots in flight.
+            let (seals_in, seals) = unbounded();
+            let (portions_in, portions) = bounded(PORTIONS);
+            lines.queues.push(deliveries_in);
+            lines.portions.push(portions_in);
+            lines.pasts.push(past_in);
+            lines.seals.push(seals_in);
+            lines.parts.push(Mutex::new(Some(Parts {
+                index,
+                deliveries,
+                past,
+                portions,
+                seals,
+                writer,
+            })));
+        }
+        lines
+    }
+}
+
+/// Ends workers of a run that could not be put together.
+struct Stopper {
+    shared: Arc<Shared>,
+    threads: Vec<thread::Thread>,
+    armed: bool,
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        if self.armed {
+            self.shared.stop.store(true, Ordering::Release);
+            self.threads.iter().for_each(thread::Thread::unpark);
+        }
+    }
+}
+
+fn named<T: Send + 'static>(
+    name: &str,
+    what: &'static str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RunError> {
+    thread::Builder::new()
+        .name(name.to_string())
+        .spawn(body)
+        .map_err(|source| RunError::Thread { what, source })
+}
+
+/// Tells the conductor of a writer's fault; that the committer is gone that one tells itself.
+fn writer_failed(shared: &Arc<Shared>) -> impl FnOnce(WriterError) + Send + 'static {
+    let shared = shared.clone();
+    move |error| match error {
+        WriterError::CommitterGone { .. } => {}
+        error => shared.tell(Event::Failed(error.into())),
+    }
+}
+
+fn commit(committer: Committer, prepared: Receiver<Prepared>, shared: &Arc<Shared>) {
+    let (events_in, events) = bounded(4);
+    let relay = {
+        let shared = shared.clone();
+        thread::spawn(move || events.into_iter().for_each(|event| shared.tell(Event::Commit(event))))
+    };
+    if let Err(error) = committer.run(prepared, events_in) {
+        shared.tell(Event::Failed(error.into()));
+    }
+    let _ = relay.join();
+}
+
+/// Tells the conductor when a worker ends other than asked to.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.tell(Event::Failed(RunError::Panicked(
+                "a worker",
+                "see the message above".into(),
+            )));
+        }
+    }
+}
+
+fn start_workers(
+    team: &mut Team,
+    parts: Vec<Mutex<Option<Parts>>>,
+    wiring: &Arc<Wiring>,
+    shared: &Arc<Shared>,
+    latency: &Arc<Latency>,
+) -> Result<(Threads, Vec<thread::Thread>), RunError> {
+    let workers = parts.len();
+    let (threads_in, threads_out) = unbounded();
+    let mut config = timely::WorkerConfig::default();
+    // An idle worker goes on with merges that are under way, and starts none: differential's own `idle_merge_effort`
+    // merges whatever there is into one batch, so that a live load pays for all of its state at each epoch.
+    let exert: ExertionLogic = Arc::new(|layers| layers.iter().any(|(_, batches, _)| *batches > 1).then_some(1000));
+    config.set("differential/default_exert_logic".to_string(), exert);
+    let (wiring, shared, latency) = (wiring.clone(), shared.clone(), latency.clone());
+    let (builders, network) = team.allocators(workers)?;
+    let first = team.share.process * workers;
+    let guards = timely::execute::execute_from(builders, Box::new(()), config, move |worker| {
+        let _alarm = Alarm(shared.clone());
+        let index = worker.index() - first;
+        let _ = threads_in.send((index, thread::current()));
+        let part = parts[index].lock().ok().and_then(|mut part| part.take());
+        let part = part.expect("each worker takes its part once");
+        if let Err(error) = worker::work(worker, part, &wiring, &shared, &latency) {
+            shared.tell(Event::Failed(error));
+        }
+    })
+    .map_err(RunError::Workers)?;
+    let mut threads: Vec<(usize, thread::Thread)> = threads_out.iter().take(workers).collect();
+    threads.sort_by_key(|(index, _)| *index);
+    let running = Threads {
+        workers: guards,
+        network,
+        writers: vec![],
+    };
+    Ok((running, threads.into_iter().map(|(_, thread)| thread).collect()))
+}
+
+/// Signals become events.
+fn listen(options: &Options, shared: &Arc<Shared>) -> Result<Option<signal_hook::iterator::Handle>, RunError> {
+    if let Some(stop) = options.stop.clone() {
+        let shared = shared.clone();
+        named("stop", "the stop listener", move || {
+            let _ = stop.recv(); // hanging up is a stop too
+            shared.tell(Event::Stop);
+        })?;
+    }
+    if !options.signals {
+        return Ok(None);
+    }
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+    let failed = |source| RunError::Thread {
+        what: "the signal handler",
+        source,
+    };
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
+    let handle = signals.handle();
+    let shared = shared.clone();
+    named("signals", "the signal handler", move || {
+        for signal in signals.forever() {
+            shared.tell(if signal == SIGUSR1 { Event::Report } else { Event::Stop });
+        }
+    })?;
+    Ok(Some(handle))
+}
