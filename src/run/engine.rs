@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -22,6 +22,9 @@ use crate::backfill::{Portion, Server};
 use crate::latency::{Latency, LatencyFiles};
 use crate::repr::Epoch;
 use crate::source::{self, Delivery};
+
+/// How long a process that has lost another keeps its own connections: all others notice the lost one meanwhile.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// Everything that runs. Fields in the order in which they are taken apart.
 pub struct Engine {
@@ -166,6 +169,10 @@ impl Engine {
             other => other,
         };
         self.team.tell(&error);
+        if matches!(error, RunError::Lost { .. }) {
+            // A process that goes because it has lost another is not to be taken for the one that was lost.
+            thread::sleep(LINGER);
+        }
         self.stop();
         let ended = self.running.part();
         // What waits for a lost peer is left behind.
