@@ -1,20 +1,26 @@
 //! What is fed, and what every table is to hold then: recomputed from nothing each time, so trivially right.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 
 use crate::definition::Deletes;
 use crate::repr::{Diff, Row, RowCodec};
-use crate::sink::TableSpec;
+use crate::sink::{Fold, TableSpec};
 
 /// Rows and how often they are there.
 pub type Rows = BTreeMap<(i64, i64), i64>;
 
 /// Rows of others have keys from here on.
 pub const FOREIGN: i64 = 1_000_000;
+
+/// Tables that a restart audits; the others only grow.
+pub const AUDITED: Range<usize> = 1..4;
+/// The log.
+const LOG: usize = 4;
 
 /// Events of a run, at most.
 pub const EVENTS: u64 = 150;
@@ -39,18 +45,21 @@ impl Feed {
     }
 
     /// Every table as of so many events.
-    pub fn tables(&self, events: u64) -> [Rows; 4] {
+    pub fn tables(&self, events: u64) -> [Rows; 5] {
         let mut current: BTreeMap<i64, i64> = BTreeMap::new();
-        let mut tables: [Rows; 4] = Default::default();
+        let mut tables: [Rows; 5] = Default::default();
+        let mut seen: Rows = Rows::new();
         for event in 0..events {
             let hash = self.hash(event);
             let (key, value) = ((hash % 14) as i64, ((hash >> 16) % 40) as i64);
             tables[0].insert((event as i64, (hash >> 40) as i64 % 1000), 1);
+            *seen.entry((key, 1)).or_default() += 1;
             match (hash >> 8) % 4 {
                 0 => current.remove(&key),
                 _ => current.insert(key, value),
             };
         }
+        tables[LOG] = folded(&seen);
         for (key, value) in &current {
             tables[1].insert((*key, *value), 1);
             *tables[2].entry((value % 4, 0)).or_default() += 1;
@@ -68,13 +77,47 @@ impl Feed {
     pub fn changes(&self, from: u64, to: u64) -> Vec<Vec<((i64, i64), Diff)>> {
         let (before, after) = (self.tables(from), self.tables(to));
         let both = before.into_iter().zip(after);
-        both.map(|(before, mut after)| {
+        let changes = both.map(|(before, mut after)| {
             for (row, count) in before {
                 *after.entry(row).or_default() -= count;
             }
             after.into_iter().filter(|(_, diff)| *diff != 0).collect()
-        })
-        .collect()
+        });
+        let mut changes: Vec<Vec<_>> = changes.collect();
+        // Nothing is taken back of a log: each event is told once.
+        changes[LOG] = (from..to)
+            .map(|event| (((self.hash(event) % 14) as i64, 1), 1))
+            .collect();
+        changes
+    }
+}
+
+/// What the rows of a log say: of each key the sum of its values.
+pub fn folded(rows: &Rows) -> Rows {
+    let mut sums: BTreeMap<i64, i64> = BTreeMap::new();
+    for ((key, value), count) in rows {
+        *sums.entry(*key).or_default() += value * count;
+    }
+    sums.into_iter().map(|sum| (sum, 1)).collect()
+}
+
+#[derive(Debug)]
+struct AddUp;
+
+impl Fold for AddUp {
+    fn fold(&self, batches: &[RecordBatch], _most: usize) -> RecordBatch {
+        let mut rows = Rows::new();
+        for batch in batches {
+            let [keys, values] = [0, 1].map(|column| batch.column(column).as_primitive::<Int64Type>().values());
+            let pairs = keys.iter().copied().zip(values.iter().copied());
+            pairs.for_each(|row| *rows.entry(row).or_default() += 1);
+        }
+        let rows: Vec<(i64, i64)> = folded(&rows).into_keys().collect();
+        RecordBatch::try_new(schema(), columns(&rows)).expect("columns of the schema")
+    }
+
+    fn starts_anew(&self) -> bool {
+        false
     }
 }
 
@@ -86,7 +129,7 @@ pub fn specs() -> Vec<TableSpec> {
         schema: schema(),
         partition_by: vec![],
         append_only,
-        fold: None,
+        fold: name.ends_with("log").then(|| Arc::new(AddUp) as Arc<dyn Fold>),
         deletes,
         change_data_feed: false,
         description: None,
@@ -96,6 +139,7 @@ pub fn specs() -> Vec<TableSpec> {
         of("silver.v", false, Deletes::Vectors),
         of("silver.a", false, Deletes::Auto),
         of("gold.r", false, Deletes::Rewrite),
+        of("state.log", true, Deletes::Auto),
     ]
 }
 
