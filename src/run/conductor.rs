@@ -68,6 +68,8 @@ pub struct Conductor<'a> {
     pub memory: Memory,
     /// What it found.
     pub corrections: Option<Vec<(String, u64)>>,
+    /// The newest snapshot that changed anything; 0: none.
+    pub newest: Epoch,
     /// The epoch behind everything that was taken, once nothing more can come.
     pub fence: Option<Epoch>,
 }
@@ -167,7 +169,10 @@ impl Conductor<'_> {
     }
 
     fn observe_commit(&mut self, event: CommitEvent) {
-        let CommitEvent::Committed { epoch, .. } = event;
+        let CommitEvent::Committed { epoch, changed, .. } = event;
+        if changed {
+            self.newest = epoch;
+        }
         self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
         self.pacer.observe_committed(epoch);
         self.shared.committed.fetch_max(epoch, Ordering::AcqRel);
@@ -330,7 +335,7 @@ impl Conductor<'_> {
         }
         self.status.finish();
         Ok(Conducted {
-            snapshot: self.pacer.committed(),
+            snapshot: self.newest,
             corrections: self.corrections,
         })
     }

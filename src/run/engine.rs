@@ -149,6 +149,7 @@ impl Engine {
             memory: self.memory.take().expect("a run is conducted once"),
             corrections: None,
             commit: dataflow.commit,
+            newest: 0,
             fence: None,
         };
         Ok((conductor.conduct()?, Told::default()))

@@ -60,11 +60,6 @@ impl Pacer {
         self.open
     }
 
-    /// The newest committed snapshot; 0 before the first.
-    pub fn committed(&self) -> Epoch {
-        self.committed
-    }
-
     /// Something was taken into `epoch`, which is open or was a moment ago.
     pub fn observe_taken(&mut self, epoch: Epoch) {
         if epoch >= self.open {
@@ -232,7 +227,7 @@ mod tests {
         pacer.observe_committed(1010);
         pacer.observe_committed(1020);
         assert!(pacer.settled());
-        assert_eq!(pacer.committed(), 1020);
+        assert_eq!(pacer.committed, 1020);
     }
 
     #[test]

@@ -102,6 +102,8 @@ fn nothing_is_made_again_for_nothing() {
     );
     assert_eq!((plan.operators.1.len(), plan.operators.2.len()), (0, 0), "{plan:#?}");
     assert_eq!(does(&plan, "silver.clicks"), "its 8 rows stand as they are");
+    // Nothing changes with as many workers as before: there is no new snapshot, and none is told.
+    assert_eq!(catch_up(&folder.load("lake"), 1).snapshot, 0);
     // And on from there.
     append(&folder, 5..12);
     let (_, outcome, dataflow) = change(&folder, 1);

@@ -186,6 +186,8 @@ pub enum CommitEvent {
     Committed {
         /// Its epoch.
         epoch: Epoch,
+        /// Whether anything changed; otherwise nothing was written, and the snapshot before is the newest still.
+        changed: bool,
         /// By table, its version in the snapshot.
         versions: Arc<[i64]>,
         /// From the last writer's part to here.
@@ -447,18 +449,19 @@ impl Committer {
             return Ok(None);
         };
         let epoch = snapshot.epoch;
-        self.commit(snapshot, now).await?;
+        let changed = !(snapshot.tables.is_empty() && snapshot.progress.is_empty());
+        if changed {
+            self.commit(snapshot, now).await?;
+        }
         Ok(Some(CommitEvent::Committed {
             epoch,
+            changed,
             versions: self.versions.clone().into(),
             took: started.elapsed(),
         }))
     }
 
     async fn commit(&mut self, snapshot: Snapshot, now: i64) -> Result<(), CommitError> {
-        if snapshot.tables.is_empty() && snapshot.progress.is_empty() {
-            return Ok(());
-        }
         self.write_vectors(&snapshot).await?;
         if self.intents == 0 && !self.plan.name.is_empty() {
             self.write_plan().await?;
