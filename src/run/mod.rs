@@ -14,6 +14,7 @@
 
 mod archive;
 mod audit;
+mod clock;
 mod conductor;
 mod control;
 mod follower;
@@ -44,7 +45,8 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 
 use self::audit::Audit;
-use self::conductor::{Conducted, Conductor, wall_ms};
+use self::clock::Behind;
+use self::conductor::{Conducted, Conductor};
 use self::control::Start;
 use self::follower::{Follower, Hands, Told};
 use self::memory::Memory;
@@ -71,6 +73,7 @@ use crate::sink::{
 };
 use crate::source::{self, Delivery, Outlet, Progress, ReaderOptions, SourceError};
 
+pub use clock::Clock;
 pub use past::{Part, PlanReport, Standing, plan};
 pub use presence::is_running;
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
@@ -117,6 +120,8 @@ pub struct Options {
     pub without_feeds: bool,
     /// The lake's tables are made from its past: what the audit writes is no correction, and is not told as one.
     pub rebuilds: bool,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// What a run leaves to say.
@@ -375,6 +380,7 @@ impl Engine {
                 let settings = Settings {
                     retention: dataflow.history,
                     guard: dataflow.guard,
+                    clock: options.clock.of_commits(),
                     ..Settings::new(&dataflow.name, all, dataflow.durable)
                 };
                 let specs: Vec<TableSpec> = wiring.specs.to_vec();
@@ -383,7 +389,7 @@ impl Engine {
                 committer.set_plan(decided.now.plan());
                 Opened {
                     committer: Some(committer),
-                    first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
+                    first: options.clock.millis().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
                     past_until: None,
                     restored,
                     decided,
@@ -573,6 +579,7 @@ impl Engine {
         let options_of_readers = ReaderOptions {
             stop_at_end,
             share,
+            clock: options.clock.of_readers(),
             ..ReaderOptions::default()
         };
         let outlets = outlets.collect();
@@ -726,6 +733,7 @@ impl Engine {
             temporal: self.wiring.temporal(),
             past_closed: false,
             audit: self.audit.take(),
+            behind: Behind::default(),
             memory: self.memory.take().expect("a run is conducted once"),
             corrections: None,
             commit: dataflow.commit,

@@ -23,11 +23,11 @@ mod relocation;
 pub mod states;
 mod writer;
 
+pub(crate) use commit::{Clock, history, ledger, log};
 pub use commit::{
     CommitError, CommitEvent, Committer, Found, LedgerError, LogError, Plan, Restored, SchemaError, Settings,
     StateError, Survey, survey,
 };
-pub(crate) use commit::{history, ledger, log};
 pub(crate) use lake::file_location;
 pub use lake::{Lake, LakeError, Put};
 pub use prepared::{AddFile, Batch, ChangeFile, DeletionVector, LiveFile, Prepared};
