@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::audit::Audit;
+use super::clock::Behind;
 use super::memory::Memory;
 use super::pacer::Pacer;
 use super::peers::Peers;
@@ -64,6 +65,8 @@ pub struct Conductor<'a> {
     pub past_closed: bool,
     /// Over a lake with a past.
     pub audit: Option<Audit>,
+    /// Whether the clock is behind.
+    pub behind: Behind,
     /// How much there is, and whether it lets feeds be read.
     pub memory: Memory,
     /// What it found.
@@ -207,10 +210,11 @@ impl Conductor<'_> {
         if !live && !std::mem::replace(&mut self.past_closed, true) {
             self.pacer.observe_tick(); // also where the past is empty
             self.audit.iter_mut().for_each(Audit::observe_handed_over);
-            let epoch = self.pacer.open_next(wall_ms().max(self.shared.past_until + 1), now);
+            let wall = self.options.clock.millis();
+            let epoch = self.pacer.open_next(wall.max(self.shared.past_until + 1), now);
             self.open(epoch);
         }
-        if live && let Some(epoch) = self.pacer.next_epoch(wall_ms(), now) {
+        if live && let Some(epoch) = self.pacer.next_epoch(self.options.clock.millis(), now) {
             self.open(epoch);
         }
         // All of the past at once.
@@ -262,7 +266,10 @@ impl Conductor<'_> {
         self.wake();
     }
 
-    fn open(&self, epoch: Epoch) {
+    fn open(&mut self, epoch: Epoch) {
+        if let Some(say) = self.behind.observe(epoch, self.options.clock.millis()) {
+            tracing::warn!("{say}");
+        }
         self.peers.open(epoch);
         self.shared.open.store(epoch, Ordering::Release);
         self.wake();
@@ -311,7 +318,7 @@ impl Conductor<'_> {
         // epoch, opened after the queues were empty and closed at every worker, has seen them all.
         match self.fence {
             None => {
-                let fence = self.pacer.open_next(wall_ms(), Instant::now());
+                let fence = self.pacer.open_next(self.options.clock.millis(), Instant::now());
                 self.open(fence);
                 self.fence = Some(fence);
                 Ok(false)
@@ -347,10 +354,4 @@ pub struct Conducted {
     pub snapshot: Epoch,
     /// See [`super::Outcome::corrections`].
     pub corrections: Option<Vec<(String, u64)>>,
-}
-
-pub(super) fn wall_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64)
 }

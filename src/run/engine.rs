@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::audit::Audit;
+use super::clock::Behind;
 use super::conductor::{Conducted, Conductor};
 use super::follower::{Follower, Told};
 use super::memory::Memory;
@@ -146,6 +147,7 @@ impl Engine {
             temporal: self.wiring.temporal(),
             past_closed: false,
             audit: self.audit.take(),
+            behind: Behind::default(),
             memory: self.memory.take().expect("a run is conducted once"),
             corrections: None,
             commit: dataflow.commit,

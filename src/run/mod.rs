@@ -14,6 +14,7 @@
 
 mod archive;
 mod audit;
+mod clock;
 mod conductor;
 mod control;
 mod engine;
@@ -48,6 +49,7 @@ use crate::plan;
 use crate::repr::Epoch;
 use crate::sink::Limits;
 
+pub use clock::Clock;
 pub use error::RunError;
 pub use past::{Part, PlanReport, Standing, plan};
 pub use presence::is_running;
@@ -89,6 +91,8 @@ pub struct Options {
     pub without_feeds: bool,
     /// The lake's tables are made from its past: what the audit writes is no correction, and is not told as one.
     pub rebuilds: bool,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// What a run leaves to say.

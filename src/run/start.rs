@@ -15,7 +15,6 @@ use differential_dataflow::trace::ExertionLogic;
 use tokio::runtime::{Handle, Runtime};
 
 use super::audit::Audit;
-use super::conductor::wall_ms;
 use super::control::Start;
 use super::engine::{Engine, message};
 use super::follower::Hands;
@@ -236,6 +235,7 @@ impl Opened {
         let settings = Settings {
             retention: dataflow.history,
             guard: dataflow.guard,
+            clock: options.clock.of_commits(),
             ..Settings::new(&dataflow.name, writers, dataflow.durable)
         };
         let specs = wiring.specs.to_vec();
@@ -244,7 +244,7 @@ impl Opened {
         committer.set_plan(decided.now.plan());
         Ok(Opened {
             committer: Some(committer),
-            first: wall_ms().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
+            first: options.clock.millis().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
             past_until: None,
             restored,
             decided,
@@ -441,6 +441,7 @@ impl Setup<'_> {
         let options = ReaderOptions {
             stop_at_end,
             share: self.share,
+            clock: self.options.clock.of_readers(),
             ..ReaderOptions::default()
         };
         let decoders = archive::decoders(dataflow, self.lake, self.runtime, self.shared);

@@ -25,11 +25,11 @@ pub mod states;
 pub mod sums;
 mod writer;
 
+pub(crate) use commit::{Clock, history, ledger, log};
 pub use commit::{
     CommitError, CommitEvent, Committer, Found, LedgerError, LogError, Plan, Restored, SchemaError, Settings,
     StateError, Survey, survey,
 };
-pub(crate) use commit::{history, ledger, log};
 pub use fold::Fold;
 pub(crate) use lake::file_location;
 pub use lake::{Lake, LakeError, Put};

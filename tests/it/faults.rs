@@ -1,16 +1,19 @@
 //! Disks that fail under a run: it ends with a message that names the place and the remedy, and once that is done the next run
 //! goes on without a loss. As root nothing is forbidden by a mode, so a disk that is full or read-only is a small tmpfs, and
 //! a permission is taken away by `chattr +i`; where those are not to be had, the tests say that they were skipped.
+//! And a clock that is set back.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use alluvium::definition::Dataflow;
-use alluvium::run::{self, Options, Outcome, RunError};
+use alluvium::run::{self, Clock, Options, Outcome, RunError};
 
-use crate::lake::{ask, assert_newest_is_exact};
+use crate::commands::{alluvium, exits, text};
+use crate::lake::{ask, assert_all_are_exact, assert_newest_is_exact};
 use crate::support::{Folder, catch_up, chain, snapshots};
 
 const ROWS: &str = r#"
@@ -287,4 +290,132 @@ fn a_damaged_log_entry_is_named_and_put_back_or_its_table_rebuilt() {
         catch_up(&dataflow, 1);
         assert_all(&dataflow, 200, part);
     }
+}
+
+/// A version of each row that says so, in a log and in a file.
+fn name_all(folder: &Folder, ids: std::ops::Range<u64>, name: &str) {
+    let lines: String = ids
+        .clone()
+        .map(|id| format!("{{\"value\": {{\"id\": {id}, \"name\": \"{name}\"}}}}\n"))
+        .collect();
+    folder.append("live/rows/0.ndjson", &lines);
+    let rows: String = ids.map(|id| format!("{id},{name}\n")).collect();
+    folder.write(&format!("drops/{name}.csv"), &format!("id,name\n{rows}"));
+}
+
+/// Of each snapshot that the ledger knows, in its order: epoch, and when it was committed.
+fn times(folder: &Folder) -> Vec<(u64, i64)> {
+    let ledger = folder.lake("lake").join("_alluvium/ledger").read_dir();
+    let mut entries: Vec<PathBuf> = ledger
+        .expect("there is a ledger")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    entries.sort();
+    let read = |path: &PathBuf| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).expect("an entry")).expect("an entry is JSON")
+    };
+    let intents = entries.iter().map(read).filter(|entry| entry["kind"] == "intent");
+    let time = |intent: serde_json::Value| (intent["epoch"].as_u64(), intent["at"].as_i64());
+    let times = intents.map(time).map(|(epoch, at)| epoch.zip(at));
+    times.map(|time| time.expect("an intent has both")).collect()
+}
+
+/// Epochs are milliseconds of the clock. One that was set back, between runs or under one, must take no snapshot back, and no
+/// version of a key must lose to one that came before it.
+#[test]
+fn a_clock_that_is_set_back_takes_no_snapshot_back_and_loses_nothing() {
+    let folder = folder("clock");
+    folder.write(
+        "inputs/rows.toml",
+        &format!("{ROWS}[[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n"),
+    );
+    folder.write(
+        "gold/named.sql",
+        "SELECT name, COUNT(*) AS n FROM silver.rows GROUP BY name",
+    );
+    let dataflow = folder.load("lake");
+    // Seconds that the clock is ahead of this machine's.
+    let ahead = Arc::new(AtomicU64::new(3600));
+    let (of_clock, (stop, stopped)) = (ahead.clone(), crossbeam_channel::bounded(1));
+    let options = Options {
+        workers: 2,
+        clock: Clock::new(move || SystemTime::now() + Duration::from_secs(of_clock.load(Ordering::Acquire))),
+        ..Options::default()
+    };
+    let named = |name: &str| ask(&dataflow, &format!("SELECT n FROM gold.named WHERE name = '{name}'"));
+    name_all(&folder, 0..300, "first");
+    let caught_up = Options {
+        until_caught_up: true,
+        ..options.clone()
+    };
+    run::run(dataflow.clone(), &caught_up).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!(named("first"), "300");
+
+    // An hour back, for a run that starts.
+    name_all(&folder, 100..300, "second");
+    let run = ["run", ".", "--until-caught-up", "--lake", "lakes/lake"];
+    let behind = alluvium(&run, folder.path());
+    exits(&behind, 0);
+    let told = text(&behind);
+    assert!(
+        told.contains("the clock is 59m ") && told.contains(" behind the newest snapshot"),
+        "{told}"
+    );
+    assert!(told.contains("audited: every table is as recomputed"), "{told}");
+    assert_eq!((named("first"), named("second")), ("100".into(), "200".into()));
+
+    // Two hours back, under a run.
+    ahead.store(2 * 3600, Ordering::Release);
+    let running = std::thread::spawn({
+        let (dataflow, options) = (dataflow.clone(), options.clone());
+        move || {
+            let options = Options {
+                stop: Some(stopped),
+                duration: Some(Duration::from_secs(120)),
+                ..options
+            };
+            run::run(dataflow, &options)
+        }
+    });
+    let wait_for = |name: &str, rows: &str| {
+        let started = Instant::now();
+        while named(name) != rows {
+            assert!(started.elapsed() < Duration::from_secs(60), "no {name}");
+            assert!(!running.is_finished(), "the run has ended");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    name_all(&folder, 150..300, "third");
+    wait_for("third", "150");
+    ahead.store(0, Ordering::Release);
+    name_all(&folder, 200..300, "fourth");
+    wait_for("fourth", "100");
+    ahead.store(3 * 3600, Ordering::Release);
+    name_all(&folder, 250..300, "fifth");
+    wait_for("fifth", "50");
+    drop(stop);
+    let ended = running.join().expect("the run does not panic");
+    assert_eq!(ended.map(|_| ()).map_err(|e| chain(&e)), Ok(()));
+
+    let times = times(&folder);
+    let goes_on = times
+        .windows(2)
+        .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+    assert!(goes_on && times.len() > 4, "{times:?}");
+    let range = times[times.len() - 1].0 - times[0].0;
+    assert!(
+        range > 7_000_000,
+        "two hours lie between the first and the last: {times:?}"
+    );
+    assert!(assert_all_are_exact(&dataflow) > 4);
+    for (name, rows) in [
+        ("first", "100"),
+        ("second", "50"),
+        ("third", "50"),
+        ("fourth", "50"),
+        ("fifth", "50"),
+    ] {
+        assert_eq!(named(name), rows, "{name}");
+    }
+    assert_eq!(catch_up(&dataflow, 1).corrections, Some(vec![]));
 }

@@ -9,6 +9,7 @@ mod faults;
 mod foreign;
 mod kills;
 mod lake;
+mod letters;
 mod memory;
 mod oracle;
 mod readers;

@@ -93,7 +93,7 @@ pub struct Settings {
 }
 
 /// Tells Unix milliseconds. What is committed carries times for people and for retention; nothing is ordered by them, so a
-/// clock may step back.
+/// clock may step back: a snapshot's time is then that of the one before.
 #[derive(Clone)]
 pub(crate) struct Clock(pub(crate) Arc<dyn Fn() -> i64 + Send + Sync>);
 
@@ -277,6 +277,8 @@ pub struct Committer {
     relocations: Relocations,
     /// How many there were.
     relocated: u64,
+    /// When the newest snapshot was committed, Unix milliseconds.
+    newest_at: i64,
 }
 
 impl Committer {
@@ -363,6 +365,7 @@ impl Committer {
         }
         let (loaded, stored): (Vec<log::Loaded>, Vec<Stored>) = loaded.into_iter().unzip();
         let epoch = found.newest.as_ref().map(|intent| intent.epoch);
+        let newest_at = found.newest.as_ref().map_or(0, |intent| intent.at);
         let restored = Restored {
             epoch,
             generation,
@@ -405,6 +408,7 @@ impl Committer {
             maintenance: None,
             relocations: Relocations::default(),
             relocated: 0,
+            newest_at,
         };
         Ok((committer, restored, upkeep))
     }
@@ -444,7 +448,8 @@ impl Committer {
     /// Commits the oldest snapshot whose parts are all there; none if there is none.
     async fn commit_next(&mut self) -> Result<Option<CommitEvent>, CommitError> {
         let started = Instant::now();
-        let now = (self.settings.clock.0)();
+        self.newest_at = self.newest_at.max((self.settings.clock.0)());
+        let now = self.newest_at;
         let Some(snapshot) = self.state.next_snapshot(&mut Uuid::new_v4, now)? else {
             return Ok(None);
         };
