@@ -120,10 +120,16 @@ struct Sums {
 
 /// A row that counts.
 struct Grown<'a> {
-    hash: u64,
     sum: i64,
     key: &'a [u8],
     grew: &'a [u8],
+}
+
+impl Grown<'_> {
+    /// Of the group.
+    fn hash(&self) -> u64 {
+        XxHash3_64::oneshot_with_seed(self.sum as u64, self.key)
+    }
 }
 
 impl Sums {
@@ -131,14 +137,10 @@ impl Sums {
         let sums = batch.column(column::SUM).as_primitive::<Int64Type>();
         let [keys, grew] = [column::KEY, column::GREW].map(|column| batch.column(column).as_binary::<i32>());
         let counts = (0..batch.num_rows()).filter(|row| self.live.contains(&sums.value(*row)));
-        counts.map(move |row| {
-            let (sum, key) = (sums.value(row), keys.value(row));
-            Grown {
-                hash: XxHash3_64::oneshot_with_seed(sum as u64, key),
-                sum,
-                key,
-                grew: grew.value(row),
-            }
+        counts.map(move |row| Grown {
+            sum: sums.value(row),
+            key: keys.value(row),
+            grew: grew.value(row),
         })
     }
 }
@@ -146,27 +148,33 @@ impl Sums {
 impl Fold for Sums {
     fn fold(&self, batches: &[RecordBatch], most: usize) -> RecordBatch {
         let mut grown: Vec<Grown<'_>> = batches.iter().flat_map(|batch| self.grown(batch)).collect();
-        grown.sort_unstable_by(|a, b| (a.hash, a.sum, a.key).cmp(&(b.hash, b.sum, b.key)));
-        let same = |a: &Grown<'_>, b: &Grown<'_>| (a.hash, a.sum, a.key) == (b.hash, b.sum, b.key);
+        // Stable, because that finds what is sorted already: an epoch's rows of an aggregate are, and a file's.
+        grown.sort_by(|a, b| (a.sum, a.key).cmp(&(b.sum, b.key)));
+        let same = |a: &Grown<'_>, b: &Grown<'_>| (a.sum, a.key) == (b.sum, b.key);
         let groups = grown.chunk_by(same).count();
         let bucket = batches.iter().find(|batch| batch.num_rows() > 0);
         let bucket = bucket.map_or(ALL, |batch| batch.column(column::BUCKET).as_string::<i32>().value(0));
         let bits = bucket.len() - ALL.len();
         let split = groups > most && bits + SPLIT_BITS <= u64::BITS as usize;
+        let parts: Vec<String> = match split {
+            true => (0..1 << SPLIT_BITS)
+                .map(|part| format!("{bucket}{part:0width$b}", width = SPLIT_BITS))
+                .collect(),
+            false => vec![bucket.to_string()],
+        };
+        let part = |group: &Grown<'_>| match split {
+            true => (group.hash() << bits >> (u64::BITS as usize - SPLIT_BITS)) as usize,
+            false => 0,
+        };
         let mut rows = Rows::default();
-        let mut name = bucket.to_string();
         for group in grown.chunk_by(same) {
-            if split {
-                name.truncate(bucket.len());
-                let bit = |place: usize| if group[0].hash << place >> 63 == 1 { '1' } else { '0' };
-                name.extend((bits..bits + SPLIT_BITS).map(bit));
-            }
+            let name = &parts[part(&group[0])];
             match group {
-                [one] => rows.push_to(&name, one.sum, one.key, one.grew),
+                [one] => rows.push_to(name, one.sum, one.key, one.grew),
                 [first, ..] => {
                     let sum = Accumulators::sum(group.iter().map(|row| row.grew)).into_row();
                     if !sum.bytes().is_empty() {
-                        rows.push_to(&name, first.sum, first.key, sum.bytes());
+                        rows.push_to(name, first.sum, first.key, sum.bytes());
                     }
                 }
                 [] => unreachable!("chunks are not empty"),
@@ -184,6 +192,8 @@ impl Fold for Sums {
 mod tests {
     use std::collections::BTreeMap;
 
+    use arrow::array::UInt64Array;
+    use arrow::compute::take_record_batch;
     use proptest::prelude::*;
 
     use super::*;
@@ -214,18 +224,11 @@ mod tests {
     /// By bucket.
     fn parts(batch: &RecordBatch) -> BTreeMap<String, RecordBatch> {
         let buckets = batch.column(column::BUCKET).as_string::<i32>();
-        let mut parts: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut parts: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for (row, bucket) in buckets.iter().enumerate() {
-            parts.entry(bucket.unwrap().to_string()).or_default().push(row);
+            parts.entry(bucket.unwrap().to_string()).or_default().push(row as u64);
         }
-        let part = |rows: Vec<usize>| {
-            assert_eq!(
-                rows[rows.len() - 1] - rows[0],
-                rows.len() - 1,
-                "a bucket's rows stand together"
-            );
-            batch.slice(rows[0], rows.len())
-        };
+        let part = |rows: Vec<u64>| take_record_batch(batch, &UInt64Array::from(rows)).unwrap();
         parts.into_iter().map(|(bucket, rows)| (bucket, part(rows))).collect()
     }
 

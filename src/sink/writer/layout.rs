@@ -147,11 +147,14 @@ impl Layout {
             .map(|i| self.without_empty(batch, *i))
             .collect();
         let keys = codec.encode(&columns).map_err(|e| self.codec_failed(e))?;
+        let mut last = None;
         for key in keys.iter() {
             let row = groups.rows;
             groups.rows += 1;
-            let group = match groups.by_key.get(key.as_ref()) {
-                Some(group) => *group,
+            // Rows of a partition often stand together.
+            let known = last.filter(|group: &usize| groups.list[*group].key.bytes() == key.as_ref());
+            let group = match known.or_else(|| groups.by_key.get(key.as_ref()).copied()) {
+                Some(group) => group,
                 None => {
                     groups.list.push(Group {
                         key: Row::new(key.as_ref()),
@@ -162,6 +165,7 @@ impl Layout {
                 }
             };
             groups.list[group].rows.push(row);
+            last = Some(group);
         }
         Ok(())
     }
