@@ -211,7 +211,7 @@ impl Wiring {
                         rows.entry(epoch).or_default().push(number, key.bytes(), grew.bytes());
                     }
                 });
-                for (epoch, rows) in rows {
+                for (epoch, mut rows) in rows {
                     let batch = rows.finish();
                     // A writer that is gone has reported why; the conductor stops the run.
                     let _ = writer.send(Arrival::Columns { table, epoch, batch });

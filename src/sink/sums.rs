@@ -78,7 +78,11 @@ pub struct Rows {
     sums: Int64Builder,
     keys: BinaryBuilder,
     grew: BinaryBuilder,
+    bytes: usize,
 }
+
+/// Bytes of a batch that is full: an array of Arrow's holds less than twice as many.
+const FULL: usize = 1 << 30;
 
 impl Rows {
     /// A group of an aggregate grew by these accumulators.
@@ -91,10 +95,17 @@ impl Rows {
         self.sums.append_value(sum);
         self.keys.append_value(key);
         self.grew.append_value(grew);
+        self.bytes += bucket.len() + key.len() + grew.len();
     }
 
-    /// All of them.
-    pub fn finish(mut self) -> RecordBatch {
+    /// Whether it is time to begin another batch.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= FULL
+    }
+
+    /// All of them; the next begin a batch of their own.
+    pub fn finish(&mut self) -> RecordBatch {
+        self.bytes = 0;
         let columns: [ArrayRef; 4] = [
             Arc::new(self.buckets.finish()),
             Arc::new(self.sums.finish()),
@@ -146,7 +157,7 @@ impl Sums {
 }
 
 impl Fold for Sums {
-    fn fold(&self, batches: &[RecordBatch], most: usize) -> RecordBatch {
+    fn fold(&self, batches: &[RecordBatch], most: usize) -> Vec<RecordBatch> {
         let mut grown: Vec<Grown<'_>> = batches.iter().flat_map(|batch| self.grown(batch)).collect();
         // Stable, because that finds what is sorted already: an epoch's rows of an aggregate are, and a file's.
         grown.sort_by(|a, b| (a.sum, a.key).cmp(&(b.sum, b.key)));
@@ -166,8 +177,11 @@ impl Fold for Sums {
             true => (group.hash() << bits >> (u64::BITS as usize - SPLIT_BITS)) as usize,
             false => 0,
         };
-        let mut rows = Rows::default();
+        let (mut rows, mut folded) = (Rows::default(), Vec::new());
         for group in grown.chunk_by(same) {
+            if rows.is_full() {
+                folded.push(rows.finish());
+            }
             let name = &parts[part(&group[0])];
             match group {
                 [one] => rows.push_to(name, one.sum, one.key, one.grew),
@@ -180,7 +194,8 @@ impl Fold for Sums {
                 [] => unreachable!("chunks are not empty"),
             }
         }
-        rows.finish()
+        folded.push(rows.finish());
+        folded
     }
 
     fn starts_anew(&self) -> bool {
@@ -244,12 +259,13 @@ mod tests {
             let batches: Vec<RecordBatch> = told.chunks(cut).map(batch).collect();
             let expected = said(&batches, &live);
             let once = log.fold(&batches, most);
-            prop_assert_eq!(once.num_rows(), expected.len());
-            prop_assert_eq!(said(std::slice::from_ref(&once), &live), expected.clone());
+            prop_assert_eq!(once.iter().map(RecordBatch::num_rows).sum::<usize>(), expected.len());
+            prop_assert_eq!(said(&once, &live), expected.clone());
             // Again and again, each bucket by itself, until all are small: no bucket's groups stray.
-            let mut whole: BTreeMap<String, RecordBatch> = parts(&once);
+            let mut whole: BTreeMap<String, RecordBatch> = once.iter().flat_map(parts).collect();
             for _ in 0..20 {
-                whole = whole.values().flat_map(|part| parts(&log.fold(std::slice::from_ref(part), most))).collect();
+                let folded = whole.values().flat_map(|part| log.fold(std::slice::from_ref(part), most));
+                whole = folded.flat_map(|part| parts(&part)).collect();
             }
             prop_assert!(whole.values().all(|part| part.num_rows() <= most));
             let whole: Vec<RecordBatch> = whole.into_values().collect();

@@ -133,7 +133,7 @@ impl Job {
             Ok(())
         })?;
         let folded = fold.fold(&batches, self.fold_rows);
-        encode_groups(&self.layout, [folded], usize::MAX, (&self.names, self.epoch), false)
+        encode_groups(&self.layout, folded, usize::MAX, (&self.names, self.epoch), false)
     }
 
     /// Tells the live rows of each input, and their positions in it.

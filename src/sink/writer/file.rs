@@ -11,9 +11,10 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 use super::bounds::Bounds;
 use super::error::WriterError;
@@ -281,15 +282,26 @@ fn parquet_writer(layout: &Layout, schema: SchemaRef, rows: usize) -> Result<Arr
     } else {
         Compression::ZSTD(level)
     };
-    let properties = WriterProperties::builder()
+    let is_log = layout.spec.fold.is_some();
+    let mut properties = WriterProperties::builder()
         .set_compression(compression)
-        .set_dictionary_enabled(!few)
+        .set_dictionary_enabled(!few && !is_log)
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_max_row_group_row_count(Some(1 << 17))
-        .build();
+        .set_max_row_group_row_count(Some(1 << 17));
+    if is_log {
+        // Its rows are sorted: neighbours begin alike.
+        for field in schema
+            .fields()
+            .iter()
+            .filter(|field| field.data_type() == &DataType::Binary)
+        {
+            let column = ColumnPath::from(field.name().as_str());
+            properties = properties.set_column_encoding(column, Encoding::DELTA_BYTE_ARRAY);
+        }
+    }
     // Without the Arrow schema in the footer: types are the log's business, and small files stay small.
     let options = ArrowWriterOptions::new()
-        .with_properties(properties)
+        .with_properties(properties.build())
         .with_skip_arrow_metadata(true);
     ArrowWriter::try_new_with_options(Vec::new(), schema, options).map_err(|e| parquet_failed(layout, e))
 }

@@ -422,7 +422,7 @@ fn append(
         .map(|(file, _)| file)
         .collect();
     let columns = match &layout.spec.fold {
-        Some(fold) if !minted.columns.is_empty() => vec![fold.fold(&minted.columns, desk.limits.fold_rows)],
+        Some(fold) if !minted.columns.is_empty() => fold.fold(&minted.columns, desk.limits.fold_rows),
         _ => minted.columns,
     };
     new.append(&mut encode_groups(layout, columns, desk.limits.file_rows, names, true)?);

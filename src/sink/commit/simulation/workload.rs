@@ -105,7 +105,7 @@ pub fn folded(rows: &Rows) -> Rows {
 struct AddUp;
 
 impl Fold for AddUp {
-    fn fold(&self, batches: &[RecordBatch], _most: usize) -> RecordBatch {
+    fn fold(&self, batches: &[RecordBatch], _most: usize) -> Vec<RecordBatch> {
         let mut rows = Rows::new();
         for batch in batches {
             let [keys, values] = [0, 1].map(|column| batch.column(column).as_primitive::<Int64Type>().values());
@@ -113,7 +113,7 @@ impl Fold for AddUp {
             pairs.for_each(|row| *rows.entry(row).or_default() += 1);
         }
         let rows: Vec<(i64, i64)> = folded(&rows).into_keys().collect();
-        RecordBatch::try_new(schema(), columns(&rows)).expect("columns of the schema")
+        vec![RecordBatch::try_new(schema(), columns(&rows)).expect("columns of the schema")]
     }
 
     fn starts_anew(&self) -> bool {
