@@ -487,7 +487,7 @@ impl Engine {
                 })?
             }
         };
-        let memory = Memory::new(wiring.clone(), stats.clone());
+        let memory = Memory::new(wiring.clone(), stats[..workers].to_vec());
         let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
 
         let mut queues = Vec::new();
