@@ -1,7 +1,8 @@
 //! A year of invoices into the retail dataflow's sixteen Delta tables, everything written and synced.
 //!
-//! `cargo bench --bench backfill`. Reads the 305 daily files of the Online Retail set where they are (see
-//! `real_data`), else made-up files of the same shape.
+//! `cargo bench --bench backfill` (`-- 2x1` for two processes of one worker alone). Several processes are as they would be
+//! on machines of their own: they meet by sockets, share the files, and each writes its part of every table. Reads the 305
+//! daily files of the Online Retail set where they are (see `real_data`), else made-up files of the same shape.
 
 mod common;
 #[path = "../tests/it/support.rs"]
@@ -12,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use alluvium::cluster::{Member, Secret};
 use alluvium::definition;
+use alluvium::run::{self, Options};
 
 use common::Measured;
 use common::testing::{checkout, real_data};
@@ -22,11 +25,18 @@ const LINES: &str = "541909";
 
 fn main() {
     if let Some(case) = common::case() {
-        let [workers, drops, lake] = case.as_slice() else {
-            panic!("a case is workers, drops, lake");
+        let [workers, drops, lake, process, hosts @ ..] = case.as_slice() else {
+            panic!("a case is workers, drops, lake, process, hosts");
         };
         let workers = workers.parse().expect("a number of workers");
-        return common::tell(&run(workers, Path::new(drops), Path::new(lake)));
+        let process = process.parse().expect("a number of a process");
+        let options = Options {
+            workers,
+            until_caught_up: true,
+            cluster: (!hosts.is_empty()).then(|| Arc::new(member(process, hosts))),
+            ..Options::default()
+        };
+        return common::tell(&run(&options, Path::new(drops), Path::new(lake)));
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (drops, what) = match real_data("online_retail") {
@@ -35,7 +45,7 @@ fn main() {
     };
     println!("backfill of the retail dataflow: {what}\n{}\n", common::machine());
     let mut table = common::Table::new(&[
-        "workers",
+        "processes x workers",
         "records",
         "time",
         "records/s",
@@ -44,12 +54,14 @@ fn main() {
         "lake",
         "written",
     ]);
-    for workers in ["1", "2"] {
-        let lake = folder.path().join(format!("lake-{workers}"));
-        let [drops, lake] = [&drops, &lake].map(|path| path.to_str().expect("a path in UTF-8"));
-        let told = common::child(&[workers, drops, lake]);
+    for (size, processes, workers) in [("1x1", 1, "1"), ("1x2", 1, "2"), ("2x1", 2, "1")] {
+        if !common::wanted(size) {
+            continue;
+        }
+        let lake = folder.path().join(format!("lake-{size}"));
+        let told = together(processes, workers, &drops, &lake);
         table.row(&[
-            workers.to_string(),
+            size.to_string(),
             format!("{}", told["records"]),
             common::seconds(told["seconds"]),
             format!("{:.0}", told["records"] / told["seconds"]),
@@ -63,8 +75,45 @@ fn main() {
     println!("\nbudget: 200000 records/s, peak RSS below 1 GiB");
 }
 
-/// One backfill into a new lake, in this process.
-fn run(workers: usize, drops: &Path, lake: &Path) -> Measured {
+/// Processes that backfill one lake together: what process 0 tells of all, with the sums of what each took.
+fn together(processes: usize, workers: &str, drops: &Path, lake: &Path) -> Measured {
+    let [drops, lake] = [drops, lake].map(|path| path.to_str().expect("a path in UTF-8"));
+    let hosts = support::free_hosts(if processes > 1 { processes } else { 0 });
+    let one = |process: usize| {
+        let process = process.to_string();
+        let mut case = vec![workers, drops, lake, &process];
+        case.extend(hosts.iter().map(String::as_str));
+        common::child(&case)
+    };
+    std::thread::scope(|scope| {
+        let one = &one;
+        let started: Vec<_> = (0..processes)
+            .map(|process| scope.spawn(move || one(process)))
+            .collect();
+        let told = started
+            .into_iter()
+            .map(|child| child.join().expect("a case that succeeds"));
+        let sum = |mut all: Measured, of: Measured| {
+            for name in ["peak_rss", "cpu", "written"] {
+                *all.get_mut(name).expect("each process tells it") += of[name];
+            }
+            all
+        };
+        told.reduce(sum).expect("there is a process 0")
+    })
+}
+
+fn member(process: usize, hosts: &[String]) -> Member {
+    Member {
+        process,
+        hosts: hosts.to_vec(),
+        listen: None,
+        secret: Secret::new(b"the secret of this benchmark").expect("a long secret"),
+    }
+}
+
+/// A process's part of a backfill into a new lake.
+fn run(options: &Options, drops: &Path, lake: &Path) -> Measured {
     let settings = |name: &str| {
         let path = match name {
             "ALLUVIUM_RETAIL_LAKE" => lake.to_path_buf(),
@@ -75,7 +124,7 @@ fn run(workers: usize, drops: &Path, lake: &Path) -> Measured {
         Some(path.display().to_string())
     };
     let dataflow = definition::load(&retail(), &settings).unwrap_or_else(|e| panic!("{e}"));
-    let outcome = support::catch_up(&Arc::new(dataflow), workers);
+    let outcome = run::run(Arc::new(dataflow), options).unwrap_or_else(|e| panic!("{}", support::chain(&e)));
     let (written, _) = common::written_and_read();
     Measured::from([
         ("records".into(), outcome.records as f64),

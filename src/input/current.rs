@@ -11,7 +11,9 @@
 //!    arrives at or after that epoch finds nothing, whether what was there is still stored or not; so the fold depends
 //!    on arrivals alone, and what is over may be taken out of the trace at any later time.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use differential_dataflow::AsCollection;
@@ -30,6 +32,7 @@ use super::change::{Arrival, Change, Flag, Parts, encode};
 use super::ingest::Routed;
 use crate::render::Rows;
 use crate::render::arrange::Pairs;
+use crate::repr::footprint::{self, Footprint};
 use crate::repr::{Diff, Epoch, Row, RowCodec, RowValBuilder, RowValSpine, Update, chunks};
 
 /// How changes of a key become its state.
@@ -96,7 +99,9 @@ pub fn current<'s>(
     let mut rows = Told::<Update>::from(rows);
     let (states, states_stream) = builder.new_output();
     let mut states = Told::<KeyedUpdate>::from(states);
+    let called = name.to_string();
     builder.build(move |_capabilities| {
+        footprint::name(info.global_id, &called);
         let mut held = Held::new(info, Some(activator), settings);
         let mut pending: BTreeMap<Epoch, Open> = BTreeMap::new();
         // What is forgotten while nothing comes waits for the next epoch that something comes in.
@@ -144,13 +149,21 @@ struct Held {
     trace: RowValSpine,
     /// Of the epochs that are open.
     lower: Antichain<Epoch>,
-    endings: Endings,
+    endings: Rc<RefCell<Endings>>,
 }
 
 impl Held {
     fn new(info: OperatorInfo, activator: Option<Activator>, settings: Arc<Settings>) -> Self {
+        let endings = Rc::new(RefCell::new(Endings::new(settings.keep)));
+        let asked = Rc::downgrade(&endings);
+        footprint::note(info.global_id, move || {
+            let endings = asked.upgrade()?;
+            let all = footprint::about(endings.borrow().by_epoch.values(), |key| key);
+            // They are keys of rows that the trace counts.
+            Some(Footprint { records: 0, ..all })
+        });
         Held {
-            endings: Endings::new(settings.keep),
+            endings,
             settings,
             trace: RowValSpine::new(info, None, activator),
             lower: Antichain::from_elem(Epoch::MIN),
@@ -165,8 +178,9 @@ impl Held {
         upper: Antichain<Epoch>,
         stored: impl FnOnce(&[KeyedUpdate]),
     ) -> Vec<Update> {
+        let endings = &mut *self.endings.borrow_mut();
         if let Some(lower) = self.lower.first() {
-            self.endings.forget(*lower, &mut ready);
+            endings.forget(*lower, &mut ready);
         }
         let mut step = Step::default();
         if !ready.is_empty() {
@@ -177,7 +191,7 @@ impl Held {
                     .cmp(&(&b.0, b.1))
                     .then_with(|| arrived(&a.2).cmp(&arrived(&b.2)))
             });
-            step.run(&ready, &self.settings, &mut self.trace, &mut self.endings);
+            step.run(&ready, &self.settings, &mut self.trace, endings);
         }
         let description = Description::new(self.lower.clone(), upper.clone(), Antichain::from_elem(Epoch::MIN));
         let trace = &mut self.trace;
@@ -549,7 +563,7 @@ mod tests {
             held.close(vec![], Antichain::from_elem(2000), |_| {});
             held.close(vec![], Antichain::from_elem(2001), |_| {});
             assert_eq!(stored(&mut held), 0, "{fold:?}");
-            assert!(held.endings.by_epoch.is_empty());
+            assert!(held.endings.borrow().by_epoch.is_empty());
         }
     }
 

@@ -20,7 +20,7 @@ use timely::progress::Antichain;
 
 use crate::repr::{
     Diff, Epoch, Row, RowKeyBatcher, RowKeyBuilder, RowKeyChunker, RowKeySpine, RowRef, RowValBatcher, RowValBuilder,
-    RowValChunker, RowValSpine, Update,
+    RowValChunker, RowValSpine, Update, footprint,
 };
 
 /// Updates of rows.
@@ -62,17 +62,26 @@ pub fn arrange_spread<'s>(pairs: Pairs<'s>, name: &str) -> ByKey<'s> {
 
 fn arrange_pairs<'s>(pairs: Pairs<'s>, owner: fn(&(Row, Row)) -> u64, name: &str) -> ByKey<'s> {
     let exchange = Exchange::new(move |update: &((Row, Row), Epoch, Diff)| owner(&update.0));
-    arrange_core::<_, _, RowValChunker, RowValBatcher, RowValBuilder, RowValSpine>(pairs.inner, exchange, name)
+    let arranged =
+        arrange_core::<_, _, RowValChunker, RowValBatcher, RowValBuilder, RowValSpine>(pairs.inner, exchange, name);
+    named(arranged, name)
 }
 
 /// Arranges rows by themselves.
 pub fn arrange_rows<'s>(rows: Rows<'s>, name: &str) -> ByRow<'s> {
     let exchange = Exchange::new(|update: &((Row, ()), Epoch, Diff)| hash(update.0.0.bytes()));
-    arrange_core::<_, _, RowKeyChunker, RowKeyBatcher, RowKeyBuilder, RowKeySpine>(
+    let arranged = arrange_core::<_, _, RowKeyChunker, RowKeyBatcher, RowKeyBuilder, RowKeySpine>(
         rows.map(|row| (row, ())).inner,
         exchange,
         name,
-    )
+    );
+    named(arranged, name)
+}
+
+/// Says what the arrangement is called to who asks for its footprint.
+pub fn named<'s, Tr: TraceReader>(arranged: Arranged<'s, TraceAgent<Tr>>, name: &str) -> Arranged<'s, TraceAgent<Tr>> {
+    footprint::name(arranged.trace.operator().global_id, name);
+    arranged
 }
 
 /// All pairs of values with equal keys, as `emit` makes them; counts multiply.
@@ -83,7 +92,7 @@ pub fn join<'s>(left: ByKey<'s>, right: ByKey<'s>, mut emit: Match) -> Rows<'s> 
 /// Recomputes a group from all its values whenever it changes, and keeps what it was. Costs O(group) per change.
 /// The logic is not called for a group without values.
 pub fn reduce<'s>(input: ByKey<'s>, name: &str, mut logic: Reduction) -> ByKey<'s> {
-    input.reduce_abelian::<_, RowValBuilder, RowValSpine, _, _>(
+    let reduced = input.reduce_abelian::<_, RowValBuilder, RowValSpine, _, _>(
         name,
         move |key, values, output| logic(key, values, output),
         |container, key, updates| {
@@ -92,7 +101,8 @@ pub fn reduce<'s>(input: ByKey<'s>, name: &str, mut logic: Reduction) -> ByKey<'
                 .drain(..)
                 .for_each(|(value, time, diff)| container.push(key.bytes(), value.bytes(), time, diff));
         },
-    )
+    );
+    named(reduced, name)
 }
 
 type Batch = <RowValSpine as TraceReader>::Batch;

@@ -20,6 +20,8 @@ mod columns;
 pub mod error;
 pub mod expr;
 mod face;
+#[cfg(test)]
+mod footprint_tests;
 mod join;
 mod key;
 mod mfp;

@@ -7,7 +7,9 @@
 //! again and again; the queue holds a capability at its first time. When inputs are closed for good, time
 //! stops, and what still waits is dropped.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use arrow::array::{Array, AsArray, BinaryArray, StringArray};
 use arrow::compute::cast;
@@ -25,6 +27,7 @@ use super::error::Errors;
 use super::expr::{Kernel, KernelError, apply, relaxed};
 use crate::definition::Retention;
 use crate::plan::{Bound, Temporal};
+use crate::repr::footprint::{self, Footprint};
 use crate::repr::{Diff, Epoch, Row};
 
 /// Lets rows enter and leave by the epoch's time.
@@ -208,6 +211,10 @@ impl Waiting {
         }
     }
 
+    fn footprint(&self) -> Footprint {
+        footprint::about(self.by_time.values().map(|(updates, _)| updates), |(row, _)| row)
+    }
+
     fn first(&self) -> Option<Epoch> {
         self.by_time.keys().next().copied()
     }
@@ -223,12 +230,17 @@ impl Waiting {
 
 /// Holds updates back until their time has come.
 fn release<'s>(input: Rows<'s>, name: &str) -> Rows<'s> {
+    let called = format!("{name}: wait");
     input
         .inner
-        .unary_frontier(Pipeline, &format!("{name}: wait"), move |_, _| {
-            let mut waiting = Waiting::default();
+        .unary_frontier(Pipeline, &called, |_, info| {
+            let shared: Rc<RefCell<Waiting>> = Rc::default();
+            footprint::name(info.global_id, &called);
+            let asked = Rc::downgrade(&shared);
+            footprint::note(info.global_id, move || Some(asked.upgrade()?.borrow().footprint()));
             let mut held: Option<Capability<Epoch>> = None;
             move |(input, frontier), output| {
+                let waiting = &mut *shared.borrow_mut();
                 input.for_each_time(|capability, containers| {
                     let now = *capability.time();
                     let mut session = output.session(&capability);
@@ -247,7 +259,7 @@ fn release<'s>(input: Rows<'s>, name: &str) -> Rows<'s> {
                     }
                 });
                 let Some(frontier) = frontier.frontier().first().copied() else {
-                    waiting = Waiting::default();
+                    *waiting = Waiting::default();
                     held = None;
                     return;
                 };

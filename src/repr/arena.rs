@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use differential_dataflow::trace::implementations::BatchContainer;
 use timely::container::PushInto;
 
+use super::footprint::Heap;
 use super::{Offsets, Row};
 
 /// The rows of a batch, back to back.
@@ -68,6 +69,12 @@ impl RowArena {
     /// Makes room for this many more bytes, and no more.
     pub fn reserve_bytes(&mut self, bytes: usize) {
         self.bytes.reserve_exact(bytes);
+    }
+}
+
+impl Heap for RowArena {
+    fn heap(&self) -> usize {
+        self.bytes.heap() + self.ends.heap()
     }
 }
 

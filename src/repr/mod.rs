@@ -4,12 +4,14 @@
 //! An update is `(Row, Epoch, Diff)`. A [`Row`] is the arrow-row encoding of a tuple, so that rows
 //! compare as bytes and `encode(k) ++ encode(v) == encode(k ++ v)`: joins concatenate rows without
 //! decoding them. [`RowCodec`] is the only place that turns columns into rows and back; [`Splice`] takes columns out of
-//! rows by their bytes. On the way into an arrangement rows travel in a [`Chunk`], at rest in a [`RowArena`].
+//! rows by their bytes. On the way into an arrangement rows travel in a [`Chunk`], at rest in a [`RowArena`]; [`footprint`]
+//! says how much the graph holds.
 //! Everything here knows nothing of feeds, SQL or Delta.
 
 mod arena;
 mod chunk;
 mod codec;
+pub mod footprint;
 mod offsets;
 mod row;
 pub mod sort;
@@ -23,8 +25,8 @@ pub use codec::{CodecError, RowCodec, canonical_floats, normalise_batch, normali
 pub use offsets::Offsets;
 pub use row::Row;
 pub use spine::{
-    RowBatcher, RowKeyBatcher, RowKeyBuilder, RowKeyChunker, RowKeySpine, RowLayout, RowValBatcher, RowValBuilder,
-    RowValChunker, RowValSpine,
+    RowBatcher, RowKeyBatcher, RowKeyBuilder, RowKeyChunker, RowKeySpine, RowLayout, RowSpine, RowValBatcher,
+    RowValBuilder, RowValChunker, RowValSpine,
 };
 pub use splice::{Nulls, Splice};
 pub use types::{SqlType, TypeError};

@@ -5,6 +5,8 @@
 
 use differential_dataflow::trace::implementations::BatchContainer;
 
+use super::footprint::Heap;
+
 /// Ascending offsets.
 #[derive(Clone, Default, Debug)]
 pub struct Offsets {
@@ -64,6 +66,12 @@ impl Offsets {
             Some(small) => *small as usize,
             None => self.large[index - self.small.len()] as usize,
         }
+    }
+}
+
+impl Heap for Offsets {
+    fn heap(&self) -> usize {
+        self.small.heap() + self.large.heap()
     }
 }
 

@@ -12,6 +12,8 @@ use std::ops::Range;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::footprint::Heap;
+
 /// Bytes of a row that needs no allocation.
 const INLINE: usize = 30;
 
@@ -32,6 +34,15 @@ enum Bytes {
 }
 
 const _: () = assert!(size_of::<Row>() == 32);
+
+impl Heap for Row {
+    fn heap(&self) -> usize {
+        match &self.0 {
+            Bytes::Inline { .. } => 0,
+            Bytes::Heap(bytes) => bytes.heap(),
+        }
+    }
+}
 
 impl Row {
     /// The row with these bytes.

@@ -94,7 +94,7 @@ impl Conductor<'_> {
                 Ok(Event::Failed(error)) => return Err(error),
                 Ok(Event::Report) => {
                     self.status.print(&self.latency.figures().to_string());
-                    self.status.print(&self.memory.report());
+                    self.memory.ask(&self.shared, now);
                 }
                 Ok(Event::Stop) => self.begin_drain(&mut phase)?,
                 Ok(Event::Committed(_) | Event::Drain | Event::End) => {} // told to other processes
@@ -121,6 +121,9 @@ impl Conductor<'_> {
                 // What is in the queues of a run that ends is taken.
                 self.shared.held.store(above && !draining, Ordering::Release);
                 say.inspect(|say| self.status.print(say));
+            }
+            if let Some(report) = self.memory.report(&self.shared, now) {
+                self.status.print(&report);
             }
             self.pace(now, draining)?;
             if now.duration_since(last_interval) >= Duration::from_secs(1) {

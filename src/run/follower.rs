@@ -225,7 +225,10 @@ impl Follower<'_> {
             match self.events.recv_timeout(if asks { ASK } else { FIGURES }) {
                 Ok(Event::Progress) => self.shared.look(),
                 Ok(Event::Failed(error)) => return Err(error),
-                Ok(Event::Report) => tracing::info!("{}\n{}", self.latency.figures(), self.memory.report()),
+                Ok(Event::Report) => {
+                    tracing::info!("{}", self.latency.figures());
+                    self.memory.ask(&self.shared, Instant::now());
+                }
                 Ok(Event::Stop) => self.leader.report(&Report::Stop),
                 Ok(Event::Committed(epoch)) => self.told.snapshot = epoch,
                 Ok(Event::Drain) => {
@@ -249,6 +252,9 @@ impl Follower<'_> {
             }
             if let Some(error) = self.readers.as_ref().and_then(Readers::failure) {
                 return Err(error.into());
+            }
+            if let Some(report) = self.memory.report(&self.shared, Instant::now()) {
+                tracing::info!("{report}");
             }
             if let Some((above, say)) = self.memory.look(Instant::now()) {
                 self.shared.held.store(above && !draining, Ordering::Release);

@@ -4,6 +4,8 @@
 //! leave what feeds brought in its queues, which are bounded, so feeds wait; what was taken goes on to its commit, and
 //! what that frees may be enough. Below the limit by a margin reading goes on. The past of a lake is loaded whatever the
 //! limit: a run that cannot hold it would never read.
+//!
+//! On request it is told what of it arrangements and indexes take ([`crate::repr::footprint`]).
 
 use std::fs;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 use indicatif::HumanBytes;
 
 use super::Wiring;
+use super::shared::Shared;
+use crate::repr::footprint::Footprint;
 use crate::sink::WriterStats;
 
 /// Of the limit, where reading goes on.
@@ -21,6 +25,9 @@ const AGAIN: f64 = 0.95;
 const LOOK: Duration = Duration::from_millis(500);
 /// How often it is said again that reading has stopped.
 const REMIND: Duration = Duration::from_secs(60);
+
+/// The longest that a report waits for workers.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Decides whether feeds are read.
 #[derive(Debug)]
@@ -48,6 +55,8 @@ pub struct Memory {
     gate: Option<Gate>,
     looked: Option<Instant>,
     told: Option<Instant>,
+    /// Since when a report is wanted.
+    asked: Option<Instant>,
 }
 
 impl Memory {
@@ -60,6 +69,7 @@ impl Memory {
             gate: limit.map(|limit| Gate { limit, closed: false }),
             looked: None,
             told: None,
+            asked: None,
         }
     }
 
@@ -90,29 +100,70 @@ impl Memory {
         Some((gate.closed, say))
     }
 
-    /// What is resident, and what the indexes of tables take of it, the largest first.
-    pub fn report(&self) -> String {
-        let mut text = format!("memory: {} resident", HumanBytes(resident().unwrap_or(0)));
-        let mut indexes: Vec<(u64, u64, &str)> = self
-            .wiring
-            .specs
-            .iter()
-            .enumerate()
-            .map(|(table, spec)| {
-                let stats = self.writers.iter().map(|writer| &writer.tables[table]);
-                let (bytes, rows) = stats.fold((0, 0), |(bytes, rows), stats| {
-                    let (more, of) = (&stats.index_bytes, &stats.live_rows);
-                    (bytes + more.load(Ordering::Relaxed), rows + of.load(Ordering::Relaxed))
-                });
-                (bytes, rows, spec.name.as_str())
-            })
-            .filter(|(bytes, _, _)| *bytes > 0)
-            .collect();
-        indexes.sort_unstable_by(|a, b| b.cmp(a));
-        for (bytes, rows, table) in indexes {
-            text += &format!("\n  index of {table}: {} for {rows} rows", HumanBytes(bytes));
+    /// A report is wanted: the workers are asked what their operators hold.
+    pub fn ask(&mut self, shared: &Shared, now: Instant) {
+        // Who is being asked already answers both.
+        if self.asked.is_none() {
+            shared.ask_footprints();
+            self.asked = Some(now);
         }
-        text
+    }
+
+    /// The report, once the workers have answered or time is up: what is resident, and what arrangements and indexes of
+    /// this process take of it, the largest first.
+    pub fn report(&mut self, shared: &Shared, now: Instant) -> Option<String> {
+        let asked = self.asked?;
+        let (operators, silent) = shared.footprints();
+        if silent > 0 && now.duration_since(asked) < ANSWER {
+            return None;
+        }
+        self.asked = None;
+        let mut arrangements: Vec<(Footprint, String)> = operators
+            .into_iter()
+            .map(|((_, name), footprint)| (footprint, name))
+            .collect();
+        arrangements.retain(|(footprint, _)| footprint.records > 0);
+        let mut indexes = self.indexes();
+        indexes.retain(|(footprint, _)| footprint.bytes > 0);
+        let mut text = format!("memory: {} resident", HumanBytes(resident().unwrap_or(0)));
+        for (what, parts) in [("arrangements", &mut arrangements), ("indexes", &mut indexes)] {
+            let bytes = parts.iter().map(|(footprint, _)| footprint.bytes).sum();
+            text += &format!(", {what} {}", HumanBytes(bytes));
+            parts.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        if silent > 0 {
+            text += &format!(" ({silent} workers did not answer within {ANSWER:?}: theirs are left out)");
+        }
+        for (
+            Footprint {
+                bytes,
+                records,
+                estimated,
+            },
+            name,
+        ) in arrangements.into_iter().chain(indexes)
+        {
+            let about = if estimated { "about " } else { "" };
+            text += &format!("\n  {name}: {about}{} for {records} records", HumanBytes(bytes));
+        }
+        Some(text)
+    }
+
+    /// What the index of each table takes.
+    fn indexes(&self) -> Vec<(Footprint, String)> {
+        let tables = self.wiring.specs.iter().enumerate();
+        let indexes = tables.map(|(table, spec)| {
+            let mut footprint = Footprint::default();
+            for stats in self.writers.iter().map(|writer| &writer.tables[table]) {
+                footprint += Footprint {
+                    bytes: stats.index_bytes.load(Ordering::Relaxed),
+                    records: stats.live_rows.load(Ordering::Relaxed),
+                    estimated: false,
+                };
+            }
+            (footprint, format!("index of {}", spec.name))
+        });
+        indexes.collect()
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use crate::repr::footprint::Footprints;
 use crate::repr::{Diff, Epoch, Row};
 use crate::sink::CommitEvent;
 
@@ -24,7 +25,7 @@ pub enum Event {
     Failed(RunError),
     /// Ctrl-C or SIGTERM: drain, commit, report.
     Stop,
-    /// SIGUSR1: print the latency report.
+    /// SIGUSR1: print the latency and memory reports.
     Report,
     /// Process 0 says, to another one: a snapshot is committed.
     Committed(Epoch),
@@ -69,6 +70,10 @@ pub struct Shared {
     pub full: AtomicBool,
     /// By worker: the conductor asks what is behind.
     pub asked: Vec<AtomicBool>,
+    /// By worker: the conductor asks what its operators hold.
+    weighed: Vec<AtomicBool>,
+    /// By worker: what it answered, by operator; none: it has not yet.
+    footprints: Mutex<Vec<Option<Footprints>>>,
     /// Where workers meet once their dataflows are built.
     pub built: Barrier,
     /// Workers take nothing that feeds or requests bring: the run is above its memory.
@@ -115,6 +120,8 @@ impl Shared {
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),
             asked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+            weighed: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+            footprints: Mutex::new(vec![None; workers]),
             built: Barrier::new(workers),
             held: AtomicBool::new(false),
             committed: AtomicU64::new(0),
@@ -145,6 +152,34 @@ impl Shared {
     /// Fields that no column takes, by input and name: how many records had them.
     pub fn ignored(&self) -> BTreeMap<(usize, String), u64> {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks this process's workers what their operators hold.
+    pub fn ask_footprints(&self) {
+        let mut footprints = self.footprints.lock().unwrap_or_else(PoisonError::into_inner);
+        footprints.fill(None);
+        self.weighed
+            .iter()
+            .for_each(|weighed| weighed.store(true, Ordering::Release));
+    }
+
+    /// A worker answers, if it is asked.
+    pub fn answer_footprints(&self, worker: usize, held: impl FnOnce() -> Footprints) {
+        if self.weighed[worker].swap(false, Ordering::AcqRel) {
+            let held = held();
+            self.footprints.lock().unwrap_or_else(PoisonError::into_inner)[worker] = Some(held);
+            self.poke();
+        }
+    }
+
+    /// What workers answered, added up by operator; and how many have not answered yet.
+    pub fn footprints(&self) -> (Footprints, usize) {
+        let answers = self.footprints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Footprints::new();
+        for (operator, footprint) in answers.iter().flatten().flatten() {
+            *all.entry(operator.clone()).or_default() += *footprint;
+        }
+        (all, answers.iter().filter(|answer| answer.is_none()).count())
     }
 
     /// A step of the start is over.

@@ -127,8 +127,8 @@ fn assemble(
         mut stats,
         arrivals,
     } = setup.start_writers(team, (&decided, past_until), prepared_in)?;
-    let committer = setup.start_committer(team, committer, prepared, &mut stats)?;
     let memory = Memory::new(wiring.clone(), stats.clone());
+    let committer = setup.start_committer(team, committer, prepared, &mut stats)?;
     let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
 
     let Lines {

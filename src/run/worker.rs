@@ -25,7 +25,7 @@ use crate::backfill::Portion;
 use crate::input::{self, Arrived, Inputs};
 use crate::latency::{Latency, Stamp};
 use crate::render::{self, Kept};
-use crate::repr::{Epoch, Row, RowCodec, Update};
+use crate::repr::{Epoch, Row, RowCodec, Update, footprint};
 use crate::sink::{Arrival, bronze, dead_letters};
 use crate::source::{Delivery, PartitionId};
 
@@ -387,6 +387,7 @@ impl<'a> Taker<'a> {
             self.shared.frontiers[self.index].store(frontier, Ordering::Release);
             self.shared.poke();
         }
+        self.shared.answer_footprints(self.index, footprint::held);
         if self.shared.asked[self.index].swap(false, Ordering::AcqRel) {
             let frontier = |probe: &ProbeHandle<Epoch>| probe.with_frontier(|f| f.iter().next().copied());
             let behind = self

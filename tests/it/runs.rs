@@ -163,6 +163,40 @@ fn a_signal_ends_a_run_with_everything_that_was_read_committed_and_the_report() 
     }
 }
 
+/// What a report says of memory holds the arrangements by operator, and the index of each table.
+#[test]
+fn a_report_tells_what_arrangements_and_indexes_take() {
+    let folder = events("reported");
+    folder.write(
+        "dataflow.toml",
+        "name = \"reported\"\ncommit = \"5ms\"\ndurability = \"none\"\n",
+    );
+    folder.write("silver/kinds.sql", "SELECT DISTINCT id % 7 AS kind FROM events");
+    folder.write(
+        "gold/kinds.sql",
+        "SELECT kind, COUNT(*) AS n FROM silver.kinds GROUP BY kind",
+    );
+    let mut run = Running::alluvium(&folder, &["-w", "2"]);
+    run.wait_for_records(10);
+    let started = Instant::now();
+    let told = |output: &str, part: &str| output.lines().any(|line| line.contains(part));
+    let all = [
+        " resident, arrangements ",
+        ", indexes ",
+        ": arrange accumulators: ",
+        "index of gold.kinds: ",
+    ];
+    while !all.iter().all(|part| told(&run.output(), part)) {
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", run.output());
+        run.signal("-USR1");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!run.output().contains("did not answer"), "{}", run.output());
+    run.signal("-TERM");
+    let (code, output) = run.end();
+    assert_eq!(code, Some(0), "{output}");
+}
+
 #[test]
 fn a_stall_of_the_whole_process_shows_in_the_tail() {
     let folder = events("stalled");

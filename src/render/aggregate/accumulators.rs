@@ -7,22 +7,21 @@
 //! What a position means is known to `measure` only.
 
 use std::fmt;
-use std::rc::Rc;
 
 use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::implementations::BatchContainer;
 use differential_dataflow::trace::implementations::ord_neu::{OrdKeyBatch, OrdKeyBuilder};
-use differential_dataflow::trace::implementations::spine_fueled::Spine;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Exchange;
 
 use super::front::Accumulated;
-use crate::render::arrange::hash;
-use crate::repr::{Chunk, ChunkBuilder, Chunker, Epoch, Row, RowArena, RowBatcher, RowLayout, RowRef};
+use crate::render::arrange::{hash, named};
+use crate::repr::footprint::Heap;
+use crate::repr::{Chunk, ChunkBuilder, Chunker, Epoch, Row, RowArena, RowBatcher, RowLayout, RowRef, RowSpine};
 
 /// A sparse vector of integers; see the module.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -44,7 +43,7 @@ pub struct AccumulatorArena(RowArena);
 
 type Layout = RowLayout<Vec<()>, AccumulatorArena>;
 /// Groups with their accumulators.
-pub type AccumulatorSpine = Spine<Rc<OrdKeyBatch<Layout>>>;
+pub type AccumulatorSpine = RowSpine<OrdKeyBatch<Layout>>;
 /// Sorts and consolidates updates on their way into an [`AccumulatorSpine`].
 pub type AccumulatorChunker = Chunker<(), Accumulators>;
 /// Merges them.
@@ -58,9 +57,10 @@ pub type ArrangedAccumulators<'s> = Arranged<'s, TraceAgent<AccumulatorSpine>>;
 /// Arranges accumulators by key, on the worker that owns the key.
 pub(super) fn arrange<'s>(stream: Stream<'s, Epoch, Vec<Accumulated>>, name: &str) -> ArrangedAccumulators<'s> {
     let pact = Exchange::new(|((key, ()), _, _): &Accumulated| hash(key.bytes()));
-    arrange_core::<_, _, AccumulatorChunker, AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine>(
+    let arranged = arrange_core::<_, _, AccumulatorChunker, AccumulatorBatcher, AccumulatorBuilder, AccumulatorSpine>(
         stream, pact, name,
-    )
+    );
+    named(arranged, name)
 }
 
 impl Accumulators {
@@ -167,6 +167,12 @@ impl Monoid for Accumulators {
 impl Abelian for Accumulators {
     fn negate(&mut self) {
         *self = Accumulators::from_entries(self.entries().map(|(position, value)| (position, value.wrapping_neg())));
+    }
+}
+
+impl Heap for AccumulatorArena {
+    fn heap(&self) -> usize {
+        self.0.heap()
     }
 }
 
