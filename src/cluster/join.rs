@@ -181,6 +181,10 @@ impl Joining<'_> {
                     }
                 }
             }
+            // One that went before all were there may come again; without it the others would wait in vain.
+            for slot in &mut control {
+                slot.take_if(|stream| is_gone(stream));
+            }
             let missing: Vec<usize> = (1..processes).filter(|p| control[*p].is_none()).collect();
             if missing.is_empty() {
                 break;
@@ -337,6 +341,15 @@ fn dial(host: &str) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// Whether the other end of a socket, which has said nothing yet, is closed.
+fn is_gone(stream: &TcpStream) -> bool {
+    let looked = stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.peek(&mut [0]))
+        .map_err(|error| error.kind());
+    stream.set_nonblocking(false).is_err() || !matches!(looked, Ok(1..) | Err(io::ErrorKind::WouldBlock))
 }
 
 /// Waits for process 0 to say that all are there.
