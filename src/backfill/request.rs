@@ -24,7 +24,7 @@ const FOLDER: &str = "_alluvium/requests";
 /// What is asked of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// When it was made, in Unix milliseconds, and a random part.
+    /// When it was made, in Unix microseconds (two that are put one after the other are never of one), and a random part.
     pub id: String,
     /// The input's name.
     pub input: String,
@@ -117,7 +117,7 @@ impl Request {
     pub fn new(input: &str, work: Work, rate: Option<f64>) -> Request {
         let random = Uuid::new_v4().simple().to_string();
         Request {
-            id: format!("{:014}-{}", Utc::now().timestamp_millis(), &random[..8]),
+            id: format!("{:017}-{}", Utc::now().timestamp_micros(), &random[..8]),
             input: input.to_string(),
             work,
             rate,
