@@ -24,7 +24,7 @@ use crate::latency::{Latency, LatencyFiles};
 use crate::repr::Epoch;
 use crate::source::{self, Delivery};
 
-/// How long a process that has lost another keeps its own connections: all others notice the lost one meanwhile.
+/// How long a process that failed keeps its connections.
 const LINGER: Duration = Duration::from_millis(250);
 
 /// Everything that runs. Fields in the order in which they are taken apart.
@@ -172,8 +172,9 @@ impl Engine {
             other => other,
         };
         self.team.tell(&error);
-        if matches!(error, RunError::Lost { .. }) {
-            // A process that goes because it has lost another is not to be taken for the one that was lost.
+        if self.team.share.processes > 1 {
+            // The others hear why before they see a connection close; and a process that goes because it has lost
+            // another is not taken for the lost one.
             thread::sleep(LINGER);
         }
         self.stop();
