@@ -14,7 +14,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Bounds {
-            backfill_rate: 20_000.0,
+            backfill_rate: 10_000.0,
             memory: None,
         }
     }
@@ -23,7 +23,7 @@ impl Default for Bounds {
 /// Reads the bounds; none: mistakes were reported.
 pub(super) fn read_bounds(settings: &mut Settings<'_>) -> Option<Bounds> {
     let usual = Bounds::default();
-    let backfill_rate = match settings.take("backfill_rate", "20000") {
+    let backfill_rate = match settings.take("backfill_rate", "10000") {
         None => Some(usual.backfill_rate),
         Some(value) => value.number().and_then(|rate| {
             if rate > 0.0 {
