@@ -78,15 +78,20 @@ fn change(folder: &Folder, round: i64) {
         for n in 0..50 {
             let id = part * 50 + n;
             let version = round * 10 + n % 3;
-            rows += &format!("{id},{version},o{},{}\n", (id + round) % 7, (id * 37 + round) % 11);
-            if (id + round) % 4 == 0 {
+            let updated = (id + round) % 4 == 0;
+            // A deletion has no version: beside a row of a file, the one that is read first would lose.
+            let deleted = !updated && (id + round) % 17 == 0;
+            if !deleted {
+                rows += &format!("{id},{version},o{},{}\n", (id + round) % 7, (id * 37 + round) % 11);
+            }
+            if updated {
                 lines += &format!(
                     "{{\"key\": {{\"id\": {id}}}, \"value\": {{\"id\": {id}, \"version\": {}, \"owner\": \"o{}\", \"balance\": {}}}}}\n",
-                    version + 2 - id % 5,
+                    version + 3 - 2 * (id % 5), // never the file's
                     id % 5,
                     id % 13 + round
                 );
-            } else if (id + round) % 17 == 0 {
+            } else if deleted {
                 lines += &format!("{{\"key\": {{\"id\": {id}}}, \"value\": null}}\n");
             }
         }
