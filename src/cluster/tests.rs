@@ -116,10 +116,12 @@ fn what_was_heard_once_opens_nothing_again() {
         middle.read_exact(&mut rest).expect("terms and a proof");
         far.write_all(&[&claim[..], &rest[..]].concat()).expect("passed on");
         said = [&hello[..], &claim[..], &rest[..]].concat();
-        // Who is gone before the answer is there would be a failure of its own.
+        // Who is gone before all of the answer is read would be a failure of its own.
         far.set_read_timeout(Some(Duration::from_millis(300)))
             .expect("a patience");
-        let _ = far.read_to_end(&mut Vec::new());
+        let mut answer = Vec::new();
+        let _ = far.read_to_end(&mut answer);
+        assert!(!answer.is_empty(), "an answer");
         middle.shutdown(Shutdown::Both).expect("cut off");
     });
     assert!(heard.is_ok(), "passed on as they were, they open");

@@ -4,7 +4,7 @@
 use differential_dataflow::AsCollection;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
-use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::channels::pact::{Exchange, ParallelizationContract};
 use timely::dataflow::operators::generic::OutputBuilderSession;
 use timely::dataflow::operators::generic::operator::Operator;
 
@@ -19,11 +19,21 @@ pub fn tap<'s>(
     rows: Rows<'s>,
     name: &str,
     owner: impl Fn(&[u8], usize) -> usize + 'static,
-    mut send: impl FnMut(Vec<Update>) + 'static,
+    send: impl FnMut(Vec<Update>) + 'static,
 ) -> Stream<'s, Epoch, Vec<()>> {
     let peers = rows.inner.scope().peers();
     let exchange = Exchange::new(move |update: &Update| owner(update.0.bytes(), peers) as u64);
-    consolidate(rows, name).inner.unary(exchange, name, move |_, _| {
+    end(consolidate(rows, name).inner, exchange, name, send)
+}
+
+/// Hands what comes to `send`, on the worker that `pact` names. The answer is as [`tap`]'s.
+pub fn end<'s, D: 'static>(
+    stream: Stream<'s, Epoch, Vec<D>>,
+    pact: impl ParallelizationContract<Epoch, Vec<D>>,
+    name: &str,
+    mut send: impl FnMut(Vec<D>) + 'static,
+) -> Stream<'s, Epoch, Vec<()>> {
+    stream.unary(pact, name, move |_, _| {
         move |input, _output: &mut OutputBuilderSession<'_, Epoch, CapacityContainerBuilder<Vec<()>>>| {
             input.for_each_time(|_capability, containers| {
                 let mut updates = Vec::new();

@@ -134,17 +134,10 @@ impl Memory {
         if silent > 0 {
             text += &format!(" ({silent} workers did not answer within {ANSWER:?}: theirs are left out)");
         }
-        for (
-            Footprint {
-                bytes,
-                records,
-                estimated,
-            },
-            name,
-        ) in arrangements.into_iter().chain(indexes)
-        {
-            let about = if estimated { "about " } else { "" };
-            text += &format!("\n  {name}: {about}{} for {records} records", HumanBytes(bytes));
+        for (part, name) in arrangements.into_iter().chain(indexes) {
+            let about = if part.estimated { "about " } else { "" };
+            let (bytes, records) = (HumanBytes(part.bytes), part.records);
+            text += &format!("\n  {name}: {about}{bytes} for {records} records");
         }
         Some(text)
     }

@@ -81,7 +81,7 @@ fn assemble(
     let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
     let Opened {
         committer,
-        restored,
+        mut restored,
         decided,
         first,
         past_until,
@@ -108,6 +108,7 @@ fn assemble(
         let start = || Start::new((first, past_until), &restored, wiring.sources.clone(), stop_at_end);
         peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
     }
+    let files = std::mem::take(&mut restored.tables);
     let setup = Setup {
         options,
         runtime: runtime.handle(),
@@ -126,7 +127,7 @@ fn assemble(
         threads: writers,
         mut stats,
         arrivals,
-    } = setup.start_writers(team, (&decided, past_until), prepared_in)?;
+    } = setup.start_writers(team, &files, (&decided, past_until), prepared_in)?;
     let memory = Memory::new(wiring.clone(), stats.clone());
     let committer = setup.start_committer(team, committer, prepared, &mut stats)?;
     let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
@@ -157,7 +158,7 @@ fn assemble(
     }
     let leads = team.peers().is_some();
     let past = match replays {
-        true => setup.start_past(leads, decided, pasts, &threads)?,
+        true => setup.start_past(leads, (decided, files), pasts, &threads)?,
         false => None,
     };
     let readers = match options.without_feeds {
@@ -287,6 +288,7 @@ struct Setup<'a> {
     share: Share,
     /// Of this process.
     workers: usize,
+    /// But for the tables' files.
     restored: &'a Restored,
     relocations: Relocations,
 }
@@ -321,13 +323,14 @@ impl Setup<'_> {
     fn start_writers(
         &self,
         team: &Team,
+        files: &[Vec<LiveFile>],
         (decided, past_until): (&Decided, Epoch),
         prepared: Sender<Prepared>,
     ) -> Result<Writers, RunError> {
         // To another process its share was sent.
         let own = match &team.role {
-            Role::Leads(_) => peers::share(&self.restored.tables, &self.wiring.specs, 0, self.share.processes),
-            Role::Follows(_) => self.restored.tables.clone(),
+            Role::Leads(_) => peers::share(files, &self.wiring.specs, 0, self.share.processes),
+            Role::Follows(_) => files.to_vec(),
         };
         let indexing = Instant::now();
         let first = self.workers * self.share.process;
@@ -344,6 +347,10 @@ impl Setup<'_> {
         for (index, mut restored) in loaded.into_iter().enumerate() {
             let audited = decided.audited.iter();
             audited.for_each(|table| restored.audit_next(*table, past_until));
+            self.wiring
+                .void_log()
+                .into_iter()
+                .for_each(|log| restored.start_anew(log));
             let (arrivals_in, arrivals) = bounded::<Arrival>(ARRIVALS);
             let failed = writer_failed(self.shared);
             let writer = spawn(self.writer(first + index), restored, arrivals, prepared.clone(), failed)?;
@@ -383,7 +390,7 @@ impl Setup<'_> {
     fn start_past(
         &self,
         leads: bool,
-        decided: Decided,
+        (decided, files): (Decided, Vec<Vec<LiveFile>>),
         pasts: Vec<Sender<Past>>,
         workers: &[thread::Thread],
     ) -> Result<Option<JoinHandle<()>>, RunError> {
@@ -397,8 +404,7 @@ impl Setup<'_> {
         let (runtime, lake) = (self.runtime.clone(), self.lake.clone());
         let (wiring, shared) = (self.wiring.clone(), self.shared.clone());
         let (workers, config) = (workers.to_vec(), self.writer(0));
-        let (progress, files) = (self.restored.progress.clone(), self.restored.tables.clone());
-        let epoch = self.restored.epoch.unwrap_or_default();
+        let (progress, epoch) = (self.restored.progress.clone(), self.restored.epoch.unwrap_or_default());
         let replay = named("replay", "the replay", move || {
             let past = Bringing {
                 wiring: &wiring,

@@ -3,16 +3,14 @@
 //! Order of the sink's tables: Bronze of every input, dead letters, the definition's tables, every table behind those it
 //! reads, then what the graph holds ([`states`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use differential_dataflow::AsCollection;
 use differential_dataflow::collection::concatenate;
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Probe;
-use timely::dataflow::operators::generic::OutputBuilderSession;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::{ProbeHandle, Scope};
 
@@ -23,7 +21,7 @@ use crate::definition::{Dataflow, Deletes};
 use crate::plan::{Graph, NodeId, Op};
 use crate::render::arrange::Pairs;
 use crate::render::{Built, Counters, Rows, tap};
-use crate::repr::{Epoch, Row, Update};
+use crate::repr::{Diff, Epoch, Row, Update};
 use crate::sink::dead_letters::{self, Envelope};
 use crate::sink::states::{self, StateCodec};
 use crate::sink::{Arrival, TableSpec, bronze, owner, sums};
@@ -81,25 +79,25 @@ impl StateTables {
         };
         let input = |input: &usize| (*input, add(states::of_input(&dataflow.inputs[*input].name)));
         let inputs = first.inputs.iter().map(input).collect();
-        let has_sums = !first.sums.is_empty();
-        let mut states = StateTables {
+        let numbers = numbers(first, |_| 0);
+        let has_sums = !numbers.is_empty();
+        StateTables {
             inputs,
-            sums: has_sums.then(|| add(sums::spec(BTreeSet::new(), false))),
-            numbers: vec![],
+            sums: has_sums.then(|| add(log_of(&numbers))),
+            numbers,
             errors: has_sums.then(|| add(states::of_errors())),
-        };
-        states.number(first, |_| 0, specs, false);
-        states
-    }
-
-    /// Gives each sum its number: by the epoch that the log has it from.
-    fn number(&mut self, first: &First, since: impl Fn(NodeId) -> Epoch, specs: &mut [TableSpec], starts_anew: bool) {
-        let number = |node: &NodeId| (*node, sums::number(first.meanings[*node], since(*node)));
-        self.numbers = first.sums.iter().map(number).collect();
-        if let Some(log) = self.sums {
-            specs[log] = sums::spec(self.numbers.iter().map(|(_, number)| *number).collect(), starts_anew);
         }
     }
+}
+
+/// Each of [`First::sums`], and its number: by the epoch that the log has it from.
+fn numbers(first: &First, since: impl Fn(NodeId) -> Epoch) -> Vec<(NodeId, i64)> {
+    let number = |node: &NodeId| (*node, sums::number(first.meanings[*node], since(*node)));
+    first.sums.iter().map(number).collect()
+}
+
+fn log_of(numbers: &[(NodeId, i64)]) -> TableSpec {
+    sums::spec(numbers.iter().map(|(_, number)| *number).collect())
 }
 
 impl Wiring {
@@ -202,23 +200,18 @@ impl Wiring {
     fn log_growth(&self, growth: Pairs<'_>, number: i64, ends: &Ends<'_>) {
         let table = self.states.sums.expect("sums have a log");
         let writer = ends.writer.clone();
-        type Nothing<'a> = OutputBuilderSession<'a, Epoch, CapacityContainerBuilder<Vec<()>>>;
-        let logged = growth.inner.unary(Pipeline, &self.specs[table].name, move |_, _| {
-            move |input, _output: &mut Nothing<'_>| {
-                let mut rows: BTreeMap<Epoch, sums::Rows> = BTreeMap::new();
-                input.for_each(|_, growth| {
-                    for ((key, grew), epoch, _) in growth.drain(..) {
-                        rows.entry(epoch).or_default().push(number, key.bytes(), grew.bytes());
-                    }
-                });
-                for (epoch, mut rows) in rows {
-                    let batch = rows.finish();
-                    // A writer that is gone has reported why; the conductor stops the run.
-                    let _ = writer.send(Arrival::Columns { table, epoch, batch });
-                }
+        let log = move |growth: Vec<((Row, Row), Epoch, Diff)>| {
+            let mut rows: BTreeMap<Epoch, sums::Rows> = BTreeMap::new();
+            for ((key, grew), epoch, _) in growth {
+                rows.entry(epoch).or_default().push(number, key.bytes(), grew.bytes());
             }
-        });
-        logged.probe_with(ends.probe);
+            for (epoch, mut rows) in rows {
+                let batch = rows.finish();
+                // A writer that is gone has reported why; the conductor stops the run.
+                let _ = writer.send(Arrival::Columns { table, epoch, batch });
+            }
+        };
+        tap::end(growth.inner, Pipeline, &self.specs[table].name, log).probe_with(ends.probe);
     }
 
     /// The past comes from these sources: says which of the sink's tables are audited. Such a table cannot do without
@@ -234,12 +227,19 @@ impl Wiring {
                 spec.deletes = Deletes::Rewrite;
             }
         }
-        let since = |node: NodeId| sources.since[&node];
-        let starts_anew = sources.sums.is_empty();
-        self.states.number(&self.first, since, &mut specs, starts_anew);
+        self.states.numbers = numbers(&self.first, |node| sources.since[&node]);
+        if let Some(log) = self.states.sums {
+            specs[log] = log_of(&self.states.numbers);
+        }
         self.specs = Arc::new(specs);
         self.sources = Some(sources);
         audited
+    }
+
+    /// The log of sums, where the lake has one of which nothing is loaded.
+    pub fn void_log(&self) -> Option<usize> {
+        let sources = self.sources.as_ref()?;
+        self.states.sums.filter(|_| sources.sums.is_empty())
     }
 
     /// Whether what an input holds is loaded as it stands in the lake.

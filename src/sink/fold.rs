@@ -10,7 +10,4 @@ pub trait Fold: fmt::Debug + Send + Sync {
     /// Rows that say together what these say, which are of one partition. Where more than `most` are left, they are
     /// spread over several: parts of the one they come from.
     fn fold(&self, batches: &[RecordBatch], most: usize) -> Vec<RecordBatch>;
-
-    /// Whether nothing that was written before this run counts any more.
-    fn starts_anew(&self) -> bool;
 }

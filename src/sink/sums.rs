@@ -48,15 +48,15 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// The log of these aggregates. `starts_anew`: none of them was told before this run.
-pub fn spec(live: BTreeSet<i64>, starts_anew: bool) -> TableSpec {
+/// The log of the aggregates of these numbers.
+pub fn spec(live: BTreeSet<i64>) -> TableSpec {
     TableSpec {
         name: format!("{}sums", states::PREFIX),
         path: "_alluvium/state/sums".into(),
         schema: schema(),
         partition_by: vec![column::BUCKET],
         append_only: true,
-        fold: Some(Arc::new(Sums { live, starts_anew })),
+        fold: Some(Arc::new(Sums { live })),
         deletes: Deletes::Auto,
         change_data_feed: false,
         description: None,
@@ -118,18 +118,15 @@ impl Rows {
 
 /// Of a batch of the log: aggregate, group, and what it grew by.
 pub fn rows(batch: &RecordBatch) -> impl Iterator<Item = (i64, Row, Row)> + '_ {
-    let sums = batch.column(column::SUM).as_primitive::<Int64Type>();
-    let [keys, grew] = [column::KEY, column::GREW].map(|column| batch.column(column).as_binary::<i32>());
-    (0..batch.num_rows()).map(|row| (sums.value(row), Row::new(keys.value(row)), Row::new(grew.value(row))))
+    grown(batch).map(|row| (row.sum, Row::new(row.key), Row::new(row.grew)))
 }
 
 #[derive(Debug)]
 struct Sums {
     live: BTreeSet<i64>,
-    starts_anew: bool,
 }
 
-/// A row that counts.
+/// A row.
 struct Grown<'a> {
     sum: i64,
     key: &'a [u8],
@@ -143,22 +140,20 @@ impl Grown<'_> {
     }
 }
 
-impl Sums {
-    fn grown<'a>(&'a self, batch: &'a RecordBatch) -> impl Iterator<Item = Grown<'a>> {
-        let sums = batch.column(column::SUM).as_primitive::<Int64Type>();
-        let [keys, grew] = [column::KEY, column::GREW].map(|column| batch.column(column).as_binary::<i32>());
-        let counts = (0..batch.num_rows()).filter(|row| self.live.contains(&sums.value(*row)));
-        counts.map(move |row| Grown {
-            sum: sums.value(row),
-            key: keys.value(row),
-            grew: grew.value(row),
-        })
-    }
+fn grown(batch: &RecordBatch) -> impl Iterator<Item = Grown<'_>> {
+    let sums = batch.column(column::SUM).as_primitive::<Int64Type>();
+    let [keys, grew] = [column::KEY, column::GREW].map(|column| batch.column(column).as_binary::<i32>());
+    (0..batch.num_rows()).map(move |row| Grown {
+        sum: sums.value(row),
+        key: keys.value(row),
+        grew: grew.value(row),
+    })
 }
 
 impl Fold for Sums {
     fn fold(&self, batches: &[RecordBatch], most: usize) -> Vec<RecordBatch> {
-        let mut grown: Vec<Grown<'_>> = batches.iter().flat_map(|batch| self.grown(batch)).collect();
+        let counts = |row: &Grown<'_>| self.live.contains(&row.sum);
+        let mut grown: Vec<Grown<'_>> = batches.iter().flat_map(grown).filter(counts).collect();
         // Stable, because that finds what is sorted already: an epoch's rows of an aggregate are, and a file's.
         grown.sort_by(|a, b| (a.sum, a.key).cmp(&(b.sum, b.key)));
         let same = |a: &Grown<'_>, b: &Grown<'_>| (a.sum, a.key) == (b.sum, b.key);
@@ -196,10 +191,6 @@ impl Fold for Sums {
         }
         folded.push(rows.finish());
         folded
-    }
-
-    fn starts_anew(&self) -> bool {
-        self.starts_anew
     }
 }
 
@@ -255,7 +246,7 @@ mod tests {
             most in 1usize..60,
         ) {
             let live: BTreeSet<i64> = [0, 1, 2].into();
-            let log = Sums { live: live.clone(), starts_anew: false };
+            let log = Sums { live: live.clone() };
             let batches: Vec<RecordBatch> = told.chunks(cut).map(batch).collect();
             let expected = said(&batches, &live);
             let once = log.fold(&batches, most);

@@ -96,12 +96,7 @@ fn may_pass(error: &Error) -> bool {
     let Error::Generic { source, .. } = error else {
         return false;
     };
-    let mut told = source.to_string();
-    let mut cause = source.source();
-    while let Some(next) = cause {
-        told.push_str(&next.to_string());
-        cause = next.source();
-    }
+    let told = crate::causes::chain(source.as_ref());
     // The client tells a status by its text alone.
     let refused = told.contains("status code: 4");
     let for_now = ["408", "425", "429"];

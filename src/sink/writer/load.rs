@@ -29,6 +29,7 @@ const PARALLEL: usize = 4;
 pub struct Loaded {
     pub(super) tables: HashMap<usize, Kept>,
     pub(super) audits: Vec<(usize, Epoch)>,
+    pub(super) anew: Vec<usize>,
 }
 
 impl Loaded {
@@ -36,6 +37,11 @@ impl Loaded {
     /// published rows is written. (Append-only tables have no audit.)
     pub fn audit_next(&mut self, table: usize, upto: Epoch) {
         self.audits.push((table, upto));
+    }
+
+    /// Nothing that the files of this log hold counts any more: they go with the next seal.
+    pub fn start_anew(&mut self, table: usize) {
+        self.anew.push(table);
     }
 }
 

@@ -196,6 +196,7 @@ impl Writer {
             .iter()
             .filter(|(table, _)| !config.specs[*table].append_only);
         audited.for_each(|(table, upto)| tables[*table].audit_next(*upto));
+        restored.anew.iter().for_each(|table| tables[*table].start_anew());
         let names = Names::new(config.writer, config.generation);
         let desk = Desk {
             lake: config.lake(),

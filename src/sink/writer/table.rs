@@ -113,14 +113,8 @@ pub(super) struct Table {
 
 impl Table {
     /// A table; `kept` from its live files where it has any.
-    pub(super) fn new(spec: TableSpec, mut kept: Option<Kept>, stats: Arc<TableStats>) -> Result<Self, WriterError> {
+    pub(super) fn new(spec: TableSpec, kept: Option<Kept>, stats: Arc<TableStats>) -> Result<Self, WriterError> {
         let restored = kept.is_some();
-        let anew = spec.fold.as_ref().is_some_and(|fold| fold.starts_anew());
-        let void = match &mut kept {
-            Some(Kept::Appended(files)) if anew => std::mem::take(files),
-            _ => Files::default(),
-        };
-        let void = void.iter().map(|(_, file)| file.path.clone()).collect();
         let kept = kept.unwrap_or_else(|| match spec.deletes {
             _ if spec.append_only => Kept::Appended(Files::default()),
             Deletes::Vectors => Kept::Indexed(Box::new(Indexed::new(false))),
@@ -136,7 +130,7 @@ impl Table {
             restored,
             compacting: false,
             dirty,
-            void,
+            void: vec![],
             stats,
         };
         table.publish_sizes();
@@ -147,6 +141,14 @@ impl Table {
     pub(super) fn audit_next(&mut self, upto: Epoch) {
         let kept = Positions::new();
         self.audit = Some(Audit { upto, kept });
+    }
+
+    /// What the files of this log hold counts no more: the next seal takes them out.
+    pub(super) fn start_anew(&mut self) {
+        if let Kept::Appended(files) = &mut self.kept {
+            let files = std::mem::take(files);
+            self.void.extend(files.iter().map(|(_, file)| file.path.clone()));
+        }
     }
 
     /// Whether the next seal carries the whole desired table.

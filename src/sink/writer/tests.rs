@@ -174,6 +174,8 @@ struct Log {
     layout: Layout,
     config: WriterConfig,
     changes: BTreeMap<Row, i64>,
+    /// Whether writers are told that what there is counts no more.
+    anew: bool,
 }
 
 impl Log {
@@ -184,6 +186,7 @@ impl Log {
             layout,
             config,
             changes: BTreeMap::new(),
+            anew: false,
         }
     }
 
@@ -269,6 +272,9 @@ impl Log {
             .map(|(writer, mut restored)| {
                 if audit {
                     restored.audit_next(0, Epoch::MAX);
+                }
+                if self.anew {
+                    restored.start_anew(0);
                 }
                 Writer::new(
                     WriterConfig {
@@ -594,11 +600,11 @@ fn summed(log: &Log) -> BTreeMap<(i64, Row), Accumulators> {
 #[test]
 fn a_log_says_the_same_however_it_is_folded_and_drops_what_counts_no_more() {
     let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
-    let spec = |live: [i64; 2], anew| TableSpec {
+    let spec = |live: [i64; 2]| TableSpec {
         path: "silver/things".into(),
-        ..sums::spec(live.into_iter().collect(), anew)
+        ..sums::spec(live.into_iter().collect())
     };
-    let mut log = Log::new(config(folder.path(), spec([1, 2], false), &runtime));
+    let mut log = Log::new(config(folder.path(), spec([1, 2]), &runtime));
     let mut model: BTreeMap<(i64, Row), Accumulators> = BTreeMap::new();
     let mut random = Random(77);
     let mut epoch = 1;
@@ -612,7 +618,8 @@ fn a_log_says_the_same_however_it_is_folded_and_drops_what_counts_no_more() {
     .into_iter()
     .enumerate()
     {
-        log.config.specs = Arc::new(vec![spec(live, anew)]);
+        log.config.specs = Arc::new(vec![spec(live)]);
+        log.anew = anew;
         let mut writers = log.writers(count, generation as u64, false);
         for step in 0..60 {
             for writer in &mut writers {

@@ -59,13 +59,7 @@ pub struct Stopped(pub String);
 
 impl<E: std::error::Error> From<E> for Stopped {
     fn from(error: E) -> Self {
-        let mut told = error.to_string();
-        let mut cause = error.source();
-        while let Some(next) = cause {
-            told += &format!(": {next}");
-            cause = next.source();
-        }
-        Stopped(told)
+        Stopped(crate::causes::chain(&error))
     }
 }
 

@@ -115,10 +115,6 @@ impl Fold for AddUp {
         let rows: Vec<(i64, i64)> = folded(&rows).into_keys().collect();
         vec![RecordBatch::try_new(schema(), columns(&rows)).expect("columns of the schema")]
     }
-
-    fn starts_anew(&self) -> bool {
-        false
-    }
 }
 
 /// The tables: one of each way of keeping rows.
