@@ -29,7 +29,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray, RecordBatch, new_empty_array};
+use arrow::array::{Array, BinaryArray, RecordBatch, StringArray, new_empty_array};
 use arrow::datatypes::{Field, Schema};
 use thiserror::Error;
 
@@ -59,6 +59,8 @@ pub enum Payloads {
         values: BinaryArray,
         /// Key bytes, where the feed has keys.
         keys: Option<BinaryArray>,
+        /// What came beside key and value, JSON objects, where the feed has headers.
+        headers: Option<StringArray>,
         /// When the source wrote it, Unix milliseconds, where it says so.
         ts_ms: Vec<Option<i64>>,
     },
@@ -253,13 +255,21 @@ impl Decoder {
                 let (typed, ignored) = csv.decode(shape, values, raw.header.as_deref());
                 (typed, ts_ms.clone(), ignored)
             }
-            (Payloads::Records { values, keys, ts_ms }, Kind::Json(json)) => {
+            (
+                Payloads::Records {
+                    values, keys, ts_ms, ..
+                },
+                Kind::Json(json),
+            ) => {
                 let (typed, ignored) = json.decode(shape, values, keys.as_ref());
                 (typed, ts_ms.clone(), ignored)
             }
-            (Payloads::Records { values, keys, ts_ms }, Kind::Debezium(debezium)) => {
-                debezium.decode(shape, values, keys.as_ref(), ts_ms)
-            }
+            (
+                Payloads::Records {
+                    values, keys, ts_ms, ..
+                },
+                Kind::Debezium(debezium),
+            ) => debezium.decode(shape, values, keys.as_ref(), ts_ms),
             (Payloads::Records { values, ts_ms, .. }, Kind::Columnar) => {
                 let mut typed = Typed::empty(shape);
                 typed.rejects.extend((0..values.len()).map(|record| Reject {

@@ -14,6 +14,7 @@ mod extra;
 mod feed;
 mod file;
 mod input;
+mod kafka;
 mod load;
 mod location;
 mod order;
@@ -29,6 +30,7 @@ pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
+pub use kafka::{ClientOptions, Kafka, OnMissing, Start};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
 
@@ -196,6 +198,8 @@ pub enum FeedKind {
         /// The folder.
         path: PathBuf,
     },
+    /// Topics of a Kafka cluster, or of what speaks its protocol.
+    Kafka(Kafka),
     /// A built-in generator.
     Generate(Generate),
 }

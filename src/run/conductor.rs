@@ -24,7 +24,7 @@ use crate::latency::{Latency, LatencyFiles};
 use crate::render::error::{error_codec, read_error};
 use crate::repr::Epoch;
 use crate::sink::CommitEvent;
-use crate::source::{Delivery, Readers};
+use crate::source::{Delivery, OffsetPublisher, Readers};
 
 /// How often exhausted feeds are asked for.
 pub(super) const ASK: Duration = Duration::from_millis(20);
@@ -55,6 +55,8 @@ pub struct Conductor<'a> {
     /// Serves requests, until no more input is read.
     pub server: Option<Server>,
     pub readers: Option<Readers>,
+    /// Tells consumer groups what is committed, where topics are read.
+    pub offsets: Option<OffsetPublisher>,
     pub options: &'a Options,
     pub status: Status,
     pub pacer: Pacer,
@@ -175,7 +177,15 @@ impl Conductor<'_> {
     }
 
     fn observe_commit(&mut self, event: CommitEvent) {
-        let CommitEvent::Committed { epoch, changed, .. } = event;
+        let CommitEvent::Committed {
+            epoch,
+            changed,
+            progress,
+            ..
+        } = event;
+        if let Some(offsets) = &self.offsets {
+            offsets.publish(&progress);
+        }
         if changed {
             self.newest = epoch;
         }

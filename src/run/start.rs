@@ -165,6 +165,10 @@ fn assemble(
         true => None,
         false => Some(setup.start_readers(&queues, &threads, stop_at_end)?),
     };
+    let offsets = match leads && readers.is_some() {
+        true => source::publish_offsets(&dataflow)?,
+        false => None,
+    };
     let server = match options.rebuilds || !leads {
         true => None,
         false => Some(setup.serve_requests((&portions, &threads), readers.is_some())?),
@@ -186,6 +190,7 @@ fn assemble(
         events,
         pacer,
         readers,
+        offsets,
         queues,
         portions,
         server,

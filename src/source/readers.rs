@@ -1,7 +1,7 @@
 //! The reader threads of a run: started together, watched, stopped together.
 //!
-//! 1. Threads are bounded by the number of feeds: a lister and a few readers for `files`, one thread for `log`
-//!    and `generate`.
+//! 1. Threads are bounded by the number of feeds: a lister and a few readers for `files`, a few readers for `kafka`, one
+//!    thread for `log` and `generate`.
 //! 2. Every thread is joined in [`Readers::stop`]. A thread that fails or panics leaves its error in
 //!    [`Readers::failure`] and wakes the workers, so that whoever looks there sees it at once.
 
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
 use super::share::Share;
-use super::{Progress, SourceError, files, generate, log};
+use super::{PartitionLag, Progress, SourceError, files, generate, kafka, log};
 use crate::decode::{Decoded, Raw};
 use crate::definition::{Dataflow, FeedKind};
 
@@ -51,6 +51,8 @@ pub struct ReaderOptions {
     pub log_poll: Duration,
     /// How often a log is looked at, at least, while none come.
     pub log_idle_poll: Duration,
+    /// How often new topics and partitions are looked for.
+    pub topics_poll: Duration,
     /// How often reading or listing is tried again in a row before the feed fails.
     pub retries: u32,
     /// The first pause before trying again; it doubles each time, up to ten seconds.
@@ -74,6 +76,7 @@ impl Default for ReaderOptions {
             settle: Duration::from_secs(1),
             log_poll: Duration::from_millis(5),
             log_idle_poll: Duration::from_millis(50),
+            topics_poll: Duration::from_secs(5),
             retries: 8,
             back_off: Duration::from_millis(100),
             stop_at_end: false,
@@ -100,6 +103,10 @@ pub struct FeedStatus {
     pub lag_files: u64,
     /// Bytes that are there and not yet read: of a log; of files, their sizes.
     pub lag_bytes: u64,
+    /// How far each partition lags, where that is counted in records.
+    pub partitions: Vec<PartitionLag>,
+    /// Records that the source has no more and that were not read.
+    pub missing: u64,
     /// All that exists is handed over.
     pub exhausted: bool,
     /// The newest trouble, with a file or with listing, if any.
@@ -222,7 +229,10 @@ pub fn start(
     let mut started = Ok(());
     for (input, definition) in dataflow.inputs.iter().enumerate() {
         for (feed, definition_of_feed) in definition.feeds.iter().enumerate() {
-            let gauges = Arc::new(Gauges::default());
+            let gauges = Arc::new(match &definition_of_feed.kind {
+                FeedKind::Kafka(_) => Gauges::of_readers(kafka::readers(outlets.len())),
+                _ => Gauges::default(),
+            });
             let hand = Hand {
                 dataflow: dataflow.clone(),
                 input,
@@ -242,6 +252,7 @@ pub fn start(
                 started = match &definition_of_feed.kind {
                     FeedKind::Files { path } => files::start(&mut starter, hand, path, resume),
                     FeedKind::Log { path } => log::start(&mut starter, hand, path, resume),
+                    FeedKind::Kafka(kafka) => kafka::start(&mut starter, hand, kafka, resume),
                     FeedKind::Generate(settings) => generate::feed::start(&mut starter, hand, settings, resume),
                 };
             }
@@ -281,6 +292,8 @@ impl Readers {
             files_done: feed.gauges.files_done.load(Ordering::Relaxed),
             lag_files: feed.gauges.lag_files.load(Ordering::Relaxed),
             lag_bytes: feed.gauges.lag_bytes.load(Ordering::Relaxed),
+            partitions: feed.gauges.partitions(),
+            missing: feed.gauges.missing.load(Ordering::Relaxed),
             exhausted: feed.gauges.exhausted(),
             last_error: feed.gauges.last_error(),
         };

@@ -15,7 +15,7 @@ use crossbeam_channel::bounded;
 
 use super::{Bringing, Hands, InputSource, Past, Sources};
 use crate::decode::Decoded;
-use crate::definition::{Dataflow, FeedKind};
+use crate::definition::{Dataflow, FeedKind, Start};
 use crate::run::start::DELIVERIES;
 use crate::run::{RunError, archive};
 use crate::source::{self, Delivery, Outlet, PartitionId, Position, Progress, ReaderOptions};
@@ -98,6 +98,8 @@ fn wanted(progress: &Progress, part: &Dataflow) -> Result<BTreeMap<PartitionId, 
         let feed = input.feeds.iter().find(|feed| feed.name == id.feed);
         let repeats = match feed.map(|feed| &feed.kind) {
             Some(FeedKind::Generate(settings)) => settings.rate.is_none(),
+            // From anywhere else, what was read begins at an offset that only the topic knew then.
+            Some(FeedKind::Kafka(kafka)) => kafka.start == Start::Earliest,
             Some(_) => true,
             None => false,
         };

@@ -19,6 +19,22 @@ mod writer;
 
 pub use writer::{LogRecord, LogWriter};
 
+/// Takes a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}` apart. None: it is no such object.
+pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
+    let Envelope {
+        key,
+        value,
+        headers,
+        ts_ms,
+    } = envelope::parse(line)?;
+    Some(LogRecord {
+        key,
+        value,
+        headers,
+        ts_ms,
+    })
+}
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -28,10 +44,11 @@ use std::time::{Instant, SystemTime};
 
 use memchr::{memchr, memrchr};
 
-use super::batch::BatchBuilder;
+use super::batch::{BatchBuilder, Record};
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::{Decode, Position, Progress, SourceError};
+use envelope::Envelope;
 
 /// How many bytes one read asks for, at first; a longer line makes it grow.
 const READ_BYTES: usize = 1 << 20;
@@ -268,10 +285,17 @@ impl Follower {
             let length = memchr(b'\n', &self.buffer[at..lines]).expect("by the loop above a line's end is last");
             let line = self.buffer[at..at + length].trim_ascii();
             if !line.is_empty() {
-                match envelope::parse(line) {
-                    Some(e) => batch.push(start + at as u64, e.key, e.value, e.ts_ms),
-                    None => batch.push(start + at as u64, None, Some(line), None), // by (3)
-                }
+                let e = envelope::parse(line).unwrap_or(Envelope {
+                    value: Some(line), // by (3)
+                    ..Envelope::default()
+                });
+                batch.push(Record {
+                    offset: start + at as u64,
+                    key: e.key,
+                    value: e.value,
+                    headers: e.headers.and_then(|headers| std::str::from_utf8(headers).ok()),
+                    ts_ms: e.ts_ms,
+                });
             }
             at += length + 1;
             if batch.is_full() || (at == lines && !batch.is_empty()) {

@@ -2,6 +2,7 @@
 
 mod files;
 mod generate;
+mod kafka;
 mod log;
 mod readers;
 mod real;
