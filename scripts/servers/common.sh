@@ -109,12 +109,16 @@ maven_unpack() { # maven_unpack FOLDER GROUP:ARTIFACT:VERSION:tar.gz:CLASSIFIER
 
 # Running. A process id is kept with the time its process started at, so that a file that outlived a reboot names nobody.
 
-started_at() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+# Fields of /proc/PID/stat are counted from after the name, which may hold anything: the first is the state.
+stat_of() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f "$2"; }
+ended() { case "$(stat_of "$1" 1)" in ""|Z|X) return 0 ;; *) return 1 ;; esac; }
+started_at() { stat_of "$1" 20; }
+with_children() { echo "$1"; cat "/proc/$1/task"/*/children 2>/dev/null || true; }
 
 pid_of() { # prints the process id of a server that runs
   local pid at
   read -r pid at 2>/dev/null < "$state/$1/pid" || return 1
-  [ -n "$at" ] && [ "$(started_at "$pid")" = "$at" ] && [ "$(sed 's/.*) //' "/proc/$pid/stat" | cut -c 1)" != Z ] && echo "$pid"
+  [ -n "$at" ] && [ "$(started_at "$pid")" = "$at" ] && ! ended "$pid" && echo "$pid"
 }
 
 start() {
@@ -148,34 +152,34 @@ failed_to_start() {
 }
 
 stop() {
-  local pid
+  local pid signal=TERM
   exec 9>"$state/$1.lock"
   flock 9
   if pid=$(pid_of "$1"); then
-    kill -s "$(stop_signal "$1")" "$pid"
-    wait_for_end "$1" "$pid" 60 || kill_now "$1"
+    if declare -F "${1}_stop_signal" >/dev/null; then signal=$("${1}_stop_signal"); fi
+    kill -s "$signal" "$pid"
+    wait_for_end 60 "$pid" || kill_now "$1"
   fi
   rm -f "$state/$1/pid"
   exec 9>&-
 }
 
-# Without the lock: a test may kill what is starting.
+# Without the lock: a test may kill what is starting. Its children go too, so that none outlives it.
 kill_now() {
-  local pid
+  local pid all
   pid=$(pid_of "$1") || { echo "$1 does not run" >&2; return; }
-  # Its children first stay where they are, so that none of them outlives the kill.
-  # shellcheck disable=SC2046  # a list of words
-  kill -s KILL "$pid" $(cat "/proc/$pid/task"/*/children 2>/dev/null) 2>/dev/null || true
-  wait_for_end "$1" "$pid" 30 || { echo "could not kill $1 (process $pid)" >&2; exit 1; }
+  mapfile -t all < <(with_children "$pid" | tr ' ' '\n' | grep .)
+  kill -s KILL "${all[@]}" 2>/dev/null || true
+  wait_for_end 30 "${all[@]}" || { echo "could not kill $1 (process $pid)" >&2; exit 1; }
 }
 
-stop_signal() { if declare -F "${1}_stop_signal" >/dev/null; then "${1}_stop_signal"; else echo TERM; fi; }
-
-wait_for_end() { # wait_for_end NAME PID SECONDS
-  local limit=$((SECONDS + $3))
-  while [ "$(pid_of "$1")" = "$2" ]; do
-    [ $SECONDS -lt $limit ] || return 1
-    sleep 0.05
+wait_for_end() { # wait_for_end SECONDS PID...
+  local limit=$((SECONDS + $1)) pid; shift
+  for pid in "$@"; do
+    until ended "$pid"; do
+      [ $SECONDS -lt $limit ] || return 1
+      sleep 0.05
+    done
   done
 }
 
@@ -183,7 +187,7 @@ status() {
   local pid memory=""
   if pid=$(pid_of "$1"); then
     # Of all its processes; what they share is divided among them.
-    memory=$(for at in "$pid" $(cat "/proc/$pid/task"/*/children 2>/dev/null); do
+    memory=$(for at in $(with_children "$pid"); do
       awk '/^Pss:/ {print $2}' "/proc/$at/smaps_rollup" 2>/dev/null || true; done | awk '{s += $1} END {printf "%d", s / 1024}')
     if "${1}_answers" >/dev/null 2>&1; then
       printf '%-14s %-12s running  pid %-7s %5s MB  %s\n' "$1" "$("${1}_version")" "$pid" "$memory" "$("${1}_address")"

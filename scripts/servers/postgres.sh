@@ -59,5 +59,8 @@ postgres_run() {
     echo "CREATE DATABASE alluvium" | "${as[@]}" "$bin/postgres" --single -D "$data" postgres
     touch "$data/made"
   fi
+  # A killed server's id may stand among the processes until the system has collected it, which PostgreSQL takes for a
+  # server that runs.
+  if [ -f "$data/postmaster.pid" ] && ended "$(head -n 1 "$data/postmaster.pid")"; then rm "$data/postmaster.pid"; fi
   exec "${as[@]}" "$bin/postgres" -D "$data"
 }
