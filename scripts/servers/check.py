@@ -63,43 +63,45 @@ def until_rows(topic, decode, wanted):
 
 @step("PostgreSQL and MariaDB to JSON and Avro, with Kafka and Connect killed in between")
 def changes():
-    pg_table, maria_table = f"check_{run}", f"check_{run}"
+    table = f"check_{run}"
     create = "CREATE TABLE {0} (id int PRIMARY KEY, name text, price numeric(10, 2));"
     first = "INSERT INTO {0} VALUES (1, 'one', 1.50), (2, 'two', 2), (3, 'three', NULL);"
     then = "UPDATE {0} SET name = 'zwei' WHERE id = 2; DELETE FROM {0} WHERE id = 3; INSERT INTO {0} VALUES (4, 'vier', 4);"
-    last = "UPDATE {0} SET name = 'ein' WHERE id = 1;"
-    postgres((create + first).format(pg_table) + f"ALTER TABLE {pg_table} REPLICA IDENTITY FULL")
-    mariadb((create + first).format(maria_table))
+    last = "ALTER TABLE {0} ADD COLUMN note text; UPDATE {0} SET name = 'ein' WHERE id = 1;"
+    postgres((create + first).format(table) + f"ALTER TABLE {table} REPLICA IDENTITY FULL")
+    mariadb((create + first).format(table))
     sources = []
     for number, (form, converters, decode) in enumerate((("json", live.json_converters(), decode_json),
                                                          ("avro", live.avro_converters(), live.decode_avro))):
         pg, maria = f"check_pg_{form}_{run}", f"check_maria_{form}_{run}"
         sources += [
-            (pg, live.postgres_connector(pg, [f"public.{pg_table}"], **converters, **{"provide.transaction.metadata": "true"}),
-             f"{pg}.public.{pg_table}", decode),
-            (maria, live.mariadb_connector(maria, [f"alluvium.{maria_table}"], 5000 + int(run) % 1000 * 2 + number, **converters),
-             f"{maria}.alluvium.{maria_table}", decode)]
+            (pg, live.postgres_connector(pg, [f"public.{table}"], **converters, **{"provide.transaction.metadata": "true"}),
+             f"{pg}.public.{table}", decode),
+            (maria, live.mariadb_connector(maria, [f"alluvium.{table}"], 5000 + int(run) % 1000 * 2 + number, **converters),
+             f"{maria}.alluvium.{table}", decode)]
 
     def all_have(wanted):
         for _, _, topic, decode in sources:
             until_rows(topic, decode, wanted)
 
     with contextlib.ExitStack() as stack:
-        stack.callback(postgres, f"DROP TABLE {pg_table}")
-        stack.callback(mariadb, f"DROP TABLE {maria_table}")
+        stack.callback(postgres, f"DROP TABLE {table}")
+        stack.callback(mariadb, f"DROP TABLE {table}")
         for name, settings, _, _ in sources:
             stack.enter_context(live.connector(name, settings))
         all_have({1: "one", 2: "two", 3: "three"})
+        for name, _, _, _ in sources:
+            live.until_snapshot_kept(name)
         services("kill", "kafka")
         services("kill", "connect")
-        postgres(then.format(pg_table))
-        mariadb(then.format(maria_table))
+        postgres(then.format(table))
+        mariadb(then.format(table))
         services("start", "kafka", "connect")
         all_have({1: "one", 2: "zwei", 4: "vier"})
         services("kill", "connect")
         services("start", "connect")
-        postgres(last.format(pg_table))
-        mariadb(last.format(maria_table))
+        postgres(last.format(table))
+        mariadb(last.format(table))
         all_have({1: "ein", 2: "zwei", 4: "vier"})
         for name, _, topic, decode in sources:
             live.until_running(name)
@@ -111,12 +113,13 @@ def changes():
 @step("databases killed: committed rows are there, and the connectors of both go on")
 def databases():
     name, table = f"check_db_{run}", f"check_db_{run}"
-    postgres(f"CREATE TABLE {table} (id int PRIMARY KEY, name text)")
-    mariadb(f"CREATE TABLE {table} (id int PRIMARY KEY, name text)")
     pg = live.postgres_connector(f"{name}_p", [f"public.{table}"], **live.json_converters())
     maria = live.mariadb_connector(f"{name}_m", [f"alluvium.{table}"], 9001, **live.json_converters())
-    with live.connector(f"{name}_p", pg), live.connector(f"{name}_m", maria):
-        for sql in (postgres, mariadb):
+    with contextlib.ExitStack() as stack:
+        for sql, connector in ((postgres, pg), (mariadb, maria)):
+            sql(f"CREATE TABLE {table} (id int PRIMARY KEY, name text)")
+            stack.callback(sql, f"DROP TABLE {table}")
+            stack.enter_context(live.connector(connector["topic.prefix"], connector))
             sql(f"INSERT INTO {table} VALUES (1, 'one')")
         services("kill", "postgres")
         services("kill", "mariadb")
@@ -126,8 +129,6 @@ def databases():
             sql(f"INSERT INTO {table} VALUES (2, 'two')")
         until_rows(f"{name}_p.public.{table}", decode_json, {1: "one", 2: "two"})
         until_rows(f"{name}_m.alluvium.{table}", decode_json, {1: "one", 2: "two"})
-    for sql in (postgres, mariadb):
-        sql(f"DROP TABLE {table}")
 
 
 @step("SASL_SSL with PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER; a wrong password is refused")
@@ -137,7 +138,7 @@ def sasl():
             "bootstrap.servers": os.environ["ALLUVIUM_KAFKA_SASL_SSL"], "security.protocol": "SASL_SSL",
             "ssl.ca.location": os.environ["ALLUVIUM_KAFKA_CA"], "sasl.mechanism": mechanism,
             **({"sasl.username": os.environ["ALLUVIUM_KAFKA_USER"], "sasl.password": password} if password else {}), **settings,
-        }).list_topics(timeout=10).topics
+        }).list_topics(timeout=5).topics
 
     for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
         topics(mechanism, os.environ["ALLUVIUM_KAFKA_PASSWORD"])
@@ -247,6 +248,7 @@ def registry():
     expect("the id after a kill", register("avro", record("Order", id_field)), first)
     for name in ("referring", "customer", "avro", "json", "proto_referring", "proto"):
         http("DELETE", subject(name))
+        http("DELETE", f"{subject(name)}?permanent=true")
 
 
 print("all servers do what tests ask of them")

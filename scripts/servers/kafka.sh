@@ -1,5 +1,6 @@
 # Apache Kafka, one node that is broker and controller. Its install also holds the classes of Kafka Connect.
-# Replicates nothing, creates no topic unasked, and looks for old segments every second, so that tests of retention are quick.
+# Replicates nothing, creates no topic unasked, and looks for old segments twice a second, so that tests of retention are
+# quick; keeps what is in a topic without retention.ms for ever.
 # SASL_SSL takes PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, and OAUTHBEARER with unsigned tokens of any subject.
 kafka_port_default=19092
 kafka_sasl_ssl_port_default=19093
@@ -86,6 +87,9 @@ log.initial.task.delay.ms=500
 log.retention.check.interval.ms=500
 log.cleaner.backoff.ms=500
 log.segment.delete.delay.ms=500
+log.cleaner.dedupe.buffer.size=16777216
+# Only a topic that asks for it forgets: by default records of last year, which tests write, would go at once.
+log.retention.ms=-1
 num.network.threads=2
 num.io.threads=4
 num.recovery.threads.per.data.dir=2

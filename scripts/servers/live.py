@@ -118,7 +118,7 @@ def mariadb_connector(prefix, tables, server_id, **settings):
 
 @contextlib.contextmanager
 def connector(name, settings):
-    """The connector while its task runs; afterwards it, its slot, publication and topics are gone."""
+    """The connector while its task runs; afterwards it, its slot, publication, topics and schemas are gone."""
     http("PUT", f"{CONNECT}/connectors/{name}/config", settings)
     try:
         until_running(name)
@@ -132,6 +132,10 @@ def connector(name, settings):
             postgres(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{name}';"
                      f"DROP PUBLICATION IF EXISTS \"{name}\"")
         delete_topics(settings["topic.prefix"])
+        for subject in http("GET", f"{REGISTRY}/subjects"):
+            if subject.startswith(settings["topic.prefix"]):
+                http("DELETE", f"{REGISTRY}/subjects/{subject}")
+                http("DELETE", f"{REGISTRY}/subjects/{subject}?permanent=true")
 
 
 def until_running(name):
@@ -144,6 +148,16 @@ def until_running(name):
             return status["tasks"] and all(task["state"] == "RUNNING" for task in status["tasks"])
 
     until(f"connector {name} to run", 60, running)
+
+
+def until_snapshot_kept(name):
+    """Until Connect has noted that the first snapshot is done. A worker killed before takes another one: rows come again,
+    and one deleted in between is never said to be deleted."""
+    def kept():
+        found = http("GET", f"{CONNECT}/connectors/{name}/offsets")["offsets"]
+        return found and all("snapshot" not in o["offset"] or o["offset"].get("snapshot_completed") for o in found)
+
+    until(f"connector {name} to keep that its snapshot is done", 30, kept)
 
 
 def admin(**settings):
