@@ -54,7 +54,12 @@ install() { # install NAME, once: the stamp holds the packages it was made of
   exec 8>&-
 }
 
-clean_up_installing() { rm -rf "$services/maven"; }
+clean_up_installing() {
+  exec 8>"$services/install.lock"
+  flock 8
+  rm -rf "$services/maven"
+  exec 8>&-
+}
 
 debian() { # debian COMMAND PACKAGE...: sees that the command is there, by installing the packages
   local command=$1; shift
@@ -80,7 +85,8 @@ maven() {
   local goal=$1; shift
   mkdir -p "$services/maven"
   (cd "$services/maven" && mvn -q -B -Dstyle.color=never -Dmaven.repo.local="$services/maven" \
-    "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:$goal" "$@" </dev/null >&2)
+    "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:$goal" "$@" </dev/null >"$services/maven.log" 2>&1) ||
+    { tail -n 20 "$services/maven.log" >&2; echo "could not fetch packages; all of it is in $services/maven.log" >&2; exit 1; }
 }
 
 maven_jars() { # maven_jars FOLDER GROUP:ARTIFACT:VERSION...: these and all that they need
@@ -129,7 +135,7 @@ start() {
   exec 9>"$state/$name.lock"
   flock 9
   if ! pid_of "$name" >/dev/null; then
-    cd "$state/$name"
+    cd "$state/$name" || exit 1
     [ ! -f log ] || mv log log.before
     setsid "${BASH}" "$root/scripts/servers/run.sh" "$name" </dev/null >log 2>&1 8>&- 9>&- &
     pid=$!
