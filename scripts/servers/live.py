@@ -65,7 +65,7 @@ def http(method, url, body=None, content_type="application/json", user=None):
 def run_sql(command, sql, **environment):
     done = subprocess.run(command, input=sql, text=True, capture_output=True, env={**os.environ, **environment})
     if done.returncode:
-        raise Failed(f"could not run {sql!r}: {done.stderr}")
+        raise Failed(f"could not run the statements: {done.stderr}")
     return done.stdout
 
 
@@ -126,12 +126,13 @@ def connector(name, settings):
     finally:
         with contextlib.suppress(urllib.error.HTTPError):
             http("DELETE", f"{CONNECT}/connectors/{name}")
-        if "PostgresConnector" in settings["connector.class"]:
-            until(f"the slot {name} to be free", 30, lambda: "t" not in postgres(
-                f"SELECT active FROM pg_replication_slots WHERE slot_name = '{name}'"))
-            postgres(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{name}';"
-                     f"DROP PUBLICATION IF EXISTS \"{name}\"")
+        if slot := settings.get("slot.name"):
+            until(f"the slot {slot} to be free", 30, lambda: "t" not in postgres(
+                f"SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'"))
+            postgres(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}';"
+                     f"DROP PUBLICATION IF EXISTS \"{settings['publication.name']}\"")
         delete_topics(settings["topic.prefix"])
+        delete_topics(f"__debezium-heartbeat.{settings['topic.prefix']}")
         for subject in http("GET", f"{REGISTRY}/subjects"):
             if subject.startswith(settings["topic.prefix"]):
                 http("DELETE", f"{REGISTRY}/subjects/{subject}")
