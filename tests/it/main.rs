@@ -7,6 +7,7 @@ mod commands;
 mod definitions;
 mod faults;
 mod foreign;
+mod kafka;
 mod kills;
 mod lake;
 mod letters;

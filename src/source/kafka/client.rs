@@ -34,6 +34,8 @@ struct Said {
     statistics: Option<Statistics>,
     /// The newest trouble, and when it was logged last.
     trouble: Option<(String, Instant)>,
+    /// Why brokers cannot be reached, as far as the client knows.
+    why: Option<String>,
     /// Since when no broker answers.
     down: Option<Instant>,
 }
@@ -60,10 +62,15 @@ impl Context {
         }
     }
 
+    /// Why brokers cannot be reached, as far as the client knows.
+    pub fn why(&self) -> Option<String> {
+        self.said().why.clone()
+    }
+
     /// Brokers answer.
     pub fn well(&self) {
         let mut said = self.said();
-        said.trouble = None;
+        (said.trouble, said.why) = (None, None);
         if let Some(since) = said.down.take() {
             let after = humantime::format_duration(Duration::from_secs(since.elapsed().as_secs()));
             tracing::info!(feed = self.feed, %after, "brokers answer again");
@@ -82,10 +89,16 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.said().down.get_or_insert_with(Instant::now);
+        let text = format!("{reason} ({})", describe(&error));
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::PartitionEOF) => return,
+            // A consequence: why was said before.
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.said().down.get_or_insert_with(Instant::now);
+            }
+            _ => self.said().why = Some(text.clone()),
         }
-        self.trouble(format!("{reason} ({})", describe(&error)));
+        self.trouble(text);
     }
 }
 

@@ -64,8 +64,6 @@ struct Partition {
     batch: BatchBuilder,
     /// The offset of the next record to read.
     next: u64,
-    /// Whether a record of it came in this run.
-    any: bool,
     /// All that exists was handed over.
     at_end: bool,
     /// When its queue was filled after being empty, in microseconds from [`Reader::base`]; 0: not since it was looked at.
@@ -163,7 +161,7 @@ impl Reader {
             self.serve()?;
             if attempts > self.setup.options.retries {
                 // What librdkafka said of its connections tells more than that nobody answered.
-                let reason = self.hand.gauges.last_error().unwrap_or_else(|| describe(&error));
+                let reason = self.consumer.context().why().unwrap_or_else(|| describe(&error));
                 return Err(SourceError::KafkaBrokers {
                     feed: self.hand.name(),
                     brokers: self.setup.kafka.brokers.clone(),
@@ -239,7 +237,6 @@ impl Reader {
             queue,
             batch: BatchBuilder::new(self.hand.limits),
             next,
-            any: false,
             at_end: false,
             filled,
             empty: Instant::now(),
@@ -415,9 +412,8 @@ impl Reader {
         for (name, partition) in &mut self.partitions {
             if let Some(told) = of_partition(&statistics, name) {
                 partition.end = told.end.unwrap_or(partition.end).max(partition.next);
-                if let Some(next) = told.moves(partition.next, partition.any) {
+                if let Some(next) = told.taken.filter(|taken| *taken > partition.next) {
                     partition.next = next;
-                    partition.any = false;
                     moved.push((partition.name.clone(), next));
                 }
             }
@@ -476,7 +472,6 @@ impl Partition {
                     taken.records += 1;
                     self.at_end = false;
                     push(&mut self.batch, &message);
-                    self.any = true;
                     self.next = message.offset() as u64 + 1;
                     self.newest_ms = message.timestamp().to_millis().or(self.newest_ms);
                 }
@@ -522,25 +517,9 @@ fn is_out_of_range(error: &KafkaError) -> bool {
 struct Told {
     /// The offset behind the last committed record.
     end: Option<u64>,
-    /// Where the partition's end was reached last.
-    reached: Option<u64>,
-    /// Behind the last record that left librdkafka.
-    handed_over: Option<u64>,
-    /// Records that wait in its queue.
-    waiting: i64,
-}
-
-impl Told {
-    /// Where the position goes: to the end that was reached, if every record before it is behind `next`. `any`: whether a
-    /// record came since the position was set.
-    fn moves(&self, next: u64, any: bool) -> Option<u64> {
-        let whole = match any {
-            true => self.handed_over == Some(next),
-            false => self.handed_over.is_none_or(|behind| behind <= next),
-        };
-        self.reached
-            .filter(|reached| self.waiting == 0 && whole && *reached > next)
-    }
+    /// Where this thread, which alone takes from its queue, was when they were made: behind the last record, or behind the
+    /// marks that follow it where the partition's end was reached.
+    taken: Option<u64>,
 }
 
 fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> {
@@ -548,9 +527,7 @@ fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> 
     let known = |offset: i64| u64::try_from(offset).ok();
     Some(Told {
         end: known(partition.ls_offset).or(known(partition.hi_offset)),
-        reached: known(partition.eof_offset),
-        handed_over: known(partition.app_offset),
-        waiting: partition.fetchq_cnt,
+        taken: known(partition.app_offset),
     })
 }
 
