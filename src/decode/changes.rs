@@ -245,6 +245,7 @@ impl Typed {
             rejects,
             ignored_fields,
             unchanged,
+            transactions: Vec::new(),
         }
     }
 }

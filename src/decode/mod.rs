@@ -21,6 +21,7 @@ mod json;
 mod names;
 pub mod parquet;
 mod scan;
+mod split;
 mod target;
 
 #[cfg(test)]
@@ -119,6 +120,23 @@ pub struct Decoded {
     /// Of a keyed input, values that the source left out of a change because they have not changed: (index into
     /// `rows`, column), ascending. They are null in `rows`; the current row has them.
     pub unchanged: Vec<(u32, u32)>,
+    /// Of records in a transaction of their source, their places in it, ascending by record; of rejected ones, too.
+    pub transactions: Vec<Transaction>,
+}
+
+/// The place of a record in a transaction of its source (`provide.transaction.metadata`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// Index of the record into `raw`.
+    pub record: u32,
+    /// The transaction's id, as in its BEGIN and END.
+    pub id: Arc<str>,
+    /// The change's number among all of the transaction, from 1; 0: not told.
+    pub total_order: u64,
+    /// Its number among those of the same table, from 1; 0: not told.
+    pub collection_order: u64,
+    /// The table, as the transaction's END counts it.
+    pub collection: Arc<str>,
 }
 
 /// A record that could not be used.

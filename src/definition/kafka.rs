@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use chrono::DateTime;
 
@@ -21,8 +22,20 @@ pub struct Kafka {
     pub on_missing: OnMissing,
     /// The consumer group that offsets are published to; none: `alluvium-<dataflow>`.
     pub group: Option<String>,
+    /// Source transactions that are kept whole.
+    pub transactions: Option<Transactions>,
     /// librdkafka's own settings.
     pub options: ClientOptions,
+}
+
+/// How records of one source's transactions are kept together, over all feeds that name the same topic of the same
+/// brokers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transactions {
+    /// Debezium's transaction topic (`provide.transaction.metadata`): `<topic.prefix>.transaction`.
+    pub topic: String,
+    /// How long a transaction may lack events before it goes on without them.
+    pub wait: Duration,
 }
 
 /// Where reading starts, of partitions that no snapshot knows. A partition that is found while others of its feed are
@@ -73,7 +86,15 @@ const OWN_OPTIONS: [(&str, &str); 9] = [
 ];
 
 /// The settings of this kind alone.
-pub(super) const SETTINGS: [&str; 6] = ["brokers", "topics", "start", "on_missing", "group", "options"];
+pub(super) const SETTINGS: [&str; 7] = [
+    "brokers",
+    "topics",
+    "start",
+    "on_missing",
+    "group",
+    "transactions",
+    "options",
+];
 
 const TOPICS: &str = "[\"shop.public.orders\"]";
 const START: &str = "\"earliest\"";
@@ -96,6 +117,10 @@ pub(super) fn read_kafka(settings: &mut Settings<'_>) -> Option<Kafka> {
         None => Some(None),
         Some(value) => value.text().map(|text| Some(text.value)),
     };
+    let transactions = match settings.take("transactions", "{ topic = \"shop.transaction\" }") {
+        None => Some(None),
+        Some(value) => value.settings().and_then(read_transactions).map(Some),
+    };
     let options = match settings.take("options", "{ \"security.protocol\" = \"SASL_SSL\" }") {
         None => Some(ClientOptions::default()),
         Some(value) => value.settings().and_then(read_options),
@@ -106,6 +131,7 @@ pub(super) fn read_kafka(settings: &mut Settings<'_>) -> Option<Kafka> {
         start: start?,
         on_missing: on_missing?,
         group: group?,
+        transactions: transactions?,
         options: options?,
     })
 }
@@ -135,16 +161,12 @@ fn read_topics(value: &Value<'_>) -> Option<Vec<String>> {
     }
     for text in texts {
         let topic = &text.value;
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let wrong = match topic.strip_prefix('^') {
             Some(_) => regex::Regex::new(topic).err().map(|error| {
                 let error = error.to_string();
                 error.lines().last().unwrap_or_default().to_string()
             }),
-            None if topic.is_empty() || topic.len() > 249 || !topic.chars().all(plain) => {
-                Some("a topic's name is made of up to 249 letters, digits, dots, _ and -".to_string())
-            }
-            None => None,
+            None => name_fault(topic),
         };
         if let Some(wrong) = wrong {
             value.say(
@@ -203,6 +225,35 @@ fn read_start(value: &Value<'_>) -> Option<Start> {
         );
     }
     time.map(|time| Start::Time(time.timestamp_millis()))
+}
+
+fn read_transactions(mut settings: Settings<'_>) -> Option<Transactions> {
+    let topic = settings.require("topic", "\"shop.transaction\"").and_then(|value| {
+        let text = value.text()?;
+        match name_fault(&text.value) {
+            None => Some(text.value),
+            Some(wrong) => {
+                value.say(format!("bad topic {:?}: {wrong}", text.written), "name one topic");
+                None
+            }
+        }
+    });
+    let wait = match settings.take("wait", "\"30s\"") {
+        None => Some(Duration::from_secs(30)),
+        Some(value) => value.duration(),
+    };
+    settings.finish();
+    Some(Transactions {
+        topic: topic?,
+        wait: wait?,
+    })
+}
+
+/// What is wrong with a topic's name.
+fn name_fault(topic: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let bad = topic.is_empty() || topic.len() > 249 || !topic.chars().all(plain);
+    bad.then(|| "a topic's name is made of up to 249 letters, digits, dots, _ and -".to_string())
 }
 
 fn read_options(mut settings: Settings<'_>) -> Option<ClientOptions> {

@@ -30,7 +30,7 @@ pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
-pub use kafka::{ClientOptions, Kafka, OnMissing, Start};
+pub use kafka::{ClientOptions, Kafka, OnMissing, Start, Transactions};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
 
@@ -185,6 +185,16 @@ pub struct Feed {
     pub columns: Vec<Column>,
 }
 
+impl Feed {
+    /// How its source's transactions are kept whole, if they are.
+    pub fn transactions(&self) -> Option<(&Kafka, &Transactions)> {
+        let FeedKind::Kafka(kafka) = &self.kind else {
+            return None;
+        };
+        kafka.transactions.as_ref().map(|transactions| (kafka, transactions))
+    }
+}
+
 /// Where the bytes of a feed come from.
 #[derive(Clone, Debug)]
 pub enum FeedKind {
@@ -244,6 +254,16 @@ pub enum Format {
     Avro,
     /// Debezium's change envelope in JSON, with or without the schema part.
     DebeziumJson,
+}
+
+impl Format {
+    /// How the transaction topic of a source is written whose records are written so.
+    pub fn of_markers(self) -> Format {
+        match self {
+            Format::DebeziumJson => Format::Json,
+            other => other,
+        }
+    }
 }
 
 /// A table's layer, the folder its SQL file is in.

@@ -86,6 +86,7 @@ fn decoded(input: &Input, records: &[Record]) -> Decoded {
         rejects: vec![],
         ignored_fields: vec![],
         unchanged,
+        transactions: vec![],
     }
 }
 

@@ -453,6 +453,11 @@ impl Setup<'_> {
             stop_at_end,
             share: self.share,
             clock: self.options.clock.of_readers(),
+            together: self.shared.together.clone(),
+            open_epoch: {
+                let shared = self.shared.clone();
+                Arc::new(move || shared.live_epoch())
+            },
             ..ReaderOptions::default()
         };
         let decoders = archive::decoders(dataflow, self.lake, self.runtime, self.shared);

@@ -273,6 +273,7 @@ mod tests {
                 rejects: vec![],
                 ignored_fields: vec![],
                 unchanged: vec![],
+                transactions: vec![],
             },
             position: Position {
                 next: 120,
@@ -280,6 +281,7 @@ mod tests {
                 tag: None,
             },
             arrived: Instant::now(),
+            epoch: None,
         };
         let runs = runs(&rows(&delivery, "live", 77, 1_000_000));
         assert_eq!(runs.len(), 1);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::decode::DecodeError;
+
 /// A feed that cannot go on. The run stops; a restart resumes at the last snapshot.
 #[derive(Clone, Debug, Error)]
 pub enum SourceError {
@@ -170,6 +172,23 @@ pub enum SourceError {
         feed: String,
         /// What it says.
         reason: String,
+    },
+    /// Readers were stopped within a transaction that goes on as it comes.
+    #[error(
+        "a transaction of {topic} was being taken when the run was to end, and is larger than what can be kept back: nothing of it is committed; a restart resumes at the last snapshot"
+    )]
+    TransactionCut {
+        /// The transaction topic.
+        topic: String,
+    },
+    /// Markers of transactions that cannot be read as the feed's records are.
+    #[error("could not set up the transaction topic of feed {feed}")]
+    Markers {
+        /// `input.feed`.
+        feed: String,
+        /// Why.
+        #[source]
+        source: Arc<DecodeError>,
     },
     /// A generator's name that is none of [`crate::definition::GENERATORS`].
     #[error("unknown generator {name:?}; known are {known}")]

@@ -15,6 +15,7 @@ mod readers;
 mod share;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 pub use error::SourceError;
 pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
@@ -23,6 +24,7 @@ pub use log::{LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
 pub use readers::{Clock, Decode, Decoders, FeedStatus, ReaderOptions, Readers, start};
 pub use share::Share;
+pub use transactions::{OpenEpoch, Together};
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::Decoded;
 use crate::definition::Input;
+use crate::repr::Epoch;
 
 /// What a reader hands to a worker: decoded records of one partition, and how far they reach.
 pub struct Delivery {
@@ -47,6 +50,9 @@ pub struct Delivery {
     pub position: Position,
     /// When its bytes were there.
     pub arrived: Instant,
+    /// The epoch it belongs into with others, which stays open until all of them are taken ([`Together`]). None: whichever
+    /// is open.
+    pub epoch: Option<Epoch>,
 }
 
 /// How far a partition of a feed is read.

@@ -14,7 +14,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchLimits, nothing, payload_bytes};
+use super::readers::Clock;
 use super::share::Share;
+use super::transactions::Line;
 use super::{Decode, Delivery, Position, Progress, SourceError};
 use crate::decode::{Decoded, Raw};
 use crate::definition::{Dataflow, Feed, Input};
@@ -147,6 +149,9 @@ pub(crate) struct Hand {
     /// Never carries anything; disconnected when readers are to stop.
     pub stop: Receiver<Infallible>,
     pub gauges: Arc<Gauges>,
+    /// Where deliveries wait until their source's transactions are whole; none: they go to workers at once.
+    pub line: Option<Line>,
+    pub clock: Clock,
     pub limits: BatchLimits,
     pub share: Share,
 }
@@ -212,8 +217,6 @@ impl Hand {
     }
 
     fn send(&self, partition: &Arc<str>, decoded: Decoded, position: Position, arrived: Instant) -> Result<(), Ended> {
-        let worker = self.worker(partition);
-        let outlet = &self.outlets[worker];
         let delivery = Delivery {
             input: self.input,
             feed: self.feed,
@@ -221,7 +224,13 @@ impl Hand {
             decoded,
             position,
             arrived,
+            epoch: None,
         };
+        if let Some(line) = &self.line {
+            return line.keep(self, delivery);
+        }
+        let worker = self.worker(partition);
+        let outlet = &self.outlets[worker];
         // By (3), and stop first: a worker that drains to its end must not be fed for ever.
         select_biased! {
             recv(self.stop) -> _ => return Err(Ended::Stopped),

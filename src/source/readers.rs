@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
 use super::share::Share;
+use super::transactions::{Groups, OpenEpoch, Together};
 use super::{PartitionLag, Progress, SourceError, files, generate, kafka, log};
 use crate::decode::{Decoded, Raw};
 use crate::definition::{Dataflow, FeedKind};
@@ -63,6 +64,9 @@ pub struct ReaderOptions {
     pub clock: Clock,
     /// Of several processes, which partitions are this one's.
     pub share: Share,
+    /// What of source transactions is on its way to workers, and which epoch is open.
+    pub together: Arc<Together>,
+    pub open_epoch: OpenEpoch,
 }
 
 impl Default for ReaderOptions {
@@ -82,6 +86,8 @@ impl Default for ReaderOptions {
             stop_at_end: false,
             clock: Arc::new(SystemTime::now),
             share: Share::default(),
+            together: Arc::default(),
+            open_epoch: Arc::new(|| None),
         }
     }
 }
@@ -227,6 +233,7 @@ pub fn start(
     let outlets: Arc<[Outlet]> = outlets.into();
     let mut feeds = Vec::new();
     let mut started = Ok(());
+    let mut groups = Groups::of(&dataflow);
     for (input, definition) in dataflow.inputs.iter().enumerate() {
         for (feed, definition_of_feed) in definition.feeds.iter().enumerate() {
             let gauges = Arc::new(match &definition_of_feed.kind {
@@ -240,9 +247,12 @@ pub fn start(
                 outlets: outlets.clone(),
                 stop: stopped.clone(),
                 gauges: gauges.clone(),
+                line: groups.line(input, feed),
+                clock: starter.options.clock.clone(),
                 limits,
                 share,
             };
+            groups.observe_hand(&hand);
             feeds.push(FeedHandle {
                 input: definition.name.clone(),
                 feed: definition_of_feed.name.clone(),
@@ -257,6 +267,9 @@ pub fn start(
                 };
             }
         }
+    }
+    if started.is_ok() {
+        started = groups.start(&mut starter, resume);
     }
     let readers = Readers {
         stop,

@@ -96,6 +96,14 @@ fn wanted(progress: &Progress, part: &Dataflow) -> Result<BTreeMap<PartitionId, 
             continue;
         };
         let feed = input.feeds.iter().find(|feed| feed.name == id.feed);
+        let transactions = feed.and_then(|feed| feed.transactions());
+        if transactions.is_some_and(|(_, of)| {
+            id.partition
+                .rsplit_once('-')
+                .is_some_and(|(topic, _)| topic == of.topic)
+        }) {
+            continue; // holds no records of the input
+        }
         let repeats = match feed.map(|feed| &feed.kind) {
             Some(FeedKind::Generate(settings)) => settings.rate.is_none(),
             // From anywhere else, what was read begins at an offset that only the topic knew then.

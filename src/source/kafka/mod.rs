@@ -27,14 +27,16 @@ mod topics;
 mod writer;
 
 pub use group::{OffsetPublisher, publish_offsets};
+pub(crate) use topics::Topics;
 pub use writer::{TopicError, TopicRecord, TopicWriter};
 
 use std::collections::BTreeMap;
 
 use super::outlet::Hand;
 use super::readers::Starter;
-use super::{Progress, SourceError};
-use crate::definition::Kafka;
+use super::{Decode, Progress, SourceError};
+use crate::decode::Decoder;
+use crate::definition::{Kafka, Start};
 
 /// Threads of one feed, at most.
 const READERS: usize = 4;
@@ -46,10 +48,11 @@ pub(crate) fn readers(workers: usize) -> usize {
 
 /// Starts the feed's threads. Fails at once for options that librdkafka does not take.
 pub(crate) fn start(starter: &mut Starter, hand: Hand, kafka: &Kafka, resume: &Progress) -> Result<(), SourceError> {
-    let known: BTreeMap<String, u64> = hand
-        .positions(resume)
-        .map(|(name, position)| (name.to_string(), position.next))
-        .collect();
+    let markers = kafka
+        .transactions
+        .as_ref()
+        .map(|transactions| transactions.topic.as_str());
+    let known = known(&hand, resume, |topic| Some(topic) != markers);
     let readers = readers(hand.outlets.len());
     for index in 0..readers {
         let setup = reader::Setup {
@@ -57,6 +60,7 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, kafka: &Kafka, resume: &P
             known: known.clone(),
             index,
             readers,
+            slot: index,
             options: starter.options.clone(),
         };
         let consumer = client::consumer(&hand, kafka)?;
@@ -67,4 +71,49 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, kafka: &Kafka, resume: &P
         })?;
     }
     Ok(())
+}
+
+/// Starts the reader of the topic that tells of transactions; `hand` is that of the feed under whose name its progress is
+/// kept.
+pub(crate) fn start_markers(
+    starter: &mut Starter,
+    hand: Hand,
+    kafka: &Kafka,
+    topic: &str,
+    mut decoder: Decoder,
+    resume: &Progress,
+) -> Result<(), SourceError> {
+    let kafka = Kafka {
+        topics: vec![topic.to_string()],
+        // Offsets are those of the feed's own partitions.
+        start: match &kafka.start {
+            Start::Offsets(_) => Start::Earliest,
+            other => other.clone(),
+        },
+        ..kafka.clone()
+    };
+    let consumer = client::consumer(&hand, &kafka)?;
+    let setup = reader::Setup {
+        known: known(&hand, resume, |of| of == topic),
+        kafka,
+        index: 0,
+        readers: 1,
+        slot: READERS,
+        options: starter.options.clone(),
+    };
+    starter.spawn(&hand, move |hand| {
+        let decode: Decode = Box::new(move |raw| decoder.decode(raw));
+        reader::Reader::new(hand, setup, consumer, decode).read()
+    })
+}
+
+/// The next record to read, by partition, of those topics of a feed.
+fn known(hand: &Hand, resume: &Progress, topics: impl Fn(&str) -> bool) -> BTreeMap<String, u64> {
+    let positions = hand.positions(resume).filter(|(partition, _)| {
+        let topic = partition.rsplit_once('-').map_or(*partition, |(topic, _)| topic);
+        topics(topic)
+    });
+    positions
+        .map(|(partition, position)| (partition.to_string(), position.next))
+        .collect()
 }

@@ -28,6 +28,8 @@ use crate::source::{Decode, PartitionLag, Position, SourceError};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest pause between two looks at what librdkafka says beside records.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The same while a partition waits for others.
+const SHORT: Duration = Duration::from_millis(5);
 
 /// What a reader is made of.
 pub struct Setup {
@@ -37,6 +39,8 @@ pub struct Setup {
     /// Which of the feed's readers it is.
     pub index: usize,
     pub readers: usize,
+    /// Where its lags are told.
+    pub slot: usize,
     pub options: ReaderOptions,
 }
 
@@ -55,6 +59,8 @@ pub struct Reader {
     woken: Receiver<()>,
     /// What times of [`Partition::filled`] count from.
     base: Instant,
+    /// A partition is not read on, for others of its source's transactions are behind.
+    waits_for_others: bool,
 }
 
 /// A partition that is read.
@@ -95,16 +101,21 @@ impl Reader {
             wake,
             woken,
             base: Instant::now(),
+            waits_for_others: false,
         }
     }
 
     /// Reads until readers are to stop, or everything is read and that is wanted.
     pub fn read(mut self) -> Result<(), Ended> {
         self.reach()?;
+        if let Some(line) = &self.hand.line {
+            line.found(&self.hand)?;
+        }
         let mut looked = Instant::now();
         loop {
             self.serve()?;
             let mut took = 0;
+            self.waits_for_others = false;
             let names: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
             for name in &names {
                 took += self.turn(name)?;
@@ -123,11 +134,15 @@ impl Reader {
                 continue;
             }
             let exhausted = self.partitions.values().all(|partition| partition.at_end);
-            self.hand.gauges.set_reader_exhausted(self.setup.index, exhausted);
+            if self.hand.line.is_none() {
+                self.hand.gauges.set_reader_exhausted(self.setup.index, exhausted);
+            }
             if exhausted && self.setup.options.stop_at_end {
                 return Ok(());
             }
-            self.wait(self.setup.options.topics_poll.min(PAUSE))?;
+            // Who is full is not told when it is no more.
+            let pause = if self.waits_for_others { SHORT } else { PAUSE };
+            self.wait(self.setup.options.topics_poll.min(pause))?;
         }
     }
 
@@ -204,6 +219,9 @@ impl Reader {
         let young = self.setup.known.is_empty() && self.partitions.is_empty();
         let mut starts = Vec::with_capacity(new.len());
         for partition in &new {
+            if let Some(line) = &self.hand.line {
+                line.announce(&self.hand, &partition.name().into())?;
+            }
             starts.push(self.start_of(partition, young)?);
         }
         let mut list = TopicPartitionList::new();
@@ -370,13 +388,29 @@ impl Reader {
     /// Hands over one batch of a partition; answers how many records that were.
     fn turn(&mut self, name: &TopicPartition) -> Result<usize, Ended> {
         let mut partition = self.partitions.remove(name).expect("named from the map's own keys");
+        if let Some(line) = &self.hand.line
+            && line.is_full(&self.hand, &partition.name)
+        {
+            self.waits_for_others = true;
+            self.partitions.insert(name.clone(), partition);
+            return Ok(0);
+        }
+        let was_at_end = partition.at_end;
         let taken = partition.take(self.base);
         if taken.records > 0 {
-            self.hand.gauges.set_reader_exhausted(self.setup.index, false);
+            if self.hand.line.is_none() {
+                self.hand.gauges.set_reader_exhausted(self.setup.index, false);
+            }
             let raw = partition.batch.take(None);
             let position = position(partition.next);
             self.hand
                 .deliver(&mut self.decode, &partition.name, raw, position, taken.arrived)?;
+        }
+        if let Some(line) = &self.hand.line
+            && partition.at_end
+            && (!was_at_end || taken.records > 0)
+        {
+            line.at_end(&self.hand, &partition.name)?;
         }
         match taken.error {
             None => {}
@@ -435,7 +469,7 @@ impl Reader {
                 .filter(|_| partition.end > partition.next)
                 .map(|newest| now.saturating_sub(newest).max(0) as u64),
         });
-        self.hand.gauges.set_partitions(self.setup.index, lags.collect());
+        self.hand.gauges.set_partitions(self.setup.slot, lags.collect());
         Ok(())
     }
 }

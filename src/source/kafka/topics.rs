@@ -51,6 +51,13 @@ impl Topics {
         }
     }
 
+    /// Whether a topic is one of them.
+    pub fn read(&self, topic: &str) -> bool {
+        // Kafka's own topics are no data, unless they are asked for by name.
+        let matches = || !topic.starts_with("__") && self.patterns.iter().any(|pattern| pattern.is_match(topic));
+        self.names.contains(topic) || matches()
+    }
+
     /// Asks the brokers.
     pub fn find(&self, consumer: &Consumer, patience: Duration) -> KafkaResult<Found> {
         if !self.patterns.is_empty() {
@@ -73,9 +80,7 @@ impl Topics {
             }
         }
         for topic in there {
-            // Kafka's own topics are no data, unless they are asked for by name.
-            let matches = || !topic.name.starts_with("__") && self.patterns.iter().any(|p| p.is_match(&topic.name));
-            if self.names.contains(&topic.name) || matches() {
+            if self.read(&topic.name) {
                 match &topic.error {
                     Some(error) if !is_absent(error) => return Err(error.clone()),
                     _ => {}

@@ -26,6 +26,7 @@ fn kafka(cluster: &Cluster, topics: &[&str]) -> Kafka {
         start: Start::Earliest,
         on_missing: OnMissing::Stop,
         group: None,
+        transactions: None,
         options: ClientOptions::default(),
     }
 }
@@ -257,6 +258,7 @@ fn brokers_that_never_answer_are_named() {
         start: Start::Earliest,
         on_missing: OnMissing::Stop,
         group: None,
+        transactions: None,
         options: ClientOptions::default(),
     };
     let options = ReaderOptions { retries: 0, ..quick() };

@@ -265,6 +265,7 @@ impl Gate {
     }
 
     /// Whether nothing waits.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.markers.is_empty() && self.stashes.iter().all(|stash| stash.segments.is_empty())
     }
@@ -386,11 +387,17 @@ impl Gate {
 
     fn is_whole(&self, transaction: &Transaction) -> bool {
         transaction.tables.is_some()
-            && transaction.expected.iter().all(|(topic, events)| self.seen_of(transaction, topic) >= *events)
+            && transaction
+                .expected
+                .iter()
+                .all(|(topic, events)| self.seen_of(transaction, topic) >= *events)
     }
 
     fn seen_of(&self, transaction: &Transaction, topic: &str) -> u64 {
-        let of_topic = transaction.seen.iter().filter(|(p, _)| self.stashes[**p].topic == topic);
+        let of_topic = transaction
+            .seen
+            .iter()
+            .filter(|(p, _)| self.stashes[**p].topic == topic);
         of_topic.map(|(_, (count, _))| count).sum()
     }
 
@@ -514,7 +521,10 @@ mod tests {
             topic: Box::new(|topic| ["shop.orders", "shop.lines"].contains(&topic)),
         };
         let mut gate = Gate::new(reads, WAIT, limit);
-        assert_eq!((gate.add_partition("shop.orders"), gate.add_partition("shop.lines")), (0, 1));
+        assert_eq!(
+            (gate.add_partition("shop.orders"), gate.add_partition("shop.lines")),
+            (0, 1)
+        );
         gate
     }
 
@@ -528,7 +538,11 @@ mod tests {
     }
 
     fn end(gate: &mut Gate, id: &str, orders: u64, lines: u64) {
-        let tables = [("orders".to_string(), orders), ("lines".to_string(), lines), ("unread".to_string(), 9)];
+        let tables = [
+            ("orders".to_string(), orders),
+            ("lines".to_string(), lines),
+            ("unread".to_string(), 9),
+        ];
         gate.observe_end(id, &tables, Instant::now());
     }
 
@@ -581,7 +595,11 @@ mod tests {
         assert_eq!(released(&mut gate), Some(([6, 0], 1)));
         events(&mut gate, 0, "T1", 1..=3);
         end(&mut gate, "T1", 3, 0);
-        assert_eq!(released(&mut gate), Some(([3, 0], 1)), "what went on once waits for nothing");
+        assert_eq!(
+            released(&mut gate),
+            Some(([3, 0], 1)),
+            "what went on once waits for nothing"
+        );
     }
 
     #[test]
@@ -595,7 +613,10 @@ mod tests {
         gate.observe_at_end(1, true);
         assert_eq!(gate.next_release(Instant::now()), None, "not yet");
         let release = gate.next_release(later).expect("it is given up");
-        let topics = vec![("shop.lines".to_string(), 0, Some(1)), ("shop.orders".to_string(), 1, Some(2))];
+        let topics = vec![
+            ("shop.lines".to_string(), 0, Some(1)),
+            ("shop.orders".to_string(), 1, Some(2)),
+        ];
         let given_up = GivenUp {
             id: "T1".into(),
             topics,
@@ -606,7 +627,10 @@ mod tests {
         assert_eq!(gate.next_release(later), None);
         gate.observe_markers_at_end(true);
         let much_later = later + WAIT;
-        assert_eq!(gate.next_release(much_later).expect("it is given up").given_up[0].topics[0].2, None);
+        assert_eq!(
+            gate.next_release(much_later).expect("it is given up").given_up[0].topics[0].2,
+            None
+        );
         assert!(gate.is_empty());
     }
 

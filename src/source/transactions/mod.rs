@@ -19,12 +19,13 @@
 //! The wait costs what a transaction's last event comes later than its first, no more: nothing is held for a time.
 
 mod gate;
+mod groups;
 mod marker;
 mod together;
 
 pub use together::{OpenEpoch, Together};
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,8 @@ use super::{Delivery, Position, SourceError};
 use crate::decode::Decoded;
 use gate::{Gate, GivenUp, Reads, Release, Segment};
 
-pub(crate) use marker::decoder;
+pub(crate) use groups::Groups;
+use marker::decoder;
 
 /// Deliveries that may wait for a keeper.
 const DELIVERIES: usize = 64;
@@ -119,23 +121,23 @@ impl Line {
 }
 
 /// Feeds of one source.
-pub(crate) struct Group {
+struct Group {
     /// The topic of BEGIN and END.
-    pub topic: String,
+    topic: String,
     /// How long a transaction may lack events.
-    pub wait: Duration,
+    wait: Duration,
     /// Whether a topic is one of the feeds'.
-    pub reads: Box<dyn Fn(&str) -> bool + Send>,
+    reads: Box<dyn Fn(&str) -> bool + Send>,
     /// How many readers there are, that of the transaction topic among them.
-    pub readers: usize,
+    readers: usize,
     /// Of each feed, and how many readers it has.
-    pub gauges: Vec<(Arc<Gauges>, usize)>,
-    pub together: Arc<Together>,
-    pub open: OpenEpoch,
+    gauges: Vec<(Arc<Gauges>, usize)>,
+    together: Arc<Together>,
+    open: OpenEpoch,
 }
 
 /// A way to a new keeper, and what it keeps once it is started.
-pub(crate) fn line() -> (Line, KeeperEnd) {
+fn line() -> (Line, KeeperEnd) {
     let (sender, messages) = bounded(DELIVERIES);
     let full: Arc<Mutex<HashSet<Place>>> = Arc::default();
     let end = KeeperEnd {
@@ -146,15 +148,19 @@ pub(crate) fn line() -> (Line, KeeperEnd) {
 }
 
 /// The keeper's end of a [`Line`].
-pub(crate) struct KeeperEnd {
+struct KeeperEnd {
     messages: Receiver<Message>,
     full: Arc<Mutex<HashSet<Place>>>,
 }
 
 /// Keeps the records of a group of feeds, until readers are to stop. `hand` is that of the feed under whose name the progress
 /// of the transaction topic is kept.
-pub(crate) fn keep(hand: Hand, group: Group, end: KeeperEnd) -> Result<(), Ended> {
-    let prefix = group.topic.rsplit_once('.').map_or("", |(prefix, _)| prefix).to_string();
+fn keep(hand: Hand, group: Group, end: KeeperEnd) -> Result<(), Ended> {
+    let prefix = group
+        .topic
+        .rsplit_once('.')
+        .map_or("", |(prefix, _)| prefix)
+        .to_string();
     let reads = Reads {
         prefix,
         topic: group.reads,
@@ -351,7 +357,9 @@ impl Keeper {
             named.collect::<Vec<_>>().join("; ")
         );
         tracing::warn!("{text}");
-        self.gauges.iter().for_each(|(gauges, _)| gauges.set_error(text.clone()));
+        self.gauges
+            .iter()
+            .for_each(|(gauges, _)| gauges.set_error(text.clone()));
     }
 
     /// Hands a release over to the workers, in one epoch.
@@ -504,18 +512,4 @@ fn segments(decoded: &Decoded) -> Vec<Segment> {
         }
     }
     segments
-}
-
-/// Feeds by the source whose transactions they are in: brokers and topic, and the (input, feed) of each.
-pub(crate) fn groups(dataflow: &crate::definition::Dataflow) -> BTreeMap<(String, String), Vec<(usize, usize)>> {
-    let mut groups: BTreeMap<(String, String), Vec<(usize, usize)>> = BTreeMap::new();
-    for (i, input) in dataflow.inputs.iter().enumerate() {
-        for (f, feed) in input.feeds.iter().enumerate() {
-            if let Some((kafka, transactions)) = feed.transactions() {
-                let source = (kafka.brokers.clone(), transactions.topic.clone());
-                groups.entry(source).or_default().push((i, f));
-            }
-        }
-    }
-    groups
 }
