@@ -32,6 +32,7 @@ use crate::decode::Decoder;
 use crate::definition::Dataflow;
 use crate::latency::Latency;
 use crate::plan::Graph;
+use crate::registry::Registries;
 use crate::repr::Epoch;
 use crate::sink::{
     Arrival, Committer, Lake, LiveFile, Prepared, Relocations, Restored, Settings, WriterConfig, WriterError,
@@ -435,9 +436,10 @@ impl Setup<'_> {
         stop_at_end: bool,
     ) -> Result<source::Readers, RunError> {
         let dataflow = &self.wiring.dataflow;
+        let registries = Registries::new(Some(self.lake.clone()));
         for input in &dataflow.inputs {
             for feed in &input.feeds {
-                Decoder::new(input, feed)?; // a feed that cannot be decoded is told before anything starts
+                Decoder::new(input, feed, &registries)?; // a feed that cannot be decoded is told before anything starts
             }
         }
         let outlets = queues.iter().zip(workers).map(|(sender, worker)| Outlet {

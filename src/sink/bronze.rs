@@ -259,6 +259,7 @@ mod tests {
                 rejects: vec![],
                 ignored_fields: vec![],
                 unchanged: vec![],
+                transactions: vec![],
             },
             position: Position {
                 next: 120,

@@ -153,6 +153,7 @@ pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
             .collect(),
         ignored_fields: Vec::new(),
         unchanged: Vec::new(),
+        transactions: Vec::new(),
     }
 }
 

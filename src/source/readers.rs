@@ -19,11 +19,11 @@ use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
 use super::share::Share;
 use super::{Progress, SourceError, files, generate, log};
-use crate::decode::{Decoded, Raw};
+use crate::decode::{Decoded, Raw, Waiting};
 use crate::definition::{Dataflow, FeedKind};
 
-/// How one thread decodes what it reads.
-pub type Decode = Box<dyn FnMut(Raw) -> Decoded + Send>;
+/// How one thread decodes what it reads; the error: not now, the schema registry does not answer.
+pub type Decode = Box<dyn FnMut(Raw) -> Result<Decoded, Box<Waiting>> + Send>;
 
 /// Makes the decoder of a feed, by index into `Dataflow::inputs` and `Input::feeds`. Each thread gets its own.
 pub type Decoders = Arc<dyn Fn(usize, usize) -> Decode + Send + Sync>;
