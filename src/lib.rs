@@ -9,6 +9,7 @@
 //! | [`definition`] | the dataflow's folder as types |
 //! | [`plan`] | SQL to a small plan |
 //! | [`source`] | feeds: bytes come in |
+//! | [`registry`] | schemas by their ids |
 //! | [`decode`] | bytes to changes of an input |
 //! | [`input`] | changes to an input's current rows |
 //! | [`render`] | the plan as differential operators |
@@ -29,6 +30,7 @@ pub mod definition;
 pub mod input;
 pub mod latency;
 pub mod plan;
+pub mod registry;
 pub mod render;
 pub mod repr;
 pub mod run;

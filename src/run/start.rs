@@ -32,6 +32,7 @@ use crate::decode::Decoder;
 use crate::definition::Dataflow;
 use crate::latency::Latency;
 use crate::plan::Graph;
+use crate::registry::Registries;
 use crate::repr::Epoch;
 use crate::sink::{
     Arrival, Committer, Lake, LiveFile, Prepared, Relocations, Restored, Settings, WriterConfig, WriterError,
@@ -440,9 +441,10 @@ impl Setup<'_> {
         stop_at_end: bool,
     ) -> Result<source::Readers, RunError> {
         let dataflow = &self.wiring.dataflow;
+        let registries = Arc::new(Registries::new(Some(self.lake.clone())));
         for input in &dataflow.inputs {
             for feed in &input.feeds {
-                Decoder::new(input, feed)?; // a feed that cannot be decoded is told before anything starts
+                Decoder::new(input, feed, &registries)?; // a feed that cannot be decoded is told before anything starts
             }
         }
         let outlets = queues.iter().zip(workers).map(|(sender, worker)| Outlet {
@@ -450,6 +452,7 @@ impl Setup<'_> {
             wake: waking(worker),
         });
         let options = ReaderOptions {
+            registries: registries.clone(),
             stop_at_end,
             share: self.share,
             clock: self.options.clock.of_readers(),
@@ -460,7 +463,7 @@ impl Setup<'_> {
             },
             ..ReaderOptions::default()
         };
-        let decoders = archive::decoders(dataflow, self.lake, self.runtime, self.shared);
+        let decoders = archive::decoders(dataflow, &registries, self.lake, self.runtime, self.shared);
         let progress = &self.restored.progress;
         Ok(source::start(
             dataflow.clone(),

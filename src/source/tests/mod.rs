@@ -46,6 +46,7 @@ fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
                 name: name.into(),
                 kind,
                 format,
+                wire: Default::default(),
                 columns: vec![],
             })
             .collect(),
@@ -148,7 +149,7 @@ fn try_run(
             count.fetch_add(raw.len(), Ordering::Relaxed);
             let mut decoded = nothing(&flow.inputs[input], None);
             decoded.raw = raw;
-            decoded
+            Ok(decoded)
         })
     });
     let readers = start(dataflow.clone(), resume, decoders, outlets.collect(), options)?;

@@ -11,7 +11,8 @@ use arrow::datatypes::Int64Type;
 use serde::Deserialize;
 
 use crate::decode::{DecodeError, Decoded, Decoder};
-use crate::definition::{Column, Feed, Input};
+use crate::definition::{Column, Feed, Input, Registry, Wire};
+use crate::registry::Registries;
 use crate::repr::SqlType;
 
 const STATUS: usize = 0;
@@ -45,7 +46,7 @@ struct Table {
 }
 
 /// A decoder of markers that are written as a feed's records are.
-pub(crate) fn decoder(feed: &Feed) -> Result<Decoder, DecodeError> {
+pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, DecodeError> {
     let column = |name: &str, sql_type| Column {
         name: name.into(),
         sql_type,
@@ -65,6 +66,15 @@ pub(crate) fn decoder(feed: &Feed) -> Result<Decoder, DecodeError> {
         kind: feed.kind.clone(),
         format: feed.format.of_markers(),
         columns: columns.clone(),
+        wire: Wire {
+            // Its schemas are those that its records name.
+            registry: feed.wire.registry.clone().map(|registry| Registry {
+                subject: None,
+                version: None,
+                ..registry
+            }),
+            key_format: None,
+        },
     };
     let input = Input {
         name: "transactions".into(),
@@ -78,7 +88,7 @@ pub(crate) fn decoder(feed: &Feed) -> Result<Decoder, DecodeError> {
         feeds: vec![feed.clone()],
         file: PathBuf::new(),
     };
-    Decoder::new(&input, &feed)
+    Decoder::new(&input, &feed, registries)
 }
 
 /// The markers that could be read, by record: an END, or something else.
