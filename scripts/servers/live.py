@@ -133,8 +133,9 @@ def connector(name, settings):
                      f"DROP PUBLICATION IF EXISTS \"{settings['publication.name']}\"")
         delete_topics(settings["topic.prefix"])
         delete_topics(f"__debezium-heartbeat.{settings['topic.prefix']}")
+        prefix = settings["topic.prefix"]
         for subject in http("GET", f"{REGISTRY}/subjects"):
-            if subject.startswith((f"{settings['topic.prefix']}.", f"{settings['topic.prefix']}-")):
+            if subject.startswith((f"{prefix}.", f"{prefix}-", f"__debezium-heartbeat.{prefix}-")):
                 http("DELETE", f"{REGISTRY}/subjects/{subject}")
                 http("DELETE", f"{REGISTRY}/subjects/{subject}?permanent=true")
 
