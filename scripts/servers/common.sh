@@ -52,7 +52,8 @@ install() { # install NAME, once: the stamp holds the packages it was made of
     rm -rf "$folder"
     mkdir -p "$folder"
     "${1}_install" "$folder" 8>&-
-    folder=$(installed "$1")   # the version of a package of Debian's is known only now
+    rmdir "$folder" 2>/dev/null || true   # nothing is in it if Debian's packages are all there is,
+    folder=$(installed "$1")              # whose version is known only now
     mkdir -p "$folder"
     "${1}_packages" > "$folder/.complete"
   fi

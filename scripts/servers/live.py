@@ -74,7 +74,7 @@ def postgres(sql):
 
 
 def mariadb(sql):
-    return run_sql(["mariadb", "--no-defaults", "-N", "-h", MARIADB.hostname, "-P", str(MARIADB.port), "-u", MARIADB.username,
+    return run_sql(["mariadb", "--no-defaults", "-N", "-r", "-h", MARIADB.hostname, "-P", str(MARIADB.port), "-u", MARIADB.username,
                     f"-p{MARIADB.password}", MARIADB.path[1:]], sql)
 
 

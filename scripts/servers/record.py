@@ -270,7 +270,7 @@ def content(database, table):
         return f"'{name}', {value}"
 
     rows = mariadb(f"SELECT JSON_OBJECT({', '.join(printed(*c) for c in columns)}) FROM {table} ORDER BY 1").splitlines()
-    rows = [json.loads(row.replace("\\\\", "\\")) for row in rows]
+    rows = [json.loads(row) for row in rows]
     return {"columns": [name for name, _ in columns], "rows": [[row[name] for name, _ in columns] for row in rows]}
 
 
