@@ -22,3 +22,4 @@ mod stores;
 mod support;
 #[path = "../../src/testing.rs"]
 mod testing;
+mod transactions;

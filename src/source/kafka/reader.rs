@@ -357,15 +357,24 @@ impl Reader {
         self.hand.conclude(name, position(next), lost, Instant::now())
     }
 
-    /// Events beside records: errors, statistics.
+    /// What comes outside the partitions' queues: errors, statistics, and the first records of a partition, fetched between
+    /// its assignment and the making of its queue. Those are before all that its queue holds.
     fn serve(&mut self) -> Result<(), Ended> {
-        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+        let consumer = self.consumer.clone();
+        while let Some(event) = consumer.poll(Duration::ZERO) {
             match event {
-                // A partition has its own queue before it is fetched; what comes here anyway comes again there.
                 Ok(message) => {
-                    let topic = message.topic();
-                    tracing::debug!(topic, partition = message.partition(), "a record outside its queue");
+                    let name = TopicPartition {
+                        topic: message.topic().to_string(),
+                        number: message.partition(),
+                    };
+                    let partition = self.partitions.get_mut(&name).expect("only what was assigned is fetched");
+                    partition.push(&message);
+                    if partition.batch.is_full() {
+                        self.turn(&name)?;
+                    }
                 }
+                // Of which topic it does not say; statistics will.
                 Err(KafkaError::PartitionEOF(_)) => {}
                 Err(error) => self.observe_error(error)?,
             }
@@ -442,7 +451,7 @@ impl Reader {
         let Some(statistics) = self.consumer.context().take_statistics() else {
             return Ok(());
         };
-        let mut moved = Vec::new();
+        let (mut moved, mut ended) = (Vec::new(), Vec::new());
         for (name, partition) in &mut self.partitions {
             if let Some(told) = of_partition(&statistics, name) {
                 partition.end = told.end.unwrap_or(partition.end).max(partition.next);
@@ -450,10 +459,17 @@ impl Reader {
                     partition.next = next;
                     moved.push((partition.name.clone(), next));
                 }
+                if told.reached == Some(partition.next) && !partition.at_end && partition.batch.is_empty() {
+                    partition.at_end = true;
+                    ended.push(partition.name.clone());
+                }
             }
         }
         for (name, next) in moved {
             self.tell(&name, next, None)?;
+        }
+        if let Some(line) = &self.hand.line {
+            ended.iter().try_for_each(|name| line.at_end(&self.hand, name))?;
         }
         let now = (self.setup.options.clock)();
         let now = now
@@ -485,7 +501,7 @@ impl Partition {
     /// Takes what waits into the batch, up to its limits.
     fn take(&mut self, base: Instant) -> Taken {
         let mut taken = Taken {
-            records: 0,
+            records: self.batch.len(),
             arrived: self.empty,
             error: None,
         };
@@ -504,10 +520,7 @@ impl Partition {
                         }
                     }
                     taken.records += 1;
-                    self.at_end = false;
-                    push(&mut self.batch, &message);
-                    self.next = message.offset() as u64 + 1;
-                    self.newest_ms = message.timestamp().to_millis().or(self.newest_ms);
+                    self.push(&message);
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => self.at_end = true,
                 Some(Err(error)) => {
@@ -518,17 +531,20 @@ impl Partition {
         }
         taken
     }
-}
 
-fn push(batch: &mut BatchBuilder, message: &BorrowedMessage<'_>) {
-    let headers = to_json(message.headers());
-    batch.push(Record {
-        offset: message.offset() as u64,
-        key: message.key(),
-        value: message.payload(),
-        headers: headers.as_deref(),
-        ts_ms: message.timestamp().to_millis(),
-    });
+    fn push(&mut self, message: &BorrowedMessage<'_>) {
+        let headers = to_json(message.headers());
+        self.at_end = false;
+        self.next = message.offset() as u64 + 1;
+        self.newest_ms = message.timestamp().to_millis().or(self.newest_ms);
+        self.batch.push(Record {
+            offset: message.offset() as u64,
+            key: message.key(),
+            value: message.payload(),
+            headers: headers.as_deref(),
+            ts_ms: message.timestamp().to_millis(),
+        });
+    }
 }
 
 fn position(next: u64) -> Position {
@@ -554,6 +570,8 @@ struct Told {
     /// Where this thread, which alone takes from its queue, was when they were made: behind the last record, or behind the
     /// marks that follow it where the partition's end was reached.
     taken: Option<u64>,
+    /// Where the partition's end was reached last.
+    reached: Option<u64>,
 }
 
 fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> {
@@ -562,6 +580,7 @@ fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> 
     Some(Told {
         end: known(partition.ls_offset).or(known(partition.hi_offset)),
         taken: known(partition.app_offset),
+        reached: known(partition.eof_offset),
     })
 }
 
