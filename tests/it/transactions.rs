@@ -58,7 +58,9 @@ impl Shop {
     }
 
     fn flush(&self) {
-        self.producer.flush(Duration::from_secs(60)).expect("the broker takes records");
+        self.producer
+            .flush(Duration::from_secs(60))
+            .expect("the broker takes records");
     }
 
     /// An order of so many lines, whose total is that of its lines.
@@ -182,7 +184,9 @@ fn halves(dataflow: &Dataflow) -> (Vec<String>, usize) {
 fn load(shop: &mut Shop, orders: std::ops::Range<u64>, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     for id in orders {
-        let amounts: Vec<u64> = (0..random.random_range(1..5)).map(|_| random.random_range(1..100)).collect();
+        let amounts: Vec<u64> = (0..random.random_range(1..5))
+            .map(|_| random.random_range(1..100))
+            .collect();
         let changes = shop.order(id, &amounts);
         let mut pauses = StdRng::seed_from_u64(seed ^ id << 8);
         shop.send(changes, true, |producer| {
@@ -199,7 +203,9 @@ fn count(dataflow: &Dataflow, table: &str) -> u64 {
     let rows = Reader::open(dataflow, None)
         .and_then(|reader| reader.print(&format!("SELECT COUNT(*) FROM {table}"), OutputFormat::Csv));
     // No snapshot yet.
-    rows.ok().and_then(|text| text.lines().nth(1)?.parse().ok()).unwrap_or(0)
+    rows.ok()
+        .and_then(|text| text.lines().nth(1)?.parse().ok())
+        .unwrap_or(0)
 }
 
 #[test]
@@ -228,9 +234,16 @@ fn no_snapshot_holds_half_of_a_transaction_and_without_the_setting_some_do() {
         assert_newest_is_exact(dataflow, "the newest snapshot");
     }
     let (half, snapshots) = halves(&whole);
-    assert!(half.is_empty() && snapshots > 20, "{snapshots} snapshots, of which:\n{}", half.join("\n"));
+    assert!(
+        half.is_empty() && snapshots > 20,
+        "{snapshots} snapshots, of which:\n{}",
+        half.join("\n")
+    );
     let (half, snapshots) = halves(&parted);
-    assert!(!half.is_empty(), "nothing was parted in {snapshots} snapshots: the load does not show anything");
+    assert!(
+        !half.is_empty(),
+        "nothing was parted in {snapshots} snapshots: the load does not show anything"
+    );
 }
 
 #[test]
@@ -249,12 +262,18 @@ fn a_transaction_larger_than_what_may_wait_is_whole_too() {
     running.stop();
     assert_eq!(count(&dataflow, "silver.lines") > 150_000, true);
     let (half, snapshots) = halves(&dataflow);
-    assert!(half.is_empty() && snapshots > 2, "{snapshots} snapshots, of which:\n{}", half.join("\n"));
+    assert!(
+        half.is_empty() && snapshots > 2,
+        "{snapshots} snapshots, of which:\n{}",
+        half.join("\n")
+    );
 }
 
 #[test]
 fn a_transaction_that_lacks_events_is_given_up_after_the_wait() {
-    let Some(broker) = Broker::connect("lacking") else { return };
+    let Some(broker) = Broker::connect("lacking") else {
+        return;
+    };
     let mut shop = Shop::open(&broker);
     let folder = folder(&broker, &shop, &whole(&shop, "2s"));
     let dataflow: Arc<Dataflow> = folder.load("lake");

@@ -67,19 +67,24 @@ pub struct Reader {
 struct Partition {
     name: Arc<str>,
     queue: PartitionQueue<Context>,
+    reading: Reading,
+    /// When its queue was filled after being empty, in microseconds from [`Reader::base`]; 0: not since it was looked at.
+    filled: Arc<AtomicU64>,
+    /// When it was seen empty last.
+    empty: Instant,
+    /// The offset behind the last record there is, as far as is known.
+    end: u64,
+}
+
+/// How far a partition is read.
+struct Reading {
     batch: BatchBuilder,
     /// The offset of the next record to read.
     next: u64,
     /// All that exists was handed over.
     at_end: bool,
-    /// When its queue was filled after being empty, in microseconds from [`Reader::base`]; 0: not since it was looked at.
-    filled: Arc<AtomicU64>,
-    /// When it was seen empty last.
-    empty: Instant,
     /// The newest record's time, Unix milliseconds.
     newest_ms: Option<i64>,
-    /// The offset behind the last record there is, as far as is known.
-    end: u64,
 }
 
 impl Reader {
@@ -133,7 +138,7 @@ impl Reader {
                 self.hand.check()?;
                 continue;
             }
-            let exhausted = self.partitions.values().all(|partition| partition.at_end);
+            let exhausted = self.partitions.values().all(|partition| partition.reading.at_end);
             if self.hand.line.is_none() {
                 self.hand.gauges.set_reader_exhausted(self.setup.index, exhausted);
             }
@@ -253,12 +258,14 @@ impl Reader {
         Partition {
             name: partition.name().into(),
             queue,
-            batch: BatchBuilder::new(self.hand.limits),
-            next,
-            at_end: false,
+            reading: Reading {
+                batch: BatchBuilder::new(self.hand.limits),
+                next,
+                at_end: false,
+                newest_ms: None,
+            },
             filled,
             empty: Instant::now(),
-            newest_ms: None,
             end: next,
         }
     }
@@ -368,9 +375,12 @@ impl Reader {
                         topic: message.topic().to_string(),
                         number: message.partition(),
                     };
-                    let partition = self.partitions.get_mut(&name).expect("only what was assigned is fetched");
-                    partition.push(&message);
-                    if partition.batch.is_full() {
+                    let partition = self
+                        .partitions
+                        .get_mut(&name)
+                        .expect("only what was assigned is fetched");
+                    partition.reading.push(&message);
+                    if partition.reading.batch.is_full() {
                         self.turn(&name)?;
                     }
                 }
@@ -404,19 +414,19 @@ impl Reader {
             self.partitions.insert(name.clone(), partition);
             return Ok(0);
         }
-        let was_at_end = partition.at_end;
+        let was_at_end = partition.reading.at_end;
         let taken = partition.take(self.base);
         if taken.records > 0 {
             if self.hand.line.is_none() {
                 self.hand.gauges.set_reader_exhausted(self.setup.index, false);
             }
-            let raw = partition.batch.take(None);
-            let position = position(partition.next);
+            let raw = partition.reading.batch.take(None);
+            let position = position(partition.reading.next);
             self.hand
                 .deliver(&mut self.decode, &partition.name, raw, position, taken.arrived)?;
         }
         if let Some(line) = &self.hand.line
-            && partition.at_end
+            && partition.reading.at_end
             && (!was_at_end || taken.records > 0)
         {
             line.at_end(&self.hand, &partition.name)?;
@@ -425,7 +435,7 @@ impl Reader {
             None => {}
             Some(error) if is_out_of_range(&error) => {
                 // Judged anew, by what the topic has now.
-                self.setup.known.insert(name.name(), partition.next);
+                self.setup.known.insert(name.name(), partition.reading.next);
                 let mut list = TopicPartitionList::new();
                 list.add_partition(&name.topic, name.number);
                 drop(partition);
@@ -454,13 +464,16 @@ impl Reader {
         let (mut moved, mut ended) = (Vec::new(), Vec::new());
         for (name, partition) in &mut self.partitions {
             if let Some(told) = of_partition(&statistics, name) {
-                partition.end = told.end.unwrap_or(partition.end).max(partition.next);
-                if let Some(next) = told.taken.filter(|taken| *taken > partition.next) {
-                    partition.next = next;
+                partition.end = told.end.unwrap_or(partition.end).max(partition.reading.next);
+                if let Some(next) = told.taken.filter(|taken| *taken > partition.reading.next) {
+                    partition.reading.next = next;
                     moved.push((partition.name.clone(), next));
                 }
-                if told.reached == Some(partition.next) && !partition.at_end && partition.batch.is_empty() {
-                    partition.at_end = true;
+                if told.reached == Some(partition.reading.next)
+                    && !partition.reading.at_end
+                    && partition.reading.batch.is_empty()
+                {
+                    partition.reading.at_end = true;
                     ended.push(partition.name.clone());
                 }
             }
@@ -478,11 +491,12 @@ impl Reader {
             .as_millis() as i64;
         let lags = self.partitions.values().map(|partition| PartitionLag {
             partition: partition.name.to_string(),
-            next: partition.next,
-            records: partition.end.saturating_sub(partition.next),
+            next: partition.reading.next,
+            records: partition.end.saturating_sub(partition.reading.next),
             age_ms: partition
+                .reading
                 .newest_ms
-                .filter(|_| partition.end > partition.next)
+                .filter(|_| partition.end > partition.reading.next)
                 .map(|newest| now.saturating_sub(newest).max(0) as u64),
         });
         self.hand.gauges.set_partitions(self.setup.slot, lags.collect());
@@ -501,11 +515,11 @@ impl Partition {
     /// Takes what waits into the batch, up to its limits.
     fn take(&mut self, base: Instant) -> Taken {
         let mut taken = Taken {
-            records: self.batch.len(),
+            records: self.reading.batch.len(),
             arrived: self.empty,
             error: None,
         };
-        while !self.batch.is_full() {
+        while !self.reading.batch.is_full() {
             match self.queue.poll(Duration::ZERO) {
                 None => {
                     self.empty = Instant::now();
@@ -520,9 +534,9 @@ impl Partition {
                         }
                     }
                     taken.records += 1;
-                    self.push(&message);
+                    self.reading.push(&message);
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => self.at_end = true,
+                Some(Err(KafkaError::PartitionEOF(_))) => self.reading.at_end = true,
                 Some(Err(error)) => {
                     taken.error = Some(error);
                     break;
@@ -531,7 +545,9 @@ impl Partition {
         }
         taken
     }
+}
 
+impl Reading {
     fn push(&mut self, message: &BorrowedMessage<'_>) {
         let headers = to_json(message.headers());
         self.at_end = false;
