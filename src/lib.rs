@@ -14,6 +14,7 @@
 //! | [`input`] | changes to an input's current rows |
 //! | [`render`] | the plan as differential operators |
 //! | [`sink`] | updates to Delta commits |
+//! | [`publish`] | snapshots to topics |
 //! | [`serve`] | snapshots to people: query, verify |
 //! | [`backfill`] | files and history fed beside live feeds, on request |
 //! | [`latency`] | how long a record takes |
@@ -30,6 +31,7 @@ pub mod definition;
 pub mod input;
 pub mod latency;
 pub mod plan;
+pub mod publish;
 pub mod registry;
 pub mod render;
 pub mod repr;

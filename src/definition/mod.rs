@@ -18,6 +18,7 @@ mod kafka;
 mod load;
 mod location;
 mod order;
+mod output;
 mod references;
 mod root;
 mod settings;
@@ -34,6 +35,7 @@ pub use feed::GENERATORS;
 pub use kafka::{ClientOptions, Kafka, OnMissing, Start, Transactions};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
+pub use output::{KafkaClient, Output};
 pub use wire::{Credentials, KeyFormat, Registry, Wire};
 
 use std::collections::BTreeMap;
@@ -350,6 +352,8 @@ pub struct Table {
     pub change_data_feed: bool,
     /// Bounds the table.
     pub retention: Option<Retention>,
+    /// The topic that its rows go to as well.
+    pub output: Option<Output>,
 }
 
 impl Table {

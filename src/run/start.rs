@@ -32,6 +32,7 @@ use crate::decode::Decoder;
 use crate::definition::Dataflow;
 use crate::latency::Latency;
 use crate::plan::Graph;
+use crate::publish::{self, PublishError};
 use crate::registry::Registries;
 use crate::repr::Epoch;
 use crate::sink::{
@@ -170,6 +171,15 @@ fn assemble(
         true => source::publish_offsets(&dataflow)?,
         false => None,
     };
+    let publisher = match leads {
+        true => {
+            let fail = shared.clone();
+            let failed = move |error: PublishError| fail.tell(Event::Failed(error.into()));
+            let newest = restored.epoch.unwrap_or(0);
+            publish::start(&dataflow, &wiring.specs, (&lake, runtime.handle()), newest, failed)?
+        }
+        false => None,
+    };
     let server = match options.rebuilds || !leads {
         true => None,
         false => Some(setup.serve_requests((&portions, &threads), readers.is_some())?),
@@ -192,6 +202,7 @@ fn assemble(
         pacer,
         readers,
         offsets,
+        publisher,
         queues,
         portions,
         server,

@@ -13,6 +13,7 @@ mod lake;
 mod letters;
 mod memory;
 mod oracle;
+mod publish;
 mod readers;
 mod real_data;
 mod rebuild;

@@ -89,10 +89,11 @@ impl Shop {
         let (orders, lines) = (count(&self.orders), count(&self.lines));
         let end = end.then(|| {
             format!(
-                "{{\"status\":\"END\",\"id\":\"{id}:1\",\"event_count\":{},\"ts_ms\":{},\"data_collections\":[\
+                "{{\"status\":\"END\",\"id\":\"{id}:{}\",\"event_count\":{},\"ts_ms\":{},\"data_collections\":[\
                  {{\"data_collection\":\"public.orders\",\"event_count\":{orders}}},\
                  {{\"data_collection\":\"public.lines\",\"event_count\":{lines}}},\
                  {{\"data_collection\":\"public.unread\",\"event_count\":3}}]}}",
+                changes.len() + 2,
                 orders + lines + 3,
                 now()
             )
@@ -100,9 +101,10 @@ impl Shop {
         for (n, change) in changes.iter().enumerate() {
             let value = format!(
                 "{{{},\"source\":{{\"connector\":\"postgresql\",\"schema\":\"public\",\"ts_ms\":{}}},\
-                 \"transaction\":{{\"id\":\"{id}:1\",\"total_order\":{},\"data_collection_order\":1}}}}",
+                 \"transaction\":{{\"id\":\"{id}:{}\",\"total_order\":{},\"data_collection_order\":1}}}}",
                 change.envelope,
                 now(),
+                n + 2, // where it is in the source's log
                 n + 1
             );
             self.put(&change.topic, change.partition, &value);

@@ -28,6 +28,8 @@ use crate::source::{Decode, PartitionLag, Position, SourceError};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest pause between two looks at what librdkafka says beside records.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often nothing must come before nothing is there.
+const QUIET: usize = 3;
 /// The same while a partition waits for others.
 const SHORT: Duration = Duration::from_millis(5);
 
@@ -368,7 +370,14 @@ impl Reader {
     /// its assignment and the making of its queue. Those are before all that its queue holds.
     fn serve(&mut self) -> Result<(), Ended> {
         let consumer = self.consumer.clone();
-        while let Some(event) = consumer.poll(Duration::ZERO) {
+        // None is also the answer where an event was one for the context.
+        let mut quiet = 0;
+        while quiet < QUIET {
+            let Some(event) = consumer.poll(Duration::ZERO) else {
+                quiet += 1;
+                continue;
+            };
+            quiet = 0;
             match event {
                 Ok(message) => {
                     let name = TopicPartition {

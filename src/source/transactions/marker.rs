@@ -92,7 +92,10 @@ pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, D
 }
 
 /// The markers that could be read, by record: an END, or something else.
-pub fn markers(decoded: &Decoded) -> impl Iterator<Item = (usize, Option<End>)> {
+pub fn markers(decoded: &Decoded) -> Vec<(usize, Option<End>)> {
+    if decoded.record.is_empty() {
+        return vec![]; // progress alone, which has no columns of markers
+    }
     let text = |column: usize, row: usize| {
         let column = decoded.rows.column(column).as_string::<i32>();
         column.is_valid(row).then(|| column.value(row))
@@ -101,14 +104,39 @@ pub fn markers(decoded: &Decoded) -> impl Iterator<Item = (usize, Option<End>)> 
     let of_row = move |row: usize| {
         let tables: Vec<Table> = serde_json::from_str(text(TABLES, row).unwrap_or("[]")).ok()?;
         Some(End {
-            id: text(ID, row)?.to_string(),
+            id: transaction_of(text(ID, row)?).to_string(),
             tables: tables.into_iter().map(|t| (t.data_collection, t.event_count)).collect(),
             ts_ms: times.is_valid(row).then(|| times.value(row)),
         })
     };
     let rows = decoded.record.iter().enumerate();
-    rows.map(move |(row, record)| {
+    let markers = rows.map(move |(row, record)| {
         let ends = text(STATUS, row) == Some("END");
         (*record as usize, ends.then(|| of_row(row)).flatten())
-    })
+    });
+    markers.collect()
+}
+
+/// What names a transaction, of an id that an event, a BEGIN or an END has. PostgreSQL's connector writes
+/// `<transaction>:<LSN of this event>`, which differs from event to event; the other connectors' ids are not of this form
+/// (`<uuid>:<number>`, `<domain>-<server>-<sequence>`, `<hex>:<hex>:<hex>`).
+pub fn transaction_of(id: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match id.split_once(':') {
+        Some((transaction, lsn)) if is_number(transaction) && is_number(lsn) => transaction,
+        _ => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_of_postgresql_is_named_by_its_number_alone() {
+        assert_eq!(transaction_of("3854:181500736"), "3854");
+        for id in ["7f1b9f0e-1:23", "0-1-57", "00000025:00000d98:00a2", "9", "9:", ":9", ""] {
+            assert_eq!(transaction_of(id), id);
+        }
+    }
 }
