@@ -312,7 +312,7 @@ fn a_registry_that_is_away_gives_the_records_back() {
     let wired = Wired::new(Format::Avro, &[], columns());
     let id = wired.avro("orders-value", &order());
     let record = framed(id, &avro(&order(), &sample()));
-    let Wired { mock, input } = wired;
+    let Wired { mock, input, .. } = wired;
     drop(mock);
     let patience = crate::registry::Patience {
         budget: std::time::Duration::ZERO,
@@ -341,4 +341,15 @@ fn json_behind_a_schema_id_is_json() {
     let key = framed(4, br#"{"id":1}"#);
     let decoded = decoder.decode(keyed(None, &[(Some(&key), Some(&value)), (Some(&key), None)]));
     assert_eq!(rows(&decoded), ["0+ 1|a", "1- 1|-"]);
+}
+
+/// Records to spoil.
+pub(super) fn samples() -> (Wired, Vec<Vec<u8>>) {
+    let wired = Wired::new(Format::Avro, &["id"], columns());
+    let id = wired.avro("orders-value", &order());
+    let mut bare = sample();
+    bare["customer"] = Value::Null;
+    bare["tags"] = json!([]);
+    let samples = [sample(), bare].map(|value| framed(id, &avro(&order(), &value)));
+    (wired, samples.to_vec())
 }

@@ -4,8 +4,11 @@ mod avro;
 mod columnar;
 mod csv;
 mod debezium;
+mod debezium_avro;
+mod flat;
 mod isolation;
 mod json;
+mod protobuf;
 mod real;
 mod wire;
 

@@ -9,6 +9,8 @@ use serde_json::Value;
 pub(super) struct Wired {
     pub mock: Mock,
     pub input: Input,
+    /// What one decoder learnt of the registry, the next one knows.
+    registries: Registries,
 }
 
 impl Wired {
@@ -16,7 +18,11 @@ impl Wired {
         let mock = Mock::start();
         let mut input = input(format, key, columns);
         input.feeds[0].wire.registry = Some(mock.settings());
-        Wired { mock, input }
+        Wired {
+            mock,
+            input,
+            registries: Registries::new(None),
+        }
     }
 
     pub fn key_format(mut self, format: KeyFormat) -> Self {
@@ -30,7 +36,7 @@ impl Wired {
     }
 
     pub fn decoder(&self) -> Ready {
-        Ready(Decoder::new(&self.input, &self.input.feeds[0], &Registries::new(None)).unwrap())
+        Ready(Decoder::new(&self.input, &self.input.feeds[0], &self.registries).unwrap())
     }
 
     pub fn decode(&self, records: &[Vec<u8>]) -> Decoded {

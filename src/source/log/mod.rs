@@ -6,6 +6,8 @@
 //! 3. A line that is no record (broken, or an object without `value`) is handed on whole, as a value: its decoder
 //!    takes it or rejects it with its bytes. `verify`, which sees payloads alone, then judges as the run did.
 //! 4. What reading stopped at must still be there: a log that lost bytes ends the feed.
+//! 5. A log is text. Of formats whose records may be none, keys and values are JSON strings of base64; what is no such
+//!    string is taken as it is written.
 //!
 //! One thread per feed looks at every partition's size: often while records come, less often while none do.
 //!
@@ -19,6 +21,7 @@ mod writer;
 
 pub use writer::{LogRecord, LogWriter};
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -26,6 +29,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use memchr::{memchr, memrchr};
 
 use super::batch::BatchBuilder;
@@ -58,6 +63,13 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, folder: &Path, resume: &P
         }
         .follow()
     })
+}
+
+/// The bytes that stand as base64 in a JSON string, or what is written.
+fn bytes_of(written: &[u8]) -> Cow<'_, [u8]> {
+    let quoted = written.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    let decoded = quoted.and_then(|text| STANDARD.decode(text).ok());
+    decoded.map_or(Cow::Borrowed(written), Cow::Owned)
 }
 
 /// A partition's file and how far it is read.
@@ -264,11 +276,16 @@ impl Follower {
         let (mut at, start) = (0, partition.next);
         let arrived = partition.arrived(&self.buffer[..lines]);
         let mut batch = BatchBuilder::new(self.hand.limits);
+        let is_binary = self.hand.feed().format.is_binary();
         while at < lines {
             let length = memchr(b'\n', &self.buffer[at..lines]).expect("by the loop above a line's end is last");
             let line = self.buffer[at..at + length].trim_ascii();
             if !line.is_empty() {
                 match envelope::parse(line) {
+                    Some(e) if is_binary => {
+                        let (key, value) = (e.key.map(bytes_of), e.value.map(bytes_of)); // by (5)
+                        batch.push(start + at as u64, key.as_deref(), value.as_deref(), e.ts_ms);
+                    }
                     Some(e) => batch.push(start + at as u64, e.key, e.value, e.ts_ms),
                     None => batch.push(start + at as u64, None, Some(line), None), // by (3)
                 }
