@@ -7,6 +7,7 @@ mod commands;
 mod definitions;
 mod faults;
 mod foreign;
+mod formats;
 mod kills;
 mod lake;
 mod letters;
@@ -15,6 +16,8 @@ mod oracle;
 mod readers;
 mod real_data;
 mod rebuild;
+#[path = "../../src/registry/mock.rs"]
+mod registry;
 mod restart;
 mod runs;
 mod stores;

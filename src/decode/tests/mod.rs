@@ -73,7 +73,10 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
         retention: None,
         feeds: vec![Feed {
             name: "feed".to_string(),
-            kind: FeedKind::Log { path: PathBuf::new() },
+            kind: match format {
+                Format::Avro | Format::Parquet => FeedKind::Files { path: String::new() },
+                _ => FeedKind::Log { path: PathBuf::new() },
+            },
             format,
             wire: Default::default(),
             columns,
