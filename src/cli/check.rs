@@ -3,12 +3,15 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::{Source, environment};
-use crate::definition::{Case, Dataflow, Diagnostic, FeedKind, Survey, cases, nearest, survey};
+use crate::decode::against;
+use crate::definition::{Case, Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Survey, cases, nearest, survey};
 use crate::plan::{self, Graph};
+use crate::registry::{Patience, Registries};
 
 /// Find every mistake in a dataflow; no data is touched
 ///
@@ -44,9 +47,71 @@ pub fn run(args: Check) -> Result<ExitCode> {
         Some(dataflow) if found.0.is_empty() => dataflow,
         _ => return Err(found.sorted().into()),
     };
+    let (mistakes, notes) = against_registries(&dataflow, &Registries::patient(None, PATIENCE));
+    if !mistakes.0.is_empty() {
+        return Err(mistakes.sorted().into());
+    }
     let mut out = io::stdout().lock();
     write!(out, "{}", summary(&dataflow, &cases))?;
+    for note in notes {
+        writeln!(out, "note: {note}")?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `check` does not wait for a registry that is away.
+const PATIENCE: Patience = Patience {
+    request: Duration::from_secs(5),
+    budget: Duration::from_secs(5),
+    pause: Duration::from_millis(200),
+};
+
+/// Columns that do not fit the newest schemas of their feeds' subjects: mistakes where records would be refused, else notes.
+fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnostics, Vec<String>) {
+    let (mut mistakes, mut notes) = (Vec::new(), Vec::new());
+    for input in &dataflow.inputs {
+        for feed in &input.feeds {
+            let Some(settings) = &feed.wire.registry else { continue };
+            let place = format!("feed {:?} of input {:?}", feed.name, input.name);
+            let Some(subject) = &settings.subject else {
+                if matches!(feed.format, Format::Avro | Format::DebeziumAvro | Format::Protobuf) {
+                    notes.push(format!(
+                        "{place} was not checked against its registry: set its `subject`"
+                    ));
+                }
+                continue;
+            };
+            let newest = registries
+                .of(settings)
+                .map_err(|error| crate::causes::chain(&error))
+                .and_then(|registry| registry.newest(subject).map_err(|error| error.to_string()));
+            let schema = match newest {
+                Ok(Some(schema)) => schema,
+                Ok(None) => {
+                    notes.push(format!("{place}: its registry has no subject {subject:?} yet"));
+                    continue;
+                }
+                Err(reason) => {
+                    notes.push(format!("{place} was not checked against its registry: {reason}"));
+                    continue;
+                }
+            };
+            for misfit in against(input, feed, &schema) {
+                if !misfit.refuses {
+                    notes.push(format!("{place}: {}; it stays null", misfit.message));
+                    continue;
+                }
+                mistakes.push(Diagnostic {
+                    file: input.file.clone(),
+                    line: 0,
+                    column: 0,
+                    message: format!("{place}: {}", misfit.message),
+                    help: Some(misfit.help),
+                });
+            }
+        }
+    }
+    (Diagnostics(mistakes), notes)
 }
 
 /// Columns that the dataflow's own tests expect and tables do not have.
@@ -121,5 +186,68 @@ fn counted(count: usize, noun: &str) -> String {
         format!("1 {noun}")
     } else {
         format!("{count} {noun}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::mock::Mock;
+
+    #[test]
+    fn columns_are_held_against_the_newest_schema_where_the_registry_answers() {
+        let mock = Mock::start();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("inputs")).unwrap();
+        std::fs::create_dir_all(folder.path().join("silver")).unwrap();
+        std::fs::write(folder.path().join("dataflow.toml"), "name = \"shop\"\n").unwrap();
+        std::fs::write(folder.path().join("silver/orders.sql"), "SELECT * FROM orders\n").unwrap();
+        let input = format!(
+            "key = [\"id\"]\n[columns]\nid = \"BIGINT\"\nat = \"TIMESTAMP\"\nname = \"VARCHAR\"\nlist = \"INT[]\"\n\
+             lsn = {{ type = \"BIGINT\", from = \"source.lsn\" }}\n[[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live\"\n\
+             format = \"avro\"\nregistry = {{ url = {:?}, subject = \"orders-value\" }}\n",
+            mock.url
+        );
+        std::fs::write(folder.path().join("inputs/orders.toml"), &input).unwrap();
+        let checked = || {
+            let dataflow = crate::definition::load(folder.path(), &|_| None).unwrap();
+            let (mistakes, notes) = against_registries(&dataflow, &Registries::patient(None, PATIENCE));
+            let mistakes: Vec<String> = mistakes.0.into_iter().map(|mistake| mistake.message).collect();
+            (mistakes, notes)
+        };
+        let register = |text: &str| mock.register("orders-value", "AVRO", text, serde_json::json!([]));
+        let (mistakes, notes) = checked();
+        assert!(
+            mistakes.is_empty() && notes[0].contains("no subject \"orders-value\" yet"),
+            "{notes:?}"
+        );
+        let field = |name: &str, kind: &str| format!(r#"{{"name":"{name}","type":{kind}}}"#);
+        let record = |fields: &[String]| format!(r#"{{"type":"record","name":"R","fields":[{}]}}"#, fields.join(","));
+        let list = field("list", r#"["null",{"type":"array","items":"int"}]"#);
+        let at = field("at", r#"{"type":"long","logicalType":"timestamp-millis"}"#);
+        register(&record(&[field("id", "\"long\""), at, list.clone()]));
+        let (mistakes, notes) = checked();
+        assert_eq!(mistakes, Vec::<String>::new());
+        assert!(
+            notes.len() == 2 && notes[0].contains("has no field name; it stays null"),
+            "{notes:?}"
+        );
+        register(&record(&[field("at", "\"long\""), field("name", "\"string\""), list]));
+        let (mistakes, _) = checked();
+        assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+        assert!(
+            mistakes[0].contains("column \"id\": schema 2 (orders-value version 2) has no field id"),
+            "{mistakes:?}"
+        );
+        assert!(
+            mistakes[1].contains("column \"at\": schema 2 (orders-value version 2) has an integer in its field"),
+            "{mistakes:?}"
+        );
+        drop(mock);
+        let (mistakes, notes) = checked();
+        assert!(
+            mistakes.is_empty() && notes[0].contains("was not checked against its registry"),
+            "{notes:?}"
+        );
     }
 }

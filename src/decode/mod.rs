@@ -13,6 +13,7 @@
 //! Records behind a schema id need their schemas first: [`Decoder::prepare`] has them asked for, and says so where the
 //! registry does not answer. Nothing is decoded then, and nothing refused.
 
+mod against;
 pub mod avro;
 mod binlog;
 mod cell;
@@ -53,6 +54,7 @@ use records::Records;
 use schemas::Schemas;
 use target::Target;
 
+pub use against::{Misfit, against};
 pub use debezium::Transaction;
 
 /// Records as they came.

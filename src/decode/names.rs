@@ -36,6 +36,9 @@ struct Entry {
     ignored: u64,
 }
 
+/// The columns that want a value, and how little; and the node of what is wanted inside it.
+pub(super) type Wanted<'n> = (&'n [(u32, u32)], Option<usize>);
+
 /// One record's cells, by column.
 pub(super) struct Slots<'a> {
     pub cells: Vec<Cell<'a>>,
@@ -102,7 +105,7 @@ impl Names {
     }
 
     /// Who wants a field of a node (0: of the record), and the node of what is wanted inside it.
-    pub fn wanted(&self, node: usize, field: &str) -> Option<(&[(u32, u32)], Option<usize>)> {
+    pub fn wanted(&self, node: usize, field: &str) -> Option<Wanted<'_>> {
         let entry = self.nodes[node].fields.get(field)?;
         let wanted = !entry.takes.is_empty() || entry.child.is_some();
         wanted.then_some((&entry.takes, entry.child))

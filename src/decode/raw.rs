@@ -20,7 +20,7 @@ pub(super) fn decode(
 ) -> Typed {
     let mut changes = Changes::new(shape.targets.len(), values.len());
     let mut cells = vec![Cell::ABSENT; shape.targets.len()];
-    for record in 0..values.len() {
+    for (record, offset) in offsets.iter().enumerate() {
         let bytes = |array: &BinaryArray| array.is_valid(record).then(|| array.value(record).len());
         let field = |name: &str| match name {
             "value" => Some(bytes(values).map(|_| Cell::of(Kind::Bytes, Datum::Bytes(values.value(record))))),
@@ -32,7 +32,7 @@ pub(super) fn decode(
                 meaning: Meaning::Millis,
                 ..Cell::of(Kind::Number, Datum::Int(ms))
             })),
-            "offset" => Some(Some(Cell::of(Kind::Number, Datum::Int(offsets[record] as i64)))),
+            "offset" => Some(Some(Cell::of(Kind::Number, Datum::Int(*offset as i64)))),
             _ => None,
         };
         for (cell, target) in cells.iter_mut().zip(&shape.targets) {

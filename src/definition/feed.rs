@@ -196,12 +196,12 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
     let of_keys = matches!(key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
     if (of_values || of_keys) && registry.is_none() && !unread {
         let what = if of_values {
-            format_name(format)
+            format!("format {:?} of records", format_name(format))
         } else {
-            "avro or protobuf in keys"
+            "the format of the keys".to_string()
         };
         settings.say(
-            format!("format {what:?} of records needs a schema registry, and there is none"),
+            format!("{what} needs a schema registry, and there is none"),
             "add registry = { url = \"http://localhost:8081\" } to the feed, the input or dataflow.toml",
         );
         return None;

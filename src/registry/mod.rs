@@ -14,6 +14,8 @@
 //! Calls block their thread, which may not be one of timely's.
 
 mod client;
+#[cfg(test)]
+pub(crate) mod mock;
 mod shelf;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "these are tests")]
@@ -35,6 +37,9 @@ use shelf::Shelf;
 
 /// How long the registry's word that there is no such schema holds.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+
+/// How many ids without a schema are remembered: garbage has any.
+const UNKNOWN_IDS: usize = 10_000;
 
 /// The registries of a dataflow, each made when it is first needed.
 pub struct Registries {
@@ -79,7 +84,7 @@ pub struct Registry {
 struct Memory {
     schemas: HashMap<u32, Found>,
     unknown_since: HashMap<u32, Instant>,
-    newest: HashMap<(String, Option<u32>), Option<u32>>,
+    readers: HashMap<(String, Option<u32>), Option<u32>>,
 }
 
 /// What a registry knows under an id.
@@ -237,6 +242,10 @@ impl Registry {
         let found = self.drive(self.look_up(id))?;
         let mut memory = lock(&self.memory);
         if matches!(found, Found::Unknown) {
+            if memory.unknown_since.len() == UNKNOWN_IDS {
+                memory.unknown_since.clear();
+                memory.schemas.retain(|_, found| matches!(found, Found::Schema(_)));
+            }
             memory.unknown_since.insert(id, Instant::now());
         }
         memory.schemas.insert(id, found.clone());
@@ -250,13 +259,13 @@ impl Registry {
     /// Neither memory nor lake knows it, and the registry does not answer.
     pub fn reader(&self, subject: &str, version: Option<u32>) -> Result<Option<Arc<Schema>>, Unready> {
         let key = (subject.to_string(), version);
-        let known = lock(&self.memory).newest.get(&key).copied();
+        let known = lock(&self.memory).readers.get(&key).copied();
         let id = match known {
             Some(id) => id,
             None => {
                 let _asking = lock(&self.asking);
                 let id = self.drive(self.choose_reader(subject, version))?;
-                lock(&self.memory).newest.insert(key, id);
+                lock(&self.memory).readers.insert(key, id);
                 id
             }
         };

@@ -7,6 +7,7 @@ mod commands;
 mod definitions;
 mod faults;
 mod foreign;
+mod formats;
 mod kafka;
 mod kills;
 mod lake;
@@ -17,6 +18,8 @@ mod publish;
 mod readers;
 mod real_data;
 mod rebuild;
+#[path = "../../src/registry/mock.rs"]
+mod registry;
 mod restart;
 mod runs;
 mod stores;

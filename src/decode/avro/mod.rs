@@ -18,4 +18,4 @@ pub use container::{BATCH, read_container};
 pub(super) use container::{decode_capture, is_capture};
 pub(super) use plan::{Plan, Step, Walk};
 pub(super) use read::{Cursor, not_avro, write_base64, write_decimal, write_float, write_text};
-pub(super) use schema::{Form, Schema};
+pub(super) use schema::{Form, Schema, Type};

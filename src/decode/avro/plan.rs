@@ -172,6 +172,27 @@ impl Plan {
         }
     }
 
+    /// Tells each column that a value of the type `index` fills, and by which type.
+    pub fn taken(&self, step: &Step, index: usize, each: &mut dyn FnMut(usize, usize)) {
+        match step {
+            Step::Skip => (),
+            Step::Take(takes) => takes.iter().for_each(|(column, _)| each(*column as usize, index)),
+            Step::Record { takes, record } => {
+                takes.iter().for_each(|(column, _)| each(*column as usize, index));
+                let fields = &self.records[*record].fields;
+                fields.iter().for_each(|(index, step)| self.taken(step, *index, each));
+            }
+            Step::Union(branches) => {
+                if let Form::Union(types) = &self.schema.of(index).form {
+                    branches
+                        .iter()
+                        .zip(types)
+                        .for_each(|(step, index)| self.taken(step, *index, each));
+                }
+            }
+        }
+    }
+
     /// Tells the fields that nobody takes, of a value that has all it may have.
     pub fn ignored_in(&self, step: &Step, each: &mut dyn FnMut(&str)) {
         match step {

@@ -4,8 +4,11 @@ mod avro;
 mod columnar;
 mod csv;
 mod debezium;
+mod debezium_avro;
+mod flat;
 mod isolation;
 mod json;
+mod protobuf;
 mod real;
 mod wire;
 
@@ -70,7 +73,10 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
         retention: None,
         feeds: vec![Feed {
             name: "feed".to_string(),
-            kind: FeedKind::Log { path: PathBuf::new() },
+            kind: match format {
+                Format::Avro | Format::Parquet => FeedKind::Files { path: String::new() },
+                _ => FeedKind::Log { path: PathBuf::new() },
+            },
             format,
             wire: Default::default(),
             columns,

@@ -2,21 +2,29 @@
 
 use super::*;
 use crate::definition::KeyFormat;
-use crate::registry::tests::Mock;
+use crate::registry::mock::Mock;
+use crate::registry::tests::settings;
 use serde_json::Value;
 
 /// A registry and a decoder that asks it.
 pub(super) struct Wired {
     pub mock: Mock,
     pub input: Input,
+    /// What one decoder learnt of the registry, the next one knows.
+    registries: Registries,
 }
 
 impl Wired {
     pub fn new(format: Format, key: &[&str], columns: Vec<Col>) -> Self {
         let mock = Mock::start();
         let mut input = input(format, key, columns);
-        input.feeds[0].wire.registry = Some(mock.settings());
-        Wired { mock, input }
+        input.feeds[0].kind = FeedKind::Log { path: PathBuf::new() };
+        input.feeds[0].wire.registry = Some(settings(&[&mock.url]));
+        Wired {
+            mock,
+            input,
+            registries: Registries::new(None),
+        }
     }
 
     pub fn key_format(mut self, format: KeyFormat) -> Self {
@@ -30,7 +38,7 @@ impl Wired {
     }
 
     pub fn decoder(&self) -> Ready {
-        Ready(Decoder::new(&self.input, &self.input.feeds[0], &Registries::new(None)).unwrap())
+        Ready(Decoder::new(&self.input, &self.input.feeds[0], &self.registries).unwrap())
     }
 
     pub fn decode(&self, records: &[Vec<u8>]) -> Decoded {
@@ -46,9 +54,22 @@ pub(super) fn framed(id: u32, bytes: &[u8]) -> Vec<u8> {
 /// A value as Avro: of unions the first branch whose kind fits, or `{"branch": n, "value": ...}`.
 pub(super) fn avro(schema: &Value, value: &Value) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut named = std::collections::HashMap::new();
-    encode(schema, value, &mut named, &mut out);
+    let mut named = Named::new();
+    name(schema, &mut named);
+    encode(schema, value, &named, &mut out);
     out
+}
+
+/// Finds the types that have names.
+fn name(schema: &Value, named: &mut Named) {
+    if let (Some(name), Some("record" | "enum" | "fixed")) = (schema["name"].as_str(), schema["type"].as_str()) {
+        named.insert(name.to_string(), schema.clone());
+    }
+    match schema {
+        Value::Array(inner) => inner.iter().for_each(|inner| name(inner, named)),
+        Value::Object(inner) => inner.values().for_each(|inner| name(inner, named)),
+        _ => (),
+    }
 }
 
 pub(super) fn long(n: i64, out: &mut Vec<u8>) {
@@ -67,7 +88,7 @@ fn sized(bytes: &[u8], out: &mut Vec<u8>) {
 
 type Named = std::collections::HashMap<String, Value>;
 
-fn encode(schema: &Value, value: &Value, named: &mut Named, out: &mut Vec<u8>) {
+fn encode(schema: &Value, value: &Value, named: &Named, out: &mut Vec<u8>) {
     if let Value::Array(branches) = schema {
         let fits = |branch: &Value| {
             let kind = branch["type"].as_str().or(branch.as_str()).unwrap();
@@ -88,9 +109,6 @@ fn encode(schema: &Value, value: &Value, named: &mut Named, out: &mut Vec<u8>) {
         return encode(&branches[branch], value, named, out);
     }
     let kind = schema["type"].as_str().or(schema.as_str()).unwrap_or_default();
-    if let Some(name) = schema["name"].as_str() {
-        named.insert(name.to_string(), schema.clone());
-    }
     match kind {
         "null" => (),
         "boolean" => out.push(u8::from(value.as_bool().unwrap())),
@@ -141,8 +159,7 @@ fn encode(schema: &Value, value: &Value, named: &mut Named, out: &mut Vec<u8>) {
         }
         "" => encode(&schema["type"], value, named, out),
         name => {
-            let schema = named[name].clone();
-            encode(&schema, value, named, out);
+            encode(&named[name], value, named, out);
         }
     }
 }

@@ -45,12 +45,12 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             root("name = \"shop\"\nepock = \"10ms\"\n"),
             "dataflow.toml:2:1: unknown setting \"epock\"\n\
-             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, durability, epoch, guard, history, lake, memory_limit, name, store",
+             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, durability, epoch, guard, history, lake, memory_limit, name, registry, store",
         ),
         (
             root("name = \"shop\"\nzzz = 1\n"),
             "dataflow.toml:2:1: unknown setting \"zzz\"\n\
-             \x20 help: known here: backfill_rate, commit, durability, epoch, guard, history, lake, memory_limit, name, store",
+             \x20 help: known here: backfill_rate, commit, durability, epoch, guard, history, lake, memory_limit, name, registry, store",
         ),
         (
             root("name = \"shop\"\nepoch = 10\n"),
@@ -213,17 +213,53 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"parquet\"\n"),
             "inputs/orders.toml:10:10: format \"parquet\" does not fit a feed of kind \"log\"\n\
-             \x20 help: it takes json, debezium-json",
+             \x20 help: it takes json, debezium-json, avro, debezium-avro, json-schema, protobuf, canal-json, maxwell-json, raw",
         ),
         (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"debezium-avro\"\n"),
-            "inputs/orders.toml:10:10: format \"debezium-avro\" is not in this version\n\
-             \x20 help: it has debezium-json",
+            "inputs/orders.toml:6:1: format \"debezium-avro\" of records needs a schema registry, and there is none\n\
+             \x20 help: add registry = { url = \"http://localhost:8081\" } to the feed, the input or dataflow.toml",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nkey_format = \"avro\"\n"),
+            "inputs/orders.toml:6:1: the format of the keys needs a schema registry, and there is none\n\
+             \x20 help: add registry = { url = \"http://localhost:8081\" } to the feed, the input or dataflow.toml",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"avro\"\nregistry = { url = \"localhost:8081\" }\n"),
+            "inputs/orders.toml:11:20: \"localhost:8081\" is no address of a registry\n\
+             \x20 help: write http://host:8081 or https://...; several are separated by commas",
+        ),
+        (
+            feed(
+                "kind = \"log\"\npath = \"live\"\nformat = \"avro\"\nregistry = { url = \"http://me:secret@host\" }\n",
+            ),
+            "inputs/orders.toml:11:20: the registry's address holds a name or a password\n\
+             \x20 help: write them as username = \"${REGISTRY_USER}\" and password = \"${REGISTRY_PASSWORD}\": addresses are printed",
+        ),
+        (
+            feed(
+                "kind = \"log\"\npath = \"live\"\nformat = \"avro\"\nregistry = { url = \"http://host\", username = \"me\" }\n",
+            ),
+            "inputs/orders.toml:11:37: a registry's username without a password\n\
+             \x20 help: add password = \"${REGISTRY_PASSWORD}\"",
+        ),
+        (
+            feed(
+                "kind = \"log\"\npath = \"live\"\nformat = \"avro\"\nregistry = { url = \"http://host\", pasword = \"me\" }\n",
+            ),
+            "inputs/orders.toml:11:37: unknown setting \"pasword\"\n\
+             \x20 help: did you mean \"password\"? known here: ca, password, subject, token, url, username, version",
+        ),
+        (
+            feed("kind = \"files\"\npath = \"x.avro\"\nformat = \"avro\"\nregistry = { url = \"http://host\" }\n"),
+            "inputs/orders.toml:11:1: setting \"registry\" does not fit kind \"files\"\n\
+             \x20 help: it is for records of a stream, not for files; remove it",
         ),
         (
             feed("kind = \"files\"\npath = \"x.json\"\nformat = \"jsonl\"\n"),
             "inputs/orders.toml:10:10: unknown format \"jsonl\"\n\
-             \x20 help: did you mean \"ndjson\"? formats are csv, ndjson, json, parquet, avro, debezium-json",
+             \x20 help: did you mean \"ndjson\"? formats are csv, ndjson, json, parquet, avro, debezium-json, debezium-avro, json-schema, protobuf, canal-json, maxwell-json, raw",
         ),
         (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nrate = 5\n"),

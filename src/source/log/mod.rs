@@ -6,6 +6,8 @@
 //! 3. A line that is no record (broken, or an object without `value`) is handed on whole, as a value: its decoder
 //!    takes it or rejects it with its bytes. `verify`, which sees payloads alone, then judges as the run did.
 //! 4. What reading stopped at must still be there: a log that lost bytes ends the feed.
+//! 5. A log is text. Of formats whose records may be none, keys and values are JSON strings of base64; what is no such
+//!    string is taken as it is written.
 //!
 //! One thread per feed looks at every partition's size: often while records come, less often while none do.
 //!
@@ -18,6 +20,24 @@ mod envelope;
 mod writer;
 
 pub use writer::{LogRecord, LogWriter};
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use memchr::{memchr, memrchr};
+
+use super::batch::{BatchBuilder, Record};
+use super::outlet::{Ended, Hand};
+use super::readers::{ReaderOptions, Starter};
+use super::{Decode, Position, Progress, SourceError};
+use envelope::Envelope;
 
 /// Takes a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}` apart. None: it is no such object.
 pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
@@ -34,21 +54,6 @@ pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
         ts_ms,
     })
 }
-
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
-
-use memchr::{memchr, memrchr};
-
-use super::batch::{BatchBuilder, Record};
-use super::outlet::{Ended, Hand};
-use super::readers::{ReaderOptions, Starter};
-use super::{Decode, Position, Progress, SourceError};
-use envelope::Envelope;
 
 /// How many bytes one read asks for, at first; a longer line makes it grow.
 const READ_BYTES: usize = 1 << 20;
@@ -75,6 +80,20 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, folder: &Path, resume: &P
         }
         .follow()
     })
+}
+
+/// The bytes that stand as base64 in a JSON string, or what is written.
+fn bytes_of(written: &[u8]) -> Cow<'_, [u8]> {
+    let quoted = written.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    let decoded = quoted.and_then(|text| STANDARD.decode(text).ok());
+    decoded.map_or(Cow::Borrowed(written), Cow::Owned)
+}
+
+fn plain(written: &[u8], is_binary: bool) -> Cow<'_, [u8]> {
+    match is_binary {
+        true => bytes_of(written),
+        false => Cow::Borrowed(written),
+    }
 }
 
 /// A partition's file and how far it is read.
@@ -281,18 +300,23 @@ impl Follower {
         let (mut at, start) = (0, partition.next);
         let arrived = partition.arrived(&self.buffer[..lines]);
         let mut batch = BatchBuilder::new(self.hand.limits);
+        let is_binary = self.hand.feed().format.is_binary();
         while at < lines {
             let length = memchr(b'\n', &self.buffer[at..lines]).expect("by the loop above a line's end is last");
             let line = self.buffer[at..at + length].trim_ascii();
             if !line.is_empty() {
-                let e = envelope::parse(line).unwrap_or(Envelope {
-                    value: Some(line), // by (3)
+                let parsed = envelope::parse(line);
+                let is_binary = is_binary && parsed.is_some(); // by (3) and (5)
+                let e = parsed.unwrap_or(Envelope {
+                    value: Some(line),
                     ..Envelope::default()
                 });
+                let key = e.key.map(|key| plain(key, is_binary));
+                let value = e.value.map(|value| plain(value, is_binary));
                 batch.push(Record {
                     offset: start + at as u64,
-                    key: e.key,
-                    value: e.value,
+                    key: key.as_deref(),
+                    value: value.as_deref(),
                     headers: e.headers.and_then(|headers| std::str::from_utf8(headers).ok()),
                     ts_ms: e.ts_ms,
                 });

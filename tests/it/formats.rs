@@ -1,0 +1,91 @@
+//! Records behind schema ids from a log to tables: the registry away, a new version, and all made again without it.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use crate::lake::{ask, assert_newest_is_exact};
+use crate::registry::Mock;
+use crate::support::{Folder, Running, catch_up, recompute};
+use axum::http::StatusCode;
+
+const VERSIONS: [&str; 2] = [
+    r#"{"type":"record","name":"Account","fields":[{"name":"id","type":"long"},{"name":"name","type":"string"}]}"#,
+    r#"{"type":"record","name":"Account","fields":[{"name":"id","type":"long"},{"name":"name","type":"string"},
+        {"name":"city","type":["null","string"],"default":null}]}"#,
+];
+
+fn long(n: i64) -> Vec<u8> {
+    let (mut n, mut out) = (((n << 1) ^ (n >> 63)) as u64, Vec::new());
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+    out
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [long(text.len() as i64), text.as_bytes().to_vec()].concat()
+}
+
+/// A line of the log: a record behind a schema id.
+fn line(schema: u32, parts: &[Vec<u8>]) -> String {
+    let bytes = [&[0], &schema.to_be_bytes()[..], &parts.concat()].concat();
+    format!("{{\"value\": \"{}\"}}\n", STANDARD.encode(bytes))
+}
+
+fn folder(url: &str) -> Folder {
+    let input = "key = [\"id\"]\n[columns]\nid = \"BIGINT\"\nname = \"VARCHAR\"\ncity = \"VARCHAR\"\n\
+                 [[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live\"\nformat = \"avro\"\n";
+    let folder = Folder::new("formats", &[("inputs/accounts.toml", input)]);
+    folder.write("silver/accounts.sql", "SELECT id, name, city FROM accounts");
+    // Dataflow.toml's registry holds for every feed.
+    let root = std::fs::read_to_string(folder.path().join("dataflow.toml")).expect("it was written");
+    folder.write("dataflow.toml", &format!("{root}registry = {{ url = {url:?} }}\n"));
+    folder
+}
+
+#[test]
+fn avro_records_wait_for_their_registry_and_are_made_again_without_it() {
+    let mock = Mock::start();
+    let folder = folder(&mock.url);
+    let dataflow = folder.load("lake");
+    let first = mock.register("accounts-value", "AVRO", VERSIONS[0], json!([]));
+    folder.append("live/0.ndjson", &line(first, &[long(1), text("Ann")]));
+    folder.append("live/0.ndjson", &line(first, &[long(2), text("Bob")]));
+    // One that ends too early.
+    folder.append("live/0.ndjson", &line(first, &[long(3), long(99)]));
+    catch_up(&dataflow, 2);
+    let accounts = || ask(&dataflow, "SELECT id, name, city FROM silver.accounts ORDER BY id");
+    assert_eq!(accounts(), "1,Ann,\n2,Bob,");
+    let letters = || ask(&dataflow, "SELECT reason FROM dead_letters");
+    assert!(
+        letters().contains("written by schema 1 (accounts-value version 1)"),
+        "{}",
+        letters()
+    );
+
+    // The registry is out of order while a record of a new version comes: it waits, and nothing is refused.
+    let second = mock.register("accounts-value", "AVRO", VERSIONS[1], json!([]));
+    mock.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
+    folder.append(
+        "live/0.ndjson",
+        &line(second, &[long(2), text("Bea"), long(1), text("Bonn")]),
+    );
+    let running = Running::start(dataflow.clone(), 2);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(letters().lines().count(), 1, "the letter from before: {}", letters());
+    assert_eq!(accounts(), "1,Ann,\n2,Bob,");
+    mock.fail(None);
+    running.wait_until(|| accounts() == "1,Ann,\n2,Bea,Bonn");
+    running.stop();
+
+    // Bronze and what the lake keeps of the registry are enough.
+    drop(mock);
+    assert_newest_is_exact(&dataflow, "the lake without a registry");
+    recompute(&dataflow, 1);
+    assert_eq!(accounts(), "1,Ann,\n2,Bea,Bonn");
+}
