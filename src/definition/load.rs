@@ -112,6 +112,7 @@ impl Loader<'_> {
             durable: root.durable,
             guard: root.guard,
             history: root.history,
+            dead_letters: root.dead_letters,
             bounds: root.bounds,
             inputs,
             tables,

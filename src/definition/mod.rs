@@ -69,6 +69,8 @@ pub struct Dataflow {
     pub guard: bool,
     /// How long past snapshots can be read: what only they need is deleted then.
     pub history: Duration,
+    /// The topic that dead letters go to as well.
+    pub dead_letters: Option<Output>,
     /// What a run may take of its machine.
     pub bounds: Bounds,
     /// Logical inputs, by name.
@@ -90,6 +92,7 @@ impl fmt::Debug for Dataflow {
             .field("durable", &self.durable)
             .field("guard", &self.guard)
             .field("history", &self.history)
+            .field("dead_letters", &self.dead_letters)
             .field("bounds", &self.bounds)
             .field("inputs", &self.inputs)
             .field("tables", &self.tables)

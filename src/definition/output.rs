@@ -12,19 +12,35 @@ pub struct KafkaClient {
     pub options: ClientOptions,
 }
 
-/// The topic of a table.
+/// The topic of a table, or of the dead letters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     /// Where it is.
     pub client: KafkaClient,
     /// Its name.
     pub topic: String,
-    /// Columns that identify a row: those of the table's key.
+    /// Columns that identify a row: those of the table's key. Of dead letters none: they are told once.
     pub key: Vec<String>,
 }
 
 /// Reads the settings of a table with this key; none: mistakes were reported.
-pub(super) fn read_output(mut settings: Settings<'_>, key: &[String]) -> Option<Output> {
+pub(super) fn read_output(settings: Settings<'_>, key: &[String]) -> Option<Output> {
+    if key.is_empty() {
+        settings.say(
+            "a table without a key cannot go to a topic: rows that change or go are told by their key",
+            "add key = [...] to the table",
+        );
+    }
+    let output = read_topic_of(settings, key.to_vec());
+    output.filter(|_| !key.is_empty())
+}
+
+/// Reads `[dead_letters]`.
+pub(super) fn read_dead_letters(settings: Settings<'_>) -> Option<Output> {
+    read_topic_of(settings, vec![])
+}
+
+fn read_topic_of(mut settings: Settings<'_>, key: Vec<String>) -> Option<Output> {
     let brokers = settings
         .require("brokers", "\"localhost:9092\"")
         .and_then(|value| read_brokers(&value));
@@ -35,12 +51,6 @@ pub(super) fn read_output(mut settings: Settings<'_>, key: &[String]) -> Option<
         None => Some(ClientOptions::default()),
         Some(value) => value.settings().and_then(read_options),
     };
-    if key.is_empty() {
-        settings.say(
-            "a table without a key cannot go to a topic: rows that change or go are told by their key",
-            "add key = [...] to the table",
-        );
-    }
     settings.finish();
     Some(Output {
         client: KafkaClient {
@@ -48,6 +58,6 @@ pub(super) fn read_output(mut settings: Settings<'_>, key: &[String]) -> Option<
             options: options?,
         },
         topic: topic?,
-        key: (!key.is_empty()).then(|| key.to_vec())?,
+        key,
     })
 }

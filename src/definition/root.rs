@@ -13,6 +13,7 @@ use super::bounds::{Bounds, read_bounds};
 use super::diagnostic::nearest;
 use super::file::File;
 use super::location::lake_location;
+use super::output::{Output, read_dead_letters};
 use super::settings::Settings;
 use super::wire::{Registry, read_registry};
 
@@ -28,6 +29,7 @@ pub(super) struct Root {
     pub history: Duration,
     pub bounds: Bounds,
     pub store_options: BTreeMap<String, String>,
+    pub dead_letters: Option<Output>,
     /// For every feed that names none.
     pub registry: Option<Registry>,
 }
@@ -97,6 +99,13 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         Some(value) => value.settings().and_then(read_store),
     };
     let registry = read_registry(&mut settings, base);
+    let dead_letters = match settings.take(
+        "dead_letters",
+        "{ brokers = \"localhost:9092\", topic = \"shop.dead\" }",
+    ) {
+        None => Some(None),
+        Some(value) => value.settings().and_then(read_dead_letters).map(Some),
+    };
     settings.finish();
     Some(Root {
         name: name?,
@@ -108,6 +117,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         history: history?,
         bounds: bounds?,
         store_options: store_options?,
+        dead_letters: dead_letters?,
         registry: registry?,
     })
 }

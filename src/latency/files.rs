@@ -176,9 +176,10 @@ mod tests {
                 arrived,
                 records: 10,
                 source_ms: vec![],
+                record_ms: vec![],
             }]);
         }
-        latency.observe_closed(21, now);
+        latency.observe_closed(21, now, SystemTime::now());
         files
             .write_interval(&latency, wall + Duration::from_secs(1))
             .expect("an interval is written");

@@ -1,5 +1,6 @@
-//! How long a record takes, from its arrival (and, where it says so, from the moment its source wrote it) until
-//! (a) its epoch closed in the graph, and (b) the snapshot that holds it was committed.
+//! How long a record takes, from its arrival (and, where it says so, from the moment its source made the change, and from
+//! that at which it was written to its topic) until (a) its epoch closed in the graph, and (b) the snapshot that holds it was
+//! committed.
 //!
 //! A measurement is taken for every record, from when it *could* have been read: a reader stamps a
 //! delivery when its bytes were there, a rate-limited generator when its event was due. A reader that does not know
@@ -40,8 +41,10 @@ pub struct Stamp {
     pub arrived: Instant,
     /// How many.
     pub records: u64,
-    /// When their source wrote them: Unix milliseconds, and how many records share them.
+    /// When their source made them: Unix milliseconds, and how many records share them.
     pub source_ms: Vec<(i64, u64)>,
+    /// When they were written to their topic, likewise.
+    pub record_ms: Vec<(i64, u64)>,
 }
 
 /// What one process adds to the figures of a run: of one input.
@@ -50,7 +53,7 @@ pub struct Part {
     /// Index into `Dataflow::inputs`.
     pub input: usize,
     /// By stage.
-    pub stages: [Histogram<u64>; 3],
+    pub stages: [Histogram<u64>; Stage::COUNT],
     /// Records whose source time is out of scale.
     pub out_of_scale: u64,
 }
@@ -62,20 +65,38 @@ pub enum Stage {
     Closed,
     /// From arrival until the snapshot was committed: any reader of the tables sees it.
     Committed,
+    /// From the source's own time until the epoch closed.
+    SourceToClosed,
     /// From the source's own time until the snapshot was committed.
     SourceToCommitted,
+    /// From the time of the topic's record until the epoch closed.
+    RecordToClosed,
+    /// From the time of the topic's record until the snapshot was committed.
+    RecordToCommitted,
 }
 
 impl Stage {
     /// All, in the order of the report.
-    pub const ALL: [Stage; 3] = [Stage::Closed, Stage::Committed, Stage::SourceToCommitted];
+    pub const ALL: [Stage; Stage::COUNT] = [
+        Stage::Closed,
+        Stage::Committed,
+        Stage::SourceToClosed,
+        Stage::SourceToCommitted,
+        Stage::RecordToClosed,
+        Stage::RecordToCommitted,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = 6;
 
     /// How the report and the files name it.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Closed => "arrival-to-closed",
             Stage::Committed => "arrival-to-committed",
+            Stage::SourceToClosed => "source-to-closed",
             Stage::SourceToCommitted => "source-to-committed",
+            Stage::RecordToClosed => "record-to-closed",
+            Stage::RecordToCommitted => "record-to-committed",
         }
     }
 }
@@ -84,8 +105,8 @@ impl Stage {
 #[derive(Clone)]
 struct Series {
     /// By stage: since the start, and since the last [`Latency::take_interval`].
-    total: [Histogram<u64>; 3],
-    interval: [Histogram<u64>; 3],
+    total: [Histogram<u64>; Stage::COUNT],
+    interval: [Histogram<u64>; Stage::COUNT],
     /// Records whose source time lies further back than the ceiling, or ahead of our clock.
     out_of_scale: u64,
     /// Of those, how many [`Latency::take_parts`] has taken.
@@ -99,8 +120,8 @@ impl Series {
                 .expect("the bounds and digits are valid constants")
         };
         Series {
-            total: [empty(), empty(), empty()],
-            interval: [empty(), empty(), empty()],
+            total: std::array::from_fn(|_| empty()),
+            interval: std::array::from_fn(|_| empty()),
             out_of_scale: 0,
             taken: 0,
         }
@@ -111,6 +132,20 @@ impl Series {
         for histogram in [&mut self.total[stage as usize], &mut self.interval[stage as usize]] {
             histogram.saturating_record_n(micros, records);
         }
+    }
+
+    /// Of records by the time they count from, Unix milliseconds, at `wall_ms`. Answers how many are out of scale.
+    fn record_since(&mut self, stage: Stage, times: &[(i64, u64)], wall_ms: i64) -> u64 {
+        let mut out_of_scale = 0;
+        for (since, records) in times {
+            let millis = wall_ms - since;
+            if (0..CEILING.as_millis() as i64).contains(&millis) {
+                self.record(stage, Duration::from_millis(millis as u64), *records);
+            } else {
+                out_of_scale += records;
+            }
+        }
+        out_of_scale
     }
 }
 
@@ -164,18 +199,22 @@ impl Latency {
         }
     }
 
-    /// Every epoch before `frontier` has closed, at `now`.
-    pub fn observe_closed(&self, frontier: Epoch, now: Instant) {
+    /// Every epoch before `frontier` has closed, at `now` (both clocks).
+    pub fn observe_closed(&self, frontier: Epoch, now: Instant, wall: SystemTime) {
+        let wall_ms = millis(wall);
         let mut state = self.state();
         let State { waiting, series } = &mut *state;
         let still_open = waiting.open.split_off(&frontier);
         for (epoch, stamps) in std::mem::replace(&mut waiting.open, still_open) {
             for stamp in &stamps {
-                series[stamp.input].record(
+                let series = &mut series[stamp.input];
+                series.record(
                     Stage::Closed,
                     now.saturating_duration_since(stamp.arrived),
                     stamp.records,
                 );
+                series.record_since(Stage::SourceToClosed, &stamp.source_ms, wall_ms);
+                series.record_since(Stage::RecordToClosed, &stamp.record_ms, wall_ms);
             }
             waiting.closed.entry(epoch).or_default().extend(stamps);
         }
@@ -183,9 +222,7 @@ impl Latency {
 
     /// The snapshot at `epoch` was committed, at `now` (both clocks).
     pub fn observe_committed(&self, epoch: Epoch, now: Instant, wall: SystemTime) {
-        let wall_ms = wall
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |d| d.as_millis() as i64);
+        let wall_ms = millis(wall);
         let mut state = self.state();
         let State { waiting, series } = &mut *state;
         let later = waiting.closed.split_off(&(epoch + 1));
@@ -196,14 +233,8 @@ impl Latency {
                 now.saturating_duration_since(stamp.arrived),
                 stamp.records,
             );
-            for (source_ms, records) in stamp.source_ms {
-                let millis = wall_ms - source_ms;
-                if (0..CEILING.as_millis() as i64).contains(&millis) {
-                    series.record(Stage::SourceToCommitted, Duration::from_millis(millis as u64), records);
-                } else {
-                    series.out_of_scale += records;
-                }
-            }
+            series.out_of_scale += series.record_since(Stage::SourceToCommitted, &stamp.source_ms, wall_ms);
+            series.record_since(Stage::RecordToCommitted, &stamp.record_ms, wall_ms);
         }
     }
 
@@ -299,6 +330,12 @@ impl Latency {
     }
 }
 
+/// Unix milliseconds.
+fn millis(wall: SystemTime) -> i64 {
+    wall.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
+}
+
 fn tag(input: &str, stage: Stage) -> String {
     format!("{input}.{}", stage.name())
 }
@@ -330,6 +367,7 @@ mod tests {
             arrived,
             records,
             source_ms: vec![],
+            record_ms: vec![],
         }
     }
 
@@ -338,8 +376,8 @@ mod tests {
         let (latency, start) = (latency(), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
         latency.observe_arrivals(&mut vec![stamp(10, at(0), 3), stamp(20, at(5), 1)]);
-        latency.observe_closed(11, at(7));
-        latency.observe_closed(11, at(8));
+        latency.observe_closed(11, at(7), SystemTime::now());
+        latency.observe_closed(11, at(8), SystemTime::now());
         latency.observe_committed(10, at(30), SystemTime::now());
         let figures = latency.figures();
         let of = |stage| {
@@ -353,7 +391,7 @@ mod tests {
         assert_eq!((closed.count, closed.max.as_millis()), (3, 7));
         let committed = of(Stage::Committed).expect("three records were committed");
         assert_eq!((committed.count, committed.p50.as_millis()), (3, 30));
-        latency.observe_closed(21, at(50));
+        latency.observe_closed(21, at(50), SystemTime::now());
         latency.observe_committed(20, at(60), SystemTime::now());
         assert_eq!(latency.totals()[1].1.len(), 4, "the later record is committed too");
     }
@@ -364,7 +402,7 @@ mod tests {
         for n in 0..100u64 {
             latency.observe_arrivals(&mut vec![stamp(1, start + Duration::from_millis(n), 1)]);
         }
-        latency.observe_closed(2, start + Duration::from_millis(1000));
+        latency.observe_closed(2, start + Duration::from_millis(1000), SystemTime::now());
         let line = latency
             .figures()
             .lines
@@ -390,7 +428,7 @@ mod tests {
             source_ms,
             ..stamp(1, now, 7)
         }]);
-        latency.observe_closed(2, now);
+        latency.observe_closed(2, now, SystemTime::now());
         latency.observe_committed(1, now, wall);
         let elsewhere = self::latency();
         for _ in 0..2 {
@@ -417,7 +455,7 @@ mod tests {
         let mut seen = 0;
         for epoch in 1..5 {
             latency.observe_arrivals(&mut vec![stamp(epoch, start, epoch)]);
-            latency.observe_closed(epoch + 1, start + Duration::from_millis(epoch));
+            latency.observe_closed(epoch + 1, start + Duration::from_millis(epoch), SystemTime::now());
             seen += latency.take_interval().iter().map(|(_, h)| h.len()).sum::<u64>();
         }
         assert_eq!(seen, latency.totals()[0].1.len());

@@ -107,6 +107,9 @@ impl Changes {
             let new: BooleanArray = rows.iter().map(|row| Some(!known.contains(row))).collect();
             came.push(filtered(spec, batch, &new)?);
         }
+        if key.is_empty() {
+            return Changes::net(spec, key, came, vec![]);
+        }
         // A key that is there still is told by its row, or has not changed.
         let keys = keys_of(spec, key, &now)?;
         let codec = key_codec(spec, key)?;
@@ -119,13 +122,16 @@ impl Changes {
         Changes::net(spec, key, came, went)
     }
 
-    /// A row that came stands for its key, whatever went.
+    /// A row that came stands for its key, whatever went. Where there is no key, what went is not told.
     fn net(
         spec: &TableSpec,
         key: &[usize],
         came: Vec<RecordBatch>,
-        went: Vec<RecordBatch>,
+        mut went: Vec<RecordBatch>,
     ) -> Result<Changes, ChangesError> {
+        if key.is_empty() {
+            went.clear();
+        }
         let keys = keys_of(spec, key, &came)?;
         let codec = key_codec(spec, key)?;
         let mut gone = Vec::with_capacity(went.len());

@@ -88,7 +88,7 @@ struct Table {
     spec: TableSpec,
     output: Output,
     encoder: Encoder,
-    /// Positions of the key's columns.
+    /// Positions of the key's columns; none of dead letters, of which those that come are told.
     key: Vec<usize>,
     /// The newest snapshot that the topic has.
     published: Epoch,
@@ -109,9 +109,13 @@ pub fn start(
     failed: impl Fn(PublishError) + Send + 'static,
 ) -> Result<Option<Publisher>, PublishError> {
     let mut channels: BTreeMap<String, Vec<Table>> = BTreeMap::new();
-    for table in &dataflow.tables {
-        let Some(output) = &table.output else { continue };
-        let name = table.qualified_name();
+    let tables = dataflow
+        .tables
+        .iter()
+        .map(|table| (table.qualified_name(), &table.output));
+    let letters = ("dead_letters".to_string(), &dataflow.dead_letters);
+    for (name, output) in tables.chain([letters]) {
+        let Some(output) = output else { continue };
         let spec = specs
             .iter()
             .find(|spec| spec.name == name)

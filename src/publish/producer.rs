@@ -6,6 +6,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::Offset;
 use thiserror::Error;
@@ -132,7 +133,16 @@ impl Channel {
     }
 
     fn put(&self, topic: &str, record: &Keyed) -> Result<(), ProduceError> {
-        let mut message: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).key(record.key.as_slice());
+        let mut message: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
+        message.key = record.key.as_deref();
+        if !record.headers.is_empty() {
+            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            for (key, value) in &record.headers {
+                let value = Some(value);
+                headers = headers.insert(Header { key, value });
+            }
+            message.headers = Some(headers);
+        }
         message.payload = record.value.as_deref();
         loop {
             message = match self.producer.send(message) {

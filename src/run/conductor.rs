@@ -176,7 +176,11 @@ impl Conductor<'_> {
         if let Some(limit) = self.options.duration {
             wait = wait.min((started + limit).saturating_duration_since(now));
         }
-        wait
+        // An epoch that is due stays open while something is on its way into it; workers say when that is taken.
+        match self.shared.together.waits() {
+            true => wait.max(Duration::from_millis(1)),
+            false => wait,
+        }
     }
 
     fn observe_commit(&mut self, event: CommitEvent) {
@@ -219,7 +223,8 @@ impl Conductor<'_> {
         if self.shared.full.swap(false, Ordering::AcqRel) {
             self.pacer.observe_full();
         }
-        self.latency.observe_closed(self.shared.frontier(), now);
+        self.latency
+            .observe_closed(self.shared.frontier(), now, SystemTime::now());
         // The audit compares all of the past at once, and nothing else.
         let live = self.shared.live.load(Ordering::Acquire);
         if !live && !self.shared.replayed() {

@@ -13,7 +13,7 @@ use roaring::RoaringTreemap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::latency::Part;
+use crate::latency::{Part, Stage};
 use crate::repr::Epoch;
 use crate::run::past::Sources;
 use crate::sink::{AddFile, Batch, ChangeFile, LiveFile, Prepared, Restored};
@@ -140,7 +140,7 @@ pub struct FiguresHead {
     /// How the feeds are doing.
     pub feeds: Vec<FeedStatus>,
     /// Latencies since the last ones: input, out of scale, how long each stage's histogram is.
-    pub latencies: Vec<(usize, u64, [u32; 3])>,
+    pub latencies: Vec<(usize, u64, [u32; Stage::COUNT])>,
 }
 
 /// A message that no process of ours sends.
@@ -304,7 +304,7 @@ impl FiguresHead {
         let mut more = Vec::new();
         let mut serializer = V2Serializer::new();
         for part in latencies {
-            let mut lengths = [0; 3];
+            let mut lengths = [0; Stage::COUNT];
             for (length, histogram) in lengths.iter_mut().zip(&part.stages) {
                 let written = serializer.serialize(histogram, &mut more);
                 *length = written.expect("histograms of an hour fit, and memory takes all") as u32;
@@ -323,10 +323,14 @@ impl FiguresHead {
                 let mut own = (&mut more).take(u64::from(length));
                 Ok(deserializer.deserialize(&mut own).map_err(|e| format!("{e:?}"))?)
             };
+            let stages: Vec<Histogram<u64>> = lengths
+                .iter()
+                .map(|length| histogram(*length))
+                .collect::<Result<_, _>>()?;
             parts.push(Part {
                 input: *input,
                 out_of_scale: *out_of_scale,
-                stages: [histogram(lengths[0])?, histogram(lengths[1])?, histogram(lengths[2])?],
+                stages: stages.try_into().expect("there are as many as lengths"),
             });
         }
         Ok(parts)
@@ -454,6 +458,9 @@ mod tests {
                 histogram(&[1, 50_000, 50_001]),
                 histogram(&[]),
                 histogram(&[3_599_999_999]),
+                histogram(&[]),
+                histogram(&[7]),
+                histogram(&[]),
             ],
         };
         let bytes = FiguresHead::default().encode(std::slice::from_ref(&part));

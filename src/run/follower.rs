@@ -168,7 +168,9 @@ fn obey(
         }
         (Command::Committed(epoch), Some(hands)) => {
             let now = Instant::now();
-            hands.latency.observe_closed(hands.shared.frontier(), now);
+            hands
+                .latency
+                .observe_closed(hands.shared.frontier(), now, SystemTime::now());
             hands.latency.observe_committed(epoch, now, SystemTime::now());
             tell(Event::Committed(epoch));
         }
@@ -272,7 +274,7 @@ impl Follower<'_> {
     fn tell_progress(&mut self) {
         // Looked at first: what an epoch before it holds is then there to be seen.
         let frontier = self.shared.frontier();
-        self.latency.observe_closed(frontier, Instant::now());
+        self.latency.observe_closed(frontier, Instant::now(), SystemTime::now());
         let progress = Progress {
             frontier,
             taken: self.shared.taken.swap(0, Ordering::AcqRel),

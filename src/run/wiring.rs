@@ -115,7 +115,10 @@ impl Wiring {
             })
             .collect();
         let dead_letters = specs.len();
-        specs.push(dead_letters::spec());
+        specs.push(TableSpec {
+            change_data_feed: dataflow.dead_letters.is_some(),
+            ..dead_letters::spec()
+        });
         let first_table = specs.len();
         specs.extend(graph.tables.iter().map(|planned| {
             let table = &dataflow.tables[planned.table];

@@ -22,6 +22,8 @@ use super::past::{Loads, Past};
 use super::shared::Shared;
 use super::wiring::{Ends, Wiring};
 use crate::backfill::Portion;
+use crate::decode::Payloads;
+use crate::definition::FeedKind;
 use crate::input::{self, Arrived, Inputs};
 use crate::latency::{Latency, Stamp};
 use crate::render::{self, Kept};
@@ -216,7 +218,9 @@ impl<'a> Taker<'a> {
             counters.records.fetch_add(records, Ordering::Relaxed);
             counters.rejected.fetch_add(rejected, Ordering::Relaxed);
             self.keep(&delivery)?;
-            stamps.push(stamp(&delivery, self.epoch));
+            let feed = &self.wiring.dataflow.inputs[delivery.input].feeds.get(delivery.feed);
+            let is_topic = feed.is_some_and(|feed| matches!(feed.kind, FeedKind::Kafka(_)));
+            stamps.push(stamp(&delivery, self.epoch, is_topic));
             if delivery.epoch.is_some() {
                 self.shared.together.end_one();
             }
@@ -428,19 +432,30 @@ impl<'a> Taker<'a> {
     }
 }
 
-fn stamp(delivery: &Delivery, epoch: Epoch) -> Stamp {
-    let mut source_ms: Vec<(i64, u64)> = Vec::new();
-    for ms in delivery.decoded.source_ms.iter().flatten() {
-        match source_ms.last_mut() {
-            Some((last, records)) if last == ms => *records += 1,
-            _ => source_ms.push((*ms, 1)),
-        }
-    }
+fn stamp(delivery: &Delivery, epoch: Epoch, is_topic: bool) -> Stamp {
+    // Of topics alone: elsewhere a record's own time is its source's.
+    let record_ms: &[Option<i64>] = match &delivery.decoded.raw.payloads {
+        Payloads::Records { ts_ms, .. } if is_topic => ts_ms,
+        _ => &[],
+    };
     Stamp {
         input: delivery.input,
         epoch,
         arrived: delivery.arrived,
         records: delivery.decoded.raw.len() as u64,
-        source_ms,
+        source_ms: shared_times(&delivery.decoded.source_ms),
+        record_ms: shared_times(record_ms),
     }
+}
+
+/// Times, and how many records in a row share each.
+fn shared_times(times: &[Option<i64>]) -> Vec<(i64, u64)> {
+    let mut shared: Vec<(i64, u64)> = Vec::new();
+    for ms in times.iter().flatten() {
+        match shared.last_mut() {
+            Some((last, records)) if last == ms => *records += 1,
+            _ => shared.push((*ms, 1)),
+        }
+    }
+    shared
 }

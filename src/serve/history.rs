@@ -152,9 +152,11 @@ pub async fn replay_where(
     let mut records = 0;
     while let Some(batch) = batches.next().await {
         let batch =
-            normalise_batch(&bronze::schema(), &batch.map_err(table)?).map_err(|source| HistoryError::Columns {
-                input: input.name.clone(),
-                source,
+            normalise_batch(&bronze::schema(), &bronze::completed(batch.map_err(table)?)).map_err(|source| {
+                HistoryError::Columns {
+                    input: input.name.clone(),
+                    source,
+                }
             })?;
         for Run {
             feed,

@@ -34,7 +34,12 @@ impl Snapshot {
             return Ok(vec![]);
         }
         let schema = dead_letters::schema();
-        let columns: Vec<String> = schema.fields().iter().map(|f| format!("{:?}", f.name())).collect();
+        let there = self.context().table_provider("dead_letters").await?.schema();
+        let column = |name: &String| match there.column_with_name(name) {
+            Some(_) => format!("{name:?}"),
+            None => format!("NULL AS {name:?}"), // tables of earlier versions lack the last
+        };
+        let columns: Vec<String> = schema.fields().iter().map(|f| column(f.name())).collect();
         let sql = format!("SELECT {} FROM dead_letters WHERE {condition}", columns.join(", "));
         let batches = self.query(&sql).await?.1;
         Ok(batches.iter().map(Letters::of).collect::<Result<_, _>>()?)

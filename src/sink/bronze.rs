@@ -139,6 +139,20 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
     RecordBatch::try_new(schema(), columns).expect("columns are made of the schema's types and one length")
 }
 
+/// Rows of a Bronze table with all columns of [`schema`]: tables of earlier versions lack the last.
+pub fn completed(batch: RecordBatch) -> RecordBatch {
+    let schema = schema();
+    let missing = &schema.fields()[column::HEADERS];
+    if batch.column_by_name(missing.name()).is_some() {
+        return batch;
+    }
+    let mut fields: Vec<Arc<Field>> = batch.schema_ref().fields().to_vec();
+    fields.push(missing.clone());
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(StringArray::new_null(batch.num_rows())));
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("a column of nulls fits any batch")
+}
+
 /// Consecutive Bronze rows of one feed, partition, header and epoch.
 #[derive(Debug)]
 pub struct Run {

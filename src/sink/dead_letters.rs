@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::TableSpec;
@@ -17,7 +17,7 @@ use crate::decode::{Payloads, Raw, Reject};
 use crate::definition::Deletes;
 use crate::repr::{CodecError, Epoch, Row, RowCodec};
 
-/// The columns in front of reason and payload, and the one behind.
+/// The columns in front of reason and payload.
 fn place() -> Vec<Field> {
     vec![
         Field::new("kind", DataType::Utf8, false),
@@ -29,16 +29,22 @@ fn place() -> Vec<Field> {
     ]
 }
 
-fn epoch_field() -> Field {
-    Field::new("epoch", DataType::Int64, true)
+/// The columns behind reason and payload.
+fn arrival() -> Vec<Field> {
+    vec![
+        Field::new("epoch", DataType::Int64, true),
+        Field::new("key", DataType::Binary, true),
+        Field::new("headers", DataType::Utf8, true),
+    ]
 }
 
-/// The columns of the dead letters. `epoch` is set for records and files: when they arrived.
+/// The columns of the dead letters. `epoch` is set for records and files: when they arrived; `key` and `headers` for records
+/// that had them.
 pub fn schema() -> SchemaRef {
     let mut fields = place();
     fields.push(Field::new("reason", DataType::Utf8, false));
     fields.push(Field::new("payload", DataType::Binary, true));
-    fields.push(epoch_field());
+    fields.extend(arrival());
     Arc::new(Schema::new(fields))
 }
 
@@ -82,7 +88,14 @@ impl Envelope {
         };
         Ok(Envelope {
             before: one(place(), &columns)?,
-            after: one(vec![epoch_field()], &[number()])?,
+            after: one(
+                arrival(),
+                &[
+                    number(),
+                    Arc::new(BinaryArray::new_null(1)),
+                    Arc::new(StringArray::new_null(1)),
+                ],
+            )?,
         })
     }
 
@@ -110,12 +123,27 @@ pub struct Origin<'a> {
 pub fn of_rejects(codec: &RowCodec, rejects: &[Reject], raw: &Raw, from: Origin<'_>) -> Result<Vec<Row>, CodecError> {
     let n = rejects.len();
     let offset = |record: u32| raw.offsets[record as usize] as i64;
-    let bytes = |record: u32| match &raw.payloads {
-        Payloads::Records { values, .. } => {
-            use arrow::array::Array;
-            values.is_valid(record as usize).then(|| values.value(record as usize))
-        }
-        Payloads::Columns { .. } => None,
+    let (values, keys, headers) = match &raw.payloads {
+        Payloads::Records {
+            values, keys, headers, ..
+        } => (Some(values), keys.as_ref(), headers.as_ref()),
+        Payloads::Columns { .. } => (None, None, None),
+    };
+    let bytes_of = |column: Option<&BinaryArray>| -> BinaryArray {
+        let of = |record: u32| {
+            column
+                .filter(|c| c.is_valid(record as usize))
+                .map(|c| c.value(record as usize))
+        };
+        BinaryArray::from_iter(rejects.iter().map(|r| r.record.and_then(of)))
+    };
+    let texts_of = |column: Option<&StringArray>| -> StringArray {
+        let of = |record: u32| {
+            column
+                .filter(|c| c.is_valid(record as usize))
+                .map(|c| c.value(record as usize))
+        };
+        StringArray::from_iter(rejects.iter().map(|r| r.record.and_then(of)))
     };
     let repeated = |text: &str| Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, n))) as ArrayRef;
     let columns: Vec<ArrayRef> = vec![
@@ -130,8 +158,10 @@ pub fn of_rejects(codec: &RowCodec, rejects: &[Reject], raw: &Raw, from: Origin<
         repeated(from.partition),
         Arc::new(Int64Array::from_iter(rejects.iter().map(|r| r.record.map(offset)))),
         Arc::new(StringArray::from_iter_values(rejects.iter().map(|r| r.reason.as_str()))),
-        Arc::new(BinaryArray::from_iter(rejects.iter().map(|r| r.record.and_then(bytes)))),
+        Arc::new(bytes_of(values)),
         Arc::new(Int64Array::from_value(from.epoch as i64, n)),
+        Arc::new(bytes_of(keys)),
+        Arc::new(texts_of(headers)),
     ];
     codec.encode_rows(&columns, n)
 }
@@ -139,7 +169,7 @@ pub fn of_rejects(codec: &RowCodec, rejects: &[Reject], raw: &Raw, from: Origin<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Array, AsArray};
+    use arrow::array::AsArray;
 
     #[test]
     fn an_error_row_between_constant_bytes_is_a_letter() {

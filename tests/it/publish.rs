@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::kafka::Broker;
@@ -16,6 +17,14 @@ use crate::support::{Folder, Running, catch_up};
 
 /// A topic's committed records: key, and value or none.
 fn consume(broker: &Broker, topic: &str, partitions: i32) -> Vec<(String, Option<String>)> {
+    let records = consume_all(broker, topic, partitions).into_iter();
+    records.map(|(key, value, _)| (key.expect("a key"), value)).collect()
+}
+
+type Headers = BTreeMap<String, String>;
+
+/// The same with headers.
+fn consume_all(broker: &Broker, topic: &str, partitions: i32) -> Vec<(Option<String>, Option<String>, Headers)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &broker.address)
         .set("group.id", "readers")
@@ -39,7 +48,10 @@ fn consume(broker: &Broker, topic: &str, partitions: i32) -> Vec<(String, Option
             Some(Err(error)) => panic!("{error}"),
             Some(Ok(message)) => {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                records.push((text(message.key().expect("a key")), message.payload().map(text)));
+                let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+                let headers =
+                    headers.map(|header| (header.key.to_string(), header.value.map(text).unwrap_or_default()));
+                records.push((message.key().map(text), message.payload().map(text), headers.collect()));
             }
         }
     }
@@ -142,4 +154,68 @@ fn a_topic_has_each_change_of_its_table_once_over_restarts_and_from_whenever_it_
         4,
         "the table as it was when the topic was new, and what changed then: {records:?}"
     );
+}
+
+#[test]
+fn a_dead_letter_goes_to_its_topic_as_it_came_with_the_reason_once() {
+    let Some(broker) = Broker::connect("letters") else {
+        return;
+    };
+    let (orders, dead) = (broker.topic("orders", 1, &[]), broker.topic("dead", 1, &[]));
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.address)
+        .create()
+        .expect("a producer");
+    let trace = OwnedHeaders::new().insert(Header {
+        key: "trace",
+        value: Some("00-1"),
+    });
+    for (key, value) in [("1", "{\"id\": 1}"), ("2", "{\"id\": \"two\"}")] {
+        let record = BaseRecord::to(&orders).key(key).payload(value).headers(trace.clone());
+        producer
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("room in the queue");
+    }
+    producer
+        .flush(Duration::from_secs(60))
+        .expect("the broker takes records");
+    let folder = Folder::new(
+        &broker.name("flow"),
+        &[
+            (
+                "inputs/orders.toml",
+                &format!(
+                    "key = [\"id\"]\n[columns]\nid = {{ type = \"BIGINT\", nullable = false }}\n[[feeds]]\nname = \"live\"\n\
+                     kind = \"kafka\"\nbrokers = \"{}\"\ntopics = [\"{orders}\"]\nformat = \"json\"\n",
+                    broker.address
+                ),
+            ),
+            ("silver/orders.sql", "SELECT id FROM orders"),
+        ],
+    );
+    folder.append(
+        "dataflow.toml",
+        &format!("[dead_letters]\nbrokers = \"{}\"\ntopic = \"{dead}\"\n", broker.address),
+    );
+    let dataflow = folder.load("lake");
+    for _ in 0..2 {
+        catch_up(&dataflow, 2);
+    }
+    let letters = consume_all(&broker, &dead, 1);
+    let [(key, value, headers)] = &letters[..] else {
+        panic!("{letters:?}")
+    };
+    assert_eq!(
+        (key.as_deref(), value.as_deref()),
+        (Some("2"), Some("{\"id\": \"two\"}"))
+    );
+    let header = |name: &str| headers.get(name).map(String::as_str).unwrap_or_default();
+    assert_eq!(
+        (header("trace"), header("alluvium.feed"), header("alluvium.offset")),
+        ("00-1", "live", "1")
+    );
+    assert!(header("alluvium.reason").contains("two"), "{headers:?}");
+    let kept = ask(&dataflow, "SELECT key IS NOT NULL, headers FROM dead_letters");
+    assert_eq!(kept, "true,\"{\"\"trace\"\":\"\"00-1\"\"}\"");
 }

@@ -228,3 +228,69 @@ fn a_column_of_an_alias_called_gold_is_no_table() {
     let dataflow = loaded(&Folder::good().with("silver/medals.sql", "SELECT gold.id FROM orders AS gold"));
     assert_eq!(dataflow.tables.len(), 2);
 }
+
+/// A feed of topics and tables that go to some.
+fn of_topics(feed: &str) -> Folder {
+    let input = format!(
+        "key = [\"id\"]\n[columns]\nid = \"BIGINT\"\n[[feeds]]\nname = \"live\"\nkind = \"kafka\"\n\
+         brokers = \"one:9092, two:9092\"\ntopics = [\"shop.orders\", \"^shop\\\\.late\\\\..*\"]\nformat = \"debezium-json\"\n{feed}"
+    );
+    Folder::good().with(INPUT, &input)
+}
+
+fn kafka_of(folder: &Folder) -> Kafka {
+    match loaded(folder).inputs.remove(0).feeds.remove(0).kind {
+        FeedKind::Kafka(kafka) => kafka,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn topics_load_with_all_they_say_and_their_secrets_never_print() {
+    let plain = kafka_of(&of_topics(""));
+    assert_eq!(plain.topics, ["shop.orders", "^shop\\.late\\..*"]);
+    assert_eq!((plain.start, plain.on_missing), (Start::Earliest, OnMissing::Stop));
+    assert!(plain.transactions.is_none() && plain.group.is_none());
+    let folder = of_topics(
+        "start = { \"shop.orders-0\" = 120 }\non_missing = \"earliest\"\ngroup = \"readers\"\n\
+         transactions = { topic = \"shop.transaction\", wait = \"5s\" }\n\
+         [feeds.options]\n\"sasl.password\" = \"${SECRET}\"\n\"socket.keepalive.enable\" = true\n",
+    );
+    let rich = kafka_of(&folder);
+    assert_eq!(
+        rich.start,
+        Start::Offsets(BTreeMap::from([("shop.orders-0".into(), 120)]))
+    );
+    assert_eq!(
+        (rich.on_missing, rich.group.as_deref()),
+        (OnMissing::Earliest, Some("readers"))
+    );
+    let transactions = Transactions {
+        topic: "shop.transaction".into(),
+        wait: Duration::from_secs(5),
+    };
+    assert_eq!(rich.transactions, Some(transactions));
+    assert_eq!(rich.options.0["sasl.password"], "hunter2");
+    assert_eq!(rich.options.0["socket.keepalive.enable"], "true");
+    let debug = format!("{:?}", loaded(&folder));
+    assert!(!debug.contains("hunter2") && debug.contains("sasl.password"), "{debug}");
+    let of_time = kafka_of(&of_topics("start = \"2026-11-01T00:00:00Z\"\n"));
+    assert_eq!(of_time.start, Start::Time(1_793_491_200_000));
+}
+
+#[test]
+fn a_table_goes_to_a_topic_by_its_key_and_dead_letters_as_they_came() {
+    let to = "brokers = \"one:9092\"\ntopic = \"shop.out\"\noptions = { \"ssl.key.password\" = \"${SECRET}\" }\n";
+    let folder = Folder::good()
+        .with("silver/orders.toml", &format!("key = [\"id\"]\n[kafka]\n{to}"))
+        .with("dataflow.toml", &format!("name = \"shop\"\n[dead_letters]\n{to}"));
+    let dataflow = loaded(&folder);
+    let output = dataflow.tables[0].output.as_ref().expect("a topic");
+    assert_eq!(
+        (output.topic.as_str(), output.key.as_slice()),
+        ("shop.out", ["id".to_string()].as_slice())
+    );
+    let letters = dataflow.dead_letters.as_ref().expect("a topic");
+    assert!(letters.key.is_empty() && letters.client.brokers == "one:9092");
+    assert!(!format!("{dataflow:?}").contains("hunter2"));
+}

@@ -45,12 +45,12 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             root("name = \"shop\"\nepock = \"10ms\"\n"),
             "dataflow.toml:2:1: unknown setting \"epock\"\n\
-             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, durability, epoch, guard, history, lake, memory_limit, name, registry, store",
+             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, lake, memory_limit, name, registry, store",
         ),
         (
             root("name = \"shop\"\nzzz = 1\n"),
             "dataflow.toml:2:1: unknown setting \"zzz\"\n\
-             \x20 help: known here: backfill_rate, commit, durability, epoch, guard, history, lake, memory_limit, name, registry, store",
+             \x20 help: known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, lake, memory_limit, name, registry, store",
         ),
         (
             root("name = \"shop\"\nepoch = 10\n"),
@@ -180,6 +180,29 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: write bronze = true",
         ),
         // feeds
+        (
+            feed(
+                "kind = \"kafka\"\nbrokers = \"http://one:9092\"\ntopics = [\"a b\"]\nformat = \"json\"\n\
+                 start = \"earlyest\"\ntransactions = { topik = \"t\" }\noptions = { \"group.id\" = \"x\" }\n",
+            ),
+            "inputs/orders.toml:9:11: bad brokers \"http://one:9092\"\n\
+             \x20 help: write hosts and ports, several by commas: \"one:9092,two:9092\"; how they are spoken to is options.\"security.protocol\"\n\
+             inputs/orders.toml:10:10: bad topic \"a b\": a topic's name is made of up to 249 letters, digits, dots, _ and -\n\
+             \x20 help: name a topic, or write a regular expression that starts with ^: \"^shop\\.public\\..*\"\n\
+             inputs/orders.toml:12:9: setting \"start\" cannot be \"earlyest\"\n\
+             \x20 help: did you mean \"earliest\"?\n\
+             inputs/orders.toml:13:1: setting \"topic\" is missing\n\
+             \x20 help: add topic = \"shop.transaction\"\n\
+             inputs/orders.toml:13:18: unknown setting \"topik\"\n\
+             \x20 help: did you mean \"topic\"? known here: topic, wait\n\
+             inputs/orders.toml:14:13: option \"group.id\" cannot be set\n\
+             \x20 help: remove it: it is the feed's setting group",
+        ),
+        (
+            good().with("silver/orders.toml", "[kafka]\nbrokers = \"one:9092\"\ntopic = \"t\"\n"),
+            "silver/orders.toml:1:2: a table without a key cannot go to a topic: rows that change or go are told by their key\n\
+             \x20 help: add key = [...] to the table",
+        ),
         (
             feed("kind = \"http\"\ntopic = \"x\"\nformat = \"json\"\n"),
             "inputs/orders.toml:8:8: feeds of kind \"http\" are not in this version\n\

@@ -74,6 +74,7 @@ pub fn dataflow(tables: Vec<Table>) -> Dataflow {
         durable: true,
         guard: false,
         history: std::time::Duration::from_secs(86_400),
+        dead_letters: None,
         bounds: Default::default(),
         inputs: vec![
             input(

@@ -159,6 +159,7 @@ fn read(
         durable: false,
         guard: false,
         history: std::time::Duration::from_secs(86_400),
+        dead_letters: None,
         bounds: Default::default(),
         inputs: vec![input.clone()],
         tables: vec![],

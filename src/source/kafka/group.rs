@@ -23,8 +23,8 @@ use crate::source::{PartitionId, Position, SourceError};
 
 /// How often offsets are told, at most.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long brokers may take to answer the last of them.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long all brokers may take to answer the last of them.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tells groups how far feeds are read, in a thread of its own.
 pub struct OffsetPublisher {
@@ -111,7 +111,12 @@ fn tell(mut tellers: Vec<Teller>, newest: &Mutex<BTreeMap<PartitionId, u64>>, st
         let stop = !matches!(stopped.recv_timeout(PERIOD), Err(RecvTimeoutError::Timeout));
         let pending = std::mem::take(&mut *newest.lock().unwrap_or_else(PoisonError::into_inner));
         for teller in &mut tellers {
-            teller.tell(&pending, stop);
+            teller.tell(&pending);
+        }
+        let told = Instant::now();
+        while stop && tellers.iter().any(Teller::waits) && told.elapsed() < PATIENCE {
+            tellers.iter_mut().for_each(Teller::listen);
+            std::thread::sleep(Duration::from_millis(5));
         }
         if stop {
             return;
@@ -120,7 +125,7 @@ fn tell(mut tellers: Vec<Teller>, newest: &Mutex<BTreeMap<PartitionId, u64>>, st
 }
 
 impl Teller {
-    fn tell(&mut self, pending: &BTreeMap<PartitionId, u64>, last: bool) {
+    fn tell(&mut self, pending: &BTreeMap<PartitionId, u64>) {
         let mut offsets = TopicPartitionList::new();
         let mine = |id: &PartitionId| id.input == self.input && id.feed == self.feed;
         for (id, next) in pending.iter().filter(|(id, _)| mine(id)) {
@@ -132,23 +137,27 @@ impl Teller {
             let _ = offsets.add_partition_offset(topic, number, Offset::Offset(*next as i64));
         }
         if offsets.count() > 0 {
-            self.consumer.context().ask();
-            if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
-                self.observe(Err(error));
+            match self.consumer.commit(&offsets, CommitMode::Async) {
+                Ok(()) => self.consumer.context().ask(),
+                Err(error) => self.observe(Err(error)),
             }
         }
-        let started = Instant::now();
-        loop {
-            // Serves the answers.
+        self.listen();
+    }
+
+    /// Takes what brokers answered.
+    fn listen(&mut self) {
+        // One event at a time; few come between two calls.
+        for _ in 0..8 {
             drop(self.consumer.poll(Duration::ZERO));
-            if let Some(answer) = self.consumer.context().take() {
-                self.observe(answer);
-            }
-            if !last || !self.consumer.context().waits() || started.elapsed() > PATIENCE {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
         }
+        if let Some(answer) = self.consumer.context().take() {
+            self.observe(answer);
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.consumer.context().waits()
     }
 
     fn observe(&mut self, answer: KafkaResult<()>) {

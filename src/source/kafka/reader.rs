@@ -28,7 +28,7 @@ use crate::source::{Decode, PartitionLag, Position, SourceError};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest pause between two looks at what librdkafka says beside records.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often nothing must come before nothing is there.
+/// How often nothing must come before nothing more is asked for, between two turns.
 const QUIET: usize = 3;
 /// The same while a partition waits for others.
 const SHORT: Duration = Duration::from_millis(5);
@@ -120,7 +120,7 @@ impl Reader {
         }
         let mut looked = Instant::now();
         loop {
-            self.serve()?;
+            self.serve(QUIET)?;
             let mut took = 0;
             self.waits_for_others = false;
             let names: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
@@ -180,7 +180,8 @@ impl Reader {
                 Err(Trouble::Ends(ended)) => return Err(ended),
                 Err(Trouble::Passes(error)) => error,
             };
-            self.serve()?;
+            // With statistics of all the while before what was said.
+            self.serve(64)?;
             if attempts > self.setup.options.retries {
                 // What librdkafka said of its connections tells more than that nobody answered.
                 let reason = self.consumer.context().why().unwrap_or_else(|| describe(&error));
@@ -368,11 +369,11 @@ impl Reader {
 
     /// What comes outside the partitions' queues: errors, statistics, and the first records of a partition, fetched between
     /// its assignment and the making of its queue. Those are before all that its queue holds.
-    fn serve(&mut self) -> Result<(), Ended> {
+    /// Ends when nothing came for so many times: an event for the context alone, of statistics say, is nothing here.
+    fn serve(&mut self, times: usize) -> Result<(), Ended> {
         let consumer = self.consumer.clone();
-        // None is also the answer where an event was one for the context.
         let mut quiet = 0;
-        while quiet < QUIET {
+        while quiet < times {
             let Some(event) = consumer.poll(Duration::ZERO) else {
                 quiet += 1;
                 continue;

@@ -65,6 +65,7 @@ fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
         durable: false,
         guard: false,
         history: Duration::from_secs(86_400),
+        dead_letters: None,
         bounds: Default::default(),
         inputs,
         tables: vec![],
