@@ -298,6 +298,7 @@ impl Job<'_> {
                     tag: Some(choice.as_of.to_string()),
                 },
                 arrived: Instant::now(),
+                epoch: None,
             },
             arrived: Some(past.epoch),
             letters: gone,
@@ -440,6 +441,7 @@ fn nothing(index: usize, input: &Input) -> Delivery {
         decoded: source::no_records(input),
         position: Position::default(),
         arrived: Instant::now(),
+        epoch: None,
     }
 }
 

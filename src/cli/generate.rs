@@ -20,8 +20,10 @@ use twox_hash::XxHash3_64;
 use super::{Source, UsageError};
 use crate::definition::{self, Dataflow, FeedKind, Format, nearest};
 use crate::source::generate::{Event, Generator, Rendering, Timing};
-use crate::source::{LogRecord, LogWriter};
+use crate::source::{LogRecord, LogWriter, TopicError, TopicRecord, TopicWriter};
 
+/// How long brokers may take to answer for the last events.
+const FLUSH: Duration = Duration::from_secs(60);
 /// Records of a log that are appended with one write.
 const BATCH: usize = 512;
 
@@ -206,6 +208,13 @@ impl Order {
                 .fill_log(generator, path)
                 .with_context(|| format!("could not write {}", path.display()))?,
             FeedKind::Files { path } => self.fill_folder(generator, path, rendering)?,
+            FeedKind::Kafka(kafka) => {
+                let [topic] = &kafka.topics[..] else {
+                    let help = "name a feed that reads one topic";
+                    return Err(UsageError::new(format!("feed {name} reads several topics"), help).into());
+                };
+                self.fill_topic(generator, &TopicWriter::open(kafka, topic)?)?
+            }
             FeedKind::Generate(_) => {
                 let help = "name a feed of kind \"files\" or \"log\"; this one is served by `alluvium run`";
                 return Err(UsageError::new(format!("feed {name} makes its own events"), help).into());
@@ -215,8 +224,46 @@ impl Order {
         Ok(())
     }
 
-    fn fill_log(&self, mut generator: Generator, folder: &Path) -> std::io::Result<u64> {
+    fn fill_log(&self, generator: Generator, folder: &Path) -> std::io::Result<u64> {
         let mut log = LogWriter::open(folder, false)?;
+        self.send(generator, |events| {
+            let mut parts: BTreeMap<u64, Vec<LogRecord<'_>>> = BTreeMap::new();
+            for event in events {
+                let record = LogRecord {
+                    key: Some(&event.key),
+                    value: (!event.value.is_empty()).then_some(&event.value),
+                    headers: None,
+                    ts_ms: self.settings.rate.map(|_| event.ts_ms),
+                };
+                let partition = XxHash3_64::oneshot(&event.key) % u64::from(self.settings.partitions);
+                parts.entry(partition).or_default().push(record);
+            }
+            for (partition, records) in parts {
+                log.append(&partition.to_string(), records)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// By librdkafka's partitioner over the partitions that the topic has.
+    fn fill_topic(&self, generator: Generator, topic: &TopicWriter) -> Result<u64> {
+        let made = self.send(generator, |events| -> Result<(), TopicError> {
+            events.iter().try_for_each(|event| {
+                let record = TopicRecord {
+                    key: Some(&event.key),
+                    value: (!event.value.is_empty()).then_some(&event.value),
+                    ts_ms: self.settings.rate.map(|_| event.ts_ms),
+                    headers: &[],
+                };
+                topic.send(None, record)
+            })
+        })?;
+        topic.flush(FLUSH)?;
+        Ok(made)
+    }
+
+    /// Makes events at their rate, and has them written in batches.
+    fn send<E>(&self, mut generator: Generator, mut write: impl FnMut(&[Event]) -> Result<(), E>) -> Result<u64, E> {
         let started = Instant::now();
         let mut made = 0;
         loop {
@@ -227,19 +274,7 @@ impl Order {
             let events: Vec<Event> = generator.by_ref().take(due.min(BATCH)).collect();
             let ended = events.is_empty() && due > 0;
             made += events.len() as u64;
-            let mut parts: BTreeMap<u64, Vec<LogRecord<'_>>> = BTreeMap::new();
-            for event in &events {
-                let record = LogRecord {
-                    key: Some(&event.key),
-                    value: (!event.value.is_empty()).then_some(&event.value),
-                    ts_ms: self.settings.rate.map(|_| event.ts_ms),
-                };
-                let partition = XxHash3_64::oneshot(&event.key) % u64::from(self.settings.partitions);
-                parts.entry(partition).or_default().push(record);
-            }
-            for (partition, records) in parts {
-                log.append(&partition.to_string(), records)?;
-            }
+            write(&events)?;
             if ended || self.settings.limit.is_some_and(|limit| made >= limit) {
                 return Ok(made);
             }
@@ -284,7 +319,7 @@ impl Order {
     }
 }
 
-fn find_feed(dataflow: &Dataflow, name: &str) -> Result<(usize, usize), UsageError> {
+pub(super) fn find_feed(dataflow: &Dataflow, name: &str) -> Result<(usize, usize), UsageError> {
     let mut known = Vec::new();
     for (i, input) in dataflow.inputs.iter().enumerate() {
         for (f, feed) in input.feeds.iter().enumerate() {
@@ -304,7 +339,7 @@ fn find_feed(dataflow: &Dataflow, name: &str) -> Result<(usize, usize), UsageErr
     ))
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
+pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if rate > 0.0 && f64::is_finite(rate) => Ok(rate),
         _ => Err("a rate is a number above 0, in events per second".to_string()),

@@ -13,6 +13,7 @@ mod explain;
 mod generate;
 mod init;
 mod plan;
+mod produce;
 mod query;
 mod rebuild;
 mod run;
@@ -73,6 +74,7 @@ enum Command {
     Test(test::Test),
     DeadLetters(dead_letters::DeadLetters),
     Generate(generate::Generate),
+    Produce(produce::Produce),
     Init(init::Init),
 }
 
@@ -171,6 +173,7 @@ impl Command {
             Command::Test(args) => test::run(args),
             Command::DeadLetters(args) => dead_letters::run(args),
             Command::Generate(args) => generate::run(args),
+            Command::Produce(args) => produce::run(args),
             Command::Init(args) => init::run(args),
         }
     }

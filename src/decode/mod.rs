@@ -32,6 +32,7 @@ mod raw;
 mod records;
 mod scan;
 mod schemas;
+mod split;
 mod target;
 mod wire;
 
@@ -41,7 +42,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray, RecordBatch, new_empty_array};
+use arrow::array::{Array, BinaryArray, RecordBatch, StringArray, new_empty_array};
 use arrow::datatypes::{Field, Schema};
 use thiserror::Error;
 
@@ -78,6 +79,8 @@ pub enum Payloads {
         values: BinaryArray,
         /// Key bytes, where the feed has keys.
         keys: Option<BinaryArray>,
+        /// What came beside key and value, JSON objects, where the feed has headers.
+        headers: Option<StringArray>,
         /// When the source wrote it, Unix milliseconds, where it says so.
         ts_ms: Vec<Option<i64>>,
     },
@@ -422,11 +425,14 @@ impl Decoder {
             ) => changes(debezium.decode(shape, values, keys.as_ref(), ts_ms.clone())),
             (
                 Payloads::Records {
-                    values, keys, ts_ms, ..
+                    values,
+                    keys,
+                    headers,
+                    ts_ms,
                 },
                 Kind::Raw,
             ) => {
-                let typed = raw::decode(shape, values, keys.as_ref(), ts_ms, &raw.offsets);
+                let typed = raw::decode(shape, values, keys.as_ref(), headers.as_ref(), ts_ms, &raw.offsets);
                 (typed, ts_ms.clone(), Vec::new())
             }
             (Payloads::Records { values, ts_ms, .. }, Kind::Columnar) => {

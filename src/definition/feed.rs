@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
+use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, log_location};
 use super::settings::{Settings, Text, Value};
 use super::wire::{KeyFormat, read_key_format, read_registry};
@@ -14,11 +15,17 @@ use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
 enum Kind {
     Files,
     Log,
+    Kafka,
     Generate,
 }
 
-const KINDS: [(&str, Kind); 3] = [("files", Kind::Files), ("log", Kind::Log), ("generate", Kind::Generate)];
-const LATER_KINDS: [&str; 3] = ["kafka", "http", "postgres"];
+const KINDS: [(&str, Kind); 4] = [
+    ("files", Kind::Files),
+    ("log", Kind::Log),
+    ("kafka", Kind::Kafka),
+    ("generate", Kind::Generate),
+];
+const LATER_KINDS: [&str; 2] = ["http", "postgres"];
 
 const FORMATS: [(&str, Format); 12] = [
     ("csv", Format::Csv),
@@ -83,6 +90,7 @@ impl Kind {
         match self {
             Kind::Files => "files",
             Kind::Log => "log",
+            Kind::Kafka => "kafka",
             Kind::Generate => "generate",
         }
     }
@@ -96,7 +104,7 @@ impl Kind {
                 Format::Avro,
                 Format::DebeziumJson,
             ],
-            Kind::Log => RECORDS,
+            Kind::Log | Kind::Kafka => RECORDS,
             Kind::Generate => &[Format::Json, Format::DebeziumJson, Format::Csv],
         }
     }
@@ -229,7 +237,7 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
     if LATER_KINDS.contains(&text.value.as_str()) {
         value.say(
             format!("feeds of kind {:?} are not in this version", text.written),
-            "it has files, log and generate; a log is an embedded change log that any program can append to",
+            "it has files, log, kafka and generate; a log is an embedded change log that any program can append to",
         );
         return None;
     }
@@ -257,11 +265,24 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
     match kind {
         Some(Kind::Generate) => {
             misplaced(settings, "path", Kind::Generate, "\"files\" or \"log\"");
+            for name in kafka::SETTINGS {
+                misplaced(settings, name, Kind::Generate, "\"kafka\"");
+            }
             read_generate(settings).map(FeedKind::Generate)
+        }
+        Some(Kind::Kafka) => {
+            misplaced(settings, "path", Kind::Kafka, "\"files\" or \"log\"");
+            for name in GENERATE {
+                misplaced(settings, name, Kind::Kafka, "\"generate\"");
+            }
+            read_kafka(settings).map(FeedKind::Kafka)
         }
         Some(kind) => {
             for name in GENERATE {
                 misplaced(settings, name, kind, "\"generate\"");
+            }
+            for name in kafka::SETTINGS {
+                misplaced(settings, name, kind, "\"kafka\"");
             }
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
@@ -279,7 +300,7 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
         }
         None => {
             settings.take("path", "\"drops/orders/*.csv\"");
-            for name in GENERATE {
+            for name in GENERATE.iter().chain(&kafka::SETTINGS) {
                 settings.take(name, "1");
             }
             None

@@ -14,6 +14,7 @@ mod extra;
 mod feed;
 mod file;
 mod input;
+mod kafka;
 mod load;
 mod location;
 mod order;
@@ -30,6 +31,7 @@ pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
+pub use kafka::{ClientOptions, Kafka, OnMissing, Start, Transactions};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
 pub use wire::{Credentials, KeyFormat, Registry, Wire};
@@ -187,6 +189,16 @@ pub struct Feed {
     pub columns: Vec<Column>,
 }
 
+impl Feed {
+    /// How its source's transactions are kept whole, if they are.
+    pub fn transactions(&self) -> Option<(&Kafka, &Transactions)> {
+        let FeedKind::Kafka(kafka) = &self.kind else {
+            return None;
+        };
+        kafka.transactions.as_ref().map(|transactions| (kafka, transactions))
+    }
+}
+
 /// Where the bytes of a feed come from.
 #[derive(Clone, Debug)]
 pub enum FeedKind {
@@ -200,6 +212,8 @@ pub enum FeedKind {
         /// The folder.
         path: PathBuf,
     },
+    /// Topics of a Kafka cluster, or of what speaks its protocol.
+    Kafka(Kafka),
     /// A built-in generator.
     Generate(Generate),
 }
@@ -273,6 +287,17 @@ impl Format {
             self,
             Format::Avro | Format::DebeziumAvro | Format::JsonSchema | Format::Protobuf | Format::Raw
         )
+    }
+}
+
+impl Format {
+    /// How the transaction topic of a source is written whose records are written so.
+    pub fn of_markers(self) -> Format {
+        match self {
+            Format::DebeziumJson => Format::Json,
+            Format::DebeziumAvro => Format::Avro,
+            other => other,
+        }
     }
 }
 

@@ -72,6 +72,7 @@ fn decoded(input: &Input, records: &[Record]) -> Decoded {
     Decoded {
         raw: Raw {
             payloads: Payloads::Records {
+                headers: None,
                 values: BinaryArray::from_iter_values(records.iter().map(|_| b"")),
                 keys: None,
                 ts_ms: vec![None; records.len()],

@@ -22,8 +22,14 @@ use crate::sink::Lake;
 use crate::source::{Decode, Decoders, Originals};
 
 /// Decoders for readers, each of which archives the columnar files that pass through it.
-pub fn decoders(dataflow: &Arc<Dataflow>, lake: &Lake, runtime: &Handle, shared: &Arc<Shared>) -> Decoders {
-    let registries = Registries::new(Some(lake.clone()));
+pub fn decoders(
+    dataflow: &Arc<Dataflow>,
+    registries: &Arc<Registries>,
+    lake: &Lake,
+    runtime: &Handle,
+    shared: &Arc<Shared>,
+) -> Decoders {
+    let registries = registries.clone();
     let (dataflow, lake, runtime, shared) = (dataflow.clone(), lake.clone(), runtime.clone(), shared.clone());
     Arc::new(move |index, feed| {
         let input = &dataflow.inputs[index];

@@ -24,7 +24,7 @@ use crate::latency::{Latency, LatencyFiles};
 use crate::render::error::{error_codec, read_error};
 use crate::repr::Epoch;
 use crate::sink::CommitEvent;
-use crate::source::{Delivery, Readers};
+use crate::source::{Delivery, OffsetPublisher, Readers};
 
 /// How often exhausted feeds are asked for.
 pub(super) const ASK: Duration = Duration::from_millis(20);
@@ -55,6 +55,8 @@ pub struct Conductor<'a> {
     /// Serves requests, until no more input is read.
     pub server: Option<Server>,
     pub readers: Option<Readers>,
+    /// Tells consumer groups what is committed, where topics are read.
+    pub offsets: Option<OffsetPublisher>,
     pub options: &'a Options,
     pub status: Status,
     pub pacer: Pacer,
@@ -175,7 +177,15 @@ impl Conductor<'_> {
     }
 
     fn observe_commit(&mut self, event: CommitEvent) {
-        let CommitEvent::Committed { epoch, changed, .. } = event;
+        let CommitEvent::Committed {
+            epoch,
+            changed,
+            progress,
+            ..
+        } = event;
+        if let Some(offsets) = &self.offsets {
+            offsets.publish(&progress);
+        }
         if changed {
             self.newest = epoch;
         }
@@ -214,11 +224,11 @@ impl Conductor<'_> {
             self.pacer.observe_tick(); // also where the past is empty
             self.audit.iter_mut().for_each(Audit::observe_handed_over);
             let wall = self.options.clock.millis();
-            let epoch = self.pacer.open_next(wall.max(self.shared.past_until + 1), now);
-            self.open(epoch);
+            self.open_next(wall.max(self.shared.past_until + 1), now);
         }
-        if live && let Some(epoch) = self.pacer.next_epoch(self.options.clock.millis(), now) {
-            self.open(epoch);
+        if live && self.pacer.is_due(now) {
+            let wall = self.options.clock.millis();
+            self.open_next(wall, now);
         }
         // All of the past at once.
         if !live && self.shared.frontier() <= self.shared.past_until {
@@ -269,13 +279,19 @@ impl Conductor<'_> {
         self.wake();
     }
 
-    fn open(&mut self, epoch: Epoch) {
-        if let Some(say) = self.behind.observe(epoch, self.options.clock.millis()) {
-            tracing::warn!("{say}");
-        }
-        self.peers.open(epoch);
-        self.shared.open.store(epoch, Ordering::Release);
-        self.wake();
+    /// Opens the next epoch, unless something is on its way that belongs into the one that is open.
+    fn open_next(&mut self, wall: u64, now: Instant) -> Option<Epoch> {
+        let shared = self.shared.clone();
+        shared.together.unless_waiting(|| {
+            let epoch = self.pacer.open_next(wall, now);
+            if let Some(say) = self.behind.observe(epoch, self.options.clock.millis()) {
+                tracing::warn!("{say}");
+            }
+            self.peers.open(epoch);
+            self.shared.open.store(epoch, Ordering::Release);
+            self.wake();
+            epoch
+        })
     }
 
     fn wake(&self) {
@@ -321,9 +337,7 @@ impl Conductor<'_> {
         // epoch, opened after the queues were empty and closed at every worker, has seen them all.
         match self.fence {
             None => {
-                let fence = self.pacer.open_next(self.options.clock.millis(), Instant::now());
-                self.open(fence);
-                self.fence = Some(fence);
+                self.fence = self.open_next(self.options.clock.millis(), Instant::now());
                 Ok(false)
             }
             Some(fence) => {

@@ -91,6 +91,7 @@ impl Pacer {
     }
 
     /// The epoch to open now, if it is time to; `wall_ms` is the clock, which may step back.
+    #[cfg(test)]
     pub fn next_epoch(&mut self, wall_ms: u64, now: Instant) -> Option<Epoch> {
         self.is_due(now).then(|| self.open_next(wall_ms, now))
     }

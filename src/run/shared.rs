@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 use crate::repr::footprint::Footprints;
 use crate::repr::{Diff, Epoch, Row};
 use crate::sink::CommitEvent;
+use crate::source::Together;
 
 use super::RunError;
 use super::worker::LOAD_ROWS;
@@ -76,6 +77,8 @@ pub struct Shared {
     footprints: Mutex<Vec<Option<Footprints>>>,
     /// Where workers meet once their dataflows are built.
     pub built: Barrier,
+    /// What of source transactions is on its way to workers, into the open epoch.
+    pub together: Arc<Together>,
     /// Workers take nothing that feeds or requests bring: the run is above its memory.
     pub held: AtomicBool,
     /// The newest committed snapshot of this run; 0 before.
@@ -123,6 +126,7 @@ impl Shared {
             weighed: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             footprints: Mutex::new(vec![None; workers]),
             built: Barrier::new(workers),
+            together: Arc::default(),
             held: AtomicBool::new(false),
             committed: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -230,6 +234,12 @@ impl Shared {
     /// Whether the open epoch stays open until the past is over.
     pub fn holds_epoch(&self) -> bool {
         *self.epoch_held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open epoch, once workers take what feeds bring into it.
+    pub fn live_epoch(&self) -> Option<Epoch> {
+        let live = self.live.load(Ordering::Acquire);
+        live.then(|| self.open.load(Ordering::Acquire))
     }
 
     /// Opens an epoch that `next` names, unless the open one is held.

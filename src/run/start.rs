@@ -166,6 +166,10 @@ fn assemble(
         true => None,
         false => Some(setup.start_readers(&queues, &threads, stop_at_end)?),
     };
+    let offsets = match leads && readers.is_some() {
+        true => source::publish_offsets(&dataflow)?,
+        false => None,
+    };
     let server = match options.rebuilds || !leads {
         true => None,
         false => Some(setup.serve_requests((&portions, &threads), readers.is_some())?),
@@ -187,6 +191,7 @@ fn assemble(
         events,
         pacer,
         readers,
+        offsets,
         queues,
         portions,
         server,
@@ -436,7 +441,7 @@ impl Setup<'_> {
         stop_at_end: bool,
     ) -> Result<source::Readers, RunError> {
         let dataflow = &self.wiring.dataflow;
-        let registries = Registries::new(Some(self.lake.clone()));
+        let registries = Arc::new(Registries::new(Some(self.lake.clone())));
         for input in &dataflow.inputs {
             for feed in &input.feeds {
                 Decoder::new(input, feed, &registries)?; // a feed that cannot be decoded is told before anything starts
@@ -447,12 +452,18 @@ impl Setup<'_> {
             wake: waking(worker),
         });
         let options = ReaderOptions {
+            registries: registries.clone(),
             stop_at_end,
             share: self.share,
             clock: self.options.clock.of_readers(),
+            together: self.shared.together.clone(),
+            open_epoch: {
+                let shared = self.shared.clone();
+                Arc::new(move || shared.live_epoch())
+            },
             ..ReaderOptions::default()
         };
-        let decoders = archive::decoders(dataflow, self.lake, self.runtime, self.shared);
+        let decoders = archive::decoders(dataflow, &registries, self.lake, self.runtime, self.shared);
         let progress = &self.restored.progress;
         Ok(source::start(
             dataflow.clone(),

@@ -1,5 +1,6 @@
 //! What a person sees of a run: one live block on a terminal, plain log lines otherwise.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -63,8 +64,47 @@ struct InputLine {
     /// Records a second.
     rate: f64,
     dead_letters: u64,
-    /// Bytes that are there and not yet read.
-    lag: u64,
+    lag: Lag,
+}
+
+/// What is there and not yet read: records where a feed counts them, else bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lag {
+    bytes: u64,
+    records: u64,
+}
+
+impl Lag {
+    fn of<'a>(feeds: impl Iterator<Item = &'a FeedStatus>) -> Lag {
+        feeds.map(Lag::of_feed).sum()
+    }
+
+    fn of_feed(feed: &FeedStatus) -> Lag {
+        Lag {
+            bytes: feed.lag_bytes,
+            records: feed.partitions.iter().map(|partition| partition.records).sum(),
+        }
+    }
+}
+
+impl std::iter::Sum for Lag {
+    fn sum<I: Iterator<Item = Lag>>(lags: I) -> Lag {
+        lags.fold(Lag::default(), |sum, lag| Lag {
+            bytes: sum.bytes + lag.bytes,
+            records: sum.records + lag.records,
+        })
+    }
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let records = HumanCount(self.records);
+        match (self.bytes, self.records) {
+            (bytes, 0) => write!(f, "{}", HumanBytes(bytes)),
+            (0, _) => write!(f, "{records} records"),
+            (bytes, _) => write!(f, "{}, {records} records", HumanBytes(bytes)),
+        }
+    }
 }
 
 /// What is shown of the whole.
@@ -175,11 +215,7 @@ impl Status {
                     replayed,
                     rate: more as f64 / since.as_secs_f64(),
                     dead_letters: counters.rejected.load(Ordering::Relaxed),
-                    lag: feeds
-                        .iter()
-                        .filter(|feed| feed.input == *name)
-                        .map(|feed| feed.lag_bytes)
-                        .sum(),
+                    lag: Lag::of(feeds.iter().filter(|feed| feed.input == *name)),
                 }
             })
             .collect();
@@ -232,7 +268,7 @@ impl View {
                 replayed: sum(|o| o.replayed),
                 rate: others.iter().map(|o| o.rate).sum(),
                 dead_letters: sum(|o| o.dead_letters),
-                lag: sum(|o| o.lag),
+                lag: others.iter().map(|o| o.lag).sum(),
             });
         }
         let width = lines.iter().map(|input| input.name.chars().count()).max().unwrap_or(0);
@@ -251,7 +287,7 @@ impl View {
                 HumanCount(*records).to_string(),
                 HumanCount(*rate as u64).to_string(),
                 HumanCount(*dead_letters).to_string(),
-                HumanBytes(*lag),
+                lag,
             );
         }
         let snapshot = self.snapshot.map_or("none yet".to_string(), |(epoch, age)| {
@@ -287,7 +323,7 @@ impl View {
             rate = self.inputs.iter().map(|input| input.rate).sum::<f64>() as u64,
             epoch = self.epoch,
             snapshot = self.snapshot.map_or(0, |(epoch, _)| epoch),
-            lag = self.inputs.iter().map(|input| input.lag).sum::<u64>(),
+            lag = %self.inputs.iter().map(|input| input.lag).sum::<Lag>(),
             dead_letters = self.inputs.iter().map(|input| input.dead_letters).sum::<u64>(),
             p50,
             p99,
@@ -307,7 +343,10 @@ mod tests {
             replayed: 0,
             rate: 5800.4,
             dead_letters: 12,
-            lag: 1_500_000,
+            lag: Lag {
+                bytes: 1_500_000,
+                records: 0,
+            },
         }
     }
 

@@ -196,11 +196,17 @@ impl<'a> Taker<'a> {
             }
         }
         let held = self.shared.held.load(Ordering::Acquire);
-        let live = self.past_done && self.shared.live.load(Ordering::Acquire) && !held;
-        while live && rows < STEP_ROWS && self.rows_in_epoch < EPOCH_ROWS {
+        let live = self.past_done && self.shared.live.load(Ordering::Acquire);
+        // What belongs together is taken whatever else holds: the open epoch waits for it.
+        let shared = self.shared.clone();
+        let may_take = |rows_in_epoch| (!held && rows_in_epoch < EPOCH_ROWS) || shared.together.waits();
+        while live && rows < STEP_ROWS && may_take(self.rows_in_epoch) {
             let Ok(delivery) = self.parts.deliveries.try_recv() else {
                 break;
             };
+            if let Some(epoch) = delivery.epoch {
+                self.advance(epoch);
+            }
             let taken = delivery.decoded.raw.len().max(1);
             rows += taken;
             self.rows_in_epoch += taken;
@@ -211,6 +217,9 @@ impl<'a> Taker<'a> {
             counters.rejected.fetch_add(rejected, Ordering::Relaxed);
             self.keep(&delivery)?;
             stamps.push(stamp(&delivery, self.epoch));
+            if delivery.epoch.is_some() {
+                self.shared.together.end_one();
+            }
         }
         // One portion between two looks at what is live.
         if rows == 0 && self.backfilled_in_epoch < self.share && self.rows_in_epoch < EPOCH_ROWS {

@@ -9,6 +9,7 @@
 //! | reference | for columnar files: where the file is kept, relative to the lake |
 //! | event_time | when the source made the change, where it says so |
 //! | ingest_time, epoch | when Alluvium took it |
+//! | headers | what came with the record beside key and payload, as a JSON object |
 //!
 //! Bronze and the definition are enough to rebuild everything: [`runs`] gives back the batches that the
 //! decoder saw, with the epoch they arrived in.
@@ -38,6 +39,7 @@ mod column {
     pub const REFERENCE: usize = 7;
     pub const EVENT_TIME: usize = 8;
     pub const EPOCH: usize = 10;
+    pub const HEADERS: usize = 11;
 }
 
 /// The columns of every Bronze table.
@@ -55,6 +57,8 @@ pub fn schema() -> SchemaRef {
         Field::new("event_time", moment.clone(), true),
         Field::new("ingest_time", moment, false),
         Field::new("epoch", DataType::Int64, false),
+        // Last: tables of earlier versions have all but this one.
+        Field::new("headers", DataType::Utf8, true),
     ]))
 }
 
@@ -77,7 +81,8 @@ pub fn spec(input: &Input) -> TableSpec {
 pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -> RecordBatch {
     let raw = &delivery.decoded.raw;
     let micros = |ms: &Option<i64>| ms.map(|ms| ms.saturating_mul(1000));
-    let (keys, payloads, references, offsets, records, events): (
+    let (keys, payloads, beside, references, offsets, records, events): (
+        ArrayRef,
         ArrayRef,
         ArrayRef,
         ArrayRef,
@@ -85,12 +90,16 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
         Vec<i64>,
         Vec<_>,
     ) = match &raw.payloads {
-        Payloads::Records { values, keys, .. } => {
+        Payloads::Records {
+            values, keys, headers, ..
+        } => {
             let n = values.len();
             let keys = keys.clone().unwrap_or_else(|| BinaryArray::new_null(n));
+            let headers = headers.clone().unwrap_or_else(|| StringArray::new_null(n));
             (
                 Arc::new(keys),
                 Arc::new(values.clone()),
+                Arc::new(headers),
                 Arc::new(StringArray::new_null(n)),
                 raw.offsets.iter().map(|&o| o as i64).collect(),
                 vec![1; n],
@@ -100,6 +109,7 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
         Payloads::Columns { batch, path } => (
             Arc::new(BinaryArray::new_null(1)),
             Arc::new(BinaryArray::new_null(1)),
+            Arc::new(StringArray::new_null(1)),
             Arc::new(StringArray::from(vec![Some(path.as_ref())])),
             vec![raw.offsets.first().map_or(0, |&o| o as i64)],
             vec![batch.num_rows() as i64],
@@ -124,6 +134,7 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
         Arc::new(TimestampMicrosecondArray::from(events)),
         Arc::new(TimestampMicrosecondArray::from_value(ingest_micros, n)),
         Arc::new(Int64Array::from_value(epoch as i64, n)),
+        beside,
     ];
     RecordBatch::try_new(schema(), columns).expect("columns are made of the schema's types and one length")
 }
@@ -179,6 +190,7 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
         batch.column(column::KEY).as_binary::<i32>(),
         batch.column(column::PAYLOAD).as_binary::<i32>(),
     );
+    let headers = text(column::HEADERS);
     let optional = |array: &StringArray, row: usize| array.is_valid(row).then(|| array.value(row).to_string());
     let same = |a: usize, b: usize| {
         feed.value(a) == feed.value(b)
@@ -206,6 +218,7 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
                 payloads: Payloads::Records {
                     values: values.slice(start, length),
                     keys: (keys.slice(start, length).null_count() < length).then(|| keys.slice(start, length)),
+                    headers: (headers.slice(start, length).null_count() < length).then(|| headers.slice(start, length)),
                     ts_ms: events
                         .slice(start, length)
                         .iter()
@@ -240,6 +253,7 @@ mod tests {
             payloads: Payloads::Records {
                 values: BinaryArray::from_opt_vec(vec![Some(b"a,1"), None, Some(b"\xff\x00")]),
                 keys: Some(BinaryArray::from_opt_vec(vec![Some(b"k"), Some(b"k"), None])),
+                headers: Some(StringArray::from(vec![None, None, Some("{\"trace\":\"1\"}")])),
                 ts_ms: vec![Some(5), None, Some(7)],
             },
             offsets: vec![0, 40, 99],
@@ -267,6 +281,7 @@ mod tests {
                 tag: None,
             },
             arrived: Instant::now(),
+            epoch: None,
         };
         let runs = runs(&rows(&delivery, "live", 77, 1_000_000));
         assert_eq!(runs.len(), 1);

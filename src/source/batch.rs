@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray, NullBufferBuilder, RecordBatch};
+use arrow::array::{Array, BinaryArray, NullBufferBuilder, RecordBatch, StringArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, Schema};
 
@@ -53,12 +53,56 @@ pub(crate) struct BatchLimits {
     pub bytes: usize,
 }
 
+/// A record as its source has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Record<'a> {
+    /// Where it is in its partition; must grow from record to record.
+    pub offset: u64,
+    pub key: Option<&'a [u8]>,
+    /// None is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// A JSON object.
+    pub headers: Option<&'a str>,
+    /// Unix milliseconds.
+    pub ts_ms: Option<i64>,
+}
+
+/// A column that few sources fill: there is none until a record has a value for it.
+struct Rare {
+    bytes: Bytes,
+    any: bool,
+}
+
+impl Rare {
+    fn new() -> Self {
+        Rare {
+            bytes: Bytes::new(0),
+            any: false,
+        }
+    }
+
+    /// Adds the value of the record behind `before` others.
+    fn push(&mut self, value: Option<&[u8]>, before: usize) {
+        if value.is_some() && !self.any {
+            self.any = true;
+            (0..before).for_each(|_| self.bytes.push(None));
+        }
+        if self.any {
+            self.bytes.push(value);
+        }
+    }
+
+    fn take(&mut self) -> Option<BinaryArray> {
+        std::mem::take(&mut self.any).then(|| self.bytes.take(0))
+    }
+}
+
 /// Records on their way into one batch.
 pub(crate) struct BatchBuilder {
     limits: BatchLimits,
     values: Bytes,
-    keys: Bytes,
-    any_key: bool,
+    keys: Rare,
+    headers: Rare,
     ts_ms: Vec<Option<i64>>,
     offsets: Vec<u64>,
 }
@@ -68,25 +112,25 @@ impl BatchBuilder {
         BatchBuilder {
             limits,
             values: Bytes::new(limits.rows),
-            keys: Bytes::new(0),
-            any_key: false,
+            keys: Rare::new(),
+            headers: Rare::new(),
             ts_ms: Vec::new(),
             offsets: Vec::new(),
         }
     }
 
-    /// Adds a record. Offsets must grow.
-    pub fn push(&mut self, offset: u64, key: Option<&[u8]>, value: Option<&[u8]>, ts_ms: Option<i64>) {
-        self.values.push(value);
-        if key.is_some() && !self.any_key {
-            self.any_key = true;
-            self.offsets.iter().for_each(|_| self.keys.push(None));
-        }
-        if self.any_key {
-            self.keys.push(key);
-        }
-        self.ts_ms.push(ts_ms);
-        self.offsets.push(offset);
+    /// Adds a record.
+    pub fn push(&mut self, record: Record<'_>) {
+        let before = self.offsets.len();
+        self.values.push(record.value);
+        self.keys.push(record.key, before);
+        self.headers.push(record.headers.map(str::as_bytes), before);
+        self.ts_ms.push(record.ts_ms);
+        self.offsets.push(record.offset);
+    }
+
+    pub fn len(&self) -> usize {
+        self.offsets.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -94,17 +138,22 @@ impl BatchBuilder {
     }
 
     pub fn is_full(&self) -> bool {
-        self.offsets.len() >= self.limits.rows || self.values.bytes.len() + self.keys.bytes.len() >= self.limits.bytes
+        let rare = self.keys.bytes.bytes.len() + self.headers.bytes.bytes.len();
+        self.offsets.len() >= self.limits.rows || self.values.bytes.len() + rare >= self.limits.bytes
     }
 
     /// The records so far, as a batch.
     pub fn take(&mut self, header: Option<Arc<str>>) -> Raw {
         let rows = self.limits.rows;
-        let keys = std::mem::take(&mut self.any_key).then(|| self.keys.take(0));
+        let headers = self.headers.take().map(|headers| {
+            let (offsets, bytes, nulls) = headers.into_parts();
+            StringArray::new(offsets, bytes, nulls) // of whole texts
+        });
         Raw {
             payloads: Payloads::Records {
                 values: self.values.take(rows),
-                keys,
+                keys: self.keys.take(),
+                headers,
                 ts_ms: std::mem::take(&mut self.ts_ms),
             },
             offsets: std::mem::take(&mut self.offsets),
@@ -116,9 +165,12 @@ impl BatchBuilder {
 /// How many bytes a batch brings.
 pub(crate) fn payload_bytes(raw: &Raw) -> u64 {
     match &raw.payloads {
-        Payloads::Records { values, keys, .. } => {
+        Payloads::Records {
+            values, keys, headers, ..
+        } => {
             let keys = keys.as_ref().map_or(0, |keys| keys.value_data().len());
-            (values.value_data().len() + keys) as u64
+            let headers = headers.as_ref().map_or(0, |headers| headers.value_data().len());
+            (values.value_data().len() + keys + headers) as u64
         }
         Payloads::Columns { batch, .. } => batch.columns().iter().map(|c| c.get_array_memory_size() as u64).sum(),
     }
@@ -138,6 +190,7 @@ pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
             payloads: Payloads::Records {
                 values: none,
                 keys: None,
+                headers: None,
                 ts_ms: Vec::new(),
             },
             offsets: Vec::new(),
@@ -162,20 +215,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_tombstones_keep_their_places() {
+    fn keys_headers_and_tombstones_keep_their_places() {
+        let record = |offset, key: Option<&'static [u8]>, value: Option<&'static [u8]>| Record {
+            offset,
+            key,
+            value,
+            ..Record::default()
+        };
         let mut batch = BatchBuilder::new(BatchLimits {
             rows: 3,
             bytes: 1 << 20,
         });
-        batch.push(0, None, Some(b"a"), None);
-        batch.push(5, Some(b"k"), None, Some(7));
+        batch.push(record(0, None, Some(b"a")));
+        batch.push(Record {
+            ts_ms: Some(7),
+            headers: Some("{}"),
+            ..record(5, Some(b"k"), None)
+        });
         assert!(!batch.is_full());
-        batch.push(9, None, Some(b""), None);
+        batch.push(record(9, None, Some(b"")));
         assert!(batch.is_full());
         let raw = batch.take(None);
         let Payloads::Records {
             values,
             keys: Some(keys),
+            headers: Some(headers),
             ts_ms,
         } = &raw.payloads
         else {
@@ -183,13 +247,18 @@ mod tests {
         };
         assert_eq!(values.iter().collect::<Vec<_>>(), [Some(&b"a"[..]), None, Some(b"")]);
         assert_eq!(keys.iter().collect::<Vec<_>>(), [None, Some(&b"k"[..]), None]);
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [None, Some("{}"), None]);
         assert_eq!(ts_ms, &[None, Some(7), None]);
         assert_eq!(raw.offsets, [0, 5, 9]);
         assert!(batch.is_empty());
-        batch.push(10, None, Some(b"b"), None);
-        let Payloads::Records { values, keys, .. } = batch.take(None).payloads else {
+        batch.push(record(10, None, Some(b"b")));
+        let Payloads::Records {
+            values, keys, headers, ..
+        } = batch.take(None).payloads
+        else {
             unreachable!()
         };
-        assert_eq!((values.len(), values.value(0), keys.is_none()), (1, &b"b"[..], true));
+        assert_eq!((values.len(), values.value(0)), (1, &b"b"[..]));
+        assert!(keys.is_none() && headers.is_none());
     }
 }

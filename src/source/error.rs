@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::decode::DecodeError;
+
 /// A feed that cannot go on. The run stops; a restart resumes at the last snapshot.
 #[derive(Clone, Debug, Error)]
 pub enum SourceError {
@@ -110,6 +112,83 @@ pub enum SourceError {
         position: u64,
         /// The longest line that is taken.
         limit: usize,
+    },
+    /// A client that cannot be made of its settings.
+    #[error("could not set up the Kafka client of feed {feed}: {reason}; correct brokers or options")]
+    KafkaOptions {
+        /// `input.feed`.
+        feed: String,
+        /// What librdkafka says.
+        reason: String,
+    },
+    /// No broker answered.
+    #[error(
+        "could not reach brokers {brokers} of feed {feed}, {attempts} times in a row: {reason}; check the address, and security.protocol in options"
+    )]
+    KafkaBrokers {
+        /// `input.feed`.
+        feed: String,
+        /// Where they should be.
+        brokers: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// The last reason.
+        reason: String,
+    },
+    /// Retention removed records before they were read.
+    #[error(
+        "partition {partition} of feed {feed} was read up to offset {next}, but its topic begins at {first}: {missing} records are gone; bring them from elsewhere with backfill and set on_missing = \"earliest\", or start with a new lake"
+    )]
+    KafkaMissing {
+        /// `input.feed`.
+        feed: String,
+        /// The partition.
+        partition: String,
+        /// The next record to read.
+        next: u64,
+        /// The first that is there.
+        first: u64,
+        /// How many offsets lie between.
+        missing: u64,
+    },
+    /// A topic that ends before what was read of it.
+    #[error(
+        "partition {partition} of feed {feed} was read up to offset {next}, but its topic ends at {end}: it was made anew, or lost records; give the feed another name to read it from its beginning, or restore it"
+    )]
+    KafkaEnds {
+        /// `input.feed`.
+        feed: String,
+        /// The partition.
+        partition: String,
+        /// The next record to read.
+        next: u64,
+        /// Behind the last that is there.
+        end: u64,
+    },
+    /// librdkafka cannot go on.
+    #[error("the Kafka client of feed {feed} cannot go on: {reason}; a restart resumes at the last snapshot")]
+    KafkaFatal {
+        /// `input.feed`.
+        feed: String,
+        /// What it says.
+        reason: String,
+    },
+    /// Readers were stopped within a transaction that goes on as it comes.
+    #[error(
+        "a transaction of {topic} was being taken when the run was to end, and is larger than what can be kept back: nothing of it is committed; a restart resumes at the last snapshot"
+    )]
+    TransactionCut {
+        /// The transaction topic.
+        topic: String,
+    },
+    /// Markers of transactions that cannot be read as the feed's records are.
+    #[error("could not set up the transaction topic of feed {feed}")]
+    Markers {
+        /// `input.feed`.
+        feed: String,
+        /// Why.
+        #[source]
+        source: Arc<DecodeError>,
     },
     /// A generator's name that is none of [`crate::definition::GENERATORS`].
     #[error("unknown generator {name:?}; known are {known}")]

@@ -8,19 +8,23 @@ mod batch;
 mod error;
 mod files;
 pub mod generate;
+mod kafka;
 mod log;
 mod outlet;
 mod readers;
 mod share;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 pub use error::SourceError;
 pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
-pub use log::{LogRecord, LogWriter};
-pub use outlet::Outlet;
+pub use kafka::{OffsetPublisher, TopicError, TopicRecord, TopicWriter, publish_offsets};
+pub use log::{LogRecord, LogWriter, parse_record};
+pub use outlet::{Outlet, PartitionLag};
 pub use readers::{Clock, Decode, Decoders, FeedStatus, ReaderOptions, Readers, start};
 pub use share::Share;
+pub use transactions::{OpenEpoch, Together};
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::Decoded;
 use crate::definition::Input;
+use crate::repr::Epoch;
 
 /// What a reader hands to a worker: decoded records of one partition, and how far they reach.
 pub struct Delivery {
@@ -36,7 +41,8 @@ pub struct Delivery {
     pub input: usize,
     /// Index into `Input::feeds`.
     pub feed: usize,
-    /// A file's path (relative to the glob's fixed part), or a log's partition.
+    /// A file's path (relative to the glob's fixed part), a log's partition, or a topic and its partition's number
+    /// (`orders-0`).
     pub partition: Arc<str>,
     /// Records and the changes they make. May be empty: then only progress is told.
     pub decoded: Decoded,
@@ -44,12 +50,16 @@ pub struct Delivery {
     pub position: Position,
     /// When its bytes were there.
     pub arrived: Instant,
+    /// The epoch it belongs into with others, which stays open until all of them are taken ([`Together`]). None: whichever
+    /// is open.
+    pub epoch: Option<Epoch>,
 }
 
 /// How far a partition of a feed is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Where to go on: a byte offset in a log, the number of the next record in a file.
+    /// Where to go on: a byte offset in a log, the number of the next record in a file, the offset of the next record in
+    /// a topic.
     pub next: u64,
     /// A file that was read to its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -4,15 +4,19 @@
 //! 2. A reader waits, without spinning, while its worker's channel is full: that is the back-pressure.
 //! 3. Whatever a reader waits for, a request to stop ends the wait.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
+use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchLimits, nothing, payload_bytes};
+use super::readers::Clock;
 use super::share::Share;
+use super::transactions::Line;
 use super::{Decode, Delivery, Position, Progress, SourceError};
 use crate::decode::{Decoded, Raw};
 use crate::definition::{Dataflow, Feed, Input};
@@ -41,27 +45,84 @@ impl From<SourceError> for Ended {
     }
 }
 
+/// How far a partition lags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionLag {
+    /// See [`super::Delivery::partition`].
+    pub partition: String,
+    /// The next record to read.
+    pub next: u64,
+    /// Records that are there and not yet read.
+    pub records: u64,
+    /// Of a partition that lags, how old the newest record is that was read, in milliseconds.
+    pub age_ms: Option<u64>,
+}
+
 /// What a feed tells about itself; read by others at any time.
-#[derive(Default)]
 pub(crate) struct Gauges {
     pub records: AtomicU64,
     pub bytes: AtomicU64,
     pub files_done: AtomicU64,
     pub lag_files: AtomicU64,
     pub lag_bytes: AtomicU64,
-    /// Everything that exists has been handed over. Set after the last send, so whoever reads true finds
-    /// the deliveries in the channels.
-    exhausted: AtomicBool,
+    /// Records that retention removed before they were read.
+    pub missing: AtomicU64,
+    /// A bit for each reader of the feed that has something left to hand over. Cleared after the last send, so whoever
+    /// reads 0 finds the deliveries in the channels.
+    busy: AtomicU64,
+    /// By reader: how far its partitions lag, where that is told.
+    partitions: Mutex<BTreeMap<usize, Vec<PartitionLag>>>,
     last_error: Mutex<Option<String>>,
 }
 
+/// A feed of one reader that has not looked yet.
+impl Default for Gauges {
+    fn default() -> Self {
+        Gauges::of_readers(1)
+    }
+}
+
 impl Gauges {
-    pub fn exhausted(&self) -> bool {
-        self.exhausted.load(Ordering::Acquire)
+    /// Of a feed that so many readers share, at most 64.
+    pub fn of_readers(readers: usize) -> Self {
+        Gauges {
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            files_done: AtomicU64::new(0),
+            lag_files: AtomicU64::new(0),
+            lag_bytes: AtomicU64::new(0),
+            missing: AtomicU64::new(0),
+            busy: AtomicU64::new(u64::MAX >> (64 - readers)),
+            partitions: Mutex::default(),
+            last_error: Mutex::default(),
+        }
     }
 
+    pub fn exhausted(&self) -> bool {
+        self.busy.load(Ordering::Acquire) == 0
+    }
+
+    /// Of a feed with one reader.
     pub fn set_exhausted(&self, exhausted: bool) {
-        self.exhausted.store(exhausted, Ordering::Release);
+        self.set_reader_exhausted(0, exhausted);
+    }
+
+    pub fn set_reader_exhausted(&self, reader: usize, exhausted: bool) {
+        let bit = 1 << reader;
+        match exhausted {
+            true => self.busy.fetch_and(!bit, Ordering::Release),
+            false => self.busy.fetch_or(bit, Ordering::Release),
+        };
+    }
+
+    pub fn partitions(&self) -> Vec<PartitionLag> {
+        let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.values().flatten().cloned().collect()
+    }
+
+    pub fn set_partitions(&self, reader: usize, lags: Vec<PartitionLag>) {
+        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.insert(reader, lags);
     }
 
     pub fn last_error(&self) -> Option<String> {
@@ -92,6 +153,9 @@ pub(crate) struct Hand {
     /// Never carries anything; disconnected when readers are to stop.
     pub stop: Receiver<Infallible>,
     pub gauges: Arc<Gauges>,
+    /// Where deliveries wait until their source's transactions are whole; none: they go to workers at once.
+    pub line: Option<Line>,
+    pub clock: Clock,
     pub limits: BatchLimits,
     pub share: Share,
 }
@@ -184,8 +248,6 @@ impl Hand {
     }
 
     fn send(&self, partition: &Arc<str>, decoded: Decoded, position: Position, arrived: Instant) -> Result<(), Ended> {
-        let worker = self.worker(partition);
-        let outlet = &self.outlets[worker];
         let delivery = Delivery {
             input: self.input,
             feed: self.feed,
@@ -193,7 +255,13 @@ impl Hand {
             decoded,
             position,
             arrived,
+            epoch: None,
         };
+        if let Some(line) = &self.line {
+            return line.keep(self, delivery);
+        }
+        let worker = self.worker(partition);
+        let outlet = &self.outlets[worker];
         // By (3), and stop first: a worker that drains to its end must not be fed for ever.
         select_biased! {
             recv(self.stop) -> _ => return Err(Ended::Stopped),

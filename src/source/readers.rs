@@ -1,7 +1,7 @@
 //! The reader threads of a run: started together, watched, stopped together.
 //!
-//! 1. Threads are bounded by the number of feeds: a lister and a few readers for `files`, one thread for `log`
-//!    and `generate`.
+//! 1. Threads are bounded by the number of feeds: a lister and a few readers for `files`, a few readers for `kafka`, one
+//!    thread for `log` and `generate`.
 //! 2. Every thread is joined in [`Readers::stop`]. A thread that fails or panics leaves its error in
 //!    [`Readers::failure`] and wakes the workers, so that whoever looks there sees it at once.
 
@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
 use super::share::Share;
-use super::{Progress, SourceError, files, generate, log};
+use super::transactions::{Groups, OpenEpoch, Together};
+use super::{PartitionLag, Progress, SourceError, files, generate, kafka, log};
 use crate::decode::{Decoded, Raw, Waiting};
 use crate::definition::{Dataflow, FeedKind};
+use crate::registry::Registries;
 
 /// How one thread decodes what it reads; the error: not now, the schema registry does not answer.
 pub type Decode = Box<dyn FnMut(Raw) -> Result<Decoded, Box<Waiting>> + Send>;
@@ -51,6 +53,8 @@ pub struct ReaderOptions {
     pub log_poll: Duration,
     /// How often a log is looked at, at least, while none come.
     pub log_idle_poll: Duration,
+    /// How often new topics and partitions are looked for.
+    pub topics_poll: Duration,
     /// How often reading or listing is tried again in a row before the feed fails.
     pub retries: u32,
     /// The first pause before trying again; it doubles each time, up to ten seconds.
@@ -61,6 +65,11 @@ pub struct ReaderOptions {
     pub clock: Clock,
     /// Of several processes, which partitions are this one's.
     pub share: Share,
+    /// What of source transactions is on its way to workers, and which epoch is open.
+    pub together: Arc<Together>,
+    pub open_epoch: OpenEpoch,
+    /// Where schemas of markers are.
+    pub registries: Arc<Registries>,
 }
 
 impl Default for ReaderOptions {
@@ -74,11 +83,15 @@ impl Default for ReaderOptions {
             settle: Duration::from_secs(1),
             log_poll: Duration::from_millis(5),
             log_idle_poll: Duration::from_millis(50),
+            topics_poll: Duration::from_secs(5),
             retries: 8,
             back_off: Duration::from_millis(100),
             stop_at_end: false,
             clock: Arc::new(SystemTime::now),
             share: Share::default(),
+            together: Arc::default(),
+            open_epoch: Arc::new(|| None),
+            registries: Arc::new(Registries::new(None)),
         }
     }
 }
@@ -100,6 +113,10 @@ pub struct FeedStatus {
     pub lag_files: u64,
     /// Bytes that are there and not yet read: of a log; of files, their sizes.
     pub lag_bytes: u64,
+    /// How far each partition lags, where that is counted in records.
+    pub partitions: Vec<PartitionLag>,
+    /// Records that the source has no more and that were not read.
+    pub missing: u64,
     /// All that exists is handed over.
     pub exhausted: bool,
     /// The newest trouble, with a file or with listing, if any.
@@ -220,9 +237,13 @@ pub fn start(
     let outlets: Arc<[Outlet]> = outlets.into();
     let mut feeds = Vec::new();
     let mut started = Ok(());
+    let mut groups = Groups::of(&dataflow);
     for (input, definition) in dataflow.inputs.iter().enumerate() {
         for (feed, definition_of_feed) in definition.feeds.iter().enumerate() {
-            let gauges = Arc::new(Gauges::default());
+            let gauges = Arc::new(match &definition_of_feed.kind {
+                FeedKind::Kafka(_) => Gauges::of_readers(kafka::readers(outlets.len())),
+                _ => Gauges::default(),
+            });
             let hand = Hand {
                 dataflow: dataflow.clone(),
                 input,
@@ -230,9 +251,12 @@ pub fn start(
                 outlets: outlets.clone(),
                 stop: stopped.clone(),
                 gauges: gauges.clone(),
+                line: groups.line(input, feed),
+                clock: starter.options.clock.clone(),
                 limits,
                 share,
             };
+            groups.observe_hand(&hand);
             feeds.push(FeedHandle {
                 input: definition.name.clone(),
                 feed: definition_of_feed.name.clone(),
@@ -242,10 +266,14 @@ pub fn start(
                 started = match &definition_of_feed.kind {
                     FeedKind::Files { path } => files::start(&mut starter, hand, path, resume),
                     FeedKind::Log { path } => log::start(&mut starter, hand, path, resume),
+                    FeedKind::Kafka(kafka) => kafka::start(&mut starter, hand, kafka, resume),
                     FeedKind::Generate(settings) => generate::feed::start(&mut starter, hand, settings, resume),
                 };
             }
         }
+    }
+    if started.is_ok() {
+        started = groups.start(&mut starter, resume);
     }
     let readers = Readers {
         stop,
@@ -281,6 +309,8 @@ impl Readers {
             files_done: feed.gauges.files_done.load(Ordering::Relaxed),
             lag_files: feed.gauges.lag_files.load(Ordering::Relaxed),
             lag_bytes: feed.gauges.lag_bytes.load(Ordering::Relaxed),
+            partitions: feed.gauges.partitions(),
+            missing: feed.gauges.missing.load(Ordering::Relaxed),
             exhausted: feed.gauges.exhausted(),
             last_error: feed.gauges.last_error(),
         };

@@ -1,7 +1,8 @@
 //! Which process reads a partition: with several processes each is read by exactly one.
 //!
 //! 1. A hash of its name says which, the same in every process; with another number of processes it may be another.
-//! 2. Files of an input where the order of arrival decides (a key without `order_by`, or a `dedup_key`) are read by one
+//! 2. Feeds whose source's transactions stay whole are read by process 0, which opens epochs.
+//! 3. Files of an input where the order of arrival decides (a key without `order_by`, or a `dedup_key`) are read by one
 //!    process, one after the other.
 
 use crate::definition::{FeedKind, Input};
@@ -41,6 +42,9 @@ impl Share {
         let name = &input.feeds[feed].name;
         let hash = hash(&[&input.name, name, partition]);
         let processes = self.processes as u64;
+        if input.feeds[feed].transactions().is_some() {
+            return (0, hash);
+        }
         let one = matches!(input.feeds[feed].kind, FeedKind::Files { .. }) && Share::in_order(input);
         let process = if one { self::hash(&[&input.name]) } else { hash } % processes;
         (process as usize, hash / processes)

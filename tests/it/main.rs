@@ -8,6 +8,7 @@ mod definitions;
 mod faults;
 mod foreign;
 mod formats;
+mod kafka;
 mod kills;
 mod lake;
 mod letters;
@@ -24,3 +25,4 @@ mod stores;
 mod support;
 #[path = "../../src/testing.rs"]
 mod testing;
+mod transactions;

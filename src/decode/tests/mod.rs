@@ -10,6 +10,7 @@ mod isolation;
 mod json;
 mod protobuf;
 mod real;
+mod recorded;
 mod wire;
 
 use std::path::PathBuf;
@@ -106,6 +107,7 @@ type KeyAndValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 fn keyed(header: Option<&str>, records: &[KeyAndValue<'_>]) -> Raw {
     Raw {
         payloads: Payloads::Records {
+            headers: None,
             values: records.iter().map(|(_, value)| *value).collect::<BinaryArray>(),
             keys: records
                 .iter()

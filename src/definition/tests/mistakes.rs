@@ -181,14 +181,14 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         ),
         // feeds
         (
-            feed("kind = \"kafka\"\ntopic = \"x\"\nformat = \"json\"\n"),
-            "inputs/orders.toml:8:8: feeds of kind \"kafka\" are not in this version\n\
-             \x20 help: it has files, log and generate; a log is an embedded change log that any program can append to",
+            feed("kind = \"http\"\ntopic = \"x\"\nformat = \"json\"\n"),
+            "inputs/orders.toml:8:8: feeds of kind \"http\" are not in this version\n\
+             \x20 help: it has files, log, kafka and generate; a log is an embedded change log that any program can append to",
         ),
         (
             feed("kind = \"file\"\npath = \"x\"\nformat = \"csv\"\n"),
             "inputs/orders.toml:8:8: unknown kind of feed \"file\"\n\
-             \x20 help: did you mean \"files\"? kinds are files, log, generate",
+             \x20 help: did you mean \"files\"? kinds are files, log, kafka, generate",
         ),
         (
             feed("kind = \"files\"\npath = \"drops/[x.csv\"\nformat = \"csv\"\n"),

@@ -368,6 +368,7 @@ impl Bringing<'_> {
                         decoded: past.decoded,
                         position: Position::default(),
                         arrived: started,
+                        epoch: None,
                     };
                     hands.give(Past::Delivery(past.epoch, Box::new(delivery)));
                 })

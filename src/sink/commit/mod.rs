@@ -57,7 +57,7 @@ use self::tables::Making;
 use super::lake::Lake;
 use super::{AddFile, LiveFile, Prepared, Relocation, Relocations, TableSpec, WriterError, is_ours};
 use crate::repr::Epoch;
-use crate::source::Progress;
+use crate::source::{PartitionId, Position, Progress};
 
 /// Tables read or written at once.
 const TABLES: usize = 16;
@@ -190,6 +190,8 @@ pub enum CommitEvent {
         changed: bool,
         /// By table, its version in the snapshot.
         versions: Arc<[i64]>,
+        /// How far partitions are read that were read on.
+        progress: Vec<(PartitionId, Position)>,
         /// From the last writer's part to here.
         took: Duration,
     },
@@ -455,12 +457,14 @@ impl Committer {
         };
         let epoch = snapshot.epoch;
         let changed = !(snapshot.tables.is_empty() && snapshot.progress.is_empty());
+        let progress = snapshot.progress.clone();
         if changed {
             self.commit(snapshot, now).await?;
         }
         Ok(Some(CommitEvent::Committed {
             epoch,
             changed,
+            progress,
             versions: self.versions.clone().into(),
             took: started.elapsed(),
         }))

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::batch::BatchBuilder;
+use super::batch::{BatchBuilder, Record};
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::share::Share;
@@ -348,7 +348,11 @@ impl FileReader {
         let end = loop {
             match records.next() {
                 Ok(Some(record)) => {
-                    batch.push(at, None, Some(record), None);
+                    batch.push(Record {
+                        offset: at,
+                        value: Some(record),
+                        ..Record::default()
+                    });
                     at += 1;
                 }
                 Ok(None) => break Ok(()),

@@ -160,6 +160,8 @@ impl SingleFile {
                 outlets: [outlet].into(),
                 stop: reading.stop.clone(),
                 gauges: Arc::new(Gauges::default()),
+                line: None,
+                clock: reading.options.clock.clone(),
                 limits,
                 share: Share::default(),
             },

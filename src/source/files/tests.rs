@@ -176,6 +176,8 @@ fn read(
         .into(),
         stop: stopped,
         gauges: Arc::new(Gauges::default()),
+        line: None,
+        clock: Arc::new(std::time::SystemTime::now),
         limits: BatchLimits {
             rows: 100,
             bytes: 1 << 20,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Event, Generator, Rendering, Timing};
 use crate::definition::{Format, Generate};
-use crate::source::batch::BatchBuilder;
+use crate::source::batch::{BatchBuilder, Record};
 use crate::source::outlet::{Ended, Hand};
 use crate::source::readers::Starter;
 use crate::source::{Decode, Position, Progress, SourceError};
@@ -140,7 +140,13 @@ impl Pump {
                 if index >= self.next[partition] && self.ours[partition] {
                     // Unpaced event times are made up: told as source times they would make a latency of years.
                     let ts_ms = self.rate.map(|_| event.ts_ms);
-                    batches[partition].push(index, Some(&event.key), Some(&event.value), ts_ms);
+                    batches[partition].push(Record {
+                        offset: index,
+                        key: Some(&event.key),
+                        value: Some(&event.value),
+                        headers: None,
+                        ts_ms,
+                    });
                 }
             }
             let next = self.generator.index();

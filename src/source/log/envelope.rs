@@ -12,6 +12,8 @@ pub(crate) struct Envelope<'a> {
     pub key: Option<&'a [u8]>,
     /// JSON text; none for a tombstone.
     pub value: Option<&'a [u8]>,
+    /// JSON text; none where they are left out or null.
+    pub headers: Option<&'a [u8]>,
     /// Unix milliseconds, where it is a whole number.
     pub ts_ms: Option<i64>,
 }
@@ -32,6 +34,7 @@ pub(crate) fn parse(line: &[u8]) -> Option<Envelope<'_>> {
         let present = (value != b"null").then_some(value);
         match name {
             b"\"key\"" => envelope.key = present,
+            b"\"headers\"" => envelope.headers = present,
             b"\"value\"" => {
                 envelope.value = present;
                 has_value = true;
@@ -147,6 +150,7 @@ mod tests {
         let expected = Envelope {
             key: Some(br#""k\"1""#),
             value: Some(br#"{"q": "a \"b\" \\", "n": [1, {}]}"#),
+            headers: Some(br#"{"a": [1, "}"]}"#),
             ts_ms: Some(17),
         };
         assert_eq!(parse(line), Some(expected));

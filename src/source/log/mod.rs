@@ -33,10 +33,27 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use memchr::{memchr, memrchr};
 
-use super::batch::BatchBuilder;
+use super::batch::{BatchBuilder, Record};
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::{Decode, Position, Progress, SourceError};
+use envelope::Envelope;
+
+/// Takes a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}` apart. None: it is no such object.
+pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
+    let Envelope {
+        key,
+        value,
+        headers,
+        ts_ms,
+    } = envelope::parse(line)?;
+    Some(LogRecord {
+        key,
+        value,
+        headers,
+        ts_ms,
+    })
+}
 
 /// How many bytes one read asks for, at first; a longer line makes it grow.
 const READ_BYTES: usize = 1 << 20;
@@ -281,14 +298,25 @@ impl Follower {
             let length = memchr(b'\n', &self.buffer[at..lines]).expect("by the loop above a line's end is last");
             let line = self.buffer[at..at + length].trim_ascii();
             if !line.is_empty() {
-                match envelope::parse(line) {
-                    Some(e) if is_binary => {
-                        let (key, value) = (e.key.map(bytes_of), e.value.map(bytes_of)); // by (5)
-                        batch.push(start + at as u64, key.as_deref(), value.as_deref(), e.ts_ms);
+                let e = envelope::parse(line).unwrap_or(Envelope {
+                    value: Some(line), // by (3)
+                    ..Envelope::default()
+                });
+                let bytes = |written| {
+                    if is_binary {
+                        bytes_of(written)
+                    } else {
+                        Cow::Borrowed(written)
                     }
-                    Some(e) => batch.push(start + at as u64, e.key, e.value, e.ts_ms),
-                    None => batch.push(start + at as u64, None, Some(line), None), // by (3)
-                }
+                }; // by (5)
+                let (key, value) = (e.key.map(bytes), e.value.map(bytes));
+                batch.push(Record {
+                    offset: start + at as u64,
+                    key: key.as_deref(),
+                    value: value.as_deref(),
+                    headers: e.headers.and_then(|headers| std::str::from_utf8(headers).ok()),
+                    ts_ms: e.ts_ms,
+                });
             }
             at += length + 1;
             if batch.is_full() || (at == lines && !batch.is_empty()) {

@@ -15,6 +15,8 @@ pub struct LogRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// JSON text without line breaks; none is a tombstone. It is not checked: a broken value makes a broken line.
     pub value: Option<&'a [u8]>,
+    /// A JSON object without line breaks.
+    pub headers: Option<&'a [u8]>,
     /// Unix milliseconds.
     pub ts_ms: Option<i64>,
 }
@@ -99,6 +101,11 @@ fn write_line(lines: &mut Vec<u8>, record: &LogRecord<'_>) {
     if let Some(ts_ms) = record.ts_ms {
         write!(lines, "\"ts_ms\":{ts_ms},").expect("writing to memory does not fail");
     }
+    if let Some(headers) = record.headers {
+        lines.extend_from_slice(b"\"headers\":");
+        lines.extend_from_slice(headers);
+        lines.push(b',');
+    }
     lines.extend_from_slice(b"\"value\":");
     lines.extend_from_slice(record.value.unwrap_or(b"null"));
     lines.push(b'}');
@@ -122,6 +129,7 @@ mod tests {
         let record = LogRecord {
             key: Some(b"\"k\""),
             value: Some(b"{\"a\":\n1}"),
+            headers: Some(b"{\"h\":1}"),
             ts_ms: Some(-3),
         };
         let first = log.append("p", [record, LogRecord::default()]).unwrap();
@@ -129,10 +137,13 @@ mod tests {
         assert_eq!(text.len() as u64, first);
         assert_eq!(
             text,
-            "{\"key\":\"k\",\"ts_ms\":-3,\"value\":{\"a\": 1}}\n{\"value\":null}\n"
+            "{\"key\":\"k\",\"ts_ms\":-3,\"headers\":{\"h\":1},\"value\":{\"a\": 1}}\n{\"value\":null}\n"
         );
         let parsed = envelope::parse(text.lines().next().unwrap().as_bytes()).unwrap();
-        assert_eq!((parsed.key, parsed.ts_ms), (record.key, record.ts_ms));
+        assert_eq!(
+            (parsed.key, parsed.headers, parsed.ts_ms),
+            (record.key, record.headers, record.ts_ms)
+        );
         assert_eq!(log.append("p", [LogRecord::default()]).unwrap(), first + 15);
     }
 

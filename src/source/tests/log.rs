@@ -14,12 +14,14 @@ fn a_log_is_followed_a_torn_line_waits_and_new_partitions_are_found() {
         key: Some(b"\"k\""),
         value,
         ts_ms: Some(5),
+        ..LogRecord::default()
     };
     let end = writer.append("0", [record(Some(b"{\"a\":1}")), record(None)]).unwrap();
     let delivery = run.next();
     let Payloads::Records {
         values: _,
         keys: Some(keys),
+        headers: None,
         ts_ms,
     } = &delivery.decoded.raw.payloads
     else {

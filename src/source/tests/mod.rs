@@ -2,6 +2,7 @@
 
 mod files;
 mod generate;
+mod kafka;
 mod log;
 mod readers;
 mod real;
@@ -84,8 +85,11 @@ fn log(folder: &Path) -> Arc<Dataflow> {
 
 /// Old enough to be whole at first sight.
 fn put(path: PathBuf, bytes: impl AsRef<[u8]>) {
-    std::fs::write(&path, bytes).unwrap();
-    age(&path);
+    // By a rename: a reader must not see it young first, that would be another file to it.
+    let aside = path.with_extension("aside");
+    std::fs::write(&aside, bytes).unwrap();
+    age(&aside);
+    std::fs::rename(aside, path).unwrap();
 }
 
 fn age(path: &Path) {

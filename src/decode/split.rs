@@ -1,0 +1,88 @@
+//! Decoded records in two: what goes on now, and what waits.
+
+use arrow::array::Array;
+
+use super::{Decoded, Payloads, Raw, Reject};
+
+impl Raw {
+    /// Takes the first records away.
+    ///
+    /// # Panics
+    /// Of columnar payloads, whose records are not single.
+    fn split_front(&mut self, records: usize) -> Raw {
+        let Payloads::Records {
+            values,
+            keys,
+            headers,
+            ts_ms,
+        } = &mut self.payloads
+        else {
+            panic!("columnar payloads are not split");
+        };
+        let rest = values.len() - records;
+        let behind = ts_ms.split_off(records);
+        let front = Payloads::Records {
+            values: values.slice(0, records),
+            keys: keys.as_ref().map(|keys| keys.slice(0, records)),
+            headers: headers.as_ref().map(|headers| headers.slice(0, records)),
+            ts_ms: std::mem::replace(ts_ms, behind),
+        };
+        *values = values.slice(records, rest);
+        *keys = keys.as_ref().map(|keys| keys.slice(records, rest));
+        *headers = headers.as_ref().map(|headers| headers.slice(records, rest));
+        let behind = self.offsets.split_off(records);
+        Raw {
+            payloads: front,
+            offsets: std::mem::replace(&mut self.offsets, behind),
+            header: self.header.clone(),
+        }
+    }
+}
+
+impl Decoded {
+    /// Takes the first records away, with all that they make. What was counted of fields goes with them.
+    ///
+    /// # Panics
+    /// Of columnar payloads, whose records are not single.
+    pub fn split_front(&mut self, records: usize) -> Decoded {
+        let at = records as u32;
+        let raw = self.raw.split_front(records);
+        let changes = self.record.partition_point(|record| *record < at);
+        let rest = self.rows.num_rows() - changes;
+        let front_rows = self.rows.slice(0, changes);
+        self.rows = self.rows.slice(changes, rest);
+        let mut front = Decoded {
+            raw,
+            rows: front_rows,
+            ops: take_front(&mut self.ops, changes),
+            record: take_front(&mut self.record, changes),
+            source_ms: take_front(&mut self.source_ms, records),
+            rejects: Vec::new(),
+            ignored_fields: std::mem::take(&mut self.ignored_fields),
+            unchanged: Vec::new(),
+            transactions: Vec::new(),
+        };
+        let unchanged = self.unchanged.partition_point(|(row, _)| (*row as usize) < changes);
+        front.unchanged = take_front(&mut self.unchanged, unchanged);
+        let transactions = self.transactions.partition_point(|transaction| transaction.record < at);
+        front.transactions = take_front(&mut self.transactions, transactions);
+        let is_front = |reject: &Reject| reject.record.is_none_or(|record| record < at);
+        (front.rejects, self.rejects) = std::mem::take(&mut self.rejects).into_iter().partition(is_front);
+        self.record.iter_mut().for_each(|record| *record -= at);
+        self.unchanged.iter_mut().for_each(|(row, _)| *row -= changes as u32);
+        self.transactions
+            .iter_mut()
+            .for_each(|transaction| transaction.record -= at);
+        self.rejects
+            .iter_mut()
+            .filter_map(|reject| reject.record.as_mut())
+            .for_each(|record| *record -= at);
+        front
+    }
+}
+
+/// Takes the first elements away.
+fn take_front<T>(elements: &mut Vec<T>, count: usize) -> Vec<T> {
+    let rest = elements.split_off(count);
+    std::mem::replace(elements, rest)
+}

@@ -1,0 +1,627 @@
+//! A reader thread: the partitions of the workers that are its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::Offset;
+
+use super::client::{Consumer, Context, describe};
+use super::headers::to_json;
+use super::place::{Found, Place, place};
+use super::topics::{TopicPartition, Topics};
+use crate::definition::{Kafka, OnMissing, Start};
+use crate::source::batch::{BatchBuilder, Record};
+use crate::source::outlet::{Ended, Hand};
+use crate::source::readers::ReaderOptions;
+use crate::source::{Decode, PartitionLag, Position, SourceError};
+
+/// How long brokers are waited for when something is asked of them.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest pause between two looks at what librdkafka says beside records.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The same while a partition waits for others.
+const SHORT: Duration = Duration::from_millis(5);
+
+/// What a reader is made of.
+pub struct Setup {
+    pub kafka: Kafka,
+    /// The next record to read, by partition, of all that a snapshot knows.
+    pub known: BTreeMap<String, u64>,
+    /// Which of the feed's readers it is.
+    pub index: usize,
+    pub readers: usize,
+    /// Where its lags are told.
+    pub slot: usize,
+    pub options: ReaderOptions,
+}
+
+/// See the module's header.
+pub struct Reader {
+    hand: Hand,
+    setup: Setup,
+    topics: Topics,
+    consumer: Arc<Consumer>,
+    decode: Decode,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    /// Absent topics that were named already.
+    absent: Vec<String>,
+    /// What a queue that is no longer empty says.
+    wake: Sender<()>,
+    woken: Receiver<()>,
+    /// What times of [`Partition::filled`] count from.
+    base: Instant,
+    /// A partition is not read on, for others of its source's transactions are behind.
+    waits_for_others: bool,
+}
+
+/// A partition that is read.
+struct Partition {
+    name: Arc<str>,
+    queue: PartitionQueue<Context>,
+    reading: Reading,
+    /// When its queue was filled after being empty, in microseconds from [`Reader::base`]; 0: not since it was looked at.
+    filled: Arc<AtomicU64>,
+    /// When it was seen empty last.
+    empty: Instant,
+    /// The offset behind the last record there is, as far as is known.
+    end: u64,
+}
+
+/// How far a partition is read.
+struct Reading {
+    batch: BatchBuilder,
+    /// The offset of the next record to read.
+    next: u64,
+    /// All that exists was handed over.
+    at_end: bool,
+    /// The newest record's time, Unix milliseconds.
+    newest_ms: Option<i64>,
+}
+
+impl Reader {
+    pub fn new(hand: Hand, setup: Setup, mut consumer: Consumer, decode: Decode) -> Self {
+        let (wake, woken) = bounded(1);
+        let waker = wake.clone();
+        // A full channel says it already.
+        consumer.set_nonempty_callback(move || {
+            let _ = waker.try_send(());
+        });
+        Reader {
+            topics: Topics::new(&setup.kafka.topics),
+            consumer: Arc::new(consumer),
+            hand,
+            setup,
+            decode,
+            partitions: BTreeMap::new(),
+            absent: Vec::new(),
+            wake,
+            woken,
+            base: Instant::now(),
+            waits_for_others: false,
+        }
+    }
+
+    /// Reads until readers are to stop, or everything is read and that is wanted.
+    pub fn read(mut self) -> Result<(), Ended> {
+        self.reach()?;
+        if let Some(line) = &self.hand.line {
+            line.found(&self.hand)?;
+        }
+        let mut looked = Instant::now();
+        loop {
+            self.serve()?;
+            let mut took = 0;
+            self.waits_for_others = false;
+            let names: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
+            for name in &names {
+                took += self.turn(name)?;
+            }
+            self.observe_statistics()?;
+            if looked.elapsed() >= self.setup.options.topics_poll {
+                looked = Instant::now();
+                match self.find() {
+                    Ok(()) => {}
+                    Err(Trouble::Passes(error)) => self.trouble(&error),
+                    Err(Trouble::Ends(ended)) => return Err(ended),
+                }
+            }
+            if took > 0 {
+                self.hand.check()?;
+                continue;
+            }
+            let exhausted = self.partitions.values().all(|partition| partition.reading.at_end);
+            if self.hand.line.is_none() {
+                self.hand.gauges.set_reader_exhausted(self.setup.index, exhausted);
+            }
+            if exhausted && self.setup.options.stop_at_end {
+                return Ok(());
+            }
+            // Who is full is not told when it is no more.
+            let pause = if self.waits_for_others { SHORT } else { PAUSE };
+            self.wait(self.setup.options.topics_poll.min(pause))?;
+        }
+    }
+
+    /// Waits for something to do.
+    fn wait(&self, pause: Duration) -> Result<(), Ended> {
+        select! {
+            recv(self.hand.stop) -> _ => Err(Ended::Stopped),
+            recv(self.woken) -> _ => Ok(()),
+            default(pause) => Ok(()),
+        }
+    }
+
+    fn trouble(&self, error: &KafkaError) {
+        let brokers = &self.setup.kafka.brokers;
+        self.consumer
+            .context()
+            .trouble(format!("could not ask brokers {brokers}: {}", describe(error)));
+    }
+
+    /// Finds the partitions for the first time: by (5) of the module, within the budget.
+    fn reach(&mut self) -> Result<(), Ended> {
+        let mut pause = self.setup.options.back_off;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let error = match self.find() {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Ends(ended)) => return Err(ended),
+                Err(Trouble::Passes(error)) => error,
+            };
+            self.serve()?;
+            if attempts > self.setup.options.retries {
+                // What librdkafka said of its connections tells more than that nobody answered.
+                let reason = self.consumer.context().why().unwrap_or_else(|| describe(&error));
+                return Err(SourceError::KafkaBrokers {
+                    feed: self.hand.name(),
+                    brokers: self.setup.kafka.brokers.clone(),
+                    attempts,
+                    reason,
+                }
+                .into());
+            }
+            self.trouble(&error);
+            self.hand.sleep(pause)?;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    /// Whether a partition is this reader's.
+    fn is_ours(&self, name: &str) -> bool {
+        self.hand.reads(name) && self.hand.worker(name) % self.setup.readers == self.setup.index
+    }
+
+    /// Looks for partitions that are new, and starts to read them.
+    fn find(&mut self) -> Result<(), Trouble> {
+        let found = self.topics.find(&self.consumer, PATIENCE)?;
+        self.consumer.context().well();
+        for topic in &found.absent {
+            if !self.absent.contains(topic) && self.setup.index == 0 {
+                let text = format!("topic {topic:?} does not exist (yet); it is looked for again");
+                self.consumer.context().trouble(text);
+            }
+        }
+        self.absent = found.absent;
+        let new: Vec<TopicPartition> = found
+            .partitions
+            .into_iter()
+            .filter(|partition| !self.partitions.contains_key(partition) && self.is_ours(&partition.name()))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        // Whether a partition is new to the feed, or the feed itself is.
+        let young = self.setup.known.is_empty() && self.partitions.is_empty();
+        let mut starts = Vec::with_capacity(new.len());
+        for partition in &new {
+            if let Some(line) = &self.hand.line {
+                line.announce(&self.hand, &partition.name().into())?;
+            }
+            starts.push(self.start_of(partition, young)?);
+        }
+        let mut list = TopicPartitionList::new();
+        for (partition, at) in new.iter().zip(&starts) {
+            list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*at as i64))?;
+        }
+        self.consumer.incremental_assign(&list)?;
+        for (partition, at) in new.into_iter().zip(starts) {
+            let opened = self.open(&partition, at);
+            self.partitions.insert(partition, opened);
+        }
+        Ok(())
+    }
+
+    fn open(&self, partition: &TopicPartition, next: u64) -> Partition {
+        let mut queue = self
+            .consumer
+            .split_partition_queue(&partition.topic, partition.number)
+            .expect("the partition was assigned just now");
+        let filled = Arc::new(AtomicU64::new(0));
+        let (wake, base, mark) = (self.wake.clone(), self.base, filled.clone());
+        queue.set_nonempty_callback(move || {
+            let micros = base.elapsed().as_micros() as u64;
+            let _ = mark.compare_exchange(0, micros.max(1), Ordering::AcqRel, Ordering::Acquire);
+            let _ = wake.try_send(());
+        });
+        // What came before the queue had its callback.
+        let _ = self.wake.try_send(());
+        Partition {
+            name: partition.name().into(),
+            queue,
+            reading: Reading {
+                batch: BatchBuilder::new(self.hand.limits),
+                next,
+                at_end: false,
+                newest_ms: None,
+            },
+            filled,
+            empty: Instant::now(),
+            end: next,
+        }
+    }
+
+    /// Where a partition is read from.
+    fn start_of(&self, partition: &TopicPartition, young: bool) -> Result<u64, Trouble> {
+        let name = partition.name();
+        let next = self.setup.known.get(&name).copied();
+        let (first, end) = self
+            .consumer
+            .fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
+        let found = Found {
+            next,
+            first: first as u64,
+            end: end as u64,
+        };
+        match place(found, self.setup.kafka.on_missing) {
+            Place::At(next) => Ok(next),
+            Place::Start => {
+                let at = if young {
+                    self.first_start(partition, found)?
+                } else {
+                    found.first
+                };
+                self.tell(&name.into(), at, None)?;
+                Ok(at)
+            }
+            Place::Behind(at, missing) => {
+                self.hand.gauges.missing.fetch_add(missing, Ordering::Relaxed);
+                let (from, to) = (at - missing, at - 1);
+                let reason = format!(
+                    "records {from} to {to} of partition {name} are gone from the topic: retention removed them before \
+                     they were read; bring them back from elsewhere with backfill"
+                );
+                self.tell(&name.into(), at, Some(reason))?;
+                Ok(at)
+            }
+            Place::Missing(missing) => Err(SourceError::KafkaMissing {
+                feed: self.hand.name(),
+                partition: name,
+                next: next.unwrap_or_default(),
+                first: found.first,
+                missing,
+            }
+            .into()),
+            Place::Ends => Err(SourceError::KafkaEnds {
+                feed: self.hand.name(),
+                partition: name,
+                next: next.unwrap_or_default(),
+                end: found.end,
+            }
+            .into()),
+        }
+    }
+
+    /// Where a partition of a feed that was never read starts.
+    fn first_start(&self, partition: &TopicPartition, found: Found) -> Result<u64, Trouble> {
+        let at = match &self.setup.kafka.start {
+            Start::Earliest => found.first,
+            Start::Latest => found.end,
+            Start::Offsets(offsets) => match offsets.get(&partition.name()).copied() {
+                None => found.first,
+                // What is asked for by number is missed like what a snapshot asks for.
+                Some(at) if at < found.first && self.setup.kafka.on_missing == OnMissing::Stop => {
+                    return Err(SourceError::KafkaMissing {
+                        feed: self.hand.name(),
+                        partition: partition.name(),
+                        next: at,
+                        first: found.first,
+                        missing: found.first - at,
+                    }
+                    .into());
+                }
+                Some(at) => at.clamp(found.first, found.end),
+            },
+            Start::Time(ms) => {
+                let mut wanted = TopicPartitionList::new();
+                wanted.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*ms))?;
+                let offsets = self.consumer.offsets_for_times(wanted, PATIENCE)?;
+                let offset = offsets
+                    .elements()
+                    .first()
+                    .map(|element| (element.offset(), element.error()));
+                match offset {
+                    Some((Offset::Offset(at), Ok(()))) => at as u64,
+                    Some((_, Err(error))) => return Err(error.into()),
+                    _ => found.end,
+                }
+            }
+        };
+        Ok(at)
+    }
+
+    /// Tells where a partition starts, and what it has no more.
+    fn tell(&self, name: &Arc<str>, next: u64, lost: Option<String>) -> Result<(), Ended> {
+        self.hand.conclude(name, position(next), lost, Instant::now())
+    }
+
+    /// What comes outside the partitions' queues: errors, statistics, and the first records of a partition, fetched between
+    /// its assignment and the making of its queue. Those are before all that its queue holds.
+    fn serve(&mut self) -> Result<(), Ended> {
+        let consumer = self.consumer.clone();
+        while let Some(event) = consumer.poll(Duration::ZERO) {
+            match event {
+                Ok(message) => {
+                    let name = TopicPartition {
+                        topic: message.topic().to_string(),
+                        number: message.partition(),
+                    };
+                    let partition = self
+                        .partitions
+                        .get_mut(&name)
+                        .expect("only what was assigned is fetched");
+                    partition.reading.push(&message);
+                    if partition.reading.batch.is_full() {
+                        self.turn(&name)?;
+                    }
+                }
+                // Of which topic it does not say; statistics will.
+                Err(KafkaError::PartitionEOF(_)) => {}
+                Err(error) => self.observe_error(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn observe_error(&self, error: KafkaError) -> Result<(), Ended> {
+        if let KafkaError::MessageConsumptionFatal(code) = error {
+            return Err(SourceError::KafkaFatal {
+                feed: self.hand.name(),
+                reason: code.to_string(),
+            }
+            .into());
+        }
+        self.consumer.context().trouble(describe(&error));
+        Ok(())
+    }
+
+    /// Hands over one batch of a partition; answers how many records that were.
+    fn turn(&mut self, name: &TopicPartition) -> Result<usize, Ended> {
+        let mut partition = self.partitions.remove(name).expect("named from the map's own keys");
+        if let Some(line) = &self.hand.line
+            && line.is_full(&self.hand, &partition.name)
+        {
+            self.waits_for_others = true;
+            self.partitions.insert(name.clone(), partition);
+            return Ok(0);
+        }
+        let was_at_end = partition.reading.at_end;
+        let taken = partition.take(self.base);
+        if taken.records > 0 {
+            if self.hand.line.is_none() {
+                self.hand.gauges.set_reader_exhausted(self.setup.index, false);
+            }
+            let raw = partition.reading.batch.take(None);
+            let position = position(partition.reading.next);
+            self.hand
+                .deliver(&mut self.decode, &partition.name, raw, position, taken.arrived)?;
+        }
+        if let Some(line) = &self.hand.line
+            && partition.reading.at_end
+            && (!was_at_end || taken.records > 0)
+        {
+            line.at_end(&self.hand, &partition.name)?;
+        }
+        match taken.error {
+            None => {}
+            Some(error) if is_out_of_range(&error) => {
+                // Judged anew, by what the topic has now.
+                self.setup.known.insert(name.name(), partition.reading.next);
+                let mut list = TopicPartitionList::new();
+                list.add_partition(&name.topic, name.number);
+                drop(partition);
+                // A partition that cannot be given back is not read, and is found again in any case.
+                let _ = self.consumer.incremental_unassign(&list);
+                return match self.find() {
+                    Ok(()) => Ok(taken.records),
+                    Err(Trouble::Passes(error)) => {
+                        self.trouble(&error);
+                        Ok(taken.records)
+                    }
+                    Err(Trouble::Ends(ended)) => Err(ended),
+                };
+            }
+            Some(error) => self.observe_error(error)?,
+        }
+        self.partitions.insert(name.clone(), partition);
+        Ok(taken.records)
+    }
+
+    /// What librdkafka says of its partitions: lags, and by (4) of the module positions behind what is no record.
+    fn observe_statistics(&mut self) -> Result<(), Ended> {
+        let Some(statistics) = self.consumer.context().take_statistics() else {
+            return Ok(());
+        };
+        let (mut moved, mut ended) = (Vec::new(), Vec::new());
+        for (name, partition) in &mut self.partitions {
+            if let Some(told) = of_partition(&statistics, name) {
+                partition.end = told.end.unwrap_or(partition.end).max(partition.reading.next);
+                if let Some(next) = told.taken.filter(|taken| *taken > partition.reading.next) {
+                    partition.reading.next = next;
+                    moved.push((partition.name.clone(), next));
+                }
+                if told.reached == Some(partition.reading.next)
+                    && !partition.reading.at_end
+                    && partition.reading.batch.is_empty()
+                {
+                    partition.reading.at_end = true;
+                    ended.push(partition.name.clone());
+                }
+            }
+        }
+        for (name, next) in moved {
+            self.tell(&name, next, None)?;
+        }
+        if let Some(line) = &self.hand.line {
+            ended.iter().try_for_each(|name| line.at_end(&self.hand, name))?;
+        }
+        let now = (self.setup.options.clock)();
+        let now = now
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis() as i64;
+        let lags = self.partitions.values().map(|partition| PartitionLag {
+            partition: partition.name.to_string(),
+            next: partition.reading.next,
+            records: partition.end.saturating_sub(partition.reading.next),
+            age_ms: partition
+                .reading
+                .newest_ms
+                .filter(|_| partition.end > partition.reading.next)
+                .map(|newest| now.saturating_sub(newest).max(0) as u64),
+        });
+        self.hand.gauges.set_partitions(self.setup.slot, lags.collect());
+        Ok(())
+    }
+}
+
+/// What was taken of a partition's queue.
+struct Taken {
+    records: usize,
+    arrived: Instant,
+    error: Option<KafkaError>,
+}
+
+impl Partition {
+    /// Takes what waits into the batch, up to its limits.
+    fn take(&mut self, base: Instant) -> Taken {
+        let mut taken = Taken {
+            records: self.reading.batch.len(),
+            arrived: self.empty,
+            error: None,
+        };
+        while !self.reading.batch.is_full() {
+            match self.queue.poll(Duration::ZERO) {
+                None => {
+                    self.empty = Instant::now();
+                    self.filled.store(0, Ordering::Release);
+                    break;
+                }
+                Some(Ok(message)) => {
+                    if taken.records == 0 {
+                        match self.filled.load(Ordering::Acquire) {
+                            0 => {}
+                            micros => taken.arrived = base + Duration::from_micros(micros),
+                        }
+                    }
+                    taken.records += 1;
+                    self.reading.push(&message);
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => self.reading.at_end = true,
+                Some(Err(error)) => {
+                    taken.error = Some(error);
+                    break;
+                }
+            }
+        }
+        taken
+    }
+}
+
+impl Reading {
+    fn push(&mut self, message: &BorrowedMessage<'_>) {
+        let headers = to_json(message.headers());
+        self.at_end = false;
+        self.next = message.offset() as u64 + 1;
+        self.newest_ms = message.timestamp().to_millis().or(self.newest_ms);
+        self.batch.push(Record {
+            offset: message.offset() as u64,
+            key: message.key(),
+            value: message.payload(),
+            headers: headers.as_deref(),
+            ts_ms: message.timestamp().to_millis(),
+        });
+    }
+}
+
+fn position(next: u64) -> Position {
+    Position {
+        next,
+        ..Position::default()
+    }
+}
+
+/// Whether what was asked for is not in the topic.
+fn is_out_of_range(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    )
+}
+
+/// What statistics say of a partition.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// The offset behind the last committed record.
+    end: Option<u64>,
+    /// Where this thread, which alone takes from its queue, was when they were made: behind the last record, or behind the
+    /// marks that follow it where the partition's end was reached.
+    taken: Option<u64>,
+    /// Where the partition's end was reached last.
+    reached: Option<u64>,
+}
+
+fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> {
+    let partition = statistics.topics.get(&name.topic)?.partitions.get(&name.number)?;
+    let known = |offset: i64| u64::try_from(offset).ok();
+    Some(Told {
+        end: known(partition.ls_offset).or(known(partition.hi_offset)),
+        taken: known(partition.app_offset),
+        reached: known(partition.eof_offset),
+    })
+}
+
+/// Why brokers' answer is not to be had.
+enum Trouble {
+    /// It may be, later.
+    Passes(KafkaError),
+    /// It will not be, or readers are to stop.
+    Ends(Ended),
+}
+
+impl From<KafkaError> for Trouble {
+    fn from(error: KafkaError) -> Self {
+        Trouble::Passes(error)
+    }
+}
+
+impl From<Ended> for Trouble {
+    fn from(ended: Ended) -> Self {
+        Trouble::Ends(ended)
+    }
+}
+
+impl From<SourceError> for Trouble {
+    fn from(error: SourceError) -> Self {
+        Trouble::Ends(error.into())
+    }
+}

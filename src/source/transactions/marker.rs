@@ -1,0 +1,114 @@
+//! What the transaction topic says: BEGIN and END, with how many events each table has.
+//!
+//! Markers are read like records of any input, so they may be written as records are: JSON with or without its schema, or
+//! Avro.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use serde::Deserialize;
+
+use crate::decode::{DecodeError, Decoded, Decoder};
+use crate::definition::{Column, Feed, Input, Registry, Wire};
+use crate::registry::Registries;
+use crate::repr::SqlType;
+
+const STATUS: usize = 0;
+const ID: usize = 1;
+const TABLES: usize = 2;
+const TS_MS: usize = 3;
+
+/// A transaction's END.
+#[derive(Debug, PartialEq, Eq)]
+pub struct End {
+    pub id: String,
+    /// By table, how many events.
+    pub tables: Vec<(String, u64)>,
+    /// When it was made, Unix milliseconds.
+    ts_ms: Option<i64>,
+}
+
+impl End {
+    /// How long ago it was made.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        let made = self.ts_ms.and_then(|ms| u64::try_from(ms).ok());
+        let made = made.map(|ms| UNIX_EPOCH + Duration::from_millis(ms));
+        made.and_then(|made| now.duration_since(made).ok()).unwrap_or_default()
+    }
+}
+
+#[derive(Deserialize)]
+struct Table {
+    data_collection: String,
+    event_count: u64,
+}
+
+/// A decoder of markers that are written as a feed's records are.
+pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, DecodeError> {
+    let column = |name: &str, sql_type| Column {
+        name: name.into(),
+        sql_type,
+        nullable: name != "status",
+        from: vec![name.into(), format!("payload.{name}")],
+        format: vec![],
+        null: vec![],
+    };
+    let columns = vec![
+        column("status", SqlType::Varchar),
+        column("id", SqlType::Varchar),
+        column("data_collections", SqlType::Varchar),
+        column("ts_ms", SqlType::BigInt),
+    ];
+    let feed = Feed {
+        name: feed.name.clone(),
+        kind: feed.kind.clone(),
+        format: feed.format.of_markers(),
+        columns: columns.clone(),
+        wire: Wire {
+            // Its schemas are those that its records name.
+            registry: feed.wire.registry.clone().map(|registry| Registry {
+                subject: None,
+                version: None,
+                ..registry
+            }),
+            key_format: None,
+        },
+    };
+    let input = Input {
+        name: "transactions".into(),
+        description: None,
+        columns,
+        key: vec![],
+        order_by: vec![],
+        dedup_key: vec![],
+        bronze: false,
+        retention: None,
+        feeds: vec![feed.clone()],
+        file: PathBuf::new(),
+    };
+    Decoder::new(&input, &feed, registries)
+}
+
+/// The markers that could be read, by record: an END, or something else.
+pub fn markers(decoded: &Decoded) -> impl Iterator<Item = (usize, Option<End>)> {
+    let text = |column: usize, row: usize| {
+        let column = decoded.rows.column(column).as_string::<i32>();
+        column.is_valid(row).then(|| column.value(row))
+    };
+    let times = decoded.rows.column(TS_MS).as_primitive::<Int64Type>();
+    let of_row = move |row: usize| {
+        let tables: Vec<Table> = serde_json::from_str(text(TABLES, row).unwrap_or("[]")).ok()?;
+        Some(End {
+            id: text(ID, row)?.to_string(),
+            tables: tables.into_iter().map(|t| (t.data_collection, t.event_count)).collect(),
+            ts_ms: times.is_valid(row).then(|| times.value(row)),
+        })
+    };
+    let rows = decoded.record.iter().enumerate();
+    rows.map(move |(row, record)| {
+        let ends = text(STATUS, row) == Some("END");
+        (*record as usize, ends.then(|| of_row(row)).flatten())
+    })
+}

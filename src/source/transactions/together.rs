@@ -1,0 +1,74 @@
+//! Deliveries that belong into one epoch.
+//!
+//! Whoever hands them over asks for the epoch first; it stays open until workers have taken all of them. Whoever opens
+//! epochs does so under the same lock, so that none opens in between.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::repr::Epoch;
+
+/// What is on its way to workers and belongs into the open epoch.
+#[derive(Debug, Default)]
+pub struct Together {
+    waiting: Mutex<usize>,
+}
+
+/// Answers the open epoch; none while workers take nothing from feeds.
+pub type OpenEpoch = Arc<dyn Fn() -> Option<Epoch> + Send + Sync>;
+
+impl Together {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, usize> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many deliveries follow; answers the epoch that stays open until they are taken. None: nothing is taken now.
+    pub fn begin(&self, deliveries: usize, open: &OpenEpoch) -> Option<Epoch> {
+        let mut waiting = self.waiting();
+        let epoch = open()?;
+        *waiting += deliveries;
+        Some(epoch)
+    }
+
+    /// One of them was taken, or will never be.
+    pub fn end_one(&self) {
+        let mut waiting = self.waiting();
+        *waiting = waiting.saturating_sub(1);
+    }
+
+    /// Whether something is on its way.
+    pub fn waits(&self) -> bool {
+        *self.waiting() > 0
+    }
+
+    /// Opens an epoch, unless something is on its way into the one that is open.
+    pub fn unless_waiting<T>(&self, open: impl FnOnce() -> T) -> Option<T> {
+        let waiting = self.waiting();
+        (*waiting == 0).then(open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[test]
+    fn an_epoch_stays_open_until_all_that_belongs_into_it_is_taken() {
+        let open = Arc::new(AtomicU64::new(0));
+        let told: OpenEpoch = {
+            let open = open.clone();
+            Arc::new(move || Some(open.load(Ordering::Acquire)).filter(|epoch| *epoch > 0))
+        };
+        let together = Together::default();
+        assert_eq!(together.begin(2, &told), None);
+        assert!(!together.waits());
+        let next = || together.unless_waiting(|| open.fetch_add(1, Ordering::AcqRel) + 1);
+        assert_eq!(next(), Some(1));
+        assert_eq!(together.begin(2, &told), Some(1));
+        assert_eq!(next(), None);
+        together.end_one();
+        assert_eq!(next(), None);
+        together.end_one();
+        assert_eq!(next(), Some(2));
+    }
+}
