@@ -288,8 +288,10 @@ impl Decoder {
             schema: Arc::new(Schema::new(fields)),
             key,
         };
+        // A default registry is there for feeds that have no use for it, too.
         let registry = match &feed.wire.registry {
             None => None,
+            Some(_) if !feed.needs_registry() => None,
             Some(settings) => Some((
                 settings,
                 registries.of(settings).map_err(|source| DecodeError::Registry {
