@@ -9,7 +9,9 @@ use anyhow::Result;
 
 use super::{Source, environment};
 use crate::decode::against;
-use crate::definition::{Case, Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Survey, cases, nearest, survey};
+use crate::definition::{
+    Case, Dataflow, Diagnostic, Diagnostics, Feed, FeedKind, Format, Survey, cases, nearest, survey,
+};
 use crate::plan::{self, Graph};
 use crate::registry::{Patience, Registries};
 
@@ -66,6 +68,17 @@ const PATIENCE: Patience = Patience {
     pause: Duration::from_millis(200),
 };
 
+/// The subject of the values of a topic, as the registry's serializers name it unless told otherwise.
+fn of_topic(feed: &Feed) -> Option<String> {
+    match &feed.kind {
+        FeedKind::Kafka(kafka) => match &kafka.topics[..] {
+            [topic] if !topic.starts_with('^') => Some(format!("{topic}-value")),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Columns that do not fit the newest schemas of their feeds' subjects: mistakes where records would be refused, else notes.
 fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnostics, Vec<String>) {
     let (mut mistakes, mut notes) = (Vec::new(), Vec::new());
@@ -73,7 +86,7 @@ fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnost
         for feed in &input.feeds {
             let Some(settings) = &feed.wire.registry else { continue };
             let place = format!("feed {:?} of input {:?}", feed.name, input.name);
-            let Some(subject) = &settings.subject else {
+            let Some(subject) = settings.subject.clone().or_else(|| of_topic(feed)) else {
                 if matches!(feed.format, Format::Avro | Format::DebeziumAvro | Format::Protobuf) {
                     notes.push(format!(
                         "{place} was not checked against its registry: set its `subject`"
@@ -84,7 +97,7 @@ fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnost
             let newest = registries
                 .of(settings)
                 .map_err(|error| crate::causes::chain(&error))
-                .and_then(|registry| registry.newest(subject).map_err(|error| error.to_string()));
+                .and_then(|registry| registry.newest(&subject).map_err(|error| error.to_string()));
             let schema = match newest {
                 Ok(Some(schema)) => schema,
                 Ok(None) => {

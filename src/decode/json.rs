@@ -4,6 +4,7 @@
 use arrow::array::{Array, BinaryArray};
 
 use super::changes::{Changes, Shape, Typed};
+use super::debezium::available;
 use super::flat::Flat;
 use super::keys::Keys;
 use super::names::{Names, Slots};
@@ -80,7 +81,9 @@ impl Json {
                     .map(|()| Op::Delete)
             } else {
                 utf8(wire::unwrapped(values.value(record))).and_then(|text| {
-                    let walked = self.names.walk(unmarked(text), &mut slots, &mut |_, cell| cell);
+                    let walked = self
+                        .names
+                        .walk(unmarked(text), &mut slots, &mut |_, cell| available(cell, ""));
                     walked.map_err(|broken| not_json(text, broken))?;
                     self.flat.op(shape, &slots, record, source_ms)
                 })

@@ -288,8 +288,10 @@ impl Decoder {
             schema: Arc::new(Schema::new(fields)),
             key,
         };
+        // A default registry is there for feeds that have no use for it, too.
         let registry = match &feed.wire.registry {
             None => None,
+            Some(_) if !feed.needs_registry() => None,
             Some(settings) => Some((
                 settings,
                 registries.of(settings).map_err(|source| DecodeError::Registry {
@@ -425,11 +427,14 @@ impl Decoder {
             ) => changes(debezium.decode(shape, values, keys.as_ref(), ts_ms.clone())),
             (
                 Payloads::Records {
-                    values, keys, ts_ms, ..
+                    values,
+                    keys,
+                    headers,
+                    ts_ms,
                 },
                 Kind::Raw,
             ) => {
-                let typed = raw::decode(shape, values, keys.as_ref(), ts_ms, &raw.offsets);
+                let typed = raw::decode(shape, values, keys.as_ref(), headers.as_ref(), ts_ms, &raw.offsets);
                 (typed, ts_ms.clone(), Vec::new())
             }
             (Payloads::Records { values, ts_ms, .. }, Kind::Columnar) => {

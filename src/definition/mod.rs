@@ -204,6 +204,14 @@ impl Feed {
     }
 }
 
+impl Feed {
+    /// Whether its records cannot be read without their schemas.
+    pub fn needs_registry(&self) -> bool {
+        let of_keys = matches!(self.wire.key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
+        of_keys || matches!(self.format, Format::Avro | Format::DebeziumAvro | Format::Protobuf)
+    }
+}
+
 /// Where the bytes of a feed come from.
 #[derive(Clone, Debug)]
 pub enum FeedKind {

@@ -33,8 +33,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Held {
-    /// By id, from 1.
-    schemas: Vec<Value>,
+    schemas: BTreeMap<usize, Value>,
     /// By subject and version, from 1: the schema's id.
     subjects: BTreeMap<String, Vec<usize>>,
     /// The header that is demanded.
@@ -82,12 +81,17 @@ impl Mock {
 
     /// Registers a schema as the next version of a subject; says its id.
     pub fn register(&self, subject: &str, language: &str, text: &str, references: Value) -> u32 {
-        let mut held = self.shared.held.lock().unwrap();
-        held.schemas
-            .push(json!({"schema": text, "schemaType": language, "references": references}));
-        let id = held.schemas.len();
-        held.subjects.entry(subject.to_string()).or_default().push(id);
+        let id = self.shared.held.lock().unwrap().schemas.len() + 1;
+        self.register_as(id as u32, subject, language, text, references);
         id as u32
+    }
+
+    /// The same, under an id.
+    pub fn register_as(&self, id: u32, subject: &str, language: &str, text: &str, references: Value) {
+        let mut held = self.shared.held.lock().unwrap();
+        let schema = json!({"schema": text, "schemaType": language, "references": references});
+        held.schemas.insert(id as usize, schema);
+        held.subjects.entry(subject.to_string()).or_default().push(id as usize);
     }
 
     /// Answers nothing but this.
@@ -146,7 +150,7 @@ async fn by_id(State(shared): Held_, UrlPath(id): UrlPath<usize>, headers: Heade
     if let Err(refused) = admit(&shared, &headers) {
         return refused;
     }
-    match shared.held.lock().unwrap().schemas.get(id.wrapping_sub(1)) {
+    match shared.held.lock().unwrap().schemas.get(&id) {
         Some(schema) => Json(schema.clone()).into_response(),
         None => missing(40403),
     }
@@ -185,7 +189,7 @@ async fn by_version(
     let Some(id) = ids.get(version.wrapping_sub(1)) else {
         return missing(40402);
     };
-    let mut found = held.schemas[id - 1].clone();
+    let mut found = held.schemas[id].clone();
     found["id"] = json!(id);
     found["subject"] = json!(subject);
     found["version"] = json!(version);

@@ -197,3 +197,78 @@ fn authorities_that_cannot_be_read_are_told_at_once() {
     std::fs::write(&path, "no certificate").unwrap();
     assert!(matches!(hasty(None).of(&with_ca), Err(RegistryError::Ca { .. })));
 }
+
+/// Answers three requests over TLS, and prints its port first.
+const TLS_SERVER: &str = r#"
+import http.server, ssl, sys
+class Registry(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'[{"subject": "s", "version": 1}]' if self.path.endswith("/versions") else b'{"schema": "\\"long\\""}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Registry)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("server.pem", "server.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+
+#[test]
+fn a_registry_behind_an_own_authority_is_trusted_by_its_file_alone() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &str| {
+        let run = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(folder.path())
+            .output();
+        run.is_ok_and(|run| run.status.success())
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    std::fs::write(
+        folder.path().join("names"),
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\n",
+    )
+    .unwrap();
+    let made = openssl(&format!(
+        "req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority -days 2"
+    )) && openssl(&format!(
+        "req {key} -keyout server.key -out server.csr -subj /CN=localhost"
+    )) && openssl(
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
+    );
+    let server = Command::new("python3")
+        .args(["-c", TLS_SERVER])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let (true, Ok(mut server)) = (made, server) else {
+        eprintln!("SKIPPED: needs openssl and python3");
+        return;
+    };
+    let mut port = String::new();
+    BufReader::new(server.stdout.take().unwrap())
+        .read_line(&mut port)
+        .unwrap();
+    let url = format!("https://localhost:{}", port.trim());
+    let asked = |ca: Option<std::path::PathBuf>| {
+        let with_ca = definition::Registry {
+            ca,
+            ..settings(&[&url])
+        };
+        let registry = hasty(None).of(&with_ca).unwrap();
+        registry.schema(1).map(|_| ())
+    };
+    let (trusting, doubting) = (asked(Some(folder.path().join("ca.pem"))), asked(None));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(trusting, Ok(()));
+    let reason = doubting.unwrap_err().reason;
+    assert!(reason.to_lowercase().contains("certificate"), "{reason}");
+}

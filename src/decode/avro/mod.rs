@@ -8,6 +8,8 @@
 //! Why single records do not go through arrow-avro, too: it fails a batch as a whole where one record is broken, reads no
 //! recursive schemas, allocates what a hostile length asks for before it looks whether the bytes are there, and leaves
 //! Debezium's envelopes to be taken apart a second time. A record here costs its own bytes, whatever its neighbours are.
+//! The price: small orders of seven columns come to typed columns at 2.1 million rows a second, where arrow-avro alone makes
+//! its own columns of them at 6.5 million, and JSON comes at 0.8 million (`avro_s_speed`, tests' profile, one busy core).
 
 mod container;
 mod plan;

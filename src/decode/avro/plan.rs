@@ -8,6 +8,7 @@ use serde_json::Value;
 use smallvec::SmallVec;
 
 use super::super::cell::{Cell, Datum, Kind, Meaning};
+use super::super::debezium::available;
 use super::super::names::{Names, Slots};
 use super::super::records;
 use super::read::{Bad, Cursor, not_avro};
@@ -223,7 +224,7 @@ impl records::Plan for Plan {
     ) -> Result<(), String> {
         let mut cursor = Cursor::new(bytes);
         let mut walk = Walk { slots, derived };
-        let walked = self.walk(&mut cursor, self.schema.root, &self.root, &mut walk, &|cell, _| cell);
+        let walked = self.walk(&mut cursor, self.schema.root, &self.root, &mut walk, &available);
         walked.and_then(|()| cursor.end()).map_err(not_avro)
     }
 

@@ -331,19 +331,24 @@ fn counted(target: &Target, cell: &Cell<'_>) -> Option<Result<i64, Why>> {
 }
 
 /// The text of an unscaled number, with its point.
-pub(super) fn pointed<'s>(cell: &Cell<'_>, scratch: &'s mut String) -> Result<&'s str, Why> {
+pub(super) fn pointed<'s, 'a: 's>(cell: &Cell<'a>, scratch: &'s mut String) -> Result<&'s str, Why> {
     /// Beyond this nobody's number is meant.
     const DIGITS: usize = 1000;
     let decoded;
-    let bytes = match cell.datum {
-        Datum::Bytes(bytes) => bytes,
-        _ => {
+    let (bytes, scale) = match (cell.datum, cell.kind) {
+        (Datum::Bytes(bytes), _) => (bytes, i64::from(cell.scale)),
+        (_, Kind::Nested) => {
+            let (bytes, scale) = variable(cell.text())?;
+            decoded = bytes;
+            (&decoded[..], scale)
+        }
+        (_, Kind::Text | Kind::Escaped) => {
             let text = cell.resolve(scratch).ok_or_else(|| no_text(cell))?;
             decoded = STANDARD.decode(text).map_err(|_| Why::Not)?;
-            &decoded
+            (&decoded[..], i64::from(cell.scale))
         }
+        _ => return cell.resolve(scratch).ok_or_else(|| no_text(cell)),
     };
-    let scale = i64::from(cell.scale);
     if bytes.is_empty() {
         return Err(Why::Not);
     }
@@ -416,20 +421,25 @@ fn decimal(cell: &Cell<'_>, text: &str, precision: u8, scale: i8, encoding: Enco
     }
 }
 
+/// The bytes and the scale of a VariableScaleDecimal in JSON.
+fn variable(text: &str) -> Result<(Vec<u8>, i64), Why> {
+    let (mut scale, mut value) = (None, None);
+    scan::object(text, |key, field| match key.text() {
+        "scale" => scale = number::integer(field.text()).ok(),
+        "value" => value = field.resolved(),
+        _ => (),
+    })
+    .map_err(|_| Why::Not)?;
+    let (Some(scale), Some(value)) = (scale, value) else {
+        return Err(Why::Not);
+    };
+    Ok((STANDARD.decode(value.as_bytes()).map_err(|_| Why::Not)?, scale))
+}
+
 /// An unscaled number and its scale, where the cell is one: Connect's Decimal, Debezium's VariableScaleDecimal.
 fn unscaled(cell: &Cell<'_>, text: &str) -> Result<Option<(i128, i64)>, Why> {
     if cell.kind == Kind::Nested {
-        let (mut scale, mut value) = (None, None);
-        scan::object(text, |key, field| match key.text() {
-            "scale" => scale = number::integer(field.text()).ok(),
-            "value" => value = field.resolved(),
-            _ => (),
-        })
-        .map_err(|_| Why::Not)?;
-        let (Some(scale), Some(value)) = (scale, value) else {
-            return Err(Why::Not);
-        };
-        let bytes = STANDARD.decode(value.as_bytes()).map_err(|_| Why::Not)?;
+        let (bytes, scale) = variable(text)?;
         return Ok(Some((number::big_endian(&bytes)?, scale)));
     }
     if let (Datum::Bytes(bytes), Meaning::Unscaled) = (cell.datum, cell.meaning) {

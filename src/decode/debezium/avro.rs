@@ -5,7 +5,7 @@ use arrow::array::{Array, BinaryArray};
 use hashbrown::HashMap;
 
 use super::super::avro::{Cursor, Form, Plan, Schema, Step, Walk, not_avro};
-use super::super::cell::{Cell, Kind};
+use super::super::cell::Cell;
 use super::super::changes::{Changes, Shape};
 use super::super::coerce::shown;
 use super::super::flat::time;
@@ -16,7 +16,7 @@ use super::super::records::summed;
 use super::super::schemas::Schemas;
 use super::super::wire;
 use super::origin::{Origin, Transactions};
-use super::{Outcome, Room, Side, is_unavailable, metadata};
+use super::{Outcome, Room, Side, available, metadata};
 use crate::registry::{self, Unready};
 
 /// Decodes Debezium's Avro.
@@ -421,16 +421,12 @@ impl<'a> super::Envelope<'a> for Change<'_, 'a> {
                 "the Debezium operation {op} has no `{called}`; it must hold the row"
             ));
         };
-        let dress = |cell: Cell<'a>, derived: &str| match is_unavailable(&cell, derived) {
-            true => Cell::new(Kind::Unavailable, ""),
-            false => cell,
-        };
         match image {
             Image::None => (),
-            Image::Row(step) => self.part(step, part, slots, &dress)?,
+            Image::Row(step) => self.part(step, part, slots, &available)?,
             Image::Text => {
                 let cell = cursor.cell(&plan.plan.schema, index, self.derived).map_err(not_avro)?;
-                let walked = self.rows.walk(cell.text(), slots, &mut |_, cell| dress(cell, ""));
+                let walked = self.rows.walk(cell.text(), slots, &mut |_, cell| available(cell, ""));
                 walked.map_err(|broken| format!("in `{called}`: {}", not_json(cell.text(), broken)))?;
             }
         }

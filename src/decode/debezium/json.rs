@@ -14,7 +14,7 @@ use super::super::names::{Names, Slots};
 use super::super::{scan, utf8, wire};
 use super::meaning::Schemas;
 use super::origin::{Origin, Transactions};
-use super::{Outcome, Room, Side, is_unavailable, metadata};
+use super::{Outcome, Room, Side, available, metadata};
 use crate::registry::Unready;
 
 /// Decodes Debezium's JSON.
@@ -146,14 +146,11 @@ impl<'a> super::Envelope<'a> for Change<'_, 'a> {
         };
         let meanings = self.envelope.schema.map(|schema| decoder.schemas.of(schema));
         let mut dress = |key: &str, mut cell: Cell<'a>| {
-            if is_unavailable(&cell, "") {
-                return Cell::new(Kind::Unavailable, "");
-            }
             if let Some((meaning, scale)) = meanings.and_then(|meanings| meanings.get(key)) {
                 cell.meaning = *meaning;
                 cell.scale = *scale;
             }
-            cell
+            available(cell, "")
         };
         names
             .walk(image, slots, &mut dress)

@@ -82,7 +82,7 @@ pub(in crate::decode) fn of_name(semantic: &str) -> Meaning {
         | "io.debezium.time.Interval"
         | "io.debezium.time.Year"
         | "org.apache.kafka.connect.data.Time" => Meaning::NoPoint,
-        "org.apache.kafka.connect.data.Decimal" => Meaning::Unscaled,
+        "org.apache.kafka.connect.data.Decimal" | "io.debezium.data.VariableScaleDecimal" => Meaning::Unscaled,
         _ => Meaning::Plain,
     }
 }

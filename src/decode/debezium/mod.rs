@@ -182,7 +182,14 @@ fn metadata(shape: &Shape) -> [(&'static str, Names); 3] {
     ["source.", "transaction.", "envelope."].map(|part| (part, Names::new(shape.targets.iter().enumerate(), part)))
 }
 
-/// Whether a value stands for one that the source left out.
+/// A value of a row, which may stand for one that the source left out.
+pub(super) fn available<'a>(cell: Cell<'a>, derived: &str) -> Cell<'a> {
+    match is_unavailable(&cell, derived) {
+        true => Cell::new(Kind::Unavailable, ""),
+        false => cell,
+    }
+}
+
 fn is_unavailable(cell: &Cell<'_>, derived: &str) -> bool {
     match (cell.datum, cell.kind) {
         (Datum::Bytes(bytes), _) => bytes == UNAVAILABLE[0].as_bytes(),

@@ -99,17 +99,23 @@ fn raw_records_are_their_bytes() {
         col("key", "VARCHAR"),
         col("at", "TIMESTAMP").from(&["timestamp"]),
         col("offset", "BIGINT"),
+        col("headers", "VARCHAR"),
+        col("trace", "VARCHAR").from(&["headers.trace"]),
     ];
     let mut decoder = decoder(Format::Raw, &[], columns);
     let mut records = keyed(None, &[(Some(b"k"), Some(b"{}")), (None, None), (None, Some(b"\xff"))]);
-    let Payloads::Records { ts_ms, .. } = &mut records.payloads else {
+    let Payloads::Records { ts_ms, headers, .. } = &mut records.payloads else {
         unreachable!()
     };
     ts_ms[0] = Some(1500);
+    *headers = Some(vec![Some(r#"{"trace":"00-1"}"#), None, None].into());
     let decoded = decoder.decode(records);
     assert_eq!(
         rows(&decoded),
-        ["0+ 7b7d|{}|k|1970-01-01T00:00:01.500|0", "1+ -|-|-|-|1"]
+        [
+            "0+ 7b7d|{}|k|1970-01-01T00:00:01.500|0|{\"trace\":\"00-1\"}|00-1",
+            "1+ -|-|-|-|1|-|-"
+        ]
     );
     assert!(
         rejects(&decoded)[0].contains("bytes that are not UTF-8; declare the column BINARY"),

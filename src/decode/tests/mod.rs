@@ -10,6 +10,7 @@ mod isolation;
 mod json;
 mod protobuf;
 mod real;
+mod recorded;
 mod wire;
 
 use std::path::PathBuf;

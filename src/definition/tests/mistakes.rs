@@ -264,14 +264,14 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
             feed(
                 "kind = \"log\"\npath = \"live\"\nformat = \"avro\"\nregistry = { url = \"http://host\", username = \"me\" }\n",
             ),
-            "inputs/orders.toml:11:37: a registry's username without a password\n\
+            "inputs/orders.toml:11:35: a registry's username without a password\n\
              \x20 help: add password = \"${REGISTRY_PASSWORD}\"",
         ),
         (
             feed(
                 "kind = \"log\"\npath = \"live\"\nformat = \"avro\"\nregistry = { url = \"http://host\", pasword = \"me\" }\n",
             ),
-            "inputs/orders.toml:11:37: unknown setting \"pasword\"\n\
+            "inputs/orders.toml:11:35: unknown setting \"pasword\"\n\
              \x20 help: did you mean \"password\"? known here: ca, password, subject, token, url, username, version",
         ),
         (
