@@ -77,7 +77,8 @@ def changes():
         sources += [
             (pg, live.postgres_connector(pg, [f"public.{table}"], **converters, **{"provide.transaction.metadata": "true"}),
              f"{pg}.public.{table}", decode),
-            (maria, live.mariadb_connector(maria, [f"alluvium.{table}"], 5000 + int(run) % 1000 * 2 + number, **converters),
+            (maria, live.mariadb_connector(maria, [f"alluvium.{table}"],
+                                         server_id=5000 + int(run) % 1000 * 2 + number, **converters),
              f"{maria}.alluvium.{table}", decode)]
 
     def all_have(wanted):
@@ -114,7 +115,7 @@ def changes():
 def databases():
     name, table = f"check_db_{run}", f"check_db_{run}"
     pg = live.postgres_connector(f"{name}_p", [f"public.{table}"], **live.json_converters())
-    maria = live.mariadb_connector(f"{name}_m", [f"alluvium.{table}"], 9001, **live.json_converters())
+    maria = live.mariadb_connector(f"{name}_m", [f"alluvium.{table}"], server_id=9001, **live.json_converters())
     with contextlib.ExitStack() as stack:
         for sql, connector in ((postgres, pg), (mariadb, maria)):
             sql(f"CREATE TABLE {table} (id int PRIMARY KEY, name text)")

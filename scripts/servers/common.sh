@@ -4,7 +4,10 @@
 # NAME_packages (what is installed; a change installs anew), NAME_install DIR, NAME_run (becomes the server, by exec),
 # NAME_answers (succeeds once it serves), NAME_address, and NAME_port_default as its port.
 services="$ALLUVIUM_CACHE/services"
+set_number="${ALLUVIUM_SERVICES_SET:-0}"
+[[ "$set_number" =~ ^[0-9]$ ]] || { echo "ALLUVIUM_SERVICES_SET is \"$set_number\": give a digit" >&2; exit 2; }
 state="$services/state"
+[ "$set_number" = 0 ] || state="$services/state-$set_number"
 names=(kafka postgres mariadb registry registry_auth connect)
 mkdir -p "$services/install" "$state"
 
@@ -28,26 +31,29 @@ latest_first() { # the given names, those that need others before the others
   done
 }
 
-port() { # port NAME: its port, or what ALLUVIUM_NAME_PORT says
-  local default="${1}_port_default" variable
-  variable="ALLUVIUM_$(echo "$1" | tr '[:lower:]' '[:upper:]')_PORT"
-  echo "${!variable:-${!default}}"
+port() { # port NAME: its port in this set of servers; that of the first set may be given by ALLUVIUM_NAME_PORT
+  local default="${1}_port_default" variable="ALLUVIUM_${1^^}_PORT"
+  echo $((${!variable:-${!default}} + 100 * set_number))
 }
 
 # Installing.
 
 installed() { echo "$services/install/$1-$("${1}_version")"; }
+is_installed() { [ "$(cat "$(installed "$1")/.complete" 2>/dev/null)" = "$("${1}_packages")" ] && [ -d "$(installed "$1")" ]; }
 
 install() { # install NAME, once: the stamp holds the packages it was made of
-  local folder; folder=$(installed "$1")
+  local folder
+  ! is_installed "$1" || return 0
   exec 8>"$services/install.lock"
   flock 8
-  if [ "$(cat "$folder/.complete" 2>/dev/null)" != "$("${1}_packages")" ]; then
+  if ! is_installed "$1"; then
+    folder=$(installed "$1")
     echo "installing $1 into $folder" >&2
     rm -rf "$folder"
     mkdir -p "$folder"
     "${1}_install" "$folder" 8>&-
-    folder=$(installed "$1")   # the version of a package of Debian's is known only now
+    rmdir "$folder" 2>/dev/null || true   # nothing is in it if Debian's packages are all there is,
+    folder=$(installed "$1")              # whose version is known only now
     mkdir -p "$folder"
     "${1}_packages" > "$folder/.complete"
   fi

@@ -74,7 +74,7 @@ def postgres(sql):
 
 
 def mariadb(sql):
-    return run_sql(["mariadb", "--no-defaults", "-N", "-h", MARIADB.hostname, "-P", str(MARIADB.port), "-u", MARIADB.username,
+    return run_sql(["mariadb", "--no-defaults", "-N", "-r", "-h", MARIADB.hostname, "-P", str(MARIADB.port), "-u", MARIADB.username,
                     f"-p{MARIADB.password}", MARIADB.path[1:]], sql)
 
 
@@ -104,7 +104,7 @@ def postgres_connector(prefix, tables, **settings):
         "topic.creation.default.replication.factor": "1", "topic.creation.default.partitions": "1"} | settings
 
 
-def mariadb_connector(prefix, tables, server_id, **settings):
+def mariadb_connector(prefix, tables, *, server_id, **settings):
     return {
         "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
         "database.hostname": MARIADB.hostname, "database.port": str(MARIADB.port), "database.user": MARIADB.username,
@@ -133,8 +133,9 @@ def connector(name, settings):
                      f"DROP PUBLICATION IF EXISTS \"{settings['publication.name']}\"")
         delete_topics(settings["topic.prefix"])
         delete_topics(f"__debezium-heartbeat.{settings['topic.prefix']}")
+        prefix = settings["topic.prefix"]
         for subject in http("GET", f"{REGISTRY}/subjects"):
-            if subject.startswith(settings["topic.prefix"]):
+            if subject.startswith((f"{prefix}.", f"{prefix}-", f"__debezium-heartbeat.{prefix}-")):
                 http("DELETE", f"{REGISTRY}/subjects/{subject}")
                 http("DELETE", f"{REGISTRY}/subjects/{subject}?permanent=true")
 
@@ -167,7 +168,7 @@ def admin(**settings):
 
 def delete_topics(prefix):
     client = admin()
-    found = [topic for topic in client.list_topics(timeout=30).topics if topic.startswith(prefix)]
+    found = [topic for topic in client.list_topics(timeout=30).topics if topic == prefix or topic.startswith(f"{prefix}.")]
     for done in client.delete_topics(found, operation_timeout=30).values() if found else ():
         done.result()
 

@@ -1,14 +1,26 @@
 """Records what Debezium writes, to test decoders with. Run by scripts/record_payloads.
 
-Each recording sets up fresh tables, starts one connector on them, changes rows once the snapshot is done, and writes all
-records of all of its topics, in the order of topic, partition and offset. A line of NAME.ndjson is one record:
-topic, partition, offset, timestamp (ms), key and value (base64, or null), headers (pairs of a name and base64).
-schemas.json has the Avro schemas by the ids that the Avro payloads name, tables.json what the tables hold at the end, as the
-databases print it: what a reader of the changes must come to."""
+Each recording sets up fresh tables, starts one connector on them, changes rows once the snapshot is done, and keeps all
+records of all of its topics, in the order of topic, partition and offset. Its name is the prefix of its topics:
+
+  <database>_<form>                      every table, transaction metadata, heartbeats, messages, truncation, schema changes,
+                                         and pairs_of once more by an incremental snapshot
+  <database>_<form>_unwrapped            ExtractNewRecordState, deletes rewritten as rows with __deleted
+  <database>_<form>_time_<mode>          the columns of times in each time.precision.mode but the default
+  <database>_<form>_decimal_<mode>       the columns of numbers in each decimal.handling.mode but the default (precise)
+  <database>_<form>_others               binary, hstore, interval and unsigned columns in another mode than the default
+  <database>_json_schemas                JSON with the schema in each message
+
+A line of <database>_<form>.ndjson.gz is one record: topic, partition, offset, timestamp (ms), key and value (base64, or null),
+headers (pairs of a name and base64). schemas.json.gz has the Avro schemas by the ids that the Avro payloads name, tables.json
+what the tables hold at the end, as the databases print it: what a reader of the changes must come to."""
 import base64
 import contextlib
 import csv
+import functools
+import gzip
 import io
+import itertools
 import json
 import os
 import sys
@@ -38,8 +50,8 @@ INSERT INTO kinds VALUES
    '13:14:15.123456', '13:14:15.5+02', '2024-02-29 13:14:15.123456', '2024-02-29 13:14:15.123', '2024-02-29 13:14:15.123456+02',
    '1 year 2 months 3 days 04:05:06.7', '123e4567-e89b-12d3-a456-426614174000', '{"a": [1, 2.50, null]}', '{"b": {"c": "d"}}',
    '{1,NULL,3}', '{"x","y, z",NULL}', 'happy', 'k=>v, n=>NULL', '192.168.0.1/24', '1', '101', '12.34', '(1.5,-2)', '[1,10)');
-INSERT INTO kinds (id) VALUES (2);
 """
+NULLS = "INSERT INTO kinds (id) VALUES (2);\n"
 POSTGRES_EXTREMES = r"""
 INSERT INTO kinds VALUES
   (3, false, -32768, -2147483648, -9223372036854775808, -99999999.9999, 99999999999999999999,
@@ -62,6 +74,7 @@ INSERT INTO pairs_of VALUES (1, 'x', 10);
 CREATE TABLE gone (id int PRIMARY KEY, t varchar(20));
 INSERT INTO gone VALUES (1, 'one'), (2, 'two');
 CREATE TABLE ends (id int PRIMARY KEY);
+CREATE TABLE signals (id varchar(42) PRIMARY KEY, type varchar(32), data varchar(2048));
 """
 ORDERS_CHANGES = r"""
 BEGIN;
@@ -88,6 +101,15 @@ ALTER TABLE documents ALTER body SET STORAGE EXTERNAL;
 INSERT INTO documents VALUES (1, 1, repeat('0123456789', 1000));
 """
 POSTGRES_DOCUMENTS_CHANGES = "UPDATE documents SET version = 2 WHERE id = 1;\n"
+# Values that are beyond what many others can hold; Debezium garbles some of them.
+POSTGRES_LIMITS = r"""
+CREATE TABLE limits (id int PRIMARY KEY, amount numeric, scaled numeric(10, 2), day date, local timestamp, instant timestamptz, ratio real);
+INSERT INTO limits VALUES (1, 'NaN', 'NaN', 'infinity', 'infinity', 'infinity', '-Infinity');
+"""
+POSTGRES_LIMITS_CHANGES = r"""
+INSERT INTO limits VALUES (2, '-Infinity', 0, '-infinity', '-infinity', '-infinity', 'NaN'),
+  (3, 1e-3, 1, '0044-03-15 BC', '294276-12-31 23:59:59', '294276-12-31 23:59:59Z', 1e-40);
+"""
 POSTGRES_ORDERS_CHANGES = r"""
 TRUNCATE gone;
 SELECT pg_logical_emit_message(true, 'in-transaction', 'a message');
@@ -95,6 +117,8 @@ SELECT pg_logical_emit_message(false, 'outside', '\x00ff'::bytea);
 """
 POSTGRES_IDENTITY = "ALTER TABLE orders REPLICA IDENTITY FULL;\nALTER TABLE keyless REPLICA IDENTITY FULL;\n"
 ENDS = "INSERT INTO ends VALUES (1);\n"
+SNAPSHOT_AGAIN = "INSERT INTO signals VALUES ('again', 'execute-snapshot'," \
+    " '{{\"type\": \"incremental\", \"data-collections\": [\"{}.pairs_of\"]}}');\n"
 
 MARIADB_TABLES = r"""
 CREATE TABLE kinds (
@@ -108,7 +132,6 @@ INSERT INTO kinds VALUES
    'grün and "quoted"', 'short', 'abc', x'00ff10', x'01020304', x'0a', '2024-02-29', '13:14:15', '13:14:15.123456',
    '2024-02-29 13:14:15', '2024-02-29 13:14:15.123', '2024-02-29 13:14:15.123456', '2024-02-29 13:14:15.123456', 2024, 'happy',
    'a,c', '{"a": [1, 2.50, null]}', b'1', b'101', '123e4567-e89b-12d3-a456-426614174000');
-INSERT INTO kinds (id) VALUES (2);
 """
 MARIADB_EXTREMES = r"""
 INSERT INTO kinds VALUES
@@ -121,9 +144,14 @@ MARIADB_KINDS_CHANGES = "CREATE TEMPORARY TABLE copy SELECT * FROM kinds WHERE i
     "INSERT INTO kinds SELECT * FROM copy; DROP TEMPORARY TABLE copy;\n"
 MARIADB_ORDERS_CHANGES = "TRUNCATE TABLE gone;\n"
 
-ALL = ("kinds", "orders", "keyless", "pairs_of", "gone", "documents", "ends")
-SMALL = ("orders", "ends")
-KINDS = ("kinds", "ends")
+POSTGRES_ONLY = ("documents", "limits")
+ALL = ("kinds", "orders", "keyless", "pairs_of", "gone", "ends", "signals", *POSTGRES_ONLY)
+KINDS = ("kinds", "ends", "limits")
+TIMES = {"postgres": "day clock clock_zone local local_ms instant", "mariadb": "day clock clock_us local local_ms local_us instant yr"}
+NUMBERS = {"postgres": "scaled whole unscaled price", "mariadb": "scaled whole"}
+OTHERS = {"postgres": "bytes span pairs mask", "mariadb": "u8 bytes fixed_bytes short_bytes mask"}
+WITH_SCHEMAS = {"postgres": "scaled unscaled day instant", "mariadb": "scaled u8 local instant"}
+SCHEMA = {"postgres": "public", "mariadb": "alluvium"}
 
 UNWRAP = {
     "transforms": "unwrap", "transforms.unwrap.type": "io.debezium.transforms.ExtractNewRecordState",
@@ -132,23 +160,31 @@ UNWRAP = {
     "predicates.rows.pattern": r".*\.(public|alluvium)\..*", "transforms.unwrap.predicate": "rows"}
 EVERYTHING = {"provide.transaction.metadata": "true", "heartbeat.interval.ms": "500", "skipped.operations": "none"}
 FORMS = {"json": live.json_converters(), "avro": live.avro_converters()}
+NO_CONTEXT = {"extended.headers.enabled": "false"}   # the headers __debezium.context.*, which the first recordings have
 
 
 def recordings():
-    """Name, database, tables, settings."""
-    for database, times in (("postgres", "adaptive_time_microseconds"), ("mariadb", "adaptive")):
+    """Name, database, form, tables, settings."""
+    for database in ("postgres", "mariadb"):
+        def of_kinds(name, form, columns, **settings):
+            listed = [f"{SCHEMA[database]}.kinds.{c}" for c in ("id", *columns[database].split())]
+            listed += [f"{SCHEMA[database]}.ends.id", f"{SCHEMA[database]}.limits.*"]
+            return f"{database}_{form}_{name}", database, form, KINDS, {"column.include.list": ",".join(listed)} | NO_CONTEXT | settings
+
         for form, converters in FORMS.items():
-            yield f"{database}_{form}", database, ALL, converters | EVERYTHING
-            yield f"{database}_{form}_unwrapped", database, ("orders", "documents", "keyless", "ends"), converters | UNWRAP
-            for mode in (times, "connect", "isostring", "microseconds", "nanoseconds"):
-                yield f"{database}_{form}_time_{mode}", database, KINDS, converters | {"time.precision.mode": mode}
+            everything = EVERYTHING | {"signal.data.collection": f"{SCHEMA[database]}.signals"} | ({} if form == "json" else NO_CONTEXT)
+            yield f"{database}_{form}", database, form, ALL, converters | everything
+            yield (f"{database}_{form}_unwrapped", database, form, ("orders", "documents", "keyless", "ends"),
+                   converters | UNWRAP | NO_CONTEXT)
+            times = ("connect", "isostring", "microseconds", "nanoseconds")
+            for mode in (("adaptive_time_microseconds",) if database == "postgres" else ()) + times:
+                yield of_kinds(f"time_{mode}", form, TIMES, **converters, **{"time.precision.mode": mode})
             for mode in ("double", "string"):
-                yield f"{database}_{form}_decimal_{mode}", database, KINDS, converters | {"decimal.handling.mode": mode}
-            others = {"binary.handling.mode": "base64"} | (
-                {"hstore.handling.mode": "map", "interval.handling.mode": "string"} if database == "postgres"
-                else {"bigint.unsigned.handling.mode": "precise"})
-            yield f"{database}_{form}_others", database, KINDS, converters | others
-        yield f"{database}_json_schemas", database, SMALL, live.json_converters(schemas=True)
+                yield of_kinds(f"decimal_{mode}", form, NUMBERS, **converters, **{"decimal.handling.mode": mode})
+            others = {"hstore.handling.mode": "map", "interval.handling.mode": "string"} if database == "postgres" \
+                else {"bigint.unsigned.handling.mode": "precise"}
+            yield of_kinds("others", form, OTHERS, **converters, **others, **{"binary.handling.mode": "base64"})
+        yield of_kinds("schemas", "json", WITH_SCHEMAS, **live.json_converters(schemas=True))
 
 
 def drop():
@@ -156,44 +192,39 @@ def drop():
     mariadb("DROP TABLE IF EXISTS {}".format(", ".join(ALL)))
 
 
-def record(name, database, tables, settings, contents):
+def record(name, database, form, tables, settings):
+    """The records of one recording; those of `kinds` alone are without its row of nulls and without other topics."""
     drop()
-    prefix = f"recorded_{database}"
+    of_kinds = tables == KINDS
+    nulls = "" if of_kinds else NULLS
     if database == "postgres":
         sql, connect = postgres, live.postgres_connector
-        before = POSTGRES_TABLES + POSTGRES_EXTREMES + ORDERS_TABLES + POSTGRES_DOCUMENTS + POSTGRES_IDENTITY
-        after = POSTGRES_KINDS_CHANGES + ORDERS_CHANGES + POSTGRES_DOCUMENTS_CHANGES + POSTGRES_ORDERS_CHANGES + ENDS
-        schema = "public"
-        # A topic prefix of its own would make the recordings differ for no reason; a slot may not be shared.
-        settings = {"slot.name": f"recorded_{run}", "publication.name": f"recorded_{run}"} | settings
+        before = POSTGRES_TABLES + nulls + POSTGRES_EXTREMES + ORDERS_TABLES + POSTGRES_DOCUMENTS + POSTGRES_LIMITS
+        before += POSTGRES_IDENTITY
+        after = POSTGRES_KINDS_CHANGES + ORDERS_CHANGES + POSTGRES_DOCUMENTS_CHANGES + POSTGRES_LIMITS_CHANGES
+        after += POSTGRES_ORDERS_CHANGES
     else:
-        sql = mariadb
-        before = MARIADB_TABLES + MARIADB_EXTREMES + ORDERS_TABLES
-        after = MARIADB_KINDS_CHANGES + ORDERS_CHANGES + MARIADB_ORDERS_CHANGES + ENDS
-        schema = "alluvium"
-
-        def connect(prefix, tables, **settings):
-            return live.mariadb_connector(prefix, tables, 7000, **settings)
-
-    tables = [table for table in tables if table != "documents" or database == "postgres"]
+        sql, connect = mariadb, functools.partial(live.mariadb_connector, server_id=7000)
+        before = MARIADB_TABLES + nulls + MARIADB_EXTREMES + ORDERS_TABLES
+        after = MARIADB_KINDS_CHANGES + ORDERS_CHANGES + MARIADB_ORDERS_CHANGES
+        tables = [table for table in tables if table not in POSTGRES_ONLY]
     sql(before)
-    config = connect(prefix, [f"{schema}.{table}" for table in tables], **settings)
-    with live.connector(f"recorded_{name}_{run}", config):
-        live.until_snapshot_kept(f"recorded_{name}_{run}")
+    # Connect remembers connectors by name, so each is a new one.
+    with live.connector(f"{name}_{run}", connect(name, [f"{SCHEMA[database]}.{t}" for t in tables], **settings)):
+        live.until_snapshot_kept(f"{name}_{run}")
         sql(after)
-        live.read(f"{prefix}.{schema}.ends", lambda records: records)
+        if tables[0] == "kinds" and not of_kinds:
+            sql(SNAPSHOT_AGAIN.format(SCHEMA[database]))
+            live.read(f"{name}.{SCHEMA[database]}.pairs_of", lambda records: len(records) > 5)
+        sql(ENDS)
+        live.read(f"{name}.{SCHEMA[database]}.ends", lambda records: records)
         time.sleep(1.5)   # what other topics still get, such as the end of the transaction
-        records = read_all(prefix)
-        with open(os.path.join(out, f"{name}.ndjson"), "w") as file:
-            for r in records:
-                file.write(json.dumps(line_of(r), separators=(",", ":")) + "\n")
-        if "_avro" in name:
-            for r in records:
-                for payload in (r.key(), r.value()):
-                    if payload is not None:
-                        live.schema_of(payload)
-    contents[database] = {table: content(database, table) for table in ALL if table != "documents" or database == "postgres"}
+        records = [r for r in read_all(name) if not of_kinds or r.topic().endswith((".kinds", ".limits"))]
+        if form == "avro":
+            for payload in (payload for r in records for payload in (r.key(), r.value()) if payload is not None):
+                live.schema_of(payload)
     print(f"{name}: {len(records)} records", flush=True)
+    return records
 
 
 def read_all(prefix):
@@ -239,20 +270,33 @@ def content(database, table):
         return f"'{name}', {value}"
 
     rows = mariadb(f"SELECT JSON_OBJECT({', '.join(printed(*c) for c in columns)}) FROM {table} ORDER BY 1").splitlines()
-    rows = [json.loads(row.replace("\\\\", "\\")) for row in rows]
+    rows = [json.loads(row) for row in rows]
     return {"columns": [name for name, _ in columns], "rows": [[row[name] for name, _ in columns] for row in rows]}
+
+
+@contextlib.contextmanager
+def compressed(name):
+    """A file whose bytes depend on its content alone."""
+    with open(os.path.join(out, f"{name}.gz"), "wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed, \
+            io.TextIOWrapper(packed, "utf-8") as text:
+        yield text
 
 
 os.makedirs(out, exist_ok=True)
 contents = {}
-try:
-    for recording in recordings():
-        if not only or recording[0] in only:
-            record(*recording, contents)
-finally:
-    with contextlib.suppress(live.Failed):
-        drop()
-for name, content_of in (("tables", contents), ("schemas", {str(n): json.loads(text) for n, text in sorted(live.schemas.items())})):
-    with open(os.path.join(out, f"{name}.json"), "w") as file:
-        json.dump(content_of, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+for database, form in itertools.product(("postgres", "mariadb"), FORMS):
+    with compressed(f"{database}_{form}.ndjson") as file:
+        for name, *recording in recordings():
+            if recording[:2] == [database, form] and (not only or name in only):
+                for r in record(name, *recording):
+                    file.write(json.dumps(line_of(r), separators=(",", ":")) + "\n")
+                if name == f"{database}_{form}":
+                    contents[database] = {
+                        t: content(database, t) for t in ALL if t != "signals" and (t not in POSTGRES_ONLY or database == "postgres")}
+drop()
+with compressed("schemas.json") as file:
+    lines = [f'"{number}": {json.dumps(json.loads(text), separators=(",", ":"))}' for number, text in sorted(live.schemas.items())]
+    file.write("{\n" + ",\n".join(lines) + "\n}\n")
+with open(os.path.join(out, "tables.json"), "w") as file:
+    json.dump(contents, file, separators=(",", ":"), ensure_ascii=False)
+    file.write("\n")
