@@ -44,6 +44,21 @@ def arguments():
     return parser.parse_args()
 
 
+class Task(threading.Thread):
+    """Something done beside the rest; `failure` is why it was not."""
+
+    def __init__(self, function, *values):
+        super().__init__(daemon=True)
+        self.function, self.values, self.failure = function, values, None
+        self.start()
+
+    def run(self):
+        try:
+            self.function(*self.values)
+        except Exception as error:
+            self.failure = error
+
+
 class Test:
     def __init__(self, options):
         self.options = options
@@ -88,23 +103,26 @@ class Test:
             client.start()
 
     def disturb(self, until):
-        """Kills something now and then, and starts it again; each kind once before any comes twice."""
+        """Kills something now and then, and starts it again; each kind once before any comes twice, and each at least once."""
         pause = 60 / self.options.kills if self.options.kills else float("inf")
         fault_at = time.time() + pause * self.random.uniform(0.3, 0.7)
-        turn = []
-        while time.time() < until:
+        turn, fault = [], None
+        while time.time() < until or (fault and fault.is_alive()) or (self.options.kills and len(self.faults) < 1 + len(SERVERS)):
             for pipeline in self.pipelines:
                 pipeline.check_running()
             for client in self.clients:
                 if client.failure:
                     raise live.Failed(f"a client failed: {client.failure!r}")
             self.note_commits()
-            if time.time() > fault_at:
+            if fault and not fault.is_alive():
+                if fault.failure:
+                    raise fault.failure
+                fault, fault_at = None, time.time() + pause * self.random.uniform(0.3, 1)
+            if not fault and time.time() > fault_at:
                 if not turn:
                     turn = ["alluvium", *SERVERS]
                     self.random.shuffle(turn)
-                self.fault(turn.pop())
-                fault_at = time.time() + pause * self.random.uniform(0.5, 1.5)
+                fault = Task(self.fault, turn.pop())
             time.sleep(0.2)
 
     def note_commits(self):
@@ -119,10 +137,7 @@ class Test:
         if what == "alluvium":
             self.say("killing Alluvium")
             for pipeline in self.pipelines:
-                pipeline.kill()
-            time.sleep(down)
-            for pipeline in self.pipelines:
-                pipeline.start()
+                pipeline.restart(down)
             return
         softly = what == "postgres" and self.random.random() < 0.5
         self.say(f"{'restarting' if softly else 'killing'} {what}" + (f", gone for {down} s" if down else ""))
@@ -196,6 +211,8 @@ class Test:
         self.say(f"{pipeline.form}: {exact} of {len(chosen)} checked snapshots ({len(snapshots)} published) are exact, at {sets} sets of "
                  f"transactions; Gold at {gold}; {first} while the first rows were read; started {pipeline.starts} times")
         if self.options.control:
+            if before != snapshots[-1][1]:
+                raise Differs(f"the newest snapshot differs: {failed[-1]}")
             if not failed:
                 raise Differs("without `transactions` every snapshot was whole: the check shows nothing")
             self.say(f"as it must be, {len(failed)} snapshots hold half a transaction; the first: {failed[0]}")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts" / "servers"))
@@ -19,14 +20,16 @@ MANY = "accounts|orders|order_lines"   # tables whose topics have several partit
 
 
 class Pipeline:
-    def __init__(self, source, form, folder, *, workers=2, commit="100ms", whole=True, latency=False):
+    def __init__(self, source, form, folder, *, workers=2, commit="100ms", whole=True, latency=False, durability="full"):
         self.source, self.form, self.folder, self.workers, self.latency = source, form, folder, workers, latency
         self.name = f"{source.name}_{form}"
         self.dataflow, self.lake_folder = folder / "dataflow", folder / "lake"
         self.run = None
         self.starts = 0
+        self.restarting = threading.Lock()
         self.environment = {**os.environ, "ALLUVIUM_LIVE_LAKE": str(self.lake_folder), "ALLUVIUM_LIVE_PREFIX": self.name,
-                            "ALLUVIUM_LIVE_COMMIT": commit, "ALLUVIUM_LIVE_FORMAT": f"debezium-{form}"}
+                            "ALLUVIUM_LIVE_COMMIT": commit, "ALLUVIUM_LIVE_FORMAT": f"debezium-{form}",
+                            "ALLUVIUM_LIVE_DURABILITY": durability}
         shutil.copytree(HERE / "dataflow", self.dataflow)
         if form == "avro":
             with open(self.dataflow / "dataflow.toml", "a") as file:
@@ -58,13 +61,19 @@ class Pipeline:
             self.run = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
 
     def check_running(self):
-        if self.run and self.run.poll() is not None:
+        with self.restarting:
+            ended = self.run and self.run.poll() is not None
+        if ended:
             log = (self.folder / f"run-{self.starts}.log").read_text().splitlines()
             raise live.Failed(f"the run of Alluvium ended by itself with {self.run.returncode}:\n" + "\n".join(log[-20:]))
 
-    def kill(self):
-        self.run.kill()
-        self.run.wait()
+    def restart(self, down):
+        """Kills the run, and starts another so many seconds later."""
+        with self.restarting:
+            self.run.kill()
+            self.run.wait()
+            time.sleep(down)
+            self.start()
 
     def stop(self):
         self.run.send_signal(signal.SIGTERM)
