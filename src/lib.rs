@@ -9,10 +9,12 @@
 //! | [`definition`] | the dataflow's folder as types |
 //! | [`plan`] | SQL to a small plan |
 //! | [`source`] | feeds: bytes come in |
+//! | [`registry`] | schemas by their ids |
 //! | [`decode`] | bytes to changes of an input |
 //! | [`input`] | changes to an input's current rows |
 //! | [`render`] | the plan as differential operators |
 //! | [`sink`] | updates to Delta commits |
+//! | [`publish`] | snapshots to topics |
 //! | [`serve`] | snapshots to people: query, verify |
 //! | [`backfill`] | files and history fed beside live feeds, on request |
 //! | [`latency`] | how long a record takes |
@@ -29,6 +31,8 @@ pub mod definition;
 pub mod input;
 pub mod latency;
 pub mod plan;
+pub mod publish;
+pub mod registry;
 pub mod render;
 pub mod repr;
 pub mod run;

@@ -10,6 +10,7 @@ use super::server::{Feeding, Halt, Job};
 use super::{FileOutcome, FileState, PORTION};
 use crate::decode::{Decoder, Payloads};
 use crate::definition::{Feed, FeedKind, Format};
+use crate::registry::Registries;
 use crate::repr::Row;
 use crate::serve;
 use crate::source::{self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, SingleFile};
@@ -175,7 +176,8 @@ impl Job<'_> {
             Format::Parquet | Format::Avro => Some(self.archive(file, hash)?.into()),
             _ => None,
         };
-        let mut decoder = Decoder::new(input, &feed).map_err(|error| Halt::Failed(error.to_string()))?;
+        let mut decoder =
+            Decoder::new(input, &feed, &Registries::new(None)).map_err(|error| Halt::Failed(error.to_string()))?;
         let decode: Decode = Box::new(move |mut raw| {
             if let (Payloads::Columns { path, .. }, Some(reference)) = (&mut raw.payloads, &reference) {
                 *path = reference.clone();

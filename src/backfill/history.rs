@@ -22,7 +22,7 @@ use super::server::{Feeding, Halt, Job};
 use super::{FileOutcome, FileState};
 use crate::causes;
 use crate::decode::{Decoded, Op};
-use crate::definition::{FeedKind, Format, Input};
+use crate::definition::{FeedKind, Input};
 use crate::input::{Arrival, Arrived, arrivals};
 use crate::repr::{Epoch, Row};
 use crate::serve::history::{self, Past};
@@ -310,7 +310,7 @@ impl Job<'_> {
     fn newest_truncation(&self, snapshot: &Snapshot) -> Result<Option<Arrival>, Halt> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
-        let changes = (0..input.feeds.len()).filter(|feed| input.feeds[*feed].format == Format::DebeziumJson);
+        let changes = (0..input.feeds.len()).filter(|feed| input.feeds[*feed].format.carries_changes());
         let names: Vec<String> = changes.map(|feed| format!("'{}'", input.feed_name(feed))).collect();
         if names.is_empty() {
             return Ok(None);

@@ -1,9 +1,12 @@
-//! A value of a record before it has a type: its text, borrowed from the record, and what kind of text it is.
+//! A value of a record before it has a column's type: borrowed from the record, and what kind of value it is.
 //!
-//! Formats (CSV, JSON, Debezium) turn records into columns of [`Cell`]s without copying a byte;
-//! [`super::coerce`] turns columns of cells into Arrow arrays. Nothing here knows SQL types.
+//! Formats turn records into columns of [`Cell`]s without copying a byte: text formats as text, binary ones as numbers
+//! and bytes. What has no bytes of its own in the record (a nested value of Avro as JSON) is written behind each other
+//! into one text, which cells refer to by place until it is whole ([`Datum::Derived`]). [`super::coerce`] turns columns
+//! of cells into Arrow arrays. Nothing here knows SQL types.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 /// What the text of a cell is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub(super) enum Kind {
     Escaped,
     /// The inside of a quoted CSV field with doubled quotes.
     Doubled,
-    /// A JSON number.
+    /// A number.
     Number,
     /// JSON `true`.
     True,
@@ -26,6 +29,8 @@ pub(super) enum Kind {
     False,
     /// A JSON object or array, as written.
     Nested,
+    /// Bytes of a binary format.
+    Bytes,
     /// Debezium did not have the value (an unchanged TOASTed column).
     Unavailable,
 }
@@ -46,16 +51,32 @@ pub(super) enum Meaning {
     Nanos,
     /// A time of day or a duration: no point in time.
     NoPoint,
-    /// Base64 of a big-endian two's complement number, to be divided by 10 to the cell's `scale`.
+    /// A big-endian two's complement number (as text: in base64), to be divided by 10 to the cell's `scale`.
     Unscaled,
+}
+
+/// What a cell holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Datum<'a> {
+    /// Text; empty for `Absent`, `Null` and `Unavailable`.
+    Text(&'a str),
+    /// Of [`Kind::Number`].
+    Int(i64),
+    /// Of [`Kind::Number`].
+    Float(f32),
+    /// Of [`Kind::Number`].
+    Double(f64),
+    /// Of [`Kind::Bytes`].
+    Bytes(&'a [u8]),
+    /// Where its text is in what was written while the batch was read; see [`Cell::settle`].
+    Derived(usize, usize),
 }
 
 /// One value of one record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cell<'a> {
-    /// See [`Kind`]; empty for `Absent`, `Null` and `Unavailable`.
-    pub text: &'a str,
-    /// What `text` is.
+    pub datum: Datum<'a>,
+    /// What the datum is.
     pub kind: Kind,
     /// What a schema says of it.
     pub meaning: Meaning,
@@ -69,13 +90,40 @@ impl<'a> Cell<'a> {
     /// A null.
     pub const NULL: Cell<'static> = Cell::new(Kind::Null, "");
 
-    /// A cell without a meaning of its own.
+    /// A cell of text without a meaning of its own.
     pub const fn new(kind: Kind, text: &'a str) -> Self {
+        Cell::of(kind, Datum::Text(text))
+    }
+
+    /// A cell without a meaning of its own.
+    pub const fn of(kind: Kind, datum: Datum<'a>) -> Self {
         Cell {
-            text,
+            datum,
             kind,
             meaning: Meaning::Plain,
             scale: 0,
+        }
+    }
+
+    /// Its text as written; empty where it is no text.
+    pub fn text(&self) -> &'a str {
+        match self.datum {
+            Datum::Text(text) => text,
+            _ => "",
+        }
+    }
+
+    /// With its text in place of where that is.
+    pub fn settle<'b>(self, derived: &'b str) -> Cell<'b>
+    where
+        'a: 'b,
+    {
+        match self.datum {
+            Datum::Derived(start, end) => Cell {
+                datum: Datum::Text(&derived[start..end]),
+                ..self
+            },
+            _ => self,
         }
     }
 
@@ -84,38 +132,44 @@ impl<'a> Cell<'a> {
         !matches!(self.kind, Kind::Absent | Kind::Null | Kind::Unavailable)
     }
 
-    /// Whether two cells are written alike.
-    pub fn same(&self, other: &Cell<'_>) -> bool {
-        self.kind == other.kind && self.text == other.text
+    /// Whether two cells are written alike, of records whose derived texts are in `derived`.
+    pub fn same(&self, other: &Cell<'_>, derived: &str) -> bool {
+        self.kind == other.kind && self.settle(derived).datum == other.settle(derived).datum
     }
 
-    /// Its text with escapes resolved; `None` where an escape stands for no character.
+    /// Its text, as [`Cell::resolve`] has it.
     pub fn resolved(&self) -> Option<Cow<'a, str>> {
+        if let (Datum::Text(text), false) = (self.datum, matches!(self.kind, Kind::Escaped | Kind::Doubled)) {
+            return Some(Cow::Borrowed(text));
+        }
         let mut scratch = String::new();
-        Some(match self.kind {
-            Kind::Escaped | Kind::Doubled => {
-                self.resolve(&mut scratch)?;
-                Cow::Owned(scratch)
-            }
-            _ => Cow::Borrowed(self.text),
-        })
+        let text = self.resolve(&mut scratch)?.to_string();
+        Some(Cow::Owned(text))
     }
 
-    /// Its text with escapes resolved, in `scratch` where that is needed; `None` where an escape stands
-    /// for no character (half of a surrogate pair).
+    /// Its text with escapes resolved and numbers written, in `scratch` where that is needed; `None` where an escape
+    /// stands for no character (half of a surrogate pair), or bytes are not UTF-8.
     pub fn resolve<'s>(&self, scratch: &'s mut String) -> Option<&'s str>
     where
         'a: 's,
     {
+        let text = match self.datum {
+            Datum::Text(text) => text,
+            Datum::Bytes(bytes) => std::str::from_utf8(bytes).ok()?,
+            Datum::Derived(..) => unreachable!("a column's cells are settled before they get its type"),
+            Datum::Int(n) => return written(scratch, n),
+            Datum::Float(x) => return written(scratch, x),
+            Datum::Double(x) => return written(scratch, x),
+        };
         match self.kind {
             Kind::Escaped => {
                 scratch.clear();
-                unescape(self.text, scratch)?;
+                unescape(text, scratch)?;
                 Some(scratch)
             }
             Kind::Doubled => {
                 scratch.clear();
-                let mut rest = self.text;
+                let mut rest = text;
                 while let Some(at) = rest.find("\"\"") {
                     scratch.push_str(&rest[..=at]);
                     rest = &rest[at + 2..];
@@ -123,9 +177,15 @@ impl<'a> Cell<'a> {
                 scratch.push_str(rest);
                 Some(scratch)
             }
-            _ => Some(self.text),
+            _ => Some(text),
         }
     }
+}
+
+fn written(scratch: &mut String, number: impl std::fmt::Display) -> Option<&str> {
+    scratch.clear();
+    write!(scratch, "{number}").expect("writing to memory does not fail");
+    Some(scratch)
 }
 
 /// Appends the characters that the inside of a JSON string stands for.

@@ -73,6 +73,13 @@ impl<'a> Changes<'a> {
         self.record.push(record as u32);
     }
 
+    /// Takes the rows back that were added behind the first `rows`.
+    pub fn truncate(&mut self, rows: usize) {
+        self.columns.iter_mut().for_each(|column| column.truncate(rows));
+        self.ops.truncate(rows);
+        self.record.truncate(rows);
+    }
+
     /// Refuses a record.
     pub fn reject(&mut self, record: usize, reason: String) {
         self.rejects.push(Reject {
@@ -86,6 +93,24 @@ impl<'a> Changes<'a> {
         match self.counted.iter_mut().find(|(counted, _)| counted == name) {
             Some((_, n)) => *n += 1,
             None => self.counted.push((name.to_string(), 1)),
+        }
+    }
+
+    /// With the texts that were derived while the records were read.
+    pub fn settle<'b>(self, derived: &'b str) -> Changes<'b>
+    where
+        'a: 'b,
+    {
+        if derived.is_empty() {
+            return self;
+        }
+        let settled = |column: Vec<Cell<'a>>| column.into_iter().map(|cell| cell.settle(derived)).collect();
+        Changes {
+            columns: self.columns.into_iter().map(settled).collect(),
+            ops: self.ops,
+            record: self.record,
+            rejects: self.rejects,
+            counted: self.counted,
         }
     }
 
@@ -180,6 +205,18 @@ impl Typed {
                 }
             }
         }
+    }
+
+    /// The same, each reject saying by which schema its record was written.
+    pub fn naming(mut self, schema: impl Fn(usize) -> Option<String>) -> Self {
+        for reject in &mut self.rejects {
+            if let Some(name) = reject.record.and_then(|record| schema(record as usize))
+                && !reject.reason.contains(&name)
+            {
+                reject.reason = format!("{}; written by {name}", reject.reason);
+            }
+        }
+        self
     }
 
     /// Turns faults into rejects, the first of each record.

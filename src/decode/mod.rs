@@ -5,24 +5,35 @@
 //! record that fails never takes its neighbours with it. `verify` decodes Bronze through the same door.
 
 //!
-//! How it goes: a format (`csv`, `json`, `debezium`) takes records apart into columns of cells that borrow the
-//! records' bytes; `coerce` gives each column its type; `changes` drops the rows of refused records. Columnar
+//! How it goes: a format (`csv`, `json`, `debezium`, `avro`, ...) takes records apart into columns of cells that borrow
+//! the records' bytes; `coerce` gives each column its type; `changes` drops the rows of refused records. Columnar
 //! files (`columns`) skip the first step. Since nothing looks at two records at once, decoding a batch equals
 //! decoding each record alone.
+//!
+//! Records behind a schema id need their schemas first: [`Decoder::prepare`] has them asked for, and says so where the
+//! registry does not answer. Nothing is decoded then, and nothing refused.
 
 pub mod avro;
+mod binlog;
 mod cell;
 mod changes;
 mod coerce;
 mod columns;
 mod csv;
 mod debezium;
+mod flat;
 mod json;
+mod keys;
 mod names;
 pub mod parquet;
+mod protobuf;
+mod raw;
+mod records;
 mod scan;
+mod schemas;
 mod split;
 mod target;
+mod wire;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "these are tests")]
@@ -34,9 +45,15 @@ use arrow::array::{Array, BinaryArray, RecordBatch, StringArray, new_empty_array
 use arrow::datatypes::{Field, Schema};
 use thiserror::Error;
 
-use crate::definition::{Column, Feed, Format, Input};
+use crate::definition::{Column, Feed, FeedKind, Format, Input, KeyFormat};
+use crate::registry::{Language, Registries, RegistryError, Unready};
 use changes::{Shape, Typed};
+use keys::{BehindIds, Keys};
+use records::Records;
+use schemas::Schemas;
 use target::Target;
+
+pub use debezium::Transaction;
 
 /// Records as they came.
 #[derive(Clone, Debug)]
@@ -124,19 +141,14 @@ pub struct Decoded {
     pub transactions: Vec<Transaction>,
 }
 
-/// The place of a record in a transaction of its source (`provide.transaction.metadata`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transaction {
-    /// Index of the record into `raw`.
-    pub record: u32,
-    /// The transaction's id, as in its BEGIN and END.
-    pub id: Arc<str>,
-    /// The change's number among all of the transaction, from 1; 0: not told.
-    pub total_order: u64,
-    /// Its number among those of the same table, from 1; 0: not told.
-    pub collection_order: u64,
-    /// The table, as the transaction's END counts it.
-    pub collection: Arc<str>,
+/// Records whose schemas are not known yet, for the registry does not answer.
+#[derive(Debug, Error)]
+#[error("{unready}")]
+pub struct Waiting {
+    /// The records, untouched.
+    pub raw: Raw,
+    /// Why.
+    pub unready: Unready,
 }
 
 /// A record that could not be used.
@@ -149,7 +161,7 @@ pub struct Reject {
 }
 
 /// A feed that cannot be decoded at all: a definition that contradicts itself.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Error)]
 pub enum DecodeError {
     /// The feed's columns are not the input's.
     #[error("could not set up {context}: it has {feed} columns, its input {input}; give each feed the input's columns")]
@@ -173,6 +185,21 @@ pub enum DecodeError {
         /// What may be written.
         expected: &'static str,
     },
+    /// A schema registry that cannot be asked as it is defined.
+    #[error("could not set up {context}")]
+    Registry {
+        /// Input and feed.
+        context: String,
+        /// Why.
+        #[source]
+        source: RegistryError,
+    },
+    /// A format whose records are behind schema ids.
+    #[error("could not set up {context}: its format needs a schema registry; add registry = {{ url = \"...\" }} to it")]
+    NoRegistry {
+        /// Input and feed.
+        context: String,
+    },
     /// A column that is named as key or order but does not exist.
     #[error("could not set up {context}: there is no column {column:?}; name one of the input's columns")]
     NoColumn {
@@ -194,14 +221,19 @@ pub struct Decoder {
 #[derive(Debug)]
 enum Kind {
     Csv(csv::Csv),
-    Json(json::Json),
-    Debezium(Box<debezium::Debezium>),
+    Json(Box<json::Json>),
+    Debezium(Box<debezium::DebeziumJson>),
+    DebeziumAvro(Box<debezium::DebeziumAvro>),
+    Avro(Box<Records<avro::Plan>>),
+    Protobuf(Box<Records<protobuf::Plan>>),
+    Binlog(Box<binlog::Binlog>),
+    Raw,
     /// Formats whose records only come as columns.
     Columnar,
 }
 
 impl Decoder {
-    /// A decoder for a feed of an input.
+    /// A decoder for a feed of an input. Nothing is asked of a registry yet.
     ///
     /// Besides what is documented at [`crate::definition::Column::format`], DATE and TIMESTAMP know the formats
     /// `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` and `epoch_days` for numbers, BINARY `base64` (the default), `hex` and
@@ -210,7 +242,7 @@ impl Decoder {
     ///
     /// # Errors
     /// Where feed and input do not fit together, or a format is not one.
-    pub fn new(input: &Input, feed: &Feed) -> Result<Self, DecodeError> {
+    pub fn new(input: &Input, feed: &Feed, registries: &Registries) -> Result<Self, DecodeError> {
         let context = format!("feed {:?} of input {:?}", feed.name, input.name);
         if input.columns.len() != feed.columns.len() {
             return Err(DecodeError::Columns {
@@ -254,19 +286,102 @@ impl Decoder {
             schema: Arc::new(Schema::new(fields)),
             key,
         };
+        let registry = match &feed.wire.registry {
+            None => None,
+            Some(settings) => Some((
+                settings,
+                registries.of(settings).map_err(|source| DecodeError::Registry {
+                    context: context.clone(),
+                    source,
+                })?,
+            )),
+        };
+        let behind_ids = |key_format: Option<KeyFormat>| -> Option<BehindIds> {
+            let (_, registry) = registry.as_ref()?;
+            match (key_format, feed.format) {
+                (Some(KeyFormat::Protobuf), _) | (None, Format::Protobuf) => {
+                    Some(BehindIds::Protobuf(Schemas::new(registry.clone(), Language::Protobuf)))
+                }
+                (Some(KeyFormat::Avro), _) | (None, Format::Avro | Format::DebeziumAvro) => {
+                    Some(BehindIds::Avro(Schemas::new(registry.clone(), Language::Avro)))
+                }
+                _ => None,
+            }
+        };
+        let keys = Keys::new(&shape, feed.wire.key_format, behind_ids(feed.wire.key_format));
+        let registered = || {
+            registry.clone().ok_or_else(|| DecodeError::NoRegistry {
+                context: context.clone(),
+            })
+        };
         let kind = match feed.format {
             Format::Csv => Kind::Csv(csv::Csv::default()),
-            Format::Ndjson | Format::Json => Kind::Json(json::Json::new(&shape)),
-            Format::DebeziumJson => Kind::Debezium(Box::new(debezium::Debezium::new(&shape))),
-            Format::Avro => Kind::Json(json::Json::new(&shape)),
+            Format::Ndjson | Format::Json | Format::JsonSchema => Kind::Json(Box::new(json::Json::new(&shape, keys))),
+            Format::DebeziumJson => Kind::Debezium(Box::new(debezium::DebeziumJson::new(&shape, keys))),
+            // Object containers: columns, or events of Event Hubs Capture.
+            Format::Avro if matches!(feed.kind, FeedKind::Files { .. }) => {
+                Kind::Json(Box::new(json::Json::new(&shape, keys)))
+            }
+            Format::Avro => {
+                let (settings, registry) = registered()?;
+                let schemas = Schemas::new(registry, Language::Avro).with_defaults(settings);
+                Kind::Avro(Box::new(Records::new(&shape, schemas, keys)))
+            }
+            Format::DebeziumAvro => {
+                let (settings, registry) = registered()?;
+                let schemas = Schemas::new(registry, Language::Avro).with_defaults(settings);
+                Kind::DebeziumAvro(Box::new(debezium::DebeziumAvro::new(&shape, schemas, keys)))
+            }
+            Format::Protobuf => {
+                let (_, registry) = registered()?;
+                let schemas = Schemas::new(registry, Language::Protobuf);
+                Kind::Protobuf(Box::new(Records::new(&shape, schemas, keys)))
+            }
+            Format::CanalJson => Kind::Binlog(Box::new(binlog::Binlog::new(&shape, binlog::Dialect::Canal))),
+            Format::MaxwellJson => Kind::Binlog(Box::new(binlog::Binlog::new(&shape, binlog::Dialect::Maxwell))),
+            Format::Raw => Kind::Raw,
             Format::Parquet => Kind::Columnar,
         };
         Ok(Decoder { shape, kind })
     }
 
-    /// Decodes records. Never fails as a whole: what does not decode is among the rejects.
-    pub fn decode(&mut self, raw: Raw) -> Decoded {
+    /// Makes the schemas of records known that are behind schema ids. Blocks while the registry is asked.
+    ///
+    /// # Errors
+    /// The registry does not answer: wait, and call again.
+    pub fn prepare(&mut self, raw: &Raw) -> Result<(), Unready> {
+        let Payloads::Records { values, keys, .. } = &raw.payloads else {
+            return Ok(());
+        };
+        let (shape, keys) = (&self.shape, keys.as_ref());
+        match &mut self.kind {
+            Kind::Avro(records) => records.prepare(shape, values, keys),
+            Kind::Protobuf(records) => records.prepare(shape, values, keys),
+            Kind::DebeziumAvro(debezium) => debezium.prepare(shape, values, keys),
+            Kind::Debezium(debezium) => debezium.prepare(shape, keys),
+            Kind::Json(json) => json.prepare(shape, keys),
+            Kind::Csv(_) | Kind::Binlog(_) | Kind::Raw | Kind::Columnar => Ok(()),
+        }
+    }
+
+    /// Decodes records. What does not decode is among the rejects.
+    ///
+    /// # Errors
+    /// Schemas are needed that the registry does not tell; see [`Decoder::prepare`].
+    pub fn decode(&mut self, raw: Raw) -> Result<Decoded, Box<Waiting>> {
+        match self.prepare(&raw) {
+            Ok(()) => Ok(self.decode_prepared(raw)),
+            Err(unready) => Err(Box::new(Waiting { raw, unready })),
+        }
+    }
+
+    fn decode_prepared(&mut self, raw: Raw) -> Decoded {
         let Decoder { shape, kind } = self;
+        let mut transactions = Vec::new();
+        let mut changes = |outcome: debezium::Outcome| {
+            transactions = outcome.transactions;
+            (outcome.typed, outcome.source_ms, outcome.ignored)
+        };
         let (typed, source_ms, ignored) = match (&raw.payloads, kind) {
             (Payloads::Columns { batch, .. }, kind) => columns::decode(shape, kind, batch),
             (Payloads::Records { values, ts_ms, .. }, Kind::Csv(csv)) => {
@@ -278,16 +393,43 @@ impl Decoder {
                     values, keys, ts_ms, ..
                 },
                 Kind::Json(json),
-            ) => {
-                let (typed, ignored) = json.decode(shape, values, keys.as_ref());
-                (typed, ts_ms.clone(), ignored)
+            ) => json.decode(shape, values, keys.as_ref(), ts_ms.clone()),
+            (
+                Payloads::Records {
+                    values, keys, ts_ms, ..
+                },
+                Kind::Avro(records),
+            ) => records.decode(shape, values, keys.as_ref(), ts_ms.clone()),
+            (
+                Payloads::Records {
+                    values, keys, ts_ms, ..
+                },
+                Kind::Protobuf(records),
+            ) => records.decode(shape, values, keys.as_ref(), ts_ms.clone()),
+            (Payloads::Records { values, ts_ms, .. }, Kind::Binlog(binlog)) => {
+                binlog.decode(shape, values, ts_ms.clone())
             }
             (
                 Payloads::Records {
                     values, keys, ts_ms, ..
                 },
                 Kind::Debezium(debezium),
-            ) => debezium.decode(shape, values, keys.as_ref(), ts_ms),
+            ) => changes(debezium.decode(shape, values, keys.as_ref(), ts_ms.clone())),
+            (
+                Payloads::Records {
+                    values, keys, ts_ms, ..
+                },
+                Kind::DebeziumAvro(debezium),
+            ) => changes(debezium.decode(shape, values, keys.as_ref(), ts_ms.clone())),
+            (
+                Payloads::Records {
+                    values, keys, ts_ms, ..
+                },
+                Kind::Raw,
+            ) => {
+                let typed = raw::decode(shape, values, keys.as_ref(), ts_ms, &raw.offsets);
+                (typed, ts_ms.clone(), Vec::new())
+            }
             (Payloads::Records { values, ts_ms, .. }, Kind::Columnar) => {
                 let mut typed = Typed::empty(shape);
                 typed.rejects.extend((0..values.len()).map(|record| Reject {
@@ -297,7 +439,11 @@ impl Decoder {
                 (typed, ts_ms.clone(), Vec::new())
             }
         };
-        typed.finish(shape, raw, source_ms, ignored)
+        let decoded = typed.finish(shape, raw, source_ms, ignored);
+        Decoded {
+            transactions,
+            ..decoded
+        }
     }
 }
 

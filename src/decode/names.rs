@@ -67,7 +67,7 @@ impl<'a> Slots<'a> {
         }
     }
 
-    fn fill(&mut self, column: u32, rank: u32, cell: Cell<'a>) {
+    pub fn fill(&mut self, column: u32, rank: u32, cell: Cell<'a>) {
         let column = column as usize;
         // Of duplicate keys the last one counts.
         if rank <= self.ranks[column] {
@@ -93,6 +93,24 @@ impl Names {
             }
         }
         names
+    }
+
+    /// Fills the slot of no column from a field, too.
+    pub fn watch(&mut self, slot: usize, field: &str) {
+        let root = &mut self.nodes[0].fields;
+        root.entry(field.into()).or_default().takes.push((slot as u32, 0));
+    }
+
+    /// Who wants a field of a node (0: of the record), and the node of what is wanted inside it.
+    pub fn wanted(&self, node: usize, field: &str) -> Option<(&[(u32, u32)], Option<usize>)> {
+        let entry = self.nodes[node].fields.get(field)?;
+        let wanted = !entry.takes.is_empty() || entry.child.is_some();
+        wanted.then_some((&entry.takes, entry.child))
+    }
+
+    /// A field of a node by its path from the record.
+    pub fn path(&self, node: usize, field: &str) -> String {
+        format!("{}{field}", self.nodes[node].path)
     }
 
     /// Whether nobody wants anything.
@@ -146,14 +164,14 @@ impl Names {
         let mut scratch = String::new();
         // A nested value was checked when it was scanned as a whole, so an error can only come from this level.
         scan::object(text, |key, value| {
-            let key = key.resolve(&mut scratch).unwrap_or(key.text);
+            let key = key.resolve(&mut scratch).unwrap_or(key.text());
             let Some(entry) = self.nodes[node].fields.get_mut(key) else {
                 self.ignore(node, key);
                 return;
             };
             let child = entry
                 .child
-                .filter(|_| value.kind == Kind::Nested && value.text.starts_with('{'));
+                .filter(|_| value.kind == Kind::Nested && value.text().starts_with('{'));
             if entry.takes.is_empty() && child.is_none() {
                 entry.ignored += u64::from(entry.child.is_none());
                 return;
@@ -165,14 +183,18 @@ impl Names {
                 }
             }
             if let Some(child) = child {
-                self.walk_node(child, value.text, slots, dress)
+                self.walk_node(child, value.text(), slots, dress)
                     .expect("the whole value was scanned before");
             }
         })
     }
 
     /// Counts a field that nobody takes.
-    fn ignore(&mut self, node: usize, key: &str) {
+    pub fn ignore(&mut self, node: usize, key: &str) {
+        if let Some(entry) = self.nodes[node].fields.get_mut(key) {
+            entry.ignored += 1;
+            return;
+        }
         if self.ignored == NAMED {
             self.unnamed += 1;
             return;

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Feed, FeedKind, Format, Input};
+use super::{Feed, FeedKind, Format, Input, Wire};
 
 /// Formats of files that a backfill may name, as in `--format`.
 pub const EXTRA_FORMATS: [(&str, Format); 5] = [
@@ -34,6 +34,7 @@ impl Input {
                 name: NAMES[extra].to_string(),
                 kind: FeedKind::Files { path: String::new() },
                 format: EXTRA_FORMATS[extra].1,
+                wire: Wire::default(),
                 columns: self.columns.clone(),
             }),
         }

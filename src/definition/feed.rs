@@ -8,7 +8,8 @@ use super::diagnostic::nearest;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, log_location};
 use super::settings::{Settings, Text, Value};
-use super::{Feed, FeedKind, Format, Generate};
+use super::wire::{KeyFormat, read_key_format, read_registry};
+use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -26,15 +27,33 @@ const KINDS: [(&str, Kind); 4] = [
 ];
 const LATER_KINDS: [&str; 2] = ["http", "postgres"];
 
-const FORMATS: [(&str, Format); 6] = [
+const FORMATS: [(&str, Format); 12] = [
     ("csv", Format::Csv),
     ("ndjson", Format::Ndjson),
     ("json", Format::Json),
     ("parquet", Format::Parquet),
     ("avro", Format::Avro),
     ("debezium-json", Format::DebeziumJson),
+    ("debezium-avro", Format::DebeziumAvro),
+    ("json-schema", Format::JsonSchema),
+    ("protobuf", Format::Protobuf),
+    ("canal-json", Format::CanalJson),
+    ("maxwell-json", Format::MaxwellJson),
+    ("raw", Format::Raw),
 ];
-const LATER_FORMATS: [&str; 1] = ["debezium-avro"];
+
+/// Formats of records, whatever brings them.
+const RECORDS: &[Format] = &[
+    Format::Json,
+    Format::DebeziumJson,
+    Format::Avro,
+    Format::DebeziumAvro,
+    Format::JsonSchema,
+    Format::Protobuf,
+    Format::CanalJson,
+    Format::MaxwellJson,
+    Format::Raw,
+];
 
 const ROWS: &[Format] = &[Format::Json, Format::Csv];
 const ENVELOPES: &[Format] = &[Format::DebeziumJson];
@@ -85,7 +104,7 @@ impl Kind {
                 Format::Avro,
                 Format::DebeziumJson,
             ],
-            Kind::Log | Kind::Kafka => &[Format::Json, Format::DebeziumJson],
+            Kind::Log | Kind::Kafka => RECORDS,
             Kind::Generate => &[Format::Json, Format::DebeziumJson, Format::Csv],
         }
     }
@@ -99,14 +118,19 @@ fn format_name(format: Format) -> &'static str {
     name
 }
 
+/// What an input says for all of its feeds.
+pub(super) struct Common<'a> {
+    pub base: &'a Path,
+    pub columns: &'a [Written],
+    pub null: Option<&'a Vec<String>>,
+    pub registry: Option<&'a Registry>,
+    /// There is a registry whose mistakes were reported.
+    pub registry_unread: bool,
+}
+
 /// Reads a feed; none: mistakes were reported. `names`: those of the feeds before it.
-pub(super) fn read_feed(
-    mut settings: Settings<'_>,
-    base: &Path,
-    columns: &[Written],
-    input_null: Option<&Vec<String>>,
-    names: &mut Vec<String>,
-) -> Option<Feed> {
+pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: &mut Vec<String>) -> Option<Feed> {
+    let Common { base, columns, .. } = *common;
     let name = settings
         .require("name", "\"drops\"")
         .and_then(|value| read_name(&value, names));
@@ -122,6 +146,7 @@ pub(super) fn read_feed(
         _ => read_format(&mut settings, kind, kind.map_or(&[], Kind::formats)),
     };
     let null = read_null(&mut settings);
+    let wire = format.map(|format| read_wire(&mut settings, kind, format, common));
     let overrides = match settings.take("columns", "{ country.from = \"Country\" }") {
         Some(value) => value.settings().map(|settings| read_overrides(settings, columns)),
         None => Some(BTreeMap::new()),
@@ -137,15 +162,51 @@ pub(super) fn read_feed(
         .iter()
         .map(|column| {
             let texts = overrides.get(&column.name).unwrap_or(&nothing);
-            finished(column, texts, null.as_ref(), input_null)
+            finished(column, texts, null.as_ref(), common.null)
         })
         .collect::<Option<Vec<_>>>()?;
     Some(Feed {
         name: name?,
         kind: feed_kind?,
         format: format?,
+        wire: wire??,
         columns,
     })
+}
+
+/// `registry` and `key_format`; none: mistakes were reported.
+fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, common: &Common<'_>) -> Option<Wire> {
+    if matches!(kind, Some(kind) if !kind.formats().contains(&Format::Protobuf)) {
+        let kind = kind.map_or("", Kind::name);
+        for name in ["registry", "key_format"] {
+            settings.misplaced(name, || {
+                (
+                    format!("setting {name:?} does not fit kind {kind:?}"),
+                    "it is for records of a stream, not for files; remove it".to_string(),
+                )
+            });
+        }
+        return Some(Wire::default());
+    }
+    let own = read_registry(settings, common.base);
+    let unread = own.is_none() || common.registry_unread;
+    let registry = own.flatten().or_else(|| common.registry.cloned());
+    let key_format = read_key_format(settings);
+    let of_values = matches!(format, Format::Avro | Format::DebeziumAvro | Format::Protobuf);
+    let of_keys = matches!(key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
+    if (of_values || of_keys) && registry.is_none() && !unread {
+        let what = if of_values {
+            format_name(format)
+        } else {
+            "avro or protobuf in keys"
+        };
+        settings.say(
+            format!("format {what:?} of records needs a schema registry, and there is none"),
+            "add registry = { url = \"http://localhost:8081\" } to the feed, the input or dataflow.toml",
+        );
+        return None;
+    }
+    Some(Wire { registry, key_format })
 }
 
 fn read_name(value: &Value<'_>, names: &mut Vec<String>) -> Option<String> {
@@ -350,17 +411,13 @@ fn read_format(settings: &mut Settings<'_>, kind: Option<Kind>, takes: &'static 
     let text = value.text()?;
     let fitting = takes.iter().map(|f| format_name(*f)).collect::<Vec<_>>().join(", ");
     let Some((_, format)) = FORMATS.iter().find(|(name, _)| *name == text.value) else {
-        if LATER_FORMATS.contains(&text.value.as_str()) {
-            value.say(
-                format!("format {:?} is not in this version", text.written),
-                "it has debezium-json",
-            );
-            return None;
-        }
         let known = FORMATS.map(|(name, _)| name);
         let near = match text.value.as_str() {
             "jsonl" | "jsonlines" => Some("ndjson"),
             "debezium" => Some("debezium-json"),
+            "canal" => Some("canal-json"),
+            "maxwell" => Some("maxwell-json"),
+            "jsonschema" | "json-registry" => Some("json-schema"),
             other => nearest(other, known),
         };
         value.say(

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use super::columns::{Written, check_column, finished, read_columns, read_names, read_null};
-use super::feed::read_feed;
+use super::feed::{Common, read_feed};
 use super::file::File;
 use super::settings::Settings;
-use super::{Feed, Input, Retention};
+use super::wire::read_registry;
+use super::{Feed, Input, Registry, Retention};
 use crate::repr::SqlType;
 
 /// Reads the file of the input `name`; none: mistakes were reported.
-pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path) -> Option<Input> {
+pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path, registry: Option<&Registry>) -> Option<Input> {
     let table = file.parse();
     let mut settings = Settings::of_file(file, table.get_ref());
     let description = settings
@@ -45,7 +46,16 @@ pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path) -> Option<Inp
         .map_or(Some(true), |value| value.boolean());
     let retention = read_retention(&mut settings, known);
     let null = read_null(&mut settings);
-    let feeds = read_feeds(&mut settings, base, known.unwrap_or_default(), null.as_ref());
+    let own = read_registry(&mut settings, base);
+    let common = Common {
+        base,
+        columns: known.unwrap_or_default(),
+        null: null.as_ref(),
+        // One that could not be read is there all the same.
+        registry: own.as_ref().and_then(Option::as_ref).or(registry),
+        registry_unread: own.is_none(),
+    };
+    let feeds = read_feeds(&mut settings, &common);
     settings.finish();
 
     let columns = columns?
@@ -66,12 +76,7 @@ pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path) -> Option<Inp
     })
 }
 
-fn read_feeds(
-    settings: &mut Settings<'_>,
-    base: &Path,
-    columns: &[Written],
-    null: Option<&Vec<String>>,
-) -> Option<Vec<Feed>> {
+fn read_feeds(settings: &mut Settings<'_>, common: &Common<'_>) -> Option<Vec<Feed>> {
     const EXAMPLE: &str = "[[feeds]] with name = \"drops\", kind, path and format below it";
     let file = settings.file();
     let list = match settings.take("feeds", EXAMPLE) {
@@ -90,7 +95,7 @@ fn read_feeds(
     let mut names: Vec<String> = Vec::new();
     let feeds: Vec<Option<Feed>> = list
         .into_iter()
-        .map(|feed| read_feed(feed, base, columns, null, &mut names))
+        .map(|feed| read_feed(feed, common, &mut names))
         .collect();
     feeds.into_iter().collect()
 }

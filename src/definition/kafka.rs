@@ -136,7 +136,7 @@ pub(super) fn read_kafka(settings: &mut Settings<'_>) -> Option<Kafka> {
     })
 }
 
-fn read_brokers(value: &Value<'_>) -> Option<String> {
+pub(super) fn read_brokers(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     let is_host = |broker: &str| {
         let broker = broker.trim();
@@ -228,16 +228,9 @@ fn read_start(value: &Value<'_>) -> Option<Start> {
 }
 
 fn read_transactions(mut settings: Settings<'_>) -> Option<Transactions> {
-    let topic = settings.require("topic", "\"shop.transaction\"").and_then(|value| {
-        let text = value.text()?;
-        match name_fault(&text.value) {
-            None => Some(text.value),
-            Some(wrong) => {
-                value.say(format!("bad topic {:?}: {wrong}", text.written), "name one topic");
-                None
-            }
-        }
-    });
+    let topic = settings
+        .require("topic", "\"shop.transaction\"")
+        .and_then(|value| read_topic(&value));
     let wait = match settings.take("wait", "\"30s\"") {
         None => Some(Duration::from_secs(30)),
         Some(value) => value.duration(),
@@ -249,6 +242,18 @@ fn read_transactions(mut settings: Settings<'_>) -> Option<Transactions> {
     })
 }
 
+/// One topic's name.
+pub(super) fn read_topic(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    match name_fault(&text.value) {
+        None => Some(text.value),
+        Some(wrong) => {
+            value.say(format!("bad topic {:?}: {wrong}", text.written), "name one topic");
+            None
+        }
+    }
+}
+
 /// What is wrong with a topic's name.
 fn name_fault(topic: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -256,7 +261,7 @@ fn name_fault(topic: &str) -> Option<String> {
     bad.then(|| "a topic's name is made of up to 249 letters, digits, dots, _ and -".to_string())
 }
 
-fn read_options(mut settings: Settings<'_>) -> Option<ClientOptions> {
+pub(super) fn read_options(mut settings: Settings<'_>) -> Option<ClientOptions> {
     let file = settings.file();
     let mut options = Some(BTreeMap::new());
     for value in settings.take_all("\"SASL_SSL\"") {

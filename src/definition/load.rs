@@ -13,7 +13,7 @@ use super::order::order;
 use super::references::{Reference, scan};
 use super::root::read_root;
 use super::table::{plain_table, read_table_settings};
-use super::{Dataflow, Input, Layer, Table};
+use super::{Dataflow, Input, Layer, Registry, Table};
 
 /// The file that makes a folder a dataflow.
 const ROOT: &str = "dataflow.toml";
@@ -97,11 +97,11 @@ impl Loader<'_> {
             }
         };
         let root = self.with_file(Path::new(ROOT), |file| read_root(file, &base));
-        let (inputs, broken) = self.inputs(&base);
+        let root = root.flatten().unwrap_or_default();
+        let (inputs, broken) = self.inputs(&base, root.registry.as_ref());
         let Some(tables) = self.tables() else {
             return (None, broken);
         };
-        let root = root.flatten().unwrap_or_default();
         let dataflow = Dataflow {
             name: root.name,
             folder: self.folder.to_path_buf(),
@@ -120,7 +120,7 @@ impl Loader<'_> {
     }
 
     /// The inputs, and the names of those that could not be read.
-    fn inputs(&self, base: &Path) -> (Vec<Input>, Vec<String>) {
+    fn inputs(&self, base: &Path, registry: Option<&Registry>) -> (Vec<Input>, Vec<String>) {
         let files = self.listing("inputs", &["toml"]);
         if files.is_empty() {
             let near = std::fs::read_dir(self.folder)
@@ -148,7 +148,7 @@ impl Loader<'_> {
                     "rename the file",
                 );
             }
-            let input = self.with_file(path, |file| read_input(file, name, base));
+            let input = self.with_file(path, |file| read_input(file, name, base, registry));
             match input.flatten() {
                 Some(input) => inputs.push(input),
                 None => broken.push(name.clone()),

@@ -18,12 +18,14 @@ mod kafka;
 mod load;
 mod location;
 mod order;
+mod output;
 mod references;
 mod root;
 mod settings;
 mod table;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use bounds::Bounds;
 pub use cases::{Case, Expected, Given, Step, cases};
@@ -33,6 +35,8 @@ pub use feed::GENERATORS;
 pub use kafka::{ClientOptions, Kafka, OnMissing, Start, Transactions};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
+pub use output::{KafkaClient, Output};
+pub use wire::{Credentials, KeyFormat, Registry, Wire};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -181,6 +185,8 @@ pub struct Feed {
     pub kind: FeedKind,
     /// What the bytes mean.
     pub format: Format,
+    /// Where schemas are, and what keys are.
+    pub wire: Wire,
     /// The input's columns as this feed names and writes them (same order as [`Input::columns`]).
     pub columns: Vec<Column>,
 }
@@ -250,10 +256,40 @@ pub enum Format {
     Json,
     /// Parquet files.
     Parquet,
-    /// Avro object container files; Event Hubs Capture's `Body` is unpacked as JSON.
+    /// Files: Avro object containers; Event Hubs Capture's `Body` is unpacked as JSON. Records: Avro behind a schema id.
     Avro,
     /// Debezium's change envelope in JSON, with or without the schema part.
     DebeziumJson,
+    /// Debezium's change envelope in Avro behind a schema id.
+    DebeziumAvro,
+    /// JSON behind a schema id.
+    JsonSchema,
+    /// Protobuf behind a schema id.
+    Protobuf,
+    /// Canal's changes of MySQL tables, in JSON.
+    CanalJson,
+    /// Maxwell's changes of MySQL tables, in JSON.
+    MaxwellJson,
+    /// The record itself: columns take its bytes, its key, its place and its time.
+    Raw,
+}
+
+impl Format {
+    /// Whether its records say what changes: they may take back rows of an input without a key.
+    pub fn carries_changes(self) -> bool {
+        matches!(
+            self,
+            Format::DebeziumJson | Format::DebeziumAvro | Format::CanalJson | Format::MaxwellJson
+        )
+    }
+
+    /// Whether a record's bytes may be no text, so that what is kept as text holds them in base64.
+    pub fn is_binary(self) -> bool {
+        matches!(
+            self,
+            Format::Avro | Format::DebeziumAvro | Format::JsonSchema | Format::Protobuf | Format::Raw
+        )
+    }
 }
 
 impl Format {
@@ -261,6 +297,7 @@ impl Format {
     pub fn of_markers(self) -> Format {
         match self {
             Format::DebeziumJson => Format::Json,
+            Format::DebeziumAvro => Format::Avro,
             other => other,
         }
     }
@@ -315,6 +352,8 @@ pub struct Table {
     pub change_data_feed: bool,
     /// Bounds the table.
     pub retention: Option<Retention>,
+    /// The topic that its rows go to as well.
+    pub output: Option<Output>,
 }
 
 impl Table {

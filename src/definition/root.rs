@@ -14,6 +14,7 @@ use super::diagnostic::nearest;
 use super::file::File;
 use super::location::lake_location;
 use super::settings::Settings;
+use super::wire::{Registry, read_registry};
 
 /// What `dataflow.toml` says.
 #[derive(Default)]
@@ -27,6 +28,8 @@ pub(super) struct Root {
     pub history: Duration,
     pub bounds: Bounds,
     pub store_options: BTreeMap<String, String>,
+    /// For every feed that names none.
+    pub registry: Option<Registry>,
 }
 
 /// The usual options of an object store, for remedies; any that `object_store` knows is taken.
@@ -93,6 +96,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         None => Some(BTreeMap::new()),
         Some(value) => value.settings().and_then(read_store),
     };
+    let registry = read_registry(&mut settings, base);
     settings.finish();
     Some(Root {
         name: name?,
@@ -104,6 +108,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         history: history?,
         bounds: bounds?,
         store_options: store_options?,
+        registry: registry?,
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::columns::read_names;
 use super::file::File;
 use super::input::read_retention;
+use super::output::read_output;
 use super::settings::Settings;
 use super::{Deletes, Expectation, Layer, OnViolation, Table};
 
@@ -23,6 +24,7 @@ pub(super) fn plain_table(layer: Layer, name: &str, sql: &str, file: PathBuf) ->
         deletes: Deletes::Auto,
         change_data_feed: false,
         retention: None,
+        output: None,
     }
 }
 
@@ -51,6 +53,11 @@ pub(super) fn read_table_settings(file: &File<'_>, table: &mut Table) {
         table.change_data_feed = value.boolean().unwrap_or_default();
     }
     table.retention = read_retention(&mut settings, None);
+    if let Some(value) = settings.take("kafka", "{ brokers = \"localhost:9092\", topic = \"shop.sales\" }")
+        && let Some(of_topic) = value.settings()
+    {
+        table.output = read_output(of_topic, &table.key);
+    }
     if let Some(value) = settings.take("expect", "{ positive_price.check = \"unit_price >= 0\" }")
         && let Some(mut expectations) = value.settings()
     {

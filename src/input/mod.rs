@@ -34,7 +34,7 @@ use timely::dataflow::operators::Input as _;
 use timely::dataflow::operators::core::input::Handle;
 
 use crate::decode::Reject;
-use crate::definition::{Dataflow, Format, Input};
+use crate::definition::{Dataflow, Input};
 use crate::render::arrange::{Pairs, hash};
 use crate::render::{self, Collections};
 use crate::repr::{CodecError, Epoch, Row, RowCodec, Update};
@@ -45,7 +45,7 @@ use ingest::{Ingest, Routed};
 
 /// Whether rows of this input may ever be removed by what arrives (retention aside).
 pub fn retracts(input: &Input) -> bool {
-    !input.key.is_empty() || input.feeds.iter().any(|feed| feed.format == Format::DebeziumJson)
+    !input.key.is_empty() || input.feeds.iter().any(|feed| feed.format.carries_changes())
 }
 
 /// One worker's ends of all inputs.

@@ -10,7 +10,7 @@ use timely::dataflow::operators::{Inspect, Probe};
 
 use super::*;
 use crate::decode::{Decoded, Op, Payloads, Raw, Reject};
-use crate::definition::{Column, Feed, FeedKind, Retention};
+use crate::definition::{Column, Feed, FeedKind, Format, Retention};
 use crate::render::tests::{Random, dataflow};
 use crate::repr::{Row, RowCodec, SqlType};
 
@@ -34,6 +34,7 @@ fn input(key: &[&str], order_by: &[&str], dedup_key: &[&str], format: Format) ->
         name: name.to_string(),
         kind: FeedKind::Log { path: "log".into() },
         format,
+        wire: Default::default(),
         columns: columns.clone(),
     };
     Input {

@@ -26,7 +26,7 @@ use super::lower::{Lowering, physical};
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{casts, complete, normal, now, refuse, session, wide, windows};
-use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Format, Input, OnViolation, Table, nearest};
+use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Input, OnViolation, Table, nearest};
 use crate::repr::normalise_schema;
 
 /// Plans every table of a dataflow into one graph.
@@ -110,7 +110,7 @@ impl Compiler<'_> {
     fn input(&mut self, position: usize, input: &Input) {
         let schema = normalise_schema(&input.schema());
         let changes = input.feeds.iter().any(|feed| {
-            feed.format == Format::DebeziumJson
+            feed.format.carries_changes()
                 || matches!(&feed.kind, FeedKind::Generate(g) if g.updates > 0.0 || g.deletes > 0.0)
         });
         let identity = input_identity(input);

@@ -137,6 +137,7 @@ pub fn dataflow(inputs: Vec<Input>, tables: usize) -> Dataflow {
         deletes: crate::definition::Deletes::Auto,
         change_data_feed: false,
         retention: None,
+        output: None,
     };
     Dataflow {
         name: "test".into(),

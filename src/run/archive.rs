@@ -17,16 +17,24 @@ use super::RunError;
 use super::shared::{Event, Shared};
 use crate::decode::{Decoder, Payloads};
 use crate::definition::Dataflow;
+use crate::registry::Registries;
 use crate::sink::Lake;
 use crate::source::{Decode, Decoders, Originals};
 
 /// Decoders for readers, each of which archives the columnar files that pass through it.
-pub fn decoders(dataflow: &Arc<Dataflow>, lake: &Lake, runtime: &Handle, shared: &Arc<Shared>) -> Decoders {
+pub fn decoders(
+    dataflow: &Arc<Dataflow>,
+    registries: &Arc<Registries>,
+    lake: &Lake,
+    runtime: &Handle,
+    shared: &Arc<Shared>,
+) -> Decoders {
+    let registries = registries.clone();
     let (dataflow, lake, runtime, shared) = (dataflow.clone(), lake.clone(), runtime.clone(), shared.clone());
     Arc::new(move |index, feed| {
         let input = &dataflow.inputs[index];
-        let mut decoder =
-            Decoder::new(input, &input.feeds[feed]).expect("every feed's decoder was made once before readers start");
+        let mut decoder = Decoder::new(input, &input.feeds[feed], &registries)
+            .expect("every feed's decoder was made once before readers start");
         let originals = Originals::of(&dataflow, (index, feed), runtime.clone())
             .expect("a feed's files were found before its readers start");
         let mut archive = originals.filter(|_| input.bronze).map(|originals| Archive {

@@ -21,6 +21,7 @@ use super::status::Status;
 use super::{Options, RunError};
 use crate::backfill::{Portion, Server};
 use crate::latency::{Latency, LatencyFiles};
+use crate::publish::{PublishError, Publisher};
 use crate::render::error::{error_codec, read_error};
 use crate::repr::Epoch;
 use crate::sink::CommitEvent;
@@ -57,6 +58,8 @@ pub struct Conductor<'a> {
     pub readers: Option<Readers>,
     /// Tells consumer groups what is committed, where topics are read.
     pub offsets: Option<OffsetPublisher>,
+    /// Publishes snapshots to topics, where tables go to some.
+    pub publisher: Option<Publisher>,
     pub options: &'a Options,
     pub status: Status,
     pub pacer: Pacer,
@@ -188,6 +191,9 @@ impl Conductor<'_> {
         }
         if changed {
             self.newest = epoch;
+            if let Some(publisher) = &self.publisher {
+                publisher.observe_committed(epoch);
+            }
         }
         self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
         self.pacer.observe_committed(epoch);
@@ -352,6 +358,12 @@ impl Conductor<'_> {
     }
 
     fn end(mut self) -> Result<Conducted, RunError> {
+        match self.publisher.take().map(Publisher::finish) {
+            None | Some(Ok(())) => {}
+            // The lake is as it should be.
+            Some(Err(error @ PublishError::Behind { .. })) => self.status.print(&error.to_string()),
+            Some(Err(error)) => return Err(error.into()),
+        }
         if let Some(files) = self.files.take()
             && let Err(error) = files.finish(&self.latency, SystemTime::now())
         {

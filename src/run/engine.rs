@@ -21,6 +21,7 @@ use super::team::{Ended, Role, Team, Threads};
 use super::{Options, Outcome, RunError, Wiring};
 use crate::backfill::{Portion, Server};
 use crate::latency::{Latency, LatencyFiles};
+use crate::publish::Publisher;
 use crate::repr::Epoch;
 use crate::source::{self, Delivery};
 
@@ -36,6 +37,7 @@ pub struct Engine {
     pub(super) pacer: Pacer,
     pub(super) readers: Option<source::Readers>,
     pub(super) offsets: Option<source::OffsetPublisher>,
+    pub(super) publisher: Option<Publisher>,
     pub(super) queues: Vec<Sender<Delivery>>,
     pub(super) portions: Vec<Sender<Portion>>,
     pub(super) server: Option<Server>,
@@ -143,6 +145,7 @@ impl Engine {
             seals: std::mem::take(&mut self.seals),
             readers: self.readers.take(),
             offsets: self.offsets.take(),
+            publisher: self.publisher.take(),
             options,
             status: Status::new(names, options.live),
             pacer: self.pacer.clone(),

@@ -6,6 +6,7 @@ use crate::cluster::{ClusterError, Loss, Peer};
 use crate::decode::DecodeError;
 use crate::definition::Diagnostics;
 use crate::latency::LatencyFileError;
+use crate::publish::PublishError;
 use crate::repr::CodecError;
 use crate::serve::QueryError;
 use crate::serve::history::HistoryError;
@@ -27,6 +28,9 @@ pub enum RunError {
     /// A table's files could not be written.
     #[error(transparent)]
     Writer(#[from] WriterError),
+    /// Snapshots could not be published to topics.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// A feed could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),

@@ -32,6 +32,8 @@ use crate::decode::Decoder;
 use crate::definition::Dataflow;
 use crate::latency::Latency;
 use crate::plan::Graph;
+use crate::publish::{self, PublishError};
+use crate::registry::Registries;
 use crate::repr::Epoch;
 use crate::sink::{
     Arrival, Committer, Lake, LiveFile, Prepared, Relocations, Restored, Settings, WriterConfig, WriterError,
@@ -169,6 +171,15 @@ fn assemble(
         true => source::publish_offsets(&dataflow)?,
         false => None,
     };
+    let publisher = match leads {
+        true => {
+            let fail = shared.clone();
+            let failed = move |error: PublishError| fail.tell(Event::Failed(error.into()));
+            let newest = restored.epoch.unwrap_or(0);
+            publish::start(&dataflow, &wiring.specs, (&lake, runtime.handle()), newest, failed)?
+        }
+        false => None,
+    };
     let server = match options.rebuilds || !leads {
         true => None,
         false => Some(setup.serve_requests((&portions, &threads), readers.is_some())?),
@@ -191,6 +202,7 @@ fn assemble(
         pacer,
         readers,
         offsets,
+        publisher,
         queues,
         portions,
         server,
@@ -440,9 +452,10 @@ impl Setup<'_> {
         stop_at_end: bool,
     ) -> Result<source::Readers, RunError> {
         let dataflow = &self.wiring.dataflow;
+        let registries = Arc::new(Registries::new(Some(self.lake.clone())));
         for input in &dataflow.inputs {
             for feed in &input.feeds {
-                Decoder::new(input, feed)?; // a feed that cannot be decoded is told before anything starts
+                Decoder::new(input, feed, &registries)?; // a feed that cannot be decoded is told before anything starts
             }
         }
         let outlets = queues.iter().zip(workers).map(|(sender, worker)| Outlet {
@@ -450,6 +463,7 @@ impl Setup<'_> {
             wake: waking(worker),
         });
         let options = ReaderOptions {
+            registries: registries.clone(),
             stop_at_end,
             share: self.share,
             clock: self.options.clock.of_readers(),
@@ -460,7 +474,7 @@ impl Setup<'_> {
             },
             ..ReaderOptions::default()
         };
-        let decoders = archive::decoders(dataflow, self.lake, self.runtime, self.shared);
+        let decoders = archive::decoders(dataflow, &registries, self.lake, self.runtime, self.shared);
         let progress = &self.restored.progress;
         Ok(source::start(
             dataflow.clone(),

@@ -127,7 +127,8 @@ impl Wiring {
                 append_only: planned.append_only,
                 fold: None,
                 deletes: table.deletes,
-                change_data_feed: table.change_data_feed,
+                // What goes to a topic is what the feed tells.
+                change_data_feed: table.change_data_feed || table.output.is_some(),
                 description: table.description.clone(),
             }
         }));

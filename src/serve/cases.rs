@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::query::QueryError;
 use super::reader::Reader;
-use crate::definition::{Case, Dataflow, Expected, Feed, FeedKind, Format, Given};
+use crate::definition::{Case, Dataflow, Expected, Feed, FeedKind, Format, Given, Wire};
 use crate::run::{self, Options, RunError};
 
 /// How one step of a test ended.
@@ -148,7 +148,7 @@ fn on_trial(dataflow: &Dataflow, folder: &Path, case: &Case) -> Dataflow {
     trial.epoch = std::time::Duration::from_millis(1);
     trial.commit = std::time::Duration::from_millis(1);
     for input in &mut trial.inputs {
-        let envelopes = input.feeds.iter().any(|feed| feed.format == Format::DebeziumJson)
+        let envelopes = input.feeds.iter().any(|feed| feed.format.carries_changes())
             && case
                 .steps
                 .iter()
@@ -176,6 +176,7 @@ fn on_trial(dataflow: &Dataflow, folder: &Path, case: &Case) -> Dataflow {
                     .to_string(),
             },
             format,
+            wire: Wire::default(),
             columns: columns.clone(),
         };
         let json = if envelopes {

@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use crate::decode::{DecodeError, Decoded, Decoder, Payloads, Raw};
 use crate::definition::Input;
+use crate::registry::{Registries, Unready};
 use crate::repr::{CodecError, Epoch, normalise_batch};
 use crate::sink::Lake;
 use crate::sink::bronze::{self, Content, Run};
@@ -78,6 +79,15 @@ pub enum HistoryError {
         #[source]
         source: DecodeError,
     },
+    /// Schemas of records are neither in the lake nor to be had.
+    #[error("could not decode bronze.{input}: its schemas are not all in the lake")]
+    Schemas {
+        /// Which input.
+        input: String,
+        /// Why.
+        #[source]
+        source: Unready,
+    },
     /// An archived file is gone or broken.
     #[error("could not read {reference} in the lake, which bronze.{input} refers to")]
     Archive {
@@ -131,6 +141,7 @@ pub async fn replay_where(
         .map_err(table)?;
     let mut decoders = Decoders {
         input,
+        registries: Registries::new(Some(lake.clone())),
         decoders: HashMap::new(),
     };
     let mut archive = Archive {
@@ -166,7 +177,10 @@ pub async fn replay_where(
                 epoch,
                 feed,
                 partition,
-                decoded: decoder.decode(raw),
+                decoded: decoder.decode(raw).map_err(|waiting| HistoryError::Schemas {
+                    input: input.name.clone(),
+                    source: waiting.unready,
+                })?,
             };
             if each(past).await.is_break() {
                 return Ok(records);
@@ -179,6 +193,7 @@ pub async fn replay_where(
 /// One decoder for each feed, made when it is first needed.
 struct Decoders<'a> {
     input: &'a Input,
+    registries: Registries,
     decoders: HashMap<usize, Decoder>,
 }
 
@@ -194,7 +209,7 @@ impl Decoders<'_> {
         let decoder = match self.decoders.entry(feed) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(
-                Decoder::new(input, &input.feed(feed)).map_err(|source| HistoryError::Decoder {
+                Decoder::new(input, &input.feed(feed), &self.registries).map_err(|source| HistoryError::Decoder {
                     input: input.name.clone(),
                     source,
                 })?,

@@ -129,6 +129,10 @@ impl BatchBuilder {
         self.offsets.push(record.offset);
     }
 
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
     }

@@ -133,6 +133,10 @@ impl Gauges {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
+    pub fn clear_error(&self) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub fn set_lag(&self, files: u64, bytes: u64) {
         self.lag_files.store(files, Ordering::Relaxed);
         self.lag_bytes.store(bytes, Ordering::Relaxed);
@@ -189,11 +193,38 @@ impl Hand {
         arrived: Instant,
     ) -> Result<(), Ended> {
         let (records, bytes) = (raw.len() as u64, payload_bytes(&raw));
-        let decoded = decode(raw);
+        let decoded = self.decode(decode, raw)?;
         self.send(partition, decoded, position, arrived)?;
         self.gauges.records.fetch_add(records, Ordering::Relaxed);
         self.gauges.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Decodes a batch. While its schemas cannot be had the feed waits and tells: by (3) until it is asked to stop.
+    fn decode(&self, decode: &mut Decode, raw: Raw) -> Result<Decoded, Ended> {
+        let mut waiting = match decode(raw) {
+            Ok(decoded) => return Ok(decoded),
+            Err(waiting) => waiting,
+        };
+        let mut pause = Duration::from_millis(500);
+        loop {
+            tracing::warn!(
+                feed = self.name(),
+                error = &*waiting as &dyn std::error::Error,
+                "feed waits for schemas"
+            );
+            self.gauges.set_error(waiting.to_string());
+            self.sleep(pause)?;
+            pause = (pause * 2).min(Duration::from_secs(10));
+            waiting = match decode(waiting.raw) {
+                Ok(decoded) => {
+                    tracing::info!(feed = self.name(), "feed has its schemas, and goes on");
+                    self.gauges.clear_error();
+                    return Ok(decoded);
+                }
+                Err(waiting) => waiting,
+            };
+        }
     }
 
     /// Hands over progress alone, or that a file as a whole cannot be used and why.

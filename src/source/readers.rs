@@ -20,11 +20,12 @@ use super::outlet::{Ended, Gauges, Hand, Outlet};
 use super::share::Share;
 use super::transactions::{Groups, OpenEpoch, Together};
 use super::{PartitionLag, Progress, SourceError, files, generate, kafka, log};
-use crate::decode::{Decoded, Raw};
+use crate::decode::{Decoded, Raw, Waiting};
 use crate::definition::{Dataflow, FeedKind};
+use crate::registry::Registries;
 
-/// How one thread decodes what it reads.
-pub type Decode = Box<dyn FnMut(Raw) -> Decoded + Send>;
+/// How one thread decodes what it reads; the error: not now, the schema registry does not answer.
+pub type Decode = Box<dyn FnMut(Raw) -> Result<Decoded, Box<Waiting>> + Send>;
 
 /// Makes the decoder of a feed, by index into `Dataflow::inputs` and `Input::feeds`. Each thread gets its own.
 pub type Decoders = Arc<dyn Fn(usize, usize) -> Decode + Send + Sync>;
@@ -67,6 +68,8 @@ pub struct ReaderOptions {
     /// What of source transactions is on its way to workers, and which epoch is open.
     pub together: Arc<Together>,
     pub open_epoch: OpenEpoch,
+    /// Where schemas of markers are.
+    pub registries: Arc<Registries>,
 }
 
 impl Default for ReaderOptions {
@@ -88,6 +91,7 @@ impl Default for ReaderOptions {
             share: Share::default(),
             together: Arc::default(),
             open_epoch: Arc::new(|| None),
+            registries: Arc::new(Registries::new(None)),
         }
     }
 }

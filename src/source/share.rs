@@ -71,6 +71,7 @@ mod tests {
             name: name.into(),
             kind,
             format: Format::Json,
+            wire: Default::default(),
             columns: vec![],
         };
         Input {

@@ -13,6 +13,7 @@ mod lake;
 mod letters;
 mod memory;
 mod oracle;
+mod publish;
 mod readers;
 mod real_data;
 mod rebuild;
@@ -22,3 +23,4 @@ mod stores;
 mod support;
 #[path = "../../src/testing.rs"]
 mod testing;
+mod transactions;

@@ -5,8 +5,8 @@
 //! - INT, BIGINT, DECIMAL: exact, or refused; a number in a string counts as a number.
 //! - DATE: ISO or the column's formats; a point in time only at midnight.
 //! - TIMESTAMP: ISO or the column's formats; zones are converted to UTC.
-//! - VARCHAR: text as it is; numbers, objects and arrays as written.
-//! - BINARY: base64, or hexadecimal after `\x`.
+//! - VARCHAR: text as it is; numbers, objects and arrays as written, decimals with their point.
+//! - BINARY: base64, or hexadecimal after `\x`; of binary formats the bytes.
 //! - T[]: a JSON array (also inside a string).
 
 pub(super) mod number;
@@ -24,7 +24,7 @@ use arrow::datatypes::Field;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::cell::{Cell, Kind, Meaning};
+use super::cell::{Cell, Datum, Kind, Meaning};
 use super::scan;
 use super::target::{Encoding, Epoch, Target};
 use crate::repr::SqlType;
@@ -58,45 +58,48 @@ pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<Fault
     match &target.sql_type {
         SqlType::Boolean => {
             let mut out = BooleanBuilder::with_capacity(rows);
-            each.run(|_, text| boolean(text), |value| out.append_option(value));
+            each.run(|_| None, |_, text| boolean(text), |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::Int => {
             let mut out = Int32Builder::with_capacity(rows);
             let read = |cell: &Cell<'_>, text: &str| i32::try_from(integer(cell, text)?).map_err(|_| Why::Beyond);
-            each.run(read, |value| out.append_option(value));
+            let quick = |cell: &Cell<'_>| Some(whole(cell)?.and_then(|n| i32::try_from(n).map_err(|_| Why::Beyond)));
+            each.run(quick, read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::BigInt => {
             let mut out = Int64Builder::with_capacity(rows);
-            each.run(integer, |value| out.append_option(value));
+            each.run(whole, integer, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::Double => {
             let mut out = Float64Builder::with_capacity(rows);
-            each.run(double, |value| out.append_option(value));
+            each.run(real, double, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::Decimal(precision, scale) => {
             let mut out = Decimal128Builder::with_capacity(rows).with_data_type(target.arrow.clone());
             let read = |cell: &Cell<'_>, text: &str| decimal(cell, text, *precision, *scale, target.encoding);
-            each.run(read, |value| out.append_option(value));
+            let quick = |cell: &Cell<'_>| exact(cell, *precision, *scale, target.encoding);
+            each.run(quick, read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::Date => {
             let mut out = Date32Builder::with_capacity(rows);
             let read = |cell: &Cell<'_>, text: &str| temporal::day(point(target, cell, text)?);
-            each.run(read, |value| out.append_option(value));
+            let quick = |cell: &Cell<'_>| Some(counted(target, cell)?.and_then(temporal::day));
+            each.run(quick, read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::Timestamp => {
             let mut out = TimestampMicrosecondBuilder::with_capacity(rows);
             let read = |cell: &Cell<'_>, text: &str| point(target, cell, text);
-            each.run(read, |value| out.append_option(value));
+            each.run(|cell| counted(target, cell), read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::Varchar => {
-            let bytes = cells.iter().map(|c| c.text.len()).sum();
+            let bytes = cells.iter().map(|c| c.text().len()).sum();
             let mut out = StringBuilder::with_capacity(rows, bytes);
             each.run_text(|text| out.append_option(text));
             Arc::new(out.finish())
@@ -104,7 +107,11 @@ pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<Fault
         SqlType::Binary => {
             let mut out = BinaryBuilder::with_capacity(rows, rows * 16);
             let read = |_: &Cell<'_>, text: &str| bytes(text, target.encoding);
-            each.run(read, |value| out.append_option(value));
+            let quick = |cell: &Cell<'_>| match cell.datum {
+                Datum::Bytes(bytes) => Some(Ok(bytes.to_vec())),
+                _ => None,
+            };
+            each.run(quick, read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::List(_) => each.lists(),
@@ -150,22 +157,31 @@ struct Each<'c, 'a> {
 }
 
 impl<'a> Each<'_, 'a> {
-    /// `put`s what `read` makes of each value, and a null for the others.
-    fn run<T>(&mut self, mut read: impl FnMut(&Cell<'a>, &str) -> Result<T, Why>, mut put: impl FnMut(Option<T>)) {
+    /// `put`s what `quick` makes of each value that needs no text, or else `read` of its text, and a null for the others.
+    fn run<T>(
+        &mut self,
+        quick: impl Fn(&Cell<'a>) -> Option<Result<T, Why>>,
+        mut read: impl FnMut(&Cell<'a>, &str) -> Result<T, Why>,
+        mut put: impl FnMut(Option<T>),
+    ) {
         let mut scratch = String::new();
+        let nulls = &self.target.nulls;
         for (row, cell) in self.cells.iter().enumerate() {
             if !cell.is_value() {
                 put(None);
                 continue;
             }
-            let value = match cell.resolve(&mut scratch) {
-                Some(text) if self.target.nulls.iter().any(|null| null == text) => Ok(None),
-                Some(text) => read(cell, text).map(Some),
-                None => Err(BROKEN_ESCAPE),
+            let value = match (quick(cell), nulls.is_empty()) {
+                (Some(value), true) => value.map(Some),
+                (known, _) => match (cell.resolve(&mut scratch), known) {
+                    (Some(text), _) if nulls.iter().any(|null| null == text) => Ok(None),
+                    (_, Some(value)) => value.map(Some),
+                    (Some(text), None) => read(cell, text).map(Some),
+                    (None, None) => Err(no_text(cell)),
+                },
             };
             put(value.unwrap_or_else(|why| {
-                let text = cell.resolved().unwrap_or(Cow::Borrowed(cell.text));
-                let reason = reason(self.target, &text, why);
+                let reason = reason(self.target, &told(cell), why);
                 self.faults.push(Fault {
                     row: row as u32,
                     reason,
@@ -183,11 +199,15 @@ impl<'a> Each<'_, 'a> {
                 put(None);
                 continue;
             }
-            match cell.resolve(&mut scratch) {
-                Some(text) if self.target.nulls.iter().any(|null| null == text) => put(None),
-                Some(text) => put(Some(text)),
-                None => {
-                    let reason = reason(self.target, cell.text, BROKEN_ESCAPE);
+            let value = match cell.meaning {
+                Meaning::Unscaled => pointed(cell, &mut scratch),
+                _ => cell.resolve(&mut scratch).ok_or_else(|| no_text(cell)),
+            };
+            match value {
+                Ok(text) if self.target.nulls.iter().any(|null| null == text) => put(None),
+                Ok(text) => put(Some(text)),
+                Err(why) => {
+                    let reason = reason(self.target, &told(cell), why);
                     self.faults.push(Fault {
                         row: row as u32,
                         reason,
@@ -248,7 +268,108 @@ impl<'a> Each<'_, 'a> {
     }
 }
 
-const BROKEN_ESCAPE: Why = Why::Custom("has an escape that stands for no character");
+/// Why a cell has no text.
+fn no_text(cell: &Cell<'_>) -> Why {
+    match cell.datum {
+        Datum::Bytes(_) => Why::Custom("has bytes that are not UTF-8; declare the column BINARY"),
+        _ => Why::Custom("has an escape that stands for no character"),
+    }
+}
+
+/// A cell's value for a person.
+fn told<'a>(cell: &Cell<'a>) -> Cow<'a, str> {
+    match (cell.resolved(), cell.datum) {
+        (Some(text), _) => text,
+        (None, Datum::Bytes(bytes)) => {
+            let hex = bytes.iter().take(40).map(|byte| format!("{byte:02x}"));
+            Cow::Owned(format!("\\x{}", hex.collect::<String>()))
+        }
+        (None, _) => Cow::Borrowed(cell.text()),
+    }
+}
+
+/// An integer without a text.
+fn whole(cell: &Cell<'_>) -> Option<Result<i64, Why>> {
+    match cell.datum {
+        Datum::Int(n) => Some(Ok(n)),
+        Datum::Bytes(_) if cell.meaning == Meaning::Unscaled => Some(integer(cell, "")),
+        _ => None,
+    }
+}
+
+/// A floating-point number without a text.
+fn real(cell: &Cell<'_>) -> Option<Result<f64, Why>> {
+    match cell.datum {
+        Datum::Int(n) => Some(Ok(n as f64)),
+        Datum::Float(x) => Some(Ok(f64::from(x))),
+        Datum::Double(x) => Some(Ok(x)),
+        Datum::Bytes(_) if cell.meaning == Meaning::Unscaled => Some(double(cell, "")),
+        _ => None,
+    }
+}
+
+/// A decimal without a text.
+fn exact(cell: &Cell<'_>, precision: u8, scale: i8, encoding: Encoding) -> Option<Result<i128, Why>> {
+    let of_bytes = |bytes: &[u8], from: i64| number::rescale(number::big_endian(bytes)?, from, precision, scale);
+    match cell.datum {
+        Datum::Int(n) => Some(number::rescale(i128::from(n), 0, precision, scale)),
+        Datum::Bytes(bytes) if cell.meaning == Meaning::Unscaled => Some(of_bytes(bytes, i64::from(cell.scale))),
+        Datum::Bytes(bytes) if encoding == Encoding::Base64 => Some(of_bytes(bytes, i64::from(scale))),
+        _ => None,
+    }
+}
+
+/// A point in time from a count without a text.
+fn counted(target: &Target, cell: &Cell<'_>) -> Option<Result<i64, Why>> {
+    match (cell.datum, target.patterns.is_empty()) {
+        (Datum::Int(n), true) => Some(unit(target, cell).and_then(|unit| match unit {
+            Some(unit) => temporal::scaled(n, unit),
+            None => Err(NO_UNIT),
+        })),
+        _ => None,
+    }
+}
+
+/// The text of an unscaled number, with its point.
+pub(super) fn pointed<'s>(cell: &Cell<'_>, scratch: &'s mut String) -> Result<&'s str, Why> {
+    /// Beyond this nobody's number is meant.
+    const DIGITS: usize = 1000;
+    let decoded;
+    let bytes = match cell.datum {
+        Datum::Bytes(bytes) => bytes,
+        _ => {
+            let text = cell.resolve(scratch).ok_or_else(|| no_text(cell))?;
+            decoded = STANDARD.decode(text).map_err(|_| Why::Not)?;
+            &decoded
+        }
+    };
+    let scale = i64::from(cell.scale);
+    if bytes.is_empty() {
+        return Err(Why::Not);
+    }
+    if bytes.len() > DIGITS / 3 || scale.unsigned_abs() > DIGITS as u64 {
+        return Err(Why::Beyond);
+    }
+    let value = num_bigint::BigInt::from_signed_bytes_be(bytes);
+    let digits = value.magnitude().to_string();
+    scratch.clear();
+    if value.sign() == num_bigint::Sign::Minus {
+        scratch.push('-');
+    }
+    if scale <= 0 {
+        scratch.push_str(&digits);
+        if digits != "0" {
+            scratch.extend(std::iter::repeat_n('0', scale.unsigned_abs() as usize));
+        }
+    } else {
+        let digits = format!("{digits:0>width$}", width = scale as usize + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - scale as usize);
+        scratch.push_str(whole);
+        scratch.push('.');
+        scratch.push_str(fraction);
+    }
+    Ok(scratch)
+}
 
 fn boolean(text: &str) -> Result<bool, Why> {
     const TRUE: [&str; 4] = ["true", "t", "1", "yes"];
@@ -299,8 +420,8 @@ fn decimal(cell: &Cell<'_>, text: &str, precision: u8, scale: i8, encoding: Enco
 fn unscaled(cell: &Cell<'_>, text: &str) -> Result<Option<(i128, i64)>, Why> {
     if cell.kind == Kind::Nested {
         let (mut scale, mut value) = (None, None);
-        scan::object(text, |key, field| match key.text {
-            "scale" => scale = number::integer(field.text).ok(),
+        scan::object(text, |key, field| match key.text() {
+            "scale" => scale = number::integer(field.text()).ok(),
             "value" => value = field.resolved(),
             _ => (),
         })
@@ -310,6 +431,9 @@ fn unscaled(cell: &Cell<'_>, text: &str) -> Result<Option<(i128, i64)>, Why> {
         };
         let bytes = STANDARD.decode(value.as_bytes()).map_err(|_| Why::Not)?;
         return Ok(Some((number::big_endian(&bytes)?, scale)));
+    }
+    if let (Datum::Bytes(bytes), Meaning::Unscaled) = (cell.datum, cell.meaning) {
+        return Ok(Some((number::big_endian(bytes)?, i64::from(cell.scale))));
     }
     if cell.meaning != Meaning::Unscaled || !matches!(cell.kind, Kind::Text | Kind::Escaped) {
         return Ok(None);
@@ -344,20 +468,26 @@ fn point(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
     if !target.patterns.is_empty() {
         return temporal::point(text, &target.patterns);
     }
-    let unit = match cell.meaning {
+    match (cell.kind, unit(target, cell)?) {
+        (Kind::Number, Some(unit)) => temporal::count(text, unit),
+        (Kind::Number, None) => Err(NO_UNIT),
+        (Kind::Nested | Kind::True | Kind::False, _) => Err(Why::Not),
+        _ => temporal::iso(text.as_bytes()).ok_or(Why::Not),
+    }
+}
+
+const NO_UNIT: Why = Why::Custom(
+    "is a number; say what it counts by `format = \"epoch_ms\"` (or epoch_s, epoch_us, epoch_ns, epoch_days)",
+);
+
+/// What a cell's number counts, as a point in time.
+fn unit(target: &Target, cell: &Cell<'_>) -> Result<Option<Epoch>, Why> {
+    Ok(match cell.meaning {
         Meaning::Days => Some(Epoch::Days),
         Meaning::Millis => Some(Epoch::Millis),
         Meaning::Micros => Some(Epoch::Micros),
         Meaning::Nanos => Some(Epoch::Nanos),
         Meaning::NoPoint => return Err(Why::Custom("is a time of day or a duration; declare BIGINT or VARCHAR")),
         Meaning::Plain | Meaning::Unscaled => target.integers,
-    };
-    match (cell.kind, unit) {
-        (Kind::Number, Some(unit)) => temporal::count(text, unit),
-        (Kind::Number, None) => Err(Why::Custom(
-            "is a number; say what it counts by `format = \"epoch_ms\"` (or epoch_s, epoch_us, epoch_ns, epoch_days)",
-        )),
-        (Kind::Nested | Kind::True | Kind::False, _) => Err(Why::Not),
-        _ => temporal::iso(text.as_bytes()).ok_or(Why::Not),
-    }
+    })
 }

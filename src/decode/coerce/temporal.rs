@@ -107,7 +107,7 @@ pub fn day(point: i64) -> Result<i32, Why> {
     i32::try_from(point / DAY).map_err(|_| Why::Beyond)
 }
 
-/// `2011-12-09`, then optionally `T` or a blank and `12:50`, `12:50:00`, `12:50:00.123456789`, then optionally
+/// `2011-12-09` or `2011-12-09Z`, or the former and `T` or a blank and `12:50`, `12:50:00`, `12:50:00.123456789`, then optionally
 /// `Z`, `+01`, `+0100` or `+01:00`.
 pub fn iso(text: &[u8]) -> Option<i64> {
     let year = number(text, 0, 4)?;
@@ -120,6 +120,10 @@ pub fn iso(text: &[u8]) -> Option<i64> {
     let days = i64::from(chrono::Datelike::num_days_from_ce(&date) - UNIX_DAY);
     if text.len() == 10 {
         return Some(days * DAY);
+    }
+    if text[10] == b'Z' {
+        // Debezium's `isostring` dates.
+        return (text.len() == 11).then_some(days * DAY);
     }
     if !matches!(text[10], b'T' | b't' | b' ') {
         return None;
@@ -191,6 +195,7 @@ mod tests {
         for (text, micros) in [
             ("1970-01-01", 0),
             ("1970-01-02T00:00:01Z", DAY + 1_000_000),
+            ("1970-01-02Z", DAY),
             ("1970-01-01 00:00:00.1", 100_000),
             ("1970-01-01 00:00:00.123456789", 123_456),
             ("1970-01-01T01:00+01:00", 0),

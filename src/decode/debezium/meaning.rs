@@ -66,7 +66,8 @@ fn fields(schema: &Value) -> impl Iterator<Item = &Value> {
     schema["fields"].as_array().into_iter().flatten()
 }
 
-fn of_name(semantic: &str) -> Meaning {
+/// What a value means by Connect's name of its schema.
+pub(in crate::decode) fn of_name(semantic: &str) -> Meaning {
     match semantic {
         "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date" => Meaning::Days,
         "io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp" => Meaning::Millis,

@@ -1,4 +1,4 @@
-//! Debezium's change envelope in JSON, with or without the schema part.
+//! Debezium's change envelope, in JSON (with or without the schema part) and in Avro behind a schema id.
 //!
 //! | op | with a key | without |
 //! |---|---|---|
@@ -14,147 +14,112 @@
 //! A value that the source left out (`__debezium_unavailable_value`) is taken from `before` where that has it. Else a
 //! keyed input takes it from its current row ([`super::Decoded::unchanged`]); without a key it is null and counted as
 //! `(unavailable value)`.
+//!
+//! Both encodings fill the same cells, so that a value means the same however it came; this module decides what an
+//! envelope does, [`json`] and [`avro`] say what is in it.
 
-mod envelope;
-mod meaning;
+mod avro;
+mod json;
+pub(super) mod meaning;
+mod origin;
 
-use std::borrow::Cow;
+pub(super) use avro::DebeziumAvro;
+pub(super) use json::DebeziumJson;
+pub use origin::Transaction;
 
-use arrow::array::{Array, BinaryArray};
-
-use super::cell::{Cell, Kind};
+use super::Op;
+use super::cell::{Cell, Datum, Kind};
 use super::changes::{Changes, Shape, Typed};
 use super::coerce::shown;
-use super::json::{Keys, missing, not_json};
 use super::names::{Names, Slots};
-use super::{Op, utf8};
-use envelope::{Envelope, Record};
-use meaning::Schemas;
 
-/// Debezium's default `unavailable.value.placeholder`, and its base64.
-const UNAVAILABLE: [&str; 2] = [
+/// Debezium's default `unavailable.value.placeholder`, its base64, and as the one item of an array.
+const UNAVAILABLE: [&str; 3] = [
     "__debezium_unavailable_value",
     "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+    "[\"__debezium_unavailable_value\"]",
 ];
 
-/// Decodes Debezium records.
-#[derive(Debug)]
-pub(super) struct Debezium {
-    rows: Rows,
-    schemas: Schemas,
+/// What a batch of records comes to.
+pub(super) struct Outcome {
+    pub typed: Typed,
+    /// Each record's time at its source.
+    pub source_ms: Vec<Option<i64>>,
+    pub ignored: Vec<(String, u64)>,
+    pub transactions: Vec<Transaction>,
 }
 
-/// Fills columns from the parts of an envelope.
-#[derive(Debug)]
-struct Rows {
-    after: Names,
-    /// The same names; what is ignored there was counted in `after` already.
-    before: Names,
-    /// What columns take from `source`, `transaction` and the envelope itself.
-    metadata: [(&'static str, Names); 3],
-    keys: Keys,
+/// Which row image fills the columns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// `after`.
+    After,
+    /// `before` of an update.
+    Before,
+    /// `before` of a delete: all that the record has.
+    Deleted,
 }
 
-impl Debezium {
-    /// For rows of this shape.
-    pub fn new(shape: &Shape) -> Self {
-        let columns = || shape.targets.iter().enumerate();
-        let metadata = ["source.", "transaction.", "envelope."];
-        Debezium {
-            rows: Rows {
-                after: Names::new(columns(), ""),
-                before: Names::new(columns(), ""),
-                metadata: metadata.map(|part| (part, Names::new(columns(), part))),
-                keys: Keys::new(shape),
-            },
-            schemas: Schemas::default(),
+/// An envelope with an `op`, however it is written.
+trait Envelope<'a> {
+    /// What happened.
+    fn op(&self) -> &'a str;
+
+    /// Whether it has a row before.
+    fn has_before(&self) -> bool;
+
+    /// Fills the columns from a row image and what lies beside it.
+    fn fill(&mut self, side: Side, slots: &mut Slots<'a>) -> Result<(), String>;
+
+    /// Fills the columns from what lies beside the rows.
+    fn fill_metadata(&mut self, slots: &mut Slots<'a>) -> Result<(), String>;
+
+    /// Whether the record has a key.
+    fn has_key(&self) -> bool;
+
+    /// Fills the key's columns from the record's key.
+    fn fill_key(&mut self, slots: &mut Slots<'a>) -> Result<(), String>;
+
+    /// What was derived while it was read.
+    fn derived(&self) -> &str {
+        ""
+    }
+}
+
+/// Room for the cells of an envelope's rows.
+struct Room<'a> {
+    before: Slots<'a>,
+    after: Slots<'a>,
+}
+
+impl<'a> Room<'a> {
+    fn new(columns: usize) -> Self {
+        Room {
+            before: Slots::new(columns),
+            after: Slots::new(columns),
         }
     }
 
-    /// The changes that the records make, each record's time at its source, and the fields that nobody takes.
-    pub fn decode(
+    /// Adds the rows that an envelope makes.
+    fn push(
         &mut self,
         shape: &Shape,
-        values: &BinaryArray,
-        keys: Option<&BinaryArray>,
-        ts_ms: &[Option<i64>],
-    ) -> (Typed, Vec<Option<i64>>, Vec<(String, u64)>) {
-        let mut changes = Changes::new(shape.targets.len(), values.len());
-        let mut source_ms = ts_ms.to_vec();
-        source_ms.resize(values.len(), None);
-        // First the envelopes: rows that are JSON in a string (MongoDB) are unescaped into them, and cells borrow.
-        let mut envelopes: Vec<(usize, Envelope<'_>)> = Vec::with_capacity(values.len());
-        for record in (0..values.len()).filter(|record| values.is_valid(*record)) {
-            match utf8(values.value(record)).and_then(envelope::read) {
-                Ok(Record::Change(envelope)) => {
-                    source_ms[record] = envelope.source_ms().or(source_ms[record]);
-                    envelopes.push((record, envelope));
-                }
-                Ok(Record::Message { ts_ms }) => {
-                    source_ms[record] = ts_ms.or(source_ms[record]);
-                    changes.count("(debezium message)");
-                }
-                Ok(Record::Tombstone) => (),
-                Err(reason) => changes.reject(record, reason),
-            }
-        }
-        let mut before = Slots::new(shape.targets.len());
-        let mut after = Slots::new(shape.targets.len());
-        let mut beside = Slots::new(shape.targets.len());
-        for (record, envelope) in &envelopes {
-            before.clear();
-            after.clear();
-            let change = Change {
-                shape,
-                record: *record,
-                envelope,
-                schemas: &mut self.schemas,
-                beside: &mut beside,
-            };
-            if let Err(reason) = change.push(&mut self.rows, keys, &mut before, &mut after, &mut changes) {
-                changes.reject(*record, reason);
-            }
-        }
-        let typed = changes.coerce(shape, |column| Some(missing(shape, column)));
-        (typed, source_ms, self.rows.after.take_ignored())
-    }
-}
-
-/// One envelope on its way to rows.
-struct Change<'s, 'a> {
-    shape: &'s Shape,
-    record: usize,
-    envelope: &'a Envelope<'a>,
-    schemas: &'s mut Schemas,
-    /// Room for what columns take from beside the row.
-    beside: &'s mut Slots<'a>,
-}
-
-impl<'a> Change<'_, 'a> {
-    fn push(
-        mut self,
-        rows: &mut Rows,
-        keys: Option<&'a BinaryArray>,
-        before: &mut Slots<'a>,
-        after: &mut Slots<'a>,
+        record: usize,
+        envelope: &mut impl Envelope<'a>,
         changes: &mut Changes<'a>,
     ) -> Result<(), String> {
-        let Change {
-            shape,
-            record,
-            envelope,
-            ..
-        } = self;
-        let op = envelope.op;
-        match op {
+        let Room { before, after } = self;
+        before.clear();
+        after.clear();
+        match envelope.op() {
             "c" | "r" => {
-                self.fill(rows, Side::After, after)?;
+                envelope.fill(Side::After, after)?;
                 changes.push(record, Op::Upsert, &after.cells);
             }
             "u" => {
-                self.fill(rows, Side::After, after)?;
-                if envelope.before.is_some() {
-                    self.fill(rows, Side::Before, before)?;
+                envelope.fill(Side::After, after)?;
+                if envelope.has_before() {
+                    envelope.fill(Side::Before, before)?;
                     for (new, old) in after.cells.iter_mut().zip(&before.cells) {
                         if new.kind == Kind::Unavailable && old.is_value() {
                             *new = *old;
@@ -163,8 +128,8 @@ impl<'a> Change<'_, 'a> {
                 }
                 if shape.keyed() {
                     let whole = shape.key.iter().all(|c| before.cells[*c].is_value());
-                    let moved = shape.key.iter().any(|c| !before.cells[*c].same(&after.cells[*c]));
-                    if whole && moved {
+                    let same = |c: &usize| before.cells[*c].same(&after.cells[*c], envelope.derived());
+                    if whole && !shape.key.iter().all(same) {
                         changes.push(record, Op::Delete, &before.cells);
                     }
                 } else {
@@ -173,7 +138,7 @@ impl<'a> Change<'_, 'a> {
                         .iter()
                         .zip(&after.cells)
                         .any(|(old, new)| old.kind == Kind::Absent && new.kind != Kind::Absent);
-                    if envelope.before.is_none() || partial {
+                    if !envelope.has_before() || partial {
                         return Err(no_image("an update"));
                     }
                     changes.push(record, Op::Delete, &before.cells);
@@ -181,22 +146,22 @@ impl<'a> Change<'_, 'a> {
                 changes.push(record, Op::Upsert, &after.cells);
             }
             "d" => {
-                if envelope.before.is_some() {
-                    self.fill(rows, Side::Deleted, before)?;
+                if envelope.has_before() {
+                    envelope.fill(Side::Deleted, before)?;
                 } else if !shape.keyed() {
                     return Err(no_image("a delete"));
                 }
                 let whole = shape.key.iter().all(|c| before.cells[*c].is_value());
-                if !whole && keys.is_some_and(|keys| keys.is_valid(record)) {
-                    rows.keys.fill(shape, keys, record, before)?;
-                } else if !whole && envelope.before.is_none() {
+                if !whole && envelope.has_key() {
+                    envelope.fill_key(before)?;
+                } else if !whole && !envelope.has_before() {
                     return Err(
                         "the delete has neither `before` nor a record key; send either, so that the row can be found"
                             .to_string(),
                     );
                 }
-                if envelope.before.is_none() {
-                    self.fill_metadata(rows, before)?;
+                if !envelope.has_before() {
+                    envelope.fill_metadata(before)?;
                 }
                 changes.push(record, Op::Delete, &before.cells);
             }
@@ -210,69 +175,22 @@ impl<'a> Change<'_, 'a> {
         }
         Ok(())
     }
-
-    /// Fills the columns from a row image and what lies beside it.
-    fn fill(&mut self, rows: &mut Rows, side: Side, slots: &mut Slots<'a>) -> Result<(), String> {
-        let (image, names, called) = match side {
-            Side::After => (&self.envelope.after, &mut rows.after, "after"),
-            Side::Before => (&self.envelope.before, &mut rows.before, "before"),
-            Side::Deleted => (&self.envelope.before, &mut rows.after, "before"),
-        };
-        let Some(image) = image else {
-            let op = shown(self.envelope.op);
-            return Err(format!(
-                "the Debezium operation {op} has no `{called}`; it must hold the row"
-            ));
-        };
-        let image: &'a str = match image {
-            Cow::Borrowed(text) => text,
-            Cow::Owned(text) => text,
-        };
-        let meanings = self.envelope.schema.map(|schema| self.schemas.of(schema));
-        let mut dress = |key: &str, mut cell: Cell<'a>| {
-            if matches!(cell.kind, Kind::Text) && UNAVAILABLE.contains(&cell.text) {
-                return Cell::new(Kind::Unavailable, "");
-            }
-            if let Some((meaning, scale)) = meanings.and_then(|meanings| meanings.get(key)) {
-                cell.meaning = *meaning;
-                cell.scale = *scale;
-            }
-            cell
-        };
-        names
-            .walk(image, slots, &mut dress)
-            .map_err(|broken| format!("in `{called}`: {}", not_json(image, broken)))?;
-        self.fill_metadata(rows, slots)
-    }
-
-    fn fill_metadata(&mut self, rows: &mut Rows, slots: &mut Slots<'a>) -> Result<(), String> {
-        for (part, names) in rows.metadata.iter_mut().filter(|(_, names)| !names.is_empty()) {
-            let text = match *part {
-                "source." => self.envelope.source,
-                "transaction." => self.envelope.transaction,
-                _ => Some(self.envelope.text),
-            };
-            self.beside.clear();
-            if let Some(text) = text {
-                names
-                    .walk(text, self.beside, &mut |_, cell| cell)
-                    .map_err(|broken| format!("in `{}`: {}", part.trim_end_matches('.'), not_json(text, broken)))?;
-            }
-            slots.merge(self.beside);
-        }
-        Ok(())
-    }
 }
 
-/// Which row image fills the columns.
-#[derive(Clone, Copy)]
-enum Side {
-    /// `after`.
-    After,
-    /// `before` of an update.
-    Before,
-    /// `before` of a delete: all that the record has.
-    Deleted,
+/// What columns take from `source`, `transaction` and the envelope itself.
+fn metadata(shape: &Shape) -> [(&'static str, Names); 3] {
+    ["source.", "transaction.", "envelope."].map(|part| (part, Names::new(shape.targets.iter().enumerate(), part)))
+}
+
+/// Whether a value stands for one that the source left out.
+fn is_unavailable(cell: &Cell<'_>, derived: &str) -> bool {
+    match (cell.datum, cell.kind) {
+        (Datum::Bytes(bytes), _) => bytes == UNAVAILABLE[0].as_bytes(),
+        (Datum::Text(_) | Datum::Derived(..), Kind::Text | Kind::Nested) => {
+            UNAVAILABLE.contains(&cell.settle(derived).text())
+        }
+        _ => false,
+    }
 }
 
 fn no_image(what: &str) -> String {

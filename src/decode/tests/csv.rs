@@ -152,7 +152,7 @@ fn formats_that_do_not_fit_the_column_are_refused_at_the_start() {
         ("DECIMAL(4,2)", "hex"),
     ] {
         let input = input(Format::Csv, &[], vec![col("a", sql_type).format(&[format])]);
-        let error = super::super::Decoder::new(&input, &input.feeds[0])
+        let error = super::super::Decoder::new(&input, &input.feeds[0], &Registries::new(None))
             .unwrap_err()
             .to_string();
         assert!(error.contains("column \"a\"") && error.contains(format), "{error}");

@@ -1,11 +1,13 @@
 //! Decoders from the outside: what users send, and what comes of it.
 
+mod avro;
 mod columnar;
 mod csv;
 mod debezium;
 mod isolation;
 mod json;
 mod real;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use arrow::util::display::array_value_to_string;
 
 use super::{Decoded, Decoder, Op, Payloads, Raw};
 use crate::definition::{Column, Feed, FeedKind, Format, Input};
+use crate::registry::Registries;
 
 /// A column to define.
 #[derive(Clone)]
@@ -69,15 +72,25 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
             name: "feed".to_string(),
             kind: FeedKind::Log { path: PathBuf::new() },
             format,
+            wire: Default::default(),
             columns,
         }],
         file: PathBuf::new(),
     }
 }
 
-fn decoder(format: Format, key: &[&str], columns: Vec<Col>) -> Decoder {
+/// A decoder whose registry, if it has one, answers.
+struct Ready(Decoder);
+
+impl Ready {
+    fn decode(&mut self, raw: Raw) -> Decoded {
+        self.0.decode(raw).unwrap()
+    }
+}
+
+fn decoder(format: Format, key: &[&str], columns: Vec<Col>) -> Ready {
     let input = input(format, key, columns);
-    Decoder::new(&input, &input.feeds[0]).unwrap()
+    Ready(Decoder::new(&input, &input.feeds[0], &Registries::new(None)).unwrap())
 }
 
 /// A record's bytes.

@@ -126,6 +126,7 @@ fn inputs_that_change_are_not_append_only() {
                 path: PathBuf::from("live"),
             },
             format: Format::DebeziumJson,
+            wire: Default::default(),
             columns: i.columns.clone(),
         })
     }));

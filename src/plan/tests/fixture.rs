@@ -59,6 +59,7 @@ pub fn table(layer: Layer, name: &str, sql: &str) -> Table {
         deletes: Deletes::Auto,
         change_data_feed: false,
         retention: None,
+        output: None,
     }
 }
 

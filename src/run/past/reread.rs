@@ -9,19 +9,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
 use super::{Bringing, Hands, InputSource, Past, Sources};
 use crate::decode::Decoded;
 use crate::definition::{Dataflow, FeedKind, Start};
+use crate::registry::Registries;
 use crate::run::start::DELIVERIES;
 use crate::run::{RunError, archive};
 use crate::source::{self, Delivery, Outlet, PartitionId, Position, Progress, ReaderOptions};
 
 /// How long a pause in deliveries may be before it is asked whether more will come.
 const ASK: Duration = Duration::from_millis(20);
+
+/// How long feeds must have had nothing more before what is missing is missed.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Hands the past of inputs without Bronze to the workers. Says how many records there were.
 pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>) -> Result<u64, RunError> {
@@ -37,21 +41,26 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
     let mut part = (**dataflow).clone();
     part.inputs = places.iter().map(|i| dataflow.inputs[*i].clone()).collect();
     part.tables.clear();
-    let part = Arc::new(part);
     let mut missing = wanted(past.progress, &part)?;
+    for feed in part.inputs.iter_mut().flat_map(|input| &mut input.feeds) {
+        // All of the past comes at one epoch.
+        if let FeedKind::Kafka(kafka) = &mut feed.kind {
+            kafka.transactions = None;
+        }
+    }
+    let part = Arc::new(part);
 
     let (sender, deliveries) = bounded(DELIVERIES);
     let outlet = Outlet {
         sender,
         wake: Arc::new(|| {}),
     };
-    let decoders = archive::decoders(&part, past.lake, past.runtime, past.shared);
-    let options = ReaderOptions {
-        stop_at_end: true,
-        ..ReaderOptions::default()
-    };
+    let registries = Arc::new(Registries::new(Some(past.lake.clone())));
+    let decoders = archive::decoders(&part, &registries, past.lake, past.runtime, past.shared);
+    let options = ReaderOptions::default();
     let readers = source::start(part.clone(), &Progress::new(), decoders, vec![outlet], options)?;
     let mut records = 0;
+    let mut exhausted_since = None;
     while !missing.is_empty() {
         // Asked in this order: readers that are exhausted have nothing left to send.
         let exhausted = readers.exhausted();
@@ -59,11 +68,14 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
             return Err(failure.into());
         }
         let Ok(mut delivery) = deliveries.recv_timeout(ASK) else {
-            if exhausted {
+            // A topic's reader tells a little later that marks alone are left.
+            let since = exhausted.then(|| *exhausted_since.get_or_insert_with(Instant::now));
+            if since.is_some_and(|since| since.elapsed() > GRACE) {
                 break;
             }
             continue;
         };
+        exhausted_since = None;
         let id = partition(&part, &delivery);
         let Some(position) = past.progress.get(&id) else {
             continue; // newer than the snapshot

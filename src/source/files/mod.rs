@@ -320,7 +320,7 @@ impl FileReader {
         match self.hand.feed().format {
             Format::Parquet | Format::Avro => self.attempt_columnar(job, next),
             Format::Csv => self.attempt_text(job, next, true),
-            Format::Ndjson | Format::Json | Format::DebeziumJson => self.attempt_text(job, next, false),
+            _ => self.attempt_text(job, next, false),
         }
     }
 

@@ -134,6 +134,7 @@ fn read(
         name: "f".into(),
         kind: FeedKind::Files { path: String::new() },
         format,
+        wire: Default::default(),
         columns: vec![],
     };
     let input = Input {
@@ -186,7 +187,7 @@ fn read(
     let decode: Decode = Box::new(move |raw| {
         let mut decoded = nothing(&input, None);
         decoded.raw = raw;
-        decoded
+        Ok(decoded)
     });
     let options = ReaderOptions {
         back_off: Duration::from_micros(10),

@@ -26,6 +26,7 @@ mod reader;
 mod topics;
 mod writer;
 
+pub(crate) use client::{configure as configure_client, reason as describe_client_error};
 pub use group::{OffsetPublisher, publish_offsets};
 pub(crate) use topics::Topics;
 pub use writer::{TopicError, TopicRecord, TopicWriter};

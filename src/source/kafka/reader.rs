@@ -28,6 +28,8 @@ use crate::source::{Decode, PartitionLag, Position, SourceError};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest pause between two looks at what librdkafka says beside records.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often nothing must come before nothing is there.
+const QUIET: usize = 3;
 /// The same while a partition waits for others.
 const SHORT: Duration = Duration::from_millis(5);
 
@@ -67,19 +69,24 @@ pub struct Reader {
 struct Partition {
     name: Arc<str>,
     queue: PartitionQueue<Context>,
+    reading: Reading,
+    /// When its queue was filled after being empty, in microseconds from [`Reader::base`]; 0: not since it was looked at.
+    filled: Arc<AtomicU64>,
+    /// When it was seen empty last.
+    empty: Instant,
+    /// The offset behind the last record there is, as far as is known.
+    end: u64,
+}
+
+/// How far a partition is read.
+struct Reading {
     batch: BatchBuilder,
     /// The offset of the next record to read.
     next: u64,
     /// All that exists was handed over.
     at_end: bool,
-    /// When its queue was filled after being empty, in microseconds from [`Reader::base`]; 0: not since it was looked at.
-    filled: Arc<AtomicU64>,
-    /// When it was seen empty last.
-    empty: Instant,
     /// The newest record's time, Unix milliseconds.
     newest_ms: Option<i64>,
-    /// The offset behind the last record there is, as far as is known.
-    end: u64,
 }
 
 impl Reader {
@@ -133,7 +140,7 @@ impl Reader {
                 self.hand.check()?;
                 continue;
             }
-            let exhausted = self.partitions.values().all(|partition| partition.at_end);
+            let exhausted = self.partitions.values().all(|partition| partition.reading.at_end);
             if self.hand.line.is_none() {
                 self.hand.gauges.set_reader_exhausted(self.setup.index, exhausted);
             }
@@ -253,12 +260,14 @@ impl Reader {
         Partition {
             name: partition.name().into(),
             queue,
-            batch: BatchBuilder::new(self.hand.limits),
-            next,
-            at_end: false,
+            reading: Reading {
+                batch: BatchBuilder::new(self.hand.limits),
+                next,
+                at_end: false,
+                newest_ms: None,
+            },
             filled,
             empty: Instant::now(),
-            newest_ms: None,
             end: next,
         }
     }
@@ -357,15 +366,34 @@ impl Reader {
         self.hand.conclude(name, position(next), lost, Instant::now())
     }
 
-    /// Events beside records: errors, statistics.
+    /// What comes outside the partitions' queues: errors, statistics, and the first records of a partition, fetched between
+    /// its assignment and the making of its queue. Those are before all that its queue holds.
     fn serve(&mut self) -> Result<(), Ended> {
-        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+        let consumer = self.consumer.clone();
+        // None is also the answer where an event was one for the context.
+        let mut quiet = 0;
+        while quiet < QUIET {
+            let Some(event) = consumer.poll(Duration::ZERO) else {
+                quiet += 1;
+                continue;
+            };
+            quiet = 0;
             match event {
-                // A partition has its own queue before it is fetched; what comes here anyway comes again there.
                 Ok(message) => {
-                    let topic = message.topic();
-                    tracing::debug!(topic, partition = message.partition(), "a record outside its queue");
+                    let name = TopicPartition {
+                        topic: message.topic().to_string(),
+                        number: message.partition(),
+                    };
+                    let partition = self
+                        .partitions
+                        .get_mut(&name)
+                        .expect("only what was assigned is fetched");
+                    partition.reading.push(&message);
+                    if partition.reading.batch.is_full() {
+                        self.turn(&name)?;
+                    }
                 }
+                // Of which topic it does not say; statistics will.
                 Err(KafkaError::PartitionEOF(_)) => {}
                 Err(error) => self.observe_error(error)?,
             }
@@ -395,19 +423,19 @@ impl Reader {
             self.partitions.insert(name.clone(), partition);
             return Ok(0);
         }
-        let was_at_end = partition.at_end;
+        let was_at_end = partition.reading.at_end;
         let taken = partition.take(self.base);
         if taken.records > 0 {
             if self.hand.line.is_none() {
                 self.hand.gauges.set_reader_exhausted(self.setup.index, false);
             }
-            let raw = partition.batch.take(None);
-            let position = position(partition.next);
+            let raw = partition.reading.batch.take(None);
+            let position = position(partition.reading.next);
             self.hand
                 .deliver(&mut self.decode, &partition.name, raw, position, taken.arrived)?;
         }
         if let Some(line) = &self.hand.line
-            && partition.at_end
+            && partition.reading.at_end
             && (!was_at_end || taken.records > 0)
         {
             line.at_end(&self.hand, &partition.name)?;
@@ -416,7 +444,7 @@ impl Reader {
             None => {}
             Some(error) if is_out_of_range(&error) => {
                 // Judged anew, by what the topic has now.
-                self.setup.known.insert(name.name(), partition.next);
+                self.setup.known.insert(name.name(), partition.reading.next);
                 let mut list = TopicPartitionList::new();
                 list.add_partition(&name.topic, name.number);
                 drop(partition);
@@ -442,18 +470,28 @@ impl Reader {
         let Some(statistics) = self.consumer.context().take_statistics() else {
             return Ok(());
         };
-        let mut moved = Vec::new();
+        let (mut moved, mut ended) = (Vec::new(), Vec::new());
         for (name, partition) in &mut self.partitions {
             if let Some(told) = of_partition(&statistics, name) {
-                partition.end = told.end.unwrap_or(partition.end).max(partition.next);
-                if let Some(next) = told.taken.filter(|taken| *taken > partition.next) {
-                    partition.next = next;
+                partition.end = told.end.unwrap_or(partition.end).max(partition.reading.next);
+                if let Some(next) = told.taken.filter(|taken| *taken > partition.reading.next) {
+                    partition.reading.next = next;
                     moved.push((partition.name.clone(), next));
+                }
+                if told.reached == Some(partition.reading.next)
+                    && !partition.reading.at_end
+                    && partition.reading.batch.is_empty()
+                {
+                    partition.reading.at_end = true;
+                    ended.push(partition.name.clone());
                 }
             }
         }
         for (name, next) in moved {
             self.tell(&name, next, None)?;
+        }
+        if let Some(line) = &self.hand.line {
+            ended.iter().try_for_each(|name| line.at_end(&self.hand, name))?;
         }
         let now = (self.setup.options.clock)();
         let now = now
@@ -462,11 +500,12 @@ impl Reader {
             .as_millis() as i64;
         let lags = self.partitions.values().map(|partition| PartitionLag {
             partition: partition.name.to_string(),
-            next: partition.next,
-            records: partition.end.saturating_sub(partition.next),
+            next: partition.reading.next,
+            records: partition.end.saturating_sub(partition.reading.next),
             age_ms: partition
+                .reading
                 .newest_ms
-                .filter(|_| partition.end > partition.next)
+                .filter(|_| partition.end > partition.reading.next)
                 .map(|newest| now.saturating_sub(newest).max(0) as u64),
         });
         self.hand.gauges.set_partitions(self.setup.slot, lags.collect());
@@ -485,11 +524,11 @@ impl Partition {
     /// Takes what waits into the batch, up to its limits.
     fn take(&mut self, base: Instant) -> Taken {
         let mut taken = Taken {
-            records: 0,
+            records: self.reading.batch.len(),
             arrived: self.empty,
             error: None,
         };
-        while !self.batch.is_full() {
+        while !self.reading.batch.is_full() {
             match self.queue.poll(Duration::ZERO) {
                 None => {
                     self.empty = Instant::now();
@@ -504,12 +543,9 @@ impl Partition {
                         }
                     }
                     taken.records += 1;
-                    self.at_end = false;
-                    push(&mut self.batch, &message);
-                    self.next = message.offset() as u64 + 1;
-                    self.newest_ms = message.timestamp().to_millis().or(self.newest_ms);
+                    self.reading.push(&message);
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => self.at_end = true,
+                Some(Err(KafkaError::PartitionEOF(_))) => self.reading.at_end = true,
                 Some(Err(error)) => {
                     taken.error = Some(error);
                     break;
@@ -520,15 +556,20 @@ impl Partition {
     }
 }
 
-fn push(batch: &mut BatchBuilder, message: &BorrowedMessage<'_>) {
-    let headers = to_json(message.headers());
-    batch.push(Record {
-        offset: message.offset() as u64,
-        key: message.key(),
-        value: message.payload(),
-        headers: headers.as_deref(),
-        ts_ms: message.timestamp().to_millis(),
-    });
+impl Reading {
+    fn push(&mut self, message: &BorrowedMessage<'_>) {
+        let headers = to_json(message.headers());
+        self.at_end = false;
+        self.next = message.offset() as u64 + 1;
+        self.newest_ms = message.timestamp().to_millis().or(self.newest_ms);
+        self.batch.push(Record {
+            offset: message.offset() as u64,
+            key: message.key(),
+            value: message.payload(),
+            headers: headers.as_deref(),
+            ts_ms: message.timestamp().to_millis(),
+        });
+    }
 }
 
 fn position(next: u64) -> Position {
@@ -554,6 +595,8 @@ struct Told {
     /// Where this thread, which alone takes from its queue, was when they were made: behind the last record, or behind the
     /// marks that follow it where the partition's end was reached.
     taken: Option<u64>,
+    /// Where the partition's end was reached last.
+    reached: Option<u64>,
 }
 
 fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> {
@@ -562,6 +605,7 @@ fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> 
     Some(Told {
         end: known(partition.ls_offset).or(known(partition.hi_offset)),
         taken: known(partition.app_offset),
+        reached: known(partition.eof_offset),
     })
 }
 

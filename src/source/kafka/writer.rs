@@ -110,7 +110,7 @@ impl TopicWriter {
     pub fn open(kafka: &Kafka, topic: &str) -> Result<Self, TopicError> {
         let mut config = ClientConfig::new();
         config.set("linger.ms", "5").set("enable.idempotence", "true");
-        configure(&mut config, kafka);
+        configure(&mut config, &kafka.brokers, &kafka.options);
         let producer = config.create_with_context(Outcome::default());
         Ok(TopicWriter {
             brokers: kafka.brokers.clone(),

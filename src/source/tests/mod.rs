@@ -46,6 +46,7 @@ fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
                 name: name.into(),
                 kind,
                 format,
+                wire: Default::default(),
                 columns: vec![],
             })
             .collect(),
@@ -84,8 +85,11 @@ fn log(folder: &Path) -> Arc<Dataflow> {
 
 /// Old enough to be whole at first sight.
 fn put(path: PathBuf, bytes: impl AsRef<[u8]>) {
-    std::fs::write(&path, bytes).unwrap();
-    age(&path);
+    // By a rename: a reader must not see it young first, that would be another file to it.
+    let aside = path.with_extension("aside");
+    std::fs::write(&aside, bytes).unwrap();
+    age(&aside);
+    std::fs::rename(aside, path).unwrap();
 }
 
 fn age(path: &Path) {
@@ -148,7 +152,7 @@ fn try_run(
             count.fetch_add(raw.len(), Ordering::Relaxed);
             let mut decoded = nothing(&flow.inputs[input], None);
             decoded.raw = raw;
-            decoded
+            Ok(decoded)
         })
     });
     let readers = start(dataflow.clone(), resume, decoders, outlets.collect(), options)?;

@@ -90,7 +90,7 @@ impl Feeds {
             together: starter.options.together.clone(),
             open: starter.options.open_epoch.clone(),
         };
-        let decoder = decoder(first.feed()).map_err(|error| SourceError::Markers {
+        let decoder = decoder(first.feed(), &starter.options.registries).map_err(|error| SourceError::Markers {
             feed: first.name(),
             source: Arc::new(error),
         })?;

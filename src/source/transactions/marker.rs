@@ -11,7 +11,8 @@ use arrow::datatypes::Int64Type;
 use serde::Deserialize;
 
 use crate::decode::{DecodeError, Decoded, Decoder};
-use crate::definition::{Column, Feed, Input};
+use crate::definition::{Column, Feed, Input, Registry, Wire};
+use crate::registry::Registries;
 use crate::repr::SqlType;
 
 const STATUS: usize = 0;
@@ -45,7 +46,7 @@ struct Table {
 }
 
 /// A decoder of markers that are written as a feed's records are.
-pub(crate) fn decoder(feed: &Feed) -> Result<Decoder, DecodeError> {
+pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, DecodeError> {
     let column = |name: &str, sql_type| Column {
         name: name.into(),
         sql_type,
@@ -65,6 +66,15 @@ pub(crate) fn decoder(feed: &Feed) -> Result<Decoder, DecodeError> {
         kind: feed.kind.clone(),
         format: feed.format.of_markers(),
         columns: columns.clone(),
+        wire: Wire {
+            // Its schemas are those that its records name.
+            registry: feed.wire.registry.clone().map(|registry| Registry {
+                subject: None,
+                version: None,
+                ..registry
+            }),
+            key_format: None,
+        },
     };
     let input = Input {
         name: "transactions".into(),
@@ -78,11 +88,14 @@ pub(crate) fn decoder(feed: &Feed) -> Result<Decoder, DecodeError> {
         feeds: vec![feed.clone()],
         file: PathBuf::new(),
     };
-    Decoder::new(&input, &feed)
+    Decoder::new(&input, &feed, registries)
 }
 
 /// The markers that could be read, by record: an END, or something else.
-pub fn markers(decoded: &Decoded) -> impl Iterator<Item = (usize, Option<End>)> {
+pub fn markers(decoded: &Decoded) -> Vec<(usize, Option<End>)> {
+    if decoded.record.is_empty() {
+        return vec![]; // progress alone, which has no columns of markers
+    }
     let text = |column: usize, row: usize| {
         let column = decoded.rows.column(column).as_string::<i32>();
         column.is_valid(row).then(|| column.value(row))
@@ -91,14 +104,39 @@ pub fn markers(decoded: &Decoded) -> impl Iterator<Item = (usize, Option<End>)> 
     let of_row = move |row: usize| {
         let tables: Vec<Table> = serde_json::from_str(text(TABLES, row).unwrap_or("[]")).ok()?;
         Some(End {
-            id: text(ID, row)?.to_string(),
+            id: transaction_of(text(ID, row)?).to_string(),
             tables: tables.into_iter().map(|t| (t.data_collection, t.event_count)).collect(),
             ts_ms: times.is_valid(row).then(|| times.value(row)),
         })
     };
     let rows = decoded.record.iter().enumerate();
-    rows.map(move |(row, record)| {
+    let markers = rows.map(move |(row, record)| {
         let ends = text(STATUS, row) == Some("END");
         (*record as usize, ends.then(|| of_row(row)).flatten())
-    })
+    });
+    markers.collect()
+}
+
+/// What names a transaction, of an id that an event, a BEGIN or an END has. PostgreSQL's connector writes
+/// `<transaction>:<LSN of this event>`, which differs from event to event; the other connectors' ids are not of this form
+/// (`<uuid>:<number>`, `<domain>-<server>-<sequence>`, `<hex>:<hex>:<hex>`).
+pub fn transaction_of(id: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match id.split_once(':') {
+        Some((transaction, lsn)) if is_number(transaction) && is_number(lsn) => transaction,
+        _ => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_of_postgresql_is_named_by_its_number_alone() {
+        assert_eq!(transaction_of("3854:181500736"), "3854");
+        for id in ["7f1b9f0e-1:23", "0-1-57", "00000025:00000d98:00a2", "9", "9:", ":9", ""] {
+            assert_eq!(transaction_of(id), id);
+        }
+    }
 }

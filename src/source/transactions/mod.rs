@@ -35,7 +35,7 @@ use super::batch::nothing;
 use super::outlet::{Ended, Gauges, Hand};
 use super::{Delivery, Position, SourceError};
 use crate::decode::Decoded;
-use gate::{Gate, GivenUp, Reads, Release, Segment};
+use gate::{Gate, GivenUp, Id, Reads, Release, Segment};
 
 pub(crate) use groups::Groups;
 use marker::decoder;
@@ -495,17 +495,28 @@ fn topic_of(partition: &str) -> &str {
 /// A delivery's records by transaction.
 fn segments(decoded: &Decoded) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
+    // The newest id, and its transaction.
+    let mut newest: Option<(Id, Id)> = None;
     let mut marks = decoded.transactions.iter().peekable();
     for record in 0..decoded.raw.len() as u32 {
         let mark = marks.next_if(|mark| mark.record == record);
-        let (id, order) = mark.map_or((None, 0), |mark| (Some(&mark.id), mark.total_order));
+        let order = mark.map_or(0, |mark| mark.total_order);
+        let id = mark.map(|mark| match &newest {
+            Some((id, transaction)) if *id == mark.id => transaction.clone(),
+            _ => {
+                let name = marker::transaction_of(&mark.id);
+                let before = newest.take().map(|(_, transaction)| transaction);
+                let transaction = before.filter(|before| **before == *name).unwrap_or_else(|| name.into());
+                newest.insert((mark.id.clone(), transaction)).1.clone()
+            }
+        });
         match segments.last_mut() {
-            Some(last) if last.id.as_ref() == id && (id.is_none() || order > last.orders.1) => {
+            Some(last) if last.id == id && (id.is_none() || order > last.orders.1) => {
                 last.records += 1;
                 last.orders.1 = order;
             }
             _ => segments.push(Segment {
-                id: id.cloned(),
+                id,
                 records: 1,
                 orders: (order, order),
             }),

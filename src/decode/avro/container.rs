@@ -13,9 +13,9 @@ use arrow::error::ArrowError;
 use arrow_avro::reader::ReaderBuilder;
 use chrono::{DateTime, NaiveDateTime};
 
-use super::cell::{Cell, Kind};
-use super::changes::{Shape, Typed};
-use super::json::{Json, missing};
+use super::super::cell::{Cell, Kind};
+use super::super::changes::{Shape, Typed};
+use super::super::json::{Json, missing};
 
 /// Rows of a batch, where nothing else is asked for.
 pub const BATCH: usize = 8192;
@@ -38,14 +38,14 @@ pub fn read_container(
 }
 
 /// Whether a batch is of an Event Hubs Capture file.
-pub(super) fn is_capture(batch: &RecordBatch) -> bool {
+pub(in crate::decode) fn is_capture(batch: &RecordBatch) -> bool {
     let schema = batch.schema_ref();
     let has = |name: &str| schema.column_with_name(name).is_some();
     has("Body") && WRAPPER.iter().all(|name| has(name))
 }
 
 /// Decodes the events of a capture file, as JSON.
-pub(super) fn decode_capture(
+pub(in crate::decode) fn decode_capture(
     shape: &Shape,
     json: &mut Json,
     batch: &RecordBatch,
@@ -80,7 +80,9 @@ pub(super) fn decode_capture(
             wrapped.push((column, values));
         }
     }
-    let mut changes = json.changes(shape, bodies.as_binary(), None);
+    let mut derived = String::new();
+    let mut times = times;
+    let mut changes = json.changes(shape, bodies.as_binary(), None, &mut times, &mut derived);
     for (column, values) in &wrapped {
         for (cell, record) in changes.columns[*column].iter_mut().zip(&changes.record) {
             let record = *record as usize;
@@ -89,7 +91,9 @@ pub(super) fn decode_capture(
             }
         }
     }
-    let typed = changes.coerce(shape, |column| Some(missing(shape, column)));
+    let typed = changes
+        .settle(&derived)
+        .coerce(shape, |column| Some(missing(shape, column)));
     (typed, times, json.take_ignored())
 }
 
@@ -98,5 +102,5 @@ fn enqueued_ms(text: &str) -> Option<i64> {
     NaiveDateTime::parse_from_str(text, "%m/%d/%Y %I:%M:%S %p")
         .ok()
         .map(|at| at.and_utc().timestamp_millis())
-        .or_else(|| super::coerce::temporal::iso(text.as_bytes()).map(|micros| micros.div_euclid(1000)))
+        .or_else(|| super::super::coerce::temporal::iso(text.as_bytes()).map(|micros| micros.div_euclid(1000)))
 }

@@ -1,0 +1,323 @@
+//! Protobuf behind a schema id. The id is followed by the message's place in its .proto file: how deep it is nested, and
+//! its number on each level (all zigzag; a single 0 stands for the first message).
+//!
+//! .proto text is compiled by protox, records are decoded by prost-reflect. A field that may be unset (`optional`, a
+//! message, one of a `oneof`) is null then; any other one that is not written has its type's default, as everywhere in
+//! Protobuf. Of the well-known types, Timestamp and `google.type.Date` become ISO 8601, wrappers their value, and
+//! Confluent's Decimal a number; enums become their names, bytes base64, and what is nested or repeated JSON.
+
+use std::fmt::Write;
+
+use prost_reflect::{DescriptorPool, DynamicMessage, FileDescriptor, MapKey, MessageDescriptor, ReflectMessage, Value};
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
+use smallvec::SmallVec;
+
+use super::avro::{write_base64, write_decimal, write_float, write_text};
+use super::cell::{Cell, Datum, Kind};
+use super::names::{Names, Slots};
+use super::records;
+use crate::registry;
+
+/// What the schema itself is called while it is compiled; no user's file has this name.
+const ITSELF: &str = "alluvium/schema.proto";
+
+/// Files that Confluent's registry knows without being told.
+const BUILT_IN: [(&str, &str); 3] = [
+    (
+        "confluent/meta.proto",
+        "syntax = \"proto3\"; package confluent; import \"google/protobuf/descriptor.proto\";
+         message Meta { string doc = 1; map<string, string> params = 2; repeated string tags = 3; }
+         extend google.protobuf.FileOptions { Meta file_meta = 1088; }
+         extend google.protobuf.MessageOptions { Meta message_meta = 1088; }
+         extend google.protobuf.FieldOptions { Meta field_meta = 1088; }
+         extend google.protobuf.EnumOptions { Meta enum_meta = 1088; }
+         extend google.protobuf.EnumValueOptions { Meta enum_value_meta = 1088; }",
+    ),
+    (
+        "confluent/type/decimal.proto",
+        "syntax = \"proto3\"; package confluent.type;
+         message Decimal { bytes value = 1; uint32 precision = 2; int32 scale = 3; }",
+    ),
+    (
+        "google/type/date.proto",
+        "syntax = \"proto3\"; package google.type; message Date { int32 year = 1; int32 month = 2; int32 day = 3; }",
+    ),
+];
+
+/// The messages of one schema.
+#[derive(Debug)]
+pub(super) struct Plan {
+    file: FileDescriptor,
+}
+
+impl records::Plan for Plan {
+    fn new(schema: &registry::Schema, _: &Names, _: Option<&registry::Schema>) -> Result<Self, String> {
+        let mut resolver = ChainFileResolver::new();
+        resolver.add(Files(schema.clone()));
+        resolver.add(GoogleFileResolver::new());
+        let mut compiler = protox::Compiler::with_file_resolver(resolver);
+        compiler.include_imports(true);
+        compiler.open_file(ITSELF).map_err(|error| format!("{error}"))?;
+        let pool: DescriptorPool = compiler.descriptor_pool();
+        let file = pool.get_file_by_name(ITSELF).ok_or("it holds no file")?;
+        Ok(Plan { file })
+    }
+
+    fn fill<'a>(
+        &self,
+        bytes: &'a [u8],
+        names: &mut Names,
+        slots: &mut Slots<'a>,
+        derived: &mut String,
+    ) -> Result<(), String> {
+        let (message, bytes) = self.message(bytes)?;
+        let decoded = DynamicMessage::decode(message, bytes)
+            .map_err(|error| format!("the record is not what its schema says: {error}; correct its producer"))?;
+        fill(&decoded, names, 0, slots, derived);
+        Ok(())
+    }
+}
+
+/// The schema and what it refers to, by name.
+struct Files(registry::Schema);
+
+impl FileResolver for Files {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        let referred = || self.0.references.iter().find(|reference| reference.name == name);
+        let built_in = || BUILT_IN.iter().find(|(built_in, _)| *built_in == name);
+        let text: &str = if name == ITSELF {
+            &self.0.text
+        } else if let Some(reference) = referred() {
+            &reference.text
+        } else if let Some((_, text)) = built_in() {
+            text
+        } else {
+            return Err(protox::Error::file_not_found(name));
+        };
+        File::from_source(name, text)
+    }
+}
+
+impl Plan {
+    /// The message that a record is, and its bytes.
+    fn message<'a>(&self, bytes: &'a [u8]) -> Result<(MessageDescriptor, &'a [u8]), String> {
+        let wrong = || "the record does not say which message of its schema it is; correct its producer".to_string();
+        let mut rest = bytes;
+        let depth = zigzag(&mut rest).ok_or_else(wrong)?;
+        if depth == 0 {
+            return Ok((self.file.messages().next().ok_or_else(wrong)?, rest));
+        }
+        let index = usize::try_from(zigzag(&mut rest).ok_or_else(wrong)?).map_err(|_| wrong())?;
+        let mut message = self.file.messages().nth(index).ok_or_else(wrong)?;
+        for _ in 1..depth {
+            let index = usize::try_from(zigzag(&mut rest).ok_or_else(wrong)?).map_err(|_| wrong())?;
+            let inner = message.child_messages().nth(index).ok_or_else(wrong)?;
+            message = inner;
+        }
+        Ok((message, rest))
+    }
+}
+
+/// A number of 32 bits in zigzag, and on to what follows it.
+fn zigzag(rest: &mut &[u8]) -> Option<i64> {
+    let mut value = 0u64;
+    for n in 0..5 {
+        let (byte, tail) = rest.split_first()?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7f) << (7 * n);
+        if *byte < 0x80 {
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
+fn fill<'a>(message: &DynamicMessage, names: &mut Names, node: usize, slots: &mut Slots<'a>, derived: &mut String) {
+    for field in message.descriptor().fields() {
+        let is_set = message.has_field(&field);
+        let Some((takes, child)) = names.wanted(node, field.name()) else {
+            if is_set {
+                names.ignore(node, field.name());
+            }
+            continue;
+        };
+        let takes: SmallVec<[(u32, u32); 1]> = takes.into();
+        if !is_set && field.supports_presence() {
+            continue;
+        }
+        let value = message.get_field(&field);
+        if !takes.is_empty() {
+            let cell = cell(&value, &field.kind(), derived);
+            takes.iter().for_each(|(column, rank)| slots.fill(*column, *rank, cell));
+        }
+        if let (Some(child), Value::Message(inner)) = (child, &*value) {
+            fill(inner, names, child, slots, derived);
+        }
+    }
+}
+
+/// A value as a cell, of texts in `derived`.
+fn cell<'a>(value: &Value, kind: &prost_reflect::Kind, derived: &mut String) -> Cell<'a> {
+    let start = derived.len();
+    let number = |n: i64| Cell::of(Kind::Number, Datum::Int(n));
+    let kind = match value {
+        Value::Bool(true) => return Cell::new(Kind::True, "true"),
+        Value::Bool(false) => return Cell::new(Kind::False, "false"),
+        Value::I32(n) => return number(i64::from(*n)),
+        Value::I64(n) => return number(*n),
+        Value::U32(n) => return number(i64::from(*n)),
+        Value::U64(n) if i64::try_from(*n).is_ok() => return number(*n as i64),
+        Value::F32(x) => return Cell::of(Kind::Number, Datum::Float(*x)),
+        Value::F64(x) => return Cell::of(Kind::Number, Datum::Double(*x)),
+        Value::String(text) => {
+            derived.push_str(text);
+            Kind::Text
+        }
+        other => {
+            render(other, kind, derived);
+            let quoted = derived[start..].len() >= 2 && derived[start..].starts_with('"');
+            if quoted {
+                // Enums, bytes, dates: none of them has an escape.
+                return Cell::of(Kind::Text, Datum::Derived(start + 1, derived.len() - 1));
+            }
+            match &derived[start..] {
+                "null" => return Cell::NULL,
+                "true" => Kind::True,
+                "false" => Kind::False,
+                text if text.starts_with(['{', '[']) => Kind::Nested,
+                _ => Kind::Number,
+            }
+        }
+    };
+    Cell::of(kind, Datum::Derived(start, derived.len()))
+}
+
+/// A value as JSON.
+fn render(value: &Value, kind: &prost_reflect::Kind, out: &mut String) {
+    let written = match value {
+        Value::Bool(value) => write!(out, "{value}"),
+        Value::I32(n) => write!(out, "{n}"),
+        Value::I64(n) => write!(out, "{n}"),
+        Value::U32(n) => write!(out, "{n}"),
+        Value::U64(n) => write!(out, "{n}"),
+        Value::F32(x) => {
+            write_float(out, *x);
+            Ok(())
+        }
+        Value::F64(x) => {
+            write_float(out, *x);
+            Ok(())
+        }
+        Value::String(text) => {
+            write_text(out, text);
+            Ok(())
+        }
+        Value::Bytes(bytes) => {
+            write_base64(out, bytes);
+            Ok(())
+        }
+        Value::EnumNumber(n) => match kind.as_enum().and_then(|of| of.get_value(*n)) {
+            Some(symbol) => write!(out, "\"{}\"", symbol.name()),
+            None => write!(out, "{n}"),
+        },
+        Value::Message(message) => {
+            render_message(message, out);
+            Ok(())
+        }
+        Value::List(items) => {
+            out.push('[');
+            for (n, item) in items.iter().enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                render(item, kind, out);
+            }
+            out.push(']');
+            Ok(())
+        }
+        Value::Map(entries) => {
+            let of_values = kind.as_message().map(|entry| entry.map_entry_value_field().kind());
+            // A hash map's order is nobody's.
+            let mut entries: Vec<(String, &Value)> =
+                entries.iter().map(|(key, value)| (key_text(key), value)).collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            out.push('{');
+            for (n, (key, value)) in entries.into_iter().enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                write_text(out, &key);
+                out.push(':');
+                render(value, of_values.as_ref().unwrap_or(kind), out);
+            }
+            out.push('}');
+            Ok(())
+        }
+    };
+    written.expect("writing to memory does not fail");
+}
+
+fn key_text(key: &MapKey) -> String {
+    match key {
+        MapKey::Bool(value) => value.to_string(),
+        MapKey::I32(n) => n.to_string(),
+        MapKey::I64(n) => n.to_string(),
+        MapKey::U32(n) => n.to_string(),
+        MapKey::U64(n) => n.to_string(),
+        MapKey::String(text) => text.clone(),
+    }
+}
+
+fn render_message(message: &DynamicMessage, out: &mut String) {
+    let descriptor = message.descriptor();
+    let integer = |name: &str| {
+        let value = message.get_field_by_name(name);
+        let value = value.and_then(|value| value.as_i64().or_else(|| value.as_i32().map(i64::from)));
+        value.unwrap_or(0)
+    };
+    let written = match descriptor.full_name() {
+        "google.protobuf.Timestamp" => {
+            let moment = u32::try_from(integer("nanos")).ok();
+            let moment = moment.and_then(|nanos| chrono::DateTime::from_timestamp(integer("seconds"), nanos));
+            moment.map(|moment| format!("\"{}\"", moment.format("%Y-%m-%dT%H:%M:%S%.9fZ")))
+        }
+        "google.type.Date" => {
+            let (year, month, day) = (integer("year"), integer("month"), integer("day"));
+            Some(format!("\"{year:04}-{month:02}-{day:02}\""))
+        }
+        "confluent.type.Decimal" => {
+            let scale = i16::try_from(integer("scale")).ok();
+            let value = message.get_field_by_name("value");
+            let bytes = value.as_ref().and_then(|value| value.as_bytes());
+            bytes.zip(scale).map(|(bytes, scale)| {
+                let mut text = String::new();
+                write_decimal(&mut text, bytes, scale);
+                text
+            })
+        }
+        name if name.starts_with("google.protobuf.") && name.ends_with("Value") && descriptor.fields().len() == 1 => {
+            descriptor.fields().next().map(|field| {
+                let mut text = String::new();
+                render(&message.get_field(&field), &field.kind(), &mut text);
+                text
+            })
+        }
+        _ => None,
+    };
+    if let Some(text) = written {
+        out.push_str(&text);
+        return;
+    }
+    let mut open = '{';
+    for field in descriptor.fields() {
+        if !message.has_field(&field) && field.supports_presence() {
+            continue;
+        }
+        out.push(open);
+        write_text(out, field.name());
+        out.push(':');
+        render(&message.get_field(&field), &field.kind(), out);
+        open = ',';
+    }
+    out.push_str(if open == '{' { "{}" } else { "}" });
+}
