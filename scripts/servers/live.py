@@ -118,26 +118,35 @@ def mariadb_connector(prefix, tables, *, server_id, **settings):
 
 @contextlib.contextmanager
 def connector(name, settings):
-    """The connector while its task runs; afterwards it, its slot, publication, topics and schemas are gone."""
-    http("PUT", f"{CONNECT}/connectors/{name}/config", settings)
+    """The connector while its task runs; afterwards it and all it left are gone."""
     try:
-        until_running(name)
+        start_connector(name, settings)
         yield
     finally:
-        with contextlib.suppress(urllib.error.HTTPError):
-            http("DELETE", f"{CONNECT}/connectors/{name}")
-        if slot := settings.get("slot.name"):
-            until(f"the slot {slot} to be free", 30, lambda: "t" not in postgres(
-                f"SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'"))
-            postgres(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}';"
-                     f"DROP PUBLICATION IF EXISTS \"{settings['publication.name']}\"")
-        delete_topics(settings["topic.prefix"])
-        delete_topics(f"__debezium-heartbeat.{settings['topic.prefix']}")
-        prefix = settings["topic.prefix"]
-        for subject in http("GET", f"{REGISTRY}/subjects"):
-            if subject.startswith((f"{prefix}.", f"{prefix}-", f"__debezium-heartbeat.{prefix}-")):
-                http("DELETE", f"{REGISTRY}/subjects/{subject}")
-                http("DELETE", f"{REGISTRY}/subjects/{subject}?permanent=true")
+        drop_connector(name, settings)
+
+
+def start_connector(name, settings):
+    http("PUT", f"{CONNECT}/connectors/{name}/config", settings)
+    until_running(name)
+
+
+def drop_connector(name, settings):
+    """Removes a connector with its slot, publication, topics and schemas."""
+    with contextlib.suppress(urllib.error.HTTPError):
+        http("DELETE", f"{CONNECT}/connectors/{name}")
+    if slot := settings.get("slot.name"):
+        until(f"the slot {slot} to be free", 30, lambda: "t" not in postgres(
+            f"SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'"))
+        postgres(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}';"
+                 f"DROP PUBLICATION IF EXISTS \"{settings['publication.name']}\"")
+    prefix = settings["topic.prefix"]
+    delete_topics(prefix)
+    delete_topics(f"__debezium-heartbeat.{prefix}")
+    for subject in http("GET", f"{REGISTRY}/subjects"):
+        if subject.startswith((f"{prefix}.", f"{prefix}-", f"__debezium-heartbeat.{prefix}-")):
+            http("DELETE", f"{REGISTRY}/subjects/{subject}")
+            http("DELETE", f"{REGISTRY}/subjects/{subject}?permanent=true")
 
 
 def until_running(name):

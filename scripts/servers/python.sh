@@ -1,5 +1,5 @@
 # Sourced after common.sh: a Python with librdkafka's client and an Avro reader, for the check and the recording of
-# payloads. Sets services_python. Also starts the servers, and exports their addresses.
+# payloads. Sets services_python. Also starts the servers (all, or those in services_wanted), and exports their addresses.
 need python3 "install Python 3.9 or later with venv (Debian: apt-get install python3-venv)"
 python_version() { echo 1; }
 python_packages() { echo "confluent-kafka==2.16.1 fastavro==1.13.1"; }
@@ -10,5 +10,6 @@ python_install() {
 }
 install python
 services_python="$(installed python)/bin/python"
-"$root/scripts/services" start
+# shellcheck disable=SC2086  # a list of words
+"$root/scripts/services" start ${services_wanted:-}
 eval "$("$root/scripts/services" env)"
