@@ -14,7 +14,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchLimits, nothing, payload_bytes};
-use super::readers::Clock;
 use super::share::Share;
 use super::transactions::Line;
 use super::{Decode, Delivery, Position, Progress, SourceError};
@@ -155,7 +154,6 @@ pub(crate) struct Hand {
     pub gauges: Arc<Gauges>,
     /// Where deliveries wait until their source's transactions are whole; none: they go to workers at once.
     pub line: Option<Line>,
-    pub clock: Clock,
     pub limits: BatchLimits,
     pub share: Share,
 }

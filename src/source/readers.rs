@@ -252,7 +252,6 @@ pub fn start(
                 stop: stopped.clone(),
                 gauges: gauges.clone(),
                 line: groups.line(input, feed),
-                clock: starter.options.clock.clone(),
                 limits,
                 share,
             };

@@ -161,7 +161,6 @@ impl SingleFile {
                 stop: reading.stop.clone(),
                 gauges: Arc::new(Gauges::default()),
                 line: None,
-                clock: reading.options.clock.clone(),
                 limits,
                 share: Share::default(),
             },

@@ -178,7 +178,6 @@ fn read(
         stop: stopped,
         gauges: Arc::new(Gauges::default()),
         line: None,
-        clock: Arc::new(std::time::SystemTime::now),
         limits: BatchLimits {
             rows: 100,
             bytes: 1 << 20,

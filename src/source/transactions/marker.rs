@@ -4,10 +4,8 @@
 //! Avro.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::Int64Type;
 use serde::Deserialize;
 
 use crate::decode::{DecodeError, Decoded, Decoder};
@@ -18,25 +16,16 @@ use crate::repr::SqlType;
 const STATUS: usize = 0;
 const ID: usize = 1;
 const TABLES: usize = 2;
-const TS_MS: usize = 3;
 
-/// A transaction's END.
+/// What a marker says.
 #[derive(Debug, PartialEq, Eq)]
-pub struct End {
-    pub id: String,
-    /// By table, how many events.
-    pub tables: Vec<(String, u64)>,
-    /// When it was made, Unix milliseconds.
-    ts_ms: Option<i64>,
-}
-
-impl End {
-    /// How long ago it was made.
-    pub fn age(&self, now: SystemTime) -> Duration {
-        let made = self.ts_ms.and_then(|ms| u64::try_from(ms).ok());
-        let made = made.map(|ms| UNIX_EPOCH + Duration::from_millis(ms));
-        made.and_then(|made| now.duration_since(made).ok()).unwrap_or_default()
-    }
+pub enum Marker {
+    /// A transaction begins, or goes on after its connector was restarted.
+    Begin(String),
+    /// A transaction is told to its end: by table, how many events.
+    End { id: String, tables: Vec<(String, u64)> },
+    /// Anything else.
+    Other,
 }
 
 #[derive(Deserialize)]
@@ -59,7 +48,6 @@ pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, D
         column("status", SqlType::Varchar),
         column("id", SqlType::Varchar),
         column("data_collections", SqlType::Varchar),
-        column("ts_ms", SqlType::BigInt),
     ];
     let feed = Feed {
         name: feed.name.clone(),
@@ -91,8 +79,8 @@ pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, D
     Decoder::new(&input, &feed, registries)
 }
 
-/// The markers that could be read, by record: an END, or something else.
-pub fn markers(decoded: &Decoded) -> Vec<(usize, Option<End>)> {
+/// The markers that could be read, by record.
+pub fn markers(decoded: &Decoded) -> Vec<(usize, Marker)> {
     if decoded.record.is_empty() {
         return vec![]; // progress alone, which has no columns of markers
     }
@@ -100,21 +88,21 @@ pub fn markers(decoded: &Decoded) -> Vec<(usize, Option<End>)> {
         let column = decoded.rows.column(column).as_string::<i32>();
         column.is_valid(row).then(|| column.value(row))
     };
-    let times = decoded.rows.column(TS_MS).as_primitive::<Int64Type>();
-    let of_row = move |row: usize| {
-        let tables: Vec<Table> = serde_json::from_str(text(TABLES, row).unwrap_or("[]")).ok()?;
-        Some(End {
-            id: transaction_of(text(ID, row)?).to_string(),
-            tables: tables.into_iter().map(|t| (t.data_collection, t.event_count)).collect(),
-            ts_ms: times.is_valid(row).then(|| times.value(row)),
+    let of_row = |row: usize| {
+        let id = transaction_of(text(ID, row)?).to_string();
+        Some(match text(STATUS, row)? {
+            "BEGIN" => Marker::Begin(id),
+            "END" => {
+                let tables: Vec<Table> = serde_json::from_str(text(TABLES, row).unwrap_or("[]")).ok()?;
+                let tables = tables.into_iter().map(|t| (t.data_collection, t.event_count)).collect();
+                Marker::End { id, tables }
+            }
+            _ => return None,
         })
     };
     let rows = decoded.record.iter().enumerate();
-    let markers = rows.map(move |(row, record)| {
-        let ends = text(STATUS, row) == Some("END");
-        (*record as usize, ends.then(|| of_row(row)).flatten())
-    });
-    markers.collect()
+    rows.map(|(row, record)| (*record as usize, of_row(row).unwrap_or(Marker::Other)))
+        .collect()
 }
 
 /// What names a transaction, of an id that an event, a BEGIN or an END has. PostgreSQL's connector writes

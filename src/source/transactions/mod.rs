@@ -38,7 +38,7 @@ use crate::decode::Decoded;
 use gate::{Gate, GivenUp, Id, Reads, Release, Segment};
 
 pub(crate) use groups::Groups;
-use marker::decoder;
+use marker::{Marker, decoder};
 
 /// Deliveries that may wait for a keeper.
 const DELIVERIES: usize = 64;
@@ -317,12 +317,9 @@ impl Keeper {
             (next..record).for_each(|_| self.gate.observe_marker());
             next = record + 1;
             match marker {
-                Some(end) => {
-                    let age = end.age((self.hand.clock)());
-                    let since = now.checked_sub(age).unwrap_or(now);
-                    self.gate.observe_end(&end.id, &end.tables, since);
-                }
-                None => self.gate.observe_marker(),
+                Marker::End { id, tables } => self.gate.observe_end(&id, &tables, now),
+                Marker::Begin(id) => self.gate.observe_begin(&id),
+                Marker::Other => self.gate.observe_marker(),
             }
         }
         (next..records).for_each(|_| self.gate.observe_marker());
