@@ -55,6 +55,7 @@ fn the_arguments_are_consistent_and_every_command_and_argument_has_help() {
             "test",
             "dead-letters",
             "generate",
+            "produce",
             "init"
         ]
     );

@@ -188,7 +188,7 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
             "inputs/orders.toml:9:11: bad brokers \"http://one:9092\"\n\
              \x20 help: write hosts and ports, several by commas: \"one:9092,two:9092\"; how they are spoken to is options.\"security.protocol\"\n\
              inputs/orders.toml:10:10: bad topic \"a b\": a topic's name is made of up to 249 letters, digits, dots, _ and -\n\
-             \x20 help: name a topic, or write a regular expression that starts with ^: \"^shop\\.public\\..*\"\n\
+             \x20 help: name a topic, or write a regular expression that starts with ^: \"^shop\\\\.public\\\\..*\"\n\
              inputs/orders.toml:12:9: setting \"start\" cannot be \"earlyest\"\n\
              \x20 help: did you mean \"earliest\"?\n\
              inputs/orders.toml:13:1: setting \"topic\" is missing\n\
@@ -343,7 +343,7 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             table("partition_bye = [\"day\"]\n"),
             "silver/orders.toml:1:1: unknown setting \"partition_bye\"\n\
-             \x20 help: did you mean \"partition_by\"? known here: change_data_feed, deletes, description, expect, key, partition_by, retention",
+             \x20 help: did you mean \"partition_by\"? known here: change_data_feed, deletes, description, expect, kafka, key, partition_by, retention",
         ),
         (
             table("[expect.cheap]\nchek = \"id > 0\"\non_violation = \"dropp\"\n"),
