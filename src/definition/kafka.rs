@@ -180,15 +180,18 @@ fn read_topics(value: &Value<'_>) -> Option<Vec<String>> {
     Some(topics)
 }
 
+/// The topic and the number of a partition, which is called as Kafka calls it on disk: `orders-0`.
+pub fn split_partition(partition: &str) -> Option<(&str, i32)> {
+    let (topic, number) = partition.rsplit_once('-')?;
+    Some((topic, number.parse().ok()?))
+}
+
 fn read_start(value: &Value<'_>) -> Option<Start> {
     if !value.is_text() {
         let mut offsets = Some(BTreeMap::new());
         for offset in value.settings()?.take_all("120") {
             let partition = offset.key;
-            if partition
-                .rsplit_once('-')
-                .is_none_or(|(_, n)| n.parse::<i32>().is_err())
-            {
+            if split_partition(partition).is_none() {
                 offset.say(
                     format!("{partition:?} names no partition"),
                     "write the topic, a dash and the partition's number, as in start = { \"orders-0\" = 120 }",

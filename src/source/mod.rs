@@ -70,6 +70,16 @@ pub struct Position {
     pub tag: Option<String>,
 }
 
+impl Position {
+    /// Where to go on in what has no end: a log, a topic.
+    pub fn at(next: u64) -> Self {
+        Position {
+            next,
+            ..Position::default()
+        }
+    }
+}
+
 /// A partition of a feed of an input, by name: what progress is kept for, over restarts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionId {

@@ -18,7 +18,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::Offset;
 
 use super::client::{configure, describe, group, reason};
-use crate::definition::{Dataflow, FeedKind};
+use crate::definition::{Dataflow, FeedKind, split_partition};
 use crate::source::{PartitionId, Position, SourceError};
 
 /// How often offsets are told, at most.
@@ -129,10 +129,9 @@ impl Teller {
         let mut offsets = TopicPartitionList::new();
         let mine = |id: &PartitionId| id.input == self.input && id.feed == self.feed;
         for (id, next) in pending.iter().filter(|(id, _)| mine(id)) {
-            let Some((topic, number)) = id.partition.rsplit_once('-') else {
+            let Some((topic, number)) = split_partition(&id.partition) else {
                 continue;
             };
-            let Ok(number) = number.parse() else { continue };
             // Fails for no offset that was read.
             let _ = offsets.add_partition_offset(topic, number, Offset::Offset(*next as i64));
         }

@@ -35,7 +35,8 @@ use super::batch::nothing;
 use super::outlet::{Ended, Gauges, Hand};
 use super::{Delivery, Position, SourceError};
 use crate::decode::Decoded;
-use gate::{Gate, GivenUp, Id, Reads, Release, Segment};
+use crate::definition::split_partition;
+use gate::{Gate, GivenUp, Id, Release, Segment};
 
 pub(crate) use groups::Groups;
 use marker::{Marker, decoder};
@@ -122,13 +123,10 @@ impl Line {
 
 /// Feeds of one source.
 struct Group {
+    gate: Gate,
     /// The topic of BEGIN and END.
     topic: String,
-    /// How long a transaction may lack events.
-    wait: Duration,
-    /// Whether a topic is one of the feeds'.
-    reads: Box<dyn Fn(&str) -> bool + Send>,
-    /// How many readers there are, that of the transaction topic among them.
+    /// Readers that have not found their partitions yet, that of the transaction topic among them.
     readers: usize,
     /// Of each feed, and how many readers it has.
     gauges: Vec<(Arc<Gauges>, usize)>,
@@ -156,23 +154,9 @@ struct KeeperEnd {
 /// Keeps the records of a group of feeds, until readers are to stop. `hand` is that of the feed under whose name the progress
 /// of the transaction topic is kept.
 fn keep(hand: Hand, group: Group, end: KeeperEnd) -> Result<(), Ended> {
-    let prefix = group
-        .topic
-        .rsplit_once('.')
-        .map_or("", |(prefix, _)| prefix)
-        .to_string();
-    let reads = Reads {
-        prefix,
-        topic: group.reads,
-    };
     Keeper {
-        gate: Gate::new(reads, group.wait, STASH),
         hand,
-        topic: group.topic,
-        readers: group.readers,
-        gauges: group.gauges,
-        together: group.together,
-        open: group.open,
+        group,
         end,
         partitions: Vec::new(),
         places: HashMap::new(),
@@ -186,13 +170,7 @@ fn keep(hand: Hand, group: Group, end: KeeperEnd) -> Result<(), Ended> {
 
 struct Keeper {
     hand: Hand,
-    gate: Gate,
-    topic: String,
-    /// Readers that have not found their partitions yet.
-    readers: usize,
-    gauges: Vec<(Arc<Gauges>, usize)>,
-    together: Arc<Together>,
-    open: OpenEpoch,
+    group: Group,
     end: KeeperEnd,
     /// By number at the gate.
     partitions: Vec<Partition>,
@@ -216,10 +194,10 @@ impl Keeper {
     fn keep(mut self) -> Result<(), Ended> {
         loop {
             self.listen()?;
-            if self.readers > 0 {
+            if self.group.readers > 0 {
                 continue;
             }
-            while let Some(release) = self.gate.next_release(Instant::now()) {
+            while let Some(release) = self.group.gate.next_release(Instant::now()) {
                 self.tell(&release.given_up);
                 self.release(release)?;
             }
@@ -227,7 +205,7 @@ impl Keeper {
             self.mark_full();
             let all = self.places.len() + usize::from(self.marker_place.is_some());
             let exhausted = self.end.messages.is_empty() && self.at_end.len() == all;
-            for (gauges, readers) in &self.gauges {
+            for (gauges, readers) in &self.group.gauges {
                 (0..*readers).for_each(|reader| gauges.set_reader_exhausted(reader, exhausted));
             }
         }
@@ -235,12 +213,12 @@ impl Keeper {
 
     /// Takes what readers say.
     fn listen(&mut self) -> Result<(), Ended> {
-        let pause = self.gate.deadline().map_or(Duration::from_secs(3600), |_| LOOK);
+        let pause = self.group.gate.deadline().map_or(Duration::from_secs(3600), |_| LOOK);
         let first = select_biased! {
             recv(self.hand.stop) -> _ => {
                 return Err(match self.holding {
                     None => Ended::Stopped,
-                    Some(_) => SourceError::TransactionCut { topic: self.topic.clone() }.into(), // by (5)
+                    Some(_) => SourceError::TransactionCut { topic: self.group.topic.clone() }.into(), // by (5)
                 });
             }
             recv(self.end.messages) -> message => message.map_err(|_| Ended::Stopped)?,
@@ -258,12 +236,12 @@ impl Keeper {
 
     fn observe(&mut self, message: Message) {
         match message {
-            Message::Found => self.readers -= 1,
+            Message::Found => self.group.readers -= 1,
             Message::Partition(place) => {
                 if self.is_marker(&place.partition) {
                     self.marker_place = Some(place.partition);
                 } else if !self.places.contains_key(&place) {
-                    let number = self.gate.add_partition(topic_of(&place.partition));
+                    let number = self.group.gate.add_partition(topic_of(&place.partition));
                     self.places.insert(place.clone(), number);
                     self.partitions.push(Partition {
                         place,
@@ -273,9 +251,9 @@ impl Keeper {
             }
             Message::AtEnd(place) => {
                 if self.is_marker(&place.partition) {
-                    self.gate.observe_markers_at_end(true);
+                    self.group.gate.observe_markers_at_end();
                 } else {
-                    self.gate.observe_at_end(self.places[&place], true);
+                    self.group.gate.observe_at_end(self.places[&place]);
                 }
                 self.at_end.insert(place);
             }
@@ -284,7 +262,7 @@ impl Keeper {
     }
 
     fn is_marker(&self, partition: &str) -> bool {
-        topic_of(partition) == self.topic
+        topic_of(partition) == self.group.topic
     }
 
     fn observe_delivery(&mut self, delivery: Delivery) {
@@ -301,34 +279,31 @@ impl Keeper {
             return self.observe_markers(&delivery, now);
         }
         let number = self.places[&place];
-        self.gate.observe_records(number, segments(&delivery.decoded), now);
+        self.group.gate.observe_records(number, segments(&delivery.decoded), now);
         self.partitions[number].deliveries.push_back(delivery);
     }
 
     fn observe_markers(&mut self, delivery: &Delivery, now: Instant) {
-        let behind = |record: usize| Position {
-            next: delivery.decoded.raw.offsets[record] + 1,
-            ..Position::default()
-        };
+        let behind = |record: usize| Position::at(delivery.decoded.raw.offsets[record] + 1);
         let mut next = 0;
         let records = delivery.decoded.raw.len();
         for (record, marker) in marker::markers(&delivery.decoded) {
             // Markers that could not be read end nothing.
-            (next..record).for_each(|_| self.gate.observe_marker());
+            (next..record).for_each(|_| self.group.gate.observe_marker());
             next = record + 1;
             match marker {
-                Marker::End { id, tables } => self.gate.observe_end(&id, &tables, now),
-                Marker::Begin(id) => self.gate.observe_begin(&id),
-                Marker::Other => self.gate.observe_marker(),
+                Marker::End { id, tables } => self.group.gate.observe_end(&id, &tables, now),
+                Marker::Begin(id) => self.group.gate.observe_begin(&id),
+                Marker::Other => self.group.gate.observe_marker(),
             }
         }
-        (next..records).for_each(|_| self.gate.observe_marker());
+        (next..records).for_each(|_| self.group.gate.observe_marker());
         self.markers.extend((0..records).map(behind));
         match self.markers.back_mut() {
             Some(last) => *last = delivery.position.clone(),
             // Progress alone, and nothing before it waits.
             None => {
-                self.gate.observe_marker();
+                self.group.gate.observe_marker();
                 self.markers.push_back(delivery.position.clone());
             }
         }
@@ -350,11 +325,11 @@ impl Keeper {
         let text = format!(
             "{} transactions of {} lack events after the wait, and go on without them: {}",
             given_up.len(),
-            self.topic,
+            self.group.topic,
             named.collect::<Vec<_>>().join("; ")
         );
         tracing::warn!("{text}");
-        self.gauges
+        self.group.gauges
             .iter()
             .for_each(|(gauges, _)| gauges.set_error(text.clone()));
     }
@@ -375,13 +350,16 @@ impl Keeper {
     /// Progress alone of partitions in which nothing waits before it.
     fn release_progress(&mut self) -> Result<(), Ended> {
         let mut deliveries = Vec::new();
-        for partition in &mut self.partitions {
-            partition.take(0, &mut deliveries);
+        // By (5): what is handed over now would end what goes on as it comes.
+        if self.holding.is_none() {
+            self.partitions
+                .iter_mut()
+                .for_each(|partition| partition.take(0, &mut deliveries));
         }
-        if deliveries.is_empty() || self.holding.is_some() {
-            return Ok(());
+        match deliveries.is_empty() {
+            true => Ok(()),
+            false => self.hand_over(deliveries, false),
         }
-        self.hand_over(deliveries, false)
     }
 
     fn progress_of_markers(&self, position: Position) -> Delivery {
@@ -402,19 +380,20 @@ impl Keeper {
         let epoch = match self.holding {
             Some(epoch) => {
                 // It is open still: the one that holds it is among those that are waited for.
-                let still: OpenEpoch = Arc::new(move || Some(epoch));
-                self.together.begin(deliveries.len(), &still);
+                self.group.together.add(deliveries.len());
                 epoch
             }
             None => loop {
-                match self.together.begin(deliveries.len() + held, &self.open) {
+                match self.group.together.begin(deliveries.len() + held, &self.group.open) {
                     Some(epoch) => break epoch,
                     None => self.hand.sleep(LOOK / 10)?,
                 }
             },
         };
         for delivery in deliveries {
-            let worker = self.hand_of(&delivery).worker(&delivery.partition);
+            let worker = self
+                .hand
+                .worker_of(delivery.input, delivery.feed, &delivery.partition);
             let outlet = &self.hand.outlets[worker];
             let together = Delivery {
                 epoch: Some(epoch),
@@ -432,17 +411,9 @@ impl Keeper {
         if continues {
             self.holding = Some(epoch);
         } else if self.holding.take().is_some() {
-            self.together.end_one();
+            self.group.together.end_one();
         }
         Ok(())
-    }
-
-    fn hand_of(&self, delivery: &Delivery) -> Hand {
-        Hand {
-            input: delivery.input,
-            feed: delivery.feed,
-            ..self.hand.clone()
-        }
     }
 
     /// By (4).
@@ -450,7 +421,7 @@ impl Keeper {
         let mut full = self.end.full.lock().unwrap_or_else(PoisonError::into_inner);
         full.clear();
         let over = self.partitions.iter().enumerate();
-        let over = over.filter(|(number, _)| self.gate.is_full(*number) && self.holding.is_none());
+        let over = over.filter(|(number, _)| self.group.gate.is_full(*number) && self.holding.is_none());
         full.extend(over.map(|(_, partition)| partition.place.clone()));
     }
 }
@@ -472,10 +443,7 @@ impl Partition {
                 taken.push(Delivery {
                     decoded,
                     partition: first.partition.clone(),
-                    position: Position {
-                        next: last + 1,
-                        ..Position::default()
-                    },
+                    position: Position::at(last + 1),
                     ..*first
                 });
             }
@@ -486,7 +454,7 @@ impl Partition {
 
 /// The topic of a partition.
 fn topic_of(partition: &str) -> &str {
-    partition.rsplit_once('-').map_or(partition, |(topic, _)| topic)
+    split_partition(partition).map_or(partition, |(topic, _)| topic)
 }
 
 /// A delivery's records by transaction.
