@@ -19,8 +19,10 @@ mod transactions;
 
 pub use error::SourceError;
 pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
-pub use kafka::{OffsetPublisher, TopicError, TopicRecord, TopicWriter, publish_offsets};
-pub(crate) use kafka::{configure_client, describe_client_error};
+pub use kafka::{
+    OffsetPublisher, RecordHeaders, TopicError, TopicRecord, TopicWriter, headers_of_json, publish_offsets,
+};
+pub(crate) use kafka::{configure_client, describe_client_error, put};
 pub use log::{LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
 pub use readers::{Clock, Decode, Decoders, FeedStatus, ReaderOptions, Readers, start};

@@ -50,7 +50,7 @@ pub fn publish_offsets(dataflow: &Dataflow) -> Result<Option<OffsetPublisher>, S
         for feed in &input.feeds {
             let FeedKind::Kafka(kafka) = &feed.kind else { continue };
             let mut config = ClientConfig::new();
-            configure(&mut config, &kafka.brokers, &kafka.options);
+            configure(&mut config, &kafka.client);
             config
                 .set("group.id", group(&dataflow.name, kafka))
                 .set("enable.auto.commit", "false");

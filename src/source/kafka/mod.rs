@@ -28,7 +28,9 @@ mod writer;
 
 pub(crate) use client::{configure as configure_client, reason as describe_client_error};
 pub use group::{OffsetPublisher, publish_offsets};
+pub use headers::{RecordHeaders, headers_of_json};
 pub(crate) use topics::Topics;
+pub(crate) use writer::put;
 pub use writer::{TopicError, TopicRecord, TopicWriter};
 
 use std::collections::BTreeMap;

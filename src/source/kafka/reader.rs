@@ -163,7 +163,7 @@ impl Reader {
     }
 
     fn trouble(&self, error: &KafkaError) {
-        let brokers = &self.setup.kafka.brokers;
+        let brokers = &self.setup.kafka.client.brokers;
         self.consumer
             .context()
             .trouble(format!("could not ask brokers {brokers}: {}", describe(error)));
@@ -187,7 +187,7 @@ impl Reader {
                 let reason = self.consumer.context().why().unwrap_or_else(|| describe(&error));
                 return Err(SourceError::KafkaBrokers {
                     feed: self.hand.name(),
-                    brokers: self.setup.kafka.brokers.clone(),
+                    brokers: self.setup.kafka.client.brokers.clone(),
                     attempts,
                     reason,
                 }

@@ -31,7 +31,7 @@ impl Groups {
                 let Some((kafka, transactions)) = feed.transactions() else {
                     continue;
                 };
-                let source = (kafka.brokers.clone(), transactions.topic.clone());
+                let source = (kafka.client.brokers.clone(), transactions.topic.clone());
                 let group = groups.entry(source).or_insert_with(|| {
                     let (line, end) = line();
                     Feeds {

@@ -279,7 +279,9 @@ impl Keeper {
             return self.observe_markers(&delivery, now);
         }
         let number = self.places[&place];
-        self.group.gate.observe_records(number, segments(&delivery.decoded), now);
+        self.group
+            .gate
+            .observe_records(number, segments(&delivery.decoded), now);
         self.partitions[number].deliveries.push_back(delivery);
     }
 
@@ -329,7 +331,8 @@ impl Keeper {
             named.collect::<Vec<_>>().join("; ")
         );
         tracing::warn!("{text}");
-        self.group.gauges
+        self.group
+            .gauges
             .iter()
             .for_each(|(gauges, _)| gauges.set_error(text.clone()));
     }
@@ -391,9 +394,7 @@ impl Keeper {
             },
         };
         for delivery in deliveries {
-            let worker = self
-                .hand
-                .worker_of(delivery.input, delivery.feed, &delivery.partition);
+            let worker = self.hand.worker_of(delivery.input, delivery.feed, &delivery.partition);
             let outlet = &self.hand.outlets[worker];
             let together = Delivery {
                 epoch: Some(epoch),
