@@ -110,7 +110,10 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
     };
     let http = match settings.take("http", "{ listen = \"127.0.0.1:8080\" }") {
         None => Some(None),
-        Some(value) => value.settings().and_then(|settings| read_http(settings, base)).map(Some),
+        Some(value) => value
+            .settings()
+            .and_then(|settings| read_http(settings, base))
+            .map(Some),
     };
     settings.finish();
     Some(Root {

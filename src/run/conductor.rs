@@ -19,14 +19,14 @@ use super::pacer::Pacer;
 use super::peers::Peers;
 use super::shared::{Event, Shared};
 use super::status::Status;
-use super::{Options, RunError};
+use super::{Options, RunError, lags};
 use crate::backfill::{Portion, Server};
 use crate::latency::{Latency, LatencyFiles};
 use crate::publish::{PublishError, Publisher};
 use crate::render::error::{error_codec, read_error};
 use crate::repr::Epoch;
 use crate::sink::CommitEvent;
-use crate::source::{Delivery, OffsetPublisher, Readers};
+use crate::source::{Delivery, FeedStatus, OffsetPublisher, Readers};
 
 /// How often exhausted feeds are asked for.
 pub(super) const ASK: Duration = Duration::from_millis(20);
@@ -88,6 +88,13 @@ pub struct Conductor<'a> {
     pub fence: Option<Epoch>,
 }
 
+/// How the feeds of all processes are doing.
+fn feeds(readers: Option<&Readers>, peers: &Peers) -> Vec<FeedStatus> {
+    let mut feeds = readers.map(Readers::statuses).unwrap_or_default();
+    feeds.extend(peers.feeds());
+    feeds
+}
+
 impl Conductor<'_> {
     /// Conducts until everything that was taken is committed and the run is to end.
     pub fn conduct(mut self) -> Result<Conducted, RunError> {
@@ -105,6 +112,8 @@ impl Conductor<'_> {
                 Ok(Event::Failed(error)) => return Err(error),
                 Ok(Event::Report) => {
                     self.status.print(&self.latency.figures().to_string());
+                    self.status
+                        .print(&lags::report(&feeds(self.readers.as_ref(), self.peers)));
                     self.memory.ask(&self.shared, now);
                 }
                 Ok(Event::Stop) => self.begin_close(&mut phase, now),
@@ -121,8 +130,7 @@ impl Conductor<'_> {
                 self.begin_close(&mut phase, now);
             }
             if let Phase::Closing(since) = phase
-                && (self.readers.as_ref().is_none_or(Readers::are_requests_read)
-                    || now.duration_since(since) >= CLOSING)
+                && (self.has_closed() || now.duration_since(since) >= CLOSING)
             {
                 self.begin_drain(&mut phase)?;
             }
@@ -152,12 +160,10 @@ impl Conductor<'_> {
                     self.files = None;
                 }
             }
-            let feeds = || {
-                let mut feeds = self.readers.as_ref().map(Readers::statuses).unwrap_or_default();
-                feeds.extend(self.peers.feeds());
-                feeds
-            };
-            self.status.update(&self.shared, &self.pacer, &self.latency, feeds);
+            let (readers, peers) = (&self.readers, self.peers);
+            self.status.update(&self.shared, &self.pacer, &self.latency, || {
+                feeds(readers.as_ref(), peers)
+            });
             if self.fence.is_none() {
                 last_warning = now;
             }
@@ -334,6 +340,13 @@ impl Conductor<'_> {
             }
             *phase = Phase::Closing(now);
         }
+    }
+
+    /// Whether requests are answered, and what they brought is read as far as it will be.
+    fn has_closed(&self) -> bool {
+        let held = self.shared.held.load(Ordering::Acquire);
+        let closed = |readers: &Readers| readers.are_requests_answered() && (held || readers.are_requests_read());
+        self.readers.as_ref().is_none_or(closed)
     }
 
     fn begin_drain(&mut self, phase: &mut Phase) -> Result<(), RunError> {

@@ -347,7 +347,12 @@ impl Readers {
         }
     }
 
-    /// Once they are closed: whether what requests brought is handed over.
+    /// Once they are closed: whether no request is under way.
+    pub fn are_requests_answered(&self) -> bool {
+        self.listening.as_ref().is_none_or(http::Listening::is_written)
+    }
+
+    /// Whether what requests brought is handed over.
     pub fn are_requests_read(&self) -> bool {
         self.listening.as_ref().is_none_or(http::Listening::is_read_out)
     }

@@ -215,8 +215,10 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: add [http] with listen = \"127.0.0.1:8080\" to dataflow.toml",
         ),
         (
-            feed("kind = \"http\"\nformat = \"avro\"\npath = \"x\"\nlisten = \"x\"\nbrokers = \"x\"\nrate = 1\n")
-                .with("dataflow.toml", "name = \"shop\"\n[http]\nlisten = \"127.0.0.1:8080\"\n"),
+            feed("kind = \"http\"\nformat = \"avro\"\npath = \"x\"\nlisten = \"x\"\nbrokers = \"x\"\nrate = 1\n").with(
+                "dataflow.toml",
+                "name = \"shop\"\n[http]\nlisten = \"127.0.0.1:8080\"\n",
+            ),
             "inputs/orders.toml:9:10: format \"avro\" does not fit a feed of kind \"http\"\n\
              \x20 help: it takes json, debezium-json, canal-json, maxwell-json\n\
              inputs/orders.toml:10:1: setting \"path\" does not fit kind \"http\"\n\
@@ -250,8 +252,10 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: add token = \"${INGEST_TOKEN}\", made with: openssl rand -hex 32; or listen at 127.0.0.1",
         ),
         (
-            root("name = \"shop\"\n[http]\nlisten = \"me:http\"\ntoken = [\"too short\"]\nmax_bodi = \"1 MiB\"\nfolder = \"s3://x/y\"\n\
-                  tls = { cert = \"none.pem\" }\n"),
+            root(
+                "name = \"shop\"\n[http]\nlisten = \"me:http\"\ntoken = [\"too short\"]\nmax_bodi = \"1 MiB\"\nfolder = \"s3://x/y\"\n\
+                  tls = { cert = \"none.pem\" }\n",
+            ),
             "dataflow.toml:3:10: \"me:http\" is no address to listen at\n\
              \x20 help: write an address and a port: \"127.0.0.1:8080\" for this machine alone, \"0.0.0.0:8080\" for all\n\
              dataflow.toml:4:9: a token has 16 or more letters, digits and signs, and no spaces\n\

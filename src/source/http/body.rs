@@ -45,7 +45,9 @@ const TYPES: &str = "send application/x-ndjson, one object a line, or applicatio
 pub(super) fn kind(headers: &HeaderMap) -> Result<(Shape, Coding), Refusal> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let Some(content_type) = text(CONTENT_TYPE) else {
-        return Err(Refusal::Unsupported(format!("the request has no Content-Type; {TYPES}")));
+        return Err(Refusal::Unsupported(format!(
+            "the request has no Content-Type; {TYPES}"
+        )));
     };
     let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
     let shape = match essence.trim().to_ascii_lowercase().as_str() {
@@ -109,7 +111,7 @@ pub(super) fn rows(body: &[u8], shape: Shape) -> Result<(Vec<u8>, u64), Refusal>
                     serde_json::from_str::<IgnoredAny>(line).map_err(|error| {
                         let reason = match error.is_eof() {
                             true => "the row does not end in its line".to_string(),
-                            false => said(&error, false),
+                            false => said(&error),
                         };
                         Refusal::Malformed(Some(n + 1), reason)
                     })?;
@@ -119,7 +121,7 @@ pub(super) fn rows(body: &[u8], shape: Shape) -> Result<(Vec<u8>, u64), Refusal>
         }
         Shape::Document => {
             serde_json::from_str::<IgnoredAny>(text)
-                .map_err(|error| Refusal::Malformed(Some(error.line().max(1)), said(&error, true)))?;
+                .map_err(|error| Refusal::Malformed(Some(error.line().max(1)), said(&error)))?;
             let whole = text.trim_ascii();
             match whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 None => rows.push(whole),
@@ -131,13 +133,10 @@ pub(super) fn rows(body: &[u8], shape: Shape) -> Result<(Vec<u8>, u64), Refusal>
 }
 
 /// What the parser says, without the line, which is told beside it.
-fn said(error: &serde_json::Error, whole: bool) -> String {
+fn said(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or_default();
-    match whole || error.column() > 0 {
-        true => format!("{reason} at column {}", error.column()),
-        false => reason.to_string(),
-    }
+    format!("{reason} at column {}", error.column())
 }
 
 struct Rows {
@@ -201,8 +200,19 @@ mod tests {
             ["{\"a\": 1}", "{\"b\":\"\\n]\"}"]
         );
         assert_eq!(
-            taken(" [ {\"a\":\n [1,\r\n2]} ,{\"b\":\"],[\\\"\"},3 , \"x\",null,true,1.5e300]\n", Shape::Document),
-            ["{\"a\":  [1,  2]}", "{\"b\":\"],[\\\"\"}", "3", "\"x\"", "null", "true", "1.5e300"]
+            taken(
+                " [ {\"a\":\n [1,\r\n2]} ,{\"b\":\"],[\\\"\"},3 , \"x\",null,true,1.5e300]\n",
+                Shape::Document
+            ),
+            [
+                "{\"a\":  [1,  2]}",
+                "{\"b\":\"],[\\\"\"}",
+                "3",
+                "\"x\"",
+                "null",
+                "true",
+                "1.5e300"
+            ]
         );
         assert_eq!(taken("{\"a\":\n1}", Shape::Document), ["{\"a\": 1}"]);
         assert_eq!(taken("[]", Shape::Document), [""; 0]);
@@ -227,7 +237,10 @@ mod tests {
         assert_eq!(refused(b"[1,]", Shape::Document).0, 1);
         assert_eq!(refused(b"[1] [2]", Shape::Document).0, 1);
         assert_eq!(refused(b"", Shape::Document).0, 1);
-        assert_eq!(refused(b"{}\n{\"a\":\"\xff\"}", Shape::Lines), (2, "the text is not UTF-8".into()));
+        assert_eq!(
+            refused(b"{}\n{\"a\":\"\xff\"}", Shape::Lines),
+            (2, "the text is not UTF-8".into())
+        );
     }
 
     #[test]
@@ -238,7 +251,10 @@ mod tests {
             coding.map(|value| headers.insert(CONTENT_ENCODING, HeaderValue::from_static(value)));
             kind(&headers)
         };
-        assert_eq!(of(Some("application/x-ndjson"), None), Ok((Shape::Lines, Coding::Plain)));
+        assert_eq!(
+            of(Some("application/x-ndjson"), None),
+            Ok((Shape::Lines, Coding::Plain))
+        );
         assert_eq!(
             of(Some("Application/JSON; charset=UTF-8"), Some("gzip")),
             Ok((Shape::Document, Coding::Gzip))

@@ -169,7 +169,10 @@ mod tests {
             assert_eq!(read(&bytes), Found::Whole(head(2, lines, key), lines, length));
             for cut in 0..length {
                 let found = read(&bytes[..cut]);
-                assert!(matches!(found, Found::Short(wanted) if wanted > cut && wanted <= length), "{cut}: {found:?}");
+                assert!(
+                    matches!(found, Found::Short(wanted) if wanted > cut && wanted <= length),
+                    "{cut}: {found:?}"
+                );
             }
             for at in 0..length {
                 let mut wrong = bytes.clone();

@@ -53,7 +53,11 @@ impl Keys {
 
     /// Remembers one; says whether another had to go for it that should have stayed.
     pub fn insert(&mut self, entry: &Entry) -> bool {
-        if self.known.insert(entry.keyed.key, (entry.keyed.body, entry.rows)).is_none() {
+        if self
+            .known
+            .insert(entry.keyed.key, (entry.keyed.body, entry.rows))
+            .is_none()
+        {
             self.order.push_back((entry.at, entry.keyed.key));
         }
         let full = self.order.len() > self.most;
@@ -110,7 +114,11 @@ mod tests {
     #[test]
     fn keys_are_forgotten_by_age_and_by_number_the_oldest_first() {
         let mut keys = Keys::new(Duration::from_millis(100), 3);
-        let known = |keys: &Keys| (1..9).filter(|n| keys.get(&Digest([*n; 16])).is_some()).collect::<Vec<_>>();
+        let known = |keys: &Keys| {
+            (1..9)
+                .filter(|n| keys.get(&Digest([*n; 16])).is_some())
+                .collect::<Vec<_>>()
+        };
         assert!(!keys.insert(&entry(1, 0)) && !keys.insert(&entry(2, 50)) && !keys.insert(&entry(3, 60)));
         keys.forget_old(100);
         assert_eq!(known(&keys), [1, 2, 3]);

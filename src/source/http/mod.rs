@@ -103,7 +103,11 @@ impl Doors {
         let listens = starter.options.takes_requests;
         let (mut entries, mut ways) = (BTreeMap::new(), Vec::new());
         for hand in here {
-            let next = hand.positions(resume).map(|(_, position)| position.next).max().unwrap_or(0);
+            let next = hand
+                .positions(resume)
+                .map(|(_, position)| position.next)
+                .max()
+                .unwrap_or(0);
             let folder = folder.join(format!("{}.{}", hand.input().name, hand.feed().name));
             let unopened = |error| SourceError::RequestLog {
                 feed: hand.name(),
@@ -197,7 +201,10 @@ fn listen(http: &Http, entries: BTreeMap<String, Entry>, ways: Vec<Way>) -> Resu
     let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener): (SocketAddr, _) = bound.map_err(|error| SourceError::Requests {
         what: "listen for requests",
-        reason: format!("{}: {error}; change [http] listen, or end who listens there", http.listen),
+        reason: format!(
+            "{}: {error}; change [http] listen, or end who listens there",
+            http.listen
+        ),
     })?;
     let (closing, closed) = watch::channel(false);
     let door = Arc::new(Door::new(http, entries));
@@ -222,10 +229,14 @@ impl Listening {
         self.closing.send_replace(true);
     }
 
-    /// Once it is closed: whether all that was taken is handed over.
+    /// Once it is closed: whether all requests are answered.
+    pub fn is_written(&self) -> bool {
+        self.ways.iter().all(|way| way.written.load(Ordering::Acquire))
+    }
+
+    /// Whether all that is in the logs is handed over.
     pub fn is_read_out(&self) -> bool {
-        let out = |way: &Way| way.written.load(Ordering::Acquire) && way.extent.unread() == 0;
-        self.ways.iter().all(out)
+        self.ways.iter().all(|way| way.extent.unread() == 0)
     }
 
     /// A snapshot holds this progress.

@@ -160,7 +160,8 @@ impl Segments {
             for entry in &entries {
                 keys.insert(entry);
             }
-            log.filed.insert(base, entries.iter().map(|entry| entry.at).max().unwrap_or(0));
+            log.filed
+                .insert(base, entries.iter().map(|entry| entry.at).max().unwrap_or(0));
             if segments.contains(&base) {
                 let end = base + path(folder, base).metadata()?.len();
                 if end == base {
@@ -344,7 +345,9 @@ fn lock(path: &Path) -> io::Result<File> {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::other("another process takes requests into it; end that one first"));
+                return Err(io::Error::other(
+                    "another process takes requests into it; end that one first",
+                ));
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -382,7 +385,9 @@ mod tests {
             let bytes = fs::read(path(folder, base)).unwrap();
             let mut rest = &bytes[..(end - base) as usize];
             while !rest.is_empty() {
-                let Found::Whole(_, lines, length) = frame::read(rest) else { panic!("{base}") };
+                let Found::Whole(_, lines, length) = frame::read(rest) else {
+                    panic!("{base}")
+                };
                 rows.extend(std::str::from_utf8(lines).unwrap().lines().map(String::from));
                 rest = &rest[length..];
             }
@@ -430,13 +435,20 @@ mod tests {
         }
         let mut kept = Segments::open(folder, ends[1], false, false, &mut keys()).unwrap();
         kept.remove_until(ends[2]).unwrap();
-        assert_eq!(rows(folder, &kept.extent), ["0", "1", "2"], "without Bronze nothing goes");
+        assert_eq!(
+            rows(folder, &kept.extent),
+            ["0", "1", "2"],
+            "without Bronze nothing goes"
+        );
         assert_eq!(kept.extent.unread(), ends[2] - ends[1]);
         drop(kept);
         let mut remembered = keys();
         let mut log = Segments::open(folder, ends[1], false, true, &mut remembered).unwrap();
         assert_eq!(rows(folder, &log.extent), ["2"]);
-        assert!((0..3).all(|n| remembered.get(&Digest([n; 16])).is_some()), "keys outlive rows");
+        assert!(
+            (0..3).all(|n| remembered.get(&Digest([n; 16])).is_some()),
+            "keys outlive rows"
+        );
         log.forget(11).unwrap();
         log.forget(12).unwrap();
         drop(log);
@@ -454,7 +466,9 @@ mod tests {
     fn one_process_at_a_time_writes() {
         let folder = tempfile::tempdir().unwrap();
         let first = Segments::open(folder.path(), 0, false, true, &mut keys()).unwrap();
-        let Err(refused) = Segments::open(folder.path(), 0, false, true, &mut keys()) else { panic!("two writers") };
+        let Err(refused) = Segments::open(folder.path(), 0, false, true, &mut keys()) else {
+            panic!("two writers")
+        };
         assert!(refused.to_string().contains("another process"), "{refused}");
         drop(first);
         Segments::open(folder.path(), 0, false, true, &mut keys()).unwrap();

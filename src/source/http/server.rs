@@ -55,9 +55,10 @@ pub(super) struct Entry {
 /// What is told of an input.
 pub(super) fn describe(dataflow: &Dataflow, input: usize) -> Value {
     let input = &dataflow.inputs[input];
-    let columns = input.columns.iter().map(|column| {
-        json!({"name": column.name, "type": column.sql_type.to_string(), "nullable": column.nullable})
-    });
+    let columns = input
+        .columns
+        .iter()
+        .map(|column| json!({"name": column.name, "type": column.sql_type.to_string(), "nullable": column.nullable}));
     let mut told = json!({"name": input.name, "columns": columns.collect::<Vec<_>>()});
     if !input.key.is_empty() {
         told["key"] = json!(input.key);
@@ -124,7 +125,9 @@ fn refuse(status: StatusCode, reason: impl Into<String>) -> Response {
 /// To come again.
 fn put_off(status: StatusCode, reason: &str) -> Response {
     let mut response = refuse(status, reason);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
@@ -228,13 +231,20 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 impl Door {
     /// Takes the rows of a request. `body` is none once it was read.
-    async fn take(&self, entry: &Entry, headers: &HeaderMap, body: &mut Option<Body>) -> Result<Response, Box<Response>> {
+    async fn take(
+        &self,
+        entry: &Entry,
+        headers: &HeaderMap,
+        body: &mut Option<Body>,
+    ) -> Result<Response, Box<Response>> {
         if self.closing.load(Ordering::Acquire) {
             return Err(put_off(StatusCode::SERVICE_UNAVAILABLE, "the run ends; ask the next one").into());
         }
         let (shape, coding) = body::kind(headers).map_err(refusal)?;
         let key = key(headers)?;
-        let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let told = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if told.is_some_and(|length| length > self.max_body) {
             return Err(self.too_large());
         }
@@ -293,7 +303,9 @@ impl Door {
             Ok(Answer::Taken { rows, again }) => {
                 let mut response = answer(StatusCode::OK, &json!({"accepted": rows}));
                 if again {
-                    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+                    response
+                        .headers_mut()
+                        .insert(REPLAYED, HeaderValue::from_static("true"));
                 }
                 Ok(response)
             }

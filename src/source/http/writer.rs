@@ -114,7 +114,8 @@ impl Writer {
             answer,
         }) = next
         {
-            let known = keyed.and_then(|keyed| self.keys.get(&keyed.key).map(|(body, rows)| (body == keyed.body, rows)));
+            let known =
+                keyed.and_then(|keyed| self.keys.get(&keyed.key).map(|(body, rows)| (body == keyed.body, rows)));
             let decided = match known {
                 Some((true, rows)) => Answer::Taken { rows, again: true },
                 Some((false, _)) => Answer::OtherBody,
@@ -176,7 +177,9 @@ impl Writer {
             Unwritten::Refused(error) => {
                 let feed = self.hand.name();
                 tracing::error!(feed, %error, "requests could not be written, and were refused");
-                self.hand.gauges.set_error(format!("requests could not be written: {reason}"));
+                self.hand
+                    .gauges
+                    .set_error(format!("requests could not be written: {reason}"));
                 Ok(())
             }
         }
