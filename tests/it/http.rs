@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use alluvium::definition::Dataflow;
-use alluvium::run::RunError;
+use alluvium::run::{Options, RunError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::cluster::Processes;
-use crate::lake::{ask, assert_newest_is_exact};
+use crate::lake::{ask, assert_all_are_exact, assert_newest_is_exact};
 use crate::support::{Folder, Running, Size, catch_up, chain, free_hosts, recompute, run_all};
 
 /// How long anything may take that is waited for.
@@ -242,7 +242,7 @@ fn rows_of_every_shape_are_in_the_tables_once_at_any_size() {
         let letters = "SELECT payload FROM dead_letters ORDER BY payload";
         let letters = ask(&dataflow, letters);
         assert!(letters.contains("no id") && letters.contains('7'), "{letters}");
-        assert_newest_is_exact(&dataflow, &format!("{size:?}"));
+        assert!(assert_all_are_exact(&dataflow) > 1, "{size:?}");
         // Nothing of it comes again.
         let outcome = catch_up(&dataflow, size);
         assert_eq!((outcome.records, outcome.corrections), (0, Some(vec![])), "{size:?}");
@@ -558,6 +558,17 @@ fn without_bronze_the_log_stays_and_an_input_is_made_of_it_again() {
     });
     assert_eq!(logs.count(), 3);
     assert_eq!(recompute(&dataflow, 2).corrections, Some(vec![]));
+    assert_eq!(ask(&dataflow, "SELECT n FROM gold.kinds"), "3000");
+    // A part of the log that is gone is not taken for rows that were taken back.
+    std::fs::remove_file(folder.path().join("requests/events.posted/00000000000000000000.log")).expect("removed");
+    let again = Options {
+        recompute: true,
+        until_caught_up: true,
+        ..Options::default()
+    };
+    let ended = run_all(&dataflow, Size::from(1), &again).remove(0);
+    let error = chain(&ended.expect_err("the log is not whole"));
+    assert!(error.contains("segments are missing"), "{error}");
     assert_eq!(ask(&dataflow, "SELECT n FROM gold.kinds"), "3000");
 }
 

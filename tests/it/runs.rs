@@ -239,7 +239,7 @@ fn a_report_names_the_partitions_that_are_behind() {
     let mut run = Running::alluvium(&folder, &["-w", "1"]);
     let started = Instant::now();
     let mut asked = Instant::now();
-    while !run.output().contains(" old\n") || !run.output().contains("\n  orders-0") {
+    while !run.output().contains(" old\n") || !run.output().contains("  orders-0 ") {
         assert!(started.elapsed() < Duration::from_secs(60), "{}", run.output());
         if run.output().contains(" started ") && asked.elapsed() > Duration::from_millis(200) {
             run.signal("-USR1");

@@ -165,6 +165,7 @@ impl Doors {
                 extent,
                 next,
                 wake: woken,
+                whole: !listens && !starter.options.stop_at_end,
                 stop_at_end: starter.options.stop_at_end,
                 clock: starter.options.clock.clone(),
             };

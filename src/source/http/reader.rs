@@ -37,6 +37,7 @@ pub(super) struct Reader {
     at: u64,
     buffer: Vec<u8>,
     wake: Receiver<()>,
+    whole: bool,
     stop_at_end: bool,
     clock: Clock,
 }
@@ -49,6 +50,8 @@ pub(super) struct Setup {
     pub next: u64,
     /// Told when more is there.
     pub wake: Receiver<()>,
+    /// An input is made again: all that ever came must be there.
+    pub whole: bool,
     pub stop_at_end: bool,
     pub clock: Clock,
 }
@@ -60,6 +63,7 @@ impl Reader {
             extent,
             next,
             wake,
+            whole,
             stop_at_end,
             clock,
         } = setup;
@@ -74,6 +78,7 @@ impl Reader {
             at: 0,
             buffer: Vec::new(),
             wake,
+            whole,
             stop_at_end,
             clock,
         }
@@ -88,6 +93,10 @@ impl Reader {
                 start,
             }
             .into());
+        }
+        if self.whole && !self.extent.is_whole() {
+            let missing = format!("segments are missing in {}: restore them", self.folder.display());
+            return Err(self.failed(std::io::Error::other(missing)));
         }
         loop {
             let took = self.turn()?;

@@ -55,6 +55,15 @@ impl Extent {
         self.segments().keys().next().copied()
     }
 
+    /// Whether nothing is missing from the very first request on.
+    pub fn is_whole(&self) -> bool {
+        let segments = self.segments();
+        let mut at = 0;
+        segments
+            .iter()
+            .all(|(base, end)| *base == std::mem::replace(&mut at, *end))
+    }
+
     /// Bytes that are there and not yet handed over.
     pub fn unread(&self) -> u64 {
         let taken = self.taken.load(Ordering::Acquire);
@@ -272,18 +281,20 @@ impl Segments {
         Ok(())
     }
 
-    /// Removes files of keys whose keys are all forgotten, and whose segments are gone.
+    /// Removes keys that are all forgotten, by file. Of a segment that is still there an empty file stays, by (2).
     pub fn forget(&mut self, before: u64) -> io::Result<()> {
         let segments = self.extent.segments();
-        let old: Vec<u64> = self
-            .filed
-            .iter()
-            .filter(|(base, newest)| **newest < before && !segments.contains_key(base))
-            .map(|(base, _)| *base)
-            .collect();
-        for base in old {
-            fs::remove_file(keys_path(&self.folder, base))?;
-            self.filed.remove(&base);
+        let old = self.filed.iter().filter(|(_, newest)| **newest < before);
+        let old: Vec<(u64, u64)> = old.map(|(base, newest)| (*base, *newest)).collect();
+        for (base, newest) in old {
+            let path = keys_path(&self.folder, base);
+            if !segments.contains_key(&base) {
+                fs::remove_file(path)?;
+                self.filed.remove(&base);
+            } else if newest > 0 {
+                File::create(path)?;
+                self.filed.insert(base, 0);
+            }
         }
         Ok(())
     }
@@ -460,6 +471,26 @@ mod tests {
         assert!(remembered.get(&Digest([2; 16])).is_some());
         log.append(&framed("3", None, 1).0, &[]).unwrap();
         assert_eq!(log.extent.start(), Some(ends[2] + 7));
+    }
+
+    #[test]
+    fn what_could_not_be_written_leaves_the_log_as_it_was() {
+        let above = tempfile::tempdir().unwrap();
+        let (folder, away) = (above.path().join("log"), above.path().join("away"));
+        let mut log = Segments::open(&folder, 0, true, true, &mut keys()).unwrap();
+        fs::rename(&folder, &away).unwrap();
+        let refused = log.append(&framed("1", None, 0).0, &[]);
+        assert!(matches!(refused, Err(Unwritten::Refused(_))), "{refused:?}");
+        fs::rename(&away, &folder).unwrap();
+        log.append(&framed("2", None, 0).0, &[]).unwrap();
+        assert_eq!(rows(&folder, &log.extent), ["2"]);
+        assert!(log.extent.is_whole());
+        log.close().unwrap();
+        log.append(&framed("3", None, 0).0, &[]).unwrap();
+        log.close().unwrap();
+        assert!(look(&folder).unwrap().is_whole());
+        fs::remove_file(path(&folder, 0)).unwrap();
+        assert!(!look(&folder).unwrap().is_whole());
     }
 
     #[test]

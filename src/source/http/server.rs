@@ -14,6 +14,7 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -172,7 +173,8 @@ async fn not_so(request: Request) -> Response {
     )
 }
 
-async fn take(State(door): State<Arc<Door>>, Path(name): Path<String>, request: Request) -> Response {
+async fn take(State(door): State<Arc<Door>>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    let name = name.map_or_else(|_| String::new(), |Path(name)| name); // no text: no input
     let (parts, body) = request.into_parts();
     let Some(entry) = door.inputs.get(&name).filter(|_| admit(&door, &parts.headers).is_ok()) else {
         let refused = admit(&door, &parts.headers).err().map(|refused| *refused);
