@@ -20,6 +20,7 @@ mod control;
 mod engine;
 mod error;
 mod follower;
+mod lags;
 mod memory;
 mod pacer;
 mod past;

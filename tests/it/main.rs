@@ -8,6 +8,7 @@ mod definitions;
 mod faults;
 mod foreign;
 mod formats;
+mod http;
 mod kafka;
 mod kills;
 mod lake;
