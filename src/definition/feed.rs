@@ -252,38 +252,35 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
     None
 }
 
+/// Settings that belong to some kinds alone, and those kinds, as they are told.
+const OF_KINDS: [(&[&str], &[Kind], &str); 3] = [
+    (&["path"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
+    (&GENERATE, &[Kind::Generate], "\"generate\""),
+    (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),
+];
+
 /// The settings that the kind decides. Of an unknown kind they are all taken, and not looked at.
 fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) -> Option<FeedKind> {
-    let misplaced = |settings: &mut Settings<'_>, name: &'static str, kind: Kind, of: &'static str| {
-        settings.misplaced(name, || {
-            (
-                format!("setting {name:?} does not fit kind {:?}", kind.name()),
-                format!("it belongs to kind {of}; remove it, or change the kind"),
-            )
-        });
-    };
-    match kind {
-        Some(Kind::Generate) => {
-            misplaced(settings, "path", Kind::Generate, "\"files\" or \"log\"");
-            for name in kafka::SETTINGS {
-                misplaced(settings, name, Kind::Generate, "\"kafka\"");
-            }
-            read_generate(settings).map(FeedKind::Generate)
+    for (names, kinds, told) in OF_KINDS {
+        match kind {
+            Some(kind) if kinds.contains(&kind) => (),
+            Some(kind) => names.iter().for_each(|name| {
+                settings.misplaced(name, || {
+                    (
+                        format!("setting {name:?} does not fit kind {:?}", kind.name()),
+                        format!("it belongs to kind {told}; remove it, or change the kind"),
+                    )
+                });
+            }),
+            None => names.iter().for_each(|name| {
+                settings.take(name, "1");
+            }),
         }
-        Some(Kind::Kafka) => {
-            misplaced(settings, "path", Kind::Kafka, "\"files\" or \"log\"");
-            for name in GENERATE {
-                misplaced(settings, name, Kind::Kafka, "\"generate\"");
-            }
-            read_kafka(settings).map(FeedKind::Kafka)
-        }
-        Some(kind) => {
-            for name in GENERATE {
-                misplaced(settings, name, kind, "\"generate\"");
-            }
-            for name in kafka::SETTINGS {
-                misplaced(settings, name, kind, "\"kafka\"");
-            }
+    }
+    match kind? {
+        Kind::Generate => read_generate(settings).map(FeedKind::Generate),
+        Kind::Kafka => read_kafka(settings).map(FeedKind::Kafka),
+        kind => {
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
             let say = |error: LocationError| value.say(format!("bad path {:?}: {error}", text.written), error.help());
@@ -297,13 +294,6 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
                     .map(|path| FeedKind::Files { path })
                     .ok(),
             }
-        }
-        None => {
-            settings.take("path", "\"drops/orders/*.csv\"");
-            for name in GENERATE.iter().chain(&kafka::SETTINGS) {
-                settings.take(name, "1");
-            }
-            None
         }
     }
 }

@@ -202,9 +202,7 @@ impl Feed {
         };
         kafka.transactions.as_ref().map(|transactions| (kafka, transactions))
     }
-}
 
-impl Feed {
     /// Whether its records cannot be read without their schemas.
     pub fn needs_registry(&self) -> bool {
         let of_keys = matches!(self.wire.key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
@@ -301,9 +299,7 @@ impl Format {
             Format::Avro | Format::DebeziumAvro | Format::JsonSchema | Format::Protobuf | Format::Raw
         )
     }
-}
 
-impl Format {
     /// How the transaction topic of a source is written whose records are written so.
     pub fn of_markers(self) -> Format {
         match self {
