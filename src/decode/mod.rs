@@ -22,6 +22,7 @@ mod coerce;
 mod columns;
 mod csv;
 mod debezium;
+mod fields;
 mod flat;
 mod json;
 mod keys;
@@ -34,6 +35,7 @@ mod scan;
 mod schemas;
 mod split;
 mod target;
+mod watch;
 mod wire;
 
 #[cfg(test)]
@@ -56,6 +58,8 @@ use target::Target;
 
 pub use against::{Misfit, against};
 pub use debezium::Transaction;
+pub use fields::{Newcomer, newcomers};
+pub use watch::Watch;
 
 /// Records as they came.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use super::diagnostic::nearest;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, log_location};
 use super::settings::{Settings, Text, Value};
-use super::wire::{KeyFormat, read_key_format, read_registry};
+use super::wire::{KeyFormat, read_key_format, read_registry, read_schema};
 use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,11 +174,11 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
     })
 }
 
-/// `registry` and `key_format`; none: mistakes were reported.
+/// `registry`, `key_format` and `schema`; none: mistakes were reported.
 fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, common: &Common<'_>) -> Option<Wire> {
     if matches!(kind, Some(kind) if !kind.formats().contains(&Format::Protobuf)) {
         let kind = kind.map_or("", Kind::name);
-        for name in ["registry", "key_format"] {
+        for name in ["registry", "key_format", "schema"] {
             settings.misplaced(name, || {
                 (
                     format!("setting {name:?} does not fit kind {kind:?}"),
@@ -192,6 +192,20 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
     let unread = own.is_none() || common.registry_unread;
     let registry = own.flatten().or_else(|| common.registry.cloned());
     let key_format = read_key_format(settings);
+    let evolves = read_schema(settings, |value| {
+        if !format.has_schemas() {
+            value.say(
+                format!("records of format {:?} have no schema to trust, so their columns cannot evolve", format_name(format)),
+                "fields that no column takes are counted by `run`: name them in [columns], or send records behind schema \
+                 ids (avro, debezium-avro, json-schema, protobuf)",
+            );
+        } else if registry.is_none() && !unread {
+            value.say(
+                "a schema evolves by what a registry says, and there is none",
+                "add registry = { url = \"http://localhost:8081\" } to the feed, the input or dataflow.toml",
+            );
+        }
+    });
     let of_values = matches!(format, Format::Avro | Format::DebeziumAvro | Format::Protobuf);
     let of_keys = matches!(key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
     if (of_values || of_keys) && registry.is_none() && !unread {
@@ -206,7 +220,12 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
         );
         return None;
     }
-    Some(Wire { registry, key_format })
+    Some(Wire {
+        registry,
+        key_format,
+        evolves,
+        declined: vec![],
+    })
 }
 
 fn read_name(value: &Value<'_>, names: &mut Vec<String>) -> Option<String> {

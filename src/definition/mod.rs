@@ -10,6 +10,7 @@ mod cases;
 mod columns;
 mod diagnostic;
 mod environment;
+mod evolved;
 mod extra;
 mod feed;
 mod file;
@@ -30,6 +31,7 @@ mod wire;
 pub use bounds::Bounds;
 pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
+pub use evolved::Evolved;
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
 pub use kafka::{ClientOptions, Kafka, OnMissing, Start, Transactions};
@@ -107,8 +109,10 @@ pub struct Input {
     pub name: String,
     /// For people.
     pub description: Option<String>,
-    /// In the order of the file.
+    /// In the order of the file; behind them, those of `evolved`.
     pub columns: Vec<Column>,
+    /// Columns that are not the file's: what was taken from feeds' schemas, in that order.
+    pub evolved: Vec<Evolved>,
     /// Columns that identify a row; empty for append-only events.
     pub key: Vec<String>,
     /// Which version of a key wins: the greatest by these columns (nulls first), then by feed order in

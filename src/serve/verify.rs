@@ -35,6 +35,7 @@ use super::orders;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
 use crate::definition::{Dataflow, Diagnostics, OnViolation, Retention};
+use crate::evolve::{self, EvolveError};
 use crate::input::{Arrived, Resolver};
 use crate::plan::{self, Graph, PlannedTable};
 use crate::repr::{CodecError, Epoch, Row, RowCodec, normalise_batch, normalise_schema};
@@ -112,6 +113,9 @@ pub enum VerifyError {
         #[source]
         source: ArrowError,
     },
+    /// The columns that the lake's inputs take.
+    #[error(transparent)]
+    Evolve(#[from] EvolveError),
     /// No runtime.
     #[error("could not start a runtime")]
     Runtime(#[source] std::io::Error),
@@ -125,16 +129,18 @@ pub fn snapshots(dataflow: &Dataflow) -> Result<Vec<Epoch>, VerifyError> {
 
 /// Recomputes every table at a snapshot (the newest, if none is named) and compares.
 pub fn verify(dataflow: &Dataflow, epoch: Option<Epoch>) -> Result<Report, VerifyError> {
-    let graph = plan::compile(dataflow).map_err(VerifyError::Definition)?;
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    runtime()?.block_on(verify_in(dataflow, &graph, &lake, epoch))
+    runtime()?.block_on(async {
+        let (dataflow, graph) = planned(dataflow, &lake).await?;
+        verify_in(&dataflow, &graph, &lake, epoch).await
+    })
 }
 
 /// A 128-bit fingerprint of every Silver and Gold table's rows, independent of their order: equal fingerprints, equal tables.
 pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, VerifyError> {
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    let graph = plan::compile(dataflow).map_err(VerifyError::Definition)?;
     runtime()?.block_on(async {
+        let (_, graph) = planned(dataflow, &lake).await?;
         let snapshot = Snapshot::open(&lake, None).await?;
         let mut fingerprints = BTreeMap::new();
         for planned in &graph.tables {
@@ -146,6 +152,13 @@ pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, Verif
         }
         Ok(fingerprints)
     })
+}
+
+/// With the columns that inputs take beside the definition's.
+async fn planned(dataflow: &Dataflow, lake: &Lake) -> Result<(Dataflow, Graph), VerifyError> {
+    let dataflow = evolve::known(dataflow, lake).await?;
+    let graph = plan::compile(&dataflow).map_err(VerifyError::Definition)?;
+    Ok((dataflow, graph))
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, VerifyError> {

@@ -72,6 +72,7 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
         dedup_key: Vec::new(),
         bronze: true,
         retention: None,
+        evolved: vec![],
         feeds: vec![Feed {
             name: "feed".to_string(),
             kind: match format {

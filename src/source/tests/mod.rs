@@ -40,6 +40,7 @@ fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
         dedup_key: vec![],
         bronze: true,
         retention: None,
+        evolved: vec![],
         feeds: feeds
             .into_iter()
             .map(|(name, kind, format)| Feed {
