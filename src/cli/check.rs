@@ -262,6 +262,30 @@ mod tests {
             mistakes[1].contains("column \"at\": schema 2 (orders-value version 2) has an integer in its field"),
             "{mistakes:?}"
         );
+        // What a run would take beside the columns is said where it would.
+        let with_more = [
+            field("id", "\"long\""),
+            field("at", "[\"null\",\"string\"]"),
+            field("name", "\"string\""),
+            field("list", r#"["null",{"type":"array","items":"int"}]"#),
+            field("city", r#"["null","string"]"#),
+            field("must", "\"int\""),
+        ];
+        register(&record(&with_more));
+        let (mistakes, notes) = checked();
+        assert_eq!((mistakes, notes), (vec![], vec![]));
+        let evolving = input.replace("format = \"avro\"", "format = \"avro\"\nschema = \"evolve\"");
+        std::fs::write(folder.path().join("inputs/orders.toml"), evolving).unwrap();
+        let (mistakes, notes) = checked();
+        assert_eq!(mistakes, Vec::<String>::new());
+        assert_eq!(
+            notes,
+            [
+                "feed \"live\" of input \"orders\": a run takes field \"city\" of schema 3 (orders-value version 3) as a column VARCHAR",
+                "feed \"live\" of input \"orders\": field \"must\" of schema 3 (orders-value version 3) is left out: it may not be null and \
+                 has no default, so it is in no older record",
+            ]
+        );
         drop(mock);
         let (mistakes, notes) = checked();
         assert!(

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -326,16 +326,26 @@ async fn stored(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<R
     let normal = normalise_schema(schema);
     let mut rows = vec![];
     for batch in snapshot.rows(name).await?.1 {
-        // By name: a column that was added later stands behind the others, wherever the definition has it.
-        let stored = batch.schema();
-        let places: Option<Vec<usize>> = normal.fields().iter().map(|f| stored.index_of(f.name()).ok()).collect();
-        let batch = match places {
-            Some(places) => batch.project(&places).map_err(|source| VerifyError::Check {
+        // By name: a column that was added later stands behind the others, wherever the definition has it, and comes with the
+        // first rows that change.
+        let fields = normal
+            .fields()
+            .iter()
+            .map(|field| match batch.schema().field_with_name(field.name()) {
+                Ok(stored) => stored.clone(),
+                Err(_) => field.as_ref().clone().with_nullable(true),
+            });
+        let fields: Vec<Field> = fields.collect();
+        let columns = fields.iter().map(|field| match batch.column_by_name(field.name()) {
+            Some(column) => column.clone(),
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        });
+        let columns = columns.collect();
+        let batch =
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|source| VerifyError::Check {
                 table: name.to_string(),
                 source,
-            })?,
-            None => batch,
-        };
+            })?;
         rows.push(relaxed(&normalise_batch(&nullable(&normal), &batch)?));
     }
     concat_batches(&nullable(&normal), &rows).map_err(|source| VerifyError::Check {

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use alluvium::definition::Dataflow;
+use alluvium::run::{self, Options};
 use alluvium::serve::{OutputFormat, Reader, verify};
 use serde_json::{Value, json};
 
@@ -70,7 +71,7 @@ fn log(table: &Path) -> Vec<Vec<Value>> {
 }
 
 /// The columns of a table in the newest snapshot.
-fn columns(dataflow: &Dataflow, table: &str) -> String {
+fn columns_of(dataflow: &Dataflow, table: &str) -> String {
     let header = Reader::open(dataflow, None)
         .and_then(|reader| reader.print(&format!("SELECT * FROM {table} LIMIT 1"), OutputFormat::Csv))
         .unwrap_or_else(|e| panic!("{table}: {}", chain(&e)));
@@ -98,7 +99,7 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
             folder.append(&format!("live/{}.ndjson", id % 2), &plain(first, id + 20, "beside"));
         }
         running.wait_until(|| {
-            columns(&dataflow, "silver.accounts").contains("city")
+            columns_of(&dataflow, "silver.accounts").contains("city")
                 && ask(&dataflow, "SELECT COUNT(*), COUNT(city) FROM silver.accounts") == "25,5"
         });
         // And once more, from a run that is itself the second.
@@ -133,7 +134,7 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
             "{size:?}: {commits:#?}"
         );
         // A table that names its columns stays as it is.
-        assert_eq!(columns(&dataflow, "silver.names"), "id,name");
+        assert_eq!(columns_of(&dataflow, "silver.names"), "id,name");
         let commits = log(&folder.lake("lake").join("silver/names"));
         assert_eq!(
             commits.iter().skip(1).filter(evolves).count(),
@@ -155,4 +156,147 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
         );
         assert_newest_is_exact(&dataflow, "made again without the registry");
     }
+}
+
+#[test]
+fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
+    let mock = Mock::start();
+    let folder = folder("starts", &mock.url);
+    let first = register(&mock, "");
+    folder.append("live/0.ndjson", &plain(first, 1, "Ann"));
+    catch_up(&folder.load("lake"), 1);
+    // Without any record of it: columns of a start; and nothing is written for them.
+    let both = register(&mock, &format!("{LIMIT}{CITY}"));
+    let commits = || log(&folder.lake("lake").join("silver/accounts")).len();
+    let before = commits();
+    let dataflow = folder.load("lake");
+    let outcome = catch_up(&dataflow, 2);
+    assert_eq!(outcome.evolved.len(), 2);
+    assert_eq!(
+        (commits(), outcome.corrections),
+        (before, Some(vec![])),
+        "no row is written again"
+    );
+    assert_newest_is_exact(&dataflow, "columns that no row has");
+    let limit = [long(1), long(1), vec![7]].concat();
+    let parts = |id| [long(id), text("Bob"), limit.clone(), some("Bonn")];
+    folder.append("live/0.ndjson", &line(both, &parts(2)));
+    let outcome = catch_up(&dataflow, 1);
+    assert_eq!((outcome.records, outcome.rejected), (1, 0));
+    let rows = "SELECT id, name, \"limit\", city, twice FROM silver.accounts ORDER BY id";
+    assert_eq!(ask(&dataflow, rows), "1,Ann,,,2\n2,Bob,0.07,Bonn,4");
+    let commits = log(&folder.lake("lake").join("silver/accounts"));
+    let newest = commits.last().expect("a commit");
+    let has = |kind: &str| newest.iter().any(|action| action.get(kind).is_some());
+    assert!(
+        has("metaData") && has("add") && !has("remove"),
+        "one commit with its rows: {newest:#?}"
+    );
+
+    // The file takes a column over, under its own name and type; another is declared as it is. The order of the others stays.
+    let columns = "name = \"VARCHAR\"\ntown = { type = \"VARCHAR\", from = \"city\" }\n";
+    folder.write(
+        "inputs/accounts.toml",
+        &input(&mock.url, columns, "schema = \"evolve\"\n"),
+    );
+    let dataflow = folder.load("lake");
+    let outcome = catch_up(&dataflow, 2);
+    assert_eq!(outcome.evolved.len(), 1, "{:?}", outcome.evolved);
+    let rows = "SELECT id, name, town, \"limit\" FROM silver.accounts ORDER BY id";
+    assert_eq!(ask(&dataflow, rows), "1,Ann,,\n2,Bob,Bonn,0.07");
+    assert_newest_is_exact(&dataflow, "a column that the file takes over");
+
+    // A version that no longer fits is refused, says which it is, and takes nobody with it.
+    let renamed = account(CITY).replace(r#""name":"id","type":"long""#, r#""name":"id","type":"string""#);
+    let third = mock.register(SUBJECT, "AVRO", &renamed, json!([]));
+    folder.append("live/0.ndjson", &line(third, &[text("x"), text("Eve"), long(0)]));
+    folder.append("live/0.ndjson", &line(both, &parts(3)));
+    let outcome = catch_up(&dataflow, 1);
+    assert_eq!((outcome.records, outcome.rejected), (2, 1));
+    let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+    assert!(
+        letters.contains("written by schema 3 (accounts-value version 3)"),
+        "{letters}"
+    );
+    assert_eq!(ask(&dataflow, "SELECT town FROM silver.accounts WHERE id = 3"), "Bonn");
+
+    // Fixed again: the file's columns only.
+    folder.write("inputs/accounts.toml", &input(&mock.url, columns, ""));
+    let dataflow = folder.load("lake");
+    assert!(catch_up(&dataflow, 1).evolved.is_empty());
+    assert_eq!(columns_of(&dataflow, "silver.accounts"), "id,name,town,twice");
+    assert_newest_is_exact(&dataflow, "an input that is fixed again");
+}
+
+/// The field's name is another column's behind a join: a run that took it could not be planned, and one that held its records
+/// back for it would begin anew for ever.
+#[test]
+fn a_field_that_makes_sql_ambiguous_is_left_out_and_its_records_flow() {
+    let mock = Mock::start();
+    let folder = folder("declines", &mock.url);
+    folder.write(
+        "inputs/towns.toml",
+        "[columns]\ntown = \"VARCHAR\"\ncity = \"VARCHAR\"\n[[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"towns\"\nformat = \"json\"\n",
+    );
+    folder.append(
+        "towns/0.ndjson",
+        "{\"value\": {\"town\": \"Ann\", \"city\": \"Bonn\"}}\n",
+    );
+    folder.write(
+        "gold/places.sql",
+        "SELECT id, city FROM accounts JOIN towns ON name = town",
+    );
+    let first = register(&mock, "");
+    folder.append("live/0.ndjson", &plain(first, 1, "Ann"));
+    let dataflow = folder.load("lake");
+    let running = Running::start(dataflow.clone(), 2);
+    running.wait_until(|| verify::snapshots(&dataflow).is_ok_and(|epochs| !epochs.is_empty()));
+    let both = register(&mock, &format!("{CITY}{LIMIT}"));
+    let limit = [long(1), long(1), vec![9]].concat();
+    folder.append(
+        "live/0.ndjson",
+        &line(both, &[long(2), text("Ann"), some("Ulm"), limit]),
+    );
+    running.wait_until(|| ask(&dataflow, "SELECT COUNT(*) FROM gold.places") == "2");
+    let outcome = running.stop();
+    let taken: Vec<&str> = outcome.evolved.iter().map(|(_, evolved)| &*evolved.column).collect();
+    assert_eq!(taken, ["limit"]);
+    assert_eq!(
+        outcome.ignored.values().sum::<u64>(),
+        1,
+        "the field is counted: {:?}",
+        outcome.ignored
+    );
+    assert_eq!(
+        ask(&dataflow, "SELECT id, city FROM gold.places ORDER BY id"),
+        "1,Bonn\n2,Bonn"
+    );
+    assert_eq!(
+        ask(&dataflow, "SELECT \"limit\" FROM silver.accounts WHERE id = 2"),
+        "0.09"
+    );
+    assert_newest_is_exact(&dataflow, "a declined field");
+}
+
+#[test]
+fn a_rebuilt_lake_has_the_columns_without_the_registry() {
+    let mock = Mock::start();
+    let folder = folder("rebuilt", &mock.url);
+    let first = register(&mock, "");
+    folder.append("live/0.ndjson", &plain(first, 1, "Ann"));
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    let second = register(&mock, CITY);
+    folder.append("live/0.ndjson", &line(second, &[long(2), text("Bob"), some("Bonn")]));
+    catch_up(&dataflow, 1);
+    drop(mock);
+    let new = folder.lake("new").display().to_string();
+    let rebuilt = run::rebuild(&dataflow, &new, Options::default(), |_| {});
+    let rebuilt = rebuilt.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!(rebuilt.outcome.evolved.len(), 1);
+    let there = folder.load("new");
+    assert_newest_is_exact(&there, "a rebuilt lake");
+    let fingerprints = |dataflow| verify::fingerprints(dataflow).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!(fingerprints(&there), fingerprints(&dataflow));
+    assert_eq!(ask(&there, "SELECT city FROM silver.accounts WHERE id = 2"), "Bonn");
 }

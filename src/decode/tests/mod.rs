@@ -5,6 +5,7 @@ mod columnar;
 mod csv;
 mod debezium;
 mod debezium_avro;
+mod fields;
 mod flat;
 mod isolation;
 mod json;
