@@ -169,12 +169,11 @@ fn fill(brokers: &str, registry: Option<&str>, form: &str) {
             }
         }
         let record = TopicRecord {
+            partition: Some((order % PARTITIONS as u64) as i32),
             value: Some(&value),
             ..TopicRecord::default()
         };
-        writer
-            .send(Some((order % PARTITIONS as u64) as i32), record)
-            .expect("a record");
+        writer.send(record).expect("a record");
     }
     writer.flush(PATIENCE * 5).expect("the broker takes records");
 }

@@ -178,7 +178,7 @@ fn summary(dataflow: &Dataflow, cases: &[Case]) -> String {
             let place = match &feed.kind {
                 FeedKind::Files { path } => format!("files {path}"),
                 FeedKind::Log { path } => format!("log {}", path.display()),
-                FeedKind::Kafka(kafka) => format!("kafka {} at {}", kafka.topics.join(", "), kafka.brokers),
+                FeedKind::Kafka(kafka) => format!("kafka {} at {}", kafka.topics.join(", "), kafka.client.brokers),
                 FeedKind::Generate(generate) => format!("generate {}", generate.generator),
             };
             out += &format!("  feed {}: {place}\n", feed.name);

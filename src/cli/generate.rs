@@ -250,12 +250,13 @@ impl Order {
         let made = self.send(generator, |events| -> Result<(), TopicError> {
             events.iter().try_for_each(|event| {
                 let record = TopicRecord {
+                    partition: None,
                     key: Some(&event.key),
                     value: (!event.value.is_empty()).then_some(&event.value),
                     ts_ms: self.settings.rate.map(|_| event.ts_ms),
                     headers: &[],
                 };
-                topic.send(None, record)
+                topic.send(record)
             })
         })?;
         topic.flush(FLUSH)?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::generate::{find_feed, parse_rate};
 use super::{Source, UsageError};
 use crate::definition::{FeedKind, Kafka};
-use crate::source::{LogRecord, LogWriter, TopicRecord, TopicWriter, parse_record};
+use crate::source::{LogRecord, LogWriter, TopicRecord, TopicWriter, headers_of_json, parse_record};
 
 /// How long brokers may take to answer for the last records.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -151,14 +151,15 @@ impl Produce {
             }
             Way::Topic(topic) => {
                 for record in &records {
-                    let headers = record.headers.map(headers_of).unwrap_or_default();
+                    let headers = record.headers.map(headers_of_json).unwrap_or_default();
                     let record = TopicRecord {
+                        partition: self.partition.map(|partition| partition as i32),
                         key: record.key.map(unquoted),
                         value: record.value,
                         ts_ms: record.ts_ms,
                         headers: &headers,
                     };
-                    topic.send(self.partition.map(|partition| partition as i32), record)?;
+                    topic.send(record)?;
                 }
             }
         }
@@ -178,14 +179,4 @@ fn unquoted(key: &[u8]) -> &[u8] {
         [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => inner,
         other => other,
     }
-}
-
-/// Headers of a JSON object: texts as they are, anything else as its JSON.
-fn headers_of(json: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json).unwrap_or_default();
-    let bytes = |value: serde_json::Value| match value {
-        serde_json::Value::String(text) => text.into_bytes(),
-        other => other.to_string().into_bytes(),
-    };
-    object.into_iter().map(|(name, value)| (name, bytes(value))).collect()
 }

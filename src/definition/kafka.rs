@@ -12,8 +12,8 @@ use super::settings::{Settings, Value};
 /// Where and how a topic is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kafka {
-    /// `host:port`, several by commas: where a client starts to ask for the others.
-    pub brokers: String,
+    /// Where it reads.
+    pub client: KafkaClient,
     /// Which topics; a text that starts with `^` is a regular expression.
     pub topics: Vec<String>,
     /// Where a partition that no snapshot knows is read from.
@@ -24,6 +24,13 @@ pub struct Kafka {
     pub group: Option<String>,
     /// Source transactions that are kept whole.
     pub transactions: Option<Transactions>,
+}
+
+/// Where brokers are and how they are spoken to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaClient {
+    /// `host:port`, several by commas: where a client starts to ask for the others.
+    pub brokers: String,
     /// librdkafka's own settings.
     pub options: ClientOptions,
 }
@@ -101,9 +108,7 @@ const START: &str = "\"earliest\"";
 
 /// Reads the settings; none: mistakes were reported.
 pub(super) fn read_kafka(settings: &mut Settings<'_>) -> Option<Kafka> {
-    let brokers = settings
-        .require("brokers", "\"localhost:9092\"")
-        .and_then(|value| read_brokers(&value));
+    let client = read_client(settings);
     let topics = settings.require("topics", TOPICS).and_then(|value| read_topics(&value));
     let start = match settings.take("start", START) {
         None => Some(Start::Earliest),
@@ -121,22 +126,32 @@ pub(super) fn read_kafka(settings: &mut Settings<'_>) -> Option<Kafka> {
         None => Some(None),
         Some(value) => value.settings().and_then(read_transactions).map(Some),
     };
-    let options = match settings.take("options", "{ \"security.protocol\" = \"SASL_SSL\" }") {
-        None => Some(ClientOptions::default()),
-        Some(value) => value.settings().and_then(read_options),
-    };
     Some(Kafka {
-        brokers: brokers?,
+        client: client?,
         topics: topics?,
         start: start?,
         on_missing: on_missing?,
         group: group?,
         transactions: transactions?,
+    })
+}
+
+/// `brokers` and `options`.
+pub(super) fn read_client(settings: &mut Settings<'_>) -> Option<KafkaClient> {
+    let brokers = settings
+        .require("brokers", "\"localhost:9092\"")
+        .and_then(|value| read_brokers(&value));
+    let options = match settings.take("options", "{ \"security.protocol\" = \"SASL_SSL\" }") {
+        None => Some(ClientOptions::default()),
+        Some(value) => value.settings().and_then(read_options),
+    };
+    Some(KafkaClient {
+        brokers: brokers?,
         options: options?,
     })
 }
 
-pub(super) fn read_brokers(value: &Value<'_>) -> Option<String> {
+fn read_brokers(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     let is_host = |broker: &str| {
         let broker = broker.trim();
@@ -180,15 +195,18 @@ fn read_topics(value: &Value<'_>) -> Option<Vec<String>> {
     Some(topics)
 }
 
+/// The topic and the number of a partition, which is called as Kafka calls it on disk: `orders-0`.
+pub fn split_partition(partition: &str) -> Option<(&str, i32)> {
+    let (topic, number) = partition.rsplit_once('-')?;
+    Some((topic, number.parse().ok()?))
+}
+
 fn read_start(value: &Value<'_>) -> Option<Start> {
     if !value.is_text() {
         let mut offsets = Some(BTreeMap::new());
         for offset in value.settings()?.take_all("120") {
             let partition = offset.key;
-            if partition
-                .rsplit_once('-')
-                .is_none_or(|(_, n)| n.parse::<i32>().is_err())
-            {
+            if split_partition(partition).is_none() {
                 offset.say(
                     format!("{partition:?} names no partition"),
                     "write the topic, a dash and the partition's number, as in start = { \"orders-0\" = 120 }",
@@ -261,7 +279,7 @@ fn name_fault(topic: &str) -> Option<String> {
     bad.then(|| "a topic's name is made of up to 249 letters, digits, dots, _ and -".to_string())
 }
 
-pub(super) fn read_options(mut settings: Settings<'_>) -> Option<ClientOptions> {
+fn read_options(mut settings: Settings<'_>) -> Option<ClientOptions> {
     let file = settings.file();
     let mut options = Some(BTreeMap::new());
     for value in settings.take_all("\"SASL_SSL\"") {

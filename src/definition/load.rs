@@ -10,6 +10,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, nearest};
 use super::file::{Env, File, Found, read};
 use super::input::read_input;
 use super::order::order;
+use super::output::OfDataflow;
 use super::references::{Reference, scan};
 use super::root::read_root;
 use super::table::{plain_table, read_table_settings};
@@ -99,7 +100,11 @@ impl Loader<'_> {
         let root = self.with_file(Path::new(ROOT), |file| read_root(file, &base));
         let root = root.flatten().unwrap_or_default();
         let (inputs, broken) = self.inputs(&base, root.registry.as_ref());
-        let Some(tables) = self.tables() else {
+        let common = OfDataflow {
+            base: &base,
+            registry: root.registry.as_ref(),
+        };
+        let Some(tables) = self.tables(common) else {
             return (None, broken);
         };
         let dataflow = Dataflow {
@@ -159,7 +164,7 @@ impl Loader<'_> {
     }
 
     /// All tables in their order; none: mistakes were reported.
-    fn tables(&self) -> Option<Vec<Table>> {
+    fn tables(&self, common: OfDataflow<'_>) -> Option<Vec<Table>> {
         let mut tables: Vec<Table> = Vec::new();
         let mut references: Vec<Vec<Reference>> = Vec::new();
         for layer in Layer::ALL {
@@ -181,7 +186,7 @@ impl Loader<'_> {
                         },
                     );
                     let mut table = plain_table(layer, name, "", path.clone());
-                    self.with_file(path, |file| read_table_settings(file, &mut table));
+                    self.with_file(path, |file| read_table_settings(file, &mut table, common));
                 }
             }
             for (name, path) in &selects {
@@ -192,7 +197,7 @@ impl Loader<'_> {
                     reads = self.read_select(file);
                 });
                 if let Some(path) = settings.get(name) {
-                    self.with_file(path, |file| read_table_settings(file, &mut table));
+                    self.with_file(path, |file| read_table_settings(file, &mut table, common));
                 }
                 tables.push(table);
                 references.push(reads);

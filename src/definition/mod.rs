@@ -34,10 +34,10 @@ pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use evolved::Evolved;
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
-pub use kafka::{ClientOptions, Kafka, OnMissing, Start, Transactions};
+pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
-pub use output::{KafkaClient, Output};
+pub use output::{Output, OutputFormat};
 pub use wire::{Credentials, KeyFormat, Registry, Wire};
 
 use std::collections::BTreeMap;

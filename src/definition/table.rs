@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::columns::read_names;
 use super::file::File;
 use super::input::read_retention;
-use super::output::read_output;
+use super::output::{OfDataflow, read_output};
 use super::settings::Settings;
 use super::{Deletes, Expectation, Layer, OnViolation, Table};
 
@@ -30,7 +30,7 @@ pub(super) fn plain_table(layer: Layer, name: &str, sql: &str, file: PathBuf) ->
 
 /// Puts what the settings file says into the table; mistakes are reported. Which columns there are is
 /// known when the SELECT is planned.
-pub(super) fn read_table_settings(file: &File<'_>, table: &mut Table) {
+pub(super) fn read_table_settings(file: &File<'_>, table: &mut Table, common: OfDataflow<'_>) {
     let parsed = file.parse();
     let mut settings = Settings::of_file(file, parsed.get_ref());
     table.settings_file = Some(file.path.clone());
@@ -56,7 +56,7 @@ pub(super) fn read_table_settings(file: &File<'_>, table: &mut Table) {
     if let Some(value) = settings.take("kafka", "{ brokers = \"localhost:9092\", topic = \"shop.sales\" }")
         && let Some(of_topic) = value.settings()
     {
-        table.output = read_output(of_topic, &table.key);
+        table.output = read_output(of_topic, &table.key, common);
     }
     if let Some(value) = settings.take("expect", "{ positive_price.check = \"unit_price >= 0\" }")
         && let Some(mut expectations) = value.settings()

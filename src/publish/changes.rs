@@ -66,17 +66,20 @@ impl Changes {
             let mut any = false;
             for file in told {
                 any = true;
-                for batch in read(lake, spec, &file.path, &file.partition_values).await? {
-                    let inserts: BooleanArray = kinds(&batch).iter().map(|kind| Some(kind == Some("insert"))).collect();
-                    let deletes: BooleanArray = inserts.iter().map(|insert| insert.map(|insert| !insert)).collect();
+                for batch in read(lake, spec, &file.path).await? {
+                    let kinds = kinds(&batch);
+                    let of = |insert: bool| -> BooleanArray {
+                        let kinds = kinds.iter();
+                        kinds.map(|kind| Some((kind == Some("insert")) == insert)).collect()
+                    };
                     let batch = project(spec, &batch, &file.partition_values)?;
-                    came.push(filtered(spec, &batch, &inserts)?);
-                    went.push(filtered(spec, &batch, &deletes)?);
+                    came.push(filtered(spec, &batch, &of(true))?);
+                    went.push(filtered(spec, &batch, &of(false))?);
                 }
             }
             let added = commit.actions.iter().filter_map(|action| action.add.as_ref());
             for file in added.filter(|file| !any && file.data_change) {
-                for batch in read(lake, spec, &file.path, &file.partition_values).await? {
+                for batch in read(lake, spec, &file.path).await? {
                     came.push(project(spec, &batch, &file.partition_values)?);
                 }
             }
@@ -96,29 +99,10 @@ impl Changes {
             batches.iter().map(|batch| project(spec, batch, &none)).collect()
         };
         let (before, now) = (of(before)?, of(now)?);
-        let codec = RowCodec::new(spec.schema.clone())?;
-        let mut known = HashSet::new();
-        for batch in &before {
-            known.extend(codec.encode_rows(batch.columns(), batch.num_rows())?);
-        }
-        let mut came = Vec::with_capacity(now.len());
-        for batch in &now {
-            let rows = codec.encode_rows(batch.columns(), batch.num_rows())?;
-            let new: BooleanArray = rows.iter().map(|row| Some(!known.contains(row))).collect();
-            came.push(filtered(spec, batch, &new)?);
-        }
-        if key.is_empty() {
-            return Changes::net(spec, key, came, vec![]);
-        }
+        let all: Vec<usize> = (0..spec.schema.fields().len()).collect();
+        let came = without(spec, &all, &now, &before)?;
         // A key that is there still is told by its row, or has not changed.
-        let keys = keys_of(spec, key, &now)?;
-        let codec = key_codec(spec, key)?;
-        let mut went = Vec::with_capacity(before.len());
-        for batch in &before {
-            let rows = encode(&codec, key, batch)?;
-            let gone: BooleanArray = rows.iter().map(|row| Some(!keys.contains(row))).collect();
-            went.push(filtered(spec, batch, &gone)?);
-        }
+        let went = without(spec, key, &before, &now)?;
         Changes::net(spec, key, came, went)
     }
 
@@ -127,19 +111,9 @@ impl Changes {
         spec: &TableSpec,
         key: &[usize],
         came: Vec<RecordBatch>,
-        mut went: Vec<RecordBatch>,
+        went: Vec<RecordBatch>,
     ) -> Result<Changes, ChangesError> {
-        if key.is_empty() {
-            went.clear();
-        }
-        let keys = keys_of(spec, key, &came)?;
-        let codec = key_codec(spec, key)?;
-        let mut gone = Vec::with_capacity(went.len());
-        for batch in &went {
-            let rows = encode(&codec, key, batch)?;
-            let alone: BooleanArray = rows.iter().map(|row| Some(!keys.contains(row))).collect();
-            gone.push(filtered(spec, batch, &alone)?);
-        }
+        let gone = without(spec, key, &went, &came)?;
         let all = |batches: &[RecordBatch]| {
             concat_batches(&spec.schema, batches).map_err(|source| ChangesError::Rows {
                 table: spec.name.clone(),
@@ -153,34 +127,41 @@ impl Changes {
     }
 }
 
-fn key_codec(spec: &TableSpec, key: &[usize]) -> Result<RowCodec, CodecError> {
-    let fields: Vec<Field> = key.iter().map(|column| spec.schema.field(*column).clone()).collect();
-    RowCodec::new(Arc::new(Schema::new(fields)))
-}
-
-fn encode(codec: &RowCodec, key: &[usize], batch: &RecordBatch) -> Result<Vec<Row>, CodecError> {
-    let columns: Vec<ArrayRef> = key.iter().map(|column| batch.column(*column).clone()).collect();
-    codec.encode_rows(&columns, batch.num_rows())
-}
-
-fn keys_of(spec: &TableSpec, key: &[usize], batches: &[RecordBatch]) -> Result<HashSet<Row>, CodecError> {
-    let codec = key_codec(spec, key)?;
-    let mut keys = HashSet::new();
-    for batch in batches {
-        keys.extend(encode(&codec, key, batch)?);
+/// Rows whose values of some columns are not among others'; of no columns none are.
+fn without(
+    spec: &TableSpec,
+    columns: &[usize],
+    rows: &[RecordBatch],
+    others: &[RecordBatch],
+) -> Result<Vec<RecordBatch>, ChangesError> {
+    if columns.is_empty() {
+        return Ok(vec![]);
     }
-    Ok(keys)
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|column| spec.schema.field(*column).clone())
+        .collect();
+    let codec = RowCodec::new(Arc::new(Schema::new(fields)))?;
+    let encode = |batch: &RecordBatch| {
+        let values: Vec<ArrayRef> = columns.iter().map(|column| batch.column(*column).clone()).collect();
+        codec.encode_rows(&values, batch.num_rows())
+    };
+    let mut known: HashSet<Row> = HashSet::new();
+    for batch in others {
+        known.extend(encode(batch)?);
+    }
+    let mut without = Vec::with_capacity(rows.len());
+    for batch in rows {
+        let new: BooleanArray = encode(batch)?.iter().map(|row| Some(!known.contains(row))).collect();
+        without.push(filtered(spec, batch, &new)?);
+    }
+    Ok(without)
 }
 
 /// Values of partition columns, as the log has them.
 type PartitionValues = std::collections::BTreeMap<String, Option<String>>;
 
-async fn read(
-    lake: &Lake,
-    spec: &TableSpec,
-    path: &str,
-    _values: &PartitionValues,
-) -> Result<Vec<RecordBatch>, ChangesError> {
+async fn read(lake: &Lake, spec: &TableSpec, path: &str) -> Result<Vec<RecordBatch>, ChangesError> {
     let fail = |reason: String| ChangesError::File {
         table: spec.name.clone(),
         path: path.to_string(),

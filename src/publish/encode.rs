@@ -8,26 +8,42 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::avro::{AvroWriter, RegisterError};
 use super::changes::Changes;
-use crate::definition::Output;
+use crate::definition::{Output, OutputFormat};
+use crate::registry::{Registries, RegistryError};
 use crate::sink::TableSpec;
+use crate::source::{RecordHeaders, headers_of_json};
 
 /// Why rows could not be encoded.
 #[derive(Debug, Error)]
-#[error("could not write rows of table {table} for topic {topic:?}")]
-pub struct EncodeError {
-    /// Which table.
-    table: String,
-    /// Which topic.
-    topic: String,
-    /// Why.
-    #[source]
-    source: ArrowError,
+pub enum EncodeError {
+    /// Rows that the format does not take.
+    #[error("could not write rows of table {table} for topic {topic:?}")]
+    Rows {
+        /// Which table.
+        table: String,
+        /// Which topic.
+        topic: String,
+        /// Why.
+        #[source]
+        source: ArrowError,
+    },
+    /// See [`RegistryError`].
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// See [`RegisterError`].
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+}
+
+impl EncodeError {
+    /// Whether the same may succeed later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, EncodeError::Register(RegisterError::Unready(_)))
+    }
 }
 
 /// A record for a topic.
@@ -36,75 +52,102 @@ pub struct Keyed {
     pub key: Option<Vec<u8>>,
     /// None: a tombstone.
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: RecordHeaders,
 }
 
-/// Encodes one table's changes: the key's columns as an object, the row as an object, nulls written. A dead letter is the
+/// Encodes one table's changes: the key's columns as one record, the row as another, nulls written. A dead letter is the
 /// record that it was, with its key and headers, and the reason and place as headers more (`alluvium.reason`, ...).
 pub struct Encoder {
     table: String,
     topic: String,
     key: Vec<usize>,
     key_schema: SchemaRef,
+    form: Form,
+}
+
+enum Form {
+    AsItCame,
+    Json,
+    Avro(Box<AvroWriter>),
 }
 
 impl Encoder {
     /// For a table whose key is at these positions.
-    pub fn new(spec: &TableSpec, output: &Output, key: &[usize]) -> Result<Self, EncodeError> {
+    pub fn new(spec: &TableSpec, output: &Output, key: &[usize], registries: &Registries) -> Result<Self, EncodeError> {
         let fields: Vec<Field> = key.iter().map(|column| spec.schema.field(*column).clone()).collect();
-        Ok(Encoder {
+        let mut encoder = Encoder {
             table: spec.name.clone(),
             topic: output.topic.clone(),
             key: key.to_vec(),
             key_schema: Arc::new(Schema::new(fields)),
-        })
+            form: Form::Json,
+        };
+        match &output.format {
+            OutputFormat::AsItCame => encoder.form = Form::AsItCame,
+            OutputFormat::Json => {}
+            OutputFormat::Avro(registry) => {
+                let registry = registries.of(registry)?;
+                let writer = AvroWriter::new(registry, &output.topic, spec, &encoder.key_schema);
+                encoder.form = Form::Avro(Box::new(writer.map_err(|e| encoder.failed(e))?));
+            }
+        }
+        Ok(encoder)
     }
 
     /// The records of changes.
     pub fn encode(&mut self, changes: &Changes) -> Result<Vec<Keyed>, EncodeError> {
-        if self.key.is_empty() {
-            return Ok(letters(&changes.rows));
-        }
-        let values = self.lines(&changes.rows)?;
-        let mut records = Vec::with_capacity(values.len() + changes.gone.num_rows());
-        let keys = self.keys(&changes.rows)?;
-        records.extend(keys.into_iter().zip(values).map(|(key, value)| Keyed {
-            key: Some(key),
-            value: Some(value),
-            headers: vec![],
-        }));
-        let gone = self.keys(&changes.gone)?;
-        records.extend(gone.into_iter().map(|key| Keyed {
-            key: Some(key),
-            ..Keyed::default()
-        }));
-        Ok(records)
-    }
-
-    fn keys(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>, EncodeError> {
-        let columns = self.key.iter().map(|column| rows.column(*column).clone()).collect();
-        let keys = RecordBatch::try_new(self.key_schema.clone(), columns).map_err(|e| self.failed(e))?;
-        self.lines(&keys)
-    }
-
-    fn lines(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>, EncodeError> {
-        let mut writer = WriterBuilder::new()
-            .with_explicit_nulls(true)
-            .build::<_, LineDelimited>(Vec::new());
-        let written = writer.write(rows).and_then(|()| writer.finish());
-        written.map_err(|e| self.failed(e))?;
-        let text = writer.into_inner();
-        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        Ok(lines.map(<[u8]>::to_vec).collect())
+        let keys = |rows: &RecordBatch| rows.project(&self.key)?.with_schema(self.key_schema.clone());
+        let encoded = match &mut self.form {
+            Form::AsItCame => return Ok(letters(&changes.rows)),
+            Form::Json => encode(changes, keys, json, json),
+            Form::Avro(writer) => {
+                writer.register()?;
+                let AvroWriter { key, value, .. } = writer.as_mut();
+                encode(changes, keys, |keys| key.encode(keys), |rows| value.encode(rows))
+            }
+        };
+        encoded.map_err(|e| self.failed(e))
     }
 
     fn failed(&self, source: ArrowError) -> EncodeError {
-        EncodeError {
+        EncodeError::Rows {
             table: self.table.clone(),
             topic: self.topic.clone(),
             source,
         }
     }
+}
+
+/// Rows that came, then tombstones of those that went.
+fn encode(
+    changes: &Changes,
+    keys: impl Fn(&RecordBatch) -> Result<RecordBatch, ArrowError>,
+    mut key: impl FnMut(&RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError>,
+    value: impl FnOnce(&RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError>,
+) -> Result<Vec<Keyed>, ArrowError> {
+    let came = key(&keys(&changes.rows)?)?.into_iter().zip(value(&changes.rows)?);
+    let came = came.map(|(key, value)| Keyed {
+        key: Some(key),
+        value: Some(value),
+        ..Keyed::default()
+    });
+    let went = key(&keys(&changes.gone)?)?.into_iter().map(|key| Keyed {
+        key: Some(key),
+        ..Keyed::default()
+    });
+    Ok(came.chain(went).collect())
+}
+
+/// An object for each row.
+fn json(rows: &RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError> {
+    let mut writer = WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, LineDelimited>(Vec::new());
+    writer.write(rows)?;
+    writer.finish()?;
+    let text = writer.into_inner();
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.map(<[u8]>::to_vec).collect())
 }
 
 /// Headers of a dead letter's place and reason, and the columns they are of.
@@ -133,9 +176,10 @@ fn letters(rows: &RecordBatch) -> Vec<Keyed> {
         };
         let mut headers = Vec::new();
         for (name, column) in texts.iter().filter(|(_, column)| column.is_valid(row)) {
+            let text = column.value(row).as_bytes();
             match *name {
-                "headers" => headers.extend(own_headers(column.value(row))),
-                place => headers.push((format!("alluvium.{place}"), column.value(row).as_bytes().to_vec())),
+                "headers" => headers.extend(headers_of_json(text)),
+                place => headers.push((format!("alluvium.{place}"), Some(text.to_vec()))),
             }
         }
         Keyed {
@@ -145,26 +189,4 @@ fn letters(rows: &RecordBatch) -> Vec<Keyed> {
         }
     };
     (0..rows.num_rows()).map(letter).collect()
-}
-
-/// The headers that a record came with, from the JSON that keeps them.
-fn own_headers(json: &str) -> Vec<(String, Vec<u8>)> {
-    let object: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
-    let bytes = |value: &Value| match value {
-        Value::String(text) => text.clone().into_bytes(),
-        Value::Object(object) => {
-            let encoded = object.get("base64").and_then(Value::as_str);
-            encoded.and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default()
-        }
-        Value::Null => vec![],
-        other => other.to_string().into_bytes(),
-    };
-    let mut headers = Vec::new();
-    for (name, value) in &object {
-        match value {
-            Value::Array(values) => headers.extend(values.iter().map(|value| (name.clone(), bytes(value)))),
-            value => headers.push((name.clone(), bytes(value))),
-        }
-    }
-    headers
 }

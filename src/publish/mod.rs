@@ -13,6 +13,7 @@
 //!    difference of two snapshots, again in one transaction.
 //! 5. Brokers that do not answer hold up no snapshot: the lake goes on, and what is missing follows.
 
+mod avro;
 mod changes;
 mod encode;
 mod producer;
@@ -27,6 +28,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 
 use crate::definition::{Dataflow, Output};
+use crate::registry::Registries;
 use crate::repr::Epoch;
 use crate::serve::{QueryError, Snapshot};
 use crate::sink::ledger::{self, Entry, Intent};
@@ -83,6 +85,17 @@ pub enum PublishError {
     Panicked,
 }
 
+impl PublishError {
+    /// Whether the same may succeed later.
+    fn may_pass(&self) -> bool {
+        match self {
+            PublishError::Produce(error) => error.may_pass(),
+            PublishError::Encode(error) => error.may_pass(),
+            _ => false,
+        }
+    }
+}
+
 /// A table that goes to a topic.
 struct Table {
     spec: TableSpec,
@@ -109,6 +122,8 @@ pub fn start(
     failed: impl Fn(PublishError) + Send + 'static,
 ) -> Result<Option<Publisher>, PublishError> {
     let mut channels: BTreeMap<String, Vec<Table>> = BTreeMap::new();
+    // What schemas rows have is asked anew by each run.
+    let registries = Registries::new(None);
     let tables = dataflow
         .tables
         .iter()
@@ -123,7 +138,7 @@ pub fn start(
         let key = output.key.iter().map(|column| spec.schema.index_of(column));
         let key: Vec<usize> = key.collect::<Result<_, _>>().expect("the key's columns were checked");
         channels.entry(output.client.brokers.clone()).or_default().push(Table {
-            encoder: Encoder::new(spec, output, &key)?,
+            encoder: Encoder::new(spec, output, &key, &registries)?,
             spec: spec.clone(),
             output: output.clone(),
             key,
@@ -220,19 +235,14 @@ impl Work {
                         return Ok(());
                     }
                 }
-                Err(PublishError::Produce(error)) if error.may_pass() => {
+                Err(error) if error.may_pass() => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "snapshots wait for their topics"
                     );
                     if ended.is_some_and(|ended| ended.elapsed() > PATIENCE) {
-                        let published = self
-                            .ways
-                            .iter()
-                            .flat_map(|way| &way.tables)
-                            .map(|table| table.published);
                         return Err(PublishError::Behind {
-                            published: published.min().unwrap_or(0),
+                            published: self.published(),
                             patience: PATIENCE,
                         });
                     }
@@ -249,6 +259,12 @@ impl Work {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The newest snapshot that all topics have.
+    fn published(&self) -> Epoch {
+        let tables = self.ways.iter().flat_map(|way| &way.tables);
+        tables.map(|table| table.published).min().unwrap_or(0)
     }
 
     /// Publishes every snapshot there is.
@@ -275,14 +291,8 @@ impl Work {
         for way in ways.iter_mut() {
             way.catch_up(lake, runtime, seen)?;
         }
-        let behind = self
-            .ways
-            .iter()
-            .flat_map(|way| &way.tables)
-            .map(|table| table.published)
-            .min();
         // One that is published stays, to show that nothing lies between.
-        if let Some((newest, _)) = self.seen.range(..=behind.unwrap_or(0)).next_back() {
+        if let Some((newest, _)) = self.seen.range(..=self.published()).next_back() {
             let newest = *newest;
             self.seen.retain(|epoch, _| *epoch >= newest);
         }
@@ -291,14 +301,8 @@ impl Work {
 
     /// Reads the intents that were not read yet.
     fn read_ledger(&mut self) -> Result<(), PublishError> {
+        let published = self.published();
         let (lake, seen, upto) = (&self.lake, &mut self.seen, self.newest);
-        let published = self
-            .ways
-            .iter()
-            .flat_map(|way| &way.tables)
-            .map(|table| table.published)
-            .min();
-        let published = published.unwrap_or(0);
         let newest = seen.last_key_value().map(|(_, intent)| intent.seq);
         self.runtime.block_on(async {
             match newest {

@@ -6,15 +6,14 @@ use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::Offset;
 use thiserror::Error;
 
 use super::encode::Keyed;
 use crate::definition::KafkaClient;
 use crate::repr::Epoch;
-use crate::source::{configure_client, describe_client_error};
+use crate::source::{TopicRecord, configure_client, describe_client_error, put};
 
 /// How long brokers may take for one step.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -70,7 +69,7 @@ impl Channel {
         };
         let mut config = ClientConfig::new();
         config.set("linger.ms", "5");
-        configure_client(&mut config, &client.brokers, &client.options);
+        configure_client(&mut config, client);
         let mut group = config.clone();
         config.set("transactional.id", &id).set("enable.idempotence", "true");
         group.remove("linger.ms");
@@ -119,7 +118,13 @@ impl Channel {
         let mut offsets = TopicPartitionList::new();
         for (topic, records) in topics {
             for record in records {
-                self.put(topic, record)?;
+                let record = TopicRecord {
+                    key: record.key.as_deref(),
+                    value: record.value.as_deref(),
+                    headers: &record.headers,
+                    ..TopicRecord::default()
+                };
+                put(&self.producer, topic, record).map_err(|error| self.failed("send a record", error))?;
             }
             let offset = offsets.add_partition_offset(topic, 0, Offset::Offset(epoch as i64));
             offset.map_err(|error| self.failed("tell an epoch", error))?;
@@ -130,30 +135,6 @@ impl Channel {
         told.map_err(|error| self.failed("tell an epoch", error))?;
         let committed = self.producer.commit_transaction(PATIENCE);
         committed.map_err(|error| self.failed("commit a transaction", error))
-    }
-
-    fn put(&self, topic: &str, record: &Keyed) -> Result<(), ProduceError> {
-        let mut message: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
-        message.key = record.key.as_deref();
-        if !record.headers.is_empty() {
-            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            for (key, value) in &record.headers {
-                let value = Some(value);
-                headers = headers.insert(Header { key, value });
-            }
-            message.headers = Some(headers);
-        }
-        message.payload = record.value.as_deref();
-        loop {
-            message = match self.producer.send(message) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    self.producer.poll(Duration::from_millis(10));
-                    back
-                }
-                Err((error, _)) => return Err(self.failed("send a record", error)),
-            };
-        }
     }
 
     fn failed(&self, doing: &'static str, error: KafkaError) -> ProduceError {

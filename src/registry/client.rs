@@ -10,6 +10,7 @@ use std::time::Instant;
 use reqwest::{Certificate, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::{Language, Patience, Reference, RegistryError, Schema, Unready, Version};
@@ -23,6 +24,12 @@ const REFERENCES: usize = 500;
 
 /// The API's codes for "no such subject, version, schema".
 const NOT_THERE: [i64; 3] = [40401, 40402, 40403];
+
+/// How a schema is refused: it is not compatible with its subject's others, or is none.
+const NOT_TAKEN: [StatusCode; 2] = [StatusCode::CONFLICT, StatusCode::UNPROCESSABLE_ENTITY];
+
+/// What is sent, and answered.
+const MEDIA: &str = "application/vnd.schemaregistry.v1+json";
 
 /// A registry that does not know the question at all.
 const NO_SUCH_PATH: i64 = 404;
@@ -40,12 +47,18 @@ pub(super) struct Client {
 /// What the registry says.
 pub(super) enum Answer<T> {
     Is(T),
-    /// There is no such thing.
-    No,
+    /// There is no such thing, or it is not taken; why, in the registry's words.
+    No(String),
+}
+
+/// What is asked: a path to read, or what is put there.
+struct Question<'a> {
+    path: &'a [&'a str],
+    put: Option<&'a Value>,
 }
 
 /// A subject's version.
-pub(super) struct Registered {
+pub(super) struct SubjectVersion {
     pub id: u32,
     pub text: String,
     references: Vec<Refers>,
@@ -73,6 +86,11 @@ struct Refers {
     name: String,
     subject: String,
     version: u32,
+}
+
+#[derive(Deserialize)]
+struct Id {
+    id: u32,
 }
 
 #[derive(Deserialize)]
@@ -114,17 +132,18 @@ impl Client {
     pub async fn schema(&self, id: u32) -> Result<Answer<Schema>, Unready> {
         let what = format!("schema {id}");
         let number = id.to_string();
-        let Answer::Is(found) = self.get::<ById>(&["schemas", "ids", &number], &what).await? else {
-            return Ok(Answer::No);
+        let found = match self.get::<ById>(&["schemas", "ids", &number], &what).await? {
+            Answer::Is(found) => found,
+            Answer::No(reason) => return Ok(Answer::No(reason)),
         };
         let Some(references) = self.references(found.references.unwrap_or_default()).await? else {
-            return Ok(Answer::No);
+            return Ok(Answer::No("what it refers to is gone".into()));
         };
         // Older registries do not say.
         let versions = self.get(&["schemas", "ids", &number, "versions"], &what).await;
         let versions: Vec<Version> = match versions? {
             Answer::Is(versions) => versions,
-            Answer::No => Vec::new(),
+            Answer::No(_) => Vec::new(),
         };
         Ok(Answer::Is(Schema {
             id,
@@ -136,20 +155,33 @@ impl Client {
     }
 
     /// A version of a subject, or its newest. None: there is none.
-    pub async fn version(&self, subject: &str, version: Option<u32>) -> Result<Option<Registered>, Unready> {
+    pub async fn version(&self, subject: &str, version: Option<u32>) -> Result<Option<SubjectVersion>, Unready> {
         let version = version.map_or("latest".to_string(), |version| version.to_string());
         let what = format!("version {version} of subject {subject:?}");
         match self
             .get::<ByVersion>(&["subjects", subject, "versions", &version], &what)
             .await?
         {
-            Answer::Is(found) => Ok(Some(Registered {
+            Answer::Is(found) => Ok(Some(SubjectVersion {
                 id: found.id,
                 text: found.schema,
                 references: found.references.unwrap_or_default(),
             })),
-            Answer::No => Ok(None),
+            Answer::No(_) => Ok(None),
         }
+    }
+
+    /// Registers an Avro schema under a subject, unless it is there; says its id. No: the registry does not take it.
+    pub async fn register(&self, subject: &str, text: &str) -> Result<Answer<u32>, Unready> {
+        let question = Question {
+            path: &["subjects", subject, "versions"],
+            put: Some(&json!({ "schema": text, "schemaType": Language::Avro })),
+        };
+        let what = format!("an id of the schema of subject {subject:?}");
+        Ok(match self.ask::<Id>(&question, &what).await? {
+            Answer::Is(registered) => Answer::Is(registered.id),
+            Answer::No(reason) => Answer::No(reason),
+        })
     }
 
     /// All that is referred to, what refers behind what it refers to. None: some of it is gone.
@@ -187,8 +219,12 @@ impl Client {
         Ok(Some(done))
     }
 
-    /// Asks until there is an answer or the budget is spent.
     async fn get<T: DeserializeOwned>(&self, path: &[&str], what: &str) -> Result<Answer<T>, Unready> {
+        self.ask(&Question { path, put: None }, what).await
+    }
+
+    /// Asks until there is an answer or the budget is spent.
+    async fn ask<T: DeserializeOwned>(&self, question: &Question<'_>, what: &str) -> Result<Answer<T>, Unready> {
         let started = Instant::now();
         let mut pause = self.patience.pause;
         loop {
@@ -196,7 +232,7 @@ impl Client {
             let mut trouble = None;
             for n in 0..self.urls.len() {
                 let index = (good + n) % self.urls.len();
-                match self.ask(&self.urls[index], path).await {
+                match self.ask_once(&self.urls[index], question).await {
                     Ok(answer) => {
                         self.good.store(index, Ordering::Relaxed);
                         return Ok(answer);
@@ -221,17 +257,20 @@ impl Client {
     }
 
     /// Asks once; the error is a reason to ask again.
-    async fn ask<T: DeserializeOwned>(&self, base: &Url, path: &[&str]) -> Result<Answer<T>, String> {
+    async fn ask_once<T: DeserializeOwned>(&self, base: &Url, question: &Question<'_>) -> Result<Answer<T>, String> {
+        let path = question.path;
         let mut url = base.clone();
         let segments = url.path_segments_mut();
         segments
             .expect("an http address has a path")
             .pop_if_empty()
             .extend(path);
-        let request = self.http.get(url).header(
-            "accept",
-            "application/vnd.schemaregistry.v1+json, application/vnd.schemaregistry+json, application/json",
-        );
+        let request = match question.put {
+            None => self.http.get(url),
+            Some(body) => self.http.post(url).header("content-type", MEDIA).body(body.to_string()),
+        };
+        let accepted = format!("{MEDIA}, application/vnd.schemaregistry+json, application/json");
+        let request = request.header("accept", accepted);
         let request = match &self.credentials {
             None => request,
             Some(Credentials::Basic { username, password }) => request.basic_auth(username, Some(password)),
@@ -257,7 +296,10 @@ impl Client {
         let unknown = path.len() == 4 && path[3] == "versions" && path[0] == "schemas";
         let not_there = |code: i64| NOT_THERE.contains(&code) || (unknown && code == NO_SUCH_PATH);
         match refused {
-            Some(refused) if status == StatusCode::NOT_FOUND && not_there(refused.error_code) => Ok(Answer::No),
+            Some(refused) if status == StatusCode::NOT_FOUND && not_there(refused.error_code) => {
+                Ok(Answer::No(refused.message))
+            }
+            Some(refused) if question.put.is_some() && NOT_TAKEN.contains(&status) => Ok(Answer::No(refused.message)),
             _ if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(format!(
                 "it answered {status}; check the registry's username and password, or token"
             )),

@@ -13,7 +13,7 @@ use axum::Router;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -36,6 +36,8 @@ struct Held {
     schemas: BTreeMap<usize, Value>,
     /// By subject and version, from 1: the schema's id.
     subjects: BTreeMap<String, Vec<usize>>,
+    /// Subjects with which no new schema is compatible.
+    closed: Vec<String>,
     /// The header that is demanded.
     authorization: Option<String>,
     /// Nothing is answered but this.
@@ -68,6 +70,7 @@ impl Mock {
             .route("/schemas/ids/{id}", get(by_id))
             .route("/schemas/ids/{id}/versions", get(versions))
             .route("/subjects/{subject}/versions/{version}", get(by_version))
+            .route("/subjects/{subject}/versions", post(put))
             .with_state(shared.clone());
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -92,6 +95,11 @@ impl Mock {
         let schema = json!({"schema": text, "schemaType": language, "references": references});
         held.schemas.insert(id as usize, schema);
         held.subjects.entry(subject.to_string()).or_default().push(id as usize);
+    }
+
+    /// Takes no schema for this subject.
+    pub fn refuse(&self, subject: &str) {
+        self.shared.held.lock().unwrap().closed.push(subject.to_string());
     }
 
     /// Answers nothing but this.
@@ -194,4 +202,25 @@ async fn by_version(
     found["subject"] = json!(subject);
     found["version"] = json!(version);
     Json(found).into_response()
+}
+
+async fn put(State(shared): Held_, UrlPath(subject): UrlPath<String>, headers: HeaderMap, body: String) -> Response {
+    if let Err(refused) = admit(&shared, &headers) {
+        return refused;
+    }
+    let schema: Value = serde_json::from_str(&body).unwrap();
+    let mut held = shared.held.lock().unwrap();
+    let known = held.subjects.get(&subject).into_iter().flatten();
+    let mut known = known.filter(|id| held.schemas[*id]["schema"] == schema["schema"]);
+    if let Some(id) = known.next() {
+        return Json(json!({"id": id})).into_response();
+    }
+    if held.closed.contains(&subject) {
+        let refused = json!({"error_code": 409, "message": "incompatible with version 1"});
+        return (StatusCode::CONFLICT, Json(refused)).into_response();
+    }
+    let id = held.schemas.len() + 1;
+    held.schemas.insert(id, schema);
+    held.subjects.entry(subject).or_default().push(id);
+    Json(json!({"id": id})).into_response()
 }

@@ -96,6 +96,15 @@ pub enum Found {
     Unknown,
 }
 
+/// What a registry makes of a schema that it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// It has this id.
+    As(u32),
+    /// It is not taken; why, in the registry's words.
+    Refused(String),
+}
+
 /// What language a schema is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Language {
@@ -286,8 +295,19 @@ impl Registry {
         };
         match self.drive(self.client.schema(id))? {
             Answer::Is(schema) => Ok(Some(schema)),
-            Answer::No => Ok(None),
+            Answer::No(_) => Ok(None),
         }
+    }
+
+    /// Registers an Avro schema under a subject, unless it is there.
+    ///
+    /// # Errors
+    /// The registry does not answer.
+    pub fn register(&self, subject: &str, text: &str) -> Result<Registered, Unready> {
+        Ok(match self.drive(self.client.register(subject, text))? {
+            Answer::Is(id) => Registered::As(id),
+            Answer::No(reason) => Registered::Refused(reason),
+        })
     }
 
     fn remembered(&self, id: u32) -> Option<Found> {
@@ -306,7 +326,7 @@ impl Registry {
             return Ok(Found::Schema(Arc::new(schema)));
         }
         match self.client.schema(id).await? {
-            Answer::No => Ok(Found::Unknown),
+            Answer::No(_) => Ok(Found::Unknown),
             Answer::Is(schema) => {
                 if let Some(shelf) = &self.shelf {
                     shelf.keep(&schema).await?; // by (2), before it is used

@@ -272,3 +272,21 @@ fn a_registry_behind_an_own_authority_is_trusted_by_its_file_alone() {
     let reason = doubting.unwrap_err().reason;
     assert!(reason.to_lowercase().contains("certificate"), "{reason}");
 }
+
+#[test]
+fn a_schema_is_registered_once_and_one_that_is_not_compatible_is_told_in_the_registrys_words() {
+    let mock = Mock::start();
+    let registry = hasty(None).of(&settings(&[&mock.url])).unwrap();
+    let register = |text| registry.register("sales/eu-value", text).unwrap();
+    assert_eq!(register("\"string\""), Registered::As(1));
+    assert_eq!(register("\"long\""), Registered::As(2));
+    mock.refuse("sales/eu-value");
+    assert_eq!(register("\"string\""), Registered::As(1));
+    let Registered::Refused(reason) = register("\"int\"") else {
+        panic!("it was taken")
+    };
+    assert_eq!(reason, "incompatible with version 1");
+    mock.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
+    let error = registry.register("sales/eu-value", "\"string\"").unwrap_err();
+    assert!(error.to_string().contains("sales/eu-value"), "{error}");
+}

@@ -19,8 +19,10 @@ mod transactions;
 
 pub use error::SourceError;
 pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
-pub use kafka::{OffsetPublisher, TopicError, TopicRecord, TopicWriter, publish_offsets};
-pub(crate) use kafka::{configure_client, describe_client_error};
+pub use kafka::{
+    OffsetPublisher, RecordHeaders, TopicError, TopicRecord, TopicWriter, headers_of_json, publish_offsets,
+};
+pub(crate) use kafka::{configure_client, describe_client_error, put};
 pub use log::{LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
 pub use readers::{Clock, Decode, Decoders, FeedStatus, Held, ReaderOptions, Readers, start};
@@ -68,6 +70,16 @@ pub struct Position {
     /// What identifies a file's content: size and entity tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+}
+
+impl Position {
+    /// Where to go on in what has no end: a log, a topic.
+    pub fn at(next: u64) -> Self {
+        Position {
+            next,
+            ..Position::default()
+        }
+    }
 }
 
 /// A partition of a feed of an input, by name: what progress is kept for, over restarts.

@@ -279,7 +279,12 @@ impl Hand {
 
     /// The worker of a partition, by (1); one of this process's.
     pub fn worker(&self, partition: &str) -> usize {
-        let (_, number) = self.share.of(self.input(), self.feed, partition);
+        self.worker_of(self.input, self.feed, partition)
+    }
+
+    /// The same of another feed's partition.
+    pub fn worker_of(&self, input: usize, feed: usize, partition: &str) -> usize {
+        let (_, number) = self.share.of(&self.dataflow.inputs[input], feed, partition);
         (number % self.outlets.len() as u64) as usize
     }
 

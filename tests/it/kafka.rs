@@ -312,19 +312,25 @@ fn partitions_that_are_added_are_read_and_offsets_are_told_to_the_group() {
     let dataflow = folder.load("lake");
     let running = Running::start(dataflow.clone(), 2);
     running.wait_until(|| broker.committed(&group, &topic, 0) == Some(1));
-    let more = NewPartitions::new(&topic, 3);
+    // Some of the new ones are a reader's that had none before.
+    const PARTITIONS: usize = 9;
+    let more = NewPartitions::new(&topic, PARTITIONS);
     let made = block_on(broker.admin.create_partitions([&more], &AdminOptions::new())).expect("the broker answers");
     made[0].as_ref().expect("the partitions are made");
-    broker.send(&topic, 2, &texts(&orders(&[(2, "new")])));
-    broker.send(&topic, 0, &texts(&orders(&[(3, "new")])));
-    running.wait_until(|| rows(&dataflow, "SELECT COUNT(*) FROM silver.orders") == ["2"]);
+    for partition in 0..PARTITIONS {
+        let id = 2 + partition as u32;
+        broker.send(&topic, partition as i32, &texts(&orders(&[(id, "new")])));
+    }
+    let all = [PARTITIONS.to_string()];
+    running.wait_until(|| rows(&dataflow, "SELECT COUNT(*) FROM silver.orders") == all);
     running.wait_until(|| broker.committed(&group, &topic, 2) == Some(1));
     running.wait_until(|| broker.committed(&group, &topic, 0) == Some(2));
     running.stop();
+    let ids: Vec<String> = (2..2 + PARTITIONS).map(|id| id.to_string()).collect();
     assert_eq!(
         rows(&dataflow, "SELECT id FROM silver.orders ORDER BY id"),
-        ["2", "3"],
-        "latest begins behind what was there"
+        ids,
+        "latest begins behind what was there, and new partitions at their first record"
     );
     assert_newest_is_exact(&dataflow, "the newest snapshot");
 }

@@ -10,10 +10,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use reqwest::Method;
 
-use crate::kafka::Broker;
+use crate::kafka::{Broker, service};
 use crate::lake::ask;
-use crate::support::{Folder, Running, catch_up};
+use crate::support::{Folder, Running, catch_up, chain, run_all};
 
 /// A topic's committed records: key, and value or none.
 fn consume(broker: &Broker, topic: &str, partitions: i32) -> Vec<(String, Option<String>)> {
@@ -218,4 +219,120 @@ fn a_dead_letter_goes_to_its_topic_as_it_came_with_the_reason_once() {
     assert!(header("alluvium.reason").contains("two"), "{headers:?}");
     let kept = ask(&dataflow, "SELECT key IS NOT NULL, headers FROM dead_letters");
     assert_eq!(kept, "true,\"{\"\"trace\"\":\"\"00-1\"\"}\"");
+}
+
+/// Has a registry take something.
+fn tell(method: Method, url: &str, body: &str) {
+    let request = reqwest::Client::new()
+        .request(method, url)
+        .header("content-type", "application/vnd.schemaregistry.v1+json")
+        .body(body.to_string());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let answer = runtime.block_on(request.send());
+    answer
+        .and_then(reqwest::Response::error_for_status)
+        .expect("the registry takes it");
+}
+
+/// One dataflow writes a topic as Avro, another reads it: both tables are the same, whatever the columns are.
+#[test]
+fn a_topic_of_avro_is_read_as_the_table_it_is_of_and_an_incompatible_one_is_told() {
+    let Some(broker) = Broker::connect("publish_avro") else {
+        return;
+    };
+    let Some(registry) = service("ALLUVIUM_REGISTRY") else {
+        return;
+    };
+    const COLUMNS: &str = "[columns]\nid = { type = \"BIGINT\", nullable = false }\nshop = { type = \"VARCHAR\", nullable = false }\n\
+        price = \"DECIMAL(12,3)\"\nweight = \"DOUBLE\"\nn = \"INT\"\nat = \"TIMESTAMP\"\nday = \"DATE\"\npaid = \"BOOLEAN\"\n\
+        tags = \"VARCHAR[]\"\n\"1-name\" = \"VARCHAR\"\n";
+    let topic = broker.topic("orders", 2, &[]);
+    let to = |topic: &str| {
+        format!(
+            "[kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\nformat = \"avro\"\nregistry = {{ url = \"{registry}\" }}\n",
+            broker.address
+        )
+    };
+    let writes = Folder::new(
+        &broker.name("writes"),
+        &[
+            (
+                "inputs/orders.toml",
+                &format!(
+                    "key = [\"id\", \"shop\"]\n{COLUMNS}[[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live\"\nformat = \"json\"\n"
+                ),
+            ),
+            ("silver/orders.sql", "SELECT * FROM orders"),
+            (
+                "silver/orders.toml",
+                &format!("key = [\"id\", \"shop\"]\n{}", to(&topic)),
+            ),
+        ],
+    );
+    let renamed = COLUMNS.replace(
+        "\"1-name\" = \"VARCHAR\"",
+        "\"1-name\" = { type = \"VARCHAR\", from = \"_1_name\" }",
+    );
+    let reads = Folder::new(
+        &broker.name("reads"),
+        &[
+            (
+                "inputs/orders.toml",
+                &format!(
+                    "key = [\"id\", \"shop\"]\n{renamed}[[feeds]]\nname = \"topic\"\nkind = \"kafka\"\nbrokers = \"{}\"\n\
+                     topics = [\"{topic}\"]\nformat = \"avro\"\nregistry = {{ url = \"{registry}\" }}\n",
+                    broker.address
+                ),
+            ),
+            ("silver/orders.sql", "SELECT * FROM orders"),
+        ],
+    );
+    let record = |id: u32, rest: &str| {
+        format!("{{\"key\": {{\"id\": {id}, \"shop\": \"x\"}}, \"value\": {{\"id\": {id}, \"shop\": \"x\"{rest}}}}}\n")
+    };
+    let full = ", \"price\": \"-12.345\", \"weight\": 0.1, \"n\": -7, \"at\": \"2026-11-22T10:11:12.345678\", \"day\": \"1969-12-31\", \
+        \"paid\": true, \"tags\": [\"a\", null, \"\"], \"1-name\": \"\u{fc}\"";
+    let append = |text: &str| writes.append("live/0.ndjson", text);
+    append(&(record(1, full) + &record(2, "") + &record(3, full)));
+    let (writing, reading) = (writes.load("lake"), reads.load("lake"));
+    let agree = |ids: &str| {
+        catch_up(&writing, 2);
+        catch_up(&reading, 2);
+        let columns = "id, shop, price, weight, n, at, day, paid, array_to_string(tags, '|', '?') AS tags, \"1-name\"";
+        let of = |dataflow| ask(dataflow, &format!("SELECT {columns} FROM silver.orders ORDER BY id"));
+        assert_eq!(of(&reading), of(&writing));
+        assert_eq!(ask(&reading, "SELECT id FROM silver.orders ORDER BY id"), ids);
+        assert_eq!(ask(&reading, "SELECT reason FROM dead_letters"), "");
+    };
+    agree("1\n2\n3");
+    append("{\"key\": {\"id\": 3, \"shop\": \"x\"}, \"value\": null}\n");
+    append(&record(2, full));
+    agree("1\n2");
+
+    // The same table under a subject that other readers have another schema of.
+    let taken = broker.topic("taken", 1, &[]);
+    tell(
+        Method::POST,
+        &format!("{registry}/subjects/{taken}-value/versions"),
+        "{\"schema\": \"\\\"string\\\"\"}",
+    );
+    tell(
+        Method::PUT,
+        &format!("{registry}/config/{taken}-value"),
+        "{\"compatibility\": \"BACKWARD\"}",
+    );
+    writes.write(
+        "silver/orders.toml",
+        &format!("key = [\"id\", \"shop\"]\n{}", to(&taken)),
+    );
+    let options = alluvium::run::Options {
+        until_caught_up: true,
+        ..Default::default()
+    };
+    let ended = run_all(&writes.load("lake"), 1.into(), &options).remove(0);
+    let text = chain(&ended.expect_err("the schema is refused"));
+    assert!(
+        text.contains(&format!("{taken}-value")) && text.contains("silver.orders") && text.contains("compatib"),
+        "{text}"
+    );
 }

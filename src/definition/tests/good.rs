@@ -270,8 +270,8 @@ fn topics_load_with_all_they_say_and_their_secrets_never_print() {
         wait: Duration::from_secs(5),
     };
     assert_eq!(rich.transactions, Some(transactions));
-    assert_eq!(rich.options.0["sasl.password"], "hunter2");
-    assert_eq!(rich.options.0["socket.keepalive.enable"], "true");
+    assert_eq!(rich.client.options.0["sasl.password"], "hunter2");
+    assert_eq!(rich.client.options.0["socket.keepalive.enable"], "true");
     let debug = format!("{:?}", loaded(&folder));
     assert!(!debug.contains("hunter2") && debug.contains("sasl.password"), "{debug}");
     let of_time = kafka_of(&of_topics("start = \"2026-11-01T00:00:00Z\"\n"));
@@ -292,5 +292,17 @@ fn a_table_goes_to_a_topic_by_its_key_and_dead_letters_as_they_came() {
     );
     let letters = dataflow.dead_letters.as_ref().expect("a topic");
     assert!(letters.key.is_empty() && letters.client.brokers == "one:9092");
+    assert_eq!(
+        (&output.format, &letters.format),
+        (&OutputFormat::Json, &OutputFormat::AsItCame)
+    );
+    let of_avro = "format = \"avro\"\nregistry = { url = \"http://own:8081\", token = \"${SECRET}\" }\n";
+    let folder = folder.with("silver/orders.toml", &format!("key = [\"id\"]\n[kafka]\n{to}{of_avro}"));
+    let avro = loaded(&folder);
+    let OutputFormat::Avro(registry) = &avro.tables[0].output.as_ref().expect("a topic").format else {
+        panic!("{avro:?}")
+    };
+    assert_eq!(registry.urls[0].host_str(), Some("own"));
+    assert!(!format!("{avro:?}").contains("hunter2"));
     assert!(!format!("{dataflow:?}").contains("hunter2"));
 }

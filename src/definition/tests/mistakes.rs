@@ -204,6 +204,14 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: add key = [...] to the table",
         ),
         (
+            good().with(
+                "silver/orders.toml",
+                "key = [\"id\"]\n[kafka]\nbrokers = \"one:9092\"\ntopic = \"t\"\nformat = \"avro\"\n",
+            ),
+            "silver/orders.toml:2:2: format \"avro\" needs a schema registry\n\
+             \x20 help: add registry = { url = \"http://localhost:8081\" } beside it or to dataflow.toml",
+        ),
+        (
             feed("kind = \"http\"\ntopic = \"x\"\nformat = \"json\"\n"),
             "inputs/orders.toml:8:8: feeds of kind \"http\" are not in this version\n\
              \x20 help: it has files, log, kafka and generate; a log is an embedded change log that any program can append to",

@@ -15,7 +15,7 @@ use crossbeam_channel::bounded;
 
 use super::{Bringing, Hands, InputSource, Past, Sources};
 use crate::decode::Decoded;
-use crate::definition::{Dataflow, FeedKind, Start};
+use crate::definition::{Dataflow, FeedKind, Start, split_partition};
 use crate::registry::Registries;
 use crate::run::start::DELIVERIES;
 use crate::run::{RunError, archive};
@@ -109,11 +109,8 @@ fn wanted(progress: &Progress, part: &Dataflow) -> Result<BTreeMap<PartitionId, 
         };
         let feed = input.feeds.iter().find(|feed| feed.name == id.feed);
         let transactions = feed.and_then(|feed| feed.transactions());
-        if transactions.is_some_and(|(_, of)| {
-            id.partition
-                .rsplit_once('-')
-                .is_some_and(|(topic, _)| topic == of.topic)
-        }) {
+        let topic = split_partition(&id.partition).map(|(topic, _)| topic);
+        if transactions.is_some_and(|(_, of)| topic == Some(&of.topic)) {
             continue; // holds no records of the input
         }
         let repeats = match feed.map(|feed| &feed.kind) {

@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 
-use crate::definition::{ClientOptions, Kafka};
+use crate::definition::{Kafka, KafkaClient};
 use crate::source::SourceError;
 use crate::source::outlet::{Gauges, Hand};
 
@@ -113,12 +113,12 @@ pub fn describe(error: &KafkaError) -> String {
 }
 
 /// Sets what every client of these brokers has: the user's options, and the brokers.
-pub fn configure(config: &mut ClientConfig, brokers: &str, options: &ClientOptions) {
+pub fn configure(config: &mut ClientConfig, client: &KafkaClient) {
     config.set("client.id", "alluvium");
-    for (name, value) in &options.0 {
+    for (name, value) in &client.options.0 {
         config.set(name, value);
     }
-    config.set("bootstrap.servers", brokers);
+    config.set("bootstrap.servers", &client.brokers);
 }
 
 /// The group that offsets are published to.
@@ -133,7 +133,7 @@ pub fn consumer(hand: &Hand, kafka: &Kafka) -> Result<Consumer, SourceError> {
     config
         .set("queued.max.messages.kbytes", QUEUE_KIB.to_string())
         .set("fetch.queue.backoff.ms", "5");
-    configure(&mut config, &kafka.brokers, &kafka.options);
+    configure(&mut config, &kafka.client);
     config
         .set("group.id", group(&hand.dataflow.name, kafka))
         .set("enable.auto.commit", "false")

@@ -1,12 +1,40 @@
 //! A record's headers as one JSON object, so that Bronze and dead letters keep them.
 //!
 //! A value that is UTF-8 is a string, any other `{"base64": ...}`, one that is missing null. A name that comes again
-//! has a list of its values, in their order.
+//! has a list of its values, in their order. Of JSON that somebody wrote, whatever else a value is goes out as its text.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rdkafka::message::{BorrowedHeaders, Headers};
 use serde_json::{Map, Value, json};
+
+/// Headers in their order, by name; a value may be missing.
+pub type RecordHeaders = Vec<(String, Option<Vec<u8>>)>;
+
+/// The headers of such a JSON object; of no object none.
+pub fn headers_of_json(json: &[u8]) -> RecordHeaders {
+    let object: Map<String, Value> = serde_json::from_slice(json).unwrap_or_default();
+    let mut headers = Vec::with_capacity(object.len());
+    for (name, value) in object {
+        match value {
+            Value::Array(values) => headers.extend(values.into_iter().map(|value| (name.clone(), bytes(value)))),
+            value => headers.push((name, bytes(value))),
+        }
+    }
+    headers
+}
+
+fn bytes(value: Value) -> Option<Vec<u8>> {
+    let encoded = |value: &Value| {
+        let object = value.as_object().filter(|object| object.len() == 1)?;
+        STANDARD.decode(object.get("base64")?.as_str()?).ok()
+    };
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.into_bytes()),
+        other => Some(encoded(&other).unwrap_or_else(|| other.to_string().into_bytes())),
+    }
+}
 
 /// The JSON of the headers; none where there is none.
 pub fn to_json(headers: Option<&BorrowedHeaders>) -> Option<String> {
@@ -49,10 +77,15 @@ mod tests {
             ("trace", None),
             ("trace", Some(b"00-2")),
         ];
-        assert_eq!(
-            object(headers.into_iter()).as_deref(),
-            Some(r#"{"raw":{"base64":"/wA="},"trace":["00-1",null,"00-2"]}"#)
-        );
+        let json = object(headers.into_iter()).expect("there are some");
+        assert_eq!(json, r#"{"raw":{"base64":"/wA="},"trace":["00-1",null,"00-2"]}"#);
+        let mut back = headers.map(|(name, value)| (name.to_string(), value.map(<[u8]>::to_vec)));
+        back.sort_by(|(a, _), (b, _)| a.cmp(b));
+        assert_eq!(headers_of_json(json.as_bytes()), back);
         assert_eq!(object(std::iter::empty()), None);
+        let written = headers_of_json(br#"{"n": 1, "o": {"base64": 2}}"#);
+        let text = |name: &str, value: &str| (name.to_string(), Some(value.as_bytes().to_vec()));
+        assert_eq!(written, [text("n", "1"), text("o", "{\"base64\":2}")]);
+        assert_eq!(headers_of_json(b"none"), []);
     }
 }

@@ -28,7 +28,9 @@ mod writer;
 
 pub(crate) use client::{configure as configure_client, reason as describe_client_error};
 pub use group::{OffsetPublisher, publish_offsets};
+pub use headers::{RecordHeaders, headers_of_json};
 pub(crate) use topics::Topics;
+pub(crate) use writer::put;
 pub use writer::{TopicError, TopicRecord, TopicWriter};
 
 use std::collections::BTreeMap;
@@ -37,7 +39,7 @@ use super::outlet::Hand;
 use super::readers::Starter;
 use super::{Decode, Progress, SourceError};
 use crate::decode::Decoder;
-use crate::definition::{Kafka, Start};
+use crate::definition::{Kafka, Start, split_partition};
 
 /// Threads of one feed, at most.
 const READERS: usize = 4;
@@ -110,10 +112,9 @@ pub(crate) fn start_markers(
 
 /// The next record to read, by partition, of those topics of a feed.
 fn known(hand: &Hand, resume: &Progress, topics: impl Fn(&str) -> bool) -> BTreeMap<String, u64> {
-    let positions = hand.positions(resume).filter(|(partition, _)| {
-        let topic = partition.rsplit_once('-').map_or(*partition, |(topic, _)| topic);
-        topics(topic)
-    });
+    let positions = hand
+        .positions(resume)
+        .filter(|(partition, _)| split_partition(partition).is_some_and(|(topic, _)| topics(topic)));
     positions
         .map(|(partition, position)| (partition.to_string(), position.next))
         .collect()

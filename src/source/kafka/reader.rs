@@ -28,10 +28,10 @@ use crate::source::{Decode, PartitionLag, Position, SourceError};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest pause between two looks at what librdkafka says beside records.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often nothing must come before nothing more is asked for, between two turns.
-const QUIET: usize = 3;
 /// The same while a partition waits for others.
 const SHORT: Duration = Duration::from_millis(5);
+/// How often nothing must come before nothing more is asked for, between two turns.
+const QUIET: usize = 3;
 
 /// What a reader is made of.
 pub struct Setup {
@@ -63,6 +63,9 @@ pub struct Reader {
     base: Instant,
     /// A partition is not read on, for others of its source's transactions are behind.
     waits_for_others: bool,
+    /// Nobody has read the feed before, and this reader has not found its first partitions yet. What comes after them is
+    /// new, and read from its first record, whatever `start` says.
+    young: bool,
 }
 
 /// A partition that is read.
@@ -100,6 +103,7 @@ impl Reader {
         Reader {
             topics: Topics::new(&setup.kafka.topics),
             consumer: Arc::new(consumer),
+            young: setup.known.is_empty(),
             hand,
             setup,
             decode,
@@ -130,11 +134,7 @@ impl Reader {
             self.observe_statistics()?;
             if looked.elapsed() >= self.setup.options.topics_poll {
                 looked = Instant::now();
-                match self.find() {
-                    Ok(()) => {}
-                    Err(Trouble::Passes(error)) => self.trouble(&error),
-                    Err(Trouble::Ends(ended)) => return Err(ended),
-                }
+                self.look()?;
             }
             if took > 0 {
                 self.hand.check()?;
@@ -163,7 +163,7 @@ impl Reader {
     }
 
     fn trouble(&self, error: &KafkaError) {
-        let brokers = &self.setup.kafka.brokers;
+        let brokers = &self.setup.kafka.client.brokers;
         self.consumer
             .context()
             .trouble(format!("could not ask brokers {brokers}: {}", describe(error)));
@@ -187,7 +187,7 @@ impl Reader {
                 let reason = self.consumer.context().why().unwrap_or_else(|| describe(&error));
                 return Err(SourceError::KafkaBrokers {
                     feed: self.hand.name(),
-                    brokers: self.setup.kafka.brokers.clone(),
+                    brokers: self.setup.kafka.client.brokers.clone(),
                     attempts,
                     reason,
                 }
@@ -202,6 +202,18 @@ impl Reader {
     /// Whether a partition is this reader's.
     fn is_ours(&self, name: &str) -> bool {
         self.hand.reads(name) && self.hand.worker(name) % self.setup.readers == self.setup.index
+    }
+
+    /// Finds what is new; brokers that do not answer are asked again later.
+    fn look(&mut self) -> Result<(), Ended> {
+        match self.find() {
+            Ok(()) => Ok(()),
+            Err(Trouble::Passes(error)) => {
+                self.trouble(&error);
+                Ok(())
+            }
+            Err(Trouble::Ends(ended)) => Err(ended),
+        }
     }
 
     /// Looks for partitions that are new, and starts to read them.
@@ -221,16 +233,15 @@ impl Reader {
             .filter(|partition| !self.partitions.contains_key(partition) && self.is_ours(&partition.name()))
             .collect();
         if new.is_empty() {
+            self.young = false;
             return Ok(());
         }
-        // Whether a partition is new to the feed, or the feed itself is.
-        let young = self.setup.known.is_empty() && self.partitions.is_empty();
         let mut starts = Vec::with_capacity(new.len());
         for partition in &new {
             if let Some(line) = &self.hand.line {
                 line.announce(&self.hand, &partition.name().into())?;
             }
-            starts.push(self.start_of(partition, young)?);
+            starts.push(self.start_of(partition)?);
         }
         let mut list = TopicPartitionList::new();
         for (partition, at) in new.iter().zip(&starts) {
@@ -241,6 +252,7 @@ impl Reader {
             let opened = self.open(&partition, at);
             self.partitions.insert(partition, opened);
         }
+        self.young = false;
         Ok(())
     }
 
@@ -274,7 +286,7 @@ impl Reader {
     }
 
     /// Where a partition is read from.
-    fn start_of(&self, partition: &TopicPartition, young: bool) -> Result<u64, Trouble> {
+    fn start_of(&self, partition: &TopicPartition) -> Result<u64, Trouble> {
         let name = partition.name();
         let next = self.setup.known.get(&name).copied();
         let (first, end) = self
@@ -288,7 +300,7 @@ impl Reader {
         match place(found, self.setup.kafka.on_missing) {
             Place::At(next) => Ok(next),
             Place::Start => {
-                let at = if young {
+                let at = if self.young {
                     self.first_start(partition, found)?
                 } else {
                     found.first
@@ -364,7 +376,7 @@ impl Reader {
 
     /// Tells where a partition starts, and what it has no more.
     fn tell(&self, name: &Arc<str>, next: u64, lost: Option<String>) -> Result<(), Ended> {
-        self.hand.conclude(name, position(next), lost, Instant::now())
+        self.hand.conclude(name, Position::at(next), lost, Instant::now())
     }
 
     /// What comes outside the partitions' queues: errors, statistics, and the first records of a partition, fetched between
@@ -382,7 +394,7 @@ impl Reader {
             match event {
                 Ok(message) => {
                     let name = TopicPartition {
-                        topic: message.topic().to_string(),
+                        topic: message.topic().into(),
                         number: message.partition(),
                     };
                     let partition = self
@@ -431,7 +443,7 @@ impl Reader {
                 self.hand.gauges.set_reader_exhausted(self.setup.index, false);
             }
             let raw = partition.reading.batch.take(None);
-            let position = position(partition.reading.next);
+            let position = Position::at(partition.reading.next);
             self.hand
                 .deliver(&mut self.decode, &partition.name, raw, position, taken.arrived)?;
         }
@@ -451,14 +463,8 @@ impl Reader {
                 drop(partition);
                 // A partition that cannot be given back is not read, and is found again in any case.
                 let _ = self.consumer.incremental_unassign(&list);
-                return match self.find() {
-                    Ok(()) => Ok(taken.records),
-                    Err(Trouble::Passes(error)) => {
-                        self.trouble(&error);
-                        Ok(taken.records)
-                    }
-                    Err(Trouble::Ends(ended)) => Err(ended),
-                };
+                self.look()?;
+                return Ok(taken.records);
             }
             Some(error) => self.observe_error(error)?,
         }
@@ -573,13 +579,6 @@ impl Reading {
     }
 }
 
-fn position(next: u64) -> Position {
-    Position {
-        next,
-        ..Position::default()
-    }
-}
-
 /// Whether what was asked for is not in the topic.
 fn is_out_of_range(error: &KafkaError) -> bool {
     matches!(
@@ -601,7 +600,7 @@ struct Told {
 }
 
 fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> {
-    let partition = statistics.topics.get(&name.topic)?.partitions.get(&name.number)?;
+    let partition = statistics.topics.get(&*name.topic)?.partitions.get(&name.number)?;
     let known = |offset: i64| u64::try_from(offset).ok();
     Some(Told {
         end: known(partition.ls_offset).or(known(partition.hi_offset)),

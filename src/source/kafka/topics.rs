@@ -1,6 +1,7 @@
 //! Which partitions there are: the topics of a feed, by name and by pattern.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
@@ -13,12 +14,12 @@ use super::client::Consumer;
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TopicPartition {
-    pub topic: String,
+    pub topic: Arc<str>,
     pub number: i32,
 }
 
 impl TopicPartition {
-    /// As Kafka calls it on disk, and positions do.
+    /// See [`split_partition`](crate::definition::split_partition).
     pub fn name(&self) -> String {
         format!("{}-{}", self.topic, self.number)
     }
@@ -85,12 +86,12 @@ impl Topics {
                     Some(error) if !is_absent(error) => return Err(error.clone()),
                     _ => {}
                 }
-                found
-                    .partitions
-                    .extend(topic.partitions.iter().map(|number| TopicPartition {
-                        topic: topic.name.clone(),
-                        number: *number,
-                    }));
+                let name: Arc<str> = topic.name.as_str().into();
+                let partition = |number: &i32| TopicPartition {
+                    topic: name.clone(),
+                    number: *number,
+                };
+                found.partitions.extend(topic.partitions.iter().map(partition));
             }
         }
         Ok(found)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use thiserror::Error;
@@ -59,14 +59,47 @@ pub enum TopicError {
 /// A record to write.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TopicRecord<'a> {
+    /// None: the one of its key.
+    pub partition: Option<i32>,
     /// Bytes; none: no key.
     pub key: Option<&'a [u8]>,
     /// Bytes; none is a tombstone.
     pub value: Option<&'a [u8]>,
     /// Unix milliseconds; none: now.
     pub ts_ms: Option<i64>,
-    /// Name and value.
-    pub headers: &'a [(String, Vec<u8>)],
+    /// In their order.
+    pub headers: &'a [(String, Option<Vec<u8>>)],
+}
+
+/// Puts a record into a producer's queue; waits while that is full.
+pub fn put<C: ProducerContext<DeliveryOpaque = ()>>(
+    producer: &BaseProducer<C>,
+    topic: &str,
+    record: TopicRecord<'_>,
+) -> KafkaResult<()> {
+    let mut message: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
+    message.partition = record.partition;
+    message.key = record.key;
+    message.payload = record.value;
+    message.timestamp = record.ts_ms;
+    if !record.headers.is_empty() {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (key, value) in record.headers {
+            let value = value.as_ref();
+            headers = headers.insert(Header { key, value });
+        }
+        message.headers = Some(headers);
+    }
+    loop {
+        message = match producer.send(message) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                producer.poll(PAUSE);
+                back
+            }
+            Err((error, _)) => return Err(error),
+        };
+    }
 }
 
 /// Writes to one topic.
@@ -110,45 +143,21 @@ impl TopicWriter {
     pub fn open(kafka: &Kafka, topic: &str) -> Result<Self, TopicError> {
         let mut config = ClientConfig::new();
         config.set("linger.ms", "5").set("enable.idempotence", "true");
-        configure(&mut config, &kafka.brokers, &kafka.options);
+        configure(&mut config, &kafka.client);
         let producer = config.create_with_context(Outcome::default());
         Ok(TopicWriter {
-            brokers: kafka.brokers.clone(),
+            brokers: kafka.client.brokers.clone(),
             topic: topic.to_string(),
             producer: producer.map_err(|error| TopicError::Options {
-                brokers: kafka.brokers.clone(),
+                brokers: kafka.client.brokers.clone(),
                 reason: reason(error),
             })?,
         })
     }
 
-    /// Puts a record into the queue; waits while that is full. `partition`: none for the one of its key.
-    pub fn send(&self, partition: Option<i32>, record: TopicRecord<'_>) -> Result<(), TopicError> {
-        let mut message: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic);
-        message.partition = partition;
-        message.key = record.key;
-        message.payload = record.value;
-        message.timestamp = record.ts_ms;
-        if !record.headers.is_empty() {
-            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            for (name, value) in record.headers {
-                headers = headers.insert(Header {
-                    key: name,
-                    value: Some(value),
-                });
-            }
-            message.headers = Some(headers);
-        }
-        loop {
-            message = match self.producer.send(message) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    self.producer.poll(PAUSE);
-                    back
-                }
-                Err((error, _)) => return Err(self.refused(describe(&error))),
-            };
-        }
+    /// Puts a record into the queue; waits while that is full.
+    pub fn send(&self, record: TopicRecord<'_>) -> Result<(), TopicError> {
+        put(&self.producer, &self.topic, record).map_err(|error| self.refused(describe(&error)))?;
         self.producer.poll(Duration::ZERO);
         self.outcome()
     }

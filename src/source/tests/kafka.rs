@@ -7,7 +7,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 
 use super::*;
-use crate::definition::{ClientOptions, Kafka, OnMissing, Start};
+use crate::definition::{ClientOptions, Kafka, KafkaClient, OnMissing, Start};
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -19,15 +19,21 @@ fn cluster(topics: &[(&str, i32)]) -> Cluster {
     cluster
 }
 
+fn client(brokers: String) -> KafkaClient {
+    KafkaClient {
+        brokers,
+        options: ClientOptions::default(),
+    }
+}
+
 fn kafka(cluster: &Cluster, topics: &[&str]) -> Kafka {
     Kafka {
-        brokers: cluster.bootstrap_servers(),
+        client: client(cluster.bootstrap_servers()),
         topics: topics.iter().map(|topic| topic.to_string()).collect(),
         start: Start::Earliest,
         on_missing: OnMissing::Stop,
         group: None,
         transactions: None,
-        options: ClientOptions::default(),
     }
 }
 
@@ -253,13 +259,12 @@ fn brokers_that_go_away_are_waited_for() {
 #[test]
 fn brokers_that_never_answer_are_named() {
     let nobody = Kafka {
-        brokers: "127.0.0.1:1".into(),
+        client: client("127.0.0.1:1".into()),
         topics: vec!["orders".into()],
         start: Start::Earliest,
         on_missing: OnMissing::Stop,
         group: None,
         transactions: None,
-        options: ClientOptions::default(),
     };
     let options = ReaderOptions { retries: 0, ..quick() };
     let run = run(&flow(nobody), &Progress::new(), 1, 100, options);
@@ -271,7 +276,7 @@ fn brokers_that_never_answer_are_named() {
 fn an_option_that_librdkafka_does_not_know_is_told_before_anything_runs() {
     let cluster = cluster(&[("orders", 1)]);
     let mut wrong = kafka(&cluster, &["orders"]);
-    wrong.options.0.insert("sasl.mechanisn".into(), "PLAIN".into());
+    wrong.client.options.0.insert("sasl.mechanisn".into(), "PLAIN".into());
     let Err(error) = try_run(&flow(wrong), &Progress::new(), 1, 100, quick()) else {
         panic!("it started")
     };

@@ -22,7 +22,7 @@ use crate::decode::{Payloads, Raw};
 use crate::definition::{Column, Dataflow, Feed, FeedKind, Format, Generate, Input};
 use crate::repr::SqlType;
 
-fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
+pub(in crate::source) fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
     let column = Column {
         name: "a".into(),
         sql_type: SqlType::Varchar,
@@ -55,7 +55,7 @@ fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
     }
 }
 
-fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
+pub(in crate::source) fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
     Arc::new(Dataflow {
         name: "t".into(),
         folder: PathBuf::new(),

@@ -23,7 +23,7 @@
 //! 7. A transaction larger than what a stash may hold goes on as it comes once its END is known and it is its turn, in
 //!    releases that belong together; nothing else goes on until it is whole.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,7 +95,39 @@ struct Transaction {
     /// Segments of it that wait, by partition.
     segments: HashMap<usize, usize>,
     since: Instant,
-    given_up: bool,
+}
+
+/// The newest transactions of which something came.
+#[derive(Debug, Default)]
+struct Recent {
+    /// The oldest first.
+    order: VecDeque<Id>,
+    /// How often each is among them.
+    counts: HashMap<Id, usize>,
+}
+
+impl Recent {
+    fn insert(&mut self, id: Id) {
+        if self.order.len() == REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+            && let Some(count) = self.counts.get_mut(&oldest)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&oldest);
+            }
+        }
+        *self.counts.entry(id.clone()).or_default() += 1;
+        self.order.push_back(id);
+    }
+
+    fn count(&self, id: &str) -> usize {
+        self.counts.get(id).copied().unwrap_or(0)
+    }
+
+    fn contains(&self, id: &str) -> bool {
+        self.counts.contains_key(id)
+    }
 }
 
 /// What is read of a source.
@@ -126,11 +158,10 @@ pub struct Gate {
     markers_at_end: bool,
     /// The transaction that goes on as it comes.
     streaming: Option<Id>,
-    /// What has gone on, the oldest first.
-    gone: VecDeque<Id>,
-    gone_ids: HashSet<Id>,
-    /// BEGINs that came, the oldest first.
-    begun: VecDeque<Id>,
+    /// What has gone on.
+    gone: Recent,
+    /// BEGINs that came.
+    begun: Recent,
 }
 
 impl Gate {
@@ -144,9 +175,8 @@ impl Gate {
             markers: VecDeque::new(),
             markers_at_end: false,
             streaming: None,
-            gone: VecDeque::new(),
-            gone_ids: HashSet::new(),
-            begun: VecDeque::new(),
+            gone: Recent::default(),
+            begun: Recent::default(),
         }
     }
 
@@ -165,7 +195,7 @@ impl Gate {
     /// Records came.
     pub fn observe_records(&mut self, partition: usize, segments: impl IntoIterator<Item = Segment>, now: Instant) {
         for mut segment in segments {
-            if segment.id.as_ref().is_some_and(|id| self.gone_ids.contains(id)) {
+            if segment.id.as_ref().is_some_and(|id| self.gone.contains(id)) {
                 segment.id = None; // by (4)
             }
             let stash = &mut self.stashes[partition];
@@ -207,28 +237,25 @@ impl Gate {
         }
     }
 
-    /// Whether everything of a partition was read.
-    pub fn observe_at_end(&mut self, partition: usize, at_end: bool) {
-        self.stashes[partition].at_end = at_end;
+    /// Everything of a partition was read.
+    pub fn observe_at_end(&mut self, partition: usize) {
+        self.stashes[partition].at_end = true;
     }
 
     /// The same of the markers.
-    pub fn observe_markers_at_end(&mut self, at_end: bool) {
-        self.markers_at_end = at_end;
+    pub fn observe_markers_at_end(&mut self) {
+        self.markers_at_end = true;
     }
 
     /// A transaction's BEGIN came.
     pub fn observe_begin(&mut self, id: &str) {
         self.observe_marker();
-        if self.begun.iter().rev().any(|begun| **begun == *id)
+        if self.begun.contains(id)
             && let Some(transaction) = self.transactions.get_mut(id)
         {
             transaction.resumed = true;
         }
-        if self.begun.len() == REMEMBERED {
-            self.begun.pop_front();
-        }
-        self.begun.push_back(id.into());
+        self.begun.insert(id.into());
     }
 
     /// A marker came that ends nothing.
@@ -241,7 +268,7 @@ impl Gate {
     pub fn observe_end(&mut self, id: &str, tables: &[(String, u64)], now: Instant) {
         self.markers_at_end = false;
         let id: Id = id.into();
-        let again = self.gone_ids.contains(&id) || self.transactions.get(&id).is_some_and(|t| t.tables.is_some());
+        let again = self.gone.contains(&id) || self.transactions.get(&id).is_some_and(|t| t.tables.is_some());
         if again {
             self.markers.push_back(None);
             return;
@@ -252,7 +279,7 @@ impl Gate {
             .or_insert_with(|| Transaction::new(now));
         transaction.tables = Some(tables.to_vec());
         transaction.since = now;
-        transaction.resumed |= self.begun.iter().filter(|begun| **begun == id).count() > 1;
+        transaction.resumed |= self.begun.count(&id) > 1;
         self.expect(&id);
         self.markers.push_back(Some(id));
     }
@@ -313,16 +340,11 @@ impl Gate {
             let Some(id) = streaming.clone().or_else(|| self.next(&mut release, now)) else {
                 break;
             };
-            if self.must_give_up(&id, now) {
-                self.transactions.get_mut(&id).expect("it waits").given_up = true;
-            }
             let together = self.together(&id);
-            let forced = self.transactions[&id].given_up;
-            if forced || together.iter().all(|id| self.is_whole(id, now)) {
-                // Before their segments go, by which some are judged.
-                let lacking: Vec<&Id> = together.iter().filter(|id| !self.is_whole(id, now)).collect();
-                let given_up: Vec<GivenUp> = lacking.into_iter().map(|id| self.given_up(id)).collect();
-                release.given_up.extend(given_up);
+            // Before their segments go, by which some are judged.
+            let lacking: Vec<&Id> = together.iter().filter(|id| !self.is_whole(id, now)).collect();
+            if lacking.is_empty() || self.must_give_up(&id, now) {
+                release.given_up.extend(lacking.into_iter().map(|id| self.given_up(id)));
                 self.take(&together, &mut release);
                 together.into_iter().for_each(|id| self.finish(id));
                 self.streaming = None;
@@ -447,7 +469,7 @@ impl Gate {
     /// By (6).
     fn must_give_up(&self, id: &Id, now: Instant) -> bool {
         let transaction = &self.transactions[id];
-        if transaction.given_up || now.duration_since(transaction.since) < self.wait {
+        if now.duration_since(transaction.since) < self.wait {
             return false;
         }
         if transaction.tables.is_none() {
@@ -509,13 +531,7 @@ impl Gate {
     /// A transaction has gone on.
     fn finish(&mut self, id: Id) {
         self.transactions.remove(&id);
-        if self.gone.len() == REMEMBERED
-            && let Some(oldest) = self.gone.pop_front()
-        {
-            self.gone_ids.remove(&oldest);
-        }
-        self.gone.push_back(id.clone());
-        self.gone_ids.insert(id);
+        self.gone.insert(id);
     }
 
     fn given_up(&self, id: &Id) -> GivenUp {
@@ -544,7 +560,6 @@ impl Transaction {
             resumed: false,
             segments: HashMap::new(),
             since: now,
-            given_up: false,
         }
     }
 }
@@ -652,8 +667,8 @@ mod tests {
         end(&mut gate, "T1", 3, 0);
         assert_eq!(released(&mut gate), Some(([0, 0], 2)), "the BEGINs alone");
         events(&mut gate, 0, "T1", 1..=3);
-        gate.observe_at_end(0, true);
-        gate.observe_at_end(1, true);
+        gate.observe_at_end(0);
+        gate.observe_at_end(1);
         assert_eq!(released(&mut gate), None, "more may be on its way");
         let release = gate
             .next_release(Instant::now() + SETTLING)
@@ -666,7 +681,7 @@ mod tests {
         end(&mut gate, "T2", 2, 0);
         assert_eq!(released(&mut gate), None);
         events(&mut gate, 0, "", 0..=0);
-        gate.observe_at_end(1, true);
+        gate.observe_at_end(1);
         let release = gate
             .next_release(Instant::now() + SETTLING)
             .expect("something is behind it");
@@ -679,9 +694,9 @@ mod tests {
         events(&mut gate, 0, "T1", 1..=1);
         end(&mut gate, "T1", 2, 1);
         let later = Instant::now() + WAIT * 2;
-        gate.observe_at_end(0, true);
+        gate.observe_at_end(0);
         assert_eq!(gate.next_release(later), None, "the lines may be on their way");
-        gate.observe_at_end(1, true);
+        gate.observe_at_end(1);
         assert_eq!(gate.next_release(Instant::now()), None, "not yet");
         let release = gate.next_release(later).expect("it is given up");
         let topics = vec![
@@ -696,7 +711,7 @@ mod tests {
         // One without END, once the markers are read.
         events(&mut gate, 0, "T2", 1..=1);
         assert_eq!(gate.next_release(later), None);
-        gate.observe_markers_at_end(true);
+        gate.observe_markers_at_end();
         let much_later = later + WAIT;
         assert_eq!(
             gate.next_release(much_later).expect("it is given up").given_up[0].topics[0].2,

@@ -7,7 +7,8 @@ use super::super::kafka;
 use super::super::outlet::Hand;
 use super::super::readers::Starter;
 use super::super::{Progress, SourceError};
-use super::{Group, KeeperEnd, Line, decoder, keep, line};
+use super::gate::{Gate, Reads};
+use super::{Group, KeeperEnd, Line, STASH, decoder, keep, line};
 use crate::definition::{Dataflow, Kafka};
 
 /// The feeds of a dataflow by the source whose transactions they are in.
@@ -30,7 +31,7 @@ impl Groups {
                 let Some((kafka, transactions)) = feed.transactions() else {
                     continue;
                 };
-                let source = (kafka.brokers.clone(), transactions.topic.clone());
+                let source = (kafka.client.brokers.clone(), transactions.topic.clone());
                 let group = groups.entry(source).or_insert_with(|| {
                     let (line, end) = line();
                     Feeds {
@@ -81,10 +82,14 @@ impl Feeds {
             .filter_map(|hand| hand.feed().transactions())
             .map(|(kafka, _)| kafka::Topics::new(&kafka.topics))
             .collect();
+        let prefix = transactions.topic.rsplit_once('.').map_or("", |(prefix, _)| prefix);
+        let reads = Reads {
+            prefix: prefix.to_string(),
+            topic: Box::new(move |topic| topics.iter().any(|topics| topics.read(topic))),
+        };
         let group = Group {
+            gate: Gate::new(reads, transactions.wait, STASH),
             topic: transactions.topic.clone(),
-            wait: transactions.wait,
-            reads: Box::new(move |topic| topics.iter().any(|topics| topics.read(topic))),
             readers: hands.len() * of_feed + 1,
             gauges: hands.iter().map(|hand| (hand.gauges.clone(), of_feed)).collect(),
             together: starter.options.together.clone(),

@@ -15,6 +15,8 @@
 //! 4. A partition that keeps much waiting is not read on until less waits; the others are.
 //! 5. A release that has begun is handed over to its end, even if readers are to stop. One that goes on as it comes cannot
 //!    be: then the run fails rather than commit half of it.
+//! 6. While workers take a release, nobody hears what readers have to say. That time is no part of any wait: what the gate
+//!    knows of partitions' ends is from before it.
 //!
 //! The wait costs what a transaction's last event comes later than its first, no more: nothing is held for a time.
 
@@ -35,7 +37,8 @@ use super::batch::nothing;
 use super::outlet::{Ended, Gauges, Hand};
 use super::{Delivery, Position, SourceError};
 use crate::decode::Decoded;
-use gate::{Gate, GivenUp, Id, Reads, Release, Segment};
+use crate::definition::split_partition;
+use gate::{Gate, GivenUp, Id, Release, Segment};
 
 pub(crate) use groups::Groups;
 use marker::{Marker, decoder};
@@ -122,13 +125,10 @@ impl Line {
 
 /// Feeds of one source.
 struct Group {
+    gate: Gate,
     /// The topic of BEGIN and END.
     topic: String,
-    /// How long a transaction may lack events.
-    wait: Duration,
-    /// Whether a topic is one of the feeds'.
-    reads: Box<dyn Fn(&str) -> bool + Send>,
-    /// How many readers there are, that of the transaction topic among them.
+    /// Readers that have not found their partitions yet, that of the transaction topic among them.
     readers: usize,
     /// Of each feed, and how many readers it has.
     gauges: Vec<(Arc<Gauges>, usize)>,
@@ -156,23 +156,9 @@ struct KeeperEnd {
 /// Keeps the records of a group of feeds, until readers are to stop. `hand` is that of the feed under whose name the progress
 /// of the transaction topic is kept.
 fn keep(hand: Hand, group: Group, end: KeeperEnd) -> Result<(), Ended> {
-    let prefix = group
-        .topic
-        .rsplit_once('.')
-        .map_or("", |(prefix, _)| prefix)
-        .to_string();
-    let reads = Reads {
-        prefix,
-        topic: group.reads,
-    };
     Keeper {
-        gate: Gate::new(reads, group.wait, STASH),
         hand,
-        topic: group.topic,
-        readers: group.readers,
-        gauges: group.gauges,
-        together: group.together,
-        open: group.open,
+        group,
         end,
         partitions: Vec::new(),
         places: HashMap::new(),
@@ -180,19 +166,14 @@ fn keep(hand: Hand, group: Group, end: KeeperEnd) -> Result<(), Ended> {
         marker_place: None,
         at_end: HashSet::new(),
         holding: None,
+        away: Duration::ZERO,
     }
     .keep()
 }
 
 struct Keeper {
     hand: Hand,
-    gate: Gate,
-    topic: String,
-    /// Readers that have not found their partitions yet.
-    readers: usize,
-    gauges: Vec<(Arc<Gauges>, usize)>,
-    together: Arc<Together>,
-    open: OpenEpoch,
+    group: Group,
     end: KeeperEnd,
     /// By number at the gate.
     partitions: Vec<Partition>,
@@ -204,6 +185,8 @@ struct Keeper {
     at_end: HashSet<Place>,
     /// The epoch of a transaction that goes on as it comes.
     holding: Option<crate::repr::Epoch>,
+    /// By (6), how long releases were handed over.
+    away: Duration,
 }
 
 /// A partition's records that wait.
@@ -216,10 +199,10 @@ impl Keeper {
     fn keep(mut self) -> Result<(), Ended> {
         loop {
             self.listen()?;
-            if self.readers > 0 {
+            if self.group.readers > 0 {
                 continue;
             }
-            while let Some(release) = self.gate.next_release(Instant::now()) {
+            while let Some(release) = self.group.gate.next_release(self.now()) {
                 self.tell(&release.given_up);
                 self.release(release)?;
             }
@@ -227,20 +210,25 @@ impl Keeper {
             self.mark_full();
             let all = self.places.len() + usize::from(self.marker_place.is_some());
             let exhausted = self.end.messages.is_empty() && self.at_end.len() == all;
-            for (gauges, readers) in &self.gauges {
+            for (gauges, readers) in &self.group.gauges {
                 (0..*readers).for_each(|reader| gauges.set_reader_exhausted(reader, exhausted));
             }
         }
     }
 
+    /// The time by (6).
+    fn now(&self) -> Instant {
+        Instant::now() - self.away
+    }
+
     /// Takes what readers say.
     fn listen(&mut self) -> Result<(), Ended> {
-        let pause = self.gate.deadline().map_or(Duration::from_secs(3600), |_| LOOK);
+        let pause = self.group.gate.deadline().map_or(Duration::from_secs(3600), |_| LOOK);
         let first = select_biased! {
             recv(self.hand.stop) -> _ => {
                 return Err(match self.holding {
                     None => Ended::Stopped,
-                    Some(_) => SourceError::TransactionCut { topic: self.topic.clone() }.into(), // by (5)
+                    Some(_) => SourceError::TransactionCut { topic: self.group.topic.clone() }.into(), // by (5)
                 });
             }
             recv(self.end.messages) -> message => message.map_err(|_| Ended::Stopped)?,
@@ -258,12 +246,12 @@ impl Keeper {
 
     fn observe(&mut self, message: Message) {
         match message {
-            Message::Found => self.readers -= 1,
+            Message::Found => self.group.readers -= 1,
             Message::Partition(place) => {
                 if self.is_marker(&place.partition) {
                     self.marker_place = Some(place.partition);
                 } else if !self.places.contains_key(&place) {
-                    let number = self.gate.add_partition(topic_of(&place.partition));
+                    let number = self.group.gate.add_partition(topic_of(&place.partition));
                     self.places.insert(place.clone(), number);
                     self.partitions.push(Partition {
                         place,
@@ -273,9 +261,9 @@ impl Keeper {
             }
             Message::AtEnd(place) => {
                 if self.is_marker(&place.partition) {
-                    self.gate.observe_markers_at_end(true);
+                    self.group.gate.observe_markers_at_end();
                 } else {
-                    self.gate.observe_at_end(self.places[&place], true);
+                    self.group.gate.observe_at_end(self.places[&place]);
                 }
                 self.at_end.insert(place);
             }
@@ -284,7 +272,7 @@ impl Keeper {
     }
 
     fn is_marker(&self, partition: &str) -> bool {
-        topic_of(partition) == self.topic
+        topic_of(partition) == self.group.topic
     }
 
     fn observe_delivery(&mut self, delivery: Delivery) {
@@ -293,7 +281,7 @@ impl Keeper {
             feed: delivery.feed,
             partition: delivery.partition.clone(),
         };
-        let now = Instant::now();
+        let now = self.now();
         if !delivery.decoded.raw.is_empty() {
             self.at_end.remove(&place);
         }
@@ -301,34 +289,33 @@ impl Keeper {
             return self.observe_markers(&delivery, now);
         }
         let number = self.places[&place];
-        self.gate.observe_records(number, segments(&delivery.decoded), now);
+        self.group
+            .gate
+            .observe_records(number, segments(&delivery.decoded), now);
         self.partitions[number].deliveries.push_back(delivery);
     }
 
     fn observe_markers(&mut self, delivery: &Delivery, now: Instant) {
-        let behind = |record: usize| Position {
-            next: delivery.decoded.raw.offsets[record] + 1,
-            ..Position::default()
-        };
+        let behind = |record: usize| Position::at(delivery.decoded.raw.offsets[record] + 1);
         let mut next = 0;
         let records = delivery.decoded.raw.len();
         for (record, marker) in marker::markers(&delivery.decoded) {
             // Markers that could not be read end nothing.
-            (next..record).for_each(|_| self.gate.observe_marker());
+            (next..record).for_each(|_| self.group.gate.observe_marker());
             next = record + 1;
             match marker {
-                Marker::End { id, tables } => self.gate.observe_end(&id, &tables, now),
-                Marker::Begin(id) => self.gate.observe_begin(&id),
-                Marker::Other => self.gate.observe_marker(),
+                Marker::End { id, tables } => self.group.gate.observe_end(&id, &tables, now),
+                Marker::Begin(id) => self.group.gate.observe_begin(&id),
+                Marker::Other => self.group.gate.observe_marker(),
             }
         }
-        (next..records).for_each(|_| self.gate.observe_marker());
+        (next..records).for_each(|_| self.group.gate.observe_marker());
         self.markers.extend((0..records).map(behind));
         match self.markers.back_mut() {
             Some(last) => *last = delivery.position.clone(),
             // Progress alone, and nothing before it waits.
             None => {
-                self.gate.observe_marker();
+                self.group.gate.observe_marker();
                 self.markers.push_back(delivery.position.clone());
             }
         }
@@ -350,11 +337,12 @@ impl Keeper {
         let text = format!(
             "{} transactions of {} lack events after the wait, and go on without them: {}",
             given_up.len(),
-            self.topic,
+            self.group.topic,
             named.collect::<Vec<_>>().join("; ")
         );
         tracing::warn!("{text}");
-        self.gauges
+        self.group
+            .gauges
             .iter()
             .for_each(|(gauges, _)| gauges.set_error(text.clone()));
     }
@@ -375,13 +363,16 @@ impl Keeper {
     /// Progress alone of partitions in which nothing waits before it.
     fn release_progress(&mut self) -> Result<(), Ended> {
         let mut deliveries = Vec::new();
-        for partition in &mut self.partitions {
-            partition.take(0, &mut deliveries);
+        // By (5): what is handed over now would end what goes on as it comes.
+        if self.holding.is_none() {
+            self.partitions
+                .iter_mut()
+                .for_each(|partition| partition.take(0, &mut deliveries));
         }
-        if deliveries.is_empty() || self.holding.is_some() {
-            return Ok(());
+        match deliveries.is_empty() {
+            true => Ok(()),
+            false => self.hand_over(deliveries, false),
         }
-        self.hand_over(deliveries, false)
     }
 
     fn progress_of_markers(&self, position: Position) -> Delivery {
@@ -398,23 +389,23 @@ impl Keeper {
 
     /// By (2) and (5).
     fn hand_over(&mut self, deliveries: Vec<Delivery>, continues: bool) -> Result<(), Ended> {
+        let begun = Instant::now();
         let held = usize::from(continues && self.holding.is_none());
         let epoch = match self.holding {
             Some(epoch) => {
                 // It is open still: the one that holds it is among those that are waited for.
-                let still: OpenEpoch = Arc::new(move || Some(epoch));
-                self.together.begin(deliveries.len(), &still);
+                self.group.together.add(deliveries.len());
                 epoch
             }
             None => loop {
-                match self.together.begin(deliveries.len() + held, &self.open) {
+                match self.group.together.begin(deliveries.len() + held, &self.group.open) {
                     Some(epoch) => break epoch,
                     None => self.hand.sleep(LOOK / 10)?,
                 }
             },
         };
         for delivery in deliveries {
-            let worker = self.hand_of(&delivery).worker(&delivery.partition);
+            let worker = self.hand.worker_of(delivery.input, delivery.feed, &delivery.partition);
             let outlet = &self.hand.outlets[worker];
             let together = Delivery {
                 epoch: Some(epoch),
@@ -432,17 +423,10 @@ impl Keeper {
         if continues {
             self.holding = Some(epoch);
         } else if self.holding.take().is_some() {
-            self.together.end_one();
+            self.group.together.end_one();
         }
+        self.away += begun.elapsed();
         Ok(())
-    }
-
-    fn hand_of(&self, delivery: &Delivery) -> Hand {
-        Hand {
-            input: delivery.input,
-            feed: delivery.feed,
-            ..self.hand.clone()
-        }
     }
 
     /// By (4).
@@ -450,7 +434,7 @@ impl Keeper {
         let mut full = self.end.full.lock().unwrap_or_else(PoisonError::into_inner);
         full.clear();
         let over = self.partitions.iter().enumerate();
-        let over = over.filter(|(number, _)| self.gate.is_full(*number) && self.holding.is_none());
+        let over = over.filter(|(number, _)| self.group.gate.is_full(*number) && self.holding.is_none());
         full.extend(over.map(|(_, partition)| partition.place.clone()));
     }
 }
@@ -472,10 +456,7 @@ impl Partition {
                 taken.push(Delivery {
                     decoded,
                     partition: first.partition.clone(),
-                    position: Position {
-                        next: last + 1,
-                        ..Position::default()
-                    },
+                    position: Position::at(last + 1),
                     ..*first
                 });
             }
@@ -486,7 +467,7 @@ impl Partition {
 
 /// The topic of a partition.
 fn topic_of(partition: &str) -> &str {
-    partition.rsplit_once('-').map_or(partition, |(topic, _)| topic)
+    split_partition(partition).map_or(partition, |(topic, _)| topic)
 }
 
 /// A delivery's records by transaction.
@@ -520,4 +501,186 @@ fn segments(decoded: &Decoded) -> Vec<Segment> {
         }
     }
     segments
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::JoinHandle;
+
+    use crossbeam_channel::Receiver;
+
+    use super::gate::Reads;
+    use super::*;
+    use crate::decode::{Decoder, Payloads, Transaction};
+    use crate::definition::{FeedKind, Format};
+    use crate::registry::Registries;
+    use crate::source::Outlet;
+    use crate::source::batch::{BatchBuilder, BatchLimits, Record};
+    use crate::source::tests::{dataflow, input};
+
+    const WAIT: Duration = Duration::from_millis(500);
+
+    /// A keeper of one feed, whose worker takes when it is asked to.
+    struct Kept {
+        hand: Hand,
+        line: Line,
+        markers: Decoder,
+        taken: Receiver<Delivery>,
+        stop: Option<Sender<std::convert::Infallible>>,
+        keeper: JoinHandle<Result<(), Ended>>,
+    }
+
+    impl Kept {
+        fn start() -> Self {
+            let path = std::path::PathBuf::new();
+            let dataflow = dataflow(vec![input("i", vec![("f", FeedKind::Log { path }, Format::Json)])]);
+            let (sender, taken) = bounded(1);
+            let outlet = Outlet {
+                sender,
+                wake: Arc::new(|| {}),
+            };
+            let (stop, stopped) = bounded(0);
+            let hand = Hand {
+                dataflow,
+                input: 0,
+                feed: 0,
+                outlets: Arc::new([outlet]),
+                stop: stopped,
+                gauges: Arc::default(),
+                line: None,
+                limits: BatchLimits { rows: 100, bytes: 1000 },
+                share: Default::default(),
+            };
+            let reads = Reads {
+                prefix: "shop".into(),
+                topic: Box::new(|topic| ["shop.orders", "shop.lines"].contains(&topic)),
+            };
+            let group = Group {
+                gate: Gate::new(reads, WAIT, 1000),
+                topic: "shop.transaction".into(),
+                readers: 1,
+                gauges: vec![(hand.gauges.clone(), 1)],
+                together: Arc::default(),
+                open: Arc::new(|| Some(7)),
+            };
+            let (line, end) = line();
+            let keeper = hand.clone();
+            let keeper = std::thread::spawn(move || keep(keeper, group, end));
+            for partition in ["shop.orders-0", "shop.lines-0", "shop.transaction-0"] {
+                line.announce(&hand, &partition.into()).expect("it listens");
+            }
+            line.found(&hand).expect("it listens");
+            Kept {
+                markers: decoder(hand.feed(), &Registries::new(None)).expect("JSON needs nothing"),
+                hand,
+                line,
+                taken,
+                stop: Some(stop),
+                keeper,
+            }
+        }
+
+        fn keep(&self, partition: &str, decoded: Decoded) {
+            let delivery = Delivery {
+                input: 0,
+                feed: 0,
+                partition: partition.into(),
+                position: Position::at(decoded.raw.offsets.last().map_or(0, |last| last + 1)),
+                decoded,
+                arrived: Instant::now(),
+                epoch: None,
+            };
+            self.line.keep(&self.hand, delivery).expect("it listens");
+        }
+
+        /// A partition's only record at this offset: the transaction's event of this number.
+        fn event(&self, partition: &str, offset: u64, id: &str, total_order: u64) {
+            let mut decoded = nothing(self.hand.input(), None);
+            decoded.raw = raw(offset, "{}");
+            decoded.transactions = vec![Transaction {
+                record: 0,
+                id: id.into(),
+                total_order,
+                collection: "".into(),
+                collection_order: 0,
+            }];
+            self.keep(partition, decoded);
+        }
+
+        fn end(&mut self, offset: u64, id: &str, orders: u64, lines: u64) {
+            let of = |table, events| format!(r#"{{"data_collection": "{table}", "event_count": {events}}}"#);
+            let tables = format!("{}, {}", of("orders", orders), of("lines", lines));
+            let text = format!(r#"{{"status": "END", "id": "{id}", "data_collections": [{tables}]}}"#);
+            let decoded = self.markers.decode(raw(offset, &text)).expect("it is JSON");
+            self.keep("shop.transaction-0", decoded);
+        }
+
+        fn at_end(&self) {
+            for partition in ["shop.orders-0", "shop.lines-0", "shop.transaction-0"] {
+                self.line.at_end(&self.hand, &partition.into()).expect("it listens");
+            }
+        }
+
+        /// Partition and records of the next delivery.
+        fn take(&self) -> (String, usize) {
+            let delivery = self.taken.recv_timeout(Duration::from_secs(20)).expect("it comes");
+            assert_eq!(delivery.epoch, Some(7));
+            (delivery.partition.to_string(), delivery.decoded.raw.len())
+        }
+
+        fn stop(mut self) {
+            drop(self.stop.take());
+            let ended = self.keeper.join().expect("it does not panic");
+            assert!(matches!(ended, Err(Ended::Stopped)), "{ended:?}");
+        }
+    }
+
+    fn raw(offset: u64, value: &str) -> crate::decode::Raw {
+        let mut batch = BatchBuilder::new(BatchLimits { rows: 100, bytes: 1000 });
+        batch.push(Record {
+            offset,
+            value: Some(value.as_bytes()),
+            ..Record::default()
+        });
+        let raw = batch.take(None);
+        assert!(matches!(raw.payloads, Payloads::Records { .. }));
+        raw
+    }
+
+    /// Workers took a release of 165,000 rows for longer than the wait. What the next transaction lacked was in readers' hands
+    /// all the while, and it was given up: its partitions had been read to their ends, when they were heard last.
+    #[test]
+    fn time_in_which_workers_take_a_release_is_no_part_of_a_wait() {
+        let mut kept = Kept::start();
+        for n in 0..4 {
+            kept.event("shop.orders-0", n, "T1", n + 1);
+        }
+        kept.end(0, "T1", 4, 0);
+        // The keeper hands T1 over, which nobody takes; this is heard with its END, or later.
+        kept.event("shop.orders-0", 4, "T2", 1);
+        kept.end(1, "T2", 1, 1);
+        kept.at_end();
+        std::thread::sleep(WAIT * 3);
+        for _ in 0..4 {
+            assert_eq!(kept.take(), ("shop.orders-0".into(), 1));
+        }
+        assert_eq!(kept.take(), ("shop.transaction-0".into(), 0));
+        std::thread::sleep(WAIT / 5);
+        assert!(kept.taken.is_empty(), "T2 lacks a line, and waits");
+        kept.event("shop.lines-0", 0, "T2", 2);
+        let whole: Vec<(String, usize)> = (0..3).map(|_| kept.take()).collect();
+        assert_eq!(
+            whole,
+            [("shop.orders-0", 1), ("shop.lines-0", 1), ("shop.transaction-0", 0)].map(|(p, n)| (p.to_string(), n))
+        );
+        assert_eq!(kept.hand.gauges.last_error(), None, "nothing was given up");
+        // What lacks events though everything is heard, is.
+        kept.event("shop.orders-0", 5, "T3", 1);
+        kept.end(2, "T3", 1, 1);
+        kept.at_end();
+        assert_eq!(kept.take(), ("shop.orders-0".into(), 1));
+        assert_eq!(kept.take(), ("shop.transaction-0".into(), 0));
+        assert!(kept.hand.gauges.last_error().is_some_and(|text| text.contains("T3")));
+        kept.stop();
+    }
 }

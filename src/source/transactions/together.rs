@@ -29,6 +29,11 @@ impl Together {
         Some(epoch)
     }
 
+    /// So many more follow into the epoch that is open, which something that was not taken yet keeps open.
+    pub fn add(&self, deliveries: usize) {
+        *self.waiting() += deliveries;
+    }
+
     /// One of them was taken, or will never be.
     pub fn end_one(&self) {
         let mut waiting = self.waiting();
