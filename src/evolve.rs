@@ -15,6 +15,7 @@
 //! 4. After [`take`] with a schema, that schema has no newcomers ([`crate::decode::newcomers`]): each is a column or declined.
 //!    So whoever is held back for it goes on.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 
 use crate::causes;
-use crate::decode::newcomers;
+use crate::decode::{Newcomer, newcomers};
 use crate::definition::{Dataflow, Diagnostics, Evolved, Feed};
 use crate::plan::{self, Graph};
 use crate::registry::{Found, Patience, Registries, Schema};
@@ -80,20 +81,69 @@ pub fn is_wanted(dataflow: &Dataflow) -> bool {
     feeds.any(|feed| feed.wire.evolves)
 }
 
-/// A dataflow with the columns that its lake's list has.
+/// A dataflow with the columns that its lake's list has, and its plan.
 ///
 /// # Errors
-/// The lake cannot be read.
-pub async fn known(dataflow: &Dataflow, lake: &Lake) -> Result<Dataflow, EvolveError> {
-    let mut dataflow = dataflow.clone();
-    for input in &mut dataflow.inputs {
+/// The lake cannot be read; the file's definition does not plan.
+pub async fn known(dataflow: &Dataflow, lake: &Lake) -> Result<(Dataflow, Graph), EvolveError> {
+    let mut listed = vec![];
+    for (index, input) in dataflow.inputs.iter().enumerate() {
         if input.feeds.iter().any(|feed| feed.wire.evolves) {
-            for evolved in list(lake, &input.name).await? {
-                input.evolve(&evolved);
+            let list = list(lake, &input.name).await?;
+            listed.extend(list.into_iter().map(|evolved| (index, evolved)));
+        }
+    }
+    let mut with_all = dataflow.clone();
+    for (input, evolved) in &listed {
+        with_all.inputs[*input].evolve(evolved);
+    }
+    if let Ok(graph) = plan::compile(&with_all) {
+        return Ok((with_all, graph));
+    }
+    // By (3), of SQL that came later.
+    let mut growing = Growing::new(dataflow)?;
+    for (input, evolved) in &listed {
+        if let Err(reason) = growing.take(*input, evolved) {
+            tracing::warn!(input = dataflow.inputs[*input].name, column = %evolved, %reason, "a column is left out");
+        }
+    }
+    Ok((growing.dataflow, growing.graph))
+}
+
+/// A dataflow on its way to more columns.
+struct Growing {
+    dataflow: Dataflow,
+    graph: Graph,
+}
+
+impl Growing {
+    fn new(dataflow: &Dataflow) -> Result<Growing, EvolveError> {
+        Ok(Growing {
+            graph: plan::compile(dataflow).map_err(EvolveError::Definition)?,
+            dataflow: dataflow.clone(),
+        })
+    }
+
+    /// Takes a column and says whether there was one to take; the error: it is declined, by (3).
+    fn take(&mut self, input: usize, evolved: &Evolved) -> Result<bool, Diagnostics> {
+        let mut with_it = self.dataflow.clone();
+        if !with_it.inputs[input].evolve(evolved) {
+            return Ok(false);
+        }
+        match plan::compile(&with_it) {
+            Ok(graph) => {
+                (self.dataflow, self.graph) = (with_it, graph);
+                Ok(true)
+            }
+            Err(reason) => {
+                let feeds = self.dataflow.inputs[input].feeds.iter_mut();
+                for feed in feeds.filter(|feed| feed.name == evolved.feed) {
+                    feed.wire.declined.push(evolved.column.clone());
+                }
+                Err(reason)
             }
         }
     }
-    Ok(dataflow)
 }
 
 /// What a dataflow takes beside its file, for another process to take the same.
@@ -149,13 +199,12 @@ impl Taken {
 /// The lake cannot be read or written; the definition does not plan.
 pub fn take(dataflow: &Dataflow, lake: &Lake, runtime: &Handle, met: &[Met]) -> Result<(Dataflow, Graph), EvolveError> {
     let registries = Registries::patient(Some(lake.clone()), PATIENCE);
+    let (known, graph) = runtime.block_on(known(dataflow, lake))?;
     let mut taking = Taking {
         lake,
         runtime,
-        graph: plan::compile(dataflow).map_err(EvolveError::Definition)?,
-        dataflow: dataflow.clone(),
+        growing: Growing { dataflow: known, graph },
     };
-    taking.read_list()?;
     for (index, input) in dataflow.inputs.iter().enumerate() {
         for (place, feed) in input.feeds.iter().enumerate() {
             let own = met
@@ -167,7 +216,7 @@ pub fn take(dataflow: &Dataflow, lake: &Lake, runtime: &Handle, met: &[Met]) -> 
             }
         }
     }
-    Ok((taking.dataflow, taking.graph))
+    Ok((taking.growing.dataflow, taking.growing.graph))
 }
 
 /// The newest schema of a feed, and those of ids. What cannot be had now is met later.
@@ -200,63 +249,46 @@ fn schemas(feed: &Feed, registries: &Registries, ids: &[u32]) -> Vec<Schema> {
     found
 }
 
-/// A dataflow on its way to more columns.
+/// A dataflow and its lake's list on their way to more columns.
 struct Taking<'a> {
     lake: &'a Lake,
     runtime: &'a Handle,
-    dataflow: Dataflow,
-    graph: Graph,
+    growing: Growing,
 }
 
 impl Taking<'_> {
-    fn read_list(&mut self) -> Result<(), EvolveError> {
-        let with_list = self.runtime.block_on(known(&self.dataflow, self.lake))?;
-        if with_list.inputs.iter().any(|input| !input.evolved.is_empty()) {
-            self.graph = plan::compile(&with_list).map_err(EvolveError::Definition)?;
-        }
-        self.dataflow = with_list;
-        Ok(())
-    }
-
     /// Takes what a schema brings.
     fn take(&mut self, (input, feed): (usize, usize), schema: &Schema) -> Result<(), EvolveError> {
-        let definition = &self.dataflow.inputs[input];
+        let definition = &self.growing.dataflow.inputs[input];
         let (of_input, of_feed) = (definition.name.clone(), definition.feeds[feed].name.clone());
         let new = newcomers(definition, &definition.feeds[feed], schema).unwrap_or_else(|reason| {
             tracing::warn!(input = of_input, feed = of_feed, %schema, reason, "new fields were not looked for");
             vec![]
         });
-        for newcomer in new {
-            let sql_type = match newcomer.column {
+        for Newcomer { field, column } in new {
+            let left_out = |reason: &dyn fmt::Display| {
+                tracing::warn!(input = of_input, feed = of_feed, %schema, field, %reason, "a new field is left out");
+            };
+            let sql_type = match column {
                 Ok(sql_type) => sql_type,
                 Err(reason) => {
-                    let field = newcomer.field;
-                    tracing::warn!(input = of_input, feed = of_feed, %schema, field, reason, "a new field is left out");
+                    left_out(&reason);
                     continue;
                 }
             };
             let evolved = Evolved {
-                column: newcomer.field,
+                column: field.clone(),
                 sql_type: sql_type.to_string(),
                 feed: of_feed.clone(),
                 schema: schema.to_string(),
             };
-            let mut with_it = self.dataflow.clone();
-            if !with_it.inputs[input].evolve(&evolved) {
-                continue; // another field of the schema has taken its name
-            }
-            match plan::compile(&with_it) {
-                Ok(graph) => {
-                    self.add(&of_input, &evolved)?;
+            match self.growing.take(input, &evolved) {
+                Ok(true) => {
+                    self.add(&of_input, &evolved)?; // by (1): nothing runs yet
                     tracing::info!(input = of_input, column = %evolved, "the input takes a column");
-                    (self.dataflow, self.graph) = (with_it, graph);
                 }
-                Err(reason) => {
-                    let field = evolved.column;
-                    tracing::warn!(input = of_input, feed = of_feed, %schema, field, %reason, "a new field is left out: by (3)");
-                    let declining = &mut self.dataflow.inputs[input].feeds[feed];
-                    declining.wire.declined.push(field);
-                }
+                Ok(false) => {} // another field of the schema has taken its name
+                Err(reason) => left_out(&reason),
             }
         }
         Ok(())

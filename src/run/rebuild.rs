@@ -33,7 +33,6 @@ use tokio::runtime::Handle;
 use super::{Options, Outcome, RunError, Wiring, runtime};
 use crate::definition::Dataflow;
 use crate::evolve;
-use crate::plan;
 use crate::repr::{Epoch, Row};
 use crate::serve::{self, QueryError, Snapshot};
 use crate::sink::{
@@ -138,8 +137,7 @@ pub fn rebuild(
     let target = Lake::open(into, &dataflow.store_options)?;
     let mut new = dataflow.clone();
     new.lake = into.to_string();
-    let known = runtime.block_on(evolve::known(&new, &from)).map_err(RunError::from)?;
-    let graph = Arc::new(plan::compile(&known).map_err(RunError::Definition)?);
+    let (known, graph) = runtime.block_on(evolve::known(&new, &from)).map_err(RunError::from)?;
     let there = runtime.block_on(target.store.list(None).next());
     match there {
         None => {}
@@ -151,7 +149,7 @@ pub fn rebuild(
             });
         }
     }
-    let wiring = Wiring::new(Arc::new(known), graph);
+    let wiring = Wiring::new(Arc::new(known), Arc::new(graph));
     let copy = Copy {
         from,
         to: target,

@@ -252,32 +252,29 @@ impl Definition<'_> {
         }
         if options.without_feeds {
             // Nothing new is read.
-            let known = runtime.block_on(evolve::known(&self.dataflow, lake))?;
-            return self.planned(known);
+            let (dataflow, graph) = runtime.block_on(evolve::known(&self.dataflow, lake))?;
+            return Ok(self.with(dataflow, graph));
         }
         let (dataflow, graph) = evolve::take(&self.dataflow, lake, runtime, self.met)?;
-        Ok(Definition {
+        Ok(self.with(dataflow, graph))
+    }
+
+    fn with(self, dataflow: Dataflow, graph: Graph) -> Self {
+        Definition {
             dataflow: Arc::new(dataflow),
             graph: Arc::new(graph),
             ..self
-        })
+        }
     }
 
     /// With the columns that process 0 says.
     fn follow(self, taken: &Taken) -> Result<Self, RunError> {
-        let dataflow = taken.apply(&self.dataflow);
-        match evolve::is_wanted(&dataflow) {
-            true => self.planned(dataflow),
-            false => Ok(self),
+        if !evolve::is_wanted(&self.dataflow) {
+            return Ok(self);
         }
-    }
-
-    fn planned(self, dataflow: Dataflow) -> Result<Self, RunError> {
-        Ok(Definition {
-            graph: Arc::new(plan::compile(&dataflow).map_err(RunError::Definition)?),
-            dataflow: Arc::new(dataflow),
-            ..self
-        })
+        let dataflow = taken.apply(&self.dataflow);
+        let graph = plan::compile(&dataflow).map_err(RunError::Definition)?;
+        Ok(self.with(dataflow, graph))
     }
 }
 

@@ -34,7 +34,7 @@ use super::isolate;
 use super::orders;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
-use crate::definition::{Dataflow, Diagnostics, OnViolation, Retention};
+use crate::definition::{Dataflow, OnViolation, Retention};
 use crate::evolve::{self, EvolveError};
 use crate::input::{Arrived, Resolver};
 use crate::plan::{self, Graph, PlannedTable};
@@ -80,9 +80,6 @@ pub struct Report {
 /// Why a verification could not be made.
 #[derive(Debug, Error)]
 pub enum VerifyError {
-    /// The definition.
-    #[error("the definition has mistakes:\n{0}")]
-    Definition(Diagnostics),
     /// The lake's address.
     #[error(transparent)]
     Lake(#[from] LakeError),
@@ -113,7 +110,7 @@ pub enum VerifyError {
         #[source]
         source: ArrowError,
     },
-    /// The columns that the lake's inputs take.
+    /// The definition, or the columns that the lake's inputs take.
     #[error(transparent)]
     Evolve(#[from] EvolveError),
     /// No runtime.
@@ -131,7 +128,7 @@ pub fn snapshots(dataflow: &Dataflow) -> Result<Vec<Epoch>, VerifyError> {
 pub fn verify(dataflow: &Dataflow, epoch: Option<Epoch>) -> Result<Report, VerifyError> {
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
     runtime()?.block_on(async {
-        let (dataflow, graph) = planned(dataflow, &lake).await?;
+        let (dataflow, graph) = evolve::known(dataflow, &lake).await?;
         verify_in(&dataflow, &graph, &lake, epoch).await
     })
 }
@@ -140,7 +137,7 @@ pub fn verify(dataflow: &Dataflow, epoch: Option<Epoch>) -> Result<Report, Verif
 pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, VerifyError> {
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
     runtime()?.block_on(async {
-        let (_, graph) = planned(dataflow, &lake).await?;
+        let (_, graph) = evolve::known(dataflow, &lake).await?;
         let snapshot = Snapshot::open(&lake, None).await?;
         let mut fingerprints = BTreeMap::new();
         for planned in &graph.tables {
@@ -152,13 +149,6 @@ pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, Verif
         }
         Ok(fingerprints)
     })
-}
-
-/// With the columns that inputs take beside the definition's.
-async fn planned(dataflow: &Dataflow, lake: &Lake) -> Result<(Dataflow, Graph), VerifyError> {
-    let dataflow = evolve::known(dataflow, lake).await?;
-    let graph = plan::compile(&dataflow).map_err(VerifyError::Definition)?;
-    Ok((dataflow, graph))
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, VerifyError> {

@@ -2,6 +2,7 @@
 //! rows are written again, and all of it is made again from Bronze without the registry.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use alluvium::definition::Dataflow;
 use alluvium::run::{self, Options};
@@ -9,7 +10,10 @@ use alluvium::serve::{OutputFormat, Reader, verify};
 use serde_json::{Value, json};
 
 use crate::formats::{line, long, text};
+use crate::kafka::{Broker, service};
 use crate::lake::{ask, assert_newest_is_exact};
+use crate::readers::{assert_agreed, python};
+use crate::rebuild::assert_alike;
 use crate::registry::Mock;
 use crate::support::{Folder, Running, Size, catch_up, chain, recompute};
 
@@ -23,7 +27,7 @@ fn account(more: &str) -> String {
 }
 
 const CITY: &str = r#",{"name":"city","type":["null","string"],"default":null}"#;
-const LIMIT: &str = r#",{"name":"limit","type":["null",{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}],"default":null}"#;
+const CREDIT: &str = r#",{"name":"credit","type":["null",{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}],"default":null}"#;
 
 fn register(mock: &Mock, more: &str) -> u32 {
     mock.register(SUBJECT, "AVRO", &account(more), json!([]))
@@ -103,9 +107,9 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
                 && ask(&dataflow, "SELECT COUNT(*), COUNT(city) FROM silver.accounts") == "25,5"
         });
         // And once more, from a run that is itself the second.
-        let third = register(&mock, &format!("{CITY}{LIMIT}"));
-        let limit = [long(1), long(2), 1234i16.to_be_bytes().to_vec()].concat();
-        let parts = [long(3), text("limited"), long(0), limit];
+        let third = register(&mock, &format!("{CITY}{CREDIT}"));
+        let credit = [long(1), long(2), 1234i16.to_be_bytes().to_vec()].concat();
+        let parts = [long(3), text("limited"), long(0), credit];
         folder.append("live/1.ndjson", &line(third, &parts));
         running.wait_until(|| ask(&dataflow, "SELECT COUNT(*) FROM silver.accounts WHERE name = 'limited'") == "1");
         let outcome = running.stop();
@@ -115,13 +119,13 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
             taken,
             [
                 "city VARCHAR, from schema 2 (accounts-value version 2) of feed live",
-                "limit DECIMAL(9,2), from schema 3 (accounts-value version 3) of feed live",
+                "credit DECIMAL(9,2), from schema 3 (accounts-value version 3) of feed live",
             ]
         );
         assert_eq!(
             ask(
                 &dataflow,
-                "SELECT id, name, city, \"limit\", twice FROM silver.accounts WHERE id IN (3, 4, 12, 32) ORDER BY id"
+                "SELECT id, name, city, credit, twice FROM silver.accounts WHERE id IN (3, 4, 12, 32) ORDER BY id"
             ),
             "3,limited,,12.34,6\n4,old,,,8\n12,new,city 12,,24\n32,beside,,,64"
         );
@@ -142,6 +146,18 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
             "{size:?}: {commits:#?}"
         );
         assert_newest_is_exact(&dataflow, "an evolved input");
+
+        if let Some(python) = python().filter(|_| size == (1, 2)) {
+            let sql = "SELECT COUNT(*) AS n, COUNT(city) AS cities, SUM(credit) AS credit, SUM(twice) AS twice FROM t";
+            assert_agreed(
+                &python,
+                &dataflow,
+                &[
+                    ("silver.accounts", sql),
+                    ("silver.names", "SELECT COUNT(*) AS n FROM t"),
+                ],
+            );
+        }
 
         // An ordinary restart: what was taken is there, and nothing is made again.
         let outcome = catch_up(&dataflow, Size::from(size));
@@ -166,7 +182,7 @@ fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
     folder.append("live/0.ndjson", &plain(first, 1, "Ann"));
     catch_up(&folder.load("lake"), 1);
     // Without any record of it: columns of a start; and nothing is written for them.
-    let both = register(&mock, &format!("{LIMIT}{CITY}"));
+    let both = register(&mock, &format!("{CREDIT}{CITY}"));
     let commits = || log(&folder.lake("lake").join("silver/accounts")).len();
     let before = commits();
     let dataflow = folder.load("lake");
@@ -178,12 +194,12 @@ fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
         "no row is written again"
     );
     assert_newest_is_exact(&dataflow, "columns that no row has");
-    let limit = [long(1), long(1), vec![7]].concat();
-    let parts = |id| [long(id), text("Bob"), limit.clone(), some("Bonn")];
+    let credit = [long(1), long(1), vec![7]].concat();
+    let parts = |id| [long(id), text("Bob"), credit.clone(), some("Bonn")];
     folder.append("live/0.ndjson", &line(both, &parts(2)));
     let outcome = catch_up(&dataflow, 1);
     assert_eq!((outcome.records, outcome.rejected), (1, 0));
-    let rows = "SELECT id, name, \"limit\", city, twice FROM silver.accounts ORDER BY id";
+    let rows = "SELECT id, name, credit, city, twice FROM silver.accounts ORDER BY id";
     assert_eq!(ask(&dataflow, rows), "1,Ann,,,2\n2,Bob,0.07,Bonn,4");
     let commits = log(&folder.lake("lake").join("silver/accounts"));
     let newest = commits.last().expect("a commit");
@@ -202,7 +218,7 @@ fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
     let dataflow = folder.load("lake");
     let outcome = catch_up(&dataflow, 2);
     assert_eq!(outcome.evolved.len(), 1, "{:?}", outcome.evolved);
-    let rows = "SELECT id, name, town, \"limit\" FROM silver.accounts ORDER BY id";
+    let rows = "SELECT id, name, town, credit FROM silver.accounts ORDER BY id";
     assert_eq!(ask(&dataflow, rows), "1,Ann,,\n2,Bob,Bonn,0.07");
     assert_newest_is_exact(&dataflow, "a column that the file takes over");
 
@@ -251,16 +267,16 @@ fn a_field_that_makes_sql_ambiguous_is_left_out_and_its_records_flow() {
     let dataflow = folder.load("lake");
     let running = Running::start(dataflow.clone(), 2);
     running.wait_until(|| verify::snapshots(&dataflow).is_ok_and(|epochs| !epochs.is_empty()));
-    let both = register(&mock, &format!("{CITY}{LIMIT}"));
-    let limit = [long(1), long(1), vec![9]].concat();
+    let both = register(&mock, &format!("{CITY}{CREDIT}"));
+    let credit = [long(1), long(1), vec![9]].concat();
     folder.append(
         "live/0.ndjson",
-        &line(both, &[long(2), text("Ann"), some("Ulm"), limit]),
+        &line(both, &[long(2), text("Ann"), some("Ulm"), credit]),
     );
     running.wait_until(|| ask(&dataflow, "SELECT COUNT(*) FROM gold.places") == "2");
     let outcome = running.stop();
     let taken: Vec<&str> = outcome.evolved.iter().map(|(_, evolved)| &*evolved.column).collect();
-    assert_eq!(taken, ["limit"]);
+    assert_eq!(taken, ["credit"]);
     assert_eq!(
         outcome.ignored.values().sum::<u64>(),
         1,
@@ -272,7 +288,7 @@ fn a_field_that_makes_sql_ambiguous_is_left_out_and_its_records_flow() {
         "1,Bonn\n2,Bonn"
     );
     assert_eq!(
-        ask(&dataflow, "SELECT \"limit\" FROM silver.accounts WHERE id = 2"),
+        ask(&dataflow, "SELECT credit FROM silver.accounts WHERE id = 2"),
         "0.09"
     );
     assert_newest_is_exact(&dataflow, "a declined field");
@@ -289,14 +305,165 @@ fn a_rebuilt_lake_has_the_columns_without_the_registry() {
     let second = register(&mock, CITY);
     folder.append("live/0.ndjson", &line(second, &[long(2), text("Bob"), some("Bonn")]));
     catch_up(&dataflow, 1);
+    // A column that no row has yet: a table that is made has it at once, one that is there with its next rows.
+    register(&mock, &format!("{CITY}{CREDIT}"));
+    catch_up(&dataflow, 1);
     drop(mock);
     let new = folder.lake("new").display().to_string();
     let rebuilt = run::rebuild(&dataflow, &new, Options::default(), |_| {});
     let rebuilt = rebuilt.unwrap_or_else(|e| panic!("{}", chain(&e)));
-    assert_eq!(rebuilt.outcome.evolved.len(), 1);
+    assert_eq!(rebuilt.outcome.evolved.len(), 2);
     let there = folder.load("new");
     assert_newest_is_exact(&there, "a rebuilt lake");
+    assert_alike(&dataflow, &there);
     let fingerprints = |dataflow| verify::fingerprints(dataflow).unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert_eq!(fingerprints(&there), fingerprints(&dataflow));
     assert_eq!(ask(&there, "SELECT city FROM silver.accounts WHERE id = 2"), "Bonn");
+}
+
+/// One dataflow's table goes to a topic as Avro, and gains a column; another one, of two processes, reads the topic meanwhile.
+/// With a real broker and registry (`scripts/services start kafka registry; eval "$(scripts/services env)"`).
+#[test]
+fn a_table_that_gains_a_column_is_followed_through_a_topic_and_its_registry() {
+    let Some(broker) = Broker::connect("evolve") else {
+        return;
+    };
+    let Some(registry) = service("ALLUVIUM_REGISTRY") else {
+        return;
+    };
+    let topic = broker.topic("orders", 4, &[]);
+    let address = &broker.address;
+    let of_writer = |more: &str| {
+        format!(
+            "key = [\"id\"]\n[columns]\nid = {{ type = \"BIGINT\", nullable = false }}\nshop = \"VARCHAR\"\n{more}[[feeds]]\n\
+             name = \"live\"\nkind = \"log\"\npath = \"live\"\nformat = \"json\"\n"
+        )
+    };
+    let writes = Folder::new(
+        &broker.name("writes"),
+        &[
+            ("inputs/orders.toml", &of_writer("")),
+            ("silver/orders.sql", "SELECT * FROM orders"),
+            (
+                "silver/orders.toml",
+                &format!(
+                    "key = [\"id\"]\n[kafka]\nbrokers = {address:?}\ntopic = {topic:?}\nformat = \"avro\"\nregistry = {{ url = {registry:?} }}\n"
+                ),
+            ),
+        ],
+    );
+    let reads = Folder::new(
+        &broker.name("reads"),
+        &[
+            (
+                "inputs/orders.toml",
+                &format!(
+                    "key = [\"id\"]\n[columns]\nid = \"BIGINT\"\nshop = \"VARCHAR\"\n[[feeds]]\nname = \"topic\"\nkind = \"kafka\"\n\
+                     brokers = {address:?}\ntopics = [{topic:?}]\nformat = \"avro\"\nschema = \"evolve\"\nregistry = {{ url = {registry:?} }}\n"
+                ),
+            ),
+            ("silver/orders.sql", "SELECT * FROM orders"),
+        ],
+    );
+    let record = |id: u32, more: &str| format!("{{\"value\": {{\"id\": {id}, \"shop\": \"s{id}\"{more}}}}}\n");
+    (0..40).for_each(|id| writes.append("live/0.ndjson", &record(id, "")));
+    catch_up(&writes.load("lake"), 2);
+    let reading = reads.load("lake");
+    let running = Running::start(reading.clone(), (2, 1));
+    running.wait_until(|| {
+        verify::snapshots(&reading).is_ok_and(|epochs| !epochs.is_empty())
+            && ask(&reading, "SELECT COUNT(*) FROM silver.orders") == "40"
+    });
+    for (column, of, value) in [
+        ("discount", "DECIMAL(9,2)", "\"1.25\""),
+        ("at", "TIMESTAMP", "\"2026-11-22T10:11:12.5\""),
+    ] {
+        // The columns of rounds before stay.
+        let mut more = "discount = \"DECIMAL(9,2)\"\n".to_string();
+        if column != "discount" {
+            more += &format!("{column} = {of:?}\n");
+        }
+        writes.write("inputs/orders.toml", &of_writer(&more));
+        (30..50).for_each(|id| writes.append("live/0.ndjson", &record(id, &format!(", \"{column}\": {value}"))));
+        catch_up(&writes.load("lake"), 1);
+        running.wait_until(|| {
+            columns_of(&reading, "silver.orders").contains(column)
+                && ask(
+                    &reading,
+                    &format!("SELECT COUNT(*), COUNT({column}) FROM silver.orders"),
+                ) == "50,20"
+        });
+    }
+    let outcome = running.stop();
+    let taken: Vec<&str> = outcome.evolved.iter().map(|(_, evolved)| &*evolved.column).collect();
+    assert_eq!((taken, outcome.rejected), (vec!["discount", "at"], 0));
+    let writing = writes.load("lake");
+    let rows = |dataflow| ask(dataflow, "SELECT id, shop, discount, at FROM silver.orders ORDER BY id");
+    assert_eq!(rows(&reading), rows(&writing));
+    assert_newest_is_exact(&reading, "a topic that was followed");
+    assert_eq!(recompute(&reading, 2).corrections, Some(vec![]));
+}
+
+/// `cargo test --test it what_a_new_column_costs -- --ignored --nocapture`
+#[test]
+#[ignore = "measures: a million rows"]
+fn what_a_new_column_costs() {
+    let mock = Mock::start();
+    let folder = folder("costs", &mock.url);
+    folder.write(
+        "inputs/events.toml",
+        &input(&mock.url, "name = \"VARCHAR\"\n", "schema = \"evolve\"\n")
+            .replace("key = [\"id\"]\n", "")
+            .replace("\"live\"\nformat", "\"events\"\nformat"),
+    );
+    folder.write("silver/events.sql", "SELECT * FROM events");
+    let first = register(&mock, "");
+    let lines: String = (0..1_000_000).map(|id| plain(first, id, "somebody")).collect();
+    folder.append("live/0.ndjson", &lines);
+    folder.append("events/0.ndjson", &lines);
+    let dataflow = folder.load("lake");
+    let filled = catch_up(&dataflow, 2);
+    eprintln!("{} records in {:.1} s", filled.records, filled.elapsed.as_secs_f64());
+    let plain_restart = catch_up(&dataflow, 2);
+    eprintln!("a restart without a change: {:?}", plain_restart.phases);
+    let running = Running::start(dataflow.clone(), 2);
+    std::thread::sleep(Duration::from_secs(20));
+    for (input, name) in [("live", "accounts"), ("events", "events")] {
+        let more = if input == "live" {
+            CITY.to_string()
+        } else {
+            format!("{CITY}{CREDIT}")
+        };
+        let schema = register(&mock, &more);
+        let nothing = if input == "live" { vec![] } else { long(0) };
+        let began = Instant::now();
+        folder.append(
+            &format!("{input}/0.ndjson"),
+            &line(schema, &[long(-1), text("new"), some("Bonn"), nothing]),
+        );
+        running.wait_until(|| ask(&dataflow, &format!("SELECT COUNT(*) FROM silver.{name} WHERE id = -1")) == "1");
+        eprintln!(
+            "a new column of {name}: its row is there after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
+        let commits = log(&folder.lake("lake").join(format!("silver/{name}")));
+        let count = |kind: &str| {
+            commits
+                .iter()
+                .flatten()
+                .filter(|action| action.get(kind).is_some())
+                .count()
+        };
+        eprintln!(
+            "{name}: {} files added, {} removed, {} definitions",
+            count("add"),
+            count("remove"),
+            count("metaData")
+        );
+    }
+    let outcome = running.stop();
+    eprintln!(
+        "replayed {}, loaded {}: {:?}",
+        outcome.replayed, outcome.loaded, outcome.phases
+    );
 }

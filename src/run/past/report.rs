@@ -8,7 +8,6 @@ use super::choose;
 use super::sources::{InputSource, Sources, TableSource};
 use crate::definition::Dataflow;
 use crate::evolve;
-use crate::plan;
 use crate::repr::Epoch;
 use crate::run::{RunError, Wiring, runtime};
 use crate::sink::{Found, Lake, Survey, survey};
@@ -53,9 +52,9 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
         source,
     })?;
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    let dataflow = Arc::new(runtime.block_on(evolve::known(&dataflow, &lake))?);
-    let graph = Arc::new(plan::compile(&dataflow).map_err(RunError::Definition)?);
-    let wiring = Wiring::new(dataflow.clone(), graph);
+    let (dataflow, graph) = runtime.block_on(evolve::known(&dataflow, &lake))?;
+    let wiring = Wiring::new(Arc::new(dataflow), Arc::new(graph));
+    let dataflow = &wiring.dataflow;
     let found = runtime.block_on(survey(&lake, &wiring.specs, dataflow.history))?;
     let altered: Vec<bool> = found
         .tables
