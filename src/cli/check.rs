@@ -273,13 +273,13 @@ mod tests {
         ];
         register(&record(&with_more));
         let (mistakes, notes) = checked();
-        assert_eq!((mistakes, notes), (vec![], vec![]));
+        assert_eq!((mistakes.len(), notes.len()), (0, 1), "{mistakes:?} {notes:?}");
         let evolving = input.replace("format = \"avro\"", "format = \"avro\"\nschema = \"evolve\"");
         std::fs::write(folder.path().join("inputs/orders.toml"), evolving).unwrap();
         let (mistakes, notes) = checked();
         assert_eq!(mistakes, Vec::<String>::new());
         assert_eq!(
-            notes,
+            notes[..2],
             [
                 "feed \"live\" of input \"orders\": a run takes field \"city\" of schema 3 (orders-value version 3) as a column VARCHAR",
                 "feed \"live\" of input \"orders\": field \"must\" of schema 3 (orders-value version 3) is left out: it may not be null and \

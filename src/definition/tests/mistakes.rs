@@ -284,13 +284,13 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         ),
         (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nschema = \"evolve\"\n"),
-            "inputs/orders.toml:11:1: records of format \"json\" have no schema to trust, so their columns cannot evolve\n\
+            "inputs/orders.toml:11:10: records of format \"json\" have no schema to trust, so their columns cannot evolve\n\
              \x20 help: fields that no column takes are counted by `run`: name them in [columns], or send records behind schema ids (avro, \
              debezium-avro, json-schema, protobuf)",
         ),
         (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"json-schema\"\nschema = \"evolve\"\n"),
-            "inputs/orders.toml:11:1: a schema evolves by what a registry says, and there is none\n\
+            "inputs/orders.toml:11:10: a schema evolves by what a registry says, and there is none\n\
              \x20 help: add registry = { url = \"http://localhost:8081\" } to the feed, the input or dataflow.toml",
         ),
         (
