@@ -61,6 +61,7 @@ pub fn until_over(
         so_far = Some(outcome);
         met.extend(again.met);
         (latency, files) = (Some(again.latency), again.files);
+        options.recompute = false; // that was done
         options.duration = limit.map(|limit| limit.saturating_sub(started.elapsed()));
     }
 }

@@ -9,6 +9,7 @@ use alluvium::run::{self, Options};
 use alluvium::serve::{OutputFormat, Reader, verify};
 use serde_json::{Value, json};
 
+use crate::cluster::{PATIENCE, Processes};
 use crate::formats::{line, long, text};
 use crate::kafka::{Broker, service};
 use crate::lake::{ask, assert_newest_is_exact};
@@ -402,6 +403,95 @@ fn a_table_that_gains_a_column_is_followed_through_a_topic_and_its_registry() {
     assert_eq!(rows(&reading), rows(&writing));
     assert_newest_is_exact(&reading, "a topic that was followed");
     assert_eq!(recompute(&reading, 2).corrections, Some(vec![]));
+}
+
+#[test]
+fn processes_begin_anew_together_and_end_by_a_signal_then_as_before() {
+    let mock = Mock::start();
+    let folder = folder("processes", &mock.url);
+    let dataflow = folder.load("lake");
+    let first = register(&mock, "");
+    (0..10).for_each(|id| folder.append(&format!("live/{}.ndjson", id % 4), &plain(first, id, "old")));
+    for (victim, name, more) in [(1, "city", CITY.to_string()), (0, "credit", format!("{CITY}{CREDIT}"))] {
+        let mut processes = Processes::new(&folder, 2, 1);
+        processes.start_all(&["--lake", &dataflow.lake]);
+        processes.wait_until("the start", |p| {
+            (0..2).all(|process| p.said(process).contains("started"))
+        });
+        processes.wait_until("a snapshot", |_| {
+            verify::snapshots(&dataflow).is_ok_and(|epochs| !epochs.is_empty())
+        });
+        // To each partition, so that every process meets it.
+        let schema = register(&mock, &more);
+        for id in 0..4 {
+            let credit = if name == "credit" {
+                [long(1), long(1), vec![5]].concat()
+            } else {
+                vec![]
+            };
+            let parts = [long(id), text("new"), some("Bonn"), credit];
+            folder.append(&format!("live/{id}.ndjson"), &line(schema, &parts));
+        }
+        let sql = format!("SELECT COUNT(*), COUNT({name}) FROM silver.accounts");
+        processes.wait_until("the column", |_| {
+            columns_of(&dataflow, "silver.accounts").contains(name) && ask(&dataflow, &sql) == "10,4"
+        });
+        processes.signal(victim, "-TERM");
+        for process in [0, 1] {
+            let told = format!("accounts: column {name} ");
+            processes.assert_ends(process, PATIENCE, 0, &["newest snapshot", &told]);
+        }
+        assert_newest_is_exact(&dataflow, "what processes evolved");
+    }
+}
+
+/// A column may be in the lake's list before any table has it; its records come again.
+#[test]
+fn a_kill_while_a_run_begins_anew_loses_no_value() {
+    let mock = Mock::start();
+    let folder = folder("killed", &mock.url);
+    let dataflow = folder.load("lake");
+    let first = register(&mock, "");
+    folder.append("live/0.ndjson", &plain(first, 0, "old"));
+    catch_up(&dataflow, 1);
+    let mut expected = vec!["0,old,,".to_string()];
+    // What it says in the end, and how often by then: a start itself takes a column.
+    let moments = [
+        ("has new fields", 1),
+        ("the input takes a column", 2),
+        ("restarted:", 2),
+    ];
+    for (round, (said, times)) in moments.into_iter().enumerate() {
+        let fields: String = (0..=round)
+            .map(|n| format!(r#",{{"name":"f{n}","type":["null","string"],"default":null}}"#))
+            .collect();
+        let schema = register(&mock, &fields);
+        let mut processes = Processes::new(&folder, 1, 2);
+        // A start would ask for the newest version: the one before is there until it runs.
+        processes.start_all(&["--lake", &dataflow.lake]);
+        processes.wait_until("the start", |p| p.said(0).contains("started"));
+        let later = register(
+            &mock,
+            &format!(r#"{fields},{{"name":"g{round}","type":["null","string"],"default":null}}"#),
+        );
+        assert!(later > schema);
+        let mut parts = vec![long(round as i64 + 1), text("new")];
+        parts.extend((0..=round).map(|_| some("f")));
+        parts.push(some("g"));
+        folder.append("live/0.ndjson", &line(later, &parts));
+        processes.wait_until("its moment", |p| p.said(0).matches(said).count() >= times);
+        processes.signal(0, "-KILL");
+        processes.end(0, PATIENCE);
+        expected.push(format!("{},new,f,g", round + 1));
+        let outcome = catch_up(&dataflow, 1);
+        assert_eq!(outcome.rejected, 0);
+        assert_newest_is_exact(&dataflow, said);
+        let sql = format!(
+            "SELECT id, name, f{round}, g{round} FROM silver.accounts WHERE id = {}",
+            round + 1
+        );
+        assert_eq!(ask(&dataflow, &sql), expected[round + 1]);
+    }
 }
 
 /// `cargo test --test it what_a_new_column_costs -- --ignored --nocapture`
