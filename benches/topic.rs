@@ -13,7 +13,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alluvium::definition::{self, ClientOptions, Kafka, OnMissing, Start};
+use alluvium::definition::{self, ClientOptions, Kafka, KafkaClient, OnMissing, Start};
 use alluvium::run::{self, Options};
 use alluvium::source::{TopicRecord, TopicWriter};
 use rdkafka::config::ClientConfig;
@@ -89,13 +89,15 @@ fn topic(form: &str) -> String {
 
 fn kafka(brokers: &str, topic: &str) -> Kafka {
     Kafka {
-        brokers: brokers.into(),
+        client: KafkaClient {
+            brokers: brokers.into(),
+            options: ClientOptions::default(),
+        },
         topics: vec![topic.into()],
         start: Start::Earliest,
         on_missing: OnMissing::Stop,
         group: None,
         transactions: None,
-        options: ClientOptions::default(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`source`] | feeds: bytes come in |
 //! | [`registry`] | schemas by their ids |
 //! | [`decode`] | bytes to changes of an input |
+//! | [`evolve`] | columns that inputs take from schemas |
 //! | [`input`] | changes to an input's current rows |
 //! | [`render`] | the plan as differential operators |
 //! | [`sink`] | updates to Delta commits |
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod cluster;
 pub mod decode;
 pub mod definition;
+pub mod evolve;
 pub mod input;
 pub mod latency;
 pub mod plan;

@@ -182,7 +182,7 @@ impl Job<'_> {
             if let (Payloads::Columns { path, .. }, Some(reference)) = (&mut raw.payloads, &reference) {
                 *path = reference.clone();
             }
-            decoder.decode(raw)
+            Ok(decoder.decode(raw)?)
         });
         let mut alone = (*serving.dataflow).clone();
         let kind = FeedKind::Files { path: file.path() };

@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Source, environment};
-use crate::decode::against;
+use crate::decode::{Newcomer, against, newcomers};
 use crate::definition::{
-    Case, Dataflow, Diagnostic, Diagnostics, Feed, FeedKind, Format, Survey, cases, nearest, survey,
+    Case, Dataflow, Diagnostic, Diagnostics, Feed, FeedKind, Format, Input, Survey, cases, nearest, survey,
 };
 use crate::plan::{self, Graph};
-use crate::registry::{Patience, Registries};
+use crate::registry::{Patience, Registries, Schema};
 
 /// Find every mistake in a dataflow; no data is touched
 ///
@@ -68,17 +68,6 @@ const PATIENCE: Patience = Patience {
     pause: Duration::from_millis(200),
 };
 
-/// The subject of the values of a topic, as the registry's serializers name it unless told otherwise.
-fn of_topic(feed: &Feed) -> Option<String> {
-    match &feed.kind {
-        FeedKind::Kafka(kafka) => match &kafka.topics[..] {
-            [topic] if !topic.starts_with('^') => Some(format!("{topic}-value")),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 /// Columns that do not fit the newest schemas of their feeds' subjects: mistakes where records would be refused, else notes.
 fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnostics, Vec<String>) {
     let (mut mistakes, mut notes) = (Vec::new(), Vec::new());
@@ -86,7 +75,7 @@ fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnost
         for feed in &input.feeds {
             let Some(settings) = &feed.wire.registry else { continue };
             let place = format!("feed {:?} of input {:?}", feed.name, input.name);
-            let Some(subject) = settings.subject.clone().or_else(|| of_topic(feed)) else {
+            let Some(subject) = feed.subject() else {
                 if matches!(feed.format, Format::Avro | Format::DebeziumAvro | Format::Protobuf) {
                     notes.push(format!(
                         "{place} was not checked against its registry: set its `subject`"
@@ -109,6 +98,13 @@ fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnost
                     continue;
                 }
             };
+            if feed.wire.evolves {
+                notes.extend(
+                    evolving(input, feed, &schema)
+                        .into_iter()
+                        .map(|note| format!("{place}: {note}")),
+                );
+            }
             for misfit in against(input, feed, &schema) {
                 if !misfit.refuses {
                     notes.push(format!("{place}: {}; it stays null", misfit.message));
@@ -125,6 +121,16 @@ fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnost
         }
     }
     (Diagnostics(mistakes), notes)
+}
+
+/// What a run would take of a schema beside the file's columns.
+fn evolving(input: &Input, feed: &Feed, schema: &Schema) -> Vec<String> {
+    let new = newcomers(input, feed, schema).unwrap_or_default(); // that it cannot be read is told otherwise
+    let told = |Newcomer { field, column }: Newcomer| match column {
+        Ok(sql_type) => format!("a run takes field {field:?} of {schema} as a column {sql_type}"),
+        Err(reason) => format!("field {field:?} of {schema} is left out: {reason}"),
+    };
+    new.into_iter().map(told).collect()
 }
 
 /// Columns that the dataflow's own tests expect and tables do not have.
@@ -259,6 +265,30 @@ mod tests {
         assert!(
             mistakes[1].contains("column \"at\": schema 2 (orders-value version 2) has an integer in its field"),
             "{mistakes:?}"
+        );
+        // What a run would take beside the columns is said where it would.
+        let with_more = [
+            field("id", "\"long\""),
+            field("at", "[\"null\",\"string\"]"),
+            field("name", "\"string\""),
+            field("list", r#"["null",{"type":"array","items":"int"}]"#),
+            field("city", r#"["null","string"]"#),
+            field("must", "\"int\""),
+        ];
+        register(&record(&with_more));
+        let (mistakes, notes) = checked();
+        assert_eq!((mistakes.len(), notes.len()), (0, 1), "{mistakes:?} {notes:?}");
+        let evolving = input.replace("format = \"avro\"", "format = \"avro\"\nschema = \"evolve\"");
+        std::fs::write(folder.path().join("inputs/orders.toml"), evolving).unwrap();
+        let (mistakes, notes) = checked();
+        assert_eq!(mistakes, Vec::<String>::new());
+        assert_eq!(
+            notes[..2],
+            [
+                "feed \"live\" of input \"orders\": a run takes field \"city\" of schema 3 (orders-value version 3) as a column VARCHAR",
+                "feed \"live\" of input \"orders\": field \"must\" of schema 3 (orders-value version 3) is left out: it may not be null and \
+                 has no default, so it is in no older record",
+            ]
         );
         drop(mock);
         let (mistakes, notes) = checked();

@@ -98,6 +98,9 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
             epoch => format!("newest snapshot {epoch}"),
         }
     )?;
+    for (input, evolved) in &outcome.evolved {
+        writeln!(out, "{input}: column {evolved}")?;
+    }
     for ((input, field), records) in &outcome.ignored {
         let input = &dataflow.inputs[*input].name;
         match field.starts_with('(') {

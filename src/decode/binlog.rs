@@ -10,14 +10,14 @@
 //! Other types and DDL change no rows and are counted as `(canal message)` and `(maxwell message)`. A column may also take
 //! `envelope.<field>` (`envelope.xid`, `envelope.table`).
 
-use arrow::array::{Array, BinaryArray};
+use arrow::array::Array;
 
 use super::cell::{Cell, Kind};
-use super::changes::{Changes, Shape, Typed};
+use super::changes::{Changes, Outcome, Shape};
 use super::coerce::{number, shown};
-use super::json::{missing, not_json, unmarked};
+use super::json::{not_json, unmarked};
 use super::names::{Names, Slots};
-use super::{Op, scan, utf8};
+use super::{Batch, Op, scan, utf8};
 
 /// Whose JSON it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +58,13 @@ impl Binlog {
         }
     }
 
-    /// The changes that the records make, each record's time at its source, and the fields that nobody takes.
-    pub fn decode(
-        &mut self,
-        shape: &Shape,
-        values: &BinaryArray,
-        mut source_ms: Vec<Option<i64>>,
-    ) -> (Typed, Vec<Option<i64>>, Vec<(String, u64)>) {
+    /// What the records come to.
+    pub fn decode(&mut self, shape: &Shape, batch: &Batch<'_>) -> Outcome {
+        let values = batch.values;
+        let mut source_ms = batch.times();
         let mut changes = Changes::new(shape.targets.len(), values.len());
         let slots = || Slots::new(shape.targets.len());
         let mut room = [slots(), slots(), slots()];
-        source_ms.resize(values.len(), None);
         for record in (0..values.len()).filter(|record| values.is_valid(*record)) {
             let rows = changes.ops.len();
             let read = utf8(values.value(record)).and_then(|text| {
@@ -86,8 +82,7 @@ impl Binlog {
                 changes.reject(record, reason);
             }
         }
-        let typed = changes.coerce(shape, |column| Some(missing(shape, column)));
-        (typed, source_ms, self.rows.take_ignored())
+        Outcome::new(changes.typed(shape, ""), source_ms, self.rows.take_ignored())
     }
 
     fn record<'a>(

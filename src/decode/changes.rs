@@ -12,7 +12,7 @@ use arrow::datatypes::SchemaRef;
 use super::cell::{Cell, Kind};
 use super::coerce::{self, Fault};
 use super::target::Target;
-use super::{Decoded, Op, Raw, Reject};
+use super::{Decoded, Op, Raw, Reject, Transaction};
 
 /// What an input demands of its rows.
 #[derive(Debug)]
@@ -30,6 +30,17 @@ impl Shape {
     /// Whether its rows have a key.
     pub fn keyed(&self) -> bool {
         !self.key.is_empty()
+    }
+
+    /// Why a required column has no value where its record has no field for it.
+    fn missing(&self, column: usize) -> String {
+        let target = &self.targets[column];
+        let from: Vec<String> = target.from.iter().map(|f| format!("{f:?}")).collect();
+        format!(
+            "column {:?} is required, but the record has no field {}; list the field's name in the column's `from`, or make it nullable",
+            target.name,
+            from.join(" or ")
+        )
     }
 
     /// Whether a null here makes a row of this kind unusable.
@@ -96,8 +107,12 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// With the texts that were derived while the records were read.
-    pub fn settle<'b>(self, derived: &'b str) -> Changes<'b>
+    /// Gives the cells their types, with the texts that were derived while the records were read.
+    pub fn typed(self, shape: &Shape, derived: &str) -> Typed {
+        self.settle(derived).coerce(shape, |column| Some(shape.missing(column)))
+    }
+
+    fn settle<'b>(self, derived: &'b str) -> Changes<'b>
     where
         'a: 'b,
     {
@@ -173,6 +188,38 @@ impl<'a> Changes<'a> {
     }
 }
 
+/// What a batch of records comes to.
+pub(super) struct Outcome {
+    pub typed: Typed,
+    /// Each record's time at its source.
+    pub source_ms: Vec<Option<i64>>,
+    /// Fields that nobody takes, and how many records had them.
+    pub ignored: Vec<(String, u64)>,
+    /// See [`Decoded::transactions`].
+    pub transactions: Vec<Transaction>,
+}
+
+impl Outcome {
+    /// Of records without transactions.
+    pub fn new(typed: Typed, source_ms: Vec<Option<i64>>, ignored: Vec<(String, u64)>) -> Self {
+        Outcome {
+            typed,
+            source_ms,
+            ignored,
+            transactions: Vec::new(),
+        }
+    }
+
+    /// The result, without the rows of refused records (1).
+    pub fn finish(self, shape: &Shape, raw: Raw) -> Decoded {
+        let decoded = self.typed.finish(shape, raw, self.source_ms, self.ignored);
+        Decoded {
+            transactions: self.transactions,
+            ..decoded
+        }
+    }
+}
+
 /// Rows with their types, before the rows of refused records are taken out.
 pub(super) struct Typed {
     pub arrays: Vec<ArrayRef>,
@@ -231,8 +278,7 @@ impl Typed {
         self.rejects.dedup_by_key(|reject| reject.record);
     }
 
-    /// The result, without the rows of refused records (1).
-    pub fn finish(
+    fn finish(
         self,
         shape: &Shape,
         raw: Raw,

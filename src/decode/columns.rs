@@ -14,18 +14,14 @@ use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, TimeUnit, Timesta
 use arrow::json::writer::{EncoderOptions, make_encoder};
 
 use super::cell::{Cell, Kind};
-use super::changes::{Shape, Typed};
+use super::changes::{Outcome, Shape, Typed};
 use super::coerce::{self, Fault, Why, temporal};
 use super::target::{Epoch, Target};
 use super::{Op, avro};
 use crate::repr::SqlType;
 
-/// The changes that rows of a file make, each row's time at its source, and the fields that nobody takes.
-pub(super) fn decode(
-    shape: &Shape,
-    kind: &mut super::Kind,
-    batch: &RecordBatch,
-) -> (Typed, Vec<Option<i64>>, Vec<(String, u64)>) {
+/// What rows of a file come to.
+pub(super) fn decode(shape: &Shape, kind: &mut super::Kind, batch: &RecordBatch) -> Outcome {
     if let super::Kind::Json(json) = kind
         && avro::is_capture(batch)
     {
@@ -70,7 +66,7 @@ pub(super) fn decode(
     typed.refuse(faults);
     let ignored = fields.iter().zip(used).filter(|(_, used)| rows > 0 && !used);
     let ignored = ignored.map(|(field, _)| (field.name().clone(), rows as u64)).collect();
-    (typed, vec![None; rows], ignored)
+    Outcome::new(typed, vec![None; rows], ignored)
 }
 
 /// A column by its name, or by a path into structs; and the column of the file it is in.

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, BinaryArray};
+use arrow::array::Array;
 use smallvec::SmallVec;
 
 use super::cell::{Cell, Kind};
-use super::changes::{Changes, Shape, Typed};
-use super::utf8;
+use super::changes::{Changes, Outcome, Shape};
+use super::{Batch, utf8};
 
 /// Decodes CSV records.
 #[derive(Debug, Default)]
@@ -58,8 +58,9 @@ impl Mapping {
 }
 
 impl Csv {
-    /// The changes that the records make, and the fields that nobody takes.
-    pub fn decode(&mut self, shape: &Shape, values: &BinaryArray, header: Option<&str>) -> (Typed, Vec<(String, u64)>) {
+    /// What the records come to.
+    pub fn decode(&mut self, shape: &Shape, batch: &Batch<'_>, header: Option<&str>) -> Outcome {
+        let values = batch.values;
         let mut changes = Changes::new(shape.targets.len(), values.len());
         let Some(header) = header else {
             for record in 0..values.len() {
@@ -68,7 +69,7 @@ impl Csv {
                     "the file has no header line; write the columns' names first".to_string(),
                 );
             }
-            return (changes.coerce(shape, |_| None), Vec::new());
+            return Outcome::new(changes.typed(shape, ""), batch.times(), Vec::new());
         };
         let known = self.mapping.take().filter(|mapping| mapping.header == header);
         let mapping = &*self
@@ -134,7 +135,7 @@ impl Csv {
                 super::coerce::shown(&mapping.names.join(",")),
             ))
         });
-        (typed, ignored.into_iter().collect())
+        Outcome::new(typed, batch.times(), ignored.into_iter().collect())
     }
 }
 

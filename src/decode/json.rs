@@ -3,13 +3,13 @@
 
 use arrow::array::{Array, BinaryArray};
 
-use super::changes::{Changes, Shape, Typed};
+use super::changes::{Changes, Outcome, Shape};
 use super::debezium::available;
 use super::flat::Flat;
 use super::keys::Keys;
 use super::names::{Names, Slots};
 use super::scan::Broken;
-use super::{Op, coerce, utf8, wire};
+use super::{Batch, Op, coerce, utf8, wire};
 use crate::registry::Unready;
 
 /// Decodes JSON records.
@@ -36,20 +36,12 @@ impl Json {
         self.keys.prepare(shape, keys)
     }
 
-    /// The changes that the records make, each record's time at its source, and the fields that nobody takes.
-    pub fn decode(
-        &mut self,
-        shape: &Shape,
-        values: &BinaryArray,
-        keys: Option<&BinaryArray>,
-        mut source_ms: Vec<Option<i64>>,
-    ) -> (Typed, Vec<Option<i64>>, Vec<(String, u64)>) {
+    /// What the records come to.
+    pub fn decode(&mut self, shape: &Shape, batch: &Batch<'_>) -> Outcome {
         let mut derived = String::new();
-        let changes = self.changes(shape, values, keys, &mut source_ms, &mut derived);
-        let typed = changes
-            .settle(&derived)
-            .coerce(shape, |column| Some(missing(shape, column)));
-        (typed, source_ms, self.take_ignored())
+        let mut source_ms = batch.times();
+        let changes = self.changes(shape, batch, &mut source_ms, &mut derived);
+        Outcome::new(changes.typed(shape, &derived), source_ms, self.take_ignored())
     }
 
     /// The fields that nobody took since the last call.
@@ -61,14 +53,13 @@ impl Json {
     pub fn changes<'a>(
         &mut self,
         shape: &Shape,
-        values: &'a BinaryArray,
-        keys: Option<&'a BinaryArray>,
-        source_ms: &mut Vec<Option<i64>>,
+        batch: &Batch<'a>,
+        source_ms: &mut [Option<i64>],
         derived: &mut String,
     ) -> Changes<'a> {
+        let Batch { values, keys, .. } = *batch;
         let mut changes = Changes::new(shape.targets.len(), values.len());
         let mut slots = Slots::new(shape.targets.len() + Flat::SLOTS);
-        source_ms.resize(values.len(), None);
         for record in 0..values.len() {
             slots.clear();
             if values.is_valid(record) && values.value(record).trim_ascii().is_empty() {
@@ -107,15 +98,4 @@ pub(super) fn not_json(text: &str, broken: Broken) -> String {
     let shown = coerce::shown(text);
     let Broken { at, what } = broken;
     format!("the record is not a JSON object: {what} at byte {at} of {shown}; write one object a record")
-}
-
-/// Why a required column has no value.
-pub(super) fn missing(shape: &Shape, column: usize) -> String {
-    let target = &shape.targets[column];
-    let from: Vec<String> = target.from.iter().map(|f| format!("{f:?}")).collect();
-    format!(
-        "column {:?} is required, but the record has no field {}; list the field's name in the column's `from`, or make it nullable",
-        target.name,
-        from.join(" or ")
-    )
 }

@@ -34,6 +34,22 @@ pub(super) enum BehindIds {
     Protobuf(Schemas<protobuf::Plan>),
 }
 
+impl BehindIds {
+    fn fill<'a>(
+        &self,
+        key: &'a [u8],
+        names: &mut Names,
+        slots: &mut Slots<'a>,
+        derived: &mut String,
+    ) -> Result<(), String> {
+        let (id, bytes) = wire::split(key)?;
+        match self {
+            BehindIds::Avro(schemas) => schemas.of(id)?.fill(bytes, names, slots, derived),
+            BehindIds::Protobuf(schemas) => schemas.of(id)?.fill(bytes, names, slots, derived),
+        }
+    }
+}
+
 impl Keys {
     /// For rows of this shape.
     pub fn new(shape: &Shape, said: Option<KeyFormat>, behind_ids: Option<BehindIds>) -> Self {
@@ -100,16 +116,7 @@ impl Keys {
             }
             (Some(KeyFormat::Json), _) => (),
             (None, _) if wire::id(bytes).is_none() => (),
-            (_, Some(BehindIds::Avro(schemas))) => {
-                let (id, bytes) = wire::split(bytes).map_err(told)?;
-                let plan = schemas.of(id).map_err(told)?;
-                return plan.fill(bytes, &mut self.names, slots, derived).map_err(told);
-            }
-            (_, Some(BehindIds::Protobuf(schemas))) => {
-                let (id, bytes) = wire::split(bytes).map_err(told)?;
-                let plan = schemas.of(id).map_err(told)?;
-                return plan.fill(bytes, &mut self.names, slots, derived).map_err(told);
-            }
+            (_, Some(schemas)) => return schemas.fill(bytes, &mut self.names, slots, derived).map_err(told),
             // JSON behind an id.
             (_, None) => (),
         }

@@ -22,6 +22,7 @@ mod coerce;
 mod columns;
 mod csv;
 mod debezium;
+mod fields;
 mod flat;
 mod json;
 mod keys;
@@ -34,6 +35,7 @@ mod scan;
 mod schemas;
 mod split;
 mod target;
+mod watch;
 mod wire;
 
 #[cfg(test)]
@@ -48,7 +50,7 @@ use thiserror::Error;
 
 use crate::definition::{Column, Feed, FeedKind, Format, Input, KeyFormat};
 use crate::registry::{Language, Registries, RegistryError, Unready};
-use changes::{Shape, Typed};
+use changes::{Outcome, Shape, Typed};
 use keys::{BehindIds, Keys};
 use records::Records;
 use schemas::Schemas;
@@ -56,6 +58,8 @@ use target::Target;
 
 pub use against::{Misfit, against};
 pub use debezium::Transaction;
+pub use fields::{Newcomer, newcomers};
+pub use watch::Watch;
 
 /// Records as they came.
 #[derive(Clone, Debug)]
@@ -381,76 +385,60 @@ impl Decoder {
 
     fn decode_prepared(&mut self, raw: Raw) -> Decoded {
         let Decoder { shape, kind } = self;
-        let mut transactions = Vec::new();
-        let mut changes = |outcome: debezium::Outcome| {
-            transactions = outcome.transactions;
-            (outcome.typed, outcome.source_ms, outcome.ignored)
-        };
-        let (typed, source_ms, ignored) = match (&raw.payloads, kind) {
-            (Payloads::Columns { batch, .. }, kind) => columns::decode(shape, kind, batch),
-            (Payloads::Records { values, ts_ms, .. }, Kind::Csv(csv)) => {
-                let (typed, ignored) = csv.decode(shape, values, raw.header.as_deref());
-                (typed, ts_ms.clone(), ignored)
-            }
-            (
-                Payloads::Records {
-                    values, keys, ts_ms, ..
-                },
-                Kind::Json(json),
-            ) => json.decode(shape, values, keys.as_ref(), ts_ms.clone()),
-            (
-                Payloads::Records {
-                    values, keys, ts_ms, ..
-                },
-                Kind::Avro(records),
-            ) => records.decode(shape, values, keys.as_ref(), ts_ms.clone()),
-            (
-                Payloads::Records {
-                    values, keys, ts_ms, ..
-                },
-                Kind::Protobuf(records),
-            ) => records.decode(shape, values, keys.as_ref(), ts_ms.clone()),
-            (Payloads::Records { values, ts_ms, .. }, Kind::Binlog(binlog)) => {
-                binlog.decode(shape, values, ts_ms.clone())
-            }
-            (
-                Payloads::Records {
-                    values, keys, ts_ms, ..
-                },
-                Kind::Debezium(debezium),
-            ) => changes(debezium.decode(shape, values, keys.as_ref(), ts_ms.clone())),
-            (
-                Payloads::Records {
-                    values, keys, ts_ms, ..
-                },
-                Kind::DebeziumAvro(debezium),
-            ) => changes(debezium.decode(shape, values, keys.as_ref(), ts_ms.clone())),
-            (
-                Payloads::Records {
+        let outcome = match &raw.payloads {
+            Payloads::Columns { batch, .. } => columns::decode(shape, kind, batch),
+            Payloads::Records {
+                values,
+                keys,
+                headers,
+                ts_ms,
+            } => {
+                let batch = Batch {
                     values,
-                    keys,
-                    headers,
+                    keys: keys.as_ref(),
+                    headers: headers.as_ref(),
                     ts_ms,
-                },
-                Kind::Raw,
-            ) => {
-                let typed = raw::decode(shape, values, keys.as_ref(), headers.as_ref(), ts_ms, &raw.offsets);
-                (typed, ts_ms.clone(), Vec::new())
-            }
-            (Payloads::Records { values, ts_ms, .. }, Kind::Columnar) => {
-                let mut typed = Typed::empty(shape);
-                typed.rejects.extend((0..values.len()).map(|record| Reject {
-                    record: Some(record as u32),
-                    reason: "a Parquet file was handed over as single records; hand over its columns".to_string(),
-                }));
-                (typed, ts_ms.clone(), Vec::new())
+                };
+                match kind {
+                    Kind::Csv(csv) => csv.decode(shape, &batch, raw.header.as_deref()),
+                    Kind::Json(json) => json.decode(shape, &batch),
+                    Kind::Avro(records) => records.decode(shape, &batch),
+                    Kind::Protobuf(records) => records.decode(shape, &batch),
+                    Kind::Binlog(binlog) => binlog.decode(shape, &batch),
+                    Kind::Debezium(debezium) => debezium.decode(shape, &batch),
+                    Kind::DebeziumAvro(debezium) => debezium.decode(shape, &batch),
+                    Kind::Raw => raw::decode(shape, &batch, &raw.offsets),
+                    Kind::Columnar => {
+                        let mut typed = Typed::empty(shape);
+                        typed.rejects.extend((0..values.len()).map(|record| Reject {
+                            record: Some(record as u32),
+                            reason:
+                                "a Parquet file was handed over as single records; hand over its columns".to_string(),
+                        }));
+                        Outcome::new(typed, batch.times(), Vec::new())
+                    }
+                }
             }
         };
-        let decoded = typed.finish(shape, raw, source_ms, ignored);
-        Decoded {
-            transactions,
-            ..decoded
-        }
+        outcome.finish(shape, raw)
+    }
+}
+
+/// Records to take apart.
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    values: &'a BinaryArray,
+    keys: Option<&'a BinaryArray>,
+    headers: Option<&'a StringArray>,
+    ts_ms: &'a [Option<i64>],
+}
+
+impl Batch<'_> {
+    /// When each record was written, where that is known.
+    fn times(&self) -> Vec<Option<i64>> {
+        let mut times = self.ts_ms.to_vec();
+        times.resize(self.values.len(), None);
+        times
     }
 }
 

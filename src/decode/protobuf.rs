@@ -8,15 +8,19 @@
 
 use std::fmt::Write;
 
-use prost_reflect::{DescriptorPool, DynamicMessage, FileDescriptor, MapKey, MessageDescriptor, ReflectMessage, Value};
+use prost_reflect::{
+    Cardinality, DescriptorPool, DynamicMessage, FileDescriptor, MapKey, MessageDescriptor, ReflectMessage, Value,
+};
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use smallvec::SmallVec;
 
 use super::avro::{write_base64, write_decimal, write_float, write_text};
 use super::cell::{Cell, Datum, Kind};
+use super::fields::Field;
 use super::names::{Names, Slots};
 use super::records;
 use crate::registry;
+use crate::repr::SqlType;
 
 /// What the schema itself is called while it is compiled; no user's file has this name.
 const ITSELF: &str = "alluvium/schema.proto";
@@ -52,15 +56,7 @@ pub(super) struct Plan {
 
 impl records::Plan for Plan {
     fn new(schema: &registry::Schema, _: &Names, _: Option<&registry::Schema>) -> Result<Self, String> {
-        let mut resolver = ChainFileResolver::new();
-        resolver.add(Files(schema.clone()));
-        resolver.add(GoogleFileResolver::new());
-        let mut compiler = protox::Compiler::with_file_resolver(resolver);
-        compiler.include_imports(true);
-        compiler.open_file(ITSELF).map_err(|error| format!("{error}"))?;
-        let pool: DescriptorPool = compiler.descriptor_pool();
-        let file = pool.get_file_by_name(ITSELF).ok_or("it holds no file")?;
-        Ok(Plan { file })
+        compiled(schema).map(|file| Plan { file })
     }
 
     fn fill<'a>(
@@ -75,6 +71,62 @@ impl records::Plan for Plan {
             .map_err(|error| format!("the record is not what its schema says: {error}; correct its producer"))?;
         fill(&decoded, names, 0, slots, derived);
         Ok(())
+    }
+}
+
+fn compiled(schema: &registry::Schema) -> Result<FileDescriptor, String> {
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(Files(schema.clone()));
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = protox::Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true);
+    compiler.open_file(ITSELF).map_err(|error| format!("{error}"))?;
+    let pool: DescriptorPool = compiler.descriptor_pool();
+    pool.get_file_by_name(ITSELF).ok_or("it holds no file".to_string())
+}
+
+/// The fields of a schema's first message, the one that records are unless they say otherwise.
+///
+/// # Errors
+/// Why it cannot be compiled.
+pub(super) fn fields(schema: &registry::Schema) -> Result<Vec<Field>, String> {
+    let file = compiled(schema)?;
+    let message = file.messages().next().ok_or("it holds no message")?;
+    let fields = message.fields().map(|field| Field {
+        name: field.name().to_string(),
+        sql_type: Ok(match (field.is_map(), field.is_list()) {
+            (true, _) => SqlType::Varchar,
+            (false, true) => SqlType::List(Box::new(sql_type(&field.kind()))),
+            (false, false) => sql_type(&field.kind()),
+        }),
+        optional: field.cardinality() != Cardinality::Required,
+    });
+    Ok(fields.collect())
+}
+
+fn sql_type(kind: &prost_reflect::Kind) -> SqlType {
+    use prost_reflect::Kind as K;
+    match kind {
+        K::Bool => SqlType::Boolean,
+        K::Int32 | K::Sint32 | K::Sfixed32 => SqlType::Int,
+        K::Uint32 | K::Fixed32 | K::Int64 | K::Sint64 | K::Sfixed64 => SqlType::BigInt,
+        K::Uint64 | K::Fixed64 => SqlType::Decimal(20, 0),
+        K::Float | K::Double => SqlType::Double,
+        K::Bytes => SqlType::Binary,
+        K::String | K::Enum(_) => SqlType::Varchar,
+        K::Message(message) => match message.full_name() {
+            "google.protobuf.Timestamp" => SqlType::Timestamp,
+            "google.type.Date" => SqlType::Date,
+            // A wrapper is its value.
+            name if name.starts_with("google.protobuf.") && name.ends_with("Value") => {
+                let mut fields = message.fields();
+                match (fields.next(), fields.next()) {
+                    (Some(value), None) => sql_type(&value.kind()),
+                    _ => SqlType::Varchar,
+                }
+            }
+            _ => SqlType::Varchar,
+        },
     }
 }
 

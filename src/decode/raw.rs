@@ -3,23 +3,20 @@
 //! `value` and `key` are bytes (of a VARCHAR column their text), `headers` a JSON object and `headers.<name>` one of them,
 //! `timestamp` is when the source wrote the record, `offset` where it is in its partition. A null value is a null in its column: without a format nobody knows what it deletes.
 
-use arrow::array::{Array, BinaryArray, StringArray};
+use arrow::array::{Array, BinaryArray};
 
-use super::Op;
 use super::cell::{Cell, Datum, Kind, Meaning};
-use super::changes::{Changes, Shape, Typed};
-use super::json::missing;
-use super::scan;
+use super::changes::{Changes, Outcome, Shape};
+use super::{Batch, Op, scan};
 
-/// The changes that the records make.
-pub(super) fn decode(
-    shape: &Shape,
-    values: &BinaryArray,
-    keys: Option<&BinaryArray>,
-    headers: Option<&StringArray>,
-    ts_ms: &[Option<i64>],
-    offsets: &[u64],
-) -> Typed {
+/// What the records come to; `offsets` are their places.
+pub(super) fn decode(shape: &Shape, batch: &Batch<'_>, offsets: &[u64]) -> Outcome {
+    let Batch {
+        values,
+        keys,
+        headers,
+        ts_ms,
+    } = *batch;
     let mut changes = Changes::new(shape.targets.len(), values.len());
     let mut cells = vec![Cell::ABSENT; shape.targets.len()];
     for (record, offset) in offsets.iter().enumerate() {
@@ -59,5 +56,5 @@ pub(super) fn decode(
         }
         changes.push(record, Op::Upsert, &cells);
     }
-    changes.coerce(shape, |column| Some(missing(shape, column)))
+    Outcome::new(changes.typed(shape, ""), batch.times(), Vec::new())
 }

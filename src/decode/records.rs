@@ -3,13 +3,12 @@
 use arrow::array::{Array, BinaryArray};
 use hashbrown::HashMap;
 
-use super::changes::{Changes, Shape, Typed};
+use super::changes::{Changes, Outcome, Shape};
 use super::flat::Flat;
-use super::json::missing;
 use super::keys::Keys;
 use super::names::{Names, Slots};
 use super::schemas::Schemas;
-use super::{Op, wire};
+use super::{Batch, Op};
 use crate::registry::{self, Unready};
 
 /// How records of one schema fill columns.
@@ -65,14 +64,10 @@ impl<P: Plan> Records<P> {
         self.keys.prepare(shape, keys)
     }
 
-    /// The changes that the records make, each record's time at its source, and the fields that nobody takes.
-    pub fn decode(
-        &mut self,
-        shape: &Shape,
-        values: &BinaryArray,
-        keys: Option<&BinaryArray>,
-        mut source_ms: Vec<Option<i64>>,
-    ) -> (Typed, Vec<Option<i64>>, Vec<(String, u64)>) {
+    /// What the records come to.
+    pub fn decode(&mut self, shape: &Shape, batch: &Batch<'_>) -> Outcome {
+        let Batch { values, keys, .. } = *batch;
+        let mut source_ms = batch.times();
         let mut derived = String::new();
         let mut changes = Changes::new(shape.targets.len(), values.len());
         let mut slots = Slots::new(shape.targets.len() + Flat::SLOTS);
@@ -83,10 +78,7 @@ impl<P: Plan> Records<P> {
                 let filled = self.keys.fill(shape, keys, record, &mut slots, &mut derived);
                 filled.map(|()| Op::Delete)
             } else {
-                let read = wire::split(values.value(record));
-                let read = read.map_err(|reason| format!("the record cannot be read: {reason}"));
-                read.and_then(|(id, bytes)| {
-                    let plan = self.schemas.of(id)?;
+                self.schemas.split(values.value(record)).and_then(|(id, plan, bytes)| {
                     *counts.entry(id).or_default() += 1;
                     plan.fill(bytes, &mut self.names, &mut slots, &mut derived)?;
                     self.flat.op(shape, &slots, record, &mut source_ms)
@@ -97,9 +89,7 @@ impl<P: Plan> Records<P> {
                 Err(reason) => changes.reject(record, reason),
             }
         }
-        let typed = changes
-            .settle(&derived)
-            .coerce(shape, |column| Some(missing(shape, column)));
+        let typed = changes.typed(shape, &derived);
         let typed = typed.naming(|record| self.schemas.name(values, record));
         let mut ignored = self.names.take_ignored();
         for (id, count) in counts {
@@ -107,7 +97,7 @@ impl<P: Plan> Records<P> {
                 plan.ignored(&mut |path| ignored.push((path.to_string(), count)));
             }
         }
-        (typed, source_ms, summed(ignored))
+        Outcome::new(typed, source_ms, summed(ignored))
     }
 }
 

@@ -84,6 +84,15 @@ impl<T> Schemas<T> {
         Ok(())
     }
 
+    /// What stands in front of a record's bytes: the schema's id and plan; and the bytes.
+    ///
+    /// # Errors
+    /// Nothing does, or the schema was not made known.
+    pub fn split<'a>(&self, record: &'a [u8]) -> Result<(u32, &Arc<T>, &'a [u8]), String> {
+        let (id, bytes) = wire::split(record).map_err(|reason| format!("the record cannot be read: {reason}"))?;
+        Ok((id, self.of(id)?, bytes))
+    }
+
     /// The plan of a schema id that was made known.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::http;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, folder_location};
 use super::settings::{Settings, Text, Value};
-use super::wire::{KeyFormat, read_key_format, read_registry};
+use super::wire::{KeyFormat, read_key_format, read_registry, read_schema};
 use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -184,11 +184,11 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
     })
 }
 
-/// `registry` and `key_format`; none: mistakes were reported.
+/// `registry`, `key_format` and `schema`; none: mistakes were reported.
 fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, common: &Common<'_>) -> Option<Wire> {
     if matches!(kind, Some(kind) if !kind.formats().contains(&Format::Protobuf)) {
         let kind = kind.map_or("", Kind::name);
-        for name in ["registry", "key_format"] {
+        for name in ["registry", "key_format", "schema"] {
             settings.misplaced(name, || {
                 (
                     format!("setting {name:?} does not fit kind {kind:?}"),
@@ -205,6 +205,20 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
     let unread = own.is_none() || common.registry_unread;
     let registry = own.flatten().or_else(|| common.registry.cloned());
     let key_format = read_key_format(settings);
+    let evolves = read_schema(settings, |value| {
+        if !format.has_schemas() {
+            value.say(
+                format!("records of format {:?} have no schema to trust, so their columns cannot evolve", format_name(format)),
+                "fields that no column takes are counted by `run`: name them in [columns], or send records behind schema \
+                 ids (avro, debezium-avro, json-schema, protobuf)",
+            );
+        } else if registry.is_none() && !unread {
+            value.say(
+                "a schema evolves by what a registry says, and there is none",
+                "add registry = { url = \"http://localhost:8081\" } to the feed, the input or dataflow.toml",
+            );
+        }
+    });
     let of_values = matches!(format, Format::Avro | Format::DebeziumAvro | Format::Protobuf);
     let of_keys = matches!(key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
     if (of_values || of_keys) && registry.is_none() && !unread {
@@ -219,7 +233,12 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
         );
         return None;
     }
-    Some(Wire { registry, key_format })
+    Some(Wire {
+        registry,
+        key_format,
+        evolves,
+        declined: vec![],
+    })
 }
 
 fn read_name(value: &Value<'_>, names: &mut Vec<String>) -> Option<String> {
@@ -265,39 +284,35 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
     None
 }
 
+/// Settings that belong to some kinds alone, and those kinds, as they are told.
+const OF_KINDS: [(&[&str], &[Kind], &str); 3] = [
+    (&["path"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
+    (&GENERATE, &[Kind::Generate], "\"generate\""),
+    (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),
+];
+
 /// The settings that the kind decides. Of an unknown kind they are all taken, and not looked at.
 fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) -> Option<FeedKind> {
-    let misplaced = |settings: &mut Settings<'_>, name: &'static str, kind: Kind, of: &'static str| {
-        settings.misplaced(name, || {
-            (
-                format!("setting {name:?} does not fit kind {:?}", kind.name()),
-                format!("it belongs to kind {of}; remove it, or change the kind"),
-            )
-        });
-    };
-    match kind {
-        Some(Kind::Generate) => {
-            misplaced(settings, "path", Kind::Generate, "\"files\" or \"log\"");
-            for name in kafka::SETTINGS {
-                misplaced(settings, name, Kind::Generate, "\"kafka\"");
-            }
-            read_generate(settings).map(FeedKind::Generate)
+    for (names, kinds, told) in OF_KINDS {
+        match kind {
+            Some(kind) if kinds.contains(&kind) => (),
+            Some(kind) => names.iter().for_each(|name| {
+                settings.misplaced(name, || {
+                    (
+                        format!("setting {name:?} does not fit kind {:?}", kind.name()),
+                        format!("it belongs to kind {told}; remove it, or change the kind"),
+                    )
+                });
+            }),
+            None => names.iter().for_each(|name| {
+                settings.take(name, "1");
+            }),
         }
-        Some(Kind::Kafka) => {
-            misplaced(settings, "path", Kind::Kafka, "\"files\" or \"log\"");
-            for name in GENERATE {
-                misplaced(settings, name, Kind::Kafka, "\"generate\"");
-            }
-            read_kafka(settings).map(FeedKind::Kafka)
-        }
-        Some(Kind::Http) => {
-            misplaced(settings, "path", Kind::Http, "\"files\" or \"log\"");
-            for name in GENERATE {
-                misplaced(settings, name, Kind::Http, "\"generate\"");
-            }
-            for name in kafka::SETTINGS {
-                misplaced(settings, name, Kind::Http, "\"kafka\"");
-            }
+    }
+    match kind? {
+        Kind::Generate => read_generate(settings).map(FeedKind::Generate),
+        Kind::Kafka => read_kafka(settings).map(FeedKind::Kafka),
+        Kind::Http => {
             for name in http::SETTINGS {
                 settings.misplaced(name, || {
                     (
@@ -308,13 +323,7 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
             }
             Some(FeedKind::Http)
         }
-        Some(kind) => {
-            for name in GENERATE {
-                misplaced(settings, name, kind, "\"generate\"");
-            }
-            for name in kafka::SETTINGS {
-                misplaced(settings, name, kind, "\"kafka\"");
-            }
+        kind => {
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
             let say = |error: LocationError| value.say(format!("bad path {:?}: {error}", text.written), error.help());
@@ -328,13 +337,6 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
                     .map(|path| FeedKind::Files { path })
                     .ok(),
             }
-        }
-        None => {
-            settings.take("path", "\"drops/orders/*.csv\"");
-            for name in GENERATE.iter().chain(&kafka::SETTINGS) {
-                settings.take(name, "1");
-            }
-            None
         }
     }
 }

@@ -66,6 +66,7 @@ pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path, registry: Opt
         name: name.to_string(),
         description,
         columns,
+        evolved: vec![],
         key,
         order_by,
         dedup_key,

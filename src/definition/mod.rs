@@ -10,6 +10,7 @@ mod cases;
 mod columns;
 mod diagnostic;
 mod environment;
+mod evolved;
 mod extra;
 mod feed;
 mod file;
@@ -31,6 +32,7 @@ mod wire;
 pub use bounds::Bounds;
 pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
+pub use evolved::Evolved;
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
 pub use http::{Http, NEEDS_FOLDER, Tls};
@@ -112,8 +114,10 @@ pub struct Input {
     pub name: String,
     /// For people.
     pub description: Option<String>,
-    /// In the order of the file.
+    /// In the order of the file; behind them, those of `evolved`.
     pub columns: Vec<Column>,
+    /// Columns that are not the file's: what was taken from feeds' schemas, in that order.
+    pub evolved: Vec<Evolved>,
     /// Columns that identify a row; empty for append-only events.
     pub key: Vec<String>,
     /// Which version of a key wins: the greatest by these columns (nulls first), then by feed order in
@@ -207,9 +211,7 @@ impl Feed {
         };
         kafka.transactions.as_ref().map(|transactions| (kafka, transactions))
     }
-}
 
-impl Feed {
     /// Whether its records cannot be read without their schemas.
     pub fn needs_registry(&self) -> bool {
         let of_keys = matches!(self.wire.key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
@@ -308,9 +310,7 @@ impl Format {
             Format::Avro | Format::DebeziumAvro | Format::JsonSchema | Format::Protobuf | Format::Raw
         )
     }
-}
 
-impl Format {
     /// How the transaction topic of a source is written whose records are written so.
     pub fn of_markers(self) -> Format {
         match self {

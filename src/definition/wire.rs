@@ -1,4 +1,5 @@
-//! `[feeds.registry]` and `key_format`: how records on a wire refer to their schemas, and what their keys are.
+//! `[feeds.registry]`, `key_format` and `schema`: how records on a wire refer to their schemas, what their keys are, and
+//! whether a schema's new fields become columns.
 //!
 //! A `[registry]` of dataflow.toml holds for every feed, one of an input for its feeds; a feed's own comes before both.
 
@@ -16,6 +17,10 @@ pub struct Wire {
     pub registry: Option<Registry>,
     /// What their keys are; none: as the values where a key has their header, else JSON or plain text.
     pub key_format: Option<KeyFormat>,
+    /// Whether fields that its schemas gain become columns of the input; else no column takes them.
+    pub evolves: bool,
+    /// Of such fields, those that the input cannot take: some table's SQL could not be planned with them.
+    pub declined: Vec<String>,
 }
 
 /// What record keys are.
@@ -91,6 +96,18 @@ pub(super) fn read_key_format(settings: &mut Settings<'_>) -> Option<KeyFormat> 
         ("avro", KeyFormat::Avro),
         ("protobuf", KeyFormat::Protobuf),
     ])
+}
+
+/// `schema`; `evolve` is looked over by `judge`.
+pub(super) fn read_schema(settings: &mut Settings<'_>, judge: impl FnOnce(&Value<'_>)) -> bool {
+    let Some(value) = settings.take("schema", "\"evolve\"") else {
+        return false;
+    };
+    let evolves = value.choice(&[("fixed", false), ("evolve", true)]).unwrap_or(false);
+    if evolves {
+        judge(&value);
+    }
+    evolves
 }
 
 fn read(mut settings: Settings<'_>, base: &Path) -> Option<Registry> {

@@ -45,6 +45,7 @@ fn input(key: &[&str], order_by: &[&str], dedup_key: &[&str], format: Format) ->
         dedup_key: names(dedup_key),
         bronze: true,
         retention: None,
+        evolved: vec![],
         feeds: vec![feed("files", Format::Csv), feed("live", format)],
         columns,
         file: Default::default(),

@@ -1,4 +1,5 @@
-//! Columnar drops are archived as they came: before the first rows of a file are handed over, the file is copied
+//! What readers decode with, and what is done on the way: records behind a schema with new fields are held back
+//! ([`Watch`]), and columnar drops are archived as they came: before the first rows of a file are handed over, the file is copied
 //! into the lake, where Bronze refers to it.
 //!
 //! The copy is made by the reader's thread, on the way through the decoder. Its name is made of the file's
@@ -15,19 +16,21 @@ use twox_hash::XxHash3_64;
 
 use super::RunError;
 use super::shared::{Event, Shared};
-use crate::decode::{Decoder, Payloads};
+use crate::decode::{Decoder, Payloads, Waiting, Watch};
 use crate::definition::Dataflow;
+use crate::evolve::Met;
 use crate::registry::Registries;
 use crate::sink::Lake;
-use crate::source::{Decode, Decoders, Originals};
+use crate::source::{Decode, Decoders, Held, Originals};
 
-/// Decoders for readers, each of which archives the columnar files that pass through it.
+/// Decoders for readers, each of which archives the columnar files that pass through it. `watches`: schemas are watched.
 pub fn decoders(
     dataflow: &Arc<Dataflow>,
     registries: &Arc<Registries>,
     lake: &Lake,
     runtime: &Handle,
     shared: &Arc<Shared>,
+    watches: bool,
 ) -> Decoders {
     let registries = registries.clone();
     let (dataflow, lake, runtime, shared) = (dataflow.clone(), lake.clone(), runtime.clone(), shared.clone());
@@ -35,6 +38,10 @@ pub fn decoders(
         let input = &dataflow.inputs[index];
         let mut decoder = Decoder::new(input, &input.feeds[feed], &registries)
             .expect("every feed's decoder was made once before readers start");
+        let watch = Watch::new(input, &input.feeds[feed], &registries);
+        let watch = watch.expect("every feed's registry was made with its decoder");
+        let mut watch = watch.filter(|_| watches);
+        let place = (input.name.clone(), input.feeds[feed].name.clone());
         let originals = Originals::of(&dataflow, (index, feed), runtime.clone())
             .expect("a feed's files were found before its readers start");
         let mut archive = originals.filter(|_| input.bronze).map(|originals| Archive {
@@ -56,7 +63,16 @@ pub fn decoders(
                     })),
                 }
             }
-            decoder.decode(raw)
+            let met = watch.as_mut().map_or(Ok(None), |watch| watch.look(&raw));
+            match met {
+                Ok(None) => Ok(decoder.decode(raw)?),
+                Ok(Some(schema)) => {
+                    let (input, feed) = place.clone();
+                    shared.tell(Event::Evolves(Met { input, feed, schema }));
+                    Err(Held::Columns)
+                }
+                Err(unready) => Err(Box::new(Waiting { raw, unready }).into()),
+            }
         });
         decode
     })

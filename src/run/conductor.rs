@@ -21,6 +21,7 @@ use super::shared::{Event, Shared};
 use super::status::Status;
 use super::{Options, RunError, lags};
 use crate::backfill::{Portion, Server};
+use crate::evolve::Met;
 use crate::latency::{Latency, LatencyFiles};
 use crate::publish::{PublishError, Publisher};
 use crate::render::error::{error_codec, read_error};
@@ -86,6 +87,10 @@ pub struct Conductor<'a> {
     pub newest: Epoch,
     /// The epoch behind everything that was taken, once nothing more can come.
     pub fence: Option<Epoch>,
+    /// Schemas with new fields that feeds hold records back for.
+    pub met: Vec<Met>,
+    /// Whether somebody wants the run to end.
+    pub stopped: bool,
 }
 
 /// How the feeds of all processes are doing.
@@ -116,8 +121,12 @@ impl Conductor<'_> {
                         .print(&lags::report(&feeds(self.readers.as_ref(), self.peers)));
                     self.memory.ask(&self.shared, now);
                 }
-                Ok(Event::Stop) => self.begin_close(&mut phase, now),
-                Ok(Event::Committed(_) | Event::Drain | Event::End) => {} // told to other processes
+                Ok(Event::Stop) => {
+                    self.stopped = true;
+                    self.begin_close(&mut phase, now);
+                }
+                Ok(Event::Evolves(met)) => self.observe_met(met, &mut phase, now),
+                Ok(Event::Committed(_) | Event::Drain | Event::End(_)) => {} // told to other processes
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(RunError::WorkersGone),
             }
@@ -127,6 +136,7 @@ impl Conductor<'_> {
                 .duration
                 .is_some_and(|limit| now.duration_since(started) >= limit)
             {
+                self.stopped = true;
                 self.begin_close(&mut phase, now);
             }
             if let Phase::Closing(since) = phase
@@ -232,6 +242,16 @@ impl Conductor<'_> {
             }
             self.corrections = Some(corrections);
         }
+    }
+
+    /// What was read before is committed; then the run begins anew, with the fields that the schema has.
+    fn observe_met(&mut self, met: Met, phase: &mut Phase, now: Instant) {
+        let Met { input, feed, schema } = &met;
+        self.status.print(&format!(
+            "{input}: schema {schema} of feed {feed} has new fields; what was read before is committed, then they are taken"
+        ));
+        self.met.push(met);
+        self.begin_close(phase, now);
     }
 
     /// Opens epochs and seals snapshots as the pacer decides.
@@ -410,7 +430,9 @@ impl Conductor<'_> {
             Some(Err(error @ PublishError::Behind { .. })) => self.status.print(&error.to_string()),
             Some(Err(error)) => return Err(error.into()),
         }
-        if let Some(files) = self.files.take()
+        let again = (!self.stopped && !self.met.is_empty()).then_some(self.met);
+        if again.is_none()
+            && let Some(files) = self.files.take()
             && let Err(error) = files.finish(&self.latency, SystemTime::now())
         {
             tracing::warn!(error = &error as &dyn std::error::Error, "latency files are incomplete");
@@ -419,6 +441,8 @@ impl Conductor<'_> {
         Ok(Conducted {
             snapshot: self.newest,
             corrections: self.corrections,
+            again,
+            files: self.files,
         })
     }
 }
@@ -429,4 +453,8 @@ pub struct Conducted {
     pub snapshot: Epoch,
     /// See [`super::Outcome::corrections`].
     pub corrections: Option<Vec<(String, u64)>>,
+    /// The run begins anew, for these schemas with new fields (known to process 0).
+    pub again: Option<Vec<Met>>,
+    /// Of a run that begins anew.
+    pub files: Option<LatencyFiles>,
 }

@@ -13,6 +13,7 @@ use roaring::RoaringTreemap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::evolve::{Met, Taken};
 use crate::latency::{Part, Stage};
 use crate::repr::Epoch;
 use crate::run::past::Sources;
@@ -35,7 +36,10 @@ pub enum Command {
     /// This snapshot is committed.
     Committed(Epoch),
     /// All is committed: end.
-    Stop,
+    Stop {
+        /// And begin anew.
+        again: bool,
+    },
     /// The run failed: end.
     Failed(String),
 }
@@ -59,6 +63,8 @@ pub struct Start {
     tables: Vec<Vec<FileHead>>,
     /// Whether feeds end once they have handed over all that exists.
     pub stop_at_end: bool,
+    /// What inputs take beside the definition's columns.
+    pub taken: Taken,
 }
 
 /// A [`LiveFile`] without its bitmap.
@@ -85,6 +91,8 @@ pub enum Report {
     Drained,
     /// Somebody asked this process to stop.
     Stop,
+    /// A feed here holds back records behind a schema with new fields.
+    Evolves(Met),
     /// For people.
     Figures(Box<FiguresHead>),
     /// All has ended here.
@@ -205,6 +213,7 @@ impl Start {
             progress: progress.map(|(id, position)| (id.clone(), position.clone())).collect(),
             tables: vec![],
             stop_at_end,
+            taken: Taken::default(),
         }
     }
 

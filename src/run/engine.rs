@@ -20,6 +20,8 @@ use super::status::Status;
 use super::team::{Ended, Role, Team, Threads};
 use super::{Options, Outcome, RunError, Wiring};
 use crate::backfill::{Portion, Server};
+use crate::definition::{Dataflow, Evolved};
+use crate::evolve::Met;
 use crate::latency::{Latency, LatencyFiles};
 use crate::publish::Publisher;
 use crate::repr::Epoch;
@@ -27,6 +29,14 @@ use crate::source::{self, Delivery};
 
 /// How long a process that failed keeps its connections.
 const LINGER: Duration = Duration::from_millis(250);
+
+/// What a run takes over from the one before it, whose feeds met schemas with new fields.
+pub struct Again {
+    /// Those.
+    pub met: Vec<Met>,
+    pub latency: Arc<Latency>,
+    pub files: Option<LatencyFiles>,
+}
 
 /// Everything that runs. Fields in the order in which they are taken apart.
 pub struct Engine {
@@ -57,15 +67,15 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Runs, ends, and says what came of it.
-    pub fn run(mut self, options: &Options) -> Result<Outcome, RunError> {
-        let (conducted, mut told) = match self.conduct(options) {
+    /// Runs, ends, and says what came of it; and what a run that begins anew takes over.
+    pub fn run(mut self, options: &Options, files: Option<LatencyFiles>) -> Result<(Outcome, Option<Again>), RunError> {
+        let (conducted, mut told) = match self.conduct(options, files) {
             Ok(conducted) => conducted,
             Err(error) => return Err(self.part(error)),
         };
         // Workers first, then what they feed: each ends when its senders are gone.
         if let Some(peers) = self.team.peers() {
-            peers.stop();
+            peers.stop(conducted.again.is_some());
         }
         self.stop();
         let Ended { workers, writers } = self.running.join();
@@ -90,9 +100,19 @@ impl Engine {
         if let Role::Follows(leader) = self.team.role {
             leader.end(told.figures(&self.shared), &self.latency);
         }
-        let Conducted { snapshot, corrections } = conducted;
+        let Conducted {
+            snapshot,
+            corrections,
+            again,
+            files,
+        } = conducted;
+        let again = again.map(|met| Again {
+            met,
+            latency: self.latency.clone(),
+            files,
+        });
         let sum = |count: fn(&shared::InputCounters) -> u64| self.shared.inputs.iter().map(count).sum();
-        Ok(Outcome {
+        let outcome = Outcome {
             snapshot,
             records: sum(|c| c.records.load(Ordering::Relaxed)),
             replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
@@ -103,12 +123,14 @@ impl Engine {
             ignored: self.shared.ignored(),
             corrections,
             elapsed: self.started.elapsed(),
+            evolved: evolved(&self.wiring.dataflow),
             figures: self.latency.figures(),
-        })
+        };
+        Ok((outcome, again))
     }
 
     /// Runs until all is committed, or something fails.
-    fn conduct(&mut self, options: &Options) -> Result<(Conducted, Told), RunError> {
+    fn conduct(&mut self, options: &Options, files: Option<LatencyFiles>) -> Result<(Conducted, Told), RunError> {
         let dataflow = self.wiring.dataflow.clone();
         let peers = match &self.team.role {
             Role::Leads(peers) => peers,
@@ -128,6 +150,7 @@ impl Engine {
             }
         };
         let files = match &options.latency_folder {
+            Some(_) if files.is_some() => files,
             Some(folder) => Some(LatencyFiles::create(folder, SystemTime::now())?),
             None => None,
         };
@@ -158,6 +181,8 @@ impl Engine {
             commit: dataflow.commit,
             newest: 0,
             fence: None,
+            met: vec![],
+            stopped: false,
         };
         Ok((conductor.conduct()?, Told::default()))
     }
@@ -206,6 +231,18 @@ impl Engine {
         }
         error
     }
+}
+
+fn evolved(dataflow: &Dataflow) -> Vec<(String, Evolved)> {
+    let inputs = dataflow.inputs.iter();
+    inputs
+        .flat_map(|input| {
+            input
+                .evolved
+                .iter()
+                .map(|evolved| (input.name.clone(), evolved.clone()))
+        })
+        .collect()
 }
 
 /// The failure that another one followed from, if it was told.

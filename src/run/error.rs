@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::cluster::{ClusterError, Loss, Peer};
 use crate::decode::DecodeError;
 use crate::definition::Diagnostics;
+use crate::evolve::EvolveError;
 use crate::latency::LatencyFileError;
 use crate::publish::PublishError;
 use crate::repr::CodecError;
@@ -118,6 +119,9 @@ pub enum RunError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What inputs take beside the definition's columns.
+    #[error(transparent)]
+    Evolve(#[from] EvolveError),
     /// A thread could not be started.
     #[error("could not start {what}")]
     Thread {

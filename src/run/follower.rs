@@ -180,7 +180,7 @@ fn obey(
             hands.wake();
         }
         (Command::Drain, _) => tell(Event::Drain),
-        (Command::Stop, _) => tell(Event::End),
+        (Command::Stop { again }, _) => tell(Event::End(again)),
         (command, _) => return Err(format!("{command:?} is out of place").into()),
     }
     Ok(())
@@ -234,6 +234,7 @@ impl Follower<'_> {
                     self.memory.ask(&self.shared, Instant::now());
                 }
                 Ok(Event::Stop) => self.leader.report(&Report::Stop),
+                Ok(Event::Evolves(met)) => self.leader.report(&Report::Evolves(met)),
                 Ok(Event::Committed(epoch)) => self.told.snapshot = epoch,
                 Ok(Event::Drain) => {
                     draining = true;
@@ -243,11 +244,13 @@ impl Follower<'_> {
                     // What is in the queues of a run that ends is taken.
                     self.shared.held.store(false, Ordering::Release);
                 }
-                Ok(Event::End) => {
+                Ok(Event::End(again)) => {
                     let snapshot = self.told.snapshot;
                     let conducted = Conducted {
                         snapshot,
                         corrections: None,
+                        again: again.then(Vec::new),
+                        files: None,
                     };
                     return Ok((conducted, self.told));
                 }

@@ -12,6 +12,7 @@
 //! that holds a snapshot first brings the graph to where it was ([`past`]), lets the sinks write only
 //! what differs, and then resumes the feeds behind the snapshot's progress.
 
+mod again;
 mod archive;
 mod audit;
 mod clock;
@@ -44,7 +45,7 @@ use crossbeam_channel::Receiver;
 use tokio::runtime::Runtime;
 
 use crate::cluster::Member;
-use crate::definition::Dataflow;
+use crate::definition::{Dataflow, Evolved};
 use crate::latency::Figures;
 use crate::plan;
 use crate::repr::Epoch;
@@ -120,27 +121,20 @@ pub struct Outcome {
     pub corrections: Option<Vec<(String, u64)>>,
     /// How long it took.
     pub elapsed: Duration,
+    /// Columns that inputs had beside the definition's, by input.
+    pub evolved: Vec<(String, Evolved)>,
     /// Latencies.
     pub figures: Figures,
 }
 
 /// Runs a dataflow until its options say so, or something fails.
 pub fn run(dataflow: Arc<Dataflow>, options: &Options) -> Result<Outcome, RunError> {
-    if options.signals {
-        // Asked for a report before there is one, a process must not end: that is what the signal does by itself.
-        signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::default()).map_err(|source| {
-            RunError::Thread {
-                what: "the signal handler",
-                source,
-            }
-        })?;
-    }
     let graph = Arc::new(plan::compile(&dataflow).map_err(RunError::Definition)?);
     let runtime = runtime().map_err(|source| RunError::Thread {
         what: "the runtime",
         source,
     })?;
-    start::start(dataflow, graph, options, &runtime)?.run(options)
+    again::until_over(dataflow, graph, options, &runtime)
 }
 
 /// The runtime behind a run's writers and committer.

@@ -130,19 +130,17 @@ impl Peers {
 
     /// Waits until every process has built its graph; fails when one fails.
     pub fn wait_until_ready(&self, events: &Receiver<Event>, shared: &Shared) -> Result<(), RunError> {
-        let mut stop = false;
+        let mut early = vec![];
         while !self.peers.iter().all(|r| r.state.ready.load(Ordering::Acquire)) {
             match events.recv() {
                 Ok(Event::Failed(error)) => return Err(error),
-                Ok(Event::Stop) => stop = true,
+                Ok(event @ (Event::Stop | Event::Evolves(_))) => early.push(event),
                 Ok(Event::Progress) => shared.look(),
                 Ok(_) => {}
                 Err(_) => return Err(RunError::WorkersGone),
             }
         }
-        if stop {
-            shared.tell(Event::Stop);
-        }
+        early.into_iter().for_each(|event| shared.tell(event));
         // What was looked at here may be news to the conductor.
         shared.poke();
         Ok(())
@@ -179,9 +177,9 @@ impl Peers {
         self.command(&Command::Committed(epoch));
     }
 
-    /// All is committed.
-    pub fn stop(&self) {
-        self.command(&Command::Stop);
+    /// All is committed; `again`: the run begins anew.
+    pub fn stop(&self, again: bool) {
+        self.command(&Command::Stop { again });
     }
 
     /// The run failed.
@@ -300,6 +298,7 @@ impl State {
             Report::CaughtUp(caught_up) => set(&self.caught_up, caught_up),
             Report::Drained => set(&self.drained, true),
             Report::Stop => event(Event::Stop),
+            Report::Evolves(met) => event(Event::Evolves(met)),
             Report::Figures(figures) => {
                 for part in figures.latencies(more)? {
                     run.latency.absorb(&part);

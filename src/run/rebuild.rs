@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 
 use super::{Options, Outcome, RunError, Wiring, runtime};
 use crate::definition::Dataflow;
-use crate::plan;
+use crate::evolve;
 use crate::repr::{Epoch, Row};
 use crate::serve::{self, QueryError, Snapshot};
 use crate::sink::{
@@ -129,15 +129,15 @@ pub fn rebuild(
     options: Options,
     mut told: impl FnMut(String),
 ) -> Result<Rebuilt, RebuildError> {
-    let mut new = dataflow.clone();
-    new.lake = into.to_string();
-    let graph = Arc::new(plan::compile(dataflow).map_err(RunError::Definition)?);
     let runtime = runtime().map_err(|source| RunError::Thread {
         what: "the runtime",
         source,
     })?;
     let from = Lake::open(&dataflow.lake, &dataflow.store_options)?;
     let target = Lake::open(into, &dataflow.store_options)?;
+    let mut new = dataflow.clone();
+    new.lake = into.to_string();
+    let (known, graph) = runtime.block_on(evolve::known(&new, &from)).map_err(RunError::from)?;
     let there = runtime.block_on(target.store.list(None).next());
     match there {
         None => {}
@@ -149,7 +149,7 @@ pub fn rebuild(
             });
         }
     }
-    let wiring = Wiring::new(Arc::new(new.clone()), graph);
+    let wiring = Wiring::new(Arc::new(known), Arc::new(graph));
     let copy = Copy {
         from,
         to: target,
@@ -213,6 +213,15 @@ impl Past {
                 past.take_bronze(lake, (*index, spec), *version).await?;
                 past.take_archived(&snapshot, &spec.name).await?;
             }
+        }
+        // What records are decoded by, and the columns that inputs take.
+        let mut schemas = lake.store.list(Some(&Path::from("_alluvium/schemas")));
+        while let Some(schema) = schemas.next().await {
+            let listed = schema.map_err(|source| RebuildError::List {
+                lake: lake.root.to_string(),
+                source,
+            })?;
+            past.objects.push(listed.location);
         }
         for letters in snapshot.letters("true").await? {
             past.letters.extend(letters.rows);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use crate::evolve::Met;
 use crate::repr::footprint::Footprints;
 use crate::repr::{Diff, Epoch, Row};
 use crate::sink::CommitEvent;
@@ -32,8 +33,10 @@ pub enum Event {
     Committed(Epoch),
     /// Process 0 says, to another one: read no more.
     Drain,
-    /// Process 0 says, to another one: all is committed, end.
-    End,
+    /// A feed holds back records behind a schema with new fields.
+    Evolves(Met),
+    /// Process 0 says, to another one: all is committed, end; and whether to begin anew.
+    End(bool),
 }
 
 /// Counters of one input.

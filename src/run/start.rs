@@ -30,8 +30,9 @@ use super::{Options, RunError, Wiring, archive};
 use crate::backfill::{Inlet, Portion, Server, Serving};
 use crate::decode::Decoder;
 use crate::definition::Dataflow;
+use crate::evolve::{self, Met, Taken};
 use crate::latency::Latency;
-use crate::plan::Graph;
+use crate::plan::{self, Graph};
 use crate::publish::{self, PublishError};
 use crate::registry::Registries;
 use crate::repr::Epoch;
@@ -48,16 +49,21 @@ const PORTIONS: usize = 2;
 /// Arrivals that may wait for a writer.
 const ARRIVALS: usize = 64;
 
+/// A definition, its plan, and what is taken over from a run that ended for new fields.
+pub struct Definition<'a> {
+    pub dataflow: Arc<Dataflow>,
+    pub graph: Arc<Graph>,
+    pub met: &'a [Met],
+    pub latency: Option<Arc<Latency>>,
+}
+
 /// Starts everything that runs.
-pub fn start(
-    dataflow: Arc<Dataflow>,
-    graph: Arc<Graph>,
-    options: &Options,
-    runtime: &Runtime,
-) -> Result<Engine, RunError> {
+pub fn start(definition: Definition<'_>, options: &Options, runtime: &Runtime) -> Result<Engine, RunError> {
     let (events_in, events) = unbounded();
-    let mut team = Some(Team::join(&dataflow, &graph, options, &events_in)?);
-    let engine = assemble(dataflow, graph, options, runtime, (events_in, events), &mut team);
+    // All processes agree on what the definition says; what inputs take beside it, process 0 tells.
+    let joined = Team::join(&definition.dataflow, &definition.graph, options, &events_in)?;
+    let mut team = Some(joined);
+    let engine = assemble(definition, options, runtime, (events_in, events), &mut team);
     if let (Err(error), Some(team)) = (&engine, team) {
         team.fail(error);
     }
@@ -66,8 +72,7 @@ pub fn start(
 
 /// Starts everything but the team; takes that where it succeeds.
 fn assemble(
-    dataflow: Arc<Dataflow>,
-    graph: Arc<Graph>,
+    definition: Definition<'_>,
     options: &Options,
     runtime: &Runtime,
     (events_in, events): (Sender<Event>, Receiver<Event>),
@@ -78,8 +83,22 @@ fn assemble(
     let team = joined.as_mut().expect("the team has come together");
     let share = team.share;
     let all = workers * share.processes;
-    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let written = &definition.dataflow;
+    let lake = Lake::open(&written.lake, &written.store_options)?;
     let presence = Presence::announce(&lake);
+    let told = match &team.role {
+        Role::Leads(_) => None,
+        Role::Follows(leader) => Some(leader.wait_for_start(&events)?),
+    };
+    let Definition {
+        dataflow,
+        graph,
+        latency,
+        ..
+    } = match &told {
+        None => definition.lead(&lake, runtime.handle(), options)?,
+        Some((start, _)) => definition.follow(&start.taken)?,
+    };
     let mut wiring = Wiring::new(dataflow.clone(), graph.clone());
     let Opened {
         committer,
@@ -88,9 +107,9 @@ fn assemble(
         first,
         past_until,
         stop_at_end,
-    } = match &team.role {
-        Role::Leads(_) => Opened::first(&mut wiring, &lake, options, all, runtime.handle())?,
-        Role::Follows(leader) => Opened::of(leader.wait_for_start(&events)?, &mut wiring),
+    } = match told {
+        None => Opened::first(&mut wiring, &lake, options, all, runtime.handle())?,
+        Some(told) => Opened::of(told, &mut wiring),
     };
     let opened = started.elapsed();
     let wiring = Arc::new(wiring);
@@ -104,10 +123,14 @@ fn assemble(
     let mut shared = Shared::new((workers, others), inputs, (first, past_until), replays, events_in);
     shared.load_rows = load_rows;
     let shared = Arc::new(shared);
-    let latency = Arc::new(latency_of(&dataflow, &graph));
+    let latency = latency.unwrap_or_else(|| Arc::new(latency_of(&dataflow, &graph)));
     let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
     if let Some(peers) = team.peers() {
-        let start = || Start::new((first, past_until), &restored, wiring.sources.clone(), stop_at_end);
+        let start = || {
+            let mut start = Start::new((first, past_until), &restored, wiring.sources.clone(), stop_at_end);
+            start.taken = Taken::of(&dataflow);
+            start
+        };
         peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
     }
     let files = std::mem::take(&mut restored.tables);
@@ -219,6 +242,40 @@ fn assemble(
         stop_at_end,
         started,
     })
+}
+
+impl Definition<'_> {
+    /// With the columns that inputs take, by process 0.
+    fn lead(self, lake: &Lake, runtime: &Handle, options: &Options) -> Result<Self, RunError> {
+        if !evolve::is_wanted(&self.dataflow) {
+            return Ok(self);
+        }
+        if options.without_feeds {
+            // Nothing new is read.
+            let (dataflow, graph) = runtime.block_on(evolve::known(&self.dataflow, lake))?;
+            return Ok(self.with(dataflow, graph));
+        }
+        let (dataflow, graph) = evolve::take(&self.dataflow, lake, runtime, self.met)?;
+        Ok(self.with(dataflow, graph))
+    }
+
+    fn with(self, dataflow: Dataflow, graph: Graph) -> Self {
+        Definition {
+            dataflow: Arc::new(dataflow),
+            graph: Arc::new(graph),
+            ..self
+        }
+    }
+
+    /// With the columns that process 0 says.
+    fn follow(self, taken: &Taken) -> Result<Self, RunError> {
+        if !evolve::is_wanted(&self.dataflow) {
+            return Ok(self);
+        }
+        let dataflow = taken.apply(&self.dataflow);
+        let graph = plan::compile(&dataflow).map_err(RunError::Definition)?;
+        Ok(self.with(dataflow, graph))
+    }
 }
 
 fn latency_of(dataflow: &Dataflow, graph: &Graph) -> Latency {
@@ -475,7 +532,7 @@ impl Setup<'_> {
             },
             ..ReaderOptions::default()
         };
-        let decoders = archive::decoders(dataflow, &registries, self.lake, self.runtime, self.shared);
+        let decoders = archive::decoders(dataflow, &registries, self.lake, self.runtime, self.shared, true);
         let progress = &self.restored.progress;
         Ok(source::start(
             dataflow.clone(),

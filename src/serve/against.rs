@@ -95,6 +95,12 @@ fn left_out(table: &str) -> &'static [&'static str] {
     }
 }
 
+async fn has_values(side: &Snapshot, table: &str, column: &str) -> Result<bool, VerifyError> {
+    let sql = format!("SELECT 1 FROM {} WHERE \"{column}\" IS NOT NULL LIMIT 1", quoted(table));
+    let found = side.query(&sql).await?.1;
+    Ok(found.iter().any(|batch| batch.num_rows() > 0))
+}
+
 /// One table on two sides.
 struct Pair<'a> {
     sides: &'a [Snapshot; 2],
@@ -126,11 +132,19 @@ async fn compare(sides: &[Snapshot; 2], table: String, slice: u64) -> Result<Com
     let [Some(ours), Some(theirs)] = compared.rows else {
         return Ok(compared);
     };
-    let [mine, others] = columns.each_ref();
+    let [mut mine, others] = columns;
     let alone = |some: &[String], others: &[String]| -> Vec<String> {
         some.iter().filter(|name| !others.contains(name)).cloned().collect()
     };
-    compared.columns = [alone(mine, others), alone(others, mine)].concat();
+    for (side, names) in [alone(&mine, &others), alone(&others, &mine)].into_iter().enumerate() {
+        for name in names {
+            // A column that no row has yet may still be on its way: it comes with the first rows that change.
+            if has_values(&sides[side], &compared.table, &name).await? {
+                compared.columns.push(name);
+            }
+        }
+    }
+    mine.retain(|name| others.contains(name));
     if !compared.columns.is_empty() {
         return Ok(compared);
     }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -34,7 +34,8 @@ use super::isolate;
 use super::orders;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
-use crate::definition::{Dataflow, Diagnostics, OnViolation, Retention};
+use crate::definition::{Dataflow, OnViolation, Retention};
+use crate::evolve::{self, EvolveError};
 use crate::input::{Arrived, Resolver};
 use crate::plan::{self, Graph, PlannedTable};
 use crate::repr::{CodecError, Epoch, Row, RowCodec, normalise_batch, normalise_schema};
@@ -79,9 +80,6 @@ pub struct Report {
 /// Why a verification could not be made.
 #[derive(Debug, Error)]
 pub enum VerifyError {
-    /// The definition.
-    #[error("the definition has mistakes:\n{0}")]
-    Definition(Diagnostics),
     /// The lake's address.
     #[error(transparent)]
     Lake(#[from] LakeError),
@@ -112,6 +110,9 @@ pub enum VerifyError {
         #[source]
         source: ArrowError,
     },
+    /// The definition, or the columns that the lake's inputs take.
+    #[error(transparent)]
+    Evolve(#[from] EvolveError),
     /// No runtime.
     #[error("could not start a runtime")]
     Runtime(#[source] std::io::Error),
@@ -125,16 +126,18 @@ pub fn snapshots(dataflow: &Dataflow) -> Result<Vec<Epoch>, VerifyError> {
 
 /// Recomputes every table at a snapshot (the newest, if none is named) and compares.
 pub fn verify(dataflow: &Dataflow, epoch: Option<Epoch>) -> Result<Report, VerifyError> {
-    let graph = plan::compile(dataflow).map_err(VerifyError::Definition)?;
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    runtime()?.block_on(verify_in(dataflow, &graph, &lake, epoch))
+    runtime()?.block_on(async {
+        let (dataflow, graph) = evolve::known(dataflow, &lake).await?;
+        verify_in(&dataflow, &graph, &lake, epoch).await
+    })
 }
 
 /// A 128-bit fingerprint of every Silver and Gold table's rows, independent of their order: equal fingerprints, equal tables.
 pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, VerifyError> {
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    let graph = plan::compile(dataflow).map_err(VerifyError::Definition)?;
     runtime()?.block_on(async {
+        let (_, graph) = evolve::known(dataflow, &lake).await?;
         let snapshot = Snapshot::open(&lake, None).await?;
         let mut fingerprints = BTreeMap::new();
         for planned in &graph.tables {
@@ -313,16 +316,26 @@ async fn stored(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<R
     let normal = normalise_schema(schema);
     let mut rows = vec![];
     for batch in snapshot.rows(name).await?.1 {
-        // By name: a column that was added later stands behind the others, wherever the definition has it.
-        let stored = batch.schema();
-        let places: Option<Vec<usize>> = normal.fields().iter().map(|f| stored.index_of(f.name()).ok()).collect();
-        let batch = match places {
-            Some(places) => batch.project(&places).map_err(|source| VerifyError::Check {
+        // By name: a column that was added later stands behind the others, wherever the definition has it, and comes with the
+        // first rows that change.
+        let fields = normal
+            .fields()
+            .iter()
+            .map(|field| match batch.schema().field_with_name(field.name()) {
+                Ok(stored) => stored.clone(),
+                Err(_) => field.as_ref().clone().with_nullable(true),
+            });
+        let fields: Vec<Field> = fields.collect();
+        let columns = fields.iter().map(|field| match batch.column_by_name(field.name()) {
+            Some(column) => column.clone(),
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        });
+        let columns = columns.collect();
+        let batch =
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|source| VerifyError::Check {
                 table: name.to_string(),
                 source,
-            })?,
-            None => batch,
-        };
+            })?;
         rows.push(relaxed(&normalise_batch(&nullable(&normal), &batch)?));
     }
     concat_batches(&nullable(&normal), &rows).map_err(|source| VerifyError::Check {

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, StringArray};
+use arrow::array::{ArrayAccessor, ArrayRef, BinaryArray, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::TableSpec;
@@ -129,22 +129,6 @@ pub fn of_rejects(codec: &RowCodec, rejects: &[Reject], raw: &Raw, from: Origin<
         } => (Some(values), keys.as_ref(), headers.as_ref()),
         Payloads::Columns { .. } => (None, None, None),
     };
-    let bytes_of = |column: Option<&BinaryArray>| -> BinaryArray {
-        let of = |record: u32| {
-            column
-                .filter(|c| c.is_valid(record as usize))
-                .map(|c| c.value(record as usize))
-        };
-        BinaryArray::from_iter(rejects.iter().map(|r| r.record.and_then(of)))
-    };
-    let texts_of = |column: Option<&StringArray>| -> StringArray {
-        let of = |record: u32| {
-            column
-                .filter(|c| c.is_valid(record as usize))
-                .map(|c| c.value(record as usize))
-        };
-        StringArray::from_iter(rejects.iter().map(|r| r.record.and_then(of)))
-    };
     let repeated = |text: &str| Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, n))) as ArrayRef;
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(
@@ -158,12 +142,20 @@ pub fn of_rejects(codec: &RowCodec, rejects: &[Reject], raw: &Raw, from: Origin<
         repeated(from.partition),
         Arc::new(Int64Array::from_iter(rejects.iter().map(|r| r.record.map(offset)))),
         Arc::new(StringArray::from_iter_values(rejects.iter().map(|r| r.reason.as_str()))),
-        Arc::new(bytes_of(values)),
+        Arc::new(BinaryArray::from_iter(refused(rejects, values))),
         Arc::new(Int64Array::from_value(from.epoch as i64, n)),
-        Arc::new(bytes_of(keys)),
-        Arc::new(texts_of(headers)),
+        Arc::new(BinaryArray::from_iter(refused(rejects, keys))),
+        Arc::new(StringArray::from_iter(refused(rejects, headers))),
     ];
     codec.encode_rows(&columns, n)
+}
+
+/// What a column of records has of the refused ones, in their order.
+fn refused<A: ArrayAccessor + Copy>(rejects: &[Reject], column: Option<A>) -> impl Iterator<Item = Option<A::Item>> {
+    rejects.iter().map(move |reject| {
+        let (column, record) = (column?, reject.record? as usize);
+        column.is_valid(record).then(|| column.value(record))
+    })
 }
 
 #[cfg(test)]

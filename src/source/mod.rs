@@ -26,7 +26,7 @@ pub use kafka::{
 pub(crate) use kafka::{configure_client, describe_client_error, put};
 pub use log::{LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
-pub use readers::{Clock, Decode, Decoders, FeedStatus, ReaderOptions, Readers, start};
+pub use readers::{Clock, Decode, Decoders, FeedStatus, Held, ReaderOptions, Readers, start};
 pub use share::Share;
 pub use transactions::{OpenEpoch, Together};
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{BatchLimits, nothing, payload_bytes};
 use super::share::Share;
 use super::transactions::Line;
-use super::{Decode, Delivery, Position, Progress, SourceError};
+use super::{Decode, Delivery, Held, Position, Progress, SourceError};
 use crate::decode::{Decoded, Raw};
 use crate::definition::{Dataflow, Feed, Input};
 
@@ -205,12 +205,16 @@ impl Hand {
 
     /// Decodes a batch. While its schemas cannot be had the feed waits and tells: by (3) until it is asked to stop.
     fn decode(&self, decode: &mut Decode, raw: Raw) -> Result<Decoded, Ended> {
-        let mut waiting = match decode(raw) {
+        let mut held = match decode(raw) {
             Ok(decoded) => return Ok(decoded),
-            Err(waiting) => waiting,
+            Err(held) => held,
         };
         let mut pause = Duration::from_millis(500);
         loop {
+            let Held::Waiting(waiting) = held else {
+                let _ = self.stop.recv();
+                return Err(Ended::Stopped);
+            };
             tracing::warn!(
                 feed = self.name(),
                 error = &*waiting as &dyn std::error::Error,
@@ -219,13 +223,13 @@ impl Hand {
             self.gauges.set_error(waiting.to_string());
             self.sleep(pause)?;
             pause = (pause * 2).min(Duration::from_secs(10));
-            waiting = match decode(waiting.raw) {
+            held = match decode(waiting.raw) {
                 Ok(decoded) => {
                     tracing::info!(feed = self.name(), "feed has its schemas, and goes on");
                     self.gauges.clear_error();
                     return Ok(decoded);
                 }
-                Err(waiting) => waiting,
+                Err(held) => held,
             };
         }
     }

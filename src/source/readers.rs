@@ -24,8 +24,24 @@ use crate::decode::{Decoded, Raw, Waiting};
 use crate::definition::{Dataflow, FeedKind};
 use crate::registry::Registries;
 
-/// How one thread decodes what it reads; the error: not now, the schema registry does not answer.
-pub type Decode = Box<dyn FnMut(Raw) -> Result<Decoded, Box<Waiting>> + Send>;
+/// How one thread decodes what it reads.
+pub type Decode = Box<dyn FnMut(Raw) -> Result<Decoded, Held> + Send>;
+
+/// Records that are not decoded now.
+#[derive(Debug)]
+pub enum Held {
+    /// The schema registry does not answer.
+    Waiting(Box<Waiting>),
+    /// Their schema has fields that the input takes first. Whoever decodes has told the run, which ends its readers and
+    /// begins anew with these records.
+    Columns,
+}
+
+impl From<Box<Waiting>> for Held {
+    fn from(waiting: Box<Waiting>) -> Self {
+        Held::Waiting(waiting)
+    }
+}
 
 /// Makes the decoder of a feed, by index into `Dataflow::inputs` and `Input::feeds`. Each thread gets its own.
 pub type Decoders = Arc<dyn Fn(usize, usize) -> Decode + Send + Sync>;

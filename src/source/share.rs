@@ -84,6 +84,7 @@ mod tests {
             dedup_key: vec![],
             bronze: true,
             retention: None,
+            evolved: vec![],
             feeds: vec![
                 feed("drops", FeedKind::Files { path: "drops/*".into() }),
                 feed("live", FeedKind::Log { path: "live".into() }),

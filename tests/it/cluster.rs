@@ -17,7 +17,7 @@ use crate::testing::checkout;
 
 const SECRET: &str = "the secret of these processes";
 /// The longest that a process may take to start or to end in order.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 /// What a lost peer may cost.
 const LOST: Duration = Duration::from_secs(5);
 
@@ -252,7 +252,7 @@ impl Drop for Processes {
 
 impl Processes {
     /// Of the dataflow in `folder`.
-    fn new(folder: &Folder, processes: usize, workers: usize) -> Processes {
+    pub fn new(folder: &Folder, processes: usize, workers: usize) -> Processes {
         folder.write("cluster.secret", &format!("{SECRET}\n"));
         Self::over(folder.path(), folder.path(), processes, workers)
     }

@@ -17,7 +17,8 @@ const VERSIONS: [&str; 2] = [
         {"name":"city","type":["null","string"],"default":null}]}"#,
 ];
 
-fn long(n: i64) -> Vec<u8> {
+/// A number as Avro.
+pub fn long(n: i64) -> Vec<u8> {
     let (mut n, mut out) = (((n << 1) ^ (n >> 63)) as u64, Vec::new());
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
@@ -27,12 +28,13 @@ fn long(n: i64) -> Vec<u8> {
     out
 }
 
-fn text(text: &str) -> Vec<u8> {
+/// A text as Avro.
+pub fn text(text: &str) -> Vec<u8> {
     [long(text.len() as i64), text.as_bytes().to_vec()].concat()
 }
 
 /// A line of the log: a record behind a schema id.
-fn line(schema: u32, parts: &[Vec<u8>]) -> String {
+pub fn line(schema: u32, parts: &[Vec<u8>]) -> String {
     let bytes = [&[0], &schema.to_be_bytes()[..], &parts.concat()].concat();
     format!("{{\"value\": \"{}\"}}\n", STANDARD.encode(bytes))
 }

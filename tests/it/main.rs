@@ -5,6 +5,7 @@ mod backfill;
 mod cluster;
 mod commands;
 mod definitions;
+mod evolve;
 mod faults;
 mod foreign;
 mod formats;

@@ -11,7 +11,7 @@ use crate::support::{Folder, Running, catch_up, chain, snapshots};
 use crate::testing::checkout;
 
 /// The Python with the readers (`scripts/readers.sh` installs it and names it).
-fn python() -> Option<String> {
+pub fn python() -> Option<String> {
     let python = std::env::var("ALLUVIUM_PYTHON").ok();
     if python.is_none() {
         eprintln!("SKIPPED: no Python with DuckDB, Polars and deltalake: scripts/test installs one");
@@ -94,13 +94,19 @@ fn feed(folder: &Folder, round: u32) {
     folder.append("live/rows/0.ndjson", &lines);
 }
 
-/// Asks the other engines for the newest snapshot that they find, and `query` for the same one. Says which it was.
-fn assert_agreed(python: &str, dataflow: &Dataflow) -> u64 {
+/// Each table, and what is asked of it.
+fn questions() -> Vec<(&'static str, &'static str)> {
+    TABLES.iter().map(|(table, _, _, sql)| (*table, *sql)).collect()
+}
+
+/// Asks the other engines for the newest snapshot that they find, and `query` for the same one; `questions` are tables, and
+/// what is asked of each as `t`. Says which it was.
+pub fn assert_agreed(python: &str, dataflow: &Dataflow, questions: &[(&str, &str)]) -> u64 {
     let script = checkout().join("tests/it/readers.py");
     let output = Command::new(python)
         .arg(script)
         .arg(&dataflow.lake)
-        .args(TABLES.map(|(table, _, _, sql)| format!("{table}={sql}")))
+        .args(questions.iter().map(|(table, sql)| format!("{table}={sql}")))
         .output()
         .expect("Python runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -114,9 +120,9 @@ fn assert_agreed(python: &str, dataflow: &Dataflow) -> u64 {
         epoch,
         "`query` knows the snapshot that is recorded"
     );
-    let expected: BTreeMap<&str, String> = TABLES
+    let expected: BTreeMap<&str, String> = questions
         .iter()
-        .map(|(table, _, _, sql)| {
+        .map(|(table, sql)| {
             let printed = reader.print(&sql.replace("FROM t", &format!("FROM {table}")), OutputFormat::Csv);
             let printed = printed.unwrap_or_else(|e| panic!("{}", chain(&e)));
             (*table, printed.lines().nth(1).expect("one row").to_string())
@@ -130,7 +136,7 @@ fn assert_agreed(python: &str, dataflow: &Dataflow) -> u64 {
         assert_eq!(seen, expected[table], "{engine} reads {table} at snapshot {epoch}");
         checked += 1;
     }
-    assert_eq!(checked, 3 * TABLES.len(), "three engines, every table");
+    assert_eq!(checked, 3 * questions.len(), "three engines, every table");
     epoch
 }
 
@@ -146,7 +152,7 @@ fn duckdb_polars_and_deltalake_agree_with_query_deletion_vectors_included() {
         feed(&folder, round);
         let committed = catch_up(&dataflow, 1 + round as usize % 3).snapshot;
         assert_eq!(
-            assert_agreed(&python, &dataflow),
+            assert_agreed(&python, &dataflow, &questions()),
             committed,
             "the run's last snapshot is recorded"
         );
@@ -177,7 +183,7 @@ fn they_agree_with_query_while_a_run_commits() {
         let stop = stop; // hangs up also when an assertion fails
         for _ in 0..4 {
             let before = snapshots(&dataflow);
-            seen.push(assert_agreed(&python, &dataflow));
+            seen.push(assert_agreed(&python, &dataflow, &questions()));
             assert!(snapshots(&dataflow) > before + 5, "the run went on meanwhile");
         }
         drop(stop);

@@ -87,8 +87,9 @@ fn rebuild(from: &Dataflow, into: &Dataflow, workers: usize) -> Rebuilt {
     run::rebuild(from, &into.lake, options, |_| ()).unwrap_or_else(|e| panic!("the rebuild failed: {}", chain(&e)))
 }
 
+/// Every table of two lakes is alike.
 #[track_caller]
-fn assert_alike(one: &Dataflow, two: &Dataflow) {
+pub fn assert_alike(one: &Dataflow, two: &Dataflow) {
     for (ours, theirs) in [(one, two), (two, one)] {
         let compared = against::against(ours, &theirs.lake).unwrap_or_else(|e| panic!("{}", chain(&e)));
         let differing: Vec<_> = compared.tables.iter().filter(|table| !table.is_equal()).collect();

@@ -13,9 +13,10 @@ use arrow::error::ArrowError;
 use arrow_avro::reader::ReaderBuilder;
 use chrono::{DateTime, NaiveDateTime};
 
+use super::super::Batch;
 use super::super::cell::{Cell, Kind};
-use super::super::changes::{Shape, Typed};
-use super::super::json::{Json, missing};
+use super::super::changes::{Outcome, Shape};
+use super::super::json::Json;
 
 /// Rows of a batch, where nothing else is asked for.
 pub const BATCH: usize = 8192;
@@ -45,11 +46,7 @@ pub(in crate::decode) fn is_capture(batch: &RecordBatch) -> bool {
 }
 
 /// Decodes the events of a capture file, as JSON.
-pub(in crate::decode) fn decode_capture(
-    shape: &Shape,
-    json: &mut Json,
-    batch: &RecordBatch,
-) -> (Typed, Vec<Option<i64>>, Vec<(String, u64)>) {
+pub(in crate::decode) fn decode_capture(shape: &Shape, json: &mut Json, batch: &RecordBatch) -> Outcome {
     let bodies = batch
         .column_by_name("Body")
         .and_then(|body| cast(body, &DataType::Binary).ok());
@@ -81,8 +78,14 @@ pub(in crate::decode) fn decode_capture(
         }
     }
     let mut derived = String::new();
-    let mut times = times;
-    let mut changes = json.changes(shape, bodies.as_binary(), None, &mut times, &mut derived);
+    let events = Batch {
+        values: bodies.as_binary(),
+        keys: None,
+        headers: None,
+        ts_ms: &times,
+    };
+    let mut times = events.times();
+    let mut changes = json.changes(shape, &events, &mut times, &mut derived);
     for (column, values) in &wrapped {
         for (cell, record) in changes.columns[*column].iter_mut().zip(&changes.record) {
             let record = *record as usize;
@@ -91,10 +94,7 @@ pub(in crate::decode) fn decode_capture(
             }
         }
     }
-    let typed = changes
-        .settle(&derived)
-        .coerce(shape, |column| Some(missing(shape, column)));
-    (typed, times, json.take_ignored())
+    Outcome::new(changes.typed(shape, &derived), times, json.take_ignored())
 }
 
 /// `10/16/2017 6:18:55 PM`, as .NET writes it where the culture is invariant, or ISO.

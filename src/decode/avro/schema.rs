@@ -22,6 +22,10 @@ pub(in crate::decode) struct Type {
     pub meaning: Meaning,
     /// Of [`Meaning::Unscaled`].
     pub scale: i16,
+    /// Of [`Meaning::Unscaled`]: how many digits a value has at most, where that is said.
+    pub precision: Option<u8>,
+    /// Debezium's ZonedTimestamp: a text that is a point in time.
+    pub moment: bool,
     /// Debezium's VariableScaleDecimal: a record of a scale and an unscaled number.
     pub variable: bool,
     /// A fixed that holds a UUID.
@@ -110,6 +114,8 @@ impl Reader {
             form,
             meaning: Meaning::Plain,
             scale: 0,
+            precision: None,
+            moment: false,
             variable: false,
             uuid: false,
         });
@@ -231,6 +237,8 @@ impl Reader {
         let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.parse().ok());
         let scale = number(&attributes["scale"]).or_else(|| number(&attributes["connect.parameters"]["scale"]));
         let scale = i16::try_from(scale.unwrap_or(0));
+        let precision = number(&attributes["precision"])
+            .or_else(|| number(&attributes["connect.parameters"]["connect.decimal.precision"]));
         let found = &mut self.types[index];
         let fits = match (&found.form, meaning) {
             (Form::Int | Form::Long, Meaning::Unscaled) => false,
@@ -241,7 +249,9 @@ impl Reader {
         if fits {
             found.meaning = meaning;
             found.scale = scale.unwrap_or(0);
+            found.precision = precision.and_then(|precision| u8::try_from(precision).ok());
         }
+        found.moment |= connect == "io.debezium.time.ZonedTimestamp" && matches!(found.form, Form::String);
         found.uuid |= logical == "uuid" && matches!(found.form, Form::Fixed(16));
         found.variable |= connect == "io.debezium.data.VariableScaleDecimal" && matches!(found.form, Form::Record(_));
     }

@@ -4,19 +4,19 @@
 use arrow::array::{Array, BinaryArray};
 use hashbrown::HashMap;
 
+use super::super::Batch;
 use super::super::avro::{Cursor, Form, Plan, Schema, Step, Walk, not_avro};
 use super::super::cell::Cell;
-use super::super::changes::{Changes, Shape};
+use super::super::changes::{Changes, Outcome, Shape};
 use super::super::coerce::shown;
 use super::super::flat::time;
-use super::super::json::{missing, not_json};
+use super::super::json::not_json;
 use super::super::keys::Keys;
 use super::super::names::{Names, Slots};
 use super::super::records::summed;
 use super::super::schemas::Schemas;
-use super::super::wire;
 use super::origin::{Origin, Transactions};
-use super::{Outcome, Room, Side, available, metadata};
+use super::{Room, Side, available, metadata};
 use crate::registry::{self, Unready};
 
 /// Decodes Debezium's Avro.
@@ -249,29 +249,20 @@ impl DebeziumAvro {
         self.keys.prepare(shape, keys)
     }
 
-    /// The changes that the records make.
-    pub fn decode(
-        &mut self,
-        shape: &Shape,
-        values: &BinaryArray,
-        keys: Option<&BinaryArray>,
-        mut source_ms: Vec<Option<i64>>,
-    ) -> Outcome {
+    /// What the records come to.
+    pub fn decode(&mut self, shape: &Shape, batch: &Batch<'_>) -> Outcome {
+        let Batch { values, keys, .. } = *batch;
+        let mut source_ms = batch.times();
         let mut derived = String::new();
         let mut transactions = Vec::new();
         let mut changes = Changes::new(shape.targets.len(), values.len());
-        source_ms.resize(values.len(), None);
         let mut counts: HashMap<u32, u64> = HashMap::new();
         let mut room = Room::new(shape.targets.len());
         let mut beside = Slots::new(shape.targets.len());
         let mut facts = Slots::new(SOURCE.len());
         for record in (0..values.len()).filter(|record| values.is_valid(*record)) {
-            let read = wire::split(values.value(record));
-            let read = read.map_err(|reason| format!("the record cannot be read: {reason}"));
-            let read = read.and_then(|(id, bytes)| {
-                let plan = self.schemas.of(id)?;
-                Ok((id, plan.clone(), plan.parts(bytes)?))
-            });
+            let read = self.schemas.split(values.value(record));
+            let read = read.and_then(|(id, plan, bytes)| Ok((id, plan.clone(), plan.parts(bytes)?)));
             let (id, plan, parts) = match read {
                 Ok(read) => read,
                 Err(reason) => {
@@ -323,9 +314,7 @@ impl DebeziumAvro {
                 Err(reason) => changes.reject(record, reason),
             }
         }
-        let typed = changes
-            .settle(&derived)
-            .coerce(shape, |column| Some(missing(shape, column)));
+        let typed = changes.typed(shape, &derived);
         let typed = typed.naming(|record| self.schemas.name(values, record));
         let mut ignored = self.rows.take_ignored();
         for (id, count) in counts {

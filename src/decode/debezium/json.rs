@@ -4,17 +4,18 @@ use std::borrow::Cow;
 
 use arrow::array::{Array, BinaryArray};
 
+use super::super::Batch;
 use super::super::cell::{Cell, Kind};
-use super::super::changes::{Changes, Shape};
+use super::super::changes::{Changes, Outcome, Shape};
 use super::super::coerce::shown;
 use super::super::flat::time;
-use super::super::json::{missing, not_json, unmarked};
+use super::super::json::{not_json, unmarked};
 use super::super::keys::Keys;
 use super::super::names::{Names, Slots};
 use super::super::{scan, utf8, wire};
 use super::meaning::Schemas;
 use super::origin::{Origin, Transactions};
-use super::{Outcome, Room, Side, available, metadata};
+use super::{Room, Side, available, metadata};
 use crate::registry::Unready;
 
 /// Decodes Debezium's JSON.
@@ -48,18 +49,13 @@ impl DebeziumJson {
         self.keys.prepare(shape, keys)
     }
 
-    /// The changes that the records make.
-    pub fn decode(
-        &mut self,
-        shape: &Shape,
-        values: &BinaryArray,
-        keys: Option<&BinaryArray>,
-        mut source_ms: Vec<Option<i64>>,
-    ) -> Outcome {
+    /// What the records come to.
+    pub fn decode(&mut self, shape: &Shape, batch: &Batch<'_>) -> Outcome {
+        let Batch { values, keys, .. } = *batch;
+        let mut source_ms = batch.times();
         let mut derived = String::new();
         let mut transactions = Vec::new();
         let mut changes = Changes::new(shape.targets.len(), values.len());
-        source_ms.resize(values.len(), None);
         // First the envelopes: rows that are JSON in a string (MongoDB) are unescaped into them, and cells borrow.
         let mut envelopes: Vec<(usize, Envelope<'_>)> = Vec::with_capacity(values.len());
         for record in (0..values.len()).filter(|record| values.is_valid(*record)) {
@@ -94,11 +90,8 @@ impl DebeziumJson {
                 changes.reject(*record, reason);
             }
         }
-        let typed = changes
-            .settle(&derived)
-            .coerce(shape, |column| Some(missing(shape, column)));
         Outcome {
-            typed,
+            typed: changes.typed(shape, &derived),
             source_ms,
             ignored: self.after.take_ignored(),
             transactions,

@@ -29,7 +29,7 @@ pub use origin::Transaction;
 
 use super::Op;
 use super::cell::{Cell, Datum, Kind};
-use super::changes::{Changes, Shape, Typed};
+use super::changes::{Changes, Shape};
 use super::coerce::shown;
 use super::names::{Names, Slots};
 
@@ -39,15 +39,6 @@ const UNAVAILABLE: [&str; 3] = [
     "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
     "[\"__debezium_unavailable_value\"]",
 ];
-
-/// What a batch of records comes to.
-pub(super) struct Outcome {
-    pub typed: Typed,
-    /// Each record's time at its source.
-    pub source_ms: Vec<Option<i64>>,
-    pub ignored: Vec<(String, u64)>,
-    pub transactions: Vec<Transaction>,
-}
 
 /// Which row image fills the columns.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod columnar;
 mod csv;
 mod debezium;
 mod debezium_avro;
+mod fields;
 mod flat;
 mod isolation;
 mod json;
@@ -72,6 +73,7 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
         dedup_key: Vec::new(),
         bronze: true,
         retention: None,
+        evolved: vec![],
         feeds: vec![Feed {
             name: "feed".to_string(),
             kind: match format {

@@ -342,6 +342,27 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: did you mean \"password\"? known here: ca, password, subject, token, url, username, version",
         ),
         (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nschema = \"evolve\"\n"),
+            "inputs/orders.toml:11:10: records of format \"json\" have no schema to trust, so their columns cannot evolve\n\
+             \x20 help: fields that no column takes are counted by `run`: name them in [columns], or send records behind schema ids (avro, \
+             debezium-avro, json-schema, protobuf)",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json-schema\"\nschema = \"evolve\"\n"),
+            "inputs/orders.toml:11:10: a schema evolves by what a registry says, and there is none\n\
+             \x20 help: add registry = { url = \"http://localhost:8081\" } to the feed, the input or dataflow.toml",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nschema = \"evolves\"\n"),
+            "inputs/orders.toml:11:10: setting \"schema\" cannot be \"evolves\"\n\
+             \x20 help: did you mean \"evolve\"? it is one of fixed, evolve",
+        ),
+        (
+            feed("kind = \"files\"\npath = \"x.avro\"\nformat = \"avro\"\nschema = \"evolve\"\n"),
+            "inputs/orders.toml:11:1: setting \"schema\" does not fit kind \"files\"\n\
+             \x20 help: it is for records of a stream, not for files; remove it",
+        ),
+        (
             feed("kind = \"files\"\npath = \"x.avro\"\nformat = \"avro\"\nregistry = { url = \"http://host\" }\n"),
             "inputs/orders.toml:11:1: setting \"registry\" does not fit kind \"files\"\n\
              \x20 help: it is for records of a stream, not for files; remove it",

@@ -40,6 +40,7 @@ pub fn input(name: &str, columns: &[(&str, &str)]) -> Input {
         dedup_key: vec![],
         bronze: true,
         retention: None,
+        evolved: vec![],
         feeds: vec![],
         file: PathBuf::from(format!("inputs/{name}.toml")),
     }

@@ -7,7 +7,7 @@ use super::blueprint::{Blueprint, Standing};
 use super::choose;
 use super::sources::{InputSource, Sources, TableSource};
 use crate::definition::Dataflow;
-use crate::plan;
+use crate::evolve;
 use crate::repr::Epoch;
 use crate::run::{RunError, Wiring, runtime};
 use crate::sink::{Found, Lake, Survey, survey};
@@ -47,13 +47,14 @@ pub struct PlanReport {
 /// # Errors
 /// A definition that does not plan; a lake that cannot be read.
 pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunError> {
-    let graph = Arc::new(plan::compile(&dataflow).map_err(RunError::Definition)?);
     let runtime = runtime().map_err(|source| RunError::Thread {
         what: "the runtime",
         source,
     })?;
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    let wiring = Wiring::new(dataflow.clone(), graph);
+    let (dataflow, graph) = runtime.block_on(evolve::known(&dataflow, &lake))?;
+    let wiring = Wiring::new(Arc::new(dataflow), Arc::new(graph));
+    let dataflow = &wiring.dataflow;
     let found = runtime.block_on(survey(&lake, &wiring.specs, dataflow.history))?;
     let altered: Vec<bool> = found
         .tables

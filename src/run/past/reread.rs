@@ -56,7 +56,7 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
         wake: Arc::new(|| {}),
     };
     let registries = Arc::new(Registries::new(Some(past.lake.clone())));
-    let decoders = archive::decoders(&part, &registries, past.lake, past.runtime, past.shared);
+    let decoders = archive::decoders(&part, &registries, past.lake, past.runtime, past.shared, false);
     let options = ReaderOptions::default();
     let readers = source::start(part.clone(), &Progress::new(), decoders, vec![outlet], options)?;
     let mut records = 0;

@@ -358,7 +358,7 @@ impl Committer {
         let altered = specs.iter().zip(&loaded).map(|(spec, (log, stored))| {
             let base = last.as_ref().and_then(|versions| versions.get(&spec.name));
             let lost = base.is_some_and(|base| log.version < *base);
-            lost || stored.redefinition.is_some() || log.files.keys().any(|file| !is_ours(file))
+            lost || stored.is_replaced() || log.files.keys().any(|file| !is_ours(file))
         });
         let altered = altered.collect();
         let (mut history, snapshots) = History::open(&lake, making).await?;
@@ -374,9 +374,9 @@ impl Committer {
             progress: found.progress.clone(),
             tables: stored
                 .iter()
-                .map(|table| match table.redefinition {
-                    None => table.live.iter().map(live_file).collect(),
-                    Some(_) => vec![], // they go with the first snapshot
+                .map(|table| match table.is_replaced() {
+                    false => table.live.iter().map(live_file).collect(),
+                    true => vec![], // they go with the first snapshot
                 })
                 .collect(),
             altered,

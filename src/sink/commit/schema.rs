@@ -1,9 +1,9 @@
 //! A table's shape: Arrow schema to Delta's schema string, the protocol a table needs, and how a table
 //! that exists comes to what a definition wants now.
 //!
-//! What may change without rewriting data: a new nullable column, a column that becomes nullable, the
-//! description, settings, more features. Anything else is a [`Reshape`]: the table's next snapshot replaces all of its
-//! rows together with its schema, and readers of earlier versions keep what they had.
+//! What may change without rewriting data: a new nullable column (which comes with the next changed rows, in their commit),
+//! a column that becomes nullable, the description, settings, more features. Anything else is a [`Reshape`]: the table's
+//! next snapshot replaces all of its rows together with its schema, and readers of earlier versions keep what they had.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -105,6 +105,8 @@ pub struct Terms {
 pub enum Evolution {
     /// By these actions at once; none: it is there.
     Now(Vec<Action>),
+    /// By these actions, in one commit with the next changed rows: columns came, which the rows there are do not have.
+    Grow(Vec<Action>),
     /// By these actions, in one commit with the removal of all rows there are and the rows of the definition.
     Rebuild {
         /// Protocol and metadata.
@@ -179,6 +181,7 @@ pub fn evolution(
         Ok(merged) => (merged, None),
         Err(reason) => (wanted, Some(reason)),
     };
+    let grows = merged.fields.len() > old.fields.len();
     if merged != old {
         next.schema_string = to_string(&merged);
     }
@@ -201,6 +204,7 @@ pub fn evolution(
             reason,
             told: has_form(&old, &schema_of(spec)?),
         },
+        None if !empty && grows => Evolution::Grow(actions),
         None => Evolution::Now(actions),
     })
 }
@@ -478,7 +482,14 @@ mod tests {
     fn now(evolution: Evolution) -> Vec<Action> {
         match evolution {
             Evolution::Now(actions) => actions,
-            rebuild => panic!("{rebuild:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn grown(evolution: Evolution) -> Vec<Action> {
+        match evolution {
+            Evolution::Grow(actions) => actions,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -492,10 +503,15 @@ mod tests {
     }
 
     #[test]
-    fn a_nullable_column_is_added_at_once_and_what_rows_do_not_fit_rebuilds_the_table() {
+    fn a_nullable_column_comes_with_rows_and_what_rows_do_not_fit_rebuilds_the_table() {
         let there = stored(&spec(vec![id()]));
         let more = spec(vec![Field::new("note", DataType::Utf8, true), id()]);
-        let actions = now(evolve(&more, &there, false));
+        let actions = grown(evolve(&more, &there, false));
+        assert_eq!(
+            now(evolve(&more, &there, true)).len(),
+            1,
+            "at once where there are no rows"
+        );
         let schema = &actions[0].meta_data.as_ref().unwrap().schema_string;
         assert!(schema.find("\"id\"") < schema.find("\"note\""), "{schema}");
 
@@ -538,7 +554,7 @@ mod tests {
             id(),
             Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
         ]);
-        let actions = now(evolve(&timed, &there, false));
+        let actions = grown(evolve(&timed, &there, false));
         let raised = actions[0].protocol.clone().unwrap();
         assert_eq!(
             raised.reader_features.as_deref(),

@@ -104,9 +104,27 @@ impl Live {
 pub struct Stored {
     /// Its live files.
     pub live: Vec<Live>,
-    /// Where its rows do not fit the definition any more, the actions that bring it: they go with the first snapshot,
-    /// which replaces all of these files.
-    pub redefinition: Option<Vec<Action>>,
+    /// Where it has not come to its definition yet.
+    pub redefinition: Option<Redefinition>,
+}
+
+impl Stored {
+    /// Whether all of its rows go with the first snapshot.
+    pub fn is_replaced(&self) -> bool {
+        self.redefinition
+            .as_ref()
+            .is_some_and(|redefinition| redefinition.replaces)
+    }
+}
+
+/// What brings a table to its definition together with rows.
+#[derive(Clone, Debug)]
+pub struct Redefinition {
+    /// Protocol and metadata, and what the change data feed tells of rows that go.
+    pub actions: Vec<Action>,
+    /// Whether the rows there are do not fit the definition any more: they go with the first snapshot. Else they stay, and
+    /// the actions go with the next rows that change.
+    pub replaces: bool,
 }
 
 /// What one snapshot commits.
@@ -158,8 +176,8 @@ pub struct State {
 struct Table {
     name: String,
     takes_vectors: bool,
-    /// What the next snapshot says of its schema, replacing all rows there are.
-    redefinition: Option<Vec<Action>>,
+    /// What its next entry of changed rows says of its schema.
+    redefinition: Option<Redefinition>,
     files: HashMap<String, Live>,
     /// How many live files have their vector in a file.
     vector_files: HashMap<String, usize>,
@@ -274,7 +292,13 @@ impl State {
         }
         let learned = self.learned();
         self.relocations.retain(|r| r.seq > learned);
-        for (table, state) in self.tables.iter().enumerate().filter(|(_, t)| t.redefinition.is_some()) {
+        let replaced = |table: &Table| {
+            table
+                .redefinition
+                .as_ref()
+                .is_some_and(|redefinition| redefinition.replaces)
+        };
+        for (table, state) in self.tables.iter().enumerate().filter(|(_, table)| replaced(table)) {
             merged.entry(table).or_default()[1]
                 .removes
                 .extend(state.files.keys().cloned());
@@ -493,8 +517,12 @@ impl Table {
         // By (9).
         let redefinition = self.redefinition.take_if(|_| planning.data_change);
         let mut changes = batch.changes;
-        if let Some(definition) = redefinition {
-            if !definition.iter().any(|action| action.cdc.is_some()) {
+        if let Some(Redefinition {
+            actions: definition,
+            replaces,
+        }) = redefinition
+        {
+            if replaces && !definition.iter().any(|action| action.cdc.is_some()) {
                 change.retired.extend(changes.drain(..).map(|file| file.path));
             }
             actions.extend(definition);

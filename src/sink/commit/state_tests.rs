@@ -92,7 +92,10 @@ fn a_redefinition_goes_with_the_first_snapshot_and_replaces_every_file() {
     let redefined = Action::txn("stands for metadata", 0, 0);
     let stored = Stored {
         live: vec![old],
-        redefinition: Some(vec![redefined.clone()]),
+        redefinition: Some(Redefinition {
+            actions: vec![redefined.clone()],
+            replaces: true,
+        }),
     };
     let mut state = State::new("flow", 3, 1, None, &[spec()], vec![stored]);
     let first = one(&mut state, 10, vec![changes(vec![file("new", 2)], &[], &[])]);
@@ -114,6 +117,40 @@ fn a_redefinition_goes_with_the_first_snapshot_and_replaces_every_file() {
     assert!(!second.tables[0].commits[0].actions.contains(&redefined), "once");
 }
 
+#[test]
+fn new_columns_go_with_the_first_rows_that_change_and_replace_none() {
+    let old = Live::new(file("old", 3), RoaringTreemap::new());
+    let redefined = Action::txn("stands for metadata", 0, 0);
+    let stored = Stored {
+        live: vec![old],
+        redefinition: Some(Redefinition {
+            actions: vec![redefined.clone()],
+            replaces: false,
+        }),
+    };
+    let mut state = State::new("flow", 3, 1, None, &[spec()], vec![stored]);
+    assert!(one(&mut state, 10, vec![]).tables.is_empty(), "nothing changes");
+    let mut batch = changes(vec![file("new", 2)], &[], &[]);
+    batch.changes = vec![ChangeFile {
+        path: "told".to_string(),
+        partition_values: BTreeMap::new(),
+        size: 1,
+        data_change: false,
+    }];
+    let second = one(&mut state, 20, vec![batch]);
+    let actions = &second.tables[0].commits[0].actions;
+    assert!(actions.contains(&redefined));
+    assert!(actions.iter().all(|action| action.remove.is_none()));
+    assert_eq!(actions.iter().filter(|action| action.add.is_some()).count(), 1);
+    assert_eq!(
+        actions.iter().filter(|action| action.cdc.is_some()).count(),
+        1,
+        "the feed tells"
+    );
+    let third = one(&mut state, 30, vec![changes(vec![file("newer", 1)], &[], &[])]);
+    assert!(!third.tables[0].commits[0].actions.contains(&redefined), "once");
+}
+
 /// Its change data feed told of the rows that came alone, as it named changes: readers then see no files that go.
 #[test]
 fn a_redefinition_tells_both_halves_of_the_change_or_leaves_them_to_the_files() {
@@ -130,7 +167,10 @@ fn a_redefinition_tells_both_halves_of_the_change_or_leaves_them_to_the_files() 
     ] {
         let stored = Stored {
             live: vec![Live::new(file("old", 3), RoaringTreemap::new())],
-            redefinition: Some(redefinition),
+            redefinition: Some(Redefinition {
+                actions: redefinition,
+                replaces: true,
+            }),
         };
         let mut state = State::new("flow", 3, 1, None, &[spec()], vec![stored]);
         let batch = Batch {

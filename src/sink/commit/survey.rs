@@ -95,7 +95,7 @@ async fn found(lake: &Lake, spec: &TableSpec, base: i64, history: Duration) -> R
         bytes: loaded.files.values().map(|add| add.size).sum(),
         replaced: match evolution {
             Evolution::Rebuild { reason, .. } => Some(reason.to_string()),
-            Evolution::Now(_) => None,
+            Evolution::Now(_) | Evolution::Grow(_) => None,
         },
     }))
 }

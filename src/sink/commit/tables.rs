@@ -13,7 +13,7 @@ use super::CommitError;
 use super::action::{self, Action};
 use super::log::{self, Entry, Loaded};
 use super::schema::{self, Evolution, Terms};
-use super::state::{Live, engine_info};
+use super::state::{Live, Redefinition, engine_info};
 use crate::sink::lake::{Lake, Put, file_location};
 use crate::sink::{AddFile, Departing, TableSpec};
 
@@ -32,13 +32,13 @@ pub struct Making<'a> {
     pub now: i64,
 }
 
-/// Creates the table, or brings its definition up to date; then reads it. Where its rows do not fit the definition, also
-/// the actions that its next snapshot must hold beside the removal of all of them.
+/// Creates the table, or brings its definition up to date; then reads it. Where rows have to come with the definition, also
+/// what the entry in which they come must say.
 pub async fn ensure(
     lake: &Lake,
     spec: &TableSpec,
     making: Making<'_>,
-) -> Result<(Loaded, Option<Vec<Action>>), CommitError> {
+) -> Result<(Loaded, Option<Redefinition>), CommitError> {
     let definition = format!("{}:definition", making.app_id);
     let info = |operation: &str| {
         Action::commit_info(json!({
@@ -70,6 +70,10 @@ pub async fn ensure(
     let mut actions = match schema::evolution(spec, stored, loaded.files.is_empty(), making.terms)? {
         Evolution::Now(actions) if actions.is_empty() => return Ok((loaded, None)),
         Evolution::Now(actions) => actions,
+        Evolution::Grow(actions) => {
+            let replaces = false;
+            return Ok((loaded, Some(Redefinition { actions, replaces })));
+        }
         Evolution::Rebuild {
             mut actions,
             reason,
@@ -79,7 +83,8 @@ pub async fn ensure(
             if spec.change_data_feed && told {
                 actions.extend(departing(lake, spec, loaded.version, making).await?);
             }
-            return Ok((loaded, Some(actions)));
+            let replaces = true;
+            return Ok((loaded, Some(Redefinition { actions, replaces })));
         }
     };
     actions.splice(0..0, [info("SET TBLPROPERTIES"), txn]);

@@ -146,6 +146,7 @@ fn read(
         dedup_key: vec![],
         bronze: true,
         retention: None,
+        evolved: vec![],
         feeds: vec![feed],
         file: PathBuf::new(),
     };

@@ -105,7 +105,7 @@ pub(crate) fn start_markers(
         options: starter.options.clone(),
     };
     starter.spawn(&hand, move |hand| {
-        let decode: Decode = Box::new(move |raw| decoder.decode(raw));
+        let decode: Decode = Box::new(move |raw| Ok(decoder.decode(raw)?));
         reader::Reader::new(hand, setup, consumer, decode).read()
     })
 }

@@ -40,6 +40,7 @@ pub(in crate::source) fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>)
         dedup_key: vec![],
         bronze: true,
         retention: None,
+        evolved: vec![],
         feeds: feeds
             .into_iter()
             .map(|(name, kind, format)| Feed {

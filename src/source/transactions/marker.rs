@@ -61,7 +61,7 @@ pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, D
                 version: None,
                 ..registry
             }),
-            key_format: None,
+            ..Wire::default()
         },
     };
     let input = Input {
@@ -73,6 +73,7 @@ pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, D
         dedup_key: vec![],
         bronze: false,
         retention: None,
+        evolved: vec![],
         feeds: vec![feed.clone()],
         file: PathBuf::new(),
     };
