@@ -375,6 +375,14 @@ fn a_feed_speaks_tls_with_sasl_and_a_wrong_password_is_told() {
             assert!(started.elapsed() < Duration::from_secs(120));
         }
     }
+    // A token of librdkafka's own making; one of an OIDC server is asked for by the same code.
+    let token = format!(
+        "[feeds.options]\n\"security.protocol\" = \"SASL_SSL\"\n\"ssl.ca.location\" = \"{ca}\"\n\
+         \"sasl.mechanism\" = \"OAUTHBEARER\"\n\"enable.sasl.oauthbearer.unsecure.jwt\" = true\n\
+         \"sasl.oauthbearer.config\" = \"principal=alluvium\"\n"
+    );
+    let dataflow = folder("sasl", &secure, &topic, &token).load("lake");
+    assert_eq!(catch_up(&dataflow, 1).records, 1, "OAUTHBEARER");
 }
 
 #[test]

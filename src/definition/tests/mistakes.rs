@@ -272,6 +272,8 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: did you mean \"max_body\"? known here: folder, listen, max_body, max_waiting, remember, remember_most, timeout, tls, token\n\
              dataflow.toml:6:10: bad folder \"s3://x/y\": it is a URL\n\
              \x20 help: name a folder of a local disk: rows are there before the lake has them\n\
+             dataflow.toml:7:1: setting \"key\" is missing\n\
+             \x20 help: add key = \"server.key\"\n\
              dataflow.toml:7:16: there is no file \"none.pem\"\n\
              \x20 help: name a PEM file; a relative path starts at the dataflow's folder",
         ),
