@@ -179,6 +179,10 @@ fn summary(dataflow: &Dataflow, cases: &[Case]) -> String {
                 FeedKind::Files { path } => format!("files {path}"),
                 FeedKind::Log { path } => format!("log {}", path.display()),
                 FeedKind::Kafka(kafka) => format!("kafka {} at {}", kafka.topics.join(", "), kafka.client.brokers),
+                FeedKind::Http => match &dataflow.http {
+                    Some(http) => format!("http, rows by POST to {}", http.address(&input.name)),
+                    None => "http".to_string(),
+                },
                 FeedKind::Generate(generate) => format!("generate {}", generate.generator),
             };
             out += &format!("  feed {}: {place}\n", feed.name);

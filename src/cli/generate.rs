@@ -215,6 +215,11 @@ impl Order {
                 };
                 self.fill_topic(generator, &TopicWriter::open(kafka, topic)?)?
             }
+            FeedKind::Http => {
+                let help =
+                    "name a feed of kind \"files\" or \"log\"; this one takes requests while `alluvium run` runs";
+                return Err(UsageError::new(format!("feed {name} is posted to"), help).into());
+            }
             FeedKind::Generate(_) => {
                 let help = "name a feed of kind \"files\" or \"log\"; this one is served by `alluvium run`";
                 return Err(UsageError::new(format!("feed {name} makes its own events"), help).into());

@@ -46,7 +46,8 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>) -> Option<Bounds> {
     })
 }
 
-fn read_bytes(value: &Value<'_>) -> Option<u64> {
+/// An amount of bytes.
+pub(super) fn read_bytes(value: &Value<'_>) -> Option<u64> {
     let text = value.text()?;
     let bytes = parse_bytes(text.value.trim());
     if bytes.is_none() {

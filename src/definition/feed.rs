@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
+use super::http;
 use super::kafka::{self, read_kafka};
-use super::location::{LocationError, files_location, log_location};
+use super::location::{LocationError, files_location, folder_location};
 use super::settings::{Settings, Text, Value};
 use super::wire::{KeyFormat, read_key_format, read_registry, read_schema};
 use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
@@ -16,16 +17,18 @@ enum Kind {
     Files,
     Log,
     Kafka,
+    Http,
     Generate,
 }
 
-const KINDS: [(&str, Kind); 4] = [
+const KINDS: [(&str, Kind); 5] = [
     ("files", Kind::Files),
     ("log", Kind::Log),
     ("kafka", Kind::Kafka),
+    ("http", Kind::Http),
     ("generate", Kind::Generate),
 ];
-const LATER_KINDS: [&str; 2] = ["http", "postgres"];
+const LATER_KINDS: [&str; 1] = ["postgres"];
 
 const FORMATS: [(&str, Format); 12] = [
     ("csv", Format::Csv),
@@ -91,6 +94,7 @@ impl Kind {
             Kind::Files => "files",
             Kind::Log => "log",
             Kind::Kafka => "kafka",
+            Kind::Http => "http",
             Kind::Generate => "generate",
         }
     }
@@ -105,6 +109,12 @@ impl Kind {
                 Format::DebeziumJson,
             ],
             Kind::Log | Kind::Kafka => RECORDS,
+            Kind::Http => &[
+                Format::Json,
+                Format::DebeziumJson,
+                Format::CanalJson,
+                Format::MaxwellJson,
+            ],
             Kind::Generate => &[Format::Json, Format::DebeziumJson, Format::Csv],
         }
     }
@@ -182,7 +192,10 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
             settings.misplaced(name, || {
                 (
                     format!("setting {name:?} does not fit kind {kind:?}"),
-                    "it is for records of a stream, not for files; remove it".to_string(),
+                    match kind {
+                        "http" => "what requests bring is plain JSON; remove it".to_string(),
+                        _ => "it is for records of a stream, not for files; remove it".to_string(),
+                    },
                 )
             });
         }
@@ -256,7 +269,7 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
     if LATER_KINDS.contains(&text.value.as_str()) {
         value.say(
             format!("feeds of kind {:?} are not in this version", text.written),
-            "it has files, log, kafka and generate; a log is an embedded change log that any program can append to",
+            "it has files, log, kafka, http and generate; a log is an embedded change log that any program can append to",
         );
         return None;
     }
@@ -299,12 +312,23 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
     match kind? {
         Kind::Generate => read_generate(settings).map(FeedKind::Generate),
         Kind::Kafka => read_kafka(settings).map(FeedKind::Kafka),
+        Kind::Http => {
+            for name in http::SETTINGS {
+                settings.misplaced(name, || {
+                    (
+                        format!("setting {name:?} is that of all feeds of kind \"http\""),
+                        "move it into [http] of dataflow.toml".to_string(),
+                    )
+                });
+            }
+            Some(FeedKind::Http)
+        }
         kind => {
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
             let say = |error: LocationError| value.say(format!("bad path {:?}: {error}", text.written), error.help());
             match kind {
-                Kind::Log => log_location(&text.value, base)
+                Kind::Log => folder_location(&text.value, base)
                     .map_err(say)
                     .map(|path| FeedKind::Log { path })
                     .ok(),

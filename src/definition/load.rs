@@ -12,9 +12,9 @@ use super::input::read_input;
 use super::order::order;
 use super::output::OfDataflow;
 use super::references::{Reference, scan};
-use super::root::read_root;
+use super::root::{Root, read_root};
 use super::table::{plain_table, read_table_settings};
-use super::{Dataflow, Input, Layer, Registry, Table};
+use super::{Dataflow, Feed, FeedKind, Input, Layer, NEEDS_FOLDER, Registry, Table};
 
 /// The file that makes a folder a dataflow.
 const ROOT: &str = "dataflow.toml";
@@ -98,8 +98,12 @@ impl Loader<'_> {
             }
         };
         let root = self.with_file(Path::new(ROOT), |file| read_root(file, &base));
-        let root = root.flatten().unwrap_or_default();
-        let (inputs, broken) = self.inputs(&base, root.registry.as_ref());
+        let root = root.flatten();
+        let (inputs, broken) = self.inputs(&base, root.as_ref().and_then(|root| root.registry.as_ref()));
+        if let Some(root) = &root {
+            self.check_requests(root, &inputs);
+        }
+        let root = root.unwrap_or_default();
         let common = OfDataflow {
             base: &base,
             registry: root.registry.as_ref(),
@@ -118,6 +122,7 @@ impl Loader<'_> {
             guard: root.guard,
             history: root.history,
             dead_letters: root.dead_letters,
+            http: root.http,
             bounds: root.bounds,
             inputs,
             tables,
@@ -161,6 +166,39 @@ impl Loader<'_> {
             }
         }
         (inputs, broken)
+    }
+
+    /// Feeds of kind `http` need to be listened for, and a place for what they bring.
+    fn check_requests(&self, root: &Root, inputs: &[Input]) {
+        let asks = |feed: &&Feed| matches!(feed.kind, FeedKind::Http);
+        let mut any = false;
+        for input in inputs {
+            let mut feeds = input.feeds.iter().filter(asks);
+            let Some(feed) = feeds.next() else { continue };
+            any = true;
+            if root.http.is_none() {
+                self.say(
+                    &input.file,
+                    format!("feed {:?} waits for requests, and nobody listens for them", feed.name),
+                    "add [http] with listen = \"127.0.0.1:8080\" to dataflow.toml",
+                );
+            }
+            if let Some(second) = feeds.next() {
+                self.say(
+                    &input.file,
+                    format!("feeds {:?} and {:?} are both of kind \"http\"", feed.name, second.name),
+                    "requests name the input: keep one of the two, or make another input",
+                );
+            }
+        }
+        let homeless = root.http.as_ref().is_some_and(|http| http.folder(&root.lake).is_none());
+        if any && homeless {
+            self.say(
+                Path::new(ROOT),
+                "what requests bring is kept on a disk until a snapshot has it, and the lake is none",
+                NEEDS_FOLDER,
+            );
+        }
     }
 
     /// All tables in their order; none: mistakes were reported.

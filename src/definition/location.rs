@@ -109,8 +109,8 @@ pub fn files_location(text: &str, base: &Path) -> Result<String, LocationError> 
     }
 }
 
-/// The folder of an embedded log.
-pub(super) fn log_location(text: &str, base: &Path) -> Result<PathBuf, LocationError> {
+/// The folder of an embedded log, or of rows that requests brought.
+pub(super) fn folder_location(text: &str, base: &Path) -> Result<PathBuf, LocationError> {
     match place(text)? {
         Place::Url { .. } => Err(LocationError::NotAFolder("URL")),
         Place::Local(path) if path.contains(['*', '?']) => Err(LocationError::NotAFolder("glob")),
@@ -263,7 +263,7 @@ mod tests {
         let files = |text: &str| files_location(text, Path::new(BASE)).expect_err(text);
         assert!(matches!(files("a/[x.csv"), LocationError::BadGlob(_)));
         assert_eq!(files("s3://b*/x.csv"), LocationError::GlobInBucket);
-        let log = |text: &str| log_location(text, Path::new(BASE)).expect_err(text);
+        let log = |text: &str| folder_location(text, Path::new(BASE)).expect_err(text);
         assert_eq!(log("s3://b/x"), LocationError::NotAFolder("URL"));
         assert_eq!(log("live/*"), LocationError::NotAFolder("glob"));
     }

@@ -14,6 +14,7 @@ mod evolved;
 mod extra;
 mod feed;
 mod file;
+mod http;
 mod input;
 mod kafka;
 mod load;
@@ -34,6 +35,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use evolved::Evolved;
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
+pub use http::{Http, NEEDS_FOLDER, Tls};
 pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
@@ -73,6 +75,8 @@ pub struct Dataflow {
     pub history: Duration,
     /// The topic that dead letters go to as well.
     pub dead_letters: Option<Output>,
+    /// Where feeds of kind `http` are listened for.
+    pub http: Option<Http>,
     /// What a run may take of its machine.
     pub bounds: Bounds,
     /// Logical inputs, by name.
@@ -95,6 +99,7 @@ impl fmt::Debug for Dataflow {
             .field("guard", &self.guard)
             .field("history", &self.history)
             .field("dead_letters", &self.dead_letters)
+            .field("http", &self.http)
             .field("bounds", &self.bounds)
             .field("inputs", &self.inputs)
             .field("tables", &self.tables)
@@ -229,6 +234,8 @@ pub enum FeedKind {
     },
     /// Topics of a Kafka cluster, or of what speaks its protocol.
     Kafka(Kafka),
+    /// Requests that are listened for, as [`Dataflow::http`] says.
+    Http,
     /// A built-in generator.
     Generate(Generate),
 }

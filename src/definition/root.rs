@@ -12,6 +12,7 @@ use object_store::gcp::GoogleConfigKey;
 use super::bounds::{Bounds, read_bounds};
 use super::diagnostic::nearest;
 use super::file::File;
+use super::http::{Http, read_http};
 use super::location::lake_location;
 use super::output::{Output, read_dead_letters};
 use super::settings::Settings;
@@ -30,6 +31,7 @@ pub(super) struct Root {
     pub bounds: Bounds,
     pub store_options: BTreeMap<String, String>,
     pub dead_letters: Option<Output>,
+    pub http: Option<Http>,
     /// For every feed that names none.
     pub registry: Option<Registry>,
 }
@@ -106,6 +108,13 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         None => Some(None),
         Some(value) => value.settings().and_then(read_dead_letters).map(Some),
     };
+    let http = match settings.take("http", "{ listen = \"127.0.0.1:8080\" }") {
+        None => Some(None),
+        Some(value) => value
+            .settings()
+            .and_then(|settings| read_http(settings, base))
+            .map(Some),
+    };
     settings.finish();
     Some(Root {
         name: name?,
@@ -118,6 +127,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         bounds: bounds?,
         store_options: store_options?,
         dead_letters: dead_letters?,
+        http: http?,
         registry: registry?,
     })
 }

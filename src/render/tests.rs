@@ -150,6 +150,7 @@ pub fn dataflow(inputs: Vec<Input>, tables: usize) -> Dataflow {
         guard: false,
         history: std::time::Duration::from_secs(86_400),
         dead_letters: None,
+        http: None,
         bounds: Default::default(),
         inputs,
         tables: (0..tables).map(table).collect(),

@@ -1,6 +1,7 @@
 //! The conductor: one thread that decides when epochs close, when snapshots are sealed, and when a run ends.
 //!
-//! A run ends in three phases: `Running` until a reason to stop comes; `Draining` while what readers handed
+//! A run ends in four phases: `Running` until a reason to stop comes; `Closing` while requests under way are answered and
+//! what they brought is read; `Draining` while what readers handed
 //! over is taken, closed, sealed and committed; `Done`. With `until_caught_up` the reason is that every feed
 //! is exhausted; readers go on until then. For a signal or a time limit readers are stopped first.
 
@@ -18,7 +19,7 @@ use super::pacer::Pacer;
 use super::peers::Peers;
 use super::shared::{Event, Shared};
 use super::status::Status;
-use super::{Options, RunError};
+use super::{Options, RunError, lags};
 use crate::backfill::{Portion, Server};
 use crate::evolve::Met;
 use crate::latency::{Latency, LatencyFiles};
@@ -26,7 +27,7 @@ use crate::publish::{PublishError, Publisher};
 use crate::render::error::{error_codec, read_error};
 use crate::repr::Epoch;
 use crate::sink::CommitEvent;
-use crate::source::{Delivery, OffsetPublisher, Readers};
+use crate::source::{Delivery, FeedStatus, OffsetPublisher, Readers};
 
 /// How often exhausted feeds are asked for.
 pub(super) const ASK: Duration = Duration::from_millis(20);
@@ -34,8 +35,13 @@ pub(super) const ASK: Duration = Duration::from_millis(20);
 /// How often a run that takes long to end says what it waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long what requests brought is read, once no more are taken: the next run reads the rest.
+const CLOSING: Duration = Duration::from_secs(15);
+
 enum Phase {
     Running,
+    /// Since then.
+    Closing(Instant),
     Draining,
 }
 
@@ -87,6 +93,13 @@ pub struct Conductor<'a> {
     pub stopped: bool,
 }
 
+/// How the feeds of all processes are doing.
+fn feeds(readers: Option<&Readers>, peers: &Peers) -> Vec<FeedStatus> {
+    let mut feeds = readers.map(Readers::statuses).unwrap_or_default();
+    feeds.extend(peers.feeds());
+    feeds
+}
+
 impl Conductor<'_> {
     /// Conducts until everything that was taken is committed and the run is to end.
     pub fn conduct(mut self) -> Result<Conducted, RunError> {
@@ -104,13 +117,15 @@ impl Conductor<'_> {
                 Ok(Event::Failed(error)) => return Err(error),
                 Ok(Event::Report) => {
                     self.status.print(&self.latency.figures().to_string());
+                    self.status
+                        .print(&lags::report(&feeds(self.readers.as_ref(), self.peers)));
                     self.memory.ask(&self.shared, now);
                 }
                 Ok(Event::Stop) => {
                     self.stopped = true;
-                    self.begin_drain(&mut phase)?;
+                    self.begin_close(&mut phase, now);
                 }
-                Ok(Event::Evolves(met)) => self.observe_met(met, &mut phase)?,
+                Ok(Event::Evolves(met)) => self.observe_met(met, &mut phase, now),
                 Ok(Event::Committed(_) | Event::Drain | Event::End(_)) => {} // told to other processes
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(RunError::WorkersGone),
@@ -122,6 +137,11 @@ impl Conductor<'_> {
                 .is_some_and(|limit| now.duration_since(started) >= limit)
             {
                 self.stopped = true;
+                self.begin_close(&mut phase, now);
+            }
+            if let Phase::Closing(since) = phase
+                && (self.has_closed() || now.duration_since(since) >= CLOSING)
+            {
                 self.begin_drain(&mut phase)?;
             }
             if let Some(error) = self.readers.as_ref().and_then(Readers::failure) {
@@ -150,12 +170,10 @@ impl Conductor<'_> {
                     self.files = None;
                 }
             }
-            let feeds = || {
-                let mut feeds = self.readers.as_ref().map(Readers::statuses).unwrap_or_default();
-                feeds.extend(self.peers.feeds());
-                feeds
-            };
-            self.status.update(&self.shared, &self.pacer, &self.latency, feeds);
+            let (readers, peers) = (&self.readers, self.peers);
+            self.status.update(&self.shared, &self.pacer, &self.latency, || {
+                feeds(readers.as_ref(), peers)
+            });
             if self.fence.is_none() {
                 last_warning = now;
             }
@@ -177,7 +195,7 @@ impl Conductor<'_> {
             .filter(|_| self.shared.live.load(Ordering::Acquire)) // the past tells when it is time
             .unwrap_or(Duration::from_secs(1))
             .min(self.status.period());
-        if self.options.until_caught_up || matches!(phase, Phase::Draining) {
+        if self.options.until_caught_up || !matches!(phase, Phase::Running) {
             wait = wait.min(ASK);
         }
         if self.temporal {
@@ -203,6 +221,9 @@ impl Conductor<'_> {
         if let Some(offsets) = &self.offsets {
             offsets.publish(&progress);
         }
+        if let Some(readers) = &self.readers {
+            readers.observe_committed(&progress);
+        }
         if changed {
             self.newest = epoch;
             if let Some(publisher) = &self.publisher {
@@ -224,13 +245,13 @@ impl Conductor<'_> {
     }
 
     /// What was read before is committed; then the run begins anew, with the fields that the schema has.
-    fn observe_met(&mut self, met: Met, phase: &mut Phase) -> Result<(), RunError> {
+    fn observe_met(&mut self, met: Met, phase: &mut Phase, now: Instant) {
         let Met { input, feed, schema } = &met;
         self.status.print(&format!(
             "{input}: schema {schema} of feed {feed} has new fields; what was read before is committed, then they are taken"
         ));
         self.met.push(met);
-        self.begin_drain(phase)
+        self.begin_close(phase, now);
     }
 
     /// Opens epochs and seals snapshots as the pacer decides.
@@ -331,8 +352,25 @@ impl Conductor<'_> {
         }
     }
 
-    fn begin_drain(&mut self, phase: &mut Phase) -> Result<(), RunError> {
+    /// No more requests are taken; what they brought is read first.
+    fn begin_close(&mut self, phase: &mut Phase, now: Instant) {
         if matches!(phase, Phase::Running) {
+            if let Some(readers) = &self.readers {
+                readers.close();
+            }
+            *phase = Phase::Closing(now);
+        }
+    }
+
+    /// Whether requests are answered, and what they brought is read as far as it will be.
+    fn has_closed(&self) -> bool {
+        let held = self.shared.held.load(Ordering::Acquire);
+        let closed = |readers: &Readers| readers.are_requests_answered() && (held || readers.are_requests_read());
+        self.readers.as_ref().is_none_or(closed)
+    }
+
+    fn begin_drain(&mut self, phase: &mut Phase) -> Result<(), RunError> {
+        if !matches!(phase, Phase::Draining) {
             self.status.observe_draining();
             self.peers.drain();
             drop(self.server.take());
@@ -360,6 +398,9 @@ impl Conductor<'_> {
                 return Ok(false);
             }
             self.begin_drain(phase)?;
+        }
+        if matches!(phase, Phase::Closing(_)) {
+            return Ok(false);
         }
         if !(self.are_queues_empty() && self.peers.drained()) {
             return Ok(false);

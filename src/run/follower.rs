@@ -16,7 +16,7 @@ use super::conductor::{ASK, Conducted};
 use super::control::{self, Command, FiguresHead, Garbled, PreparedHead, Progress, Report, Start};
 use super::memory::Memory;
 use super::shared::{Event, Shared};
-use super::{RunError, team};
+use super::{RunError, lags, team};
 use crate::causes;
 use crate::cluster::{Heard, Link, Member, Peer};
 use crate::latency::Latency;
@@ -229,6 +229,8 @@ impl Follower<'_> {
                 Ok(Event::Failed(error)) => return Err(error),
                 Ok(Event::Report) => {
                     tracing::info!("{}", self.latency.figures());
+                    let feeds = self.readers.as_ref().map(Readers::statuses).unwrap_or_default();
+                    tracing::info!("{}", lags::report(&feeds));
                     self.memory.ask(&self.shared, Instant::now());
                 }
                 Ok(Event::Stop) => self.leader.report(&Report::Stop),

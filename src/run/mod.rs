@@ -21,6 +21,7 @@ mod control;
 mod engine;
 mod error;
 mod follower;
+mod lags;
 mod memory;
 mod pacer;
 mod past;

@@ -522,6 +522,7 @@ impl Setup<'_> {
         let options = ReaderOptions {
             registries: registries.clone(),
             stop_at_end,
+            takes_requests: !stop_at_end,
             share: self.share,
             clock: self.options.clock.of_readers(),
             together: self.shared.together.clone(),

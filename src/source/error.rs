@@ -190,6 +190,37 @@ pub enum SourceError {
         #[source]
         source: Arc<DecodeError>,
     },
+    /// What takes requests could not be set up.
+    #[error("could not {what}: {reason}")]
+    Requests {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed, and what to do.
+        reason: String,
+    },
+    /// The log of requests could not be read or written.
+    #[error("could not use the log of requests of feed {feed}; a restart goes on behind what it holds whole")]
+    RequestLog {
+        /// `input.feed`.
+        feed: String,
+        /// Why.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// Rows that were answered are not in the log any more.
+    #[error(
+        "the log of requests of feed {feed} in {folder:?} begins at {start}, and was read up to {next}: what lies between is gone; restore the folder, or start with a new lake"
+    )]
+    RequestsGone {
+        /// `input.feed`.
+        feed: String,
+        /// Where it is.
+        folder: PathBuf,
+        /// How far it was read.
+        next: u64,
+        /// The first offset that is there.
+        start: u64,
+    },
     /// A generator's name that is none of [`crate::definition::GENERATORS`].
     #[error("unknown generator {name:?}; known are {known}")]
     UnknownGenerator {

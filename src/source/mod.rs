@@ -8,6 +8,7 @@ mod batch;
 mod error;
 mod files;
 pub mod generate;
+mod http;
 mod kafka;
 mod log;
 mod outlet;

@@ -66,6 +66,9 @@ pub(crate) struct Gauges {
     pub lag_bytes: AtomicU64,
     /// Records that retention removed before they were read.
     pub missing: AtomicU64,
+    /// Requests that were answered, and that were refused.
+    pub requests: AtomicU64,
+    pub refused: AtomicU64,
     /// A bit for each reader of the feed that has something left to hand over. Cleared after the last send, so whoever
     /// reads 0 finds the deliveries in the channels.
     busy: AtomicU64,
@@ -91,6 +94,8 @@ impl Gauges {
             lag_files: AtomicU64::new(0),
             lag_bytes: AtomicU64::new(0),
             missing: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             busy: AtomicU64::new(u64::MAX >> (64 - readers)),
             partitions: Mutex::default(),
             last_error: Mutex::default(),

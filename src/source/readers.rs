@@ -19,7 +19,7 @@ use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
 use super::share::Share;
 use super::transactions::{Groups, OpenEpoch, Together};
-use super::{PartitionLag, Progress, SourceError, files, generate, kafka, log};
+use super::{PartitionId, PartitionLag, Position, Progress, SourceError, files, generate, http, kafka, log};
 use crate::decode::{Decoded, Raw, Waiting};
 use crate::definition::{Dataflow, FeedKind};
 use crate::registry::Registries;
@@ -77,6 +77,8 @@ pub struct ReaderOptions {
     pub back_off: Duration,
     /// Feeds end once they have handed over all that exists.
     pub stop_at_end: bool,
+    /// Whether requests are listened for; else what came earlier is read.
+    pub takes_requests: bool,
     /// Wall clock.
     pub clock: Clock,
     /// Of several processes, which partitions are this one's.
@@ -103,6 +105,7 @@ impl Default for ReaderOptions {
             retries: 8,
             back_off: Duration::from_millis(100),
             stop_at_end: false,
+            takes_requests: false,
             clock: Arc::new(SystemTime::now),
             share: Share::default(),
             together: Arc::default(),
@@ -133,6 +136,10 @@ pub struct FeedStatus {
     pub partitions: Vec<PartitionLag>,
     /// Records that the source has no more and that were not read.
     pub missing: u64,
+    /// Requests that were answered in this run.
+    pub requests: u64,
+    /// Requests that were refused.
+    pub refused: u64,
     /// All that exists is handed over.
     pub exhausted: bool,
     /// The newest trouble, with a file or with listing, if any.
@@ -152,6 +159,8 @@ pub struct Readers {
     feeds: Vec<FeedHandle>,
     threads: Vec<JoinHandle<()>>,
     failure: Arc<Mutex<Option<SourceError>>>,
+    /// What takes requests.
+    listening: Option<http::Listening>,
     /// Drives object stores; dropped after the threads that use it.
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -254,6 +263,7 @@ pub fn start(
     let mut feeds = Vec::new();
     let mut started = Ok(());
     let mut groups = Groups::of(&dataflow);
+    let mut doors = http::Doors::default();
     for (input, definition) in dataflow.inputs.iter().enumerate() {
         for (feed, definition_of_feed) in definition.feeds.iter().enumerate() {
             let gauges = Arc::new(match &definition_of_feed.kind {
@@ -282,6 +292,10 @@ pub fn start(
                     FeedKind::Files { path } => files::start(&mut starter, hand, path, resume),
                     FeedKind::Log { path } => log::start(&mut starter, hand, path, resume),
                     FeedKind::Kafka(kafka) => kafka::start(&mut starter, hand, kafka, resume),
+                    FeedKind::Http => {
+                        doors.observe_hand(hand);
+                        Ok(())
+                    }
                     FeedKind::Generate(settings) => generate::feed::start(&mut starter, hand, settings, resume),
                 };
             }
@@ -290,15 +304,18 @@ pub fn start(
     if started.is_ok() {
         started = groups.start(&mut starter, resume);
     }
+    // Last: what is taken is handed over.
+    let listening = started.and_then(|()| doors.start(&mut starter, resume));
     let readers = Readers {
         stop,
         feeds,
         threads: starter.threads,
         failure: starter.failure,
+        listening: None,
         runtime,
     };
-    match started {
-        Ok(()) => Ok(readers),
+    match listening {
+        Ok(listening) => Ok(Readers { listening, ..readers }),
         Err(error) => {
             // Those that did start go first; their own failure would only be a consequence.
             let _ = readers.stop();
@@ -326,6 +343,8 @@ impl Readers {
             lag_bytes: feed.gauges.lag_bytes.load(Ordering::Relaxed),
             partitions: feed.gauges.partitions(),
             missing: feed.gauges.missing.load(Ordering::Relaxed),
+            requests: feed.gauges.requests.load(Ordering::Relaxed),
+            refused: feed.gauges.refused.load(Ordering::Relaxed),
             exhausted: feed.gauges.exhausted(),
             last_error: feed.gauges.last_error(),
         };
@@ -337,6 +356,30 @@ impl Readers {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes no more requests, and answers those under way.
+    pub fn close(&self) {
+        if let Some(listening) = &self.listening {
+            listening.close();
+        }
+    }
+
+    /// Once they are closed: whether no request is under way.
+    pub fn are_requests_answered(&self) -> bool {
+        self.listening.as_ref().is_none_or(http::Listening::is_written)
+    }
+
+    /// Whether what requests brought is handed over.
+    pub fn are_requests_read(&self) -> bool {
+        self.listening.as_ref().is_none_or(http::Listening::is_read_out)
+    }
+
+    /// A snapshot holds this progress: what only waited for that may go.
+    pub fn observe_committed(&self, progress: &[(PartitionId, Position)]) {
+        if let Some(listening) = &self.listening {
+            listening.observe_committed(progress);
+        }
+    }
+
     /// Asks every reader to stop, and waits until all have. What is in the outlets stays there. Returns the first
     /// failure, if a reader had died.
     pub fn stop(self) -> Result<(), SourceError> {
@@ -344,10 +387,12 @@ impl Readers {
             stop,
             threads,
             failure,
+            listening,
             runtime,
             ..
         } = self;
         drop(stop);
+        drop(listening);
         for thread in threads {
             thread.join().expect("a reader thread catches its panics");
         }

@@ -2,7 +2,8 @@
 //!
 //! 1. A hash of its name says which, the same in every process; with another number of processes it may be another.
 //! 2. Feeds whose source's transactions stay whole are read by process 0, which opens epochs.
-//! 3. Files of an input where the order of arrival decides (a key without `order_by`, or a `dedup_key`) are read by one
+//! 3. Requests come to process 0, and are read where they come.
+//! 4. Files of an input where the order of arrival decides (a key without `order_by`, or a `dedup_key`) are read by one
 //!    process, one after the other.
 
 use crate::definition::{FeedKind, Input};
@@ -42,7 +43,7 @@ impl Share {
         let name = &input.feeds[feed].name;
         let hash = hash(&[&input.name, name, partition]);
         let processes = self.processes as u64;
-        if input.feeds[feed].transactions().is_some() {
+        if input.feeds[feed].transactions().is_some() || matches!(input.feeds[feed].kind, FeedKind::Http) {
             return (0, hash);
         }
         let one = matches!(input.feeds[feed].kind, FeedKind::Files { .. }) && Share::in_order(input);

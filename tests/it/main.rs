@@ -9,6 +9,7 @@ mod evolve;
 mod faults;
 mod foreign;
 mod formats;
+mod http;
 mod kafka;
 mod kills;
 mod lake;

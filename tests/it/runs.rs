@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use alluvium::run::{self, Options};
+use rdkafka::config::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::support::{Folder, chain};
 use crate::testing::checkout;
@@ -192,6 +195,71 @@ fn a_report_tells_what_arrangements_and_indexes_take() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(!run.output().contains("did not answer"), "{}", run.output());
+    run.signal("-TERM");
+    let (code, output) = run.end();
+    assert_eq!(code, Some(0), "{output}");
+}
+
+/// A topic's backlog while nothing is read: which partitions are behind, by how much, and since when.
+#[test]
+fn a_report_names_the_partitions_that_are_behind() {
+    let cluster = MockCluster::new(1).expect("a mock cluster");
+    cluster.create_topic("orders", 3, 1).expect("a topic");
+    let folder = events("behind");
+    let feed = format!(
+        "kind = \"kafka\"\nbrokers = \"{}\"\ntopics = [\"orders\"]",
+        cluster.bootstrap_servers()
+    );
+    folder.write(
+        "inputs/events.toml",
+        &EVENTS.replace("kind = \"log\"\npath = \"live\"", &feed),
+    );
+    // Any process takes more than this: what is fetched fills the queues, and the rest waits.
+    folder.write(
+        "dataflow.toml",
+        "name = \"behind\"\ncommit = \"5ms\"\ndurability = \"none\"\nmemory_limit = \"1 MiB\"\n",
+    );
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .create()
+        .expect("a producer");
+    for (partition, records) in [(0, 200_000), (1, 250_000)] {
+        for id in 0..records {
+            let value = format!("{{\"id\": {id}}}");
+            let mut record: BaseRecord<'_, (), String> = BaseRecord::to("orders").partition(partition).payload(&value);
+            while let Err((_, back)) = producer.send(record) {
+                record = back; // the queue is full
+                producer.poll(Duration::from_millis(10));
+            }
+        }
+    }
+    producer
+        .flush(Duration::from_secs(60))
+        .expect("the cluster takes records");
+    let run = Running::alluvium(&folder, &["-w", "1"]);
+    let started = Instant::now();
+    let mut asked = Instant::now();
+    while !run.output().contains(" old\n") || !run.output().contains("  orders-0 ") {
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", run.output());
+        if run.output().contains(" started ") && asked.elapsed() > Duration::from_millis(200) {
+            run.signal("-USR1");
+            asked = Instant::now();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = run.output();
+    let of = |partition: &str| {
+        let line = output
+            .lines()
+            .rfind(|line| line.contains(partition) && line.contains("records behind"))?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == partition)?;
+        words[at + 1].replace(',', "").parse::<u64>().ok()
+    };
+    let (first, second) = (of("orders-0"), of("orders-1"));
+    let total = first.unwrap_or(0) + second.unwrap_or(0);
+    assert!((200_000..450_000).contains(&total), "{first:?} {second:?}: {output}");
+    assert_eq!(of("orders-2"), None, "it is empty: {output}");
     run.signal("-TERM");
     let (code, output) = run.end();
     assert_eq!(code, Some(0), "{output}");

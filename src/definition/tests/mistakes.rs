@@ -45,12 +45,12 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             root("name = \"shop\"\nepock = \"10ms\"\n"),
             "dataflow.toml:2:1: unknown setting \"epock\"\n\
-             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, lake, memory_limit, name, registry, store",
+             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, memory_limit, name, registry, store",
         ),
         (
             root("name = \"shop\"\nzzz = 1\n"),
             "dataflow.toml:2:1: unknown setting \"zzz\"\n\
-             \x20 help: known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, lake, memory_limit, name, registry, store",
+             \x20 help: known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, memory_limit, name, registry, store",
         ),
         (
             root("name = \"shop\"\nepoch = 10\n"),
@@ -212,14 +212,73 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: add registry = { url = \"http://localhost:8081\" } beside it or to dataflow.toml",
         ),
         (
-            feed("kind = \"http\"\ntopic = \"x\"\nformat = \"json\"\n"),
-            "inputs/orders.toml:8:8: feeds of kind \"http\" are not in this version\n\
-             \x20 help: it has files, log, kafka and generate; a log is an embedded change log that any program can append to",
+            feed("kind = \"postgres\"\ntopic = \"x\"\nformat = \"json\"\n"),
+            "inputs/orders.toml:8:8: feeds of kind \"postgres\" are not in this version\n\
+             \x20 help: it has files, log, kafka, http and generate; a log is an embedded change log that any program can append to",
+        ),
+        // Requests.
+        (
+            feed("kind = \"http\"\nformat = \"json\"\n"),
+            "inputs/orders.toml: feed \"live\" waits for requests, and nobody listens for them\n\
+             \x20 help: add [http] with listen = \"127.0.0.1:8080\" to dataflow.toml",
+        ),
+        (
+            feed("kind = \"http\"\nformat = \"avro\"\npath = \"x\"\nlisten = \"x\"\nbrokers = \"x\"\nrate = 1\n").with(
+                "dataflow.toml",
+                "name = \"shop\"\n[http]\nlisten = \"127.0.0.1:8080\"\n",
+            ),
+            "inputs/orders.toml:9:10: format \"avro\" does not fit a feed of kind \"http\"\n\
+             \x20 help: it takes json, debezium-json, canal-json, maxwell-json\n\
+             inputs/orders.toml:10:1: setting \"path\" does not fit kind \"http\"\n\
+             \x20 help: it belongs to kind \"files\" or \"log\"; remove it, or change the kind\n\
+             inputs/orders.toml:11:1: setting \"listen\" is that of all feeds of kind \"http\"\n\
+             \x20 help: move it into [http] of dataflow.toml\n\
+             inputs/orders.toml:12:1: setting \"brokers\" does not fit kind \"http\"\n\
+             \x20 help: it belongs to kind \"kafka\"; remove it, or change the kind\n\
+             inputs/orders.toml:13:1: setting \"rate\" does not fit kind \"http\"\n\
+             \x20 help: it belongs to kind \"generate\"; remove it, or change the kind",
+        ),
+        (
+            feed(
+                "kind = \"http\"\nformat = \"json\"\n[[feeds]]\nname = \"more\"\nkind = \"http\"\nformat = \"json\"\n",
+            )
+            .with("dataflow.toml", "name = \"shop\"\n[http]\nlisten = \"[::1]:8080\"\n"),
+            "inputs/orders.toml: feeds \"live\" and \"more\" are both of kind \"http\"\n\
+             \x20 help: requests name the input: keep one of the two, or make another input",
+        ),
+        (
+            feed("kind = \"http\"\nformat = \"json\"\n").with(
+                "dataflow.toml",
+                "name = \"shop\"\nlake = \"s3://shop/lake\"\n[http]\nlisten = \"127.0.0.1:8080\"\n",
+            ),
+            "dataflow.toml: what requests bring is kept on a disk until a snapshot has it, and the lake is none\n\
+             \x20 help: add [http] folder = \"/var/lib/alluvium/http\", on a disk that outlives the process and its machine's restarts",
+        ),
+        (
+            root("name = \"shop\"\n[http]\nlisten = \"0.0.0.0:8080\"\n"),
+            "dataflow.toml:3:10: whoever reaches 0.0.0.0:8080 could write into the inputs: there is no token\n\
+             \x20 help: add token = \"${INGEST_TOKEN}\", made with: openssl rand -hex 32; or listen at 127.0.0.1",
+        ),
+        (
+            root(
+                "name = \"shop\"\n[http]\nlisten = \"me:http\"\ntoken = [\"too short\"]\nmax_bodi = \"1 MiB\"\nfolder = \"s3://x/y\"\n\
+                  tls = { cert = \"none.pem\" }\n",
+            ),
+            "dataflow.toml:3:10: \"me:http\" is no address to listen at\n\
+             \x20 help: write an address and a port: \"127.0.0.1:8080\" for this machine alone, \"0.0.0.0:8080\" for all\n\
+             dataflow.toml:4:9: a token has 16 or more letters, digits and signs, and no spaces\n\
+             \x20 help: make one with: openssl rand -hex 32, and name its variable: token = \"${INGEST_TOKEN}\"\n\
+             dataflow.toml:5:1: unknown setting \"max_bodi\"\n\
+             \x20 help: did you mean \"max_body\"? known here: folder, listen, max_body, max_waiting, remember, remember_most, timeout, tls, token\n\
+             dataflow.toml:6:10: bad folder \"s3://x/y\": it is a URL\n\
+             \x20 help: name a folder of a local disk: rows are there before the lake has them\n\
+             dataflow.toml:7:16: there is no file \"none.pem\"\n\
+             \x20 help: name a PEM file; a relative path starts at the dataflow's folder",
         ),
         (
             feed("kind = \"file\"\npath = \"x\"\nformat = \"csv\"\n"),
             "inputs/orders.toml:8:8: unknown kind of feed \"file\"\n\
-             \x20 help: did you mean \"files\"? kinds are files, log, kafka, generate",
+             \x20 help: did you mean \"files\"? kinds are files, log, kafka, http, generate",
         ),
         (
             feed("kind = \"files\"\npath = \"drops/[x.csv\"\nformat = \"csv\"\n"),

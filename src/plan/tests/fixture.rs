@@ -76,6 +76,7 @@ pub fn dataflow(tables: Vec<Table>) -> Dataflow {
         guard: false,
         history: std::time::Duration::from_secs(86_400),
         dead_letters: None,
+        http: None,
         bounds: Default::default(),
         inputs: vec![
             input(

@@ -161,6 +161,7 @@ fn read(
         guard: false,
         history: std::time::Duration::from_secs(86_400),
         dead_letters: None,
+        http: None,
         bounds: Default::default(),
         inputs: vec![input.clone()],
         tables: vec![],

@@ -67,6 +67,7 @@ pub(in crate::source) fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
         guard: false,
         history: Duration::from_secs(86_400),
         dead_letters: None,
+        http: None,
         bounds: Default::default(),
         inputs,
         tables: vec![],

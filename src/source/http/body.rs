@@ -1,0 +1,286 @@
+//! What a request says of its body, and the rows in it.
+//!
+//! Rows are checked to be JSON here, and to be nothing else: whether they fit the input's columns is their decoder's to
+//! say, later. A body with a row that is no JSON is refused as a whole.
+
+use std::io::Read;
+
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use flate2::read::MultiGzDecoder;
+use serde::de::IgnoredAny;
+use serde_json::Deserializer;
+
+/// How rows stand in a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// One object a line.
+    Lines,
+    /// An array of objects, or one object.
+    Document,
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// Why a body is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Neither of the types and codings that are understood.
+    Unsupported(String),
+    /// Not what it says it is: in which line, and why.
+    Malformed(Option<usize>, String),
+    /// Larger than a body may be, once uncompressed.
+    TooLarge,
+}
+
+const TYPES: &str = "send application/x-ndjson, one object a line, or application/json, an array of objects";
+
+/// What the headers say.
+pub(super) fn kind(headers: &HeaderMap) -> Result<(Shape, Coding), Refusal> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let Some(content_type) = text(CONTENT_TYPE) else {
+        return Err(Refusal::Unsupported(format!(
+            "the request has no Content-Type; {TYPES}"
+        )));
+    };
+    let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    let shape = match essence.trim().to_ascii_lowercase().as_str() {
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Shape::Lines,
+        "application/json" => Shape::Document,
+        _ => {
+            return Err(Refusal::Unsupported(format!(
+                "Content-Type {content_type:?} is not understood; {TYPES}"
+            )));
+        }
+    };
+    let charset = parameters.to_ascii_lowercase().replace([' ', '"'], "");
+    if charset.contains("charset=") && !charset.contains("charset=utf-8") {
+        return Err(Refusal::Unsupported("JSON is sent in UTF-8".to_string()));
+    }
+    let coding = match text(CONTENT_ENCODING).map(str::to_ascii_lowercase).as_deref() {
+        None | Some("identity" | "") => Coding::Plain,
+        Some("gzip" | "x-gzip") => Coding::Gzip,
+        Some("zstd") => Coding::Zstd,
+        Some(other) => {
+            return Err(Refusal::Unsupported(format!(
+                "Content-Encoding {other:?} is not understood; send gzip, zstd or none"
+            )));
+        }
+    };
+    Ok((shape, coding))
+}
+
+/// The bytes that were compressed, if they are no more than `most`.
+pub(super) fn uncompressed(body: Vec<u8>, coding: Coding, most: u64) -> Result<Vec<u8>, Refusal> {
+    let mut bytes = Vec::new();
+    let read = match coding {
+        Coding::Plain => return Ok(body),
+        Coding::Gzip => MultiGzDecoder::new(&body[..]).take(most + 1).read_to_end(&mut bytes),
+        Coding::Zstd => zstd::stream::read::Decoder::new(&body[..])
+            .and_then(|decoder| decoder.take(most + 1).read_to_end(&mut bytes)),
+    };
+    read.map_err(|error| Refusal::Malformed(None, format!("the body is not compressed as it says: {error}")))?;
+    match bytes.len() as u64 > most {
+        true => Err(Refusal::TooLarge),
+        false => Ok(bytes),
+    }
+}
+
+/// The rows of a body, each as it is written and ended by a line break, and how many there are.
+pub(super) fn rows(body: &[u8], shape: Shape) -> Result<(Vec<u8>, u64), Refusal> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let line = 1 + memchr::memchr_iter(b'\n', &body[..error.valid_up_to()]).count();
+        Refusal::Malformed(Some(line), "the text is not UTF-8".to_string())
+    })?;
+    // Each row is shorter than what it stands in by a sign at least, or ends where the body does.
+    let mut rows = Rows {
+        lines: Vec::with_capacity(body.len() + 1),
+        count: 0,
+    };
+    match shape {
+        Shape::Lines => {
+            for (n, line) in text.split('\n').enumerate() {
+                let line = line.trim_ascii();
+                if !line.is_empty() {
+                    serde_json::from_str::<IgnoredAny>(line).map_err(|error| {
+                        let reason = match error.is_eof() {
+                            true => "the row does not end in its line".to_string(),
+                            false => said(&error),
+                        };
+                        Refusal::Malformed(Some(n + 1), reason)
+                    })?;
+                    rows.push(line);
+                }
+            }
+        }
+        Shape::Document => {
+            serde_json::from_str::<IgnoredAny>(text)
+                .map_err(|error| Refusal::Malformed(Some(error.line().max(1)), said(&error)))?;
+            let whole = text.trim_ascii();
+            match whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                None => rows.push(whole),
+                Some(elements) => rows.push_all(elements),
+            }
+        }
+    }
+    Ok((rows.lines, rows.count))
+}
+
+/// What the parser says, without the line, which is told beside it.
+fn said(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or_default();
+    format!("{reason} at column {}", error.column())
+}
+
+struct Rows {
+    lines: Vec<u8>,
+    count: u64,
+}
+
+impl Rows {
+    /// A line break within JSON is white space.
+    fn push(&mut self, row: &str) {
+        let start = self.lines.len();
+        self.lines.extend_from_slice(row.as_bytes());
+        if memchr::memchr2(b'\n', b'\r', &self.lines[start..]).is_some() {
+            for byte in &mut self.lines[start..] {
+                if matches!(*byte, b'\n' | b'\r') {
+                    *byte = b' ';
+                }
+            }
+        }
+        self.lines.push(b'\n');
+        self.count += 1;
+    }
+
+    /// The elements of an array that is known to be well formed.
+    fn push_all(&mut self, elements: &str) {
+        let mut rest = elements;
+        loop {
+            rest = rest.trim_ascii_start();
+            let mut values = Deserializer::from_str(rest).into_iter::<IgnoredAny>();
+            if values.next().is_none() {
+                return;
+            }
+            let end = values.byte_offset();
+            self.push(rest[..end].trim_ascii());
+            rest = rest[end..].trim_ascii_start();
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+    use std::io::Write;
+
+    fn lines(body: &str, shape: Shape) -> Result<Vec<String>, Refusal> {
+        let (lines, count) = rows(body.as_bytes(), shape)?;
+        let text = String::from_utf8(lines).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'));
+        let lines: Vec<String> = text.lines().map(String::from).collect();
+        assert_eq!(lines.len() as u64, count);
+        Ok(lines)
+    }
+
+    #[test]
+    fn rows_of_lines_of_arrays_and_of_one_object_are_as_they_were_written() {
+        let taken = |body, shape| lines(body, shape).unwrap();
+        assert_eq!(
+            taken("{\"a\": 1}\r\n\n  {\"b\":\"\\n]\"}", Shape::Lines),
+            ["{\"a\": 1}", "{\"b\":\"\\n]\"}"]
+        );
+        assert_eq!(
+            taken(
+                " [ {\"a\":\n [1,\r\n2]} ,{\"b\":\"],[\\\"\"},3 , \"x\",null,true,1.5e300]\n",
+                Shape::Document
+            ),
+            [
+                "{\"a\":  [1,  2]}",
+                "{\"b\":\"],[\\\"\"}",
+                "3",
+                "\"x\"",
+                "null",
+                "true",
+                "1.5e300"
+            ]
+        );
+        assert_eq!(taken("{\"a\":\n1}", Shape::Document), ["{\"a\": 1}"]);
+        assert_eq!(taken("[]", Shape::Document), [""; 0]);
+        assert_eq!(taken(" [ ] ", Shape::Document), [""; 0]);
+        assert_eq!(taken("\n\n", Shape::Lines), [""; 0]);
+        assert_eq!(taken("[[1],[2]]", Shape::Document), ["[1]", "[2]"]);
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused_with_its_line() {
+        let refused = |body: &[u8], shape| match rows(body, shape) {
+            Err(Refusal::Malformed(line, reason)) => (line.unwrap_or(0), reason),
+            other => panic!("{other:?}"),
+        };
+        let (line, reason) = refused(b"{\"a\":1}\n\n{\"a\":}\n{\"a\":2}", Shape::Lines);
+        assert_eq!((line, reason.as_str()), (3, "expected value at column 6"));
+        let (line, reason) = refused(b"{\"a\":1}\n{\"a\":", Shape::Lines);
+        assert_eq!((line, reason.as_str()), (2, "the row does not end in its line"));
+        assert_eq!(refused(b"{\"a\":1} {\"a\":2}\n", Shape::Lines).0, 1);
+        let (line, reason) = refused(b"[{\"a\":1},\n {\"a\" 2}]", Shape::Document);
+        assert_eq!((line, reason.as_str()), (2, "expected `:` at column 7"));
+        assert_eq!(refused(b"[1,]", Shape::Document).0, 1);
+        assert_eq!(refused(b"[1] [2]", Shape::Document).0, 1);
+        assert_eq!(refused(b"", Shape::Document).0, 1);
+        assert_eq!(
+            refused(b"{}\n{\"a\":\"\xff\"}", Shape::Lines),
+            (2, "the text is not UTF-8".into())
+        );
+    }
+
+    #[test]
+    fn types_and_codings_are_told_and_others_refused() {
+        let of = |content_type: Option<&'static str>, coding: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            content_type.map(|value| headers.insert(CONTENT_TYPE, HeaderValue::from_static(value)));
+            coding.map(|value| headers.insert(CONTENT_ENCODING, HeaderValue::from_static(value)));
+            kind(&headers)
+        };
+        assert_eq!(
+            of(Some("application/x-ndjson"), None),
+            Ok((Shape::Lines, Coding::Plain))
+        );
+        assert_eq!(
+            of(Some("Application/JSON; charset=UTF-8"), Some("gzip")),
+            Ok((Shape::Document, Coding::Gzip))
+        );
+        for (content_type, coding) in [
+            (None, None),
+            (Some("text/csv"), None),
+            (Some("application/json; charset=latin1"), None),
+            (Some("application/json"), Some("br")),
+        ] {
+            assert!(matches!(of(content_type, coding), Err(Refusal::Unsupported(_))));
+        }
+    }
+
+    #[test]
+    fn a_small_body_that_becomes_large_is_refused() {
+        let plain = vec![b' '; 10_000];
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(&plain).unwrap();
+        let gzip = gzip.finish().unwrap();
+        let zstd = zstd::encode_all(&plain[..], 3).unwrap();
+        for (body, coding) in [(gzip, Coding::Gzip), (zstd, Coding::Zstd)] {
+            assert_eq!(uncompressed(body.clone(), coding, 10_000).as_deref(), Ok(&plain[..]));
+            assert_eq!(uncompressed(body.clone(), coding, 9_999), Err(Refusal::TooLarge));
+            let torn = uncompressed(body[..body.len() / 2].to_vec(), coding, 10_000);
+            assert!(matches!(torn, Err(Refusal::Malformed(None, _))), "{torn:?}");
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! What is asked and answered: rows posted to an input, the inputs there are, and whether the process is there.
+//!
+//! 1. Every answer is JSON. One that refuses says why, under `error`, and what to do.
+//! 2. Memory is bounded: a request reserves what its body may take before a byte of it is read, and is put off where too
+//!    much is reserved already.
+//! 3. Nothing waits for what is full: a log that is too far ahead of its readers, or too many requests that wait for the
+//!    disk, are answered with 429 and when to come again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use crossbeam_channel::{Sender, TrySendError};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::body::{self, Refusal};
+use super::frame::{Digest, Keyed};
+use super::segments::Extent;
+use super::writer::{Answer, Submission};
+use crate::definition::{Dataflow, Http};
+use crate::source::outlet::Gauges;
+
+/// Requests of one input that wait for the disk, at most.
+pub(super) const WAITING: usize = 1024;
+/// What all bodies may take at least, of memory.
+const MEMORY: u64 = 256 << 20;
+/// What is read, and for how long, of a body that is refused: a client that is still sending would not see why.
+const REFUSED: (u64, Duration) = (1 << 20, Duration::from_secs(1));
+/// The longest idempotency key.
+const KEY: usize = 255;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// An input that takes requests.
+pub(super) struct Entry {
+    pub submissions: Sender<Submission>,
+    pub extent: Arc<Extent>,
+    pub gauges: Arc<Gauges>,
+    /// What is told of it.
+    pub told: Value,
+}
+
+/// What is told of an input.
+pub(super) fn describe(dataflow: &Dataflow, input: usize) -> Value {
+    let input = &dataflow.inputs[input];
+    let columns = input
+        .columns
+        .iter()
+        .map(|column| json!({"name": column.name, "type": column.sql_type.to_string(), "nullable": column.nullable}));
+    let mut told = json!({"name": input.name, "columns": columns.collect::<Vec<_>>()});
+    if !input.key.is_empty() {
+        told["key"] = json!(input.key);
+    }
+    told
+}
+
+/// What requests are answered from.
+pub(super) struct Door {
+    inputs: BTreeMap<String, Entry>,
+    /// SHA-256 of each token.
+    tokens: Vec<[u8; 32]>,
+    max_body: u64,
+    max_waiting: u64,
+    timeout: Duration,
+    /// In KiB, what bodies may take; by (2).
+    memory: Arc<Semaphore>,
+    closing: AtomicBool,
+}
+
+impl Door {
+    pub fn new(http: &Http, inputs: BTreeMap<String, Entry>) -> Door {
+        let memory = (4 * http.max_body).max(MEMORY) / 1024;
+        Door {
+            inputs,
+            tokens: http.tokens.iter().map(|token| sha256(token.as_bytes())).collect(),
+            max_body: http.max_body,
+            max_waiting: http.max_waiting,
+            timeout: http.timeout,
+            memory: Arc::new(Semaphore::new(memory as usize)),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on nothing more is taken.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    fn names(&self) -> String {
+        self.inputs.keys().cloned().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// All that can be asked.
+pub(super) fn router(door: Arc<Door>) -> Router {
+    Router::new()
+        .route("/healthz", get(health))
+        .route("/v1/inputs", get(inputs))
+        .route("/v1/inputs/{name}", post(take))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_so)
+        .with_state(door)
+}
+
+fn answer(status: StatusCode, told: &Value) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], format!("{told}\n")).into_response()
+}
+
+fn refuse(status: StatusCode, reason: impl Into<String>) -> Response {
+    answer(status, &json!({"error": reason.into()}))
+}
+
+/// To come again.
+fn put_off(status: StatusCode, reason: &str) -> Response {
+    let mut response = refuse(status, reason);
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+async fn health(State(door): State<Arc<Door>>) -> Response {
+    match door.closing.load(Ordering::Acquire) {
+        false => answer(StatusCode::OK, &json!({"status": "ok"})),
+        true => put_off(StatusCode::SERVICE_UNAVAILABLE, "the run ends"),
+    }
+}
+
+async fn inputs(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
+    if let Err(refused) = admit(&door, &headers) {
+        return *refused;
+    }
+    let told: Vec<&Value> = door.inputs.values().map(|entry| &entry.told).collect();
+    answer(StatusCode::OK, &json!({"inputs": told}))
+}
+
+async fn unknown(State(door): State<Arc<Door>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let response = match admit(&door, &parts.headers) {
+        Err(refused) => *refused,
+        Ok(()) => refuse(
+            StatusCode::NOT_FOUND,
+            format!(
+                "there is no {}; rows are posted to /v1/inputs/<name>, inputs are {}",
+                parts.uri.path(),
+                door.names()
+            ),
+        ),
+    };
+    pass_over(body).await;
+    response
+}
+
+async fn not_so(request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    pass_over(body).await;
+    refuse(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} takes no {}; rows come by POST", parts.uri.path(), parts.method),
+    )
+}
+
+async fn take(State(door): State<Arc<Door>>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    let name = name.map_or_else(|_| String::new(), |Path(name)| name); // no text: no input
+    let (parts, body) = request.into_parts();
+    let Some(entry) = door.inputs.get(&name).filter(|_| admit(&door, &parts.headers).is_ok()) else {
+        let refused = admit(&door, &parts.headers).err().map(|refused| *refused);
+        pass_over(body).await;
+        return refused.unwrap_or_else(|| {
+            let names = door.names();
+            refuse(
+                StatusCode::NOT_FOUND,
+                format!("no input {name:?} takes requests; those that do are {names}"),
+            )
+        });
+    };
+    let mut body = Some(body);
+    let taken = door.take(entry, &parts.headers, &mut body).await;
+    let counter = match &taken {
+        Ok(_) => &entry.gauges.requests,
+        Err(_) => &entry.gauges.refused,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+    if let Some(body) = body {
+        pass_over(body).await;
+    }
+    taken.unwrap_or_else(|refused| *refused)
+}
+
+/// Whether who asks may.
+fn admit(door: &Door, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    if door.tokens.is_empty() {
+        return Ok(());
+    }
+    let said = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = said.and_then(|said| {
+        let (scheme, token) = said.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    let digest = sha256(token.unwrap_or_default().as_bytes());
+    let known = |known: &[u8; 32]| verify_slices_are_equal(known, &digest).is_ok();
+    // Each is compared, whichever fits.
+    if door.tokens.iter().filter(|token| known(token)).count() > 0 && token.is_some() {
+        return Ok(());
+    }
+    let mut refused = refuse(
+        StatusCode::UNAUTHORIZED,
+        "a request needs its token: Authorization: Bearer <token>",
+    );
+    refused
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    Err(Box::new(refused))
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("a SHA-256 has 32 bytes")
+}
+
+impl Door {
+    /// Takes the rows of a request. `body` is none once it was read.
+    async fn take(
+        &self,
+        entry: &Entry,
+        headers: &HeaderMap,
+        body: &mut Option<Body>,
+    ) -> Result<Response, Box<Response>> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(put_off(StatusCode::SERVICE_UNAVAILABLE, "the run ends; ask the next one").into());
+        }
+        let (shape, coding) = body::kind(headers).map_err(refusal)?;
+        let key = key(headers)?;
+        let told = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if told.is_some_and(|length| length > self.max_body) {
+            return Err(self.too_large());
+        }
+        if entry.extent.unread() > self.max_waiting {
+            return Err(put_off(
+                StatusCode::TOO_MANY_REQUESTS,
+                "more rows wait to be read than [http] max_waiting allows",
+            )
+            .into());
+        }
+        let reserved = (told.unwrap_or(self.max_body) / 1024 + 1) as u32;
+        let Ok(_reserved) = self.memory.try_acquire_many(reserved) else {
+            return Err(put_off(StatusCode::TOO_MANY_REQUESTS, "too many large requests at once").into());
+        };
+        let gathered = gather(body.take().expect("a body is read once"), self.max_body);
+        let sent = match tokio::time::timeout(self.timeout, gathered).await {
+            Ok(Some(Ok(sent))) => sent,
+            Ok(Some(Err(error))) => {
+                let reason = format!("the body broke off: {error}");
+                return Err(refuse(StatusCode::BAD_REQUEST, reason).into());
+            }
+            Ok(None) => return Err(self.too_large()),
+            Err(_) => {
+                let timeout = humantime::format_duration(self.timeout);
+                let reason = format!("the request did not come within {timeout}");
+                return Err(refuse(StatusCode::REQUEST_TIMEOUT, reason).into());
+            }
+        };
+        let rows = body::uncompressed(sent, coding, self.max_body).and_then(|plain| {
+            let (lines, rows) = body::rows(&plain, shape)?;
+            let keyed = key.map(|key| Keyed {
+                key: Digest::of(key.as_bytes()),
+                body: Digest::of(&plain),
+            });
+            Ok((lines, rows, keyed))
+        });
+        let (lines, rows, keyed) = rows.map_err(|refused| match refused {
+            Refusal::TooLarge => self.too_large(),
+            other => refusal(other),
+        })?;
+        let (sender, answered) = oneshot::channel();
+        let submission = Submission {
+            lines,
+            rows,
+            keyed,
+            answer: sender,
+        };
+        match entry.submissions.try_send(submission) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                return Err(put_off(StatusCode::TOO_MANY_REQUESTS, "too many requests wait for the disk").into());
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(self.ended()),
+        }
+        match answered.await {
+            Ok(Answer::Taken { rows, again }) => {
+                let mut response = answer(StatusCode::OK, &json!({"accepted": rows}));
+                if again {
+                    response
+                        .headers_mut()
+                        .insert(REPLAYED, HeaderValue::from_static("true"));
+                }
+                Ok(response)
+            }
+            Ok(Answer::OtherBody) => Err(refuse(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "this Idempotency-Key came with another body before; nothing was taken: use a new key for new rows",
+            )
+            .into()),
+            Ok(Answer::Unwritten(reason)) => {
+                let reason = format!("the rows could not be written, and none was taken: {reason}");
+                Err(put_off(StatusCode::SERVICE_UNAVAILABLE, &reason).into())
+            }
+            Err(_) => Err(self.ended()),
+        }
+    }
+
+    fn too_large(&self) -> Box<Response> {
+        let most = self.max_body;
+        refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a body has {most} bytes at most, compressed or not ([http] max_body): send several requests"),
+        )
+        .into()
+    }
+
+    /// The writer is gone: whether the rows are on the disk is not known.
+    fn ended(&self) -> Box<Response> {
+        put_off(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the run ends; with an Idempotency-Key the request can be repeated",
+        )
+        .into()
+    }
+}
+
+fn refusal(refusal: Refusal) -> Box<Response> {
+    let response = match refusal {
+        Refusal::Unsupported(reason) => refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason),
+        Refusal::Malformed(Some(line), reason) => answer(
+            StatusCode::BAD_REQUEST,
+            &json!({"error": format!("line {line} is not JSON: {reason}; nothing was taken"), "line": line, "reason": reason}),
+        ),
+        Refusal::Malformed(None, reason) => refuse(StatusCode::BAD_REQUEST, format!("{reason}; nothing was taken")),
+        Refusal::TooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
+    };
+    response.into()
+}
+
+/// The request's idempotency key.
+fn key(headers: &HeaderMap) -> Result<Option<&str>, Box<Response>> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(key) if (1..=KEY).contains(&key.len()) => Ok(Some(key)),
+        _ => {
+            let reason = format!("an Idempotency-Key has 1 to {KEY} letters, digits and signs, as a UUID does");
+            Err(refuse(StatusCode::BAD_REQUEST, reason).into())
+        }
+    }
+}
+
+/// The bytes of a body; none: there are more than `most`.
+async fn gather(body: Body, most: u64) -> Option<Result<Vec<u8>, axum::Error>> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        match chunk {
+            Err(error) => return Some(Err(error)),
+            Ok(chunk) if (bytes.len() + chunk.len()) as u64 > most => {
+                pass_over(Body::from_stream(chunks)).await;
+                return None;
+            }
+            Ok(chunk) => bytes.extend_from_slice(&chunk),
+        }
+    }
+    Some(Ok(bytes))
+}
+
+/// Reads some of a body that nobody wants.
+async fn pass_over(body: Body) {
+    let mut left = REFUSED.0;
+    let mut chunks = body.into_data_stream();
+    let read = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len() as u64);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(REFUSED.1, read).await;
+}
