@@ -4,8 +4,10 @@
 //! ```text
 //! reader holds a record back -> conductor: drain, commit, end -> evolve::take -> start over the same lake -> the record
 //! ```
-//! A restart is what a changed definition always takes; it costs what the definition's change costs ([`super::past`]), and
-//! nobody reads a table between two definitions.
+//! A restart is what a changed definition always takes, and nobody reads a table between two definitions. It costs what the
+//! definition's change costs ([`super::past`]): inputs whose column is used are made again from Bronze, and audited. Two of a
+//! million rows each: the row is there after 25 s, where a restart without a change takes 9 s (`what_a_new_column_costs`, two
+//! cores that others kept busy, too).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

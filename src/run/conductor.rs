@@ -425,7 +425,15 @@ impl Conductor<'_> {
 
     fn end(mut self) -> Result<Conducted, RunError> {
         match self.publisher.take().map(Publisher::finish) {
-            None | Some(Ok(())) => {}
+            None => {}
+            // What it failed by in the end it has told, and nobody else listens any more.
+            Some(Ok(())) => {
+                let told = self.events.try_iter().find_map(|event| match event {
+                    Event::Failed(error) => Some(error),
+                    _ => None,
+                });
+                told.map_or(Ok(()), Err)?;
+            }
             // The lake is as it should be.
             Some(Err(error @ PublishError::Behind { .. })) => self.status.print(&error.to_string()),
             Some(Err(error)) => return Err(error.into()),

@@ -242,6 +242,93 @@ fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
     assert_newest_is_exact(&dataflow, "an input that is fixed again");
 }
 
+/// A format, its schema language, what two versions of a schema are, and a record of each (of the second, with a city).
+type Encoded = (&'static str, &'static str, [String; 2], [Vec<Vec<u8>>; 2]);
+
+fn formats() -> [Encoded; 3] {
+    let envelope = |more: &str| {
+        let row = account(more);
+        format!(
+            r#"{{"type":"record","name":"E","fields":[{{"name":"before","type":["null",{row}],"default":null}},
+                {{"name":"after","type":["null","Account"],"default":null}},{{"name":"op","type":"string"}}]}}"#
+        )
+    };
+    let change = |row: Vec<Vec<u8>>| vec![long(0), long(1), row.concat(), text("c")];
+    let object = |more: &str| {
+        format!(
+            r#"{{"type":"object","required":["id"],"properties":{{"id":{{"type":"integer"}},"name":{{"type":"string"}}{more}}}}}"#
+        )
+    };
+    let message =
+        |more: &str| format!("syntax = \"proto3\"; message Account {{ int64 id = 1; string name = 2; {more} }}");
+    // A field's number and kind, then its value.
+    let proto = |city: Option<&str>| {
+        let field = |number: u8, value: &str| [&[number << 3 | 2, value.len() as u8], value.as_bytes()].concat();
+        let city = city.map_or(vec![], |city| field(3, city));
+        vec![
+            vec![0],
+            vec![1 << 3, if city.is_empty() { 1 } else { 2 }],
+            field(2, "Ann"),
+            city,
+        ]
+    };
+    [
+        (
+            "debezium-avro",
+            "AVRO",
+            [envelope(""), envelope(CITY)],
+            [
+                change(vec![long(1), text("Ann")]),
+                change(vec![long(2), text("Ann"), some("Bonn")]),
+            ],
+        ),
+        (
+            "json-schema",
+            "JSON",
+            [
+                object(""),
+                object(r#","city":{"oneOf":[{"type":"null"},{"type":"string"}]}"#),
+            ],
+            [
+                vec![br#"{"id":1,"name":"Ann"}"#.to_vec()],
+                vec![br#"{"id":2,"name":"Ann","city":"Bonn"}"#.to_vec()],
+            ],
+        ),
+        (
+            "protobuf",
+            "PROTOBUF",
+            [message(""), message("optional string city = 3;")],
+            [proto(None), proto(Some("Bonn"))],
+        ),
+    ]
+}
+
+#[test]
+fn schemas_of_every_format_evolve() {
+    for (format, language, [old, new], [one, two]) in formats() {
+        let mock = Mock::start();
+        let folder = folder(format, &mock.url);
+        let input = input(&mock.url, "name = \"VARCHAR\"\n", "schema = \"evolve\"\n");
+        folder.write(
+            "inputs/accounts.toml",
+            &input.replace("\"avro\"", &format!("{format:?}")),
+        );
+        let first = mock.register(SUBJECT, language, &old, json!([]));
+        folder.append("live/0.ndjson", &line(first, &one));
+        let dataflow = folder.load("lake");
+        let running = Running::start(dataflow.clone(), 2);
+        running.wait_until(|| verify::snapshots(&dataflow).is_ok_and(|epochs| !epochs.is_empty()));
+        let second = mock.register(SUBJECT, language, &new, json!([]));
+        folder.append("live/0.ndjson", &line(second, &two));
+        running.wait_until(|| ask(&dataflow, "SELECT COUNT(*) FROM silver.accounts") == "2");
+        let outcome = running.stop();
+        assert_eq!((outcome.evolved.len(), outcome.rejected), (1, 0), "{format}");
+        let rows = "SELECT id, name, city FROM silver.accounts ORDER BY id";
+        assert_eq!(ask(&dataflow, rows), "1,Ann,\n2,Ann,Bonn", "{format}");
+        assert_newest_is_exact(&dataflow, format);
+    }
+}
+
 /// The field's name is another column's behind a join: a run that took it could not be planned, and one that held its records
 /// back for it would begin anew for ever.
 #[test]

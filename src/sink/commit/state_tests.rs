@@ -86,18 +86,22 @@ fn a_snapshot_waits_for_every_writer_and_comes_in_epoch_order() {
     assert!(state.observe_prepared(part(2, 30, vec![])).is_err());
 }
 
-#[test]
-fn a_redefinition_goes_with_the_first_snapshot_and_replaces_every_file() {
-    let old = Live::new(file("old", 3), RoaringTreemap::new());
+/// Over a file of three rows; and what stands for its new definition.
+fn redefining(replaces: bool) -> (State, Action) {
     let redefined = Action::txn("stands for metadata", 0, 0);
     let stored = Stored {
-        live: vec![old],
+        live: vec![Live::new(file("old", 3), RoaringTreemap::new())],
         redefinition: Some(Redefinition {
             actions: vec![redefined.clone()],
-            replaces: true,
+            replaces,
         }),
     };
-    let mut state = State::new("flow", 3, 1, None, &[spec()], vec![stored]);
+    (State::new("flow", 3, 1, None, &[spec()], vec![stored]), redefined)
+}
+
+#[test]
+fn a_redefinition_goes_with_the_first_snapshot_and_replaces_every_file() {
+    let (mut state, redefined) = redefining(true);
     let first = one(&mut state, 10, vec![changes(vec![file("new", 2)], &[], &[])]);
     assert_eq!((first.tables.len(), first.tables[0].commits.len()), (1, 1));
     let actions = &first.tables[0].commits[0].actions;
@@ -119,16 +123,7 @@ fn a_redefinition_goes_with_the_first_snapshot_and_replaces_every_file() {
 
 #[test]
 fn new_columns_go_with_the_first_rows_that_change_and_replace_none() {
-    let old = Live::new(file("old", 3), RoaringTreemap::new());
-    let redefined = Action::txn("stands for metadata", 0, 0);
-    let stored = Stored {
-        live: vec![old],
-        redefinition: Some(Redefinition {
-            actions: vec![redefined.clone()],
-            replaces: false,
-        }),
-    };
-    let mut state = State::new("flow", 3, 1, None, &[spec()], vec![stored]);
+    let (mut state, redefined) = redefining(false);
     assert!(one(&mut state, 10, vec![]).tables.is_empty(), "nothing changes");
     let mut batch = changes(vec![file("new", 2)], &[], &[]);
     batch.changes = vec![ChangeFile {
