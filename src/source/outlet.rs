@@ -293,6 +293,11 @@ impl Hand {
         (number % self.outlets.len() as u64) as usize
     }
 
+    /// Whether a delivery of a partition would not have to wait.
+    pub fn has_room(&self, partition: &str) -> bool {
+        !self.outlets[self.worker(partition)].sender.is_full()
+    }
+
     /// Whether a partition is read by this process.
     pub fn reads(&self, partition: &str) -> bool {
         self.share.holds(self.input(), self.feed, partition)

@@ -244,19 +244,19 @@ impl Reader {
             starts.push(self.start_of(partition)?);
         }
         let mut list = TopicPartitionList::new();
-        for (partition, at) in new.iter().zip(&starts) {
+        for (partition, (at, _)) in new.iter().zip(&starts) {
             list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*at as i64))?;
         }
         self.consumer.incremental_assign(&list)?;
-        for (partition, at) in new.into_iter().zip(starts) {
-            let opened = self.open(&partition, at);
+        for (partition, (at, end)) in new.into_iter().zip(starts) {
+            let opened = self.open(&partition, at, end);
             self.partitions.insert(partition, opened);
         }
         self.young = false;
         Ok(())
     }
 
-    fn open(&self, partition: &TopicPartition, next: u64) -> Partition {
+    fn open(&self, partition: &TopicPartition, next: u64, end: u64) -> Partition {
         let mut queue = self
             .consumer
             .split_partition_queue(&partition.topic, partition.number)
@@ -281,12 +281,12 @@ impl Reader {
             },
             filled,
             empty: Instant::now(),
-            end: next,
+            end,
         }
     }
 
-    /// Where a partition is read from.
-    fn start_of(&self, partition: &TopicPartition) -> Result<u64, Trouble> {
+    /// Where a partition is read from, and where it ends as of now.
+    fn start_of(&self, partition: &TopicPartition) -> Result<(u64, u64), Trouble> {
         let name = partition.name();
         let next = self.setup.known.get(&name).copied();
         let (first, end) = self
@@ -297,8 +297,8 @@ impl Reader {
             first: first as u64,
             end: end as u64,
         };
-        match place(found, self.setup.kafka.on_missing) {
-            Place::At(next) => Ok(next),
+        let at = match place(found, self.setup.kafka.on_missing) {
+            Place::At(next) => next,
             Place::Start => {
                 let at = if self.young {
                     self.first_start(partition, found)?
@@ -306,7 +306,7 @@ impl Reader {
                     found.first
                 };
                 self.tell(&name.into(), at, None)?;
-                Ok(at)
+                at
             }
             Place::Behind(at, missing) => {
                 self.hand.gauges.missing.fetch_add(missing, Ordering::Relaxed);
@@ -316,24 +316,29 @@ impl Reader {
                      they were read; bring them back from elsewhere with backfill"
                 );
                 self.tell(&name.into(), at, Some(reason))?;
-                Ok(at)
+                at
             }
-            Place::Missing(missing) => Err(SourceError::KafkaMissing {
-                feed: self.hand.name(),
-                partition: name,
-                next: next.unwrap_or_default(),
-                first: found.first,
-                missing,
+            Place::Missing(missing) => {
+                let missing = SourceError::KafkaMissing {
+                    feed: self.hand.name(),
+                    partition: name,
+                    next: next.unwrap_or_default(),
+                    first: found.first,
+                    missing,
+                };
+                return Err(missing.into());
             }
-            .into()),
-            Place::Ends => Err(SourceError::KafkaEnds {
-                feed: self.hand.name(),
-                partition: name,
-                next: next.unwrap_or_default(),
-                end: found.end,
+            Place::Ends => {
+                let ends = SourceError::KafkaEnds {
+                    feed: self.hand.name(),
+                    partition: name,
+                    next: next.unwrap_or_default(),
+                    end: found.end,
+                };
+                return Err(ends.into());
             }
-            .into()),
-        }
+        };
+        Ok((at, found.end))
     }
 
     /// Where a partition of a feed that was never read starts.
@@ -443,9 +448,14 @@ impl Reader {
                 self.hand.gauges.set_reader_exhausted(self.setup.index, false);
             }
             let raw = partition.reading.batch.take(None);
-            let position = Position::at(partition.reading.next);
-            self.hand
-                .deliver(&mut self.decode, &partition.name, raw, position, taken.arrived)?;
+            let (of, position) = (partition.name.clone(), Position::at(partition.reading.next));
+            if !self.hand.has_room(&of) {
+                // Nobody looks at statistics while this waits.
+                self.partitions.insert(name.clone(), partition);
+                self.tell_lags();
+                partition = self.partitions.remove(name).expect("it was put there just now");
+            }
+            self.hand.deliver(&mut self.decode, &of, raw, position, taken.arrived)?;
         }
         if let Some(line) = &self.hand.line
             && partition.reading.at_end
@@ -500,6 +510,12 @@ impl Reader {
         if let Some(line) = &self.hand.line {
             ended.iter().try_for_each(|name| line.at_end(&self.hand, name))?;
         }
+        self.tell_lags();
+        Ok(())
+    }
+
+    /// Tells how far partitions lag, by what is known.
+    fn tell_lags(&self) {
         let now = (self.setup.options.clock)();
         let now = now
             .duration_since(std::time::UNIX_EPOCH)
@@ -516,7 +532,6 @@ impl Reader {
                 .map(|newest| now.saturating_sub(newest).max(0) as u64),
         });
         self.hand.gauges.set_partitions(self.setup.slot, lags.collect());
-        Ok(())
     }
 }
 
