@@ -1,4 +1,5 @@
-//! A topic of small orders through the feed of kind `kafka`, beside librdkafka reading the same topic and doing nothing.
+//! A topic of small orders through the feed of kind `kafka`, beside librdkafka reading the same topic and doing nothing: by its
+//! defaults, which pause for a second whenever 100,000 records wait, and by the queue that the feed has set up.
 //!
 //! `cargo bench --bench topic` (`-- json` or `-- avro` alone). Needs `scripts/services start kafka registry` and
 //! `eval "$(scripts/services env)"`. The topic is filled once (ALLUVIUM_ORDERS of them, ten million unless told otherwise)
@@ -40,7 +41,8 @@ fn main() {
             panic!("a case is what, form, workers");
         };
         return common::tell(&match what.as_str() {
-            "ceiling" => ceiling(&brokers, &topic(form)),
+            "defaults" => ceiling(&consumer(&brokers), &topic(form)),
+            "ceiling" => ceiling(&hasty(&brokers), &topic(form)),
             _ => feed(&brokers, registry.as_deref(), form, workers.parse().expect("a number")),
         });
     }
@@ -59,10 +61,11 @@ fn main() {
             continue;
         }
         fill(&brokers, registry.as_deref(), form);
-        for (what, workers) in [("ceiling", "1"), ("feed", "1"), ("feed", "2")] {
+        for (what, workers) in [("defaults", "1"), ("ceiling", "1"), ("feed", "1"), ("feed", "2")] {
             let told = common::child(&[what, form, workers]);
             let name = match what {
-                "ceiling" => format!("{form}: librdkafka alone"),
+                "defaults" => format!("{form}: librdkafka alone, defaults"),
+                "ceiling" => format!("{form}: librdkafka alone, our queue"),
                 _ => format!("{form}: alluvium, {workers} workers"),
             };
             table.row(&[
@@ -110,14 +113,27 @@ fn end(brokers: &str, topic: &str) -> u64 {
     ends.sum()
 }
 
-fn consumer(brokers: &str) -> BaseConsumer {
-    ClientConfig::new()
+fn settings(brokers: &str) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    settings
         .set("bootstrap.servers", brokers)
         .set("group.id", "bench")
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .create()
-        .expect("a consumer")
+        .set("enable.partition.eof", "true");
+    settings
+}
+
+fn consumer(brokers: &str) -> BaseConsumer {
+    settings(brokers).create().expect("a consumer")
+}
+
+/// With a queue as the feed's clients have it (`source::kafka`).
+fn hasty(brokers: &str) -> BaseConsumer {
+    let mut settings = settings(brokers);
+    settings
+        .set("queued.max.messages.kbytes", "8192")
+        .set("fetch.queue.backoff.ms", "5");
+    settings.create().expect("a consumer")
 }
 
 /// Fills the topic, unless it is full.
@@ -211,8 +227,7 @@ fn register(registry: &str, topic: &str) -> u32 {
 }
 
 /// What librdkafka does by itself: every record is fetched and looked at, nothing else.
-fn ceiling(brokers: &str, topic: &str) -> Measured {
-    let consumer = consumer(brokers);
+fn ceiling(consumer: &BaseConsumer, topic: &str) -> Measured {
     let mut list = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
         list.add_partition_offset(topic, partition, Offset::Beginning)
