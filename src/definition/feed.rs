@@ -7,6 +7,7 @@ use super::columns::{Texts, Written, finished, known_columns, read_null, read_te
 use super::diagnostic::nearest;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, log_location};
+use super::postgres::{self, read_postgres};
 use super::settings::{Settings, Text, Value};
 use super::wire::{KeyFormat, read_key_format, read_registry};
 use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
@@ -16,16 +17,18 @@ enum Kind {
     Files,
     Log,
     Kafka,
+    Postgres,
     Generate,
 }
 
-const KINDS: [(&str, Kind); 4] = [
+const KINDS: [(&str, Kind); 5] = [
     ("files", Kind::Files),
     ("log", Kind::Log),
     ("kafka", Kind::Kafka),
+    ("postgres", Kind::Postgres),
     ("generate", Kind::Generate),
 ];
-const LATER_KINDS: [&str; 2] = ["http", "postgres"];
+const LATER_KINDS: [&str; 1] = ["http"];
 
 const FORMATS: [(&str, Format); 12] = [
     ("csv", Format::Csv),
@@ -91,6 +94,7 @@ impl Kind {
             Kind::Files => "files",
             Kind::Log => "log",
             Kind::Kafka => "kafka",
+            Kind::Postgres => "postgres",
             Kind::Generate => "generate",
         }
     }
@@ -105,6 +109,7 @@ impl Kind {
                 Format::DebeziumJson,
             ],
             Kind::Log | Kind::Kafka => RECORDS,
+            Kind::Postgres => ENVELOPES,
             Kind::Generate => &[Format::Json, Format::DebeziumJson, Format::Csv],
         }
     }
@@ -237,7 +242,7 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
     if LATER_KINDS.contains(&text.value.as_str()) {
         value.say(
             format!("feeds of kind {:?} are not in this version", text.written),
-            "it has files, log, kafka and generate; a log is an embedded change log that any program can append to",
+            "it has files, log, kafka, postgres and generate; a log is an embedded change log that any program can append to",
         );
         return None;
     }
@@ -268,6 +273,9 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
             for name in kafka::SETTINGS {
                 misplaced(settings, name, Kind::Generate, "\"kafka\"");
             }
+            for name in postgres::SETTINGS {
+                misplaced(settings, name, Kind::Generate, "\"postgres\"");
+            }
             read_generate(settings).map(FeedKind::Generate)
         }
         Some(Kind::Kafka) => {
@@ -275,7 +283,20 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
             for name in GENERATE {
                 misplaced(settings, name, Kind::Kafka, "\"generate\"");
             }
+            for name in postgres::SETTINGS.into_iter().filter(|name| *name != "start") {
+                misplaced(settings, name, Kind::Kafka, "\"postgres\"");
+            }
             read_kafka(settings).map(FeedKind::Kafka)
+        }
+        Some(Kind::Postgres) => {
+            misplaced(settings, "path", Kind::Postgres, "\"files\" or \"log\"");
+            for name in GENERATE {
+                misplaced(settings, name, Kind::Postgres, "\"generate\"");
+            }
+            for name in kafka::SETTINGS.into_iter().filter(|name| *name != "start") {
+                misplaced(settings, name, Kind::Postgres, "\"kafka\"");
+            }
+            read_postgres(settings, base).map(FeedKind::Postgres)
         }
         Some(kind) => {
             for name in GENERATE {
@@ -283,6 +304,9 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
             }
             for name in kafka::SETTINGS {
                 misplaced(settings, name, kind, "\"kafka\"");
+            }
+            for name in postgres::SETTINGS {
+                misplaced(settings, name, kind, "\"postgres\"");
             }
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
@@ -300,7 +324,7 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
         }
         None => {
             settings.take("path", "\"drops/orders/*.csv\"");
-            for name in GENERATE.iter().chain(&kafka::SETTINGS) {
+            for name in GENERATE.iter().chain(&kafka::SETTINGS).chain(&postgres::SETTINGS) {
                 settings.take(name, "1");
             }
             None
@@ -402,7 +426,7 @@ fn formats_of(generator: &str) -> &'static [Format] {
 /// `takes`: the formats that fit the feed; none where its kind is not known.
 fn read_format(settings: &mut Settings<'_>, kind: Option<Kind>, takes: &'static [Format]) -> Option<Format> {
     let value = match (kind, takes) {
-        (Some(Kind::Generate), [usual, ..]) => match settings.take("format", "\"json\"") {
+        (Some(Kind::Generate | Kind::Postgres), [usual, ..]) => match settings.take("format", "\"json\"") {
             None => return Some(*usual),
             some => some,
         },

@@ -19,6 +19,7 @@ mod load;
 mod location;
 mod order;
 mod output;
+mod postgres;
 mod references;
 mod root;
 mod settings;
@@ -36,6 +37,7 @@ pub use kafka::{ClientOptions, Kafka, OnMissing, Start, Transactions};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
 pub use output::{KafkaClient, Output};
+pub use postgres::{FirstRows, Postgres, PostgresUrl, Tls};
 pub use wire::{Credentials, KeyFormat, Registry, Wire};
 
 use std::collections::BTreeMap;
@@ -202,6 +204,11 @@ impl Feed {
         };
         kafka.transactions.as_ref().map(|transactions| (kafka, transactions))
     }
+
+    /// Whether its source's transactions stay whole, over all feeds of that source.
+    pub fn keeps_transactions(&self) -> bool {
+        matches!(self.kind, FeedKind::Postgres(_)) || self.transactions().is_some()
+    }
 }
 
 impl Feed {
@@ -227,6 +234,8 @@ pub enum FeedKind {
     },
     /// Topics of a Kafka cluster, or of what speaks its protocol.
     Kafka(Kafka),
+    /// Tables of a PostgreSQL database, by logical replication.
+    Postgres(Postgres),
     /// A built-in generator.
     Generate(Generate),
 }

@@ -193,6 +193,9 @@ impl Conductor<'_> {
         if let Some(offsets) = &self.offsets {
             offsets.publish(&progress);
         }
+        if let Some(readers) = &self.readers {
+            readers.observe_committed(&progress);
+        }
         if changed {
             self.newest = epoch;
             if let Some(publisher) = &self.publisher {

@@ -11,6 +11,7 @@ pub mod generate;
 mod kafka;
 mod log;
 mod outlet;
+mod postgres;
 mod readers;
 mod share;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use kafka::{OffsetPublisher, TopicError, TopicRecord, TopicWriter, publish_o
 pub(crate) use kafka::{configure_client, describe_client_error};
 pub use log::{LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
+pub use postgres::{Misplaced, check as check_postgres};
 pub use readers::{Clock, Decode, Decoders, FeedStatus, ReaderOptions, Readers, start};
 pub use share::Share;
 pub use transactions::{OpenEpoch, Together};

@@ -19,7 +19,7 @@ use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
 use super::share::Share;
 use super::transactions::{Groups, OpenEpoch, Together};
-use super::{PartitionLag, Progress, SourceError, files, generate, kafka, log};
+use super::{PartitionId, PartitionLag, Position, Progress, SourceError, files, generate, kafka, log, postgres};
 use crate::decode::{Decoded, Raw, Waiting};
 use crate::definition::{Dataflow, FeedKind};
 use crate::registry::Registries;
@@ -135,6 +135,8 @@ pub struct Readers {
     stop: Sender<Infallible>,
     feeds: Vec<FeedHandle>,
     threads: Vec<JoinHandle<()>>,
+    /// Replication slots, which keep what no snapshot holds.
+    slots: Vec<postgres::Kept>,
     failure: Arc<Mutex<Option<SourceError>>>,
     /// Drives object stores; dropped after the threads that use it.
     runtime: Option<tokio::runtime::Runtime>,
@@ -238,6 +240,7 @@ pub fn start(
     let mut feeds = Vec::new();
     let mut started = Ok(());
     let mut groups = Groups::of(&dataflow);
+    let mut slots = postgres::Slots::default();
     for (input, definition) in dataflow.inputs.iter().enumerate() {
         for (feed, definition_of_feed) in definition.feeds.iter().enumerate() {
             let gauges = Arc::new(match &definition_of_feed.kind {
@@ -266,6 +269,10 @@ pub fn start(
                     FeedKind::Files { path } => files::start(&mut starter, hand, path, resume),
                     FeedKind::Log { path } => log::start(&mut starter, hand, path, resume),
                     FeedKind::Kafka(kafka) => kafka::start(&mut starter, hand, kafka, resume),
+                    FeedKind::Postgres(postgres) => {
+                        slots.add(hand, postgres);
+                        Ok(())
+                    }
                     FeedKind::Generate(settings) => generate::feed::start(&mut starter, hand, settings, resume),
                 };
             }
@@ -274,10 +281,15 @@ pub fn start(
     if started.is_ok() {
         started = groups.start(&mut starter, resume);
     }
+    let kept = slots.kept();
+    if started.is_ok() {
+        started = slots.start(&mut starter, resume);
+    }
     let readers = Readers {
         stop,
         feeds,
         threads: starter.threads,
+        slots: kept,
         failure: starter.failure,
         runtime,
     };
@@ -296,6 +308,11 @@ impl Readers {
     /// whole line, generators finished. The deliveries may still be in the outlets. A generator without `limit` never is.
     pub fn exhausted(&self) -> bool {
         self.feeds.iter().all(|feed| feed.gauges.exhausted())
+    }
+
+    /// A snapshot holds this progress: what it holds need not be kept for feeds any longer.
+    pub fn observe_committed(&self, progress: &[(PartitionId, Position)]) {
+        self.slots.iter().for_each(|slot| slot.observe_committed(progress));
     }
 
     /// How each feed is doing, in the order of the definition.
