@@ -201,7 +201,7 @@ pub enum SourceError {
     },
     /// Changes that were not read are gone.
     #[error(
-        "slot {slot:?} of feed {feed} cannot go on at {reached}, where the newest snapshot is: {reason}; what was changed since is gone from it. Start with a new lake, or give the feed and the slot other names to begin with the tables' rows again"
+        "slot {slot:?} of feed {feed} cannot go on at {reached}, where the newest snapshot is: {reason}; what was changed since is gone from it. Give the feeds another `slot` to begin with their tables' rows again, or start with a new lake"
     )]
     PostgresLost {
         /// `input.feed`.

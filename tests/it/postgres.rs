@@ -45,7 +45,7 @@ impl Session {
     /// Runs SQL, and answers with what it prints.
     #[track_caller]
     fn run(&mut self, sql: &str) -> String {
-        writeln!(self.input, "{sql}\n\\echo ==done").expect("psql reads");
+        writeln!(self.input, "{sql};\n\\echo ==done").expect("psql reads");
         let mut said = String::new();
         loop {
             let mut line = String::new();
@@ -97,12 +97,13 @@ impl Shop {
                  (orders, total) = (SELECT count(*), coalesce(sum(total), 0) FROM {name}.orders),
                  (lines, amount) = (SELECT count(*), coalesce(sum(amount), 0) FROM {name}.lines) $$;
              CREATE PROCEDURE add_order(size int) LANGUAGE plpgsql AS $$
-               DECLARE id bigint := nextval('{name}.ids');
+               DECLARE made bigint := nextval('{name}.ids');
                BEGIN
-                 INSERT INTO {name}.orders VALUES (id, 0, repeat('x', 20));
-                 INSERT INTO {name}.lines SELECT id, n, (id * 7 + n) % 100 FROM generate_series(1, size) n;
+                 PERFORM FROM {name}.audit FOR UPDATE; -- one after the other, so that the audit sees all before it
+                 INSERT INTO {name}.orders VALUES (made, 0, repeat('x', 20));
+                 INSERT INTO {name}.lines SELECT made, n, (made * 7 + n) % 100 FROM generate_series(1, size) n;
                  UPDATE {name}.orders o SET total = (SELECT coalesce(sum(amount), 0) FROM {name}.lines l WHERE l.order_id = o.id)
-                   WHERE o.id = add_order.id;
+                   WHERE o.id = made;
                END $$;
              CREATE PROCEDURE work(steps int, pause float) LANGUAGE plpgsql AS $$
                DECLARE victim bigint;
@@ -496,7 +497,7 @@ fn keys_long_values_truncation_and_tables_that_change_are_followed() {
     shop.admin.run(
         "CREATE TABLE t(id int PRIMARY KEY, x text, long text, gone int);
          ALTER TABLE t ALTER COLUMN long SET STORAGE EXTERNAL;
-         INSERT INTO t SELECT i, 'x' || i, repeat('y', 5000), i FROM generate_series(1, 5) i;",
+         INSERT INTO t SELECT i, 'x' || i, repeat('y', 5000), i FROM unnest('{1,2,3,4,5,7}'::int[]) i;",
     );
     let columns =
         "id = { type = \"INT\", nullable = false }\nx = \"VARCHAR\"\nlong = \"VARCHAR\"\ngone = \"INT\"\nnew = \"INT\"";
@@ -516,18 +517,21 @@ fn keys_long_values_truncation_and_tables_that_change_are_followed() {
         running.wait_until(|| rows() == expected || started.elapsed() > Duration::from_secs(30));
         assert_eq!(rows(), expected);
     };
-    expect("1,x1,5000,1, 2,x2,5000,2, 3,x3,5000,3, 4,x4,5000,4, 5,x5,5000,5,");
+    expect("1,x1,5000,1, 2,x2,5000,2, 3,x3,5000,3, 4,x4,5000,4, 5,x5,5000,5, 7,x7,5000,7,");
     shop.admin.run(
-        "UPDATE t SET x = 'same long' WHERE id = 1; UPDATE t SET id = 9, x = 'moved' WHERE id = 2; DELETE FROM t WHERE id = 3;
-         UPDATE t SET id = id + 10, long = 'short' WHERE id = 4;",
+        "UPDATE t SET x = 'same long' WHERE id = 1; UPDATE t SET id = 9, x = 'moved', long = 'm' WHERE id = 2; DELETE FROM t WHERE id = 3;
+         UPDATE t SET id = id + 10, long = 'short' WHERE id = 4; UPDATE t SET id = 70 WHERE id = 7;",
     );
-    expect("1,same long,5000,1, 5,x5,5000,5, 9,moved,5000,2, 14,x4,5,4,");
+    // The last is refused: PostgreSQL does not tell the long value of the row that moves.
+    expect("1,same long,5000,1, 5,x5,5000,5, 7,x7,5000,7, 9,moved,1,2, 14,x4,5,4,");
+    let letter = newest(&dataflow, "SELECT reason FROM dead_letters");
+    assert!(letter.contains("its long values are not told"), "{letter}");
     shop.admin.run(
         "ALTER TABLE t ADD COLUMN new int DEFAULT 7; UPDATE t SET x = 'with new' WHERE id = 5;
          ALTER TABLE t DROP COLUMN gone; INSERT INTO t(id, x, new) VALUES (6, 'without gone', 8);
          ALTER TABLE t REPLICA IDENTITY FULL; UPDATE t SET x = 'full' WHERE id = 1; DELETE FROM t WHERE id = 14;",
     );
-    expect("1,full,5000,,7 5,with new,5000,5,7 6,without gone,,,8 9,moved,5000,2,");
+    expect("1,full,5000,,7 5,with new,5000,5,7 6,without gone,,,8 7,x7,5000,7, 9,moved,1,2,");
     shop.admin.run("TRUNCATE t; INSERT INTO t(id) VALUES (1);");
     expect("1,,,,7");
     running.stop();
@@ -621,13 +625,21 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     shop.drop_slot();
     let said = failure(&dataflow);
     assert!(
-        said.contains("it does not exist") && said.contains("other names"),
+        said.contains("it does not exist") && said.contains("another `slot`"),
         "{said}"
     );
-    // A new lake begins anew, with a new slot.
-    let anew = folder.load("another");
-    catch_up(&anew, 1);
-    assert_eq!(ask(&anew, "SELECT COUNT(*) FROM silver.t"), "2");
+    // A new slot begins with the rows again: what went meanwhile goes.
+    shop.admin
+        .run("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 'c');");
+    let input = std::fs::read_to_string(folder.path().join("inputs/t.toml")).expect("the input");
+    let slot = format!("slot = \"{name}");
+    folder.write("inputs/t.toml", &input.replace(&slot, &format!("{slot}_1")));
+    let again = folder.load("lake");
+    catch_up(&again, 1);
+    assert_eq!(ask(&again, "SELECT id, code FROM silver.t ORDER BY id"), "2,b\n3,c");
+    assert_newest_is_exact(&again, "the tables' rows again");
+    shop.admin.run(&format!("SELECT pg_drop_replication_slot('{name}_1')"));
+    folder.write("inputs/t.toml", &input);
     // A key that updates do not tell.
     let by_code = folder_of(&shop, columns, silver, "key = [\"code\"]");
     let said = failure(&by_code.load("lake"));

@@ -142,6 +142,28 @@ pub fn end(client: &mut Client, tick: Tick<'_>) -> Result<Lsn, Trouble> {
     lsn(&row, 2).ok_or_else(|| Trouble::Wrong("the server does not say where its log ends".into()))
 }
 
+/// Which of these tables publications hold.
+pub fn published(
+    client: &mut Client,
+    publications: &[String],
+    oids: &[u32],
+    tick: Tick<'_>,
+) -> Result<Vec<u32>, Trouble> {
+    let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+    let rows = client.query(
+        &format!(
+            "SELECT c.oid FROM pg_catalog.pg_publication_tables p \
+             JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname \
+             JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+             WHERE p.pubname IN ({}) AND c.oid = ANY ('{{{}}}')",
+            literals(publications),
+            oids.join(",")
+        ),
+        tick,
+    )?;
+    Ok(rows.iter().filter_map(|row| text(row, 0).parse().ok()).collect())
+}
+
 fn one(rows: Vec<Texts>) -> Result<Texts, Trouble> {
     let first = rows.into_iter().next();
     first.ok_or_else(|| Trouble::Wrong("the server's answer has no row".into()))

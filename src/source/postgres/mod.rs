@@ -16,6 +16,9 @@
 //! 4. First rows: a temporary slot is made beside the lasting one, which is there before it. With it comes a view of the
 //!    database as of a place in its log. Tables are read by that view, and the stream is taken from that place on. Where
 //!    other tables of the slot are read already, the stream is taken up to that place first: then all are at one place.
+//!    A feed that was read before, by another slot or up to another place than the slot's other feeds (it was taken out of
+//!    the definition for a while), begins with them again, behind a truncation of its input. That is refused where the input
+//!    has other feeds, whose rows would go with it.
 //! 5. All first rows go into one epoch. So no snapshot holds a part of them, and a run that ends amid them begins with them
 //!    anew, by a new view; the lasting slot, never told of anything, has kept all since. The other way, snapshots of half
 //!    the rows whose rest is taken back after a crash, would show readers tables that never were. The price is memory: until
@@ -59,6 +62,30 @@ use lsn::Reached;
 
 /// Records that one epoch is given, beside those of a transaction that has begun in it.
 const EPOCH_ROWS: u64 = 64 * 1024;
+
+/// What the newest snapshot says of a feed.
+struct Known {
+    /// How far it was read by its slot.
+    position: Option<Position>,
+    /// Whether it was read by another slot before.
+    otherwise: bool,
+}
+
+impl Known {
+    fn of(hand: &Hand, slot: &str, resume: &Progress) -> Known {
+        let mut known = Known {
+            position: None,
+            otherwise: false,
+        };
+        for (partition, position) in hand.positions(resume) {
+            match partition == slot {
+                true => known.position = Some(position.clone()),
+                false => known.otherwise = true,
+            }
+        }
+        known
+    }
+}
 
 /// Feeds by their slots, before they start.
 #[derive(Default)]
@@ -141,10 +168,10 @@ impl Slots {
             let (first, _) = feeds.members.first().expect("a slot has a feed");
             let first = first.clone();
             let (options, decoders) = (starter.options.clone(), starter.decoders.clone());
-            let known: Vec<Option<Position>> = feeds
+            let known: Vec<Known> = feeds
                 .members
                 .iter()
-                .map(|(hand, _)| hand.positions(resume).map(|(_, position)| position.clone()).next())
+                .map(|(hand, _)| Known::of(hand, &feeds.slot, resume))
                 .collect();
             starter.spawn(&first, move |_| {
                 let members = feeds.members.into_iter().zip(known);

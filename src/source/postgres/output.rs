@@ -187,10 +187,9 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, &'static str> {
         },
         b'C' => {
             bytes.u8()?; // no flags yet
-            Message::Commit {
-                commit: Lsn(bytes.u64()?),
-                end: Lsn(bytes.u64()?),
-            }
+            let (commit, end) = (Lsn(bytes.u64()?), Lsn(bytes.u64()?));
+            bytes.u64()?; // when, as its Begin says
+            Message::Commit { commit, end }
         }
         b'R' => {
             let (oid, schema, table) = (bytes.u32()?, bytes.name()?, bytes.name()?);
