@@ -67,13 +67,17 @@ pub(super) async fn serve(
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
+        let (tls, router, mut closing) = (tls.clone(), router.clone(), closing.clone());
         tasks.spawn(async move {
             let _permit = permit;
             match tls {
                 None => talk(stream, router, closing).await,
                 Some(tls) => {
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HEAD, tls.accept(stream)).await {
+                    let shaken = tokio::select! {
+                        _ = closing.wait_for(|closing| *closing) => return,
+                        shaken = tokio::time::timeout(HEAD, tls.accept(stream)) => shaken,
+                    };
+                    if let Ok(Ok(stream)) = shaken {
                         talk(stream, router, closing).await;
                     }
                 }

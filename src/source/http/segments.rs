@@ -217,7 +217,15 @@ impl Segments {
             let base = self.end;
             let opened = || {
                 let path = path(&self.folder, base);
-                let file = OpenOptions::new().create_new(true).write(true).open(path)?;
+                // One that was made, and whose folder could not be synced, is there already.
+                let file = OpenOptions::new()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .open(&path)?;
+                if file.metadata()?.len() > 0 {
+                    return Err(io::Error::other(format!("{} is in the way", path.display())));
+                }
                 self.sync_folder()?;
                 Ok(file)
             };
