@@ -275,7 +275,7 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             feed("kind = \"file\"\npath = \"x\"\nformat = \"csv\"\n"),
             "inputs/orders.toml:8:8: unknown kind of feed \"file\"\n\
-             \x20 help: did you mean \"files\"? kinds are files, log, kafka, http, generate",
+             \x20 help: did you mean \"files\"? kinds are files, log, kafka, http, postgres, generate",
         ),
         (
             feed("kind = \"files\"\npath = \"drops/[x.csv\"\nformat = \"csv\"\n"),

@@ -77,9 +77,7 @@ pub fn write(kind: &Kind, text: &[u8], out: &mut Vec<u8>) {
             Some(digits) => write_base64(digits, out),
             None => write_text(text, out),
         },
-        Kind::Timestamp | Kind::TimestampTz
-            if text.get(10) == Some(&b' ') && text.first().is_some_and(u8::is_ascii_digit) =>
-        {
+        Kind::Timestamp | Kind::TimestampTz if begins_with_date(text) => {
             let text = match kind {
                 Kind::TimestampTz => text.strip_suffix(b"+00").unwrap_or(text),
                 _ => text,
@@ -95,6 +93,12 @@ pub fn write(kind: &Kind, text: &[u8], out: &mut Vec<u8>) {
         Kind::Array(item, delimiter) => write_array(item, *delimiter, text, out),
         _ => write_text(text, out),
     }
+}
+
+/// Whether a text is a day of four-digit years and a time.
+fn begins_with_date(text: &[u8]) -> bool {
+    let of_date = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
+    text.get(10) == Some(&b' ') && text[..10].iter().all(of_date)
 }
 
 /// Whether a number is one of JSON's: digits, not NaN or an infinity.
