@@ -235,19 +235,14 @@ impl Reader {
             self.types = catalog::types(self.beside(&mut tick)?, &mut tick)?;
         }
         let table = Table::new(&self.database, relation, &self.types);
-        if ours
-            && !self
-                .members
+        let mut known = self.members.iter().flat_map(|member| &member.tables);
+        let is_renamed = ours && !known.any(|(oid, called)| (*oid, called) == (relation.oid, &name));
+        if is_renamed && self.renamed.insert(relation.oid) {
+            let text = format!("a table is called {name} now; it is read on, and `tables` should name it so");
+            tracing::warn!(feed = self.first().name(), "{text}");
+            self.members
                 .iter()
-                .any(|m| m.tables.iter().any(|t| *t == (relation.oid, name.clone())))
-        {
-            if self.renamed.insert(relation.oid) {
-                let text = format!("a table is called {name} now; it is read on, and `tables` should name it so");
-                tracing::warn!(feed = self.first().name(), "{text}");
-                self.members
-                    .iter()
-                    .for_each(|member| member.hand.gauges.set_error(text.clone()));
-            }
+                .for_each(|member| member.hand.gauges.set_error(text.clone()));
         }
         let members = self.members.iter().enumerate().filter(|(_, member)| reads(member));
         let members = members.map(|(m, member)| {
