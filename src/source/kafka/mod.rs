@@ -34,6 +34,7 @@ pub(crate) use writer::put;
 pub use writer::{TopicError, TopicRecord, TopicWriter};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::outlet::Hand;
 use super::readers::Starter;
@@ -57,10 +58,12 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, kafka: &Kafka, resume: &P
         .map(|transactions| transactions.topic.as_str());
     let known = known(&hand, resume, |topic| Some(topic) != markers);
     let readers = readers(hand.outlets.len());
+    let first = Arc::default();
     for index in 0..readers {
         let setup = reader::Setup {
             kafka: kafka.clone(),
             known: known.clone(),
+            first: Arc::clone(&first),
             index,
             readers,
             slot: index,
@@ -98,6 +101,7 @@ pub(crate) fn start_markers(
     let consumer = client::consumer(&hand, &kafka)?;
     let setup = reader::Setup {
         known: known(&hand, resume, |of| of == topic),
+        first: Arc::default(),
         kafka,
         index: 0,
         readers: 1,

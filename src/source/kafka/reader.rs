@@ -1,8 +1,8 @@
 //! A reader thread: the partitions of the workers that are its own.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -38,6 +38,9 @@ pub struct Setup {
     pub kafka: Kafka,
     /// The next record to read, by partition, of all that a snapshot knows.
     pub known: BTreeMap<String, u64>,
+    /// The partitions that the first of the feed's readers found. All others are new, and read from their first record,
+    /// whatever `start` says.
+    pub first: Arc<OnceLock<BTreeSet<TopicPartition>>>,
     /// Which of the feed's readers it is.
     pub index: usize,
     pub readers: usize,
@@ -63,9 +66,6 @@ pub struct Reader {
     base: Instant,
     /// A partition is not read on, for others of its source's transactions are behind.
     waits_for_others: bool,
-    /// Nobody has read the feed before, and this reader has not found its first partitions yet. What comes after them is
-    /// new, and read from its first record, whatever `start` says.
-    young: bool,
 }
 
 /// A partition that is read.
@@ -103,7 +103,6 @@ impl Reader {
         Reader {
             topics: Topics::new(&setup.kafka.topics),
             consumer: Arc::new(consumer),
-            young: setup.known.is_empty(),
             hand,
             setup,
             decode,
@@ -220,6 +219,7 @@ impl Reader {
     fn find(&mut self) -> Result<(), Trouble> {
         let found = self.topics.find(&self.consumer, PATIENCE)?;
         self.consumer.context().well();
+        self.setup.first.get_or_init(|| found.partitions.clone());
         for topic in &found.absent {
             if !self.absent.contains(topic) && self.setup.index == 0 {
                 let text = format!("topic {topic:?} does not exist (yet); it is looked for again");
@@ -233,7 +233,6 @@ impl Reader {
             .filter(|partition| !self.partitions.contains_key(partition) && self.is_ours(&partition.name()))
             .collect();
         if new.is_empty() {
-            self.young = false;
             return Ok(());
         }
         let mut starts = Vec::with_capacity(new.len());
@@ -252,7 +251,6 @@ impl Reader {
             let opened = self.open(&partition, at, end);
             self.partitions.insert(partition, opened);
         }
-        self.young = false;
         Ok(())
     }
 
@@ -300,7 +298,9 @@ impl Reader {
         let at = match place(found, self.setup.kafka.on_missing) {
             Place::At(next) => next,
             Place::Start => {
-                let at = if self.young {
+                let young =
+                    self.setup.known.is_empty() && self.setup.first.get().is_some_and(|f| f.contains(partition));
+                let at = if young {
                     self.first_start(partition, found)?
                 } else {
                     found.first
