@@ -243,8 +243,8 @@ impl Drop for Shop {
     }
 }
 
-const SUMS: &str = "SELECT (SELECT COUNT(*) FROM silver.orders), (SELECT COALESCE(SUM(total), 0) FROM silver.orders), \
-                    (SELECT COUNT(*) FROM silver.lines), (SELECT COALESCE(SUM(amount), 0) FROM silver.lines)";
+const SUMS: &str = "SELECT * FROM (SELECT COUNT(*) AS orders, COALESCE(SUM(total), 0) AS total FROM silver.orders) AS o \
+                    CROSS JOIN (SELECT COUNT(*) AS lines, COALESCE(SUM(amount), 0) AS amount FROM silver.lines) AS l";
 const AUDIT: &str = "SELECT orders, total, lines, amount FROM silver.audit";
 
 fn ask_at(dataflow: &Dataflow, epoch: Option<u64>, sql: &str) -> String {
@@ -465,7 +465,8 @@ fn values_of_every_type_come_alike_by_first_rows_and_by_changes() {
             "SELECT id - {from} AS id, b, s, d, n, p, x, encode(y, 'hex') AS y, day, at, atz, j, u, m, ints, texts, moods, prices \
              FROM silver.t WHERE id >= {from} AND id < {from} + 3 ORDER BY id"
         );
-        ask(&dataflow, &sql)
+        let rows = Reader::open(&dataflow, None).and_then(|reader| reader.print(&sql, OutputFormat::Json));
+        rows.unwrap_or_else(|e| panic!("{sql}: {}", chain(&e)))
     };
     let first = rows(1);
     assert_eq!(first, rows(11));
@@ -735,4 +736,73 @@ fn changes_that_cannot_be_applied_become_dead_letters_and_start_now_leaves_first
     catch_up(&dataflow, 2);
     assert_eq!(ask(&dataflow, rows), "");
     assert_newest_is_exact(&dataflow, "the newest snapshot");
+}
+
+#[test]
+fn connections_are_encrypted_as_sslmode_says() {
+    let Some(mut shop) = Shop::open("encrypted") else {
+        return;
+    };
+    let Some(ca) = service("ALLUVIUM_POSTGRES_CA") else {
+        return;
+    };
+    shop.admin
+        .run("CREATE TABLE t(id int PRIMARY KEY); INSERT INTO t VALUES (1);");
+    let plain = shop.url.clone();
+    let other = std::path::Path::new(&ca)
+        .with_file_name("server.crt")
+        .display()
+        .to_string();
+    let mut folder = |host: &str, parameters: &str| {
+        shop.url = format!("{}?{parameters}", plain.replace("127.0.0.1", host));
+        let columns = "id = { type = \"INT\", nullable = false }";
+        folder_of(&shop, columns, "SELECT id FROM t", "key = [\"id\"]")
+    };
+    // The certificate is for localhost alone.
+    for (host, parameters, refused) in [
+        ("127.0.0.1", "sslmode=disable".to_string(), None),
+        ("127.0.0.1", "sslmode=require".to_string(), None),
+        ("127.0.0.1", format!("sslmode=require&sslrootcert={ca}"), None),
+        (
+            "127.0.0.1",
+            format!("sslmode=require&sslrootcert={other}"),
+            Some("invalid peer certificate"),
+        ),
+        ("127.0.0.1", format!("sslmode=verify-ca&sslrootcert={ca}"), None),
+        (
+            "127.0.0.1",
+            "sslmode=verify-ca".to_string(),
+            Some("invalid peer certificate"),
+        ),
+        (
+            "127.0.0.1",
+            format!("sslmode=verify-full&sslrootcert={ca}"),
+            Some("not valid for name"),
+        ),
+        ("localhost", format!("sslmode=verify-full&sslrootcert={ca}"), None),
+        (
+            "localhost",
+            "sslmode=verify-full&sslrootcert=/nowhere.pem".to_string(),
+            Some("/nowhere.pem"),
+        ),
+    ] {
+        let dataflow = folder(host, &parameters).load("lake");
+        let found = alluvium::source::check_postgres(&dataflow, Duration::from_secs(20));
+        let said: Vec<&str> = found.iter().filter(|m| m.refuses).map(|m| m.message.as_str()).collect();
+        match refused {
+            None => assert!(said.is_empty(), "{parameters}: {said:?}"),
+            Some(why) => assert!(said.len() == 1 && said[0].contains(why), "{parameters}: {said:?}"),
+        }
+    }
+    let whole = folder("localhost", &format!("sslmode=verify-full&sslrootcert={ca}"));
+    let dataflow = whole.load("lake");
+    let running = Running::start(dataflow.clone(), 1);
+    running.wait_until(|| newest(&dataflow, "SELECT id FROM silver.t") == "1");
+    let encrypted = format!(
+        "SELECT s.ssl FROM pg_stat_ssl s JOIN pg_replication_slots r ON r.active_pid = s.pid WHERE slot_name = '{}'",
+        shop.name
+    );
+    running.wait_until(|| !shop.admin.run(&encrypted).is_empty());
+    assert_eq!(shop.admin.run(&encrypted), "t");
+    running.stop();
 }

@@ -2,8 +2,9 @@
 
 use hashbrown::HashMap;
 
-use super::client::{Client, Texts, Tick, Trouble, literal, quoted};
+use super::client::{Client, Texts, Tick, literal, quoted};
 use super::lsn::Lsn;
+use super::trouble::Trouble;
 use super::types::{Made, TYPES, Types};
 use crate::definition::{FirstRows, Input, Postgres, PostgresUrl};
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::catalog::{self, Misfit, Wanted};
-use super::client::{Client, Trouble};
+use super::client::Client;
+use super::trouble::Trouble;
 use crate::definition::{Dataflow, FeedKind, Postgres};
 
 /// Something that does not fit, and where.

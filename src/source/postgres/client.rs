@@ -4,20 +4,25 @@
 //! 1. Blocking, in the thread that uses it. Waiting for bytes ends every [`TICK`], so that a request to stop is seen and
 //!    the server is answered; nothing spins.
 //! 2. What is held is one message and what one read of the socket brought.
+//! 3. Messages and logins are `postgres-protocol`'s, but for the one that opens a stream in both directions and what goes
+//!    over it, which it does not know.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use postgres_protocol::message::backend::{self, DataRowBody, Header, Message};
+use postgres_protocol::message::frontend;
 use rustls::{ClientConnection, StreamOwned};
-use thiserror::Error;
 
 use super::lsn::Lsn;
-use super::scram::{self, Scram};
 use super::tls;
+use super::trouble::Trouble;
 use crate::definition::{PostgresUrl, SslMode};
 use crate::source::outlet::Ended;
 
@@ -28,67 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that are asked of the socket at once.
 const CHUNK: usize = 128 * 1024;
 /// The longest message; PostgreSQL makes none of more.
-const MESSAGE: usize = 1 << 30;
-/// The version of the protocol, and what asks for encryption in its place.
-const PROTOCOL: u32 = 0x0003_0000;
-const ENCRYPTION: u32 = 80_877_103;
+const MESSAGE: i32 = 1 << 30;
+/// The tag of the message that opens a stream in both directions.
+const COPY_BOTH: u8 = b'W';
 /// Between Unix's beginning of time and PostgreSQL's, in microseconds.
 pub const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
 /// Called while something is waited for; its error ends the wait.
 pub type Tick<'a> = &'a mut dyn FnMut() -> Result<(), Ended>;
-
-/// Why a server's answer is not to be had.
-#[derive(Debug, Error)]
-pub enum Trouble {
-    /// The connection broke, or none could be made.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// The server refuses.
-    #[error("{0}")]
-    Server(Box<Refusal>),
-    /// It speaks otherwise than it should, or the connection cannot be made as it is defined.
-    #[error("{0}")]
-    Wrong(String),
-    /// The wait was ended.
-    #[error("stopped")]
-    Ended(Ended),
-}
-
-impl From<Ended> for Trouble {
-    fn from(ended: Ended) -> Self {
-        Trouble::Ended(ended)
-    }
-}
-
-/// An error that the server reports.
-#[derive(Debug, Default, Error)]
-#[error("{message}{} (SQLSTATE {code})", detail.as_ref().map(|detail| format!("; {detail}")).unwrap_or_default())]
-pub struct Refusal {
-    pub code: String,
-    pub message: String,
-    pub detail: Option<String>,
-}
-
-impl Trouble {
-    /// Whether it may be over later without anybody's help: the server is away, starts, or is at its limits, or the slot is
-    /// still held by a connection that has ended.
-    pub fn passes(&self) -> bool {
-        match self {
-            Trouble::Io(_) => true,
-            Trouble::Server(refusal) => {
-                let class = refusal.code.get(..2).unwrap_or_default();
-                matches!(class, "08" | "53" | "57" | "58") || refusal.code == "55006"
-            }
-            Trouble::Wrong(_) | Trouble::Ended(_) => false,
-        }
-    }
-
-    /// Whether the server refuses for this reason.
-    pub fn is(&self, code: &str) -> bool {
-        matches!(self, Trouble::Server(refusal) if refusal.code == code)
-    }
-}
 
 enum Stream {
     Plain(TcpStream),
@@ -144,7 +96,7 @@ pub struct Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.out.clear();
-        self.say(b'X', |_| {});
+        frontend::terminate(&mut self.out);
         // A connection that broke has ended already.
         let _ = self.flush();
     }
@@ -167,14 +119,7 @@ impl Client {
                  -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0",
             ),
         ];
-        client.framed(|out| {
-            out.put_u32(PROTOCOL);
-            parameters.iter().for_each(|(name, value)| {
-                put_text(name, out);
-                put_text(value, out);
-            });
-            out.put_u8(0);
-        });
+        frontend::startup_message(parameters, &mut client.out)?;
         client.flush()?;
         client.authenticate(url, tick)?;
         Ok(client)
@@ -199,8 +144,7 @@ impl Client {
         let mut encrypted = false;
         if url.tls != SslMode::Disable {
             let mut request = BytesMut::with_capacity(8);
-            request.put_u32(8);
-            request.put_u32(ENCRYPTION);
+            frontend::ssl_request(&mut request);
             stream.write_all(&request)?;
             let mut answer = [0];
             stream.read_exact(&mut answer)?;
@@ -244,79 +188,64 @@ impl Client {
             let password = url.password.as_deref();
             password.ok_or_else(|| Trouble::Wrong("the server asks for a password, and the address has none".into()))
         };
-        let mut scram: Option<Scram> = None;
+        let mut scram: Option<ScramSha256> = None;
+        let failed = |error: io::Error| Trouble::Wrong(format!("the login failed: {error}"));
         let started = Instant::now();
         let mut in_time = || match started.elapsed() < PATIENCE {
             true => tick(),
             false => Err(Ended::Stopped),
         };
         loop {
-            let (tag, body) = match self.message(&mut in_time) {
+            let message = match self.message(&mut in_time) {
                 Err(Trouble::Ended(_)) if started.elapsed() >= PATIENCE => {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "the server lets nobody in").into());
                 }
                 other => other?,
             };
-            match tag {
-                b'R' => {}
-                b'E' => return Err(refusal(&body)),
-                b'Z' => return Ok(()),
-                _ => continue, // the server's parameters, notices
-            }
-            let Some((way, said)) = body.split_first_chunk() else {
-                return Err(out_of_turn());
-            };
-            match u32::from_be_bytes(*way) {
-                0 => {}
-                3 if matches!(self.stream, Stream::Plain(_)) => {
+            match message {
+                Message::ErrorResponse(body) => return Err((&body).into()),
+                Message::ReadyForQuery(_) => return Ok(()),
+                Message::AuthenticationCleartextPassword if matches!(self.stream, Stream::Plain(_)) => {
                     let what = "the server asks for the password itself over a connection that is not encrypted; set sslmode=require";
                     return Err(Trouble::Wrong(what.into()));
                 }
-                3 => {
-                    let password = password()?;
-                    self.say(b'p', |out| put_text(password, out));
+                Message::AuthenticationCleartextPassword => {
+                    frontend::password_message(password()?.as_bytes(), &mut self.out)?;
                 }
-                10 => {
-                    if !said.split(|byte| *byte == 0).any(|name| name == scram::NAME.as_bytes()) {
+                Message::AuthenticationMd5Password(body) => {
+                    let hash = md5_hash(url.user.as_bytes(), password()?.as_bytes(), body.salt());
+                    frontend::password_message(hash.as_bytes(), &mut self.out)?;
+                }
+                Message::AuthenticationSasl(body) => {
+                    if !body
+                        .mechanisms()
+                        .any(|name| Ok(name == SCRAM_SHA_256))
+                        .map_err(failed)?
+                    {
                         return Err(unknown_login());
                     }
-                    let nonce: [u8; 18] = rand::random();
-                    let first = scram.insert(Scram::new(STANDARD.encode(nonce))).first();
-                    self.say(b'p', |out| {
-                        put_text(scram::NAME, out);
-                        out.put_u32(first.len() as u32);
-                        out.put_slice(first.as_bytes());
-                    });
+                    let begun = ScramSha256::new(password()?.as_bytes(), ChannelBinding::unsupported());
+                    frontend::sasl_initial_response(SCRAM_SHA_256, begun.message(), &mut self.out)?;
+                    scram = Some(begun);
                 }
-                11 => {
-                    let answer = scram.as_mut().ok_or_else(out_of_turn)?.answer(said, password()?);
-                    let answer = answer.map_err(|why| Trouble::Wrong(why.into()))?;
-                    self.say(b'p', |out| out.put_slice(answer.as_bytes()));
+                Message::AuthenticationSaslContinue(body) => {
+                    let scram = scram.as_mut().ok_or_else(out_of_turn)?;
+                    scram.update(body.data()).map_err(failed)?;
+                    frontend::sasl_response(scram.message(), &mut self.out)?;
                 }
-                12 => {
-                    if !scram.as_ref().is_some_and(|scram| scram.is_proven(said)) {
-                        return Err(Trouble::Wrong("the server does not know the password itself".into()));
-                    }
+                // It proves that the server knows the password too.
+                Message::AuthenticationSaslFinal(body) => {
+                    let scram = scram.as_mut().ok_or_else(out_of_turn)?;
+                    scram.finish(body.data()).map_err(failed)?;
                 }
-                _ => return Err(unknown_login()),
+                Message::AuthenticationKerberosV5
+                | Message::AuthenticationGss
+                | Message::AuthenticationSspi
+                | Message::AuthenticationScmCredential => return Err(unknown_login()),
+                _ => continue, // that we are let in, the server's parameters, notices
             }
             self.flush()?;
         }
-    }
-
-    /// Puts a message into what is sent next: its length, then what `body` writes.
-    fn framed(&mut self, body: impl FnOnce(&mut BytesMut)) {
-        let start = self.out.len();
-        self.out.put_u32(0);
-        body(&mut self.out);
-        let length = (self.out.len() - start) as u32;
-        self.out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-    }
-
-    /// The same behind a tag.
-    fn say(&mut self, tag: u8, body: impl FnOnce(&mut BytesMut)) {
-        self.out.put_u8(tag);
-        self.framed(body);
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -357,29 +286,27 @@ impl Client {
         self.heard.elapsed()
     }
 
-    /// The next message's tag, if all of the message is here.
-    fn whole(&self) -> Result<Option<u8>, Trouble> {
-        let [tag, a, b, c, d, ..] = self.inbox[..] else {
+    /// What the next message is, if all of it is here.
+    fn whole(&self) -> Result<Option<Header>, Trouble> {
+        let Some(header) = Header::parse(&self.inbox).map_err(Trouble::unread)? else {
             return Ok(None);
         };
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if !(4..=MESSAGE).contains(&length) {
-            return Err(Trouble::Wrong(format!("the server sent a message of {length} bytes")));
+        match header.len() {
+            length if length > MESSAGE => Err(Trouble::Wrong(format!("the server sent a message of {length} bytes"))),
+            length => Ok((self.inbox.len() > length as usize).then_some(header)),
         }
-        Ok((self.inbox.len() > length).then_some(tag))
     }
 
-    /// The next message, if all of it is here: its tag, and what it says.
-    fn take(&mut self) -> Result<Option<(u8, Bytes)>, Trouble> {
-        let Some(tag) = self.whole()? else { return Ok(None) };
-        let length = (&self.inbox[1..5]).get_u32() as usize;
-        let mut message = self.inbox.split_to(1 + length).freeze();
-        message.advance(5);
-        Ok(Some((tag, message)))
+    /// The next message, if all of it is here.
+    fn take(&mut self) -> Result<Option<Message>, Trouble> {
+        match self.whole()? {
+            None => Ok(None),
+            Some(_) => Message::parse(&mut self.inbox).map_err(Trouble::unread),
+        }
     }
 
     /// The next message, waited for.
-    fn message(&mut self, tick: Tick<'_>) -> Result<(u8, Bytes), Trouble> {
+    fn message(&mut self, tick: Tick<'_>) -> Result<Message, Trouble> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(message);
@@ -397,16 +324,18 @@ impl Client {
         tick: Tick<'_>,
         mut row: impl FnMut(&[(String, u32)], &Row) -> Result<(), Trouble>,
     ) -> Result<(), Trouble> {
-        self.say(b'Q', |out| put_text(sql, out));
+        frontend::query(sql, &mut self.out)?;
         self.flush()?;
         let (mut refused, mut columns) = (None, Vec::new());
         loop {
-            let (tag, body) = self.message(tick)?;
-            match tag {
-                b'T' => columns = described(&body).ok_or_else(out_of_turn)?,
-                b'D' => row(&columns, &Row(body))?,
-                b'E' => refused = Some(refusal(&body)),
-                b'Z' => return refused.map_or(Ok(()), Err),
+            match self.message(tick)? {
+                Message::RowDescription(body) => {
+                    let named = |field: backend::Field<'_>| Ok((field.name().to_string(), field.type_oid()));
+                    columns = body.fields().map(named).collect().map_err(Trouble::unread)?;
+                }
+                Message::DataRow(body) => row(&columns, &Row::new(body).map_err(Trouble::unread)?)?,
+                Message::ErrorResponse(body) => refused = Some((&body).into()),
+                Message::ReadyForQuery(_) => return refused.map_or(Ok(()), Err),
                 _ => {}
             }
         }
@@ -416,9 +345,8 @@ impl Client {
     pub fn query(&mut self, sql: &str, tick: Tick<'_>) -> Result<Vec<Texts>, Trouble> {
         let mut rows = Vec::new();
         self.query_each(sql, tick, |_, row| {
-            let values = row.values().ok_or_else(out_of_turn)?;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            rows.push(values.into_iter().map(|value| value.map(text)).collect());
+            rows.push(row.values().map(|value| value.map(text)).collect());
             Ok(())
         })?;
         Ok(rows)
@@ -438,13 +366,24 @@ impl Client {
             quoted(slot),
             literal(&names.join(","))
         );
-        self.say(b'Q', |out| put_text(&sql, out));
+        frontend::query(&sql, &mut self.out)?;
         self.flush()?;
         loop {
-            match self.message(tick)? {
-                (b'W', _) => return Ok(()),
-                (b'E', body) => return Err(refusal(&body)),
-                _ => {}
+            match self.whole()? {
+                None => {
+                    if !self.fill()? {
+                        tick()?;
+                    }
+                }
+                Some(header) if header.tag() == COPY_BOTH => {
+                    self.inbox.advance(1 + header.len() as usize);
+                    return Ok(());
+                }
+                Some(_) => {
+                    if let Some(Message::ErrorResponse(body)) = self.take()? {
+                        return Err((&body).into());
+                    }
+                }
             }
         }
     }
@@ -452,16 +391,16 @@ impl Client {
     /// What the stream brings next; none: nothing within [`TICK`].
     pub fn next_streamed(&mut self) -> Result<Option<Streamed>, Trouble> {
         loop {
-            let Some((tag, body)) = self.take()? else {
+            let Some(message) = self.take()? else {
                 match self.fill()? {
                     true => continue,
                     false => return Ok(None),
                 }
             };
-            match tag {
-                b'd' => return streamed(body).map(Some),
-                b'E' => return Err(refusal(&body)),
-                b'c' | b'Z' => {
+            match message {
+                Message::CopyData(body) => return streamed(body.into_bytes()).map(Some),
+                Message::ErrorResponse(body) => return Err((&body).into()),
+                Message::CopyDone | Message::ReadyForQuery(_) => {
                     let ended = io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended the stream");
                     return Err(ended.into());
                 }
@@ -480,14 +419,14 @@ impl Client {
         let micros = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_micros() as i64);
-        self.say(b'd', |out| {
-            out.put_u8(b'r');
-            out.put_u64(taken.0.max(kept.0));
-            out.put_u64(kept.0);
-            out.put_u64(kept.0);
-            out.put_i64(micros - POSTGRES_EPOCH);
-            out.put_u8(u8::from(answer));
-        });
+        let mut status = BytesMut::with_capacity(34);
+        status.put_u8(b'r');
+        status.put_u64(taken.0.max(kept.0));
+        status.put_u64(kept.0);
+        status.put_u64(kept.0);
+        status.put_i64(micros - POSTGRES_EPOCH);
+        status.put_u8(u8::from(answer));
+        frontend::CopyData::new(status)?.write(&mut self.out);
         Ok(self.flush()?)
     }
 }
@@ -511,69 +450,25 @@ fn streamed(mut bytes: Bytes) -> Result<Streamed, Trouble> {
     }
 }
 
-/// A row of an answer.
-pub struct Row(Bytes);
+/// A row of an answer, which was looked through when it was read.
+pub struct Row(DataRowBody);
 
 impl Row {
-    /// Its values, as PostgreSQL prints them; the outer none: it is none.
-    pub fn values(&self) -> Option<Vec<Option<&[u8]>>> {
-        let (count, mut rest) = self.0.split_first_chunk()?;
-        let mut values = Vec::new();
-        for _ in 0..u16::from_be_bytes(*count) {
-            let (length, behind) = rest.split_first_chunk()?;
-            rest = behind;
-            values.push(match i32::from_be_bytes(*length) {
-                -1 => None,
-                length => {
-                    let (value, behind) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-                    rest = behind;
-                    Some(value)
-                }
-            });
-        }
-        Some(values)
+    fn new(body: DataRowBody) -> io::Result<Row> {
+        body.ranges().for_each(|_| Ok(()))?;
+        Ok(Row(body))
     }
-}
 
-/// The names and types of an answer's columns.
-fn described(body: &[u8]) -> Option<Vec<(String, u32)>> {
-    let (count, mut rest) = body.split_first_chunk()?;
-    let mut columns = Vec::new();
-    for _ in 0..u16::from_be_bytes(*count) {
-        let end = memchr::memchr(0, rest)?;
-        let name = String::from_utf8_lossy(&rest[..end]).into_owned();
-        // Behind the name: its table and number there, then the type, its length and modifier, and the format.
-        let (told, behind) = rest[end + 1..].split_at_checked(18)?;
-        columns.push((name, u32::from_be_bytes(*told[6..].first_chunk()?)));
-        rest = behind;
+    /// Its values, as PostgreSQL prints them.
+    pub fn values(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let ranges = self.0.ranges().iterator();
+        ranges.map(|range| Some(&self.0.buffer()[range.expect("it was looked through when it was read")?]))
     }
-    Some(columns)
-}
-
-fn refusal(body: &[u8]) -> Trouble {
-    let mut refusal = Refusal::default();
-    for field in body.split(|byte| *byte == 0) {
-        let Some((kind, text)) = field.split_first() else { break };
-        let text = String::from_utf8_lossy(text).into_owned();
-        match kind {
-            b'C' => refusal.code = text,
-            b'M' => refusal.message = text,
-            b'D' => refusal.detail = Some(text),
-            _ => {}
-        }
-    }
-    Trouble::Server(Box::new(refusal))
 }
 
 fn unknown_login() -> Trouble {
-    let what =
-        "the server asks for a way to log in that is not known here; known are SCRAM-SHA-256, and passwords over TLS";
+    let what = "the server asks for a way to log in that is not known here; known are SCRAM-SHA-256, md5, and passwords over TLS";
     Trouble::Wrong(what.into())
-}
-
-fn put_text(text: &str, out: &mut BytesMut) {
-    out.put_slice(text.as_bytes());
-    out.put_u8(0);
 }
 
 fn out_of_turn() -> Trouble {
@@ -582,13 +477,10 @@ fn out_of_turn() -> Trouble {
 
 /// A name in SQL.
 pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    escape_identifier(name)
 }
 
 /// A text in SQL.
 pub fn literal(text: &str) -> String {
-    match text.contains('\\') {
-        true => format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''")),
-        false => format!("'{}'", text.replace('\'', "''")),
-    }
+    escape_literal(text)
 }

@@ -31,12 +31,11 @@
 //!    us at least every ten seconds, however long workers take nothing.
 //!
 //! Records are Debezium's envelopes in JSON ([`envelope`]): decoding, Bronze, rebuilds and backfills are those of
-//! `debezium-json`. The wire protocol is spoken by code of our own ([`client`], [`scram`], [`output`]): one blocking client
-//! for SQL, first rows and the stream in one thread. tokio-postgres cannot start a stream; `pgwire-replication` is sound
-//! (it answers the server while its receiver lags) but runs none of the queries by which first rows and stream share a
-//! view, so that a second client would be needed beside it; `pg_walstream` is many times as much code as all of this.
-//! `postgres-protocol` would fit: messages and SCRAM without a socket. What it would save is less than what it brings
-//! (a feature of `digest` on which DataFusion is built again, for an HMAC that aws-lc-rs has).
+//! `debezium-json`. `postgres-protocol` has the wire's messages and logins; around it are one blocking client ([`client`])
+//! for SQL, first rows and the stream in one thread, and pgoutput's messages ([`output`]), which it does not know.
+//! tokio-postgres cannot start a stream; `pgwire-replication` is sound (it answers the server while its receiver lags) but
+//! runs none of the queries by which first rows and stream share a view, so that a second client would be needed beside it;
+//! `pg_walstream` is many times as much code as all of this.
 
 mod catalog;
 mod check;
@@ -45,8 +44,8 @@ mod envelope;
 mod lsn;
 mod output;
 mod reader;
-mod scram;
 mod tls;
+mod trouble;
 mod types;
 
 pub use check::{Misplaced, check};

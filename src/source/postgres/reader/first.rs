@@ -6,9 +6,10 @@ use std::time::Instant;
 use super::Reader;
 use crate::definition::FirstRows;
 use crate::source::postgres::catalog::{self, Catalog, Misfit};
-use crate::source::postgres::client::{Client, Tick, Trouble, quoted};
+use crate::source::postgres::client::{Client, Tick, quoted};
 use crate::source::postgres::envelope::{Change, Origin, Table};
 use crate::source::postgres::lsn::Lsn;
+use crate::source::postgres::trouble::Trouble;
 
 impl Reader {
     /// Reads first rows by a view of the database, which is as of `at`.
@@ -106,11 +107,8 @@ impl Reader {
                     .map(|(name, oid)| (name.as_str(), self.types.kind(*oid), false));
                 Table::of_columns(&self.database, (&table.schema, &table.table), columns)
             });
-            let values = row
-                .values()
-                .ok_or_else(|| Trouble::Wrong("the server sent a row that is none".into()))?;
             record.clear();
-            written.write_row(values.into_iter(), at, record);
+            written.write_row(row.values(), at, record);
             self.arrived.get_or_insert_with(Instant::now);
             self.members[m].push(record, None);
             match self.members[m].batch.is_full() {

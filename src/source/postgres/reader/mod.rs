@@ -14,9 +14,10 @@ use hashbrown::HashMap;
 
 use super::Known;
 use super::catalog::{self, Misfit};
-use super::client::{Client, Trouble, quoted};
+use super::client::{Client, quoted};
 use super::envelope::Table;
 use super::lsn::{Lsn, Reached};
+use super::trouble::Trouble;
 use super::types::Types;
 use crate::definition::{Postgres, PostgresUrl};
 use crate::repr::Epoch;

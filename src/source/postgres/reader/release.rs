@@ -10,8 +10,9 @@ use super::Reader;
 use super::stream::Line;
 use crate::source::batch::{nothing, payload_bytes};
 use crate::source::postgres::EPOCH_ROWS;
-use crate::source::postgres::client::{TICK, Trouble};
+use crate::source::postgres::client::TICK;
 use crate::source::postgres::lsn::{Lsn, Reached};
+use crate::source::postgres::trouble::Trouble;
 use crate::source::transactions::OpenEpoch;
 use crate::source::{Delivery, Position, SourceError};
 

@@ -3,7 +3,8 @@
 use super::{Member, Reader};
 use crate::source::SourceError;
 use crate::source::postgres::catalog::{self, Catalog, Misfit, Wanted};
-use crate::source::postgres::client::{Client, Tick, Trouble, quoted};
+use crate::source::postgres::client::{Client, Tick, quoted};
+use crate::source::postgres::trouble::Trouble;
 
 impl Reader {
     /// What its feeds' tables are published by.

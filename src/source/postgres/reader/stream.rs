@@ -7,10 +7,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::{Member, Reader, Route, Transaction};
 use crate::source::PartitionLag;
 use crate::source::postgres::catalog::{self, Misfit, unidentified};
-use crate::source::postgres::client::{Client, POSTGRES_EPOCH, Streamed, TICK, Tick, Trouble};
+use crate::source::postgres::client::{Client, POSTGRES_EPOCH, Streamed, TICK, Tick};
 use crate::source::postgres::envelope::{Change, Origin, Table};
 use crate::source::postgres::lsn::Lsn;
 use crate::source::postgres::output::{self, Message, Old, Value};
+use crate::source::postgres::trouble::Trouble;
 
 /// How often the server hears of us, at least.
 const SIGN: Duration = Duration::from_secs(10);
