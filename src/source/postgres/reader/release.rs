@@ -43,7 +43,7 @@ impl Reader {
                     let gauges = &member.hand.gauges;
                     gauges.records.fetch_add(raw.len() as u64, Ordering::Relaxed);
                     gauges.bytes.fetch_add(payload_bytes(&raw), Ordering::Relaxed);
-                    (member.decode)(raw).map_err(|held| Trouble::Wrong(format!("{held:?}")))?
+                    (member.decode)(raw).expect("records of debezium-json wait for no schema")
                 }
             };
             deliveries.push(Delivery {
