@@ -219,6 +219,7 @@ export ALLUVIUM_KAFKA_CA=$state/kafka/tls/ca.pem
 export ALLUVIUM_KAFKA_USER=$user
 export ALLUVIUM_KAFKA_PASSWORD=$password
 export ALLUVIUM_POSTGRES=postgres://$user:$password@127.0.0.1:$(port postgres)/alluvium
+export ALLUVIUM_POSTGRES_CA=$state/postgres/tls/ca.pem
 export ALLUVIUM_MARIADB=mysql://$user:$password@127.0.0.1:$(port mariadb)/alluvium
 export ALLUVIUM_REGISTRY=http://127.0.0.1:$(port registry)/apis/ccompat/v7
 export ALLUVIUM_REGISTRY_AUTH=http://127.0.0.1:$(port registry_auth)/apis/ccompat/v7

@@ -136,10 +136,8 @@ def drop_connector(name, settings):
     with contextlib.suppress(urllib.error.HTTPError):
         http("DELETE", f"{CONNECT}/connectors/{name}")
     if slot := settings.get("slot.name"):
-        until(f"the slot {slot} to be free", 30, lambda: "t" not in postgres(
-            f"SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'"))
-        postgres(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}';"
-                 f"DROP PUBLICATION IF EXISTS \"{settings['publication.name']}\"")
+        drop_slot(slot)
+        postgres(f"DROP PUBLICATION IF EXISTS \"{settings['publication.name']}\"")
     prefix = settings["topic.prefix"]
     delete_topics(prefix)
     delete_topics(f"__debezium-heartbeat.{prefix}")
@@ -147,6 +145,12 @@ def drop_connector(name, settings):
         if subject.startswith((f"{prefix}.", f"{prefix}-", f"__debezium-heartbeat.{prefix}-")):
             http("DELETE", f"{REGISTRY}/subjects/{subject}")
             http("DELETE", f"{REGISTRY}/subjects/{subject}?permanent=true")
+
+
+def drop_slot(name):
+    until(f"the slot {name} to be free", 30, lambda: "t" not in postgres(
+        f"SELECT active FROM pg_replication_slots WHERE slot_name = '{name}'"))
+    postgres(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{name}'")
 
 
 def until_running(name):

@@ -23,6 +23,17 @@ postgres_answers() {
 }
 postgres_stop_signal() { echo INT; }   # the fast shutdown: waits for no client
 
+postgres_certificates() { # of a CA of our own, for sslmode=verify-full
+  [ ! -f tls/server.crt ] || return 0
+  mkdir -p tls
+  openssl req -newkey rsa:2048 -nodes -days 3650 -x509 -subj "/CN=Alluvium test CA" -keyout tls/ca.key -out tls/ca.pem 2>/dev/null
+  openssl req -newkey rsa:2048 -nodes -subj "/CN=localhost" -keyout tls/server.key -out tls/server.csr 2>/dev/null
+  openssl x509 -req -in tls/server.csr -CA tls/ca.pem -CAkey tls/ca.key -CAcreateserial -days 3650 -out tls/server.made \
+    -extfile <(echo "subjectAltName=DNS:localhost") 2>/dev/null
+  chmod 600 tls/server.key
+  mv tls/server.made tls/server.crt
+}
+
 postgres_settings() {
   cat <<END
 listen_addresses = '127.0.0.1'
@@ -38,6 +49,9 @@ full_page_writes = off
 shared_buffers = 64MB
 timezone = UTC
 log_timezone = UTC
+ssl = on
+ssl_cert_file = '$PWD/tls/server.crt'
+ssl_key_file = '$PWD/tls/server.key'
 END
 }
 
@@ -50,6 +64,8 @@ postgres_run() {
     as=(setpriv --reuid=postgres --regid=postgres --init-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search)
     chown postgres: .
   fi
+  postgres_certificates
+  if [ ${#as[@]} -gt 0 ]; then chown postgres: tls/server.key; fi
   postgres_settings > server.conf
   if [ ! -f "$data/made" ]; then
     rm -rf "$data"

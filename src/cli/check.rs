@@ -14,6 +14,7 @@ use crate::definition::{
 };
 use crate::plan::{self, Graph};
 use crate::registry::{Patience, Registries, Schema};
+use crate::source::check_postgres;
 
 /// Find every mistake in a dataflow; no data is touched
 ///
@@ -49,7 +50,10 @@ pub fn run(args: Check) -> Result<ExitCode> {
         Some(dataflow) if found.0.is_empty() => dataflow,
         _ => return Err(found.sorted().into()),
     };
-    let (mistakes, notes) = against_registries(&dataflow, &Registries::patient(None, PATIENCE));
+    let (mut mistakes, mut notes) = against_registries(&dataflow, &Registries::patient(None, PATIENCE));
+    let (more, further) = against_databases(&dataflow);
+    mistakes.0.extend(more);
+    notes.extend(further);
     if !mistakes.0.is_empty() {
         return Err(mistakes.sorted().into());
     }
@@ -133,6 +137,29 @@ fn evolving(input: &Input, feed: &Feed, schema: &Schema) -> Vec<String> {
     new.into_iter().map(told).collect()
 }
 
+/// What of databases does not fit the feeds that read them: mistakes where a feed cannot be read, else notes.
+fn against_databases(dataflow: &Dataflow) -> (Vec<Diagnostic>, Vec<String>) {
+    let (mut mistakes, mut notes) = (Vec::new(), Vec::new());
+    for found in check_postgres(dataflow, PATIENCE.request) {
+        let input = &dataflow.inputs[found.input];
+        let message = format!(
+            "feed {:?} of input {:?}: {}",
+            input.feeds[found.feed].name, input.name, found.message
+        );
+        match found.refuses {
+            true => mistakes.push(Diagnostic {
+                file: input.file.clone(),
+                line: 0,
+                column: 0,
+                message,
+                help: found.help,
+            }),
+            false => notes.push(found.help.map_or(message.clone(), |help| format!("{message}; {help}"))),
+        }
+    }
+    (mistakes, notes)
+}
+
 /// Columns that the dataflow's own tests expect and tables do not have.
 fn misread_tables(graph: &Graph, cases: &[Case], folder: &Path) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -183,6 +210,7 @@ fn summary(dataflow: &Dataflow, cases: &[Case]) -> String {
                     Some(http) => format!("http, rows by POST to {}", http.address(&input.name)),
                     None => "http".to_string(),
                 },
+                FeedKind::Postgres(postgres) => format!("postgres {} at {}", postgres.tables.join(", "), postgres.url),
                 FeedKind::Generate(generate) => format!("generate {}", generate.generator),
             };
             out += &format!("  feed {}: {place}\n", feed.name);

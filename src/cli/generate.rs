@@ -220,6 +220,10 @@ impl Order {
                     "name a feed of kind \"files\" or \"log\"; this one takes requests while `alluvium run` runs";
                 return Err(UsageError::new(format!("feed {name} is posted to"), help).into());
             }
+            FeedKind::Postgres(_) => {
+                let help = "name a feed of kind \"files\", \"log\" or \"kafka\"";
+                return Err(UsageError::new(format!("feed {name} reads a database"), help).into());
+            }
             FeedKind::Generate(_) => {
                 let help = "name a feed of kind \"files\" or \"log\"; this one is served by `alluvium run`";
                 return Err(UsageError::new(format!("feed {name} makes its own events"), help).into());

@@ -61,7 +61,7 @@ pub fn run(args: Produce) -> Result<ExitCode> {
             let log = LogWriter::open(path, true).with_context(|| format!("could not open {}", path.display()))?;
             Way::Log(log, args.partition.unwrap_or(0).to_string())
         }
-        FeedKind::Files { .. } | FeedKind::Http | FeedKind::Generate(_) => {
+        FeedKind::Files { .. } | FeedKind::Http | FeedKind::Postgres(_) | FeedKind::Generate(_) => {
             let help = "name a feed of kind \"kafka\" or \"log\"; files are put into their folder, and rows posted to one of kind \"http\"";
             return Err(UsageError::new(format!("feed {} takes no records", args.feed), help).into());
         }

@@ -8,6 +8,7 @@ use super::diagnostic::nearest;
 use super::http;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, folder_location};
+use super::postgres::{self, read_postgres};
 use super::settings::{Settings, Text, Value};
 use super::wire::{KeyFormat, read_key_format, read_registry, read_schema};
 use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
@@ -18,17 +19,18 @@ enum Kind {
     Log,
     Kafka,
     Http,
+    Postgres,
     Generate,
 }
 
-const KINDS: [(&str, Kind); 5] = [
+const KINDS: [(&str, Kind); 6] = [
     ("files", Kind::Files),
     ("log", Kind::Log),
     ("kafka", Kind::Kafka),
     ("http", Kind::Http),
+    ("postgres", Kind::Postgres),
     ("generate", Kind::Generate),
 ];
-const LATER_KINDS: [&str; 1] = ["postgres"];
 
 const FORMATS: [(&str, Format); 12] = [
     ("csv", Format::Csv),
@@ -95,6 +97,7 @@ impl Kind {
             Kind::Log => "log",
             Kind::Kafka => "kafka",
             Kind::Http => "http",
+            Kind::Postgres => "postgres",
             Kind::Generate => "generate",
         }
     }
@@ -115,6 +118,7 @@ impl Kind {
                 Format::CanalJson,
                 Format::MaxwellJson,
             ],
+            Kind::Postgres => ENVELOPES,
             Kind::Generate => &[Format::Json, Format::DebeziumJson, Format::Csv],
         }
     }
@@ -144,10 +148,8 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
     let name = settings
         .require("name", "\"drops\"")
         .and_then(|value| read_name(&value, names));
-    let mut later = false;
     let kind = settings.require("kind", "\"files\"").and_then(|value| {
         let text = value.text()?;
-        later = LATER_KINDS.contains(&text.value.as_str());
         read_kind(&value, &text)
     });
     let feed_kind = read_feed_kind(&mut settings, kind, base);
@@ -161,10 +163,6 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
         Some(value) => value.settings().map(|settings| read_overrides(settings, columns)),
         None => Some(BTreeMap::new()),
     };
-    if later {
-        // What such a feed takes is not known here.
-        settings.take_all("1");
-    }
     settings.finish();
     let overrides = overrides?;
     let nothing = Texts::default();
@@ -266,13 +264,6 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
     if let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == text.value) {
         return Some(*kind);
     }
-    if LATER_KINDS.contains(&text.value.as_str()) {
-        value.say(
-            format!("feeds of kind {:?} are not in this version", text.written),
-            "it has files, log, kafka, http and generate; a log is an embedded change log that any program can append to",
-        );
-        return None;
-    }
     let names = KINDS.map(|(name, _)| name);
     value.say(
         format!("unknown kind of feed {:?}", text.written),
@@ -285,10 +276,12 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
 }
 
 /// Settings that belong to some kinds alone, and those kinds, as they are told.
-const OF_KINDS: [(&[&str], &[Kind], &str); 3] = [
+const OF_KINDS: [(&[&str], &[Kind], &str); 5] = [
     (&["path"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
     (&GENERATE, &[Kind::Generate], "\"generate\""),
     (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),
+    (&postgres::SETTINGS, &[Kind::Postgres], "\"postgres\""),
+    (&["start"], &[Kind::Kafka, Kind::Postgres], "\"kafka\" or \"postgres\""),
 ];
 
 /// The settings that the kind decides. Of an unknown kind they are all taken, and not looked at.
@@ -323,6 +316,7 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
             }
             Some(FeedKind::Http)
         }
+        Kind::Postgres => read_postgres(settings, base).map(FeedKind::Postgres),
         kind => {
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
@@ -435,7 +429,7 @@ fn formats_of(generator: &str) -> &'static [Format] {
 /// `takes`: the formats that fit the feed; none where its kind is not known.
 fn read_format(settings: &mut Settings<'_>, kind: Option<Kind>, takes: &'static [Format]) -> Option<Format> {
     let value = match (kind, takes) {
-        (Some(Kind::Generate), [usual, ..]) => match settings.take("format", "\"json\"") {
+        (Some(Kind::Generate | Kind::Postgres), [usual, ..]) => match settings.take("format", "\"json\"") {
             None => return Some(*usual),
             some => some,
         },

@@ -92,16 +92,8 @@ const OWN_OPTIONS: [(&str, &str); 9] = [
     ("isolation.level", "only committed records are read"),
 ];
 
-/// The settings of this kind alone.
-pub(super) const SETTINGS: [&str; 7] = [
-    "brokers",
-    "topics",
-    "start",
-    "on_missing",
-    "group",
-    "transactions",
-    "options",
-];
+/// The settings of this kind alone; `start` is of several.
+pub(super) const SETTINGS: [&str; 6] = ["brokers", "topics", "on_missing", "group", "transactions", "options"];
 
 const TOPICS: &str = "[\"shop.public.orders\"]";
 const START: &str = "\"earliest\"";

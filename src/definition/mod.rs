@@ -21,6 +21,7 @@ mod load;
 mod location;
 mod order;
 mod output;
+mod postgres;
 mod references;
 mod root;
 mod settings;
@@ -40,6 +41,7 @@ pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transaction
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
 pub use output::{Output, OutputFormat};
+pub use postgres::{FirstRows, Postgres, PostgresUrl, SslMode};
 pub use wire::{Credentials, KeyFormat, Registry, Wire};
 
 use std::collections::BTreeMap;
@@ -212,6 +214,11 @@ impl Feed {
         kafka.transactions.as_ref().map(|transactions| (kafka, transactions))
     }
 
+    /// Whether its source's transactions stay whole, over all feeds of that source.
+    pub fn keeps_transactions(&self) -> bool {
+        matches!(self.kind, FeedKind::Postgres(_)) || self.transactions().is_some()
+    }
+
     /// Whether its records cannot be read without their schemas.
     pub fn needs_registry(&self) -> bool {
         let of_keys = matches!(self.wire.key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
@@ -236,6 +243,8 @@ pub enum FeedKind {
     Kafka(Kafka),
     /// Requests that are listened for, as [`Dataflow::http`] says.
     Http,
+    /// Tables of a PostgreSQL database, by logical replication.
+    Postgres(Postgres),
     /// A built-in generator.
     Generate(Generate),
 }

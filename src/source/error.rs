@@ -173,6 +173,64 @@ pub enum SourceError {
         /// What it says.
         reason: String,
     },
+    /// A database did not answer.
+    #[error(
+        "could not reach {url} of feed {feed}, {attempts} times in a row: {reason}; check the address, and sslmode in it"
+    )]
+    PostgresAway {
+        /// `input.feed`.
+        feed: String,
+        /// The address, without its password.
+        url: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// The last reason.
+        reason: String,
+    },
+    /// A database that cannot be read as it is set up.
+    #[error("could not read {url} of feed {feed}: {reason}; {help}")]
+    PostgresMisfit {
+        /// `input.feed`.
+        feed: String,
+        /// The address, without its password.
+        url: String,
+        /// What does not fit.
+        reason: String,
+        /// What to do, in SQL where it is that.
+        help: String,
+    },
+    /// Changes that were not read are gone.
+    #[error(
+        "slot {slot:?} of feed {feed} cannot go on at {reached}, where the newest snapshot is: {reason}; what was changed since is gone from it. Give the feeds another `slot` to begin with their tables' rows again, or start with a new lake"
+    )]
+    PostgresLost {
+        /// `input.feed`.
+        feed: String,
+        /// The slot.
+        slot: String,
+        /// How far it was read.
+        reached: String,
+        /// Why.
+        reason: String,
+    },
+    /// A server says what is no replication stream.
+    #[error("the replication stream of feed {feed} cannot be read: {reason}; a restart resumes at the last snapshot")]
+    PostgresStream {
+        /// `input.feed`.
+        feed: String,
+        /// Why.
+        reason: String,
+    },
+    /// The first rows of tables were not read to their end.
+    #[error(
+        "the first rows of feed {feed} were not read to their end: {reason}; nothing of them is committed, and a restart begins with them again"
+    )]
+    PostgresFirstRows {
+        /// `input.feed`.
+        feed: String,
+        /// Why.
+        reason: String,
+    },
     /// Readers were stopped within a transaction that goes on as it comes.
     #[error(
         "a transaction of {topic} was being taken when the run was to end, and is larger than what can be kept back: nothing of it is committed; a restart resumes at the last snapshot"

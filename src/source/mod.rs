@@ -12,6 +12,7 @@ mod http;
 mod kafka;
 mod log;
 mod outlet;
+mod postgres;
 mod readers;
 mod share;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use kafka::{
 pub(crate) use kafka::{configure_client, describe_client_error, put};
 pub use log::{LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
+pub use postgres::{Misplaced, check as check_postgres};
 pub use readers::{Clock, Decode, Decoders, FeedStatus, Held, ReaderOptions, Readers, start};
 pub use share::Share;
 pub use transactions::{OpenEpoch, Together};

@@ -19,7 +19,7 @@ use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
 use super::share::Share;
 use super::transactions::{Groups, OpenEpoch, Together};
-use super::{PartitionId, PartitionLag, Position, Progress, SourceError, files, generate, http, kafka, log};
+use super::{PartitionId, PartitionLag, Position, Progress, SourceError, files, generate, http, kafka, log, postgres};
 use crate::decode::{Decoded, Raw, Waiting};
 use crate::definition::{Dataflow, FeedKind};
 use crate::registry::Registries;
@@ -158,6 +158,8 @@ pub struct Readers {
     stop: Sender<Infallible>,
     feeds: Vec<FeedHandle>,
     threads: Vec<JoinHandle<()>>,
+    /// Replication slots, which keep what no snapshot holds.
+    slots: Vec<postgres::Kept>,
     failure: Arc<Mutex<Option<SourceError>>>,
     /// What takes requests.
     listening: Option<http::Listening>,
@@ -264,6 +266,7 @@ pub fn start(
     let mut started = Ok(());
     let mut groups = Groups::of(&dataflow);
     let mut doors = http::Doors::default();
+    let mut slots = postgres::Slots::default();
     for (input, definition) in dataflow.inputs.iter().enumerate() {
         for (feed, definition_of_feed) in definition.feeds.iter().enumerate() {
             let gauges = Arc::new(match &definition_of_feed.kind {
@@ -296,6 +299,10 @@ pub fn start(
                         doors.observe_hand(hand);
                         Ok(())
                     }
+                    FeedKind::Postgres(postgres) => {
+                        slots.add(hand, postgres);
+                        Ok(())
+                    }
                     FeedKind::Generate(settings) => generate::feed::start(&mut starter, hand, settings, resume),
                 };
             }
@@ -304,12 +311,17 @@ pub fn start(
     if started.is_ok() {
         started = groups.start(&mut starter, resume);
     }
+    let kept = slots.kept();
+    if started.is_ok() {
+        started = slots.start(&mut starter, resume);
+    }
     // Last: what is taken is handed over.
     let listening = started.and_then(|()| doors.start(&mut starter, resume));
     let readers = Readers {
         stop,
         feeds,
         threads: starter.threads,
+        slots: kept,
         failure: starter.failure,
         listening: None,
         runtime,
@@ -378,6 +390,7 @@ impl Readers {
         if let Some(listening) = &self.listening {
             listening.observe_committed(progress);
         }
+        self.slots.iter().for_each(|slot| slot.observe_committed(progress));
     }
 
     /// Asks every reader to stop, and waits until all have. What is in the outlets stays there. Returns the first

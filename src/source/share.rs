@@ -43,7 +43,7 @@ impl Share {
         let name = &input.feeds[feed].name;
         let hash = hash(&[&input.name, name, partition]);
         let processes = self.processes as u64;
-        if input.feeds[feed].transactions().is_some() || matches!(input.feeds[feed].kind, FeedKind::Http) {
+        if input.feeds[feed].keeps_transactions() || matches!(input.feeds[feed].kind, FeedKind::Http) {
             return (0, hash);
         }
         let one = matches!(input.feeds[feed].kind, FeedKind::Files { .. }) && Share::in_order(input);

@@ -16,6 +16,7 @@ mod lake;
 mod letters;
 mod memory;
 mod oracle;
+mod postgres;
 mod publish;
 mod readers;
 mod real_data;

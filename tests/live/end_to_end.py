@@ -1,4 +1,5 @@
-"""PostgreSQL under load -> Debezium -> Kafka -> Alluvium -> Delta, while each of them is killed and started again.
+"""PostgreSQL under load -> Debezium -> Kafka -> Alluvium -> Delta, while each of them is killed and started again. And without
+Debezium and Kafka (`--formats postgres`).
 
 Checked at every snapshot that a run published: the transactions that Silver shows are the first ones in the order of commits;
 every Silver table is what exactly these left in PostgreSQL; and at some, that every Gold table is what PostgreSQL makes of the
@@ -19,7 +20,7 @@ import traceback
 import psycopg
 
 from oracle import SHOWN, Differs, Oracle, reading
-from pipeline import Pipeline, live
+from pipeline import DIRECT, Pipeline, live
 from source import TABLES, Client, Source
 
 SERVERS = ("kafka", "connect", "postgres")
@@ -33,7 +34,7 @@ def arguments():
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--large", type=int, default=10_000, help="rows that a large transaction changes")
     parser.add_argument("--kills", type=float, default=6, help="faults a minute")
-    parser.add_argument("--formats", default="json", help="json, avro, or both by a comma: a dataflow each")
+    parser.add_argument("--formats", default="json", help="of json, avro and postgres (feeds of that kind), by commas: a dataflow each")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--commit", default="100ms")
     parser.add_argument("--snapshots", type=int, default=2000, help="check at most so many, spread evenly; 0: all")
@@ -70,6 +71,7 @@ class Test:
         self.clients = []
         self.faults = collections.Counter()
         self.started = time.time()
+        self.servers = ("postgres",) if options.formats == DIRECT else SERVERS
 
     def say(self, text):
         print(f"{time.time() - self.started:6.1f} s  {text}", flush=True)
@@ -86,9 +88,8 @@ class Test:
             self.pipelines.append(pipeline)
             pipeline.start_connector()
             pipeline.start()
-        # A connector that is killed before would read the tables again, and never tell what was deleted in between.
         for pipeline in self.pipelines:
-            live.until_snapshot_kept(pipeline.name)
+            pipeline.until_first_rows()
         self.say("the tables' first rows are read, and their load goes on")
         self.disturb(time.time() + 60 * self.options.minutes)
         self.finish()
@@ -107,7 +108,7 @@ class Test:
         pause = 60 / self.options.kills if self.options.kills else float("inf")
         fault_at = time.time() + pause * self.random.uniform(0.3, 0.7)
         turn, fault = [], None
-        while time.time() < until or (fault and fault.is_alive()) or (self.options.kills and len(self.faults) < 1 + len(SERVERS)):
+        while time.time() < until or (fault and fault.is_alive()) or (self.options.kills and len(self.faults) < 1 + len(self.servers)):
             for pipeline in self.pipelines:
                 pipeline.check_running()
             for client in self.clients:
@@ -120,7 +121,7 @@ class Test:
                 fault, fault_at = None, time.time() + pause * self.random.uniform(0.3, 1)
             if not fault and time.time() > fault_at:
                 if not turn:
-                    turn = ["alluvium", *SERVERS]
+                    turn = ["alluvium", *self.servers]
                     self.random.shuffle(turn)
                 fault = Task(self.fault, turn.pop())
             time.sleep(0.2)
@@ -155,7 +156,7 @@ class Test:
         done = sum((collections.Counter(client.done) for client in self.clients), collections.Counter())
         self.say(f"load ended: {dict(done)}; connections lost: {sum(client.lost for client in self.clients)}")
         for pipeline in self.pipelines:
-            live.until_running(pipeline.name)
+            pipeline.until_running()
             pipeline.until_committed(last, 180)
             self.say(f"{pipeline.form}: caught up")
             pipeline.stop()

@@ -27,7 +27,7 @@ import psycopg
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from pipeline import Pipeline, live
+from pipeline import DIRECT, Pipeline, live
 from source import TABLES, Source
 
 CHANGES = 10   # of a transaction of `WORK`
@@ -57,7 +57,7 @@ def arguments():
     parser.add_argument("--commit", default="25ms")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--durability", default="full", choices=("full", "none"), help="whether a commit is synced to the disk")
-    parser.add_argument("--format", default="json", choices=("json", "avro"))
+    parser.add_argument("--format", default="json", choices=("json", "avro", DIRECT), help=f"{DIRECT}: without Debezium and Kafka")
     parser.add_argument("--without-transactions", action="store_true", help="leave `transactions` out of the feeds")
     parser.add_argument("--keep", action="store_true")
     return parser.parse_args()
@@ -185,7 +185,7 @@ def measure(options, rate):
     try:
         pipeline.start_connector()
         pipeline.start()
-        live.until_snapshot_kept(pipeline.name)
+        pipeline.until_first_rows()
         began = time.time()
         before, of = processor_seconds()
         own = of(pipeline.run.pid)
@@ -213,9 +213,13 @@ def measure(options, rate):
 
 def report(options, rate, pipeline, source, began, count, late, used, caught_up):
     commits = commit_times(source)
-    records = record_times(pipeline, count, live.decode_avro if options.format == "avro" else json.loads)
     snapshots = snapshot_times(pipeline)
-    measured = sorted((at, txid) for txid, at in commits.items() if at >= began + options.warm_up and txid in records)
+    if options.format == DIRECT:
+        told, way, who = snapshots, "PostgreSQL to the lake", "Alluvium"
+    else:
+        told = record_times(pipeline, count, live.decode_avro if options.format == "avro" else json.loads)
+        way, who = "PostgreSQL to Kafka", "Debezium and Kafka"
+    measured = sorted((at, txid) for txid, at in commits.items() if at >= began + options.warm_up and txid in told)
     lost = [txid for _, txid in measured if txid not in snapshots]
     if lost:
         raise live.Failed(f"{len(lost)} transactions are in no snapshot, such as {lost[:3]}")
@@ -228,13 +232,14 @@ def report(options, rate, pipeline, source, began, count, late, used, caught_up)
           f"caught up {caught_up:.1f} s after it")
     print("cores used: " + ", ".join(f"{name} {value:.2f}" for name, value in sorted(used.items())))
     quarter = len(measured) // 4
-    first, final = (statistics.median(records[txid] - at for at, txid in part) for part in (measured[:quarter], measured[-quarter:]))
+    first, final = (statistics.median(told[txid] - at for at, txid in part) for part in (measured[:quarter], measured[-quarter:]))
     keeps_up = final < first + 0.25
-    print(f"PostgreSQL to Kafka: median {1000 * first:.0f} ms in the first quarter, {1000 * final:.0f} ms in the last: "
-          f"Debezium and Kafka {'keep up' if keeps_up else 'do NOT keep up on this machine, and what is from the commit tells of them'}")
-    rows = [("commit to Kafka's timestamp", [records[txid] - at for at, txid in measured]),
-            ("commit to committed", [snapshots[txid] - at for at, txid in measured]),
-            ("Kafka's timestamp to committed", [snapshots[txid] - records[txid] for _, txid in measured])]
+    print(f"{way}: median {1000 * first:.0f} ms in the first quarter, {1000 * final:.0f} ms in the last: "
+          f"{who} {'kept up' if keeps_up else 'did NOT keep up on this machine, and what is from the commit tells of them'}")
+    rows = [("commit to committed", [snapshots[txid] - at for at, txid in measured])]
+    if told is not snapshots:
+        rows += [("commit to Kafka's timestamp", [told[txid] - at for at, txid in measured]),
+                 ("Kafka's timestamp to committed", [snapshots[txid] - told[txid] for _, txid in measured])]
     print(f"{'ms':34}{'p50':>9}{'p99':>9}{'p99.9':>9}{'max':>9}{'of':>10}")
     for name, seconds in rows:
         print(f"{name:34}" + "".join(f"{f:9.1f}" for f in figures(seconds)) + f"{len(seconds):10}")

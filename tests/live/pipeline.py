@@ -1,4 +1,4 @@
-"""From the source's database to a lake: a connector, its topics, and a run of Alluvium. And the servers' faults."""
+"""From the source's database to a lake: a connector, its topics, and a run of Alluvium, or that alone. And the servers' faults."""
 import os
 import pathlib
 import shutil
@@ -17,6 +17,7 @@ from source import TABLES
 HERE = pathlib.Path(__file__).parent
 ALLUVIUM = os.environ["ALLUVIUM_BIN"]
 MANY = "accounts|orders|order_lines"   # tables whose topics have several partitions
+DIRECT = "postgres"   # the form without Debezium and Kafka: feeds of kind `postgres`
 
 
 class Pipeline:
@@ -31,6 +32,13 @@ class Pipeline:
                             "ALLUVIUM_LIVE_COMMIT": commit, "ALLUVIUM_LIVE_FORMAT": f"debezium-{form}",
                             "ALLUVIUM_LIVE_DURABILITY": durability}
         shutil.copytree(HERE / "dataflow", self.dataflow)
+        self.connector = None
+        if form == DIRECT:
+            for path in (self.dataflow / "inputs").glob("*.toml"):
+                columns, _ = path.read_text().split("[[feeds]]")
+                path.write_text(f'{columns}[[feeds]]\nname = "direct"\nkind = "postgres"\nurl = "{source.url}"\n'
+                                f'tables = ["public.{path.stem}"]\nslot = "{self.name}"\npublication = "{self.name}"\n')
+            return
         if form == "avro":
             with open(self.dataflow / "dataflow.toml", "a") as file:
                 file.write(f'\n[registry]\nurl = "{live.REGISTRY}"\n')
@@ -47,10 +55,25 @@ class Pipeline:
                 "topic.creation.many.partitions": "3", "topic.creation.many.replication.factor": "1"})
 
     def start_connector(self):
-        live.start_connector(self.name, self.connector)
+        if self.connector:
+            live.start_connector(self.name, self.connector)
+
+    def until_first_rows(self):
+        """Until no fault makes the tables' first rows come again: they would lack what was deleted in between."""
+        if self.connector:
+            live.until_snapshot_kept(self.name)
+        else:
+            live.until("the first rows", 60, lambda: self.lake().newest())
+
+    def until_running(self):
+        if self.connector:
+            live.until_running(self.name)
 
     def drop(self):
-        live.drop_connector(self.name, self.connector)
+        if self.connector:
+            live.drop_connector(self.name, self.connector)
+        else:
+            live.drop_slot(self.name)
 
     def start(self):
         self.starts += 1

@@ -241,6 +241,8 @@ struct Fields<'a> {
     ts_ms: Option<Cell<'a>>,
     status: Option<Cell<'a>>,
     schema_change: bool,
+    /// Why the change cannot be applied, as our own reader of PostgreSQL says.
+    refused: Option<Cell<'a>>,
     /// Fields that no envelope and no message has.
     foreign: bool,
 }
@@ -260,6 +262,7 @@ fn fields(text: &str) -> Result<Fields<'_>, String> {
             "ts_ms" => fields.ts_ms = Some(value),
             "status" => fields.status = Some(value),
             "ddl" | "tableChanges" => fields.schema_change = true,
+            "refused" => fields.refused = Some(value),
             "ts_us" | "ts_ns" => (),
             _ => fields.foreign = true,
         }
@@ -307,6 +310,9 @@ fn classify<'a>(text: &'a str, fields: Fields<'a>, schema: Option<&'a str>) -> R
             shown(text)
         ));
     };
+    if let Some(reason) = fields.refused {
+        return Err(reason.resolved().unwrap_or_default().into_owned());
+    }
     if op.kind == Kind::Text && op.text() == "m" {
         return Ok(Record::Message { ts_ms });
     }

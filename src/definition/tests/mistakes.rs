@@ -211,11 +211,6 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
             "silver/orders.toml:2:2: format \"avro\" needs a schema registry\n\
              \x20 help: add registry = { url = \"http://localhost:8081\" } beside it or to dataflow.toml",
         ),
-        (
-            feed("kind = \"postgres\"\ntopic = \"x\"\nformat = \"json\"\n"),
-            "inputs/orders.toml:8:8: feeds of kind \"postgres\" are not in this version\n\
-             \x20 help: it has files, log, kafka, http and generate; a log is an embedded change log that any program can append to",
-        ),
         // Requests.
         (
             feed("kind = \"http\"\nformat = \"json\"\n"),
@@ -280,7 +275,7 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             feed("kind = \"file\"\npath = \"x\"\nformat = \"csv\"\n"),
             "inputs/orders.toml:8:8: unknown kind of feed \"file\"\n\
-             \x20 help: did you mean \"files\"? kinds are files, log, kafka, http, generate",
+             \x20 help: did you mean \"files\"? kinds are files, log, kafka, http, postgres, generate",
         ),
         (
             feed("kind = \"files\"\npath = \"drops/[x.csv\"\nformat = \"csv\"\n"),

@@ -117,6 +117,8 @@ fn wanted(progress: &Progress, part: &Dataflow) -> Result<BTreeMap<PartitionId, 
             Some(FeedKind::Generate(settings)) => settings.rate.is_none(),
             // From anywhere else, what was read begins at an offset that only the topic knew then.
             Some(FeedKind::Kafka(kafka)) => kafka.start == Start::Earliest,
+            // What a slot has given is gone from it.
+            Some(FeedKind::Postgres(_)) => false,
             Some(_) => true,
             None => false,
         };

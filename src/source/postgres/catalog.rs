@@ -1,0 +1,537 @@
+//! What a database says of the tables, the publication and the slot of feeds, and whether they fit.
+
+use hashbrown::HashMap;
+
+use super::client::{Client, Texts, Tick, literal, quoted};
+use super::lsn::Lsn;
+use super::trouble::Trouble;
+use super::types::{Made, TYPES, Types};
+use crate::definition::{FirstRows, Input, Postgres, PostgresUrl};
+
+/// The first version whose publications may hold generated columns.
+const GENERATED_SINCE: u32 = 180_000;
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Wanted {
+    pub slot: String,
+    pub publications: Vec<String>,
+    /// `schema.table`.
+    pub tables: Vec<String>,
+    /// Tables that may be called otherwise now.
+    pub oids: Vec<u32>,
+}
+
+/// What there is of it.
+#[derive(Debug)]
+pub struct Catalog {
+    pub system: String,
+    pub database: String,
+    /// Behind what the log holds.
+    pub end: Lsn,
+    pub wal_level: String,
+    pub tables: Vec<Table>,
+    /// By publication: what it leaves out of `insert, update, delete, truncate`.
+    pub publications: HashMap<String, Vec<&'static str>>,
+    pub slot: Option<Slot>,
+}
+
+/// A table.
+#[derive(Debug)]
+pub struct Table {
+    pub oid: u32,
+    pub schema: String,
+    pub table: String,
+    /// PostgreSQL's kind of relation.
+    pub kind: String,
+    /// PostgreSQL's kind of replica identity.
+    pub identity: String,
+    pub readable: bool,
+    pub columns: Vec<Column>,
+    /// None: no publication that is asked for has it.
+    pub published: Option<Published>,
+}
+
+/// A column.
+#[derive(Debug)]
+pub struct Column {
+    pub name: String,
+    pub generated: bool,
+    /// Whether updates and deletes tell its value before.
+    pub identifies: bool,
+}
+
+/// How a publication has a table.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Which columns, in their order.
+    pub columns: Vec<String>,
+    /// Which rows; none: all.
+    pub filter: Option<String>,
+}
+
+/// A replication slot.
+#[derive(Debug)]
+pub struct Slot {
+    pub plugin: String,
+    pub database: String,
+    /// What is before it is never given again.
+    pub confirmed: Option<Lsn>,
+    /// Why it can no longer be read.
+    pub lost: Option<String>,
+}
+
+impl Table {
+    /// `schema.table`.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+
+    /// Its name in SQL.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.table))
+    }
+
+    /// Whether updates and deletes tell a column's value before.
+    fn identifies(&self, column: &str) -> bool {
+        self.columns.iter().any(|own| own.name == column && own.identifies)
+    }
+
+    /// Whether PostgreSQL lets rows be updated and deleted once the table is published.
+    fn has_identity(&self) -> bool {
+        self.kind == "p" || self.columns.iter().any(|column| column.identifies)
+    }
+}
+
+/// Asks for all of it.
+pub fn survey(client: &mut Client, wanted: &Wanted, tick: Tick<'_>) -> Result<Catalog, Trouble> {
+    let identified = one(client.query("IDENTIFY_SYSTEM", tick)?)?;
+    let settings = one(client.query(
+        "SELECT current_setting('wal_level'), current_setting('server_version_num'), current_database()",
+        tick,
+    )?)?;
+    let version: u32 = text(&settings, 1).parse().unwrap_or(0);
+    let publications = publications(client, wanted, tick)?;
+    Ok(Catalog {
+        system: text(&identified, 0).to_string(),
+        end: lsn(&identified, 2).unwrap_or_default(),
+        wal_level: text(&settings, 0).to_string(),
+        database: text(&settings, 2).to_string(),
+        tables: tables(client, wanted, version, tick)?,
+        publications,
+        slot: slot(client, &wanted.slot, tick)?,
+    })
+}
+
+/// Types that columns may have beside those that PostgreSQL has of itself.
+pub fn types(client: &mut Client, tick: Tick<'_>) -> Result<Types, Trouble> {
+    let made = |row: Texts| {
+        let made = Made {
+            of: text(&row, 1).parse().ok()?,
+            is_array: text(&row, 2) == "t",
+            delimiter: *text(&row, 3).as_bytes().first()?,
+        };
+        Some((text(&row, 0).parse().ok()?, made))
+    };
+    let rows = client.query(TYPES, tick)?;
+    Ok(Types(rows.into_iter().filter_map(made).collect()))
+}
+
+/// Where the server's log ends.
+pub fn end(client: &mut Client, tick: Tick<'_>) -> Result<Lsn, Trouble> {
+    let row = one(client.query("IDENTIFY_SYSTEM", tick)?)?;
+    lsn(&row, 2).ok_or_else(|| Trouble::Wrong("the server does not say where its log ends".into()))
+}
+
+/// Which of these tables publications hold.
+pub fn published(
+    client: &mut Client,
+    publications: &[String],
+    oids: &[u32],
+    tick: Tick<'_>,
+) -> Result<Vec<u32>, Trouble> {
+    let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+    let rows = client.query(
+        &format!(
+            "SELECT c.oid FROM pg_catalog.pg_publication_tables p \
+             JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname \
+             JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+             WHERE p.pubname IN ({}) AND c.oid = ANY ('{{{}}}')",
+            literals(publications),
+            oids.join(",")
+        ),
+        tick,
+    )?;
+    Ok(rows.iter().filter_map(|row| text(row, 0).parse().ok()).collect())
+}
+
+fn one(rows: Vec<Texts>) -> Result<Texts, Trouble> {
+    let first = rows.into_iter().next();
+    first.ok_or_else(|| Trouble::Wrong("the server's answer has no row".into()))
+}
+
+fn text(row: &Texts, at: usize) -> &str {
+    row.get(at).and_then(Option::as_deref).unwrap_or_default()
+}
+
+fn lsn(row: &Texts, at: usize) -> Option<Lsn> {
+    text(row, at).parse().ok()
+}
+
+fn literals(texts: &[String]) -> String {
+    let literals: Vec<String> = texts.iter().map(|text| literal(text)).collect();
+    literals.join(", ")
+}
+
+fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) -> Result<Vec<Table>, Trouble> {
+    let names = wanted.tables.iter().filter_map(|name| name.split_once('.'));
+    let mut wants: Vec<String> = names
+        .map(|(schema, table)| format!("(n.nspname = {} AND c.relname = {})", literal(schema), literal(table)))
+        .collect();
+    wants.extend(wanted.oids.iter().map(|oid| format!("c.oid = {oid}")));
+    let wants = wants.join(" OR ");
+    let rows = client.query(
+        &format!(
+            "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, has_table_privilege(c.oid, 'SELECT') \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {wants}"
+        ),
+        tick,
+    )?;
+    let mut tables: Vec<Table> = rows
+        .iter()
+        .map(|row| Table {
+            oid: text(row, 0).parse().unwrap_or(0),
+            schema: text(row, 1).into(),
+            table: text(row, 2).into(),
+            kind: text(row, 3).into(),
+            identity: text(row, 4).into(),
+            readable: text(row, 5) == "t",
+            columns: Vec::new(),
+            published: None,
+        })
+        .collect();
+    // Asked as JSON: what a version does not know yet is null.
+    let rows = client.query(
+        &format!(
+            "SELECT c.oid, a.attname, to_jsonb(a)->>'attgenerated', CASE c.relreplident WHEN 'f' THEN true \
+             ELSE EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey) \
+             AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) END \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+             WHERE {wants} ORDER BY c.oid, a.attnum"
+        ),
+        tick,
+    )?;
+    for row in &rows {
+        if let Some(table) = tables.iter_mut().find(|table| table.oid.to_string() == text(row, 0)) {
+            table.columns.push(Column {
+                name: text(row, 1).into(),
+                generated: !text(row, 2).is_empty(),
+                identifies: text(row, 3) == "t",
+            });
+        }
+    }
+    let rows = client.query(
+        &format!(
+            "SELECT p.pubname, p.schemaname, p.tablename, to_jsonb(p)->>'attnames', to_jsonb(p)->>'rowfilter' \
+             FROM pg_catalog.pg_publication_tables p WHERE p.pubname IN ({})",
+            literals(&wanted.publications)
+        ),
+        tick,
+    )?;
+    for row in &rows {
+        let found = tables
+            .iter_mut()
+            .find(|t| t.schema == text(row, 1) && t.table == text(row, 2));
+        let Some(table) = found else { continue };
+        let named: Option<Vec<String>> = serde_json::from_str(text(row, 3)).ok();
+        let is_published = |column: &&Column| {
+            let named = named.as_ref().is_none_or(|named| named.contains(&column.name));
+            named && (!column.generated || version >= GENERATED_SINCE)
+        };
+        let columns = table
+            .columns
+            .iter()
+            .filter(is_published)
+            .map(|column| column.name.clone());
+        table.published = Some(Published {
+            columns: columns.collect(),
+            filter: row.get(4).cloned().flatten(),
+        });
+    }
+    Ok(tables)
+}
+
+fn publications(
+    client: &mut Client,
+    wanted: &Wanted,
+    tick: Tick<'_>,
+) -> Result<HashMap<String, Vec<&'static str>>, Trouble> {
+    let rows = client.query(
+        &format!(
+            "SELECT pubname, pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_catalog.pg_publication \
+             WHERE pubname IN ({})",
+            literals(&wanted.publications)
+        ),
+        tick,
+    )?;
+    let lacks = |row: &Texts| {
+        let operations = ["insert", "update", "delete", "truncate"].into_iter().enumerate();
+        let lacks = operations.filter(|(at, _)| text(row, at + 1) != "t");
+        lacks.map(|(_, operation)| operation).collect()
+    };
+    Ok(rows.iter().map(|row| (text(row, 0).to_string(), lacks(row))).collect())
+}
+
+fn slot(client: &mut Client, name: &str, tick: Tick<'_>) -> Result<Option<Slot>, Trouble> {
+    let rows = client.query(
+        &format!(
+            "SELECT s.plugin, s.database, s.confirmed_flush_lsn, to_jsonb(s)->>'wal_status', \
+             to_jsonb(s)->>'invalidation_reason' FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = {}",
+            literal(name)
+        ),
+        tick,
+    )?;
+    Ok(rows.first().map(|row| {
+        let reason = Some(text(row, 4)).filter(|reason| !reason.is_empty());
+        let removed = (text(row, 3) == "lost").then_some("wal_removed");
+        Slot {
+            plugin: text(row, 0).into(),
+            database: text(row, 1).into(),
+            confirmed: lsn(row, 2),
+            lost: reason.or(removed).map(str::to_string),
+        }
+    }))
+}
+
+/// Something that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    pub message: String,
+    /// What to do.
+    pub help: String,
+    /// Whether the feed cannot be read; else it may be meant so.
+    pub refuses: bool,
+}
+
+fn refuses(message: impl Into<String>, help: impl Into<String>) -> Misfit {
+    Misfit {
+        message: message.into(),
+        help: help.into(),
+        refuses: true,
+    }
+}
+
+/// What makes a publication of tables.
+pub fn create_publication(name: &str, tables: &[String]) -> String {
+    let tables = tables.join(", ");
+    format!(
+        "CREATE PUBLICATION {} FOR TABLE {tables} WITH (publish_via_partition_root = true)",
+        quoted(name)
+    )
+}
+
+impl Catalog {
+    /// The table of this name.
+    pub fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.iter().find(|table| table.name() == name)
+    }
+
+    /// What does not fit of the server.
+    pub fn misfits(&self, url: &PostgresUrl, wanted: &Wanted) -> Vec<Misfit> {
+        let mut found = Vec::new();
+        if self.wal_level != "logical" {
+            found.push(refuses(
+                format!("wal_level of {url} is {}", self.wal_level),
+                "as a superuser: ALTER SYSTEM SET wal_level = logical; then restart the server",
+            ));
+        }
+        if let Some(slot) = &self.slot
+            && (slot.plugin != "pgoutput" || slot.database != self.database)
+        {
+            found.push(refuses(
+                format!(
+                    "slot {:?} is of plugin {:?} and database {:?}",
+                    wanted.slot, slot.plugin, slot.database
+                ),
+                "give the feed another `slot`",
+            ));
+        }
+        found
+    }
+
+    /// What does not fit of a feed's tables, but for their publication.
+    pub fn misfits_of_feed(&self, input: &Input, feed: usize, postgres: &Postgres) -> Vec<Misfit> {
+        let mut found = Vec::new();
+        for name in &postgres.tables {
+            let Some(table) = self.table(name) else {
+                found.push(refuses(
+                    format!("there is no table {name} in database {:?}", self.database),
+                    "write schema and table as \\dt shows them; the user may lack USAGE of the schema",
+                ));
+                continue;
+            };
+            if !matches!(table.kind.as_str(), "r" | "p") {
+                found.push(refuses(
+                    format!("{name} is no table"),
+                    "PostgreSQL replicates tables alone",
+                ));
+                continue;
+            }
+            if !table.readable && postgres.start == FirstRows::Snapshot {
+                found.push(refuses(
+                    format!("user {:?} may not read table {name}", postgres.url.user),
+                    format!("GRANT SELECT ON {} TO {}", table.quoted(), quoted(&postgres.url.user)),
+                ));
+            }
+            let full = format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.quoted());
+            if !input.key.is_empty() {
+                let lacking = unidentified(input, feed, &|column| match () {
+                    () if !table.columns.iter().any(|own| own.name == column) => None,
+                    () => Some(table.kind == "p" && table.identity == "d" || table.identifies(column)),
+                });
+                if let Some(column) = lacking {
+                    found.push(refuses(
+                        format!(
+                            "updates and deletes of table {name} do not tell column {column:?}, which the key of input {} takes",
+                            input.name
+                        ),
+                        full.clone(),
+                    ));
+                }
+                for position in input.positions(&input.order_by) {
+                    let from = &input.feeds[feed].columns[position].from;
+                    let own = from
+                        .iter()
+                        .find(|from| table.columns.iter().any(|own| own.name == **from));
+                    if let Some(column) = own.filter(|column| !table.identifies(column)) {
+                        found.push(Misfit {
+                            message: format!(
+                                "deletes of table {name} do not tell column {column:?}, by which input {} orders: a delete loses \
+                                 against the row",
+                                input.name
+                            ),
+                            help: full.clone(),
+                            refuses: false,
+                        });
+                    }
+                }
+            } else if table.identity != "f" {
+                found.push(Misfit {
+                    message: format!(
+                        "input {} has no key, and updates and deletes of table {name} do not tell the row before: they would \
+                         become dead letters",
+                        input.name
+                    ),
+                    help: full,
+                    refuses: false,
+                });
+            }
+        }
+        found
+    }
+
+    /// What does not fit of the publications. Where one is absent and may be made, that is for the caller to try.
+    pub fn misfits_of_publication(&self, name: &str, tables: &[String]) -> Vec<Misfit> {
+        let known: Vec<&Table> = tables.iter().filter_map(|table| self.table(table)).collect();
+        let mut found = Vec::new();
+        match self.publications.get(name) {
+            None => {
+                // Once they are published, PostgreSQL refuses updates of them to everybody.
+                for table in known.iter().filter(|table| !table.has_identity()) {
+                    found.push(refuses(
+                        format!(
+                            "table {} has no primary key and no replica identity: once it is published, PostgreSQL refuses its \
+                             updates and deletes",
+                            table.name()
+                        ),
+                        format!("add a primary key, or ALTER TABLE {} REPLICA IDENTITY FULL", table.quoted()),
+                    ));
+                }
+            }
+            Some(lacks) => {
+                for table in known.iter().filter(|table| table.published.is_none()) {
+                    found.push(refuses(
+                        format!("publication {name:?} does not hold table {}", table.name()),
+                        format!("ALTER PUBLICATION {} ADD TABLE {}", quoted(name), table.quoted()),
+                    ));
+                }
+                if !lacks.is_empty() {
+                    found.push(Misfit {
+                        message: format!("publication {name:?} leaves out every {}", lacks.join(" and ")),
+                        help: format!(
+                            "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')",
+                            quoted(name)
+                        ),
+                        refuses: false,
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    /// Columns of an input that no published column fills.
+    pub fn misfits_of_columns(&self, input: &Input, feed: usize, postgres: &Postgres) -> Vec<Misfit> {
+        let mut found = Vec::new();
+        for table in postgres.tables.iter().filter_map(|name| self.table(name)) {
+            let told = |from: &String| {
+                let (first, rest) = from
+                    .split_once('.')
+                    .map_or((from.as_str(), None), |(first, rest)| (first, Some(rest)));
+                let beside = rest.is_some() && matches!(first, "source" | "transaction" | "envelope");
+                let published = |name: &str| match &table.published {
+                    Some(published) => published.columns.iter().any(|column| column == name),
+                    None => table.columns.iter().any(|own| own.name == name && !own.generated),
+                };
+                beside || published(from) || published(first)
+            };
+            let feed = &input.feeds[feed];
+            for (column, theirs) in input
+                .columns
+                .iter()
+                .zip(&feed.columns)
+                .filter(|(_, c)| !c.from.iter().any(told))
+            {
+                let generated = table
+                    .columns
+                    .iter()
+                    .any(|own| own.generated && theirs.from.contains(&own.name));
+                let why = if generated {
+                    "it is generated, which PostgreSQL does not publish (from version 18 on: publish_generated_columns = stored)"
+                } else {
+                    "no column of this name is published"
+                };
+                found.push(Misfit {
+                    message: format!("table {} does not bring column {:?}: {why}", table.name(), column.name),
+                    help: "correct the column's `from`, or make it nullable".into(),
+                    refuses: !column.nullable,
+                });
+            }
+        }
+        found
+    }
+}
+
+/// A column of the source that the input's key takes, and of which updates and deletes do not tell the value before.
+/// `identifies` answers for a column; none: there is no such column.
+pub fn unidentified<'i>(input: &'i Input, feed: usize, identifies: &dyn Fn(&str) -> Option<bool>) -> Option<&'i str> {
+    let positions = input.positions(&input.key);
+    let taken = positions.into_iter().filter_map(|position| {
+        // The first that is there is taken.
+        let from = input.feeds[feed].columns[position].from.iter();
+        from.filter_map(|from| {
+            let column = if identifies(from).is_some() {
+                from.as_str()
+            } else {
+                from.split('.').next().unwrap_or(from)
+            };
+            identifies(column).map(|identifies| (column, identifies))
+        })
+        .next()
+    });
+    taken
+        .filter(|(_, identifies)| !identifies)
+        .map(|(column, _)| column)
+        .next()
+}
