@@ -241,7 +241,7 @@ impl Shared {
 
     /// The open epoch, once workers take what feeds bring into it.
     pub fn live_epoch(&self) -> Option<Epoch> {
-        let live = self.live.load(Ordering::Acquire);
+        let live = self.live.load(Ordering::Acquire) && !self.held.load(Ordering::Acquire);
         live.then(|| self.open.load(Ordering::Acquire))
     }
 

@@ -47,6 +47,10 @@ pub struct Table {
     /// PostgreSQL's kind of replica identity.
     pub identity: String,
     pub readable: bool,
+    /// Policies hide rows of it from the user.
+    pub hides: bool,
+    /// PostgreSQL lets rows be updated and deleted once the table is published.
+    pub has_identity: bool,
     pub columns: Vec<Column>,
     /// None: no publication that is asked for has it.
     pub published: Option<Published>,
@@ -95,11 +99,6 @@ impl Table {
     /// Whether updates and deletes tell a column's value before.
     fn identifies(&self, column: &str) -> bool {
         self.columns.iter().any(|own| own.name == column && own.identifies)
-    }
-
-    /// Whether PostgreSQL lets rows be updated and deleted once the table is published.
-    fn has_identity(&self) -> bool {
-        self.kind == "p" || self.columns.iter().any(|column| column.identifies)
     }
 }
 
@@ -192,8 +191,12 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
     let wants = wants.join(" OR ");
     let rows = client.query(
         &format!(
-            "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, has_table_privilege(c.oid, 'SELECT') \
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {wants}"
+            "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, has_table_privilege(c.oid, 'SELECT'), \
+             row_security_active(c.oid), CASE c.relkind WHEN 'p' THEN NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) p \
+             JOIN pg_catalog.pg_class l ON l.oid = p.relid WHERE p.isleaf AND NOT {}) ELSE {} END \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {wants}",
+            identified("l"),
+            identified("c")
         ),
         tick,
     )?;
@@ -206,6 +209,8 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
             kind: text(row, 3).into(),
             identity: text(row, 4).into(),
             readable: text(row, 5) == "t",
+            hides: text(row, 6) == "t",
+            has_identity: text(row, 7) == "t",
             columns: Vec::new(),
             published: None,
         })
@@ -214,7 +219,7 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
     let rows = client.query(
         &format!(
             "SELECT c.oid, a.attname, to_jsonb(a)->>'attgenerated', CASE c.relreplident WHEN 'f' THEN true \
-             ELSE EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey) \
+             ELSE EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indimmediate AND a.attnum = ANY (i.indkey) \
              AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) END \
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -260,6 +265,15 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
         });
     }
     Ok(tables)
+}
+
+/// Whether updates and deletes of a relation can tell which row they mean, in SQL.
+fn identified(relation: &str) -> String {
+    format!(
+        "({relation}.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = {relation}.oid \
+         AND i.indimmediate AND CASE {relation}.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident \
+         ELSE false END))"
+    )
 }
 
 fn publications(
@@ -384,6 +398,15 @@ impl Catalog {
                     format!("GRANT SELECT ON {} TO {}", table.quoted(), quoted(&postgres.url.user)),
                 ));
             }
+            if table.hides && postgres.start == FirstRows::Snapshot {
+                found.push(refuses(
+                    format!(
+                        "row-level security hides rows of table {name} from user {:?}",
+                        postgres.url.user
+                    ),
+                    format!("as a superuser: ALTER ROLE {} BYPASSRLS", quoted(&postgres.url.user)),
+                ));
+            }
             let full = format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.quoted());
             if !input.key.is_empty() {
                 let lacking = unidentified(input, feed, &|column| match () {
@@ -431,42 +454,60 @@ impl Catalog {
         found
     }
 
-    /// What does not fit of the publications. Where one is absent and may be made, that is for the caller to try.
+    /// Tables that are not published yet, and must not be: PostgreSQL would refuse their updates to everybody.
+    pub fn misfits_of_identity(&self, tables: &[String]) -> Vec<Misfit> {
+        let known = tables.iter().filter_map(|table| self.table(table));
+        let mute = known.filter(|table| table.published.is_none() && !table.has_identity);
+        let misfit = |table: &Table| {
+            let (what, help) = match table.kind.as_str() {
+                "p" => (
+                    "a partition of table",
+                    "give each partition a primary key, or REPLICA IDENTITY FULL".into(),
+                ),
+                _ => (
+                    "table",
+                    format!(
+                        "add a primary key, or ALTER TABLE {} REPLICA IDENTITY FULL",
+                        table.quoted()
+                    ),
+                ),
+            };
+            refuses(
+                format!(
+                    "{what} {} has no primary key and no replica identity: once it is published, PostgreSQL refuses its updates and \
+                     deletes",
+                    table.name()
+                ),
+                help,
+            )
+        };
+        mute.map(misfit).collect()
+    }
+
+    /// What does not fit of a publication that there is.
     pub fn misfits_of_publication(&self, name: &str, tables: &[String]) -> Vec<Misfit> {
-        let known: Vec<&Table> = tables.iter().filter_map(|table| self.table(table)).collect();
-        let mut found = Vec::new();
-        match self.publications.get(name) {
-            None => {
-                // Once they are published, PostgreSQL refuses updates of them to everybody.
-                for table in known.iter().filter(|table| !table.has_identity()) {
-                    found.push(refuses(
-                        format!(
-                            "table {} has no primary key and no replica identity: once it is published, PostgreSQL refuses its \
-                             updates and deletes",
-                            table.name()
-                        ),
-                        format!("add a primary key, or ALTER TABLE {} REPLICA IDENTITY FULL", table.quoted()),
-                    ));
-                }
-            }
-            Some(lacks) => {
-                for table in known.iter().filter(|table| table.published.is_none()) {
-                    found.push(refuses(
-                        format!("publication {name:?} does not hold table {}", table.name()),
-                        format!("ALTER PUBLICATION {} ADD TABLE {}", quoted(name), table.quoted()),
-                    ));
-                }
-                if !lacks.is_empty() {
-                    found.push(Misfit {
-                        message: format!("publication {name:?} leaves out every {}", lacks.join(" and ")),
-                        help: format!(
-                            "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')",
-                            quoted(name)
-                        ),
-                        refuses: false,
-                    });
-                }
-            }
+        let Some(lacks) = self.publications.get(name) else {
+            return Vec::new();
+        };
+        let known = tables.iter().filter_map(|table| self.table(table));
+        let absent = known.filter(|table| table.published.is_none());
+        let mut found: Vec<Misfit> = absent
+            .map(|table| {
+                refuses(
+                    format!("publication {name:?} does not hold table {}", table.name()),
+                    format!("ALTER PUBLICATION {} ADD TABLE {}", quoted(name), table.quoted()),
+                )
+            })
+            .collect();
+        if !lacks.is_empty() {
+            found.push(Misfit {
+                message: format!("publication {name:?} leaves out every {}", lacks.join(" and ")),
+                help: format!(
+                    "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')",
+                    quoted(name)
+                ),
+                refuses: false,
+            });
         }
         found
     }
@@ -513,25 +554,24 @@ impl Catalog {
     }
 }
 
+/// The columns of the source that the input's key takes; `has`: whether there is such a column.
+pub fn taken_by_key<'i>(input: &'i Input, feed: usize, has: &dyn Fn(&str) -> bool) -> Vec<&'i str> {
+    let positions = input.positions(&input.key).into_iter();
+    let taken = positions.filter_map(|position| {
+        // The first that is there is taken, whole or by a path into it.
+        let from = input.feeds[feed].columns[position].from.iter();
+        let columns = from.map(|from| match has(from) {
+            true => from.as_str(),
+            false => from.split('.').next().unwrap_or(from),
+        });
+        columns.into_iter().find(|column| has(column))
+    });
+    taken.collect()
+}
+
 /// A column of the source that the input's key takes, and of which updates and deletes do not tell the value before.
 /// `identifies` answers for a column; none: there is no such column.
 pub fn unidentified<'i>(input: &'i Input, feed: usize, identifies: &dyn Fn(&str) -> Option<bool>) -> Option<&'i str> {
-    let positions = input.positions(&input.key);
-    let taken = positions.into_iter().filter_map(|position| {
-        // The first that is there is taken.
-        let from = input.feeds[feed].columns[position].from.iter();
-        from.filter_map(|from| {
-            let column = if identifies(from).is_some() {
-                from.as_str()
-            } else {
-                from.split('.').next().unwrap_or(from)
-            };
-            identifies(column).map(|identifies| (column, identifies))
-        })
-        .next()
-    });
-    taken
-        .filter(|(_, identifies)| !identifies)
-        .map(|(column, _)| column)
-        .next()
+    let taken = taken_by_key(input, feed, &|column| identifies(column).is_some());
+    taken.into_iter().find(|column| identifies(column) == Some(false))
 }

@@ -77,6 +77,7 @@ fn misfits(
     let input = &dataflow.inputs[input];
     let mut found = catalog.misfits(&postgres.url, &wanted);
     found.extend(catalog.misfits_of_feed(input, feed, postgres));
+    found.extend(catalog.misfits_of_identity(&postgres.tables));
     found.extend(catalog.misfits_of_publication(&publication, &postgres.tables));
     found.extend(catalog.misfits_of_columns(input, feed, postgres));
     if !catalog.publications.contains_key(&publication) {

@@ -19,6 +19,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::message::backend::{self, DataRowBody, Header, Message};
 use postgres_protocol::message::frontend;
 use rustls::{ClientConnection, StreamOwned};
+use socket2::{SockRef, TcpKeepalive};
 
 use super::lsn::Lsn;
 use super::tls;
@@ -30,6 +31,10 @@ use crate::source::outlet::Ended;
 pub const TICK: Duration = Duration::from_millis(200);
 /// How long a server may take to accept a connection, and to take what is sent.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// By which a host that vanished is noticed where only it would speak.
+const KEEP_ALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10));
 /// Bytes that are asked of the socket at once.
 const CHUNK: usize = 128 * 1024;
 /// The longest message; PostgreSQL makes none of more.
@@ -112,11 +117,13 @@ impl Client {
             ("replication", "database"),
             ("application_name", "alluvium"),
             ("client_encoding", "UTF8"),
-            // What values look like does not depend on how the server is set up.
+            // What values look like, and how long things may take, does not depend on how the server is set up. Rows that a
+            // policy hides are an error, not absent.
             (
                 "options",
                 "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1 -c timezone=UTC -c bytea_output=hex \
-                 -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0",
+                 -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c wal_sender_timeout=60s \
+                 -c row_security=off",
             ),
         ];
         frontend::startup_message(parameters, &mut client.out)?;
@@ -139,6 +146,7 @@ impl Client {
 
     fn secured(mut stream: TcpStream, url: &PostgresUrl) -> Result<Client, Trouble> {
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&KEEP_ALIVE)?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut encrypted = false;

@@ -3,11 +3,28 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::source::Position;
 
 /// A place in the write-ahead log: a byte from its beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Lsn(pub u64);
+
+impl From<Lsn> for String {
+    fn from(lsn: Lsn) -> String {
+        lsn.to_string()
+    }
+}
+
+impl TryFrom<String> for Lsn {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Lsn, Self::Error> {
+        text.parse().map_err(|()| "it is no place in PostgreSQL's log")
+    }
+}
 
 impl fmt::Display for Lsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +44,7 @@ impl FromStr for Lsn {
 
 /// How far a feed has come, of which server, and with which tables. It is the tag of its [`Position`], whose number counts
 /// the feed's records: places in the log do not tell records apart, nor do they grow from record to record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
     /// Transactions that commit before it are taken.
     pub lsn: Lsn,
@@ -35,40 +52,19 @@ pub struct Reached {
     pub system: String,
     /// The tables whose first rows are taken: what identifies each, and its name then.
     pub tables: Vec<(u32, String)>,
-}
-
-impl fmt::Display for Reached {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.lsn, self.system)?;
-        self.tables
-            .iter()
-            .try_for_each(|(oid, name)| write!(f, " {oid}:{name}"))
-    }
+    /// Tables that were read before, and were taken out of the feed since.
+    pub left: Vec<(u32, String)>,
 }
 
 impl Reached {
+    /// As a position's tag.
+    pub fn tag(&self) -> String {
+        serde_json::to_string(self).expect("texts and numbers are JSON")
+    }
+
     /// What a position's tag says.
     pub fn of(position: &Position) -> Option<Reached> {
-        let mut words = position.tag.as_deref()?.splitn(3, ' ');
-        let (lsn, system) = (words.next()?.parse().ok()?, words.next()?.to_string());
-        let mut tables: Vec<(u32, String)> = Vec::new();
-        for word in words
-            .next()
-            .unwrap_or_default()
-            .split(' ')
-            .filter(|word| !word.is_empty())
-        {
-            match word.split_once(':').map(|(oid, name)| (oid.parse(), name)) {
-                Some((Ok(oid), name)) => tables.push((oid, name.to_string())),
-                // A name with a space in it.
-                _ => {
-                    let (_, name) = tables.last_mut()?;
-                    name.push(' ');
-                    name.push_str(word);
-                }
-            }
-        }
-        Some(Reached { lsn, system, tables })
+        serde_json::from_str(position.tag.as_deref()?).ok()
     }
 }
 
@@ -83,21 +79,17 @@ mod tests {
         for bad in ["", "1", "1/", "x/1", "1/100000000"] {
             assert_eq!(bad.parse::<Lsn>(), Err(()), "{bad}");
         }
-        for tables in [
-            vec![],
-            vec![(7, "public.orders"), (8, "public.two words"), (9, "a.b:c")],
-        ] {
-            let reached = Reached {
-                lsn: Lsn(77),
-                system: "7412345678901234567".into(),
-                tables: tables.into_iter().map(|(oid, name)| (oid, name.to_string())).collect(),
-            };
-            let position = Position {
-                tag: Some(reached.to_string()),
-                ..Position::default()
-            };
-            assert_eq!(Reached::of(&position), Some(reached));
-        }
+        let reached = Reached {
+            lsn: Lsn(77),
+            system: "7412345678901234567".into(),
+            tables: vec![(7, "public.two words".into())],
+            left: vec![(9, "a.b\"c".into())],
+        };
+        let position = Position {
+            tag: Some(reached.tag()),
+            ..Position::default()
+        };
+        assert_eq!(Reached::of(&position), Some(reached));
         assert_eq!(Reached::of(&Position::default()), None);
     }
 }

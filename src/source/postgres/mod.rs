@@ -17,15 +17,15 @@
 //!    database as of a place in its log. Tables are read by that view, and the stream is taken from that place on. Where
 //!    other tables of the slot are read already, the stream is taken up to that place first: then all are at one place.
 //!    A feed that was read before, by another slot or up to another place than the slot's other feeds (it was taken out of
-//!    the definition for a while), begins with them again, behind a truncation of its input. That is refused where the input
-//!    has other feeds, whose rows would go with it.
+//!    the definition for a while), or without one of its tables, begins with them again, behind a truncation of its input.
+//!    Until then its position stays what it was. That is refused where the input has other feeds, whose rows would go with it.
 //! 5. All first rows go into one epoch. So no snapshot holds a part of them, and a run that ends amid them begins with them
 //!    anew, by a new view; the lasting slot, never told of anything, has kept all since. The other way, snapshots of half
 //!    the rows whose rest is taken back after a crash, would show readers tables that never were. The price is memory: until
 //!    the epoch closes, what the graph holds of the rows is not yet in files.
 //! 6. A transaction goes on as it comes once it is larger than a batch, into an epoch that stays open for it. If the
 //!    connection breaks then, it is told again from its beginning, and as many changes are passed over as were handed on.
-//!    If readers are to stop then, the run fails rather than commit half of it.
+//!    If readers are to stop then, or the server stays away, the run fails rather than commit half of it.
 //! 7. Back-pressure: one batch for each feed is held here, the rest waits in the socket and at the server. An epoch is given
 //!    [`EPOCH_ROWS`] records, then the next is waited for, which the graph must be ready for. Meanwhile the server hears of
 //!    us at least every ten seconds, however long workers take nothing.
@@ -64,25 +64,26 @@ const EPOCH_ROWS: u64 = 64 * 1024;
 
 /// What the newest snapshot says of a feed.
 struct Known {
-    /// How far it was read by its slot.
-    position: Option<Position>,
+    /// How many records came of it by its slot.
+    next: u64,
+    /// How far it was read by its slot; none: not at all, or another slot has come further since.
+    reached: Option<Reached>,
     /// Whether it was read by another slot before.
     otherwise: bool,
 }
 
 impl Known {
     fn of(hand: &Hand, slot: &str, resume: &Progress) -> Known {
-        let mut known = Known {
-            position: None,
-            otherwise: false,
-        };
-        for (partition, position) in hand.positions(resume) {
-            match partition == slot {
-                true => known.position = Some(position.clone()),
-                false => known.otherwise = true,
-            }
+        let (own, others): (Vec<_>, Vec<_>) = hand.positions(resume).partition(|(partition, _)| *partition == slot);
+        let own = own.first().map(|(_, position)| *position);
+        let reached = own.and_then(Reached::of);
+        let further = others.iter().filter_map(|(_, position)| Reached::of(position));
+        let further = further.map(|other| other.lsn).max();
+        Known {
+            next: own.map_or(0, |position| position.next),
+            reached: reached.filter(|own| further.is_none_or(|other| other <= own.lsn)),
+            otherwise: !others.is_empty(),
         }
-        known
     }
 }
 

@@ -1,6 +1,7 @@
 //! First rows, by a view of the database.
 
 use std::collections::HashSet;
+use std::io;
 use std::time::Instant;
 
 use super::Reader;
@@ -12,6 +13,36 @@ use crate::source::postgres::lsn::Lsn;
 use crate::source::postgres::trouble::Trouble;
 
 impl Reader {
+    /// Holds the tables as they are for the view: one that is rewritten (by some forms of ALTER TABLE, or VACUUM FULL) would
+    /// look empty in it, without an error. Whoever wants to change them waits until their first rows are read.
+    pub(super) fn lock_rows(
+        &self,
+        view: &mut Client,
+        new: &[(usize, String)],
+        catalog: &Catalog,
+        tick: Tick<'_>,
+    ) -> Result<(), Trouble> {
+        let is_read = |m: &usize| self.members[*m].postgres.start == FirstRows::Snapshot;
+        let tables = new.iter().filter(|(m, _)| is_read(m));
+        let tables: Vec<&catalog::Table> = tables.filter_map(|(_, name)| catalog.table(name)).collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = tables.iter().map(|table| table.quoted()).collect();
+        view.query(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", ")), tick)?;
+        let oids: Vec<String> = tables.iter().map(|table| table.oid.to_string()).collect();
+        // As the view has it, and as it is.
+        let rewritten = format!(
+            "SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relfilenode <> pg_relation_filenode(c.oid) AND c.oid IN \
+             (SELECT t FROM unnest('{{{0}}}'::oid[]) t UNION SELECT p.relid FROM unnest('{{{0}}}'::oid[]) t, pg_partition_tree(t) p)",
+            oids.join(",")
+        );
+        match view.query(&rewritten, tick)?.into_iter().flatten().flatten().next() {
+            Some(name) => Err(io::Error::other(format!("table {name} was rewritten just now")).into()),
+            None => Ok(()),
+        }
+    }
+
     /// Reads first rows by a view of the database, which is as of `at`.
     pub(super) fn first_rows(
         &mut self,

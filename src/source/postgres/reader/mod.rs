@@ -44,6 +44,8 @@ pub struct Member {
     known: Option<Reached>,
     /// Tables that are read: what identifies each, and its name.
     tables: Vec<(u32, String)>,
+    /// Tables that were read, and are not named any more, likewise.
+    left: Vec<(u32, String)>,
     /// What it was read before does not reach to where it begins: its input is emptied first.
     again: bool,
 }
@@ -51,9 +53,11 @@ pub struct Member {
 impl Member {
     /// What will read a feed.
     pub fn new(hand: Hand, postgres: Postgres, decode: Decode, known: Known) -> Member {
-        let Known { position, otherwise } = known;
-        let next = position.as_ref().map_or(0, |position| position.next);
-        let known = position.as_ref().and_then(Reached::of);
+        let Known {
+            next,
+            reached: known,
+            otherwise,
+        } = known;
         Member {
             publication: postgres.publication(&hand.dataflow.name),
             partition: postgres.slot(&hand.dataflow.name).into(),
@@ -63,6 +67,7 @@ impl Member {
             again: otherwise && known.is_none(),
             known,
             tables: Vec::new(),
+            left: Vec::new(),
             hand,
             postgres,
             decode,
@@ -80,11 +85,20 @@ impl Member {
     }
 }
 
-/// A table of the stream, and whose it is.
+/// A table of the stream, and who reads it.
 struct Route {
     table: Table,
-    /// Feeds that read it; and of each, what updates and deletes lack of its input's key.
-    members: Vec<(usize, Option<String>)>,
+    readers: Vec<Reading>,
+}
+
+/// How a feed reads a table.
+struct Reading {
+    /// Index into [`Reader::members`].
+    member: usize,
+    /// What updates and deletes lack of its input's key.
+    lacking: Option<String>,
+    /// Where the table has the columns that the key takes.
+    key: Vec<usize>,
 }
 
 /// A transaction that is being told.
@@ -230,16 +244,17 @@ impl Reader {
                     None => ended,
                 });
             }
-            self.rewind();
             if !trouble.passes() {
                 return Err(self.refused(&trouble).into());
             }
-            answered |= well;
+            self.rewind();
+            answered |= well || matches!(trouble, Trouble::Server(_));
             if well {
                 (pause, attempts) = (self.options.back_off, 0);
             }
             attempts += 1;
-            if !answered && attempts > self.options.retries {
+            // While an epoch is held, nobody's records are committed.
+            if (!answered || self.held.is_some()) && attempts > self.options.retries {
                 return Err(SourceError::PostgresAway {
                     feed: self.first().name(),
                     url: self.url.to_string(),
@@ -336,6 +351,8 @@ impl Reader {
         self.tell_waiting();
         let mut view = Client::connect(&self.url, &mut tick)?;
         let at = first::view_of(&mut view, &self.slot, &mut tick)?;
+        self.members.iter().for_each(|member| member.hand.gauges.clear_error());
+        self.lock_rows(&mut view, &new, &catalog, &mut tick)?;
         if self.reached.is_some() {
             self.stream(client, Some(at), well)?;
         } else {

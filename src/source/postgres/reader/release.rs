@@ -30,11 +30,17 @@ impl Reader {
             if continues && member.batch.is_empty() {
                 continue;
             }
+            // A position here would say that it was read on. Without one, a run that ends before the first rows are there
+            // is followed by one that begins with them again.
+            if member.again && !self.first_rows {
+                continue;
+            }
             // Within a transaction it counts for nothing: no snapshot is of an epoch that is open.
             let reached = Reached {
                 lsn: self.taken,
                 system: self.system.clone(),
                 tables: member.tables.clone(),
+                left: member.left.clone(),
             };
             let decoded = match member.batch.is_empty() {
                 true => nothing(member.hand.input(), None),
@@ -54,7 +60,7 @@ impl Reader {
                 position: Position {
                     next: member.next,
                     done: false,
-                    tag: Some(reached.to_string()),
+                    tag: Some(reached.tag()),
                 },
                 arrived,
                 epoch: None,
@@ -63,7 +69,13 @@ impl Reader {
         self.hand_on(deliveries, continues, line)?;
         self.members.iter_mut().for_each(|member| member.given = member.next);
         match continues {
-            true => self.begun = self.open.map(|transaction| (transaction.commit, transaction.changes)),
+            true => {
+                self.begun = self.open.map(|transaction| (transaction.commit, transaction.changes));
+                // Whole transactions before it went along: they are not to be told again.
+                if self.begun.is_some() {
+                    self.reached = Some(self.taken);
+                }
+            }
             false => {
                 self.reached = Some(self.taken);
                 self.told_progress = Instant::now();
@@ -121,7 +133,7 @@ impl Reader {
             self.given = (epoch, 0);
         }
         self.given.1 += records;
-        let mut broken = None;
+        let mut broken = false;
         for delivery in deliveries {
             let worker = self.worker_of(&delivery);
             let outlet = &self.first().outlets[worker];
@@ -144,7 +156,7 @@ impl Reader {
                         ));
                     }
                 }
-                broken = broken.or(wait(None, self.taken).err());
+                broken = broken || wait(None, self.taken).is_err();
             }
             (outlet.wake)();
         }
@@ -153,11 +165,8 @@ impl Reader {
         } else if self.held.take().is_some() {
             together.end_one();
         }
-        match broken {
-            // Told once the state is as it was handed on.
-            Some(Trouble::Ended(ended)) => Err(Trouble::Ended(ended)),
-            _ => Ok(()),
-        }
+        // A connection that broke meanwhile tells so itself, once the state is as it was handed on.
+        Ok(())
     }
 
     fn worker_of(&self, delivery: &Delivery) -> usize {

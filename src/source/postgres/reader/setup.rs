@@ -7,12 +7,15 @@ use crate::source::postgres::client::{Client, Tick, quoted};
 use crate::source::postgres::trouble::Trouble;
 
 impl Reader {
-    /// What its feeds' tables are published by.
+    /// What the feeds' tables are published by.
     pub(super) fn publications(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.members.iter().map(|member| member.publication.clone()).collect();
-        names.sort();
-        names.dedup();
-        names
+        publications(self.members.iter())
+    }
+
+    /// The same of feeds that have read their tables' first rows: other publications may be younger than what is still to
+    /// be told, and the server knows none that was not there then.
+    pub(super) fn publications_read(&self) -> Vec<String> {
+        publications(self.members.iter().filter(|member| !member.tables.is_empty()))
     }
 
     /// Makes publications and the slot where they are absent, and looks whether all fits.
@@ -51,15 +54,10 @@ impl Reader {
         let mut made = false;
         for publication in &wanted.publications {
             let tables = self.tables_of(publication);
-            self.judge(
-                catalog
-                    .misfits_of_publication(publication, &tables)
-                    .into_iter()
-                    .filter(|misfit| {
-                        // What is only missing is added below.
-                        !catalog.publications.contains_key(publication) || !misfit.refuses
-                    }),
-            )?;
+            self.judge(catalog.misfits_of_identity(&tables))?;
+            // What is only missing is added below.
+            let misfits = catalog.misfits_of_publication(publication, &tables);
+            self.judge(misfits.into_iter().filter(|misfit| !misfit.refuses))?;
             made |= self.publish(client, &catalog, publication, &tables, tick)?;
         }
         if catalog.slot.is_none() && self.reached.is_none() {
@@ -75,6 +73,11 @@ impl Reader {
         if made {
             catalog = catalog::survey(client, &wanted, tick)?;
         }
+        // A new slot is sound; one that was there may not be.
+        if let Some(lost) = catalog.slot.as_ref().and_then(|slot| slot.lost.as_deref()) {
+            let reason = format!("the server gave it up: {lost}");
+            return Err(failed(self.lost(&reason)));
+        }
         if let Some(reached) = self.reached {
             let systems = self.members.iter().filter_map(|member| member.known.as_ref());
             let other = systems
@@ -83,10 +86,6 @@ impl Reader {
             let lost = match &catalog.slot {
                 _ if other.is_some() => Some("the server is another one, by its system identifier".to_string()),
                 None => Some("it does not exist".to_string()),
-                Some(slot) if slot.lost.is_some() => Some(format!(
-                    "the server gave it up: {}",
-                    slot.lost.as_deref().unwrap_or_default()
-                )),
                 Some(slot) if slot.confirmed.is_some_and(|confirmed| confirmed > reached) => {
                     let confirmed = slot.confirmed.unwrap_or_default();
                     Some(format!("it was moved to {confirmed} by another program"))
@@ -152,22 +151,27 @@ impl Reader {
                 .collect()
         };
         let exists = catalog.publications.contains_key(publication);
+        let lacks = |name: &&String| !exists || catalog.table(name).is_some_and(|table| table.published.is_none());
+        let lacking: Vec<&String> = tables.iter().filter(lacks).collect();
+        // What was read and is no longer published has changes that nobody was told of.
+        let read = |member: &Member, name: &str| {
+            member.publication == publication && member.tables.iter().any(|(_, own)| own == name)
+        };
+        let lost = lacking
+            .iter()
+            .find(|name| self.members.iter().any(|member| read(member, name)));
+        if let Some(name) = lost {
+            let reason = match exists {
+                true => format!("table {name} was taken out of publication {publication:?}"),
+                false => format!("publication {publication:?} does not exist"),
+            };
+            return Err(Trouble::Ended(self.lost(&reason).into()));
+        }
         let sql = match exists {
             false => catalog::create_publication(publication, &of(&mut tables.iter())),
             true => {
-                let lacks = |name: &&String| catalog.table(name).is_some_and(|table| table.published.is_none());
-                let lacking: Vec<&String> = tables.iter().filter(lacks).collect();
                 if lacking.is_empty() {
                     return Ok(false);
-                }
-                // What was read and is no longer published has changes that nobody was told of.
-                let read = |member: &Member, name: &str| member.tables.iter().any(|(_, own)| own == name);
-                let lost = lacking
-                    .iter()
-                    .find(|name| self.members.iter().any(|member| read(member, name)));
-                if let Some(name) = lost {
-                    let reason = format!("table {name} was taken out of publication {publication:?}");
-                    return Err(Trouble::Ended(self.lost(&reason).into()));
                 }
                 let lacking = of(&mut lacking.into_iter());
                 format!(
@@ -203,6 +207,18 @@ impl Reader {
             let known = member.known.take();
             if let Some(known) = &known {
                 let names = &member.postgres.tables;
+                // What is named again was not read meanwhile: its input is made anew of all tables' rows.
+                let named = |oid: u32| {
+                    catalog
+                        .tables
+                        .iter()
+                        .any(|table| table.oid == oid && names.contains(&table.name()))
+                };
+                if known.left.iter().any(|(oid, name)| names.contains(name) || named(*oid)) {
+                    member.again = true;
+                    continue;
+                }
+                member.left.clone_from(&known.left);
                 for (oid, name) in &known.tables {
                     let now = catalog
                         .tables
@@ -225,13 +241,16 @@ impl Reader {
                                 "give the feed another `slot` to begin with its tables' rows again".to_string(),
                             ));
                         }
-                        _ => {}
+                        // Its name was taken out.
+                        _ => member.left.push((*oid, name.clone())),
                     }
                 }
             }
             member.known = known;
-            member.tables.sort();
-            member.tables.dedup();
+            for tables in [&mut member.tables, &mut member.left] {
+                tables.sort();
+                tables.dedup();
+            }
         }
         match wrong {
             None => Ok(()),
@@ -256,4 +275,11 @@ impl Reader {
         }
         new
     }
+}
+
+fn publications<'m>(members: impl Iterator<Item = &'m Member>) -> Vec<String> {
+    let mut names: Vec<String> = members.map(|member| member.publication.clone()).collect();
+    names.sort();
+    names.dedup();
+    names
 }

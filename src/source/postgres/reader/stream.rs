@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::{Member, Reader, Route, Transaction};
+use super::{Member, Reader, Reading, Route, Transaction};
 use crate::source::PartitionLag;
-use crate::source::postgres::catalog::{self, Misfit, unidentified};
+use crate::source::postgres::catalog::{self, Misfit, taken_by_key, unidentified};
 use crate::source::postgres::client::{Client, POSTGRES_EPOCH, Streamed, TICK, Tick};
 use crate::source::postgres::envelope::{Change, Origin, Table};
 use crate::source::postgres::lsn::Lsn;
@@ -72,7 +72,7 @@ impl Reader {
     pub(super) fn stream(&mut self, mut client: Client, until: Option<Lsn>, well: &mut bool) -> Result<(), Trouble> {
         let hand = self.first().clone();
         let mut tick = || hand.check();
-        let publications = self.publications();
+        let publications = self.publications_read();
         self.routes.clear();
         let from = self.reached.unwrap_or_default();
         client.start_replication(&self.slot, from, &publications, &mut tick)?;
@@ -127,15 +127,15 @@ impl Reader {
 
     /// Nothing comes.
     fn observe_quiet(&mut self, line: &mut Line) -> Result<(), Trouble> {
-        match self.open {
-            None if self.arrived.is_some() => self.release(false, Some(line)),
+        // By (6) of the module, an epoch may be held for a transaction that is about to be told again.
+        match (self.open, self.held) {
+            (None, None) if self.arrived.is_some() => self.release(false, Some(line)),
             _ => Ok(()),
         }
     }
 
     /// The server has told everything before `end`.
     fn observe_alive(&mut self, end: Lsn, until: Option<Lsn>, line: &mut Line) -> Result<Flow, Trouble> {
-        // By (6) of the module, an epoch may be held for a transaction that is about to be told again.
         if self.open.is_some() || self.held.is_some() {
             return Ok(Flow::On);
         }
@@ -239,14 +239,15 @@ impl Reader {
         let mut known = self.members.iter().flat_map(|member| &member.tables);
         let is_renamed = ours && !known.any(|(oid, called)| (*oid, called) == (relation.oid, &name));
         if is_renamed && self.renamed.insert(relation.oid) {
-            let text = format!("a table is called {name} now; it is read on, and `tables` should name it so");
+            let text =
+                format!("a table is called {name} now: `tables` must name it so before the next start or connection");
             tracing::warn!(feed = self.first().name(), "{text}");
             self.members
                 .iter()
                 .for_each(|member| member.hand.gauges.set_error(text.clone()));
         }
         let members = self.members.iter().enumerate().filter(|(_, member)| reads(member));
-        let members = members.map(|(m, member)| {
+        let readers = members.map(|(m, member)| {
             let (input, feed) = (member.hand.input(), member.hand.feed);
             let lacking = unidentified(input, feed, &|column| table.has(column).then(|| table.identifies(column)));
             let reason = lacking.map(|column| {
@@ -256,17 +257,27 @@ impl Reader {
                     input.name
                 )
             });
-            (m, reason)
+            let taken = taken_by_key(input, feed, &|column| table.has(column));
+            let is_taken = |(_, column): &(usize, &output::Column<'_>)| taken.contains(&column.name);
+            let columns = relation.columns.iter().enumerate().filter(is_taken);
+            Reading {
+                member: m,
+                lacking: reason,
+                key: columns.map(|(at, _)| at).collect(),
+            }
         });
-        let members = members.collect();
-        self.routes.insert(relation.oid, Route { table, members });
+        let readers = readers.collect();
+        self.routes.insert(relation.oid, Route { table, readers });
         Ok(())
     }
 
     /// The second connection.
     fn beside(&mut self, tick: Tick<'_>) -> Result<&mut Client, Trouble> {
         if self.beside.is_none() {
-            self.beside = Some(Client::connect(&self.url, tick)?);
+            let mut client = Client::connect(&self.url, tick)?;
+            // The stream waits meanwhile, also where others hold a lock on what is asked for.
+            client.query("SET statement_timeout = '2s'", tick)?;
+            self.beside = Some(client);
         }
         Ok(self.beside.as_mut().expect("it was made if there was none"))
     }
@@ -278,16 +289,13 @@ impl Reader {
             )));
         };
         let mut result = Ok(());
-        // Filled from the current row, which has another key.
-        let moves = matches!(change, Change::Update(Some(Old::Key(_)), new) if new.values().any(|value| value == Value::Unchanged));
-        for (m, lacking) in &route.members {
-            let keyed = !self.members[*m].hand.input().key.is_empty();
-            let refused = match lacking {
+        for reads in &route.readers {
+            let refused = match &reads.lacking {
                 Some(lacking) if !matches!(change, Change::Insert(_)) => Some(lacking.as_str()),
-                _ if moves && keyed => Some(MOVES),
+                _ if moves(change, &reads.key) => Some(MOVES),
                 _ => None,
             };
-            result = self.put(*m, &route.table, change, refused, line);
+            result = self.put(reads.member, &route.table, change, refused, line);
             if result.is_err() {
                 break;
             }
@@ -302,17 +310,17 @@ impl Reader {
             let of = |oid: &u32| self.members[m].tables.iter().any(|(own, _)| own == oid);
             let ours: Vec<u32> = relations.iter().copied().filter(of).collect();
             let Some(first) = ours.first() else { continue };
-            let refused = (ours.len() < self.members[m].tables.len()).then(|| {
-                let others = "TRUNCATE of one of several tables of a feed cannot be applied: it would empty the input; delete \
-                              its rows instead, or give each table an input of its own";
-                others.to_string()
-            });
+            let feeds = self.members[m].hand.input().feeds.len();
+            let refused = (ours.len() < self.members[m].tables.len() || feeds > 1).then_some(
+                "TRUNCATE of one of several tables or feeds of an input cannot be applied: it would empty the input; delete its \
+                 rows instead, or give each table an input of its own",
+            );
             let Some(route) = self.routes.remove(first) else {
                 return Err(Trouble::Wrong(format!(
                     "relation {first} is emptied, which was not told of"
                 )));
             };
-            let result = self.put(m, &route.table, &Change::Truncate, refused.as_deref(), line);
+            let result = self.put(m, &route.table, &Change::Truncate, refused, line);
             self.routes.insert(*first, route);
             result?;
         }
@@ -416,4 +424,14 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Whether an update moves a row to another key of an input, whose long values it does not tell: they would be filled from
+/// the current row of the new key. `key`: where the columns of the input's key are.
+fn moves(change: &Change<'_>, key: &[usize]) -> bool {
+    let Change::Update(Some(Old::Key(old)), new) = change else {
+        return false;
+    };
+    let differs = |at: &usize| old.values().nth(*at) != new.values().nth(*at);
+    new.values().any(|value| value == Value::Unchanged) && key.iter().any(differs)
 }
