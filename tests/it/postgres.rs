@@ -204,24 +204,39 @@ impl Shop {
 
     /// Ends the connections that read the slot. Says how many there were.
     fn cut(&mut self) -> usize {
+        let name = self.name.clone();
+        self.cut_slot(&name)
+    }
+
+    fn cut_slot(&mut self, slot: &str) -> usize {
         let sql = format!(
             "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots \
-             WHERE slot_name = '{}' AND active_pid IS NOT NULL",
-            self.name
+             WHERE slot_name = '{slot}' AND active_pid IS NOT NULL"
         );
         self.admin.run(&sql).parse().expect("a number")
     }
 
-    fn drop_slot(&mut self) {
-        let name = self.name.clone();
+    /// Waits until nothing reads the slot: the server ends a session after its client.
+    fn until_free(&mut self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        let sql = format!(
+            "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND active",
+            self.name
+        );
+        while self.admin.run(&sql) != "0" && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn drop_slot(&mut self, slot: &str) {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
-            self.cut();
+            self.cut_slot(slot);
             let sql = format!(
-                "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name = '{name}' AND NOT active"
+                "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name = '{slot}' AND NOT active"
             );
             self.admin.run(&sql);
-            let left = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{name}'");
+            let left = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}'");
             if self.admin.run(&left) == "0" || Instant::now() > until {
                 return;
             }
@@ -233,8 +248,8 @@ impl Shop {
 impl Drop for Shop {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.drop_slot();
-            let name = &self.name;
+            let name = self.name.clone();
+            self.drop_slot(&name);
             let sql = format!(
                 "DROP PUBLICATION IF EXISTS {name}; SET client_min_messages = error; DROP SCHEMA {name} CASCADE;"
             );
@@ -371,7 +386,7 @@ fn processes_that_are_killed_amid_first_rows_and_transactions_commit_whole_ones_
     let Some(mut shop) = Shop::open("killed") else { return };
     shop.stock();
     shop.admin
-        .run("CALL add_order(120000); CALL add_order(50000); CALL audit();");
+        .run("CALL add_order(200000); CALL add_order(100000); CALL audit();");
     let folder = shop.folder();
     let dataflow = folder.load("lake");
     let environment = || vec![("ALLUVIUM_SECRET", "the secret of who is killed".to_string())];
@@ -395,7 +410,8 @@ fn processes_that_are_killed_amid_first_rows_and_transactions_commit_whole_ones_
         } else {
             life.wait_until("a start", |life| life.said(0).contains("started"));
         }
-        std::thread::sleep(Duration::from_millis(random.random_range(10..900)));
+        let longest = if kill > 4 { 900 } else { 200 };
+        std::thread::sleep(Duration::from_millis(random.random_range(10..longest)));
         for process in 0..processes {
             life.signal(process, "-KILL");
         }
@@ -619,12 +635,13 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     shop.admin.run("INSERT INTO t VALUES (2, 'b')");
     // Another program moves the slot.
     let name = shop.name.clone();
+    shop.until_free();
     shop.admin.run(&format!(
         "SELECT pg_replication_slot_advance('{name}', pg_current_wal_lsn())"
     ));
     let said = failure(&dataflow);
     assert!(said.contains("was moved to") && said.contains(&name), "{said}");
-    shop.drop_slot();
+    shop.drop_slot(&name);
     let said = failure(&dataflow);
     assert!(
         said.contains("it does not exist") && said.contains("another `slot`"),
@@ -640,7 +657,7 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     catch_up(&again, 1);
     assert_eq!(ask(&again, "SELECT id, code FROM silver.t ORDER BY id"), "2,b\n3,c");
     assert_newest_is_exact(&again, "the tables' rows again");
-    shop.admin.run(&format!("SELECT pg_drop_replication_slot('{name}_1')"));
+    shop.drop_slot(&format!("{name}_1"));
     folder.write("inputs/t.toml", &input);
     // A key that updates do not tell.
     let by_code = folder_of(&shop, columns, silver, "key = [\"code\"]");
@@ -685,9 +702,8 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     let dataflow = reader.load("lake");
     catch_up(&dataflow, 1);
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.t"), "2");
-    shop.admin.run(&format!(
-        "SELECT pg_drop_replication_slot('{name}_2'); DROP OWNED BY {role}; DROP ROLE {role};"
-    ));
+    shop.drop_slot(&format!("{name}_2"));
+    shop.admin.run(&format!("DROP OWNED BY {role}; DROP ROLE {role};"));
     // Tables whose updates PostgreSQL would refuse to everybody, once they are published; and their partitions.
     shop.admin.run(
         "CREATE TABLE mute(id int, code text); CREATE TABLE parts(id int, code text) PARTITION BY LIST (id);
@@ -805,7 +821,7 @@ fn what_was_not_read_for_a_while_begins_with_its_rows_again() {
     assert_eq!(rows(&both), "1,new");
     let letters = "SELECT COUNT(*) FROM dead_letters";
     assert_eq!(ask(&folder.load("lake"), letters), "0");
-    shop.admin.run(&format!("SELECT pg_drop_replication_slot('{name}_1')"));
+    shop.drop_slot(&format!("{name}_1"));
 }
 
 #[test]

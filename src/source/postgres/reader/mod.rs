@@ -353,7 +353,7 @@ impl Reader {
         let at = first::view_of(&mut view, &self.slot, &mut tick)?;
         self.members.iter().for_each(|member| member.hand.gauges.clear_error());
         self.lock_rows(&mut view, &new, &catalog, &mut tick)?;
-        if self.reached.is_some() {
+        if self.members.iter().any(|member| !member.tables.is_empty()) {
             self.stream(client, Some(at), well)?;
         } else {
             drop(client);
