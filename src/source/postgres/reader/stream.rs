@@ -17,6 +17,8 @@ use crate::source::postgres::trouble::Trouble;
 const SIGN: Duration = Duration::from_secs(10);
 /// How often it hears what it may forget, and is asked how far it has come, at most.
 const CONFIRM: Duration = Duration::from_secs(1);
+/// Between two answers.
+const ANSWER: Duration = Duration::from_millis(20);
 /// How long a server may say nothing, though it was asked.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How much log that changes nothing here is passed before it is told, so that the server can forget it.
@@ -104,8 +106,10 @@ impl Reader {
                     Flow::On
                 }
                 Some(Streamed::Alive { end, answer }) => {
-                    let flow = self.observe_alive(end, until, &mut line)?;
+                    let flow = self.observe_alive(end, answer, until, &mut line)?;
                     if answer {
+                        // A server that shuts down asks again as soon as it has an answer.
+                        hand.sleep(ANSWER.saturating_sub(line.at.elapsed()))?;
                         line.tell(self.taken, false)?;
                     }
                     flow
@@ -134,8 +138,9 @@ impl Reader {
         }
     }
 
-    /// The server has told everything before `end`.
-    fn observe_alive(&mut self, end: Lsn, until: Option<Lsn>, line: &mut Line) -> Result<Flow, Trouble> {
+    /// The server has told everything before `end`. `asks`: it waits for an answer, as it does to shut down until all that it
+    /// told is said to be kept.
+    fn observe_alive(&mut self, end: Lsn, asks: bool, until: Option<Lsn>, line: &mut Line) -> Result<Flow, Trouble> {
         if self.open.is_some() || self.held.is_some() {
             return Ok(Flow::On);
         }
@@ -147,7 +152,7 @@ impl Reader {
         let reached = self.reached.unwrap_or_default();
         let passed = self.taken.0 - reached.0.min(self.taken.0);
         let ends = !self.at_end && until.is_none() && self.taken >= self.target;
-        let tells = passed >= PASSED || (passed > 0 && self.told_progress.elapsed() >= PASSED_TIME);
+        let tells = passed >= PASSED || (passed > 0 && (asks || self.told_progress.elapsed() >= PASSED_TIME));
         if self.arrived.is_some() || there || tells || (ends && passed > 0 && self.options.stop_at_end) {
             self.release(false, Some(line))?;
         }
