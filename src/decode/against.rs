@@ -39,7 +39,7 @@ fn judged(input: &Input, feed: &Feed, registered: &registry::Schema) -> Result<V
         format: theirs.format.clone(),
         ..ours.clone()
     });
-    let targets = columns.map(|column| Target::new(&column, feed.format, ""));
+    let targets = columns.map(|column| Target::new(&column, ""));
     // What is wrong with a format is told where the definition is read.
     let targets: Vec<Target> = targets
         .collect::<Result<_, DecodeError>>()

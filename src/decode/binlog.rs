@@ -7,8 +7,8 @@
 //! | `type` | INSERT, UPDATE, DELETE, TRUNCATE | insert, bootstrap-insert, update, delete |
 //! | time | `es`, milliseconds | `ts`, seconds |
 //!
-//! Other types and DDL change no rows and are counted as `(canal message)` and `(maxwell message)`. A column may also take
-//! `envelope.<field>` (`envelope.xid`, `envelope.table`).
+//! Other types and DDL change no rows and are counted as `(canal message)` and `(maxwell message)`, records of tables that the
+//! feed does not name as `(other table)`. A column may also take `envelope.<field>` (`envelope.xid`, `envelope.table`).
 
 use arrow::array::Array;
 
@@ -34,6 +34,8 @@ pub(super) struct Binlog {
     /// The same names; what is ignored there was counted in `rows` already.
     old: Names,
     beside: Names,
+    /// Those of the feed, `database.table`; empty: all.
+    tables: Vec<String>,
 }
 
 /// A record's parts.
@@ -43,19 +45,31 @@ struct Parts<'a> {
     data: Option<Cell<'a>>,
     old: Option<Cell<'a>>,
     time: Option<Cell<'a>>,
+    database: Option<Cell<'a>>,
+    table: Option<Cell<'a>>,
     ddl: bool,
 }
 
 impl Binlog {
     /// For rows of this shape.
-    pub fn new(shape: &Shape, dialect: Dialect) -> Self {
+    pub fn new(shape: &Shape, dialect: Dialect, tables: &[String]) -> Self {
         let columns = || shape.targets.iter().enumerate();
         Binlog {
             dialect,
             rows: Names::new(columns(), ""),
             old: Names::new(columns(), ""),
             beside: Names::new(columns(), "envelope."),
+            tables: tables.to_vec(),
         }
+    }
+
+    /// Whether a record is of one of the feed's tables.
+    fn reads(&self, parts: &Parts<'_>) -> bool {
+        let name = |cell: &Option<Cell<'_>>| cell.and_then(|cell| cell.resolved()).unwrap_or_default().into_owned();
+        self.tables.is_empty()
+            || self
+                .tables
+                .contains(&format!("{}.{}", name(&parts.database), name(&parts.table)))
     }
 
     /// What the records come to.
@@ -101,6 +115,8 @@ impl Binlog {
             "old" => parts.old = Some(value),
             "es" if self.dialect == Dialect::Canal => parts.time = Some(value),
             "ts" if self.dialect == Dialect::Maxwell => parts.time = Some(value),
+            "database" => parts.database = Some(value),
+            "table" => parts.table = Some(value),
             "isDdl" => parts.ddl = value.kind == Kind::True,
             _ => (),
         })
@@ -118,14 +134,15 @@ impl Binlog {
                 shown(text)
             ));
         };
+        if !self.reads(&parts) {
+            changes.count("(other table)");
+            return Ok(());
+        }
         let op = match what.text() {
             "INSERT" | "insert" | "bootstrap-insert" => "c",
             "UPDATE" | "update" => "u",
             "DELETE" | "delete" => "d",
-            "TRUNCATE" => {
-                changes.push(record, Op::Truncate, &vec![Cell::NULL; shape.targets.len()]);
-                return Ok(());
-            }
+            "TRUNCATE" => return changes.truncation(shape, record),
             _ => {
                 changes.count(other);
                 return Ok(());

@@ -35,12 +35,17 @@ pub(super) enum Kind {
     Unavailable,
 }
 
-/// What a Debezium schema says a value means beyond its JSON type.
+/// What a value means beyond its type in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) enum Meaning {
-    /// Nothing.
+    /// Nothing: a number is a number, a text its characters.
     #[default]
     Plain,
+    /// What Debezium's JSON without its schema part leaves open: in a DATE a number counts days, in a TIMESTAMP microseconds,
+    /// and in a DECIMAL a text is digits, or unscaled bytes in base64.
+    Untold,
+    /// The same of a source whose points in time may be of any unit: in a TIMESTAMP a number says nothing.
+    UntoldUnit,
     /// Days since 1970-01-01.
     Days,
     /// Milliseconds since 1970-01-01 00:00.
@@ -130,6 +135,11 @@ impl<'a> Cell<'a> {
     /// Whether it holds a value.
     pub fn is_value(&self) -> bool {
         !matches!(self.kind, Kind::Absent | Kind::Null | Kind::Unavailable)
+    }
+
+    /// Whether it is a JSON array.
+    pub fn is_array(&self) -> bool {
+        self.kind == Kind::Nested && self.text().starts_with('[')
     }
 
     /// Whether two cells are written alike, of records whose derived texts are in `derived`.

@@ -11,8 +11,13 @@ use arrow::datatypes::SchemaRef;
 
 use super::cell::{Cell, Kind};
 use super::coerce::{self, Fault};
+use super::debezium::Placeholder;
 use super::target::Target;
 use super::{Decoded, Op, Raw, Reject, Transaction};
+
+/// Why a truncation is refused.
+pub const TRUNCATES_OTHERS: &str = "TRUNCATE of one of several tables or feeds of an input cannot be applied: it would empty the input; delete its rows \
+     instead, or give each table an input of its own";
 
 /// What an input demands of its rows.
 #[derive(Debug)]
@@ -24,6 +29,10 @@ pub(super) struct Shape {
     pub key: Vec<usize>,
     /// By column: whether a delete of a keyed input is read strictly there (key and `order_by`).
     pub identifies: Vec<bool>,
+    /// Whether a truncation of the feed's table empties the input: no other table is in it.
+    pub truncates: bool,
+    /// What stands for values that the source left out.
+    pub placeholder: Placeholder,
 }
 
 impl Shape {
@@ -82,6 +91,18 @@ impl<'a> Changes<'a> {
         }
         self.ops.push(op);
         self.record.push(record as u32);
+    }
+
+    /// Adds a truncation.
+    ///
+    /// # Errors
+    /// It would take what other tables brought.
+    pub fn truncation(&mut self, shape: &Shape, record: usize) -> Result<(), String> {
+        if !shape.truncates {
+            return Err(TRUNCATES_OTHERS.to_string());
+        }
+        self.push(record, Op::Truncate, &vec![Cell::NULL; shape.targets.len()]);
+        Ok(())
     }
 
     /// Takes the rows back that were added behind the first `rows`.

@@ -2,7 +2,7 @@
 //!
 //! A field `__deleted` that is true makes the record a deletion, and so does `__op` = `d` (both only where no column takes
 //! them: who wants the flag wants the row). `__source_ts_ms`, or else `__ts_ms`, is the record's time at its source. A value
-//! that the source left out is left out, as within an envelope ([`super::debezium::available`]).
+//! that the source left out is left out, as within an envelope ([`super::debezium::Placeholder`]).
 
 use super::Op;
 use super::cell::{Cell, Datum, Kind};

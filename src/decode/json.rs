@@ -1,15 +1,17 @@
 //! Plain JSON records, also behind a schema id: one object, one row. A null record with a key deletes the key's row. A
-//! record of blanks is no record (counted as `(blank line)`).
+//! record of blanks is no record (counted as `(blank line)`). Of a row beside its schema (Connect's JSON converter with
+//! `schemas.enable`) the row is read, by what the schema says that its values mean.
 
 use arrow::array::{Array, BinaryArray};
 
+use super::cell::{Cell, Kind};
 use super::changes::{Changes, Outcome, Shape};
-use super::debezium::available;
+use super::debezium::meaning::{Payload, Schemas};
 use super::flat::Flat;
 use super::keys::Keys;
 use super::names::{Names, Slots};
 use super::scan::Broken;
-use super::{Batch, Op, coerce, utf8, wire};
+use super::{Batch, Op, coerce, scan, utf8, wire};
 use crate::registry::Unready;
 
 /// Decodes JSON records.
@@ -18,13 +20,17 @@ pub(super) struct Json {
     names: Names,
     flat: Flat,
     keys: Keys,
+    /// Of rows beside their schema; none: columns take `schema` or `payload`.
+    schemas: Option<Schemas>,
 }
 
 impl Json {
     /// For rows of this shape.
     pub fn new(shape: &Shape, keys: Keys) -> Self {
         let mut names = Names::new(shape.targets.iter().enumerate(), "");
+        let is_taken = |field: &&str| names.wanted(0, field).is_some();
         Json {
+            schemas: (!["schema", "payload"].iter().any(is_taken)).then(|| Schemas::new(Payload::Row)),
             flat: Flat::watch(&mut names, shape),
             names,
             keys,
@@ -66,25 +72,60 @@ impl Json {
                 changes.count("(blank line)");
                 continue;
             }
-            let outcome = if values.is_null(record) {
-                self.keys
-                    .fill(shape, keys, record, &mut slots, derived)
-                    .map(|()| Op::Delete)
-            } else {
-                utf8(wire::unwrapped(values.value(record))).and_then(|text| {
-                    let walked = self
-                        .names
-                        .walk(unmarked(text), &mut slots, &mut |_, cell| available(cell, ""));
-                    walked.map_err(|broken| not_json(text, broken))?;
-                    self.flat.op(shape, &slots, record, source_ms)
-                })
+            let row = match values.is_null(record) {
+                true => Ok(None),
+                false => utf8(wire::unwrapped(values.value(record))).map(|text| self.row(unmarked(text))),
             };
+            let outcome = row.and_then(|row| match row {
+                None => {
+                    let filled = self.keys.fill(shape, keys, record, &mut slots, derived);
+                    filled.map(|()| Op::Delete)
+                }
+                Some((text, schema)) => {
+                    let meanings = schema.zip(self.schemas.as_mut());
+                    let meanings = meanings.map(|(schema, schemas)| schemas.of(schema));
+                    let mut dress = |key: &str, cell: Cell<'a>| match meanings.and_then(|meanings| meanings.get(key)) {
+                        None => cell,
+                        Some((meaning, scale)) => Cell {
+                            meaning: *meaning,
+                            scale: *scale,
+                            ..cell
+                        },
+                    };
+                    let walked = self.names.walk(text, &mut slots, &mut dress);
+                    walked.map_err(|broken| not_json(text, broken))?;
+                    shape.placeholder.mark(&mut slots.cells, "");
+                    self.flat.op(shape, &slots, record, source_ms)
+                }
+            });
             match outcome {
                 Ok(op) => changes.push(record, op, &slots.cells),
                 Err(reason) => changes.reject(record, reason),
             }
         }
         changes
+    }
+
+    /// A record's row, and the schema beside it; none: it says that there is no row.
+    fn row<'a>(&self, text: &'a str) -> Option<(&'a str, Option<&'a str>)> {
+        let plain = Some((text, None));
+        // The converter writes the schema first.
+        if self.schemas.is_none() || !text.trim_start().starts_with("{\"schema\"") {
+            return plain;
+        }
+        let (mut schema, mut payload, mut other) = (None, None, false);
+        let scanned = scan::object(text, |key, value| match key.text() {
+            "schema" => schema = Some(value),
+            "payload" => payload = Some(value),
+            _ => other = true,
+        });
+        match payload {
+            Some(payload) if scanned.is_ok() && !other => match payload.kind {
+                Kind::Null => None,
+                _ => Some((payload.text(), schema.map(|schema| schema.text()))),
+            },
+            _ => plain,
+        }
     }
 }
 

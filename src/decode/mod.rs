@@ -16,6 +16,7 @@
 mod against;
 pub mod avro;
 mod binlog;
+mod built_in;
 mod cell;
 mod changes;
 mod coerce;
@@ -51,12 +52,14 @@ use thiserror::Error;
 use crate::definition::{Column, Feed, FeedKind, Format, Input, KeyFormat};
 use crate::registry::{Language, Registries, RegistryError, Unready};
 use changes::{Outcome, Shape, Typed};
+use debezium::Placeholder;
 use keys::{BehindIds, Keys};
 use records::Records;
 use schemas::Schemas;
 use target::Target;
 
 pub use against::{Misfit, against};
+pub use changes::TRUNCATES_OTHERS;
 pub use debezium::Transaction;
 pub use fields::{Newcomer, newcomers};
 pub use watch::Watch;
@@ -238,13 +241,31 @@ enum Kind {
     Columnar,
 }
 
+/// Whether a truncation of a feed's table may empty the input: no other table's changes come into it. Files beside the
+/// changes are the same table's past.
+fn truncates(input: &Input, feed: &Feed) -> bool {
+    let changes = |feed: &&Feed| {
+        matches!(
+            feed.format,
+            Format::DebeziumJson | Format::DebeziumAvro | Format::CanalJson | Format::MaxwellJson
+        )
+    };
+    let is_one = match (&feed.kind, feed.format) {
+        (_, Format::CanalJson | Format::MaxwellJson) => feed.wire.tables.len() == 1,
+        (FeedKind::Kafka(kafka), _) => matches!(&kafka.topics[..], [topic] if !topic.starts_with('^')),
+        _ => true,
+    };
+    is_one && input.feeds.iter().filter(changes).count() < 2
+}
+
 impl Decoder {
     /// A decoder for a feed of an input. Nothing is asked of a registry yet.
     ///
     /// Besides what is documented at [`crate::definition::Column::format`], DATE and TIMESTAMP know the formats
     /// `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` and `epoch_days` for numbers, BINARY `base64` (the default), `hex` and
-    /// `utf8`, and DECIMAL `base64` (unscaled big-endian bytes, as Connect writes them). A bare integer in a
-    /// TIMESTAMP is refused, but Debezium without its schema part means microseconds (days for DATE).
+    /// `utf8`, and DECIMAL `base64` (unscaled big-endian bytes, as Connect writes them) and `digits`. A bare integer in a
+    /// TIMESTAMP is refused, but Debezium without its schema part means microseconds where its source is PostgreSQL (and
+    /// days for DATE).
     ///
     /// # Errors
     /// Where feed and input do not fit together, or a format is not one.
@@ -278,7 +299,7 @@ impl Decoder {
                 null: theirs.null.clone(),
                 ..ours.clone()
             };
-            targets.push(Target::new(&column, feed.format, &context)?);
+            targets.push(Target::new(&column, &context)?);
         }
         let fields: Vec<Field> = targets
             .iter()
@@ -291,6 +312,13 @@ impl Decoder {
             targets,
             schema: Arc::new(Schema::new(fields)),
             key,
+            truncates: truncates(input, feed),
+            placeholder: feed
+                .wire
+                .unavailable
+                .as_deref()
+                .map(Placeholder::new)
+                .unwrap_or_default(),
         };
         // A default registry is there for feeds that have no use for it, too.
         let registry = match &feed.wire.registry {
@@ -317,6 +345,10 @@ impl Decoder {
             }
         };
         let keys = Keys::new(&shape, feed.wire.key_format, behind_ids(feed.wire.key_format));
+        let topics: &[String] = match &feed.kind {
+            FeedKind::Kafka(kafka) => &kafka.topics,
+            _ => &[],
+        };
         let registered = || {
             registry.clone().ok_or_else(|| DecodeError::NoRegistry {
                 context: context.clone(),
@@ -325,28 +357,43 @@ impl Decoder {
         let kind = match feed.format {
             Format::Csv => Kind::Csv(csv::Csv::default()),
             Format::Ndjson | Format::Json | Format::JsonSchema => Kind::Json(Box::new(json::Json::new(&shape, keys))),
-            Format::DebeziumJson => Kind::Debezium(Box::new(debezium::DebeziumJson::new(&shape, keys))),
+            Format::DebeziumJson => {
+                let told = matches!(feed.kind, FeedKind::Postgres(_));
+                Kind::Debezium(Box::new(debezium::DebeziumJson::new(&shape, keys, told)))
+            }
             // Object containers: columns, or events of Event Hubs Capture.
             Format::Avro if matches!(feed.kind, FeedKind::Files { .. }) => {
                 Kind::Json(Box::new(json::Json::new(&shape, keys)))
             }
             Format::Avro => {
                 let (settings, registry) = registered()?;
-                let schemas = Schemas::new(registry, Language::Avro).with_defaults(settings);
+                let schemas = Schemas::new(registry, Language::Avro)
+                    .with_defaults(settings)
+                    .of_topics(topics);
                 Kind::Avro(Box::new(Records::new(&shape, schemas, keys)))
             }
             Format::DebeziumAvro => {
                 let (settings, registry) = registered()?;
-                let schemas = Schemas::new(registry, Language::Avro).with_defaults(settings);
+                let schemas = Schemas::new(registry, Language::Avro)
+                    .with_defaults(settings)
+                    .of_topics(topics);
                 Kind::DebeziumAvro(Box::new(debezium::DebeziumAvro::new(&shape, schemas, keys)))
             }
             Format::Protobuf => {
                 let (_, registry) = registered()?;
-                let schemas = Schemas::new(registry, Language::Protobuf);
+                let schemas = Schemas::new(registry, Language::Protobuf).of_topics(topics);
                 Kind::Protobuf(Box::new(Records::new(&shape, schemas, keys)))
             }
-            Format::CanalJson => Kind::Binlog(Box::new(binlog::Binlog::new(&shape, binlog::Dialect::Canal))),
-            Format::MaxwellJson => Kind::Binlog(Box::new(binlog::Binlog::new(&shape, binlog::Dialect::Maxwell))),
+            Format::CanalJson => Kind::Binlog(Box::new(binlog::Binlog::new(
+                &shape,
+                binlog::Dialect::Canal,
+                &feed.wire.tables,
+            ))),
+            Format::MaxwellJson => Kind::Binlog(Box::new(binlog::Binlog::new(
+                &shape,
+                binlog::Dialect::Maxwell,
+                &feed.wire.tables,
+            ))),
             Format::Raw => Kind::Raw,
             Format::Parquet => Kind::Columnar,
         };

@@ -70,6 +70,15 @@ impl<'a> Slots<'a> {
         }
     }
 
+    /// A column's cell, and which of its names it was taken by; of a column that nothing was taken for, its first.
+    pub fn taken(&mut self, column: usize) -> (&mut Cell<'a>, usize) {
+        let choice = match self.ranks[column] {
+            u32::MAX => 0,
+            rank => rank as usize / 2,
+        };
+        (&mut self.cells[column], choice)
+    }
+
     pub fn fill(&mut self, column: u32, rank: u32, cell: Cell<'a>) {
         let column = column as usize;
         // Of duplicate keys the last one counts.

@@ -9,12 +9,14 @@
 use std::fmt::Write;
 
 use prost_reflect::{
-    Cardinality, DescriptorPool, DynamicMessage, FileDescriptor, MapKey, MessageDescriptor, ReflectMessage, Value,
+    Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, FileDescriptor, MapKey, MessageDescriptor,
+    ReflectMessage, Value,
 };
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use smallvec::SmallVec;
 
 use super::avro::{write_base64, write_decimal, write_float, write_text};
+use super::built_in;
 use super::cell::{Cell, Datum, Kind};
 use super::fields::Field;
 use super::names::{Names, Slots};
@@ -24,29 +26,6 @@ use crate::repr::SqlType;
 
 /// What the schema itself is called while it is compiled; no user's file has this name.
 const ITSELF: &str = "alluvium/schema.proto";
-
-/// Files that Confluent's registry knows without being told.
-const BUILT_IN: [(&str, &str); 3] = [
-    (
-        "confluent/meta.proto",
-        "syntax = \"proto3\"; package confluent; import \"google/protobuf/descriptor.proto\";
-         message Meta { string doc = 1; map<string, string> params = 2; repeated string tags = 3; }
-         extend google.protobuf.FileOptions { Meta file_meta = 1088; }
-         extend google.protobuf.MessageOptions { Meta message_meta = 1088; }
-         extend google.protobuf.FieldOptions { Meta field_meta = 1088; }
-         extend google.protobuf.EnumOptions { Meta enum_meta = 1088; }
-         extend google.protobuf.EnumValueOptions { Meta enum_value_meta = 1088; }",
-    ),
-    (
-        "confluent/type/decimal.proto",
-        "syntax = \"proto3\"; package confluent.type;
-         message Decimal { bytes value = 1; uint32 precision = 2; int32 scale = 3; }",
-    ),
-    (
-        "google/type/date.proto",
-        "syntax = \"proto3\"; package google.type; message Date { int32 year = 1; int32 month = 2; int32 day = 3; }",
-    ),
-];
 
 /// The messages of one schema.
 #[derive(Debug)]
@@ -118,14 +97,7 @@ fn sql_type(kind: &prost_reflect::Kind) -> SqlType {
             "google.protobuf.Timestamp" => SqlType::Timestamp,
             "google.type.Date" => SqlType::Date,
             // A wrapper is its value.
-            name if name.starts_with("google.protobuf.") && name.ends_with("Value") => {
-                let mut fields = message.fields();
-                match (fields.next(), fields.next()) {
-                    (Some(value), None) => sql_type(&value.kind()),
-                    _ => SqlType::Varchar,
-                }
-            }
-            _ => SqlType::Varchar,
+            _ => wrapped(message).map_or(SqlType::Varchar, |value| sql_type(&value.kind())),
         },
     }
 }
@@ -136,7 +108,7 @@ struct Files(registry::Schema);
 impl FileResolver for Files {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         let referred = || self.0.references.iter().find(|reference| reference.name == name);
-        let built_in = || BUILT_IN.iter().find(|(built_in, _)| *built_in == name);
+        let built_in = || built_in::FILES.iter().find(|(built_in, _)| *built_in == name);
         let text: &str = if name == ITSELF {
             &self.0.text
         } else if let Some(reference) = referred() {
@@ -208,8 +180,20 @@ fn fill<'a>(message: &DynamicMessage, names: &mut Names, node: usize, slots: &mu
     }
 }
 
+/// The one field of a well-known wrapper.
+fn wrapped(message: &MessageDescriptor) -> Option<FieldDescriptor> {
+    let name = message.full_name();
+    let is_wrapper = name.starts_with("google.protobuf.") && name.ends_with("Value") && message.fields().len() == 1;
+    is_wrapper.then(|| message.fields().next()).flatten()
+}
+
 /// A value as a cell, of texts in `derived`.
 fn cell<'a>(value: &Value, kind: &prost_reflect::Kind, derived: &mut String) -> Cell<'a> {
+    if let Value::Message(message) = value
+        && let Some(field) = wrapped(&message.descriptor())
+    {
+        return cell(&message.get_field(&field), &field.kind(), derived);
+    }
     let start = derived.len();
     let number = |n: i64| Cell::of(Kind::Number, Datum::Int(n));
     let kind = match value {
@@ -229,7 +213,7 @@ fn cell<'a>(value: &Value, kind: &prost_reflect::Kind, derived: &mut String) -> 
             render(other, kind, derived);
             let quoted = derived[start..].len() >= 2 && derived[start..].starts_with('"');
             if quoted {
-                // Enums, bytes, dates: none of them has an escape.
+                // Enums, bytes, dates, points in time: none of them has an escape.
                 return Cell::of(Kind::Text, Datum::Derived(start + 1, derived.len() - 1));
             }
             match &derived[start..] {
@@ -347,14 +331,11 @@ fn render_message(message: &DynamicMessage, out: &mut String) {
                 text
             })
         }
-        name if name.starts_with("google.protobuf.") && name.ends_with("Value") && descriptor.fields().len() == 1 => {
-            descriptor.fields().next().map(|field| {
-                let mut text = String::new();
-                render(&message.get_field(&field), &field.kind(), &mut text);
-                text
-            })
-        }
-        _ => None,
+        _ => wrapped(&descriptor).map(|field| {
+            let mut text = String::new();
+            render(&message.get_field(&field), &field.kind(), &mut text);
+            text
+        }),
     };
     if let Some(text) = written {
         out.push_str(&text);

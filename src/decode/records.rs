@@ -81,6 +81,7 @@ impl<P: Plan> Records<P> {
                 self.schemas.split(values.value(record)).and_then(|(id, plan, bytes)| {
                     *counts.entry(id).or_default() += 1;
                     plan.fill(bytes, &mut self.names, &mut slots, &mut derived)?;
+                    shape.placeholder.mark(&mut slots.cells, &derived);
                     self.flat.op(shape, &slots, record, &mut source_ms)
                 })
             };

@@ -16,6 +16,8 @@ pub(super) struct Schemas<T> {
     language: Language,
     /// Where the schema of defaults is, where one is wanted.
     reader: Option<(Option<String>, Option<u32>)>,
+    /// Whose records these are.
+    topics: Vec<String>,
     known: HashMap<u32, Known<T>>,
     /// Of the newest batch.
     unknown: Vec<u32>,
@@ -36,6 +38,7 @@ impl<T> Schemas<T> {
             registry,
             language,
             reader: None,
+            topics: Vec::new(),
             known: HashMap::new(),
             unknown: Vec::new(),
         }
@@ -44,6 +47,12 @@ impl<T> Schemas<T> {
     /// Fields that a record lacks take the defaults of a newer schema.
     pub fn with_defaults(mut self, settings: &definition::Registry) -> Self {
         self.reader = Some((settings.subject.clone(), settings.version));
+        self
+    }
+
+    /// Of records of these topics: of the subjects that one schema is registered under, theirs count.
+    pub fn of_topics(mut self, topics: &[String]) -> Self {
+        self.topics = topics.to_vec();
         self
     }
 
@@ -69,6 +78,8 @@ impl<T> Schemas<T> {
             match self.registry.schema(id)? {
                 Found::Unknown => self.unknown.push(id),
                 Found::Schema(schema) => {
+                    let mut schema = Schema::clone(&schema);
+                    schema.versions.sort_by_key(|version| !self.is_own(&version.subject));
                     let reader = self.reader_of(&schema)?;
                     let plan = if schema.language == self.language {
                         plan(&schema, reader.as_deref()).map(Arc::new)
@@ -112,14 +123,34 @@ impl<T> Schemas<T> {
         Some(self.known.get(&id)?.name.clone())
     }
 
+    /// Whether a subject is of the values of these topics, by Confluent's strategies of names.
+    fn is_own(&self, subject: &str) -> bool {
+        let of_topic = |topic: &String| {
+            let rest = subject.strip_prefix(topic.as_str());
+            rest.is_some_and(|rest| rest.starts_with('-') && rest != "-key")
+        };
+        self.topics.iter().any(of_topic)
+    }
+
     fn reader_of(&self, schema: &Schema) -> Result<Option<Arc<Schema>>, Unready> {
         let Some((subject, version)) = &self.reader else {
             return Ok(None);
         };
-        let subject = subject
-            .as_deref()
-            .or(schema.versions.first().map(|version| version.subject.as_str()));
-        let Some(subject) = subject else {
+        // One text has one id under all subjects: their newer versions differ.
+        let is_clear = match &schema.versions[..] {
+            [] => false,
+            [first, others @ ..] => {
+                self.is_own(&first.subject) || others.iter().all(|other| other.subject == first.subject)
+            }
+        };
+        let only = schema.versions.first().filter(|_| is_clear);
+        let Some(subject) = subject.as_deref().or(only.map(|version| version.subject.as_str())) else {
+            if !schema.versions.is_empty() {
+                tracing::warn!(
+                    schema = %schema,
+                    "a schema is registered under several subjects, so no defaults are taken: name the feed's in `registry.subject`"
+                );
+            }
             return Ok(None);
         };
         let reader = self.registry.reader(subject, *version)?;

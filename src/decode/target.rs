@@ -4,7 +4,7 @@ use arrow::datatypes::DataType;
 use chrono::format::{Item, StrftimeItems};
 
 use super::DecodeError;
-use crate::definition::{Column, Format};
+use crate::definition::Column;
 use crate::repr::SqlType;
 
 /// The unit of a number that counts from 1970-01-01.
@@ -31,12 +31,11 @@ pub(super) enum Pattern {
 /// How BINARY (and a DECIMAL's unscaled bytes) are written as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) enum Encoding {
-    /// Not said: base64, or hexadecimal after `\x`, for BINARY; digits for DECIMAL.
+    /// Not said: base64, or hexadecimal after `\x`, for BINARY; for DECIMAL what the record says, or digits.
     #[default]
     Usual,
-    /// Digits, or else base64: a DECIMAL of a Debezium record without schema may be either. Base64 that
-    /// happens to be all digits is taken for digits; `format = "base64"` settles it.
-    DigitsOrBase64,
+    /// Always digits.
+    Digits,
     /// Always base64.
     Base64,
     /// Always hexadecimal.
@@ -58,15 +57,13 @@ pub(super) struct Target {
     pub from: Vec<String>,
     /// Tried in order; empty: ISO 8601.
     pub patterns: Vec<Pattern>,
-    /// What bare integers count, where no format says so.
-    pub integers: Option<Epoch>,
     /// Of bytes.
     pub encoding: Encoding,
 }
 
 impl Target {
     /// Reads the formats of a column; `context` names the input and feed.
-    pub fn new(column: &Column, format: Format, context: &str) -> Result<Self, DecodeError> {
+    pub fn new(column: &Column, context: &str) -> Result<Self, DecodeError> {
         let mut target = Target {
             name: column.name.clone(),
             arrow: column.sql_type.arrow(),
@@ -75,23 +72,12 @@ impl Target {
             nulls: column.null.clone(),
             from: column.from.clone(),
             patterns: Vec::new(),
-            integers: None,
             encoding: Encoding::Usual,
         };
         if target.from.is_empty() {
             target.from.push(column.name.clone());
         }
         let scalar = innermost(&column.sql_type);
-        if format == Format::DebeziumJson {
-            target.integers = match scalar {
-                SqlType::Timestamp => Some(Epoch::Micros),
-                SqlType::Date => Some(Epoch::Days),
-                _ => None,
-            };
-            if matches!(scalar, SqlType::Decimal(..)) {
-                target.encoding = Encoding::DigitsOrBase64;
-            }
-        }
         for text in &column.format {
             let wrong = |expected| DecodeError::Format {
                 context: context.to_string(),
@@ -111,8 +97,13 @@ impl Target {
                         _ => return Err(wrong("base64, hex or utf8")),
                     }
                 }
-                SqlType::Decimal(..) if text == "base64" => target.encoding = Encoding::Base64,
-                SqlType::Decimal(..) => return Err(wrong("base64 (big-endian unscaled bytes)")),
+                SqlType::Decimal(..) => {
+                    target.encoding = match text.as_str() {
+                        "base64" => Encoding::Base64,
+                        "digits" => Encoding::Digits,
+                        _ => return Err(wrong("base64 (big-endian unscaled bytes) or digits")),
+                    }
+                }
                 _ => return Err(wrong("no format: only DATE, TIMESTAMP, BINARY and DECIMAL have one")),
             }
         }

@@ -8,9 +8,9 @@ use super::diagnostic::nearest;
 use super::http;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, folder_location};
-use super::postgres::{self, read_postgres};
+use super::postgres::{self, read_postgres, read_tables};
 use super::settings::{Settings, Text, Value};
-use super::wire::{KeyFormat, read_key_format, read_registry, read_schema};
+use super::wire::{KeyFormat, read_key_format, read_registry, read_schema, read_unavailable};
 use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -158,6 +158,7 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
         _ => read_format(&mut settings, kind, kind.map_or(&[], Kind::formats)),
     };
     let null = read_null(&mut settings);
+    let tables = read_tables_of(&mut settings, kind, format);
     let wire = format.map(|format| read_wire(&mut settings, kind, format, common));
     let overrides = match settings.take("columns", "{ country.from = \"Country\" }") {
         Some(value) => value.settings().map(|settings| read_overrides(settings, columns)),
@@ -177,16 +178,32 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
         name: name?,
         kind: feed_kind?,
         format: format?,
-        wire: wire??,
+        wire: Wire { tables, ..wire?? },
         columns,
     })
 }
 
-/// `registry`, `key_format` and `schema`; none: mistakes were reported.
+/// `tables` of records that say which table they are of; `postgres` has taken its own.
+fn read_tables_of(settings: &mut Settings<'_>, kind: Option<Kind>, format: Option<Format>) -> Vec<String> {
+    if kind.is_some() && !matches!(format, None | Some(Format::CanalJson | Format::MaxwellJson)) {
+        settings.misplaced("tables", || {
+            (
+                "setting \"tables\" does not fit here".to_string(),
+                "it belongs to kind \"postgres\", and to the formats canal-json and maxwell-json; remove it"
+                    .to_string(),
+            )
+        });
+        return Vec::new();
+    }
+    let tables = settings.take("tables", "[\"shop.orders\"]");
+    tables.and_then(|value| read_tables(&value)).unwrap_or_default()
+}
+
+/// `registry`, `key_format`, `schema` and `unavailable`; none: mistakes were reported.
 fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, common: &Common<'_>) -> Option<Wire> {
     if matches!(kind, Some(kind) if !kind.formats().contains(&Format::Protobuf)) {
         let kind = kind.map_or("", Kind::name);
-        for name in ["registry", "key_format", "schema"] {
+        for name in ["registry", "key_format", "schema", "unavailable"] {
             settings.misplaced(name, || {
                 (
                     format!("setting {name:?} does not fit kind {kind:?}"),
@@ -217,6 +234,18 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
             );
         }
     });
+    if matches!(
+        format,
+        Format::Csv | Format::CanalJson | Format::MaxwellJson | Format::Raw
+    ) {
+        settings.misplaced("unavailable", || {
+            (
+                format!("setting \"unavailable\" does not fit format {:?}", format_name(format)),
+                "it is for records that Debezium wrote; remove it".to_string(),
+            )
+        });
+    }
+    let unavailable = read_unavailable(settings);
     let of_values = matches!(format, Format::Avro | Format::DebeziumAvro | Format::Protobuf);
     let of_keys = matches!(key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
     if (of_values || of_keys) && registry.is_none() && !unread {
@@ -234,6 +263,8 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
     Some(Wire {
         registry,
         key_format,
+        unavailable,
+        tables: vec![],
         evolves,
         declined: vec![],
     })

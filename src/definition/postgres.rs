@@ -164,7 +164,7 @@ impl PostgresUrl {
 }
 
 /// The settings of this kind alone; `start` is of several.
-pub(super) const SETTINGS: [&str; 4] = ["url", "tables", "publication", "slot"];
+pub(super) const SETTINGS: [&str; 3] = ["url", "publication", "slot"];
 
 const TABLES: &str = "[\"public.orders\"]";
 
@@ -205,7 +205,8 @@ fn read_url(value: &Value<'_>, base: &Path) -> Option<PostgresUrl> {
     read.ok()
 }
 
-fn read_tables(value: &Value<'_>) -> Option<Vec<String>> {
+/// Names of tables, each with what it is in.
+pub(super) fn read_tables(value: &Value<'_>) -> Option<Vec<String>> {
     let mut tables: Vec<String> = Vec::new();
     for text in value.texts()? {
         let parts = text.value.split_once('.');

@@ -1,5 +1,6 @@
-//! `[feeds.registry]`, `key_format` and `schema`: how records on a wire refer to their schemas, what their keys are, and
-//! whether a schema's new fields become columns.
+//! `[feeds.registry]`, `key_format`, `schema`, `unavailable` and `tables`: how records on a wire refer to their schemas, what
+//! their keys are, whether a schema's new fields become columns, what stands for values that were left out, and whose changes
+//! they are.
 //!
 //! A `[registry]` of dataflow.toml holds for every feed, one of an input for its feeds; a feed's own comes before both.
 
@@ -17,6 +18,10 @@ pub struct Wire {
     pub registry: Option<Registry>,
     /// What their keys are; none: as the values where a key has their header, else JSON or plain text.
     pub key_format: Option<KeyFormat>,
+    /// What stands for a value that the source left out; none: Debezium's default.
+    pub unavailable: Option<String>,
+    /// Of Canal and Maxwell, the tables whose changes are read, `database.table`; empty: all.
+    pub tables: Vec<String>,
     /// Whether fields that its schemas gain become columns of the input; else no column takes them.
     pub evolves: bool,
     /// Of such fields, those that the input cannot take: some table's SQL could not be planned with them.
@@ -96,6 +101,20 @@ pub(super) fn read_key_format(settings: &mut Settings<'_>) -> Option<KeyFormat> 
         ("avro", KeyFormat::Avro),
         ("protobuf", KeyFormat::Protobuf),
     ])
+}
+
+/// `unavailable`.
+pub(super) fn read_unavailable(settings: &mut Settings<'_>) -> Option<String> {
+    let value = settings.take("unavailable", "\"__debezium_unavailable_value\"")?;
+    let text = value.text()?;
+    if text.value.is_empty() {
+        value.say(
+            "setting \"unavailable\" is empty",
+            "write the connector's unavailable.value.placeholder, or remove it",
+        );
+        return None;
+    }
+    Some(text.value)
 }
 
 /// `schema`; `evolve` is looked over by `judge`.

@@ -8,7 +8,6 @@ use serde_json::Value;
 use smallvec::SmallVec;
 
 use super::super::cell::{Cell, Datum, Kind, Meaning};
-use super::super::debezium::available;
 use super::super::names::{Names, Slots};
 use super::super::records;
 use super::read::{Bad, Cursor, not_avro};
@@ -119,20 +118,18 @@ impl Plan {
         step
     }
 
-    /// Reads a value of the type `index` as the step says. `dress` may change a cell, given what was derived.
+    /// Reads a value of the type `index` as the step says.
     pub fn walk<'a>(
         &self,
         cursor: &mut Cursor<'a>,
         index: usize,
         step: &Step,
         walk: &mut Walk<'_, 'a>,
-        dress: &impl Fn(Cell<'a>, &str) -> Cell<'a>,
     ) -> Result<(), Bad> {
         match step {
             Step::Skip => cursor.skip(&self.schema, index, 0),
             Step::Take(takes) => {
                 let cell = cursor.cell(&self.schema, index, walk.derived)?;
-                let cell = dress(cell, walk.derived);
                 takes
                     .iter()
                     .for_each(|(column, rank)| walk.slots.fill(*column, *rank, cell));
@@ -159,7 +156,7 @@ impl Plan {
                         .for_each(|(column, rank)| walk.slots.fill(*column, *rank, cell));
                 }
                 for (index, step) in &plan.fields {
-                    self.walk(cursor, *index, step, walk, dress)?;
+                    self.walk(cursor, *index, step, walk)?;
                 }
                 Ok(())
             }
@@ -168,7 +165,7 @@ impl Plan {
                     unreachable!("a step of branches was made for a union");
                 };
                 let branch = cursor.branch(types.len())?;
-                self.walk(cursor, types[branch], &branches[branch], walk, dress)
+                self.walk(cursor, types[branch], &branches[branch], walk)
             }
         }
     }
@@ -224,7 +221,7 @@ impl records::Plan for Plan {
     ) -> Result<(), String> {
         let mut cursor = Cursor::new(bytes);
         let mut walk = Walk { slots, derived };
-        let walked = self.walk(&mut cursor, self.schema.root, &self.root, &mut walk, &available);
+        let walked = self.walk(&mut cursor, self.schema.root, &self.root, &mut walk);
         walked.and_then(|()| cursor.end()).map_err(not_avro)
     }
 

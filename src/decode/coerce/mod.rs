@@ -200,7 +200,7 @@ impl<'a> Each<'_, 'a> {
                 continue;
             }
             let value = match cell.meaning {
-                Meaning::Unscaled => pointed(cell, &mut scratch),
+                Meaning::Unscaled if !cell.is_array() => pointed(cell, &mut scratch),
                 _ => cell.resolve(&mut scratch).ok_or_else(|| no_text(cell)),
             };
             match value {
@@ -231,13 +231,20 @@ impl<'a> Each<'_, 'a> {
         let mut lengths = Vec::with_capacity(texts.len());
         let mut valid = Vec::with_capacity(texts.len());
         for (row, text) in texts.iter().enumerate() {
+            let Cell { meaning, scale, .. } = self.cells[row];
             let start = values.len();
             let mut filled = false;
             if let Some(text) = text
                 .as_deref()
                 .filter(|text| !self.target.nulls.iter().any(|n| n == text))
             {
-                match scan::array(text, |value| values.push(value)) {
+                match scan::array(text, |value| {
+                    values.push(Cell {
+                        meaning,
+                        scale,
+                        ..value
+                    })
+                }) {
                     Ok(()) => filled = true,
                     Err(_) => {
                         values.truncate(start);
@@ -414,10 +421,16 @@ fn decimal(cell: &Cell<'_>, text: &str, precision: u8, scale: i8, encoding: Enco
     if encoding == Encoding::Base64 && is_string {
         return from_bytes();
     }
-    match number::decimal(text.trim_ascii(), precision, scale) {
-        // Connect's JSON writes unscaled bytes in base64 and, without the schema part, no scale.
-        Err(Why::Not) if is_string && encoding == Encoding::DigitsOrBase64 && !text.is_empty() => from_bytes(),
-        other => other,
+    let read = number::decimal(text.trim_ascii(), precision, scale);
+    let untold = matches!(cell.meaning, Meaning::Untold | Meaning::UntoldUnit) && encoding == Encoding::Usual;
+    if !untold || !is_string || text.is_empty() || !text.len().is_multiple_of(4) {
+        return read;
+    }
+    // Connect's JSON writes unscaled bytes in base64 and, without the schema part, no scale.
+    match (read, STANDARD.decode(text)) {
+        (Err(Why::Not), Ok(_)) => from_bytes(),
+        (_, Ok(_)) => Err(EITHER),
+        (read, Err(_)) => read,
     }
 }
 
@@ -486,6 +499,11 @@ fn point(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
     }
 }
 
+const EITHER: Why = Why::Custom(
+    "may be digits or base64; give the column `format = \"digits\"` (decimal.handling.mode = string) or `\"base64\"` (precise), or \
+     have the source send its schema",
+);
+
 const NO_UNIT: Why = Why::Custom(
     "is a number; say what it counts by `format = \"epoch_ms\"` (or epoch_s, epoch_us, epoch_ns, epoch_days)",
 );
@@ -498,6 +516,8 @@ fn unit(target: &Target, cell: &Cell<'_>) -> Result<Option<Epoch>, Why> {
         Meaning::Micros => Some(Epoch::Micros),
         Meaning::Nanos => Some(Epoch::Nanos),
         Meaning::NoPoint => return Err(Why::Custom("is a time of day or a duration; declare BIGINT or VARCHAR")),
-        Meaning::Plain | Meaning::Unscaled => target.integers,
+        Meaning::Untold if target.sql_type == SqlType::Timestamp => Some(Epoch::Micros),
+        Meaning::Untold | Meaning::UntoldUnit if target.sql_type == SqlType::Date => Some(Epoch::Days),
+        Meaning::Plain | Meaning::Unscaled | Meaning::Untold | Meaning::UntoldUnit => None,
     })
 }

@@ -6,7 +6,6 @@ use hashbrown::HashMap;
 
 use super::super::Batch;
 use super::super::avro::{Cursor, Form, Plan, Schema, Step, Walk, not_avro};
-use super::super::cell::Cell;
 use super::super::changes::{Changes, Outcome, Shape};
 use super::super::coerce::shown;
 use super::super::flat::time;
@@ -16,7 +15,7 @@ use super::super::names::{Names, Slots};
 use super::super::records::summed;
 use super::super::schemas::Schemas;
 use super::origin::{Origin, Transactions};
-use super::{Room, Side, available, metadata};
+use super::{Room, Side, metadata, tell_times};
 use crate::registry::{self, Unready};
 
 /// Decodes Debezium's Avro.
@@ -350,13 +349,7 @@ struct Change<'s, 'a> {
 
 impl<'a> Change<'_, 'a> {
     /// Reads a part as its step says.
-    fn part(
-        &mut self,
-        step: &Step,
-        part: Option<(usize, Cursor<'a>)>,
-        slots: &mut Slots<'a>,
-        dress: &impl Fn(Cell<'a>, &str) -> Cell<'a>,
-    ) -> Result<(), String> {
+    fn part(&mut self, step: &Step, part: Option<(usize, Cursor<'a>)>, slots: &mut Slots<'a>) -> Result<(), String> {
         let Some((index, mut cursor)) = part.filter(|_| !matches!(step, Step::Skip)) else {
             return Ok(());
         };
@@ -364,7 +357,7 @@ impl<'a> Change<'_, 'a> {
             slots,
             derived: self.derived,
         };
-        let walked = self.plan.plan.walk(&mut cursor, index, step, &mut walk, dress);
+        let walked = self.plan.plan.walk(&mut cursor, index, step, &mut walk);
         walked.map_err(not_avro)
     }
 
@@ -373,14 +366,14 @@ impl<'a> Change<'_, 'a> {
         let (source, transaction) = (self.parts.source, self.parts.transaction);
         if source.is_some() {
             facts.clear();
-            self.part(&self.plan.source, source, facts, &|cell, _| cell)?;
+            self.part(&self.plan.source, source, facts)?;
             for (field, cell) in SOURCE.iter().zip(&facts.cells) {
                 origin.of_source(field, *cell);
             }
         }
         if transaction.is_some() {
             facts.clear();
-            self.part(&self.plan.transaction, transaction, facts, &|cell, _| cell)?;
+            self.part(&self.plan.transaction, transaction, facts)?;
             for (field, cell) in TRANSACTION.iter().zip(&facts.cells) {
                 origin.of_transaction(field, *cell);
             }
@@ -412,13 +405,14 @@ impl<'a> super::Envelope<'a> for Change<'_, 'a> {
         };
         match image {
             Image::None => (),
-            Image::Row(step) => self.part(step, part, slots, &available)?,
+            Image::Row(step) => self.part(step, part, slots)?,
             Image::Text => {
                 let cell = cursor.cell(&plan.plan.schema, index, self.derived).map_err(not_avro)?;
-                let walked = self.rows.walk(cell.text(), slots, &mut |_, cell| available(cell, ""));
+                let walked = self.rows.walk(cell.text(), slots, &mut |_, cell| cell);
                 walked.map_err(|broken| format!("in `{called}`: {}", not_json(cell.text(), broken)))?;
             }
         }
+        self.shape.placeholder.mark(&mut slots.cells, self.derived);
         self.fill_metadata(slots)
     }
 
@@ -431,7 +425,8 @@ impl<'a> super::Envelope<'a> for Change<'_, 'a> {
             }
             let mut beside = std::mem::replace(self.beside, Slots::new(0));
             beside.clear();
-            let read = self.part(step, part, &mut beside, &|cell, _| cell);
+            let read = self.part(step, part, &mut beside);
+            tell_times(self.shape, &mut beside);
             slots.merge(&beside);
             *self.beside = beside;
             read?;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use arrow::array::{Array, BinaryArray};
 
 use super::super::Batch;
-use super::super::cell::{Cell, Kind};
+use super::super::cell::{Cell, Kind, Meaning};
 use super::super::changes::{Changes, Outcome, Shape};
 use super::super::coerce::shown;
 use super::super::flat::time;
@@ -13,9 +13,9 @@ use super::super::json::{not_json, unmarked};
 use super::super::keys::Keys;
 use super::super::names::{Names, Slots};
 use super::super::{scan, utf8, wire};
-use super::meaning::Schemas;
+use super::meaning::{Payload, Schemas};
 use super::origin::{Origin, Transactions};
-use super::{Room, Side, available, metadata};
+use super::{Room, Side, metadata, tell_times};
 use crate::registry::Unready;
 
 /// Decodes Debezium's JSON.
@@ -28,19 +28,32 @@ pub(in crate::decode) struct DebeziumJson {
     keys: Keys,
     schemas: Schemas,
     transactions: Transactions,
+    /// Values are what they are in JSON: our own reader of PostgreSQL wrote them.
+    told: bool,
 }
 
 impl DebeziumJson {
-    /// For rows of this shape.
-    pub fn new(shape: &Shape, keys: Keys) -> Self {
+    /// For rows of this shape. `told`: see [`Meaning::Untold`]; nothing is left open.
+    pub fn new(shape: &Shape, keys: Keys, told: bool) -> Self {
         let columns = || shape.targets.iter().enumerate();
         DebeziumJson {
             after: Names::new(columns(), ""),
             before: Names::new(columns(), ""),
             metadata: metadata(shape),
             keys,
-            schemas: Schemas::default(),
+            schemas: Schemas::new(Payload::Envelope),
             transactions: Transactions::default(),
+            told,
+        }
+    }
+
+    /// What values mean without the schema part, by the kind of their source. PostgreSQL's points in time are microseconds by
+    /// default; of others they are of the unit that their column's precision needs.
+    fn untold(&self, connector: &Cell<'_>) -> Meaning {
+        match connector.text() {
+            _ if self.told => Meaning::Plain,
+            "" | "postgresql" => Meaning::Untold,
+            _ => Meaning::UntoldUnit,
         }
     }
 
@@ -60,8 +73,9 @@ impl DebeziumJson {
         let mut envelopes: Vec<(usize, Envelope<'_>)> = Vec::with_capacity(values.len());
         for record in (0..values.len()).filter(|record| values.is_valid(*record)) {
             match utf8(wire::unwrapped(values.value(record))).and_then(read) {
-                Ok(Record::Change(envelope)) => {
+                Ok(Record::Change(mut envelope)) => {
                     let origin = envelope.origin();
+                    envelope.untold = self.untold(&origin.connector);
                     source_ms[record] = origin.source_ms().or(envelope.ts_ms).or(source_ms[record]);
                     transactions.extend(self.transactions.place(record, &origin));
                     envelopes.push((record, envelope));
@@ -138,16 +152,18 @@ impl<'a> super::Envelope<'a> for Change<'_, 'a> {
             Cow::Owned(text) => text,
         };
         let meanings = self.envelope.schema.map(|schema| decoder.schemas.of(schema));
-        let mut dress = |key: &str, mut cell: Cell<'a>| {
-            if let Some((meaning, scale)) = meanings.and_then(|meanings| meanings.get(key)) {
-                cell.meaning = *meaning;
-                cell.scale = *scale;
-            }
-            available(cell, "")
+        let untold = (self.envelope.untold, 0);
+        let mut dress = |key: &str, cell: Cell<'a>| {
+            let (meaning, scale) = match meanings {
+                None => untold,
+                Some(meanings) => meanings.get(key).copied().unwrap_or_default(),
+            };
+            Cell { meaning, scale, ..cell }
         };
         names
             .walk(image, slots, &mut dress)
             .map_err(|broken| format!("in `{called}`: {}", not_json(image, broken)))?;
+        self.shape.placeholder.mark(&mut slots.cells, "");
         self.fill_metadata(slots)
     }
 
@@ -164,6 +180,7 @@ impl<'a> super::Envelope<'a> for Change<'_, 'a> {
                     .walk(text, self.beside, &mut |_, cell| cell)
                     .map_err(|broken| format!("in `{}`: {}", part.trim_end_matches('.'), not_json(text, broken)))?;
             }
+            tell_times(self.shape, self.beside);
             slots.merge(self.beside);
         }
         Ok(())
@@ -174,9 +191,17 @@ impl<'a> super::Envelope<'a> for Change<'_, 'a> {
     }
 
     fn fill_key(&mut self, slots: &mut Slots<'a>) -> Result<(), String> {
-        self.decoder
-            .keys
-            .fill(self.shape, self.keys, self.record, slots, self.derived)
+        let Change {
+            shape, keys, record, ..
+        } = *self;
+        self.decoder.keys.fill(shape, keys, record, slots, self.derived)?;
+        for column in &shape.key {
+            let cell = &mut slots.cells[*column];
+            if cell.meaning == Meaning::Plain {
+                cell.meaning = self.envelope.untold;
+            }
+        }
+        Ok(())
     }
 
     fn derived(&self) -> &str {
@@ -210,6 +235,8 @@ struct Envelope<'a> {
     transaction: Option<&'a str>,
     /// The schema part as written.
     schema: Option<&'a str>,
+    /// What values mean where there is none.
+    untold: Meaning,
     ts_ms: Option<i64>,
 }
 
@@ -328,6 +355,7 @@ fn classify<'a>(text: &'a str, fields: Fields<'a>, schema: Option<&'a str>) -> R
     };
     Ok(Record::Change(Envelope {
         text,
+        untold: Meaning::Plain,
         op: op.text(),
         before: image("before", fields.before)?,
         after: image("after", fields.after)?,

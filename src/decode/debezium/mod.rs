@@ -11,9 +11,9 @@
 //! schema changes are counted as `(debezium message)`. A column may also take `source.<field>`,
 //! `transaction.<field>`, `envelope.op` and `envelope.ts_ms`, where the row has no such field.
 //!
-//! A value that the source left out (`__debezium_unavailable_value`) is taken from `before` where that has it. Else a
-//! keyed input takes it from its current row ([`super::Decoded::unchanged`]); without a key it is null and counted as
-//! `(unavailable value)`.
+//! A value that the source left out ([`unavailable`]) is taken from `before` where that has it. Else a keyed input takes it
+//! from its current row ([`super::Decoded::unchanged`]); without a key it is null and counted as `(unavailable value)`. A row
+//! that is new under its key has no current row: one that lacks a value is refused.
 //!
 //! Both encodings fill the same cells, so that a value means the same however it came; this module decides what an
 //! envelope does, [`json`] and [`avro`] say what is in it.
@@ -22,23 +22,18 @@ mod avro;
 mod json;
 pub(super) mod meaning;
 mod origin;
+mod unavailable;
 
 pub(super) use avro::DebeziumAvro;
 pub(super) use json::DebeziumJson;
 pub use origin::Transaction;
+pub(super) use unavailable::Placeholder;
 
 use super::Op;
-use super::cell::{Cell, Datum, Kind};
+use super::cell::{Kind, Meaning};
 use super::changes::{Changes, Shape};
 use super::coerce::shown;
 use super::names::{Names, Slots};
-
-/// Debezium's default `unavailable.value.placeholder`, its base64, and as the one item of an array.
-const UNAVAILABLE: [&str; 3] = [
-    "__debezium_unavailable_value",
-    "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
-    "[\"__debezium_unavailable_value\"]",
-];
 
 /// Which row image fills the columns.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,6 +100,9 @@ impl<'a> Room<'a> {
         match envelope.op() {
             "c" | "r" => {
                 envelope.fill(Side::After, after)?;
+                if shape.keyed() {
+                    all_told(shape, after)?;
+                }
                 changes.push(record, Op::Upsert, &after.cells);
             }
             "u" => {
@@ -121,6 +119,7 @@ impl<'a> Room<'a> {
                     let whole = shape.key.iter().all(|c| before.cells[*c].is_value());
                     let same = |c: &usize| before.cells[*c].same(&after.cells[*c], envelope.derived());
                     if whole && !shape.key.iter().all(same) {
+                        all_told(shape, after)?;
                         changes.push(record, Op::Delete, &before.cells);
                     }
                 } else {
@@ -156,7 +155,7 @@ impl<'a> Room<'a> {
                 }
                 changes.push(record, Op::Delete, &before.cells);
             }
-            "t" => changes.push(record, Op::Truncate, &vec![Cell::NULL; shape.targets.len()]),
+            "t" => changes.truncation(shape, record)?,
             other => {
                 return Err(format!(
                     "the Debezium operation {} is unknown; known are c, r, u, d, t and m",
@@ -173,21 +172,31 @@ fn metadata(shape: &Shape) -> [(&'static str, Names); 3] {
     ["source.", "transaction.", "envelope."].map(|part| (part, Names::new(shape.targets.iter().enumerate(), part)))
 }
 
-/// A value of a row, which may stand for one that the source left out.
-pub(super) fn available<'a>(cell: Cell<'a>, derived: &str) -> Cell<'a> {
-    match is_unavailable(&cell, derived) {
-        true => Cell::new(Kind::Unavailable, ""),
-        false => cell,
+/// What the numbers in `ts_ms`, `ts_us` and `ts_ns` count, which no schema says.
+fn tell_times(shape: &Shape, beside: &mut Slots<'_>) {
+    for (column, target) in shape.targets.iter().enumerate() {
+        let (cell, choice) = beside.taken(column);
+        if cell.kind != Kind::Number || cell.meaning != Meaning::Plain {
+            continue;
+        }
+        cell.meaning = match target.from[choice].rsplit('.').next() {
+            Some("ts_ms") => Meaning::Millis,
+            Some("ts_us") => Meaning::Micros,
+            Some("ts_ns") => Meaning::Nanos,
+            _ => Meaning::Plain,
+        };
     }
 }
 
-fn is_unavailable(cell: &Cell<'_>, derived: &str) -> bool {
-    match (cell.datum, cell.kind) {
-        (Datum::Bytes(bytes), _) => bytes == UNAVAILABLE[0].as_bytes(),
-        (Datum::Text(_) | Datum::Derived(..), Kind::Text | Kind::Nested) => {
-            UNAVAILABLE.contains(&cell.settle(derived).text())
-        }
-        _ => false,
+/// Of a row that is new under its key: there is no current row that has what the source left out.
+fn all_told(shape: &Shape, row: &Slots<'_>) -> Result<(), String> {
+    match row.cells.iter().position(|cell| cell.kind == Kind::Unavailable) {
+        None => Ok(()),
+        Some(column) => Err(format!(
+            "a key changed, and the source does not tell the value of column {:?}, which did not; set REPLICA IDENTITY FULL at \
+             the source, and repair the row",
+            shape.targets[column].name
+        )),
     }
 }
 

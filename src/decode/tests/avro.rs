@@ -210,6 +210,28 @@ fn aliases_and_defaults_of_the_newest_schema_hold_for_older_records() {
     );
 }
 
+/// What users saw before: all records of one region had the other region's default.
+#[test]
+fn of_a_schema_under_several_subjects_the_topic_s_own_counts() {
+    let old = json!({"type": "record", "name": "P", "fields": [{"name": "id", "type": "int"}]});
+    let new = json!({"type": "record", "name": "P", "fields": [
+        {"name": "id", "type": "int"}, {"name": "region", "type": "string", "default": "EU"}]});
+    let columns = vec![col("id", "BIGINT"), col("region", "VARCHAR")];
+    let mut wired = Wired::new(Format::Avro, &[], columns);
+    let id = wired.avro("eu-value", &old);
+    let text = old.to_string();
+    wired.mock.register_as(id, "us-value", "AVRO", &text, json!([]));
+    wired.avro("eu-value", &new);
+    let mut region = |topics: &[&str]| {
+        wired.input.feeds[0].kind = kafka(topics);
+        let decoded = wired.decode(&[framed(id, &avro(&old, &json!({"id": 1})))]);
+        rows(&decoded).remove(0)
+    };
+    assert_eq!(region(&["us"]), "0+ 1|-");
+    assert_eq!(region(&["eu"]), "0+ 1|EU");
+    assert_eq!(region(&["another"]), "0+ 1|-", "it is not known whose it is");
+}
+
 #[test]
 fn a_type_that_holds_itself_is_read_as_deep_as_anybody_means() {
     let tree = json!({"type": "record", "name": "Tree", "fields": [

@@ -1,4 +1,5 @@
 use super::*;
+use crate::definition::{FirstRows, Postgres, PostgresUrl};
 
 fn people() -> Vec<Col> {
     vec![
@@ -151,6 +152,192 @@ fn unavailable_values_come_from_before_or_are_left_to_the_current_row() {
     assert_eq!(rows(&decoded), ["0- 1|a|old|-", "0+ 1|b|old|-", "1+ 1|a|-|-"]);
     assert_eq!(decoded.ignored_fields, [("(unavailable value)".to_string(), 1)]);
     assert!(decoded.unchanged.is_empty());
+}
+
+#[test]
+fn a_value_that_was_left_out_is_known_in_every_form_that_debezium_gives_it() {
+    let columns = || vec![col("id", "BIGINT").required(), col("v", "VARCHAR")];
+    let of = |mut input: Input, placeholder: Option<&str>| {
+        input.feeds[0].wire.unavailable = placeholder.map(str::to_string);
+        Ready(Decoder::new(&input, &input.feeds[0], &Registries::new(None)).unwrap())
+    };
+    let numbers: Vec<String> = b"__debezium_unavailable_value".iter().map(u8::to_string).collect();
+    let forms = [
+        r#""__debezium_unavailable_value""#.to_string(),
+        r#""X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==""#.to_string(),
+        r#""5f5f646562657a69756d5f756e617661696c61626c655f76616c7565""#.to_string(),
+        r#"["__debezium_unavailable_value"]"#.to_string(),
+        r#"["X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="]"#.to_string(),
+        r#"["b68a35a7-17ad-35b3-af2a-ae46edb4545a"]"#.to_string(),
+        format!("[{}]", numbers.join(",")),
+        r#"{"__debezium_unavailable_value":"__debezium_unavailable_value"}"#.to_string(),
+        r#""{\"__debezium_unavailable_value\":\"__debezium_unavailable_value\"}""#.to_string(),
+    ];
+    let update = |value: &str| format!(r#"{{"op":"u","before":null,"after":{{"id":1,"v":{value}}}}}"#);
+    let records: Vec<String> = forms.iter().map(|form| update(form)).collect();
+    let decoded = of(input(Format::DebeziumJson, &["id"], columns()), None).decode(raw(None, &records));
+    let left_out: Vec<u32> = decoded.unchanged.iter().map(|(row, _)| *row).collect();
+    assert_eq!(left_out, (0..forms.len() as u32).collect::<Vec<_>>());
+    // A connector may have another one; then the usual one is a text like any other.
+    let records = [
+        r#""(gone)""#,
+        r#"["(gone)"]"#,
+        r#""KGdvbmUp""#,
+        r#""__debezium_unavailable_value""#,
+    ]
+    .map(update);
+    let decoded = of(input(Format::DebeziumJson, &["id"], columns()), Some("(gone)")).decode(raw(None, &records));
+    assert_eq!(decoded.unchanged, [(0, 1), (1, 1), (2, 1)]);
+    assert_eq!(rows(&decoded)[3], "3+ 1|__debezium_unavailable_value");
+}
+
+/// Without this a row that was moved lost its long values: Debezium tells a changed key as a delete and a create.
+#[test]
+fn a_row_that_is_new_under_its_key_must_tell_all_its_values() {
+    let decoded = changes(
+        &["id"],
+        &[
+            r#"{"op":"d","before":{"id":1,"name":"","note":null},"after":null}"#,
+            r#"{"op":"c","before":null,"after":{"id":2,"name":"a","note":"__debezium_unavailable_value"}}"#,
+            r#"{"op":"u","before":{"id":2},"after":{"id":3,"name":"a","note":"__debezium_unavailable_value"}}"#,
+            r#"{"op":"u","before":{"id":2,"note":"old"},"after":{"id":3,"name":"a","note":"__debezium_unavailable_value"}}"#,
+        ],
+    );
+    assert_eq!(rows(&decoded), ["0- 1||-|-", "3- 2|-|old|-", "3+ 3|a|old|-"]);
+    let reasons = rejects(&decoded);
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    for reason in reasons {
+        assert!(
+            reason.contains("a key changed, and the source does not tell the value of column \"note\""),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn a_truncation_takes_no_row_of_another_table() {
+    let truncated = |feeds: &[(&[&str], Format)]| {
+        let mut input = input(Format::DebeziumJson, &["id"], people());
+        let feed = input.feeds.remove(0);
+        input.feeds.extend(feeds.iter().map(|(topics, format)| Feed {
+            format: *format,
+            kind: kafka(topics),
+            ..feed.clone()
+        }));
+        let mut decoder = Ready(Decoder::new(&input, &input.feeds[0], &Registries::new(None)).unwrap());
+        let decoded = decoder.decode(raw(None, &[r#"{"op":"t","source":{"table":"orders"}}"#]));
+        assert_eq!(decoded.ops.len() + decoded.rejects.len(), 1);
+        decoded.ops == [Op::Truncate]
+    };
+    let live = Format::DebeziumJson;
+    assert!(truncated(&[(&["eu.orders"], live)]));
+    assert!(
+        truncated(&[(&["eu.orders"], live), (&["drops"], Format::Json)]),
+        "files of the same table's past"
+    );
+    assert!(!truncated(&[(&["eu.orders", "us.orders"], live)]));
+    assert!(!truncated(&[(&["^.*orders"], live)]));
+    assert!(!truncated(&[(&["eu.orders"], live), (&["us.orders"], live)]));
+}
+
+#[test]
+fn what_columns_take_from_beside_the_row_has_its_unit() {
+    let columns = vec![
+        col("ms", "TIMESTAMP").from(&["source.ts_ms"]),
+        col("us", "TIMESTAMP").from(&["source.ts_us"]),
+        col("ns", "TIMESTAMP").from(&["source.ts_ns"]),
+        col("at", "TIMESTAMP").from(&["envelope.ts_ms"]),
+        col("n", "BIGINT").from(&["source.ts_ms"]),
+    ];
+    let record = r#"{"op":"c","after":{"id":1},"source":{"ts_ms":1500000000123,"ts_us":1500000000123456,"ts_ns":1500000000123456789},"ts_ms":1500000000124}"#;
+    let decoded = decoder(Format::DebeziumJson, &[], columns).decode(raw(None, &[record]));
+    assert_eq!(
+        rows(&decoded),
+        [
+            "0+ 2017-07-14T02:40:00.123|2017-07-14T02:40:00.123456|2017-07-14T02:40:00.123456|2017-07-14T02:40:00.124|1500000000123"
+        ]
+    );
+}
+
+/// What users saw before: a MySQL DATETIME in the year 1970, and an `Infinity` or "1234" of money as another number.
+#[test]
+fn without_the_schema_part_nothing_is_guessed_that_may_be_something_else() {
+    let columns = || {
+        vec![
+            col("at", "TIMESTAMP"),
+            col("day", "DATE"),
+            col("price", "DECIMAL(10,2)"),
+        ]
+    };
+    let record =
+        |connector: &str, row: &str| format!(r#"{{"op":"c","after":{row},"source":{{"connector":"{connector}"}}}}"#);
+    let records = [
+        record("mysql", r#"{"at":1709212455000}"#),
+        record("mysql", r#"{"day":15317}"#),
+        record("postgresql", r#"{"at":1500000000123456}"#),
+        record("postgresql", r#"{"price":"1234"}"#),
+        record("postgresql", r#"{"price":"1234.00"}"#),
+        record("postgresql", r#"{"price":1234}"#),
+    ];
+    let decoded = decoder(Format::DebeziumJson, &[], columns()).decode(raw(None, &records));
+    assert_eq!(
+        rows(&decoded),
+        [
+            "1+ -|2011-12-09|-",
+            "2+ 2017-07-14T02:40:00.123456|-|-",
+            "4+ -|-|1234.00",
+            "5+ -|-|1234.00"
+        ]
+    );
+    let reasons = rejects(&decoded);
+    assert!(
+        reasons[0].contains("say what it counts by `format = \"epoch_ms\"`"),
+        "{reasons:?}"
+    );
+    assert!(reasons[1].contains("may be digits or base64"), "{reasons:?}");
+    let digits = vec![col("price", "DECIMAL(10,2)").format(&["digits"])];
+    let decoded = decoder(Format::DebeziumJson, &[], digits).decode(raw(None, &records[3..4]));
+    assert_eq!(rows(&decoded), ["0+ 1234.00"]);
+    // With the schema part nothing is guessed.
+    let schema = r#"{"fields":[{"field":"after","fields":[{"field":"at","type":"int64"},{"field":"price","type":"string"},
+        {"field":"days","type":"array","items":{"type":"int32","name":"io.debezium.time.Date"}}]}]}"#;
+    let record = |row: &str| format!(r#"{{"schema":{schema},"payload":{{"op":"c","after":{row}}}}}"#);
+    let records = [
+        r#"{"at":1500000000123456}"#,
+        r#"{"price":"free"}"#,
+        r#"{"price":"1234"}"#,
+        r#"{"days":[15317,null]}"#,
+    ];
+    let columns = [columns(), vec![col("days", "DATE[]")]].concat();
+    let decoded = decoder(Format::DebeziumJson, &[], columns).decode(raw(None, &records.map(record)));
+    assert_eq!(rows(&decoded), ["2+ -|-|1234.00|-", "3+ -|-|-|[2011-12-09, ]"]);
+    assert_eq!(decoded.rejects.len(), 2, "{:?}", decoded.rejects);
+}
+
+/// PostgreSQL's own reader writes what values are: `Infinity` was base64 of 378982984692.34.
+#[test]
+fn of_postgresql_itself_nothing_is_left_to_guess() {
+    let mut input = input(
+        Format::DebeziumJson,
+        &[],
+        vec![col("at", "TIMESTAMP"), col("price", "DECIMAL(18,2)")],
+    );
+    input.feeds[0].kind = FeedKind::Postgres(Postgres {
+        url: PostgresUrl::parse("postgres://u@h/d", std::path::Path::new("")).unwrap(),
+        tables: vec!["public.things".into()],
+        publication: None,
+        slot: None,
+        start: FirstRows::Snapshot,
+    });
+    let mut decoder = Ready(Decoder::new(&input, &input.feeds[0], &Registries::new(None)).unwrap());
+    let records = [
+        r#"{"price":"Infinity"}"#,
+        r#"{"price":"1234"}"#,
+        r#"{"at":1500000000123456}"#,
+    ]
+    .map(|row| format!(r#"{{"op":"c","after":{row},"source":{{"connector":"postgresql"}}}}"#));
+    let decoded = decoder.decode(raw(None, &records));
+    assert_eq!(rows(&decoded), ["1+ -|1234.00"]);
 }
 
 fn typed() -> Vec<Col> {

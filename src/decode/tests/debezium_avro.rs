@@ -99,6 +99,8 @@ fn columns() -> Vec<Col> {
         col("lsn", "BIGINT").from(&["source.lsn"]),
         col("op", "VARCHAR").from(&["envelope.op"]),
         col("tx", "VARCHAR").from(&["transaction.id"]),
+        col("at", "TIMESTAMP").from(&["source.ts_ms"]),
+        col("ts_ms", "BIGINT").from(&["source.ts_ms"]),
     ]
 }
 
@@ -175,7 +177,7 @@ fn avro_comes_to_what_json_comes_to() {
         rows(&avro)[1],
         "1+ 2|2011-12-09|2011-12-10|2017-07-14T02:40:00.123|2017-07-14T02:40:00.123456|2017-07-14T02:40:00.123456|\
          2017-07-14T02:40:00.124|2017-07-14T01:40:00.500|2011-12-09|40271000010|123.4500|123.4500|123.45|98.765|12.50|-1.50|b|\
-         {\"k\": 1}|00112233-4455-6677-8899-aabbccddeeff|0102|[x, ]|true|2|c|571:53195829"
+         {\"k\": 1}|00112233-4455-6677-8899-aabbccddeeff|0102|[x, ]|true|2|c|571:53195829|1970-01-01T00:00:00.007|7"
     );
     assert_eq!(avro.ops.len(), 7, "the key change is a delete and an upsert");
     assert_eq!(avro.unchanged.len(), 3, "{:?}", avro.unchanged);
@@ -282,7 +284,7 @@ fn deletes_without_before_use_the_record_key() {
     assert_eq!(rejects(&decoded), Vec::<String>::new());
     let lines = rows(&decoded);
     assert!(
-        lines.len() == 1 && lines[0].starts_with("0- 12|-|") && lines[0].ends_with("|5|d|-"),
+        lines.len() == 1 && lines[0].starts_with("0- 12|-|") && lines[0].ends_with("|5|d|-|1970-01-01T00:00:00.010|10"),
         "{lines:?}"
     );
 }

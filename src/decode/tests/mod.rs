@@ -21,7 +21,7 @@ use arrow::array::BinaryArray;
 use arrow::util::display::array_value_to_string;
 
 use super::{Decoded, Decoder, Op, Payloads, Raw};
-use crate::definition::{Column, Feed, FeedKind, Format, Input};
+use crate::definition::{Column, Feed, FeedKind, Format, Input, Kafka, KafkaClient, OnMissing, Start};
 use crate::registry::Registries;
 
 /// A column to define.
@@ -86,6 +86,21 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
         }],
         file: PathBuf::new(),
     }
+}
+
+/// A feed of topics.
+fn kafka(topics: &[&str]) -> FeedKind {
+    FeedKind::Kafka(Kafka {
+        client: KafkaClient {
+            brokers: "broker:9092".into(),
+            options: Default::default(),
+        },
+        topics: topics.iter().map(|topic| topic.to_string()).collect(),
+        start: Start::Earliest,
+        on_missing: OnMissing::Stop,
+        group: None,
+        transactions: None,
+    })
 }
 
 /// A decoder whose registry, if it has one, answers.

@@ -101,6 +101,33 @@ fn every_type_fills_columns_and_unset_fields_are_null_or_default() {
 }
 
 #[test]
+fn a_wrapped_text_is_the_text_and_google_s_types_need_no_reference() {
+    const SCHEMA: &str = r#"syntax = "proto3";
+        import "google/protobuf/wrappers.proto";
+        import "google/type/timeofday.proto"; import "google/type/money.proto"; import "google/type/dayofweek.proto";
+        message Row { google.protobuf.StringValue note = 1; google.type.TimeOfDay at = 2; google.type.Money price = 3;
+                      google.type.DayOfWeek day = 4; google.protobuf.StringValue other = 5; }"#;
+    let columns = ["note", "at", "price", "day", "other"].map(|name| col(name, "VARCHAR"));
+    let wired = Wired::new(Format::Protobuf, &[], columns.to_vec());
+    let id = wired.mock.register("rows-value", "PROTOBUF", SCHEMA, json!([]));
+    let mut record = vec![0, 0x0a, 6, 0x0a, 4, b'a', b'"', b'b', b'\n'];
+    record.extend([0x12, 4, 8, 13, 16, 5]); // 13:05
+    record.extend([0x1a, 7, 0x0a, 3, b'E', b'U', b'R', 16, 9]);
+    record.extend([0x20, 2]);
+    record.extend([0x2a, 30, 0x0a, 28]);
+    record.extend(b"__debezium_unavailable_value");
+    let decoded = wired.decode(&[framed(id, &record)]);
+    assert_eq!(rejects(&decoded), Vec::<String>::new());
+    assert_eq!(
+        rows(&decoded),
+        [
+            "0+ a\"b\n|{\"hours\":13,\"minutes\":5,\"seconds\":0,\"nanos\":0}|{\"currency_code\":\"EUR\",\"units\":9,\"nanos\":0}|TUESDAY|-"
+        ]
+    );
+    assert_eq!(decoded.ignored_fields, [("(unavailable value)".to_string(), 1)]);
+}
+
+#[test]
 fn messages_are_found_by_their_place_and_broken_ones_are_refused_alone() {
     let (wired, id) = wired();
     let order = [&PLACE[..], &full()].concat();

@@ -303,6 +303,21 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: it takes json, debezium-json, avro, debezium-avro, json-schema, protobuf, canal-json, maxwell-json, raw",
         ),
         (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\ntables = [\"shop.orders\"]\n"),
+            "inputs/orders.toml:11:1: setting \"tables\" does not fit here\n\
+             \x20 help: it belongs to kind \"postgres\", and to the formats canal-json and maxwell-json; remove it",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"canal-json\"\ntables = [\"orders\"]\n"),
+            "inputs/orders.toml:11:10: \"orders\" names no table\n\
+             \x20 help: write schema and table, as in tables = [\"public.orders\"]",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"raw\"\nunavailable = \"(gone)\"\n"),
+            "inputs/orders.toml:11:1: setting \"unavailable\" does not fit format \"raw\"\n\
+             \x20 help: it is for records that Debezium wrote; remove it",
+        ),
+        (
             feed("kind = \"log\"\npath = \"live\"\nformat = \"debezium-avro\"\n"),
             "inputs/orders.toml:6:1: format \"debezium-avro\" of records needs a schema registry, and there is none\n\
              \x20 help: add registry = { url = \"http://localhost:8081\" } to the feed, the input or dataflow.toml",

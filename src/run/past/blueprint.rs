@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::sources::First;
-use crate::definition::{Column, Dataflow, Input};
+use crate::definition::{Column, Dataflow, Feed, Input};
 use crate::plan::{Graph, Op, used_columns};
 use crate::repr::Epoch;
 use crate::sink::Plan;
@@ -247,6 +247,17 @@ impl Blueprint {
     }
 }
 
+/// What else records of a feed mean something by; empty where it is as ever.
+fn wire_of(feed: &Feed) -> String {
+    let unavailable = feed
+        .wire
+        .unavailable
+        .iter()
+        .map(|text| format!(" unavailable {text:?}"));
+    let tables = feed.wire.tables.iter().map(|table| format!(" of {table:?}"));
+    unavailable.chain(tables).collect()
+}
+
 impl InputPrint {
     fn of(input: &Input, used: &BTreeSet<usize>) -> InputPrint {
         let read = |column: &Column| text_of(&format!("{:?}", (&column.from, &column.format, &column.null)));
@@ -277,7 +288,7 @@ impl InputPrint {
                 .iter()
                 .map(|feed| FeedPrint {
                     name: feed.name.clone(),
-                    format: format!("{:?}", feed.format),
+                    format: format!("{:?}{}", feed.format, wire_of(feed)),
                     columns: feed.columns.iter().map(|c| (c.name.clone(), read(c))).collect(),
                 })
                 .collect(),

@@ -525,7 +525,7 @@ impl Catalog {
                     Some(published) => published.columns.iter().any(|column| column == name),
                     None => table.columns.iter().any(|own| own.name == name && !own.generated),
                 };
-                beside || published(from) || published(first)
+                beside || published(from)
             };
             let feed = &input.feeds[feed];
             for (column, theirs) in input

@@ -121,7 +121,7 @@ impl Client {
             // policy hides are an error, not absent.
             (
                 "options",
-                "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1 -c timezone=UTC -c bytea_output=hex \
+                "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex \
                  -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c wal_sender_timeout=60s \
                  -c row_security=off",
             ),

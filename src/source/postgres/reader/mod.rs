@@ -99,6 +99,8 @@ struct Reading {
     lacking: Option<String>,
     /// Where the table has the columns that the key takes.
     key: Vec<usize>,
+    /// Rows of its input are found by all they hold.
+    by_row: bool,
 }
 
 /// A transaction that is being told.

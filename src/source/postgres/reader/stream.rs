@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{Member, Reader, Reading, Route, Transaction};
+use crate::decode::TRUNCATES_OTHERS;
 use crate::source::PartitionLag;
 use crate::source::postgres::catalog::{self, Misfit, taken_by_key, unidentified};
 use crate::source::postgres::client::{Client, POSTGRES_EPOCH, Streamed, TICK, Tick};
@@ -31,6 +32,10 @@ const LAG: Duration = Duration::from_secs(5);
 /// Why a change is refused that moves a row.
 const MOVES: &str = "the update changes the row's key, and its long values are not told, for they are the same as before; ALTER \
                      TABLE ... REPLICA IDENTITY FULL, and repair the row";
+
+/// Why a delete is refused that does not tell the row.
+const NO_ROW: &str = "the delete does not tell the row, only its replica identity, and the input has no key to find it by; ALTER TABLE \
+                      ... REPLICA IDENTITY FULL, or give the input a key";
 
 /// Whether reading a stream goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,6 +274,7 @@ impl Reader {
                 member: m,
                 lacking: reason,
                 key: columns.map(|(at, _)| at).collect(),
+                by_row: input.key.is_empty() && input.dedup_key.is_empty(),
             }
         });
         let readers = readers.collect();
@@ -298,6 +304,7 @@ impl Reader {
             let refused = match &reads.lacking {
                 Some(lacking) if !matches!(change, Change::Insert(_)) => Some(lacking.as_str()),
                 _ if moves(change, &reads.key) => Some(MOVES),
+                _ if reads.by_row && matches!(change, Change::Delete(Old::Key(_))) => Some(NO_ROW),
                 _ => None,
             };
             result = self.put(reads.member, &route.table, change, refused, line);
@@ -316,10 +323,7 @@ impl Reader {
             let ours: Vec<u32> = relations.iter().copied().filter(of).collect();
             let Some(first) = ours.first() else { continue };
             let feeds = self.members[m].hand.input().feeds.len();
-            let refused = (ours.len() < self.members[m].tables.len() || feeds > 1).then_some(
-                "TRUNCATE of one of several tables or feeds of an input cannot be applied: it would empty the input; delete its \
-                 rows instead, or give each table an input of its own",
-            );
+            let refused = (ours.len() < self.members[m].tables.len() || feeds > 1).then_some(TRUNCATES_OTHERS);
             let Some(route) = self.routes.remove(first) else {
                 return Err(Trouble::Wrong(format!(
                     "relation {first} is emptied, which was not told of"
