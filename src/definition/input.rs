@@ -7,7 +7,7 @@ use super::feed::{Common, read_feed};
 use super::file::File;
 use super::settings::Settings;
 use super::wire::read_registry;
-use super::{Feed, Input, Registry, Retention};
+use super::{Feed, FeedKind, Input, Registry, Retention};
 use crate::repr::SqlType;
 
 /// Reads the file of the input `name`; none: mistakes were reported.
@@ -56,6 +56,19 @@ pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path, registry: Opt
         registry_unread: own.is_none(),
     };
     let feeds = read_feeds(&mut settings, &common);
+    let evolving = feeds
+        .iter()
+        .flatten()
+        .find(|feed| feed.wire.evolves && matches!(feed.kind, FeedKind::Kafka(_)));
+    if let Some(feed) = evolving
+        && bronze == Some(false)
+    {
+        settings.conflicting(
+            "bronze",
+            &format!("columns of feed {:?} cannot evolve without Bronze", feed.name),
+            "a new column makes the past again, which the topic may not hold any more: remove bronze = false, or schema = \"evolve\"",
+        );
+    }
     settings.finish();
 
     let columns = columns?

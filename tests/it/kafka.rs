@@ -257,6 +257,36 @@ fn records_that_retention_removed_are_named_or_counted() {
     );
 }
 
+/// What users would have lost: the audit took every row whose record retention had removed for one that is gone.
+#[test]
+fn without_bronze_a_topic_that_lost_records_is_not_taken_for_the_past() {
+    let Some(broker) = Broker::connect("retention_no_bronze") else {
+        return;
+    };
+    let topic = broker.topic("orders", 1, &[]);
+    broker.send(&topic, 0, &texts(&orders(&[(1, "new"), (2, "new"), (3, "new")])));
+    let mut dataflow = (*folder("retention_no_bronze", &broker.address, &topic, "").load("lake")).clone();
+    dataflow.inputs[0].bronze = false;
+    let dataflow = dataflow.into();
+    catch_up(&dataflow, 1);
+    let again = alluvium::run::Options {
+        until_caught_up: true,
+        recompute: true,
+        ..Default::default()
+    };
+    assert!(
+        run_all(&dataflow, Size::from(1), &again).remove(0).is_ok(),
+        "all records are there"
+    );
+    broker.forget(&topic, 0, 2);
+    let ended = run_all(&dataflow, Size::from(1), &again).remove(0);
+    assert!(matches!(&ended, Err(RunError::NoBronze { next: 3, .. })), "{ended:?}");
+    assert_eq!(
+        rows(&dataflow, "SELECT id, state FROM silver.orders ORDER BY id"),
+        ["1,new", "2,new", "3,new"]
+    );
+}
+
 #[test]
 fn a_compacted_topic_has_gaps_and_a_tombstone_deletes_its_row() {
     let Some(broker) = Broker::connect("compaction") else {

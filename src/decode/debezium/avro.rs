@@ -304,7 +304,7 @@ impl DebeziumAvro {
             let origin = change.origin(&mut facts);
             let pushed = origin.and_then(|origin| {
                 source_ms[record] = origin.source_ms().or(source_ms[record]);
-                transactions.extend(self.transactions.place(record, &origin));
+                transactions.extend(self.transactions.place(record, change.parts.op, &origin));
                 room.push(shape, record, &mut change, &mut changes)
             });
             match pushed {

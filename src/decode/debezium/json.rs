@@ -77,7 +77,7 @@ impl DebeziumJson {
                     let origin = envelope.origin();
                     envelope.untold = self.untold(&origin.connector);
                     source_ms[record] = origin.source_ms().or(envelope.ts_ms).or(source_ms[record]);
-                    transactions.extend(self.transactions.place(record, &origin));
+                    transactions.extend(self.transactions.place(record, envelope.op, &origin));
                     envelopes.push((record, envelope));
                 }
                 Ok(Record::Message { ts_ms }) => {

@@ -91,9 +91,11 @@ pub(super) struct Transactions {
 const KEPT: usize = 64;
 
 impl Transactions {
-    /// The place of a record, if it is in a transaction.
-    pub fn place(&mut self, record: usize, origin: &Origin<'_>) -> Option<Transaction> {
-        if !origin.id.is_value() {
+    /// The place of a record, if it is in a transaction that ends. Where a TRUNCATE is a statement of its own, outside of
+    /// transactions, connectors tell a transaction of it that never has an END.
+    pub fn place(&mut self, record: usize, op: &str, origin: &Origin<'_>) -> Option<Transaction> {
+        let alone = op == "t" && matches!(origin.connector.text(), "mysql" | "mariadb" | "oracle");
+        if alone || !origin.id.is_value() {
             return None;
         }
         let id = origin.id.resolved()?;

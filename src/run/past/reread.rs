@@ -2,7 +2,8 @@
 //! they were read.
 //!
 //! That gives the same rows as long as the feeds still hold them: a log does, a drop folder whose files were not
-//! cleared away does, a generator without a rate does. Where they do not the run stops and says what is missing.
+//! cleared away does, a generator without a rate does, a topic does that retention has removed nothing from. Where they do not the
+//! run stops and says what is missing.
 //! When each record first arrived is not kept: all count as arrived at the snapshot, in the order of feed, partition
 //! and offset. Where versions of a key tie, or a `dedup_key` meets rows of two partitions, that may choose otherwise
 //! than the first time; the audit then corrects the tables, and reports it.
@@ -15,11 +16,11 @@ use crossbeam_channel::bounded;
 
 use super::{Bringing, Hands, InputSource, Past, Sources};
 use crate::decode::Decoded;
-use crate::definition::{Dataflow, FeedKind, Start, split_partition};
+use crate::definition::{Dataflow, FeedKind, OnMissing, Start, split_partition};
 use crate::registry::Registries;
 use crate::run::start::DELIVERIES;
 use crate::run::{RunError, archive};
-use crate::source::{self, Delivery, Outlet, PartitionId, Position, Progress, ReaderOptions};
+use crate::source::{self, Delivery, Outlet, PartitionId, Position, Progress, ReaderOptions, SourceError};
 
 /// How long a pause in deliveries may be before it is asked whether more will come.
 const ASK: Duration = Duration::from_millis(20);
@@ -46,9 +47,18 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
         // All of the past comes at one epoch.
         if let FeedKind::Kafka(kafka) = &mut feed.kind {
             kafka.transactions = None;
+            kafka.on_missing = OnMissing::Stop;
         }
     }
     let part = Arc::new(part);
+    // A topic's first record is the first that it ever had, or else some are gone, and would be gone from the tables.
+    let is_topic = |id: &&PartitionId| {
+        let input = part.inputs.iter().find(|input| input.name == id.input);
+        let feed = input.and_then(|input| input.feeds.iter().find(|feed| feed.name == id.feed));
+        feed.is_some_and(|feed| matches!(feed.kind, FeedKind::Kafka(_)))
+    };
+    let topics = missing.keys().filter(is_topic);
+    let start: Progress = topics.map(|id| (id.clone(), Position::default())).collect();
 
     let (sender, deliveries) = bounded(DELIVERIES);
     let outlet = Outlet {
@@ -58,14 +68,24 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
     let registries = Arc::new(Registries::new(Some(past.lake.clone())));
     let decoders = archive::decoders(&part, &registries, past.lake, past.runtime, past.shared, false);
     let options = ReaderOptions::default();
-    let readers = source::start(part.clone(), &Progress::new(), decoders, vec![outlet], options)?;
+    let readers = source::start(part.clone(), &start, decoders, vec![outlet], options)?;
     let mut records = 0;
     let mut exhausted_since = None;
     while !missing.is_empty() {
         // Asked in this order: readers that are exhausted have nothing left to send.
         let exhausted = readers.exhausted();
-        if let Some(failure) = readers.failure() {
-            return Err(failure.into());
+        match readers.failure() {
+            None => {}
+            Some(SourceError::KafkaMissing { feed, partition, .. }) => {
+                let is_it =
+                    |id: &&PartitionId| id.partition == partition && format!("{}.{}", id.input, id.feed) == feed;
+                let (id, position) = missing
+                    .iter()
+                    .find(|(id, _)| is_it(id))
+                    .expect("it is one that is read again");
+                return Err(no_bronze(id, position));
+            }
+            Some(failure) => return Err(failure.into()),
         }
         let Ok(mut delivery) = deliveries.recv_timeout(ASK) else {
             // A topic's reader tells a little later that marks alone are left.
@@ -90,12 +110,7 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
     }
     readers.stop()?;
     match missing.pop_first() {
-        Some((id, position)) => Err(RunError::NoBronze {
-            input: id.input,
-            feed: id.feed,
-            partition: id.partition,
-            next: position.next,
-        }),
+        Some((id, position)) => Err(no_bronze(&id, &position)),
         None => Ok(records),
     }
 }
@@ -123,16 +138,20 @@ fn wanted(progress: &Progress, part: &Dataflow) -> Result<BTreeMap<PartitionId, 
             None => false,
         };
         if !repeats {
-            return Err(RunError::NoBronze {
-                input: id.input.clone(),
-                feed: id.feed.clone(),
-                partition: id.partition.clone(),
-                next: position.next,
-            });
+            return Err(no_bronze(id, position));
         }
         wanted.insert(id.clone(), position.clone());
     }
     Ok(wanted)
+}
+
+fn no_bronze(id: &PartitionId, position: &Position) -> RunError {
+    RunError::NoBronze {
+        input: id.input.clone(),
+        feed: id.feed.clone(),
+        partition: id.partition.clone(),
+        next: position.next,
+    }
 }
 
 fn partition(dataflow: &Dataflow, delivery: &Delivery) -> PartitionId {

@@ -3,7 +3,7 @@
 //! Rows are checked to be JSON here, and to be nothing else: whether they fit the input's columns is their decoder's to
 //! say, later. A body with a row that is no JSON is refused as a whole.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -37,6 +37,8 @@ pub(super) enum Refusal {
     Malformed(Option<usize>, String),
     /// Larger than a body may be, once uncompressed.
     TooLarge,
+    /// There is no memory for what it holds, now.
+    NoRoom,
 }
 
 const TYPES: &str = "send application/x-ndjson, one object a line, or application/json, an array of objects";
@@ -76,19 +78,42 @@ pub(super) fn kind(headers: &HeaderMap) -> Result<(Shape, Coding), Refusal> {
     Ok((shape, coding))
 }
 
-/// The bytes that were compressed, if they are no more than `most`.
-pub(super) fn uncompressed(body: Vec<u8>, coding: Coding, most: u64) -> Result<Vec<u8>, Refusal> {
-    let mut bytes = Vec::new();
-    let read = match coding {
+/// The largest window of zstd, as a power of two: RFC 9659 allows 8 MiB for a Content-Encoding.
+const WINDOW: u32 = 23;
+/// What is uncompressed at a time.
+const STEP: u64 = 256 << 10;
+
+/// The bytes that were compressed, if they are no more than `most`. `reserve` asks for memory before it is used.
+pub(super) fn uncompressed(
+    body: Vec<u8>,
+    coding: Coding,
+    most: u64,
+    mut reserve: impl FnMut(u64) -> bool,
+) -> Result<Vec<u8>, Refusal> {
+    let broken = |error: io::Error| Refusal::Malformed(None, format!("the body is not compressed as it says: {error}"));
+    let mut reader: Box<dyn Read + '_> = match coding {
         Coding::Plain => return Ok(body),
-        Coding::Gzip => MultiGzDecoder::new(&body[..]).take(most + 1).read_to_end(&mut bytes),
-        Coding::Zstd => zstd::stream::read::Decoder::new(&body[..])
-            .and_then(|decoder| decoder.take(most + 1).read_to_end(&mut bytes)),
+        Coding::Gzip => Box::new(MultiGzDecoder::new(&body[..])),
+        Coding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::new(&body[..]).map_err(broken)?;
+            decoder.window_log_max(WINDOW).map_err(broken)?;
+            Box::new(decoder)
+        }
     };
-    read.map_err(|error| Refusal::Malformed(None, format!("the body is not compressed as it says: {error}")))?;
-    match bytes.len() as u64 > most {
-        true => Err(Refusal::TooLarge),
-        false => Ok(bytes),
+    let mut bytes = Vec::new();
+    loop {
+        let step = STEP.min(most + 1 - bytes.len() as u64);
+        if !reserve(step) {
+            return Err(Refusal::NoRoom);
+        }
+        bytes.reserve_exact(step as usize);
+        let read = reader.by_ref().take(step).read_to_end(&mut bytes).map_err(broken)?;
+        if bytes.len() as u64 > most {
+            return Err(Refusal::TooLarge);
+        }
+        if (read as u64) < step {
+            return Ok(bytes);
+        }
     }
 }
 
@@ -270,6 +295,32 @@ mod tests {
     }
 
     #[test]
+    fn a_body_takes_no_more_memory_than_it_may() {
+        let plain = vec![b' '; 3 * STEP as usize];
+        let zstd = zstd::encode_all(&plain[..], 3).unwrap();
+        let mut reserved = 0;
+        let read = uncompressed(zstd.clone(), Coding::Zstd, 1 << 30, |bytes| {
+            reserved += bytes;
+            true
+        });
+        assert!(read.is_ok() && reserved >= plain.len() as u64, "{reserved}");
+        let mut left = 2 * STEP;
+        let read = uncompressed(zstd, Coding::Zstd, 1 << 30, |bytes| {
+            let some = bytes <= left;
+            left = left.saturating_sub(bytes);
+            some
+        });
+        assert_eq!(read, Err(Refusal::NoRoom));
+        // A window that a decoder must hold, whatever the body comes to.
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.window_log(WINDOW + 1).unwrap();
+        encoder.write_all(&plain).unwrap();
+        let wide = encoder.finish().unwrap();
+        let refused = uncompressed(wide, Coding::Zstd, 1 << 30, |_| true);
+        assert!(matches!(refused, Err(Refusal::Malformed(None, _))), "{refused:?}");
+    }
+
+    #[test]
     fn a_small_body_that_becomes_large_is_refused() {
         let plain = vec![b' '; 10_000];
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -277,9 +328,15 @@ mod tests {
         let gzip = gzip.finish().unwrap();
         let zstd = zstd::encode_all(&plain[..], 3).unwrap();
         for (body, coding) in [(gzip, Coding::Gzip), (zstd, Coding::Zstd)] {
-            assert_eq!(uncompressed(body.clone(), coding, 10_000).as_deref(), Ok(&plain[..]));
-            assert_eq!(uncompressed(body.clone(), coding, 9_999), Err(Refusal::TooLarge));
-            let torn = uncompressed(body[..body.len() / 2].to_vec(), coding, 10_000);
+            assert_eq!(
+                uncompressed(body.clone(), coding, 10_000, |_| true).as_deref(),
+                Ok(&plain[..])
+            );
+            assert_eq!(
+                uncompressed(body.clone(), coding, 9_999, |_| true),
+                Err(Refusal::TooLarge)
+            );
+            let torn = uncompressed(body[..body.len() / 2].to_vec(), coding, 10_000, |_| true);
             assert!(matches!(torn, Err(Refusal::Malformed(None, _))), "{torn:?}");
         }
     }

@@ -253,21 +253,26 @@ impl Segments {
         open.entries.extend_from_slice(entries);
         self.end += frames.len() as u64;
         self.extent.segments().insert(open.base, self.end);
-        if self.end - open.base >= SEGMENT {
-            self.close().map_err(Unwritten::Lost)?;
+        if self.end - open.base >= SEGMENT
+            && let Err(error) = self.close()
+        {
+            // The frames are on the disk; it stays open, and is closed behind the next ones.
+            tracing::warn!(folder = %self.folder.display(), %error, "a segment of the log of requests could not be closed");
         }
         Ok(())
     }
 
     /// The open segment is full, or the last of this run.
     pub fn close(&mut self) -> io::Result<()> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+        let Some(open) = &self.open else { return Ok(()) };
         if self.end == open.base {
-            return fs::remove_file(path(&self.folder, open.base)); // nothing was written
+            fs::remove_file(path(&self.folder, open.base))?; // nothing was written
+        } else {
+            self.file_entries(open.base, &open.entries)?;
+            let newest = open.entries.iter().map(|entry| entry.at).max();
+            self.filed.insert(open.base, newest.unwrap_or(0));
         }
-        self.file_entries(open.base, &open.entries)?;
-        let newest = open.entries.iter().map(|entry| entry.at).max();
-        self.filed.insert(open.base, newest.unwrap_or(0));
+        self.open = None;
         Ok(())
     }
 
@@ -499,6 +504,25 @@ mod tests {
         assert!(look(&folder).unwrap().is_whole());
         fs::remove_file(path(&folder, 0)).unwrap();
         assert!(!look(&folder).unwrap().is_whole());
+    }
+
+    /// Who asked was told that nothing was taken, posted again, and had the rows twice.
+    #[test]
+    fn a_segment_that_cannot_be_closed_has_taken_what_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Segments::open(folder.path(), 0, true, true, &mut keys()).unwrap();
+        let in_the_way = keys_path(folder.path(), 0).with_extension("keys.unfinished");
+        fs::create_dir(&in_the_way).unwrap();
+        let large = "x".repeat(SEGMENT as usize);
+        log.append(&framed(&large, Some(1), 0).0, &[]).unwrap();
+        log.append(&framed("2", None, 0).0, &[]).unwrap();
+        assert_eq!(rows(folder.path(), &log.extent), [&large, "2"]);
+        fs::remove_dir(&in_the_way).unwrap();
+        log.append(&framed("3", None, 0).0, &[]).unwrap();
+        let closed = log.end;
+        log.append(&framed("4", None, 0).0, &[]).unwrap();
+        assert!(path(folder.path(), closed).exists(), "the next one is open");
+        assert_eq!(rows(folder.path(), &log.extent), [&large, "2", "3", "4"]);
     }
 
     #[test]

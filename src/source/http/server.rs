@@ -1,8 +1,8 @@
 //! What is asked and answered: rows posted to an input, the inputs there are, and whether the process is there.
 //!
 //! 1. Every answer is JSON. One that refuses says why, under `error`, and what to do.
-//! 2. Memory is bounded: a request reserves what its body may take before a byte of it is read, and is put off where too
-//!    much is reserved already.
+//! 2. Memory is bounded: a request reserves what its body may take before a byte of it is read, more as a compressed body grows,
+//!    and as much again for its rows; it is put off where too much is reserved already.
 //! 3. Nothing waits for what is full: a log that is too far ahead of its readers, or too many requests that wait for the
 //!    disk, are answered with 429 and when to come again.
 
@@ -23,7 +23,7 @@ use axum::routing::{get, post};
 use crossbeam_channel::{Sender, TrySendError};
 use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::body::{self, Refusal};
 use super::frame::{Digest, Keyed};
@@ -121,6 +121,10 @@ fn answer(status: StatusCode, told: &Value) -> Response {
 
 fn refuse(status: StatusCode, reason: impl Into<String>) -> Response {
     answer(status, &json!({"error": reason.into()}))
+}
+
+fn no_room() -> Box<Response> {
+    put_off(StatusCode::TOO_MANY_REQUESTS, "too many large requests at once").into()
 }
 
 /// To come again.
@@ -257,9 +261,15 @@ impl Door {
             )
             .into());
         }
-        let reserved = (told.unwrap_or(self.max_body) / 1024 + 1) as u32;
-        let Ok(_reserved) = self.memory.try_acquire_many(reserved) else {
-            return Err(put_off(StatusCode::TOO_MANY_REQUESTS, "too many large requests at once").into());
+        let Some(mut reserved) = self.reserve(told.unwrap_or(self.max_body)) else {
+            return Err(no_room());
+        };
+        let mut reserve = |bytes| match self.reserve(bytes) {
+            Some(more) => {
+                reserved.merge(more);
+                true
+            }
+            None => false,
         };
         let gathered = gather(body.take().expect("a body is read once"), self.max_body);
         let sent = match tokio::time::timeout(self.timeout, gathered).await {
@@ -275,7 +285,10 @@ impl Door {
                 return Err(refuse(StatusCode::REQUEST_TIMEOUT, reason).into());
             }
         };
-        let rows = body::uncompressed(sent, coding, self.max_body).and_then(|plain| {
+        let rows = body::uncompressed(sent, coding, self.max_body, &mut reserve).and_then(|plain| {
+            if !reserve(plain.len() as u64) {
+                return Err(Refusal::NoRoom);
+            }
             let (lines, rows) = body::rows(&plain, shape)?;
             let keyed = key.map(|key| Keyed {
                 key: Digest::of(key.as_bytes()),
@@ -285,6 +298,7 @@ impl Door {
         });
         let (lines, rows, keyed) = rows.map_err(|refused| match refused {
             Refusal::TooLarge => self.too_large(),
+            Refusal::NoRoom => no_room(),
             other => refusal(other),
         })?;
         let (sender, answered) = oneshot::channel();
@@ -324,6 +338,10 @@ impl Door {
         }
     }
 
+    fn reserve(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        self.memory.try_acquire_many((bytes / 1024 + 1) as u32).ok()
+    }
+
     fn too_large(&self) -> Box<Response> {
         let most = self.max_body;
         refuse(
@@ -351,6 +369,7 @@ fn refusal(refusal: Refusal) -> Box<Response> {
             &json!({"error": format!("line {line} is not JSON: {reason}; nothing was taken"), "line": line, "reason": reason}),
         ),
         Refusal::Malformed(None, reason) => refuse(StatusCode::BAD_REQUEST, format!("{reason}; nothing was taken")),
+        Refusal::NoRoom => *no_room(),
         Refusal::TooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
     };
     response.into()

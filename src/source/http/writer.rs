@@ -167,14 +167,14 @@ impl Writer {
         for entry in entries.iter().rev() {
             self.keys.take_back(&entry.keyed.key);
         }
-        let (Unwritten::Refused(error) | Unwritten::Lost(error)) = &failure;
-        let reason = error.to_string();
-        for (answer, _) in answers {
-            let _ = answer.send(Answer::Unwritten(reason.clone()));
-        }
         match failure {
+            // Some may be on the disk whole, and are taken by the next run: who asked is told that it is not known.
             Unwritten::Lost(error) => Err(self.failed(error).into()),
             Unwritten::Refused(error) => {
+                let reason = error.to_string();
+                for (answer, _) in answers {
+                    let _ = answer.send(Answer::Unwritten(reason.clone()));
+                }
                 let feed = self.hand.name();
                 tracing::error!(feed, %error, "requests could not be written, and were refused");
                 self.hand
