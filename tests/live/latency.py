@@ -27,7 +27,7 @@ import psycopg
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from pipeline import DIRECT, Pipeline, live
+from pipeline import DIRECT, live, of_postgres
 from source import TABLES, Source
 
 CHANGES = 10   # of a transaction of `WORK`
@@ -180,8 +180,8 @@ def measure(options, rate):
         connection.execute(WORK)
         for table in TABLES:
             connection.execute(f"DROP TRIGGER audit ON {table}")
-    pipeline = Pipeline(source, options.format, folder, workers=options.workers, commit=options.commit,
-                        whole=not options.without_transactions, latency=True, durability=options.durability)
+    pipeline = of_postgres(source, options.format, folder, workers=options.workers, commit=options.commit,
+                           whole=not options.without_transactions, latency=True, durability=options.durability)
     try:
         pipeline.start_connector()
         pipeline.start()

@@ -21,38 +21,20 @@ DIRECT = "postgres"   # the form without Debezium and Kafka: feeds of kind `post
 
 
 class Pipeline:
-    def __init__(self, source, form, folder, *, workers=2, commit="100ms", whole=True, latency=False, durability="full"):
-        self.source, self.form, self.folder, self.workers, self.latency = source, form, folder, workers, latency
-        self.name = f"{source.name}_{form}"
+    """A run of the dataflow in `folder`, and the connector that feeds it (none: it reads the database itself, by the slot of its name)."""
+
+    def __init__(self, name, form, folder, connector, *, workers=2, commit="100ms", latency=False, durability="full"):
+        self.name, self.form, self.folder, self.connector, self.workers, self.latency = name, form, folder, connector, workers, latency
         self.dataflow, self.lake_folder = folder / "dataflow", folder / "lake"
         self.run = None
         self.starts = 0
         self.restarting = threading.Lock()
-        self.environment = {**os.environ, "ALLUVIUM_LIVE_LAKE": str(self.lake_folder), "ALLUVIUM_LIVE_PREFIX": self.name,
+        self.environment = {**os.environ, "ALLUVIUM_LIVE_LAKE": str(self.lake_folder), "ALLUVIUM_LIVE_PREFIX": name,
                             "ALLUVIUM_LIVE_COMMIT": commit, "ALLUVIUM_LIVE_FORMAT": f"debezium-{form}",
                             "ALLUVIUM_LIVE_DURABILITY": durability}
-        shutil.copytree(HERE / "dataflow", self.dataflow)
-        self.connector = None
-        if form == DIRECT:
-            for path in (self.dataflow / "inputs").glob("*.toml"):
-                columns, _ = path.read_text().split("[[feeds]]")
-                path.write_text(f'{columns}[[feeds]]\nname = "direct"\nkind = "postgres"\nurl = "{source.url}"\n'
-                                f'tables = ["public.{path.stem}"]\nslot = "{self.name}"\npublication = "{self.name}"\n')
-            return
-        if form == "avro":
+        if connector and form == "avro":
             with open(self.dataflow / "dataflow.toml", "a") as file:
                 file.write(f'\n[registry]\nurl = "{live.REGISTRY}"\n')
-        if not whole:
-            for path in (self.dataflow / "inputs").glob("*.toml"):
-                lines = path.read_text().splitlines(keepends=True)
-                path.write_text("".join(line for line in lines if not line.startswith("transactions")))
-        converters = live.avro_converters() if form == "avro" else live.json_converters()
-        self.connector = live.postgres_connector(
-            self.name, [f"public.{table}" for table in TABLES], **converters, **{
-                "database.dbname": source.name, "provide.transaction.metadata": "true", "decimal.handling.mode": "string",
-                "poll.interval.ms": "10", "topic.creation.groups": "many",
-                "topic.creation.many.include": f".*[.]public[.]({MANY})",
-                "topic.creation.many.partitions": "3", "topic.creation.many.replication.factor": "1"})
 
     def start_connector(self):
         if self.connector:
@@ -129,3 +111,34 @@ class Pipeline:
         if done.returncode:
             raise live.Failed(f"alluvium {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done.stdout
+
+
+def of_postgres(source, form, folder, *, whole=True, **options):
+    """From a `Source`; without `whole` the feeds do not keep its transactions together."""
+    dataflow, name = folder / "dataflow", f"{source.name}_{form}"
+    shutil.copytree(HERE / "dataflow", dataflow)
+    if form == DIRECT:
+        for path in (dataflow / "inputs").glob("*.toml"):
+            columns, _ = path.read_text().split("[[feeds]]")
+            path.write_text(f'{columns}[[feeds]]\nname = "direct"\nkind = "postgres"\nurl = "{source.url}"\n'
+                            f'tables = ["public.{path.stem}"]\nslot = "{name}"\npublication = "{name}"\n')
+        return Pipeline(name, form, folder, None, **options)
+    if not whole:
+        for path in (dataflow / "inputs").glob("*.toml"):
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(line for line in lines if not line.startswith("transactions")))
+    connector = live.postgres_connector(
+        name, [f"public.{table}" for table in TABLES], **converters(form), **{
+            "database.dbname": source.name, "provide.transaction.metadata": "true", "decimal.handling.mode": "string",
+            "poll.interval.ms": "10", **partitions(f".*[.]public[.]({MANY})")})
+    return Pipeline(name, form, folder, connector, **options)
+
+
+def converters(form):
+    return live.avro_converters() if form == "avro" else live.json_converters()
+
+
+def partitions(topics):
+    """Connect's settings for three partitions of each of these topics."""
+    return {"topic.creation.groups": "many", "topic.creation.many.include": topics, "topic.creation.many.partitions": "3",
+            "topic.creation.many.replication.factor": "1"}
