@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, nearest};
 use super::file::{Env, File, Found, read};
 use super::input::read_input;
 use super::order::order;
-use super::output::OfDataflow;
+use super::output::{Going, OfDataflow, collisions};
 use super::references::{Reference, scan};
 use super::root::{Root, read_root};
 use super::table::{plain_table, read_table_settings};
@@ -111,6 +111,7 @@ impl Loader<'_> {
         let Some(tables) = self.tables(common) else {
             return (None, broken);
         };
+        self.check_topics(&root, &tables);
         let dataflow = Dataflow {
             name: root.name,
             folder: self.folder.to_path_buf(),
@@ -198,6 +199,25 @@ impl Loader<'_> {
                 "what requests bring is kept on a disk until a snapshot has it, and the lake is none",
                 NEEDS_FOLDER,
             );
+        }
+    }
+
+    /// What goes to topics goes to different ones.
+    fn check_topics(&self, root: &Root, tables: &[Table]) {
+        let letters = root.dead_letters.iter().map(|output| Going {
+            who: "[dead_letters]".to_string(),
+            file: Path::new(ROOT),
+            output,
+        });
+        let tables = tables.iter().filter_map(|table| {
+            Some(Going {
+                who: table.qualified_name(),
+                file: table.settings_file.as_deref()?,
+                output: table.output.as_ref()?,
+            })
+        });
+        for (file, message, help) in collisions(&letters.chain(tables).collect::<Vec<_>>()) {
+            self.say(file, message, help);
         }
     }
 

@@ -71,6 +71,59 @@ pub(super) fn read_dead_letters(mut settings: Settings<'_>) -> Option<Output> {
     })
 }
 
+/// What goes to a topic: its name for people, the file that says so, and where it goes.
+pub(super) struct Going<'a> {
+    /// `silver.orders`, or the dead letters.
+    pub who: String,
+    /// The file that says so.
+    pub file: &'a Path,
+    /// Where it goes.
+    pub output: &'a Output,
+}
+
+/// A mistake in a file, and its remedy.
+pub(super) type Collision<'a> = (&'a Path, String, String);
+
+/// Outputs that get in each other's way. A dataflow has one producer for each spelling of brokers: two of one cluster would
+/// fence each other, and one takes the options of one. A topic has one epoch, and one table's keys.
+pub(super) fn collisions<'a>(all: &[Going<'a>]) -> Vec<Collision<'a>> {
+    let mut found = Vec::new();
+    for (n, one) in all.iter().enumerate() {
+        for other in &all[..n] {
+            let (ours, theirs) = (&one.output.client, &other.output.client);
+            if !hosts(&ours.brokers).any(|host| hosts(&theirs.brokers).any(|their| host == their)) {
+                continue;
+            }
+            let mut say = |message: String, help: &str| found.push((one.file, message, help.to_string()));
+            if ours.brokers != theirs.brokers {
+                say(
+                    format!(
+                        "brokers {:?} are the cluster of {}, which says {:?}",
+                        ours.brokers, other.who, theirs.brokers
+                    ),
+                    "write the same brokers for all that goes there: each spelling is a producer, and one would fence the other",
+                );
+            } else if ours.options != theirs.options {
+                say(
+                    format!("{} goes to the same brokers by other options", other.who),
+                    "write the same options for all that goes there: one producer sends it",
+                );
+            }
+            if one.output.topic == other.output.topic {
+                say(
+                    format!("{} goes to topic {:?} as well", other.who, one.output.topic),
+                    "name a topic of its own: keys of both would mix",
+                );
+            }
+        }
+    }
+    found
+}
+
+fn hosts(brokers: &str) -> impl Iterator<Item = &str> {
+    brokers.split(',').map(str::trim)
+}
+
 fn read_topic_of(settings: &mut Settings<'_>) -> (Option<KafkaClient>, Option<String>) {
     let client = read_client(settings);
     let topic = settings

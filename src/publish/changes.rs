@@ -1,25 +1,36 @@
 //! What a snapshot does to a table, by key: rows that are there now, and keys that are gone.
+//!
+//! Rows are told in the table's form by its definition now. A file of an earlier form is told as far as that form shows
+//! it; one that it does not show is a [`ChangesError::Form`]: its rows never go to the topic, those that replace them do.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, new_null_array};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use thiserror::Error;
 
-use crate::repr::{CodecError, Row, RowCodec};
+use crate::repr::{CodecError, Row, RowCodec, normalise_type};
 use crate::sink::ledger::TableIntent;
 use crate::sink::{Lake, TableSpec, file_location};
 
 /// Why a snapshot's changes could not be read.
 #[derive(Debug, Error)]
 pub enum ChangesError {
-    /// A file is gone or cannot be read.
+    /// A file was cleaned up.
+    #[error("could not read {path} of table {table}, which a snapshot names: it is gone")]
+    Gone {
+        /// Which table.
+        table: String,
+        /// The file.
+        path: String,
+    },
+    /// A file cannot be read.
     #[error("could not read {path} of table {table}, which a snapshot names: {reason}")]
     File {
         /// Which table.
@@ -28,6 +39,28 @@ pub enum ChangesError {
         path: String,
         /// Why.
         reason: String,
+    },
+    /// Rows of an earlier definition that the table's form does not show.
+    #[error("rows of table {table} are not of its definition: column {column} {fault}; rebuild the table")]
+    Form {
+        /// Which table.
+        table: String,
+        /// Which column.
+        column: String,
+        /// What it is or lacks.
+        fault: &'static str,
+    },
+    /// Keys of a topic that cannot be told any more.
+    #[error(
+        "could not tell which keys of table {table} are gone: column {column} of its key {fault} in snapshots that its topic has; name another topic"
+    )]
+    Key {
+        /// Which table.
+        table: String,
+        /// Which column.
+        column: String,
+        /// What it was.
+        fault: &'static str,
     },
     /// Rows that are not of the table's schema.
     #[error("could not take rows of table {table} apart")]
@@ -38,9 +71,9 @@ pub enum ChangesError {
         #[source]
         source: ArrowError,
     },
-    /// Keys that cannot be encoded.
+    /// Rows that cannot be encoded.
     #[error(transparent)]
-    Key(#[from] CodecError),
+    Codec(#[from] CodecError),
 }
 
 /// What changes of a table.
@@ -48,62 +81,80 @@ pub enum ChangesError {
 pub struct Changes {
     /// Rows that are there now, of the table's schema.
     pub rows: RecordBatch,
-    /// Rows that are gone, of which the key's columns count.
+    /// Keys that are gone: the key's columns alone.
     pub gone: RecordBatch,
 }
 
 impl Changes {
-    /// Of an intent: from the change feed where rows were removed, else from the files that came.
+    /// Rows that are there now.
+    pub fn of_rows(key: &SchemaRef, rows: RecordBatch) -> Changes {
+        Changes {
+            rows,
+            gone: RecordBatch::new_empty(key.clone()),
+        }
+    }
+
+    /// Keys that are gone.
+    pub fn of_gone(spec: &TableSpec, gone: RecordBatch) -> Changes {
+        Changes {
+            rows: RecordBatch::new_empty(spec.schema.clone()),
+            gone,
+        }
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.rows.num_rows() == 0 && self.gone.num_rows() == 0
+    }
+
+    /// Of an intent: from the change feed where rows were removed, else from the files that came. None where rows were
+    /// removed and no feed tells which: all of them were, because the table has another form now.
     pub async fn of_intent(
         lake: &Lake,
         spec: &TableSpec,
         key: &[usize],
         intent: &TableIntent,
-    ) -> Result<Changes, ChangesError> {
+    ) -> Result<Option<Changes>, ChangesError> {
         let (mut came, mut went) = (Vec::new(), Vec::new());
         for commit in &intent.commits {
-            let told = commit.actions.iter().filter_map(|action| action.cdc.as_ref());
-            let mut any = false;
-            for file in told {
-                any = true;
+            let told: Vec<_> = commit.actions.iter().filter_map(|action| action.cdc.as_ref()).collect();
+            for file in &told {
                 for batch in read(lake, spec, &file.path).await? {
                     let kinds = kinds(&batch);
                     let of = |insert: bool| -> BooleanArray {
                         let kinds = kinds.iter();
                         kinds.map(|kind| Some((kind == Some("insert")) == insert)).collect()
                     };
-                    let batch = project(spec, &batch, &file.partition_values)?;
-                    came.push(filtered(spec, &batch, &of(true))?);
-                    went.push(filtered(spec, &batch, &of(false))?);
+                    let (insert, delete) = (of(true), of(false));
+                    // What went may be of another form: its key alone is told.
+                    came.push(project(
+                        spec,
+                        &filtered(spec, &batch, &insert)?,
+                        &file.partition_values,
+                    )?);
+                    went.push(keys_of(
+                        spec,
+                        key,
+                        &filtered(spec, &batch, &delete)?,
+                        &file.partition_values,
+                    )?);
                 }
             }
+            if !told.is_empty() {
+                continue;
+            }
+            let removed = commit.actions.iter().filter_map(|action| action.remove.as_ref());
+            if removed.into_iter().any(|file| file.data_change) {
+                return Ok(None);
+            }
             let added = commit.actions.iter().filter_map(|action| action.add.as_ref());
-            for file in added.filter(|file| !any && file.data_change) {
+            for file in added.filter(|file| file.data_change) {
                 for batch in read(lake, spec, &file.path).await? {
                     came.push(project(spec, &batch, &file.partition_values)?);
                 }
             }
         }
-        Changes::net(spec, key, came, went)
-    }
-
-    /// From one content of a table to another.
-    pub fn between(
-        spec: &TableSpec,
-        key: &[usize],
-        before: Vec<RecordBatch>,
-        now: Vec<RecordBatch>,
-    ) -> Result<Changes, ChangesError> {
-        let none = Default::default();
-        let of = |batches: Vec<RecordBatch>| -> Result<Vec<RecordBatch>, ChangesError> {
-            batches.iter().map(|batch| project(spec, batch, &none)).collect()
-        };
-        let (before, now) = (of(before)?, of(now)?);
-        let all: Vec<usize> = (0..spec.schema.fields().len()).collect();
-        let came = without(spec, &all, &now, &before)?;
-        // A key that is there still is told by its row, or has not changed.
-        let went = without(spec, key, &before, &now)?;
-        Changes::net(spec, key, came, went)
+        Changes::net(spec, key, came, went).map(Some)
     }
 
     /// A row that came stands for its key, whatever went. Where there is no key, what went is not told.
@@ -113,53 +164,43 @@ impl Changes {
         came: Vec<RecordBatch>,
         went: Vec<RecordBatch>,
     ) -> Result<Changes, ChangesError> {
-        let gone = without(spec, key, &went, &came)?;
-        let all = |batches: &[RecordBatch]| {
-            concat_batches(&spec.schema, batches).map_err(|source| ChangesError::Rows {
+        let schema = key_schema(spec, key);
+        let mut gone = Vec::new();
+        if !key.is_empty() {
+            let codec = RowCodec::new(schema.clone())?;
+            let mut there: HashSet<Row> = HashSet::new();
+            for batch in &came {
+                let keys: Vec<ArrayRef> = key.iter().map(|column| batch.column(*column).clone()).collect();
+                there.extend(codec.encode_rows(&keys, batch.num_rows())?);
+            }
+            for batch in &went {
+                let keys = codec.encode_rows(batch.columns(), batch.num_rows())?;
+                // A key that went twice is told once.
+                let new: BooleanArray = keys.into_iter().map(|row| Some(there.insert(row))).collect();
+                gone.push(filtered(spec, batch, &new)?);
+            }
+        }
+        let all = |schema: &SchemaRef, batches: &[RecordBatch]| {
+            concat_batches(schema, batches).map_err(|source| ChangesError::Rows {
                 table: spec.name.clone(),
                 source,
             })
         };
         Ok(Changes {
-            rows: all(&came)?,
-            gone: all(&gone)?,
+            rows: all(&spec.schema, &came)?,
+            gone: all(&schema, &gone)?,
         })
     }
 }
 
-/// Rows whose values of some columns are not among others'; of no columns none are.
-fn without(
-    spec: &TableSpec,
-    columns: &[usize],
-    rows: &[RecordBatch],
-    others: &[RecordBatch],
-) -> Result<Vec<RecordBatch>, ChangesError> {
-    if columns.is_empty() {
-        return Ok(vec![]);
-    }
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|column| spec.schema.field(*column).clone())
-        .collect();
-    let codec = RowCodec::new(Arc::new(Schema::new(fields)))?;
-    let encode = |batch: &RecordBatch| {
-        let values: Vec<ArrayRef> = columns.iter().map(|column| batch.column(*column).clone()).collect();
-        codec.encode_rows(&values, batch.num_rows())
-    };
-    let mut known: HashSet<Row> = HashSet::new();
-    for batch in others {
-        known.extend(encode(batch)?);
-    }
-    let mut without = Vec::with_capacity(rows.len());
-    for batch in rows {
-        let new: BooleanArray = encode(batch)?.iter().map(|row| Some(!known.contains(row))).collect();
-        without.push(filtered(spec, batch, &new)?);
-    }
-    Ok(without)
+/// The columns of a key.
+pub fn key_schema(spec: &TableSpec, key: &[usize]) -> SchemaRef {
+    let fields: Vec<Field> = key.iter().map(|column| spec.schema.field(*column).clone()).collect();
+    Arc::new(Schema::new(fields))
 }
 
 /// Values of partition columns, as the log has them.
-type PartitionValues = std::collections::BTreeMap<String, Option<String>>;
+pub type PartitionValues = std::collections::BTreeMap<String, Option<String>>;
 
 async fn read(lake: &Lake, spec: &TableSpec, path: &str) -> Result<Vec<RecordBatch>, ChangesError> {
     let fail = |reason: String| ChangesError::File {
@@ -172,7 +213,10 @@ async fn read(lake: &Lake, spec: &TableSpec, path: &str) -> Result<Vec<RecordBat
         .get(&location)
         .await
         .map_err(|e| fail(e.to_string()))?
-        .ok_or_else(|| fail("it is gone".into()))?;
+        .ok_or_else(|| ChangesError::Gone {
+            table: spec.name.clone(),
+            path: path.to_string(),
+        })?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
     let batches: Result<Vec<RecordBatch>, ArrowError> = reader.map_err(|e| fail(e.to_string()))?.collect();
     batches.map_err(|e| fail(e.to_string()))
@@ -188,29 +232,88 @@ fn kinds(batch: &RecordBatch) -> StringArray {
     )
 }
 
-/// A file's rows as the table's: partition columns are in the log alone.
-fn project(spec: &TableSpec, batch: &RecordBatch, values: &PartitionValues) -> Result<RecordBatch, ChangesError> {
-    let fail = |source| ChangesError::Rows {
-        table: spec.name.clone(),
-        source,
-    };
-    let mut columns = Vec::with_capacity(spec.schema.fields().len());
-    for field in spec.schema.fields() {
-        let column: ArrayRef = match batch.column_by_name(field.name()) {
-            Some(column) => column.clone(),
-            None => {
-                let value = values.get(field.name()).cloned().flatten();
-                Arc::new(StringArray::from(vec![value; batch.num_rows()]))
-            }
-        };
-        columns.push(cast(&column, field.data_type()).map_err(fail)?);
-    }
-    RecordBatch::try_new(spec.schema.clone(), columns).map_err(fail)
+/// Rows as the table's: partition columns are in the log alone.
+pub fn project(spec: &TableSpec, batch: &RecordBatch, values: &PartitionValues) -> Result<RecordBatch, ChangesError> {
+    let columns = spec
+        .schema
+        .fields()
+        .iter()
+        .map(|field| shown(spec, field, batch, values));
+    let columns = columns.collect::<Result<Vec<ArrayRef>, ChangesError>>()?;
+    RecordBatch::try_new(spec.schema.clone(), columns).map_err(|source| failed(spec, source))
 }
 
-fn filtered(spec: &TableSpec, batch: &RecordBatch, keep: &BooleanArray) -> Result<RecordBatch, ChangesError> {
-    filter_record_batch(batch, keep).map_err(|source| ChangesError::Rows {
+/// The same of the key's columns alone.
+fn keys_of(
+    spec: &TableSpec,
+    key: &[usize],
+    batch: &RecordBatch,
+    values: &PartitionValues,
+) -> Result<RecordBatch, ChangesError> {
+    let schema = key_schema(spec, key);
+    let columns = schema.fields().iter().map(|field| shown(spec, field, batch, values));
+    let columns = columns.collect::<Result<Vec<ArrayRef>, ChangesError>>()?;
+    if columns.is_empty() {
+        return Ok(RecordBatch::new_empty(schema));
+    }
+    RecordBatch::try_new(schema, columns).map_err(|source| failed(spec, source))
+}
+
+/// A column as the table has it.
+fn shown(
+    spec: &TableSpec,
+    field: &Field,
+    batch: &RecordBatch,
+    values: &PartitionValues,
+) -> Result<ArrayRef, ChangesError> {
+    let column: ArrayRef = match (batch.column_by_name(field.name()), values.get(field.name())) {
+        (Some(column), _) if !is_same(column.data_type(), field.data_type()) => {
+            return Err(misfit(spec, field, "has another type"));
+        }
+        (Some(column), _) => column.clone(),
+        (None, Some(value)) => Arc::new(StringArray::from(vec![value.clone(); batch.num_rows()])),
+        (None, None) if field.is_nullable() => new_null_array(field.data_type(), batch.num_rows()),
+        (None, None) => return Err(misfit(spec, field, "is missing")),
+    };
+    let column = cast(&column, field.data_type()).map_err(|source| failed(spec, source))?;
+    match column.null_count() > 0 && !field.is_nullable() {
+        true => Err(misfit(spec, field, "may not be null, and is")),
+        false => Ok(column),
+    }
+}
+
+/// Whether two types hold the same, however they are laid out.
+pub fn is_same(one: &DataType, other: &DataType) -> bool {
+    fn same(one: &DataType, other: &DataType) -> bool {
+        match (one, other) {
+            (DataType::List(one), DataType::List(other)) => same(one.data_type(), other.data_type()),
+            (DataType::Struct(one), DataType::Struct(other)) => {
+                let alike = |(one, other): (&Arc<Field>, &Arc<Field>)| {
+                    one.name() == other.name() && same(one.data_type(), other.data_type())
+                };
+                one.len() == other.len() && one.iter().zip(other).all(alike)
+            }
+            (one, other) => one == other,
+        }
+    }
+    same(&normalise_type(one), &normalise_type(other))
+}
+
+fn misfit(spec: &TableSpec, field: &Field, fault: &'static str) -> ChangesError {
+    ChangesError::Form {
+        table: spec.name.clone(),
+        column: field.name().clone(),
+        fault,
+    }
+}
+
+pub fn failed(spec: &TableSpec, source: ArrowError) -> ChangesError {
+    ChangesError::Rows {
         table: spec.name.clone(),
         source,
-    })
+    }
+}
+
+pub fn filtered(spec: &TableSpec, batch: &RecordBatch, keep: &BooleanArray) -> Result<RecordBatch, ChangesError> {
+    filter_record_batch(batch, keep).map_err(|source| failed(spec, source))
 }

@@ -47,7 +47,7 @@ impl EncodeError {
 }
 
 /// A record for a topic.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keyed {
     pub key: Option<Vec<u8>>,
     /// None: a tombstone.
@@ -55,8 +55,18 @@ pub struct Keyed {
     pub headers: RecordHeaders,
 }
 
+impl Keyed {
+    /// Bytes of all parts.
+    pub fn size(&self) -> usize {
+        let bytes = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+        let headers = self.headers.iter().map(|(name, value)| name.len() + bytes(value));
+        bytes(&self.key) + bytes(&self.value) + headers.sum::<usize>()
+    }
+}
+
 /// Encodes one table's changes: the key's columns as one record, the row as another, nulls written. A dead letter is the
-/// record that it was, with its key and headers, and the reason and place as headers more (`alluvium.reason`, ...).
+/// record that it was, with its key and headers, and the reason and place as headers more (`alluvium.reason`, ...); one
+/// that its topic does not take goes without what makes it large.
 pub struct Encoder {
     table: String,
     topic: String,
@@ -66,7 +76,10 @@ pub struct Encoder {
 }
 
 enum Form {
-    AsItCame,
+    AsItCame {
+        /// Letters of so many bytes are too large.
+        limit: usize,
+    },
     Json,
     Avro(Box<AvroWriter>),
 }
@@ -83,7 +96,7 @@ impl Encoder {
             form: Form::Json,
         };
         match &output.format {
-            OutputFormat::AsItCame => encoder.form = Form::AsItCame,
+            OutputFormat::AsItCame => encoder.form = Form::AsItCame { limit: usize::MAX },
             OutputFormat::Json => {}
             OutputFormat::Avro(registry) => {
                 let registry = registries.of(registry)?;
@@ -94,14 +107,37 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// The records of changes.
+    /// Sees to it that records can be encoded.
+    pub fn prepare(&mut self) -> Result<(), EncodeError> {
+        if let Form::Avro(writer) = &mut self.form {
+            writer.register()?;
+        }
+        Ok(())
+    }
+
+    /// Learns that the topic takes no record of this size. Says whether it writes those otherwise from now on.
+    pub fn shorten(&mut self, size: usize) -> bool {
+        match &mut self.form {
+            Form::AsItCame { limit } if size < *limit => {
+                *limit = size;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The records of changes; it is prepared.
     pub fn encode(&mut self, changes: &Changes) -> Result<Vec<Keyed>, EncodeError> {
-        let keys = |rows: &RecordBatch| rows.project(&self.key)?.with_schema(self.key_schema.clone());
+        let schema = &self.key_schema;
+        let keys = |rows: &RecordBatch| rows.project(&self.key)?.with_schema(schema.clone());
         let encoded = match &mut self.form {
-            Form::AsItCame => return Ok(letters(&changes.rows)),
+            Form::AsItCame { limit } => {
+                let limit = *limit;
+                let letters = letters(&changes.rows).into_iter();
+                return Ok(letters.map(|letter| shortened(letter, limit)).collect());
+            }
             Form::Json => encode(changes, keys, json, json),
             Form::Avro(writer) => {
-                writer.register()?;
                 let AvroWriter { key, value, .. } = writer.as_mut();
                 encode(changes, keys, |keys| key.encode(keys), |rows| value.encode(rows))
             }
@@ -131,7 +167,7 @@ fn encode(
         value: Some(value),
         ..Keyed::default()
     });
-    let went = key(&keys(&changes.gone)?)?.into_iter().map(|key| Keyed {
+    let went = key(&changes.gone)?.into_iter().map(|key| Keyed {
         key: Some(key),
         ..Keyed::default()
     });
@@ -148,6 +184,28 @@ fn json(rows: &RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError> {
     let text = writer.into_inner();
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Ok(lines.map(<[u8]>::to_vec).collect())
+}
+
+/// Bytes of a header that tells of a letter too large even without its value.
+const TOLD: usize = 1 << 10;
+
+/// A letter of less than `limit` bytes, if there is one: without its value, then without its key and the headers it came
+/// with. Its place is always told: the table has the rest.
+fn shortened(mut letter: Keyed, limit: usize) -> Keyed {
+    if letter.size() < limit {
+        return letter;
+    }
+    if let Some(value) = letter.value.take() {
+        let size = value.len().to_string().into_bytes();
+        letter.headers.push(("alluvium.truncated".to_string(), Some(size)));
+    }
+    if letter.size() >= limit {
+        letter.key = None;
+        letter.headers.retain(|(name, _)| name.starts_with("alluvium."));
+        let values = letter.headers.iter_mut().filter_map(|(_, value)| value.as_mut());
+        values.for_each(|value| value.truncate(TOLD));
+    }
+    letter
 }
 
 /// Headers of a dead letter's place and reason, and the columns they are of.

@@ -198,8 +198,14 @@ fn assemble(
         true => {
             let fail = shared.clone();
             let failed = move |error: PublishError| fail.tell(Event::Failed(error.into()));
+            let origin = publish::Origin {
+                lake: lake.clone(),
+                runtime: runtime.handle().clone(),
+                generation: restored.generation,
+                history: dataflow.history,
+            };
             let newest = restored.epoch.unwrap_or(0);
-            publish::start(&dataflow, &wiring.specs, (&lake, runtime.handle()), newest, failed)?
+            publish::start(&dataflow, &wiring.specs, &origin, newest, failed)?
         }
         false => None,
     };

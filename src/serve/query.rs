@@ -13,8 +13,10 @@ use arrow::error::ArrowError;
 use arrow::json::writer::ArrayWriter;
 use arrow::util::pretty::pretty_format_batches_with_schema;
 use datafusion::catalog::MemorySchemaProvider;
+use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use deltalake::DeltaTableError;
 use thiserror::Error;
 
@@ -158,6 +160,21 @@ impl Snapshot {
     pub async fn rows(&self, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
         let (schema, name) = table.split_once('.').unwrap_or(("public", table));
         self.query(&format!("SELECT * FROM \"{schema}\".\"{name}\"")).await
+    }
+
+    /// The same, as they are read.
+    pub async fn stream(&self, table: &str) -> Result<SendableRecordBatchStream, QueryError> {
+        Ok(self.table(table).await?.execute_stream().await?)
+    }
+
+    /// The columns of a table.
+    pub async fn schema(&self, table: &str) -> Result<SchemaRef, QueryError> {
+        Ok(self.table(table).await?.schema().inner().clone())
+    }
+
+    async fn table(&self, table: &str) -> Result<DataFrame, QueryError> {
+        let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+        Ok(self.context.table(TableReference::partial(schema, name)).await?)
     }
 
     /// Runs one statement and gathers its rows.

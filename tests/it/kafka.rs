@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use alluvium::definition::Dataflow;
 use alluvium::run::RunError;
 use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -61,6 +63,13 @@ impl Broker {
         topic
     }
 
+    /// Sets an option of a topic.
+    pub fn set(&self, topic: &str, name: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let set = block_on(self.admin.alter_configs([&change], &AdminOptions::new())).expect("the broker answers");
+        assert!(set[0].is_ok(), "{set:?}");
+    }
+
     pub fn name(&self, name: &str) -> String {
         format!("{}-{name}", self.prefix)
     }
@@ -92,7 +101,7 @@ impl Broker {
     }
 
     /// What is committed of a group.
-    fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.address)
             .set("group.id", group)

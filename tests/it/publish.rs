@@ -336,3 +336,279 @@ fn a_topic_of_avro_is_read_as_the_table_it_is_of_and_an_incompatible_one_is_told
         "{text}"
     );
 }
+
+const ORDERS: &str = "key = [\"id\"]\n[columns]\nid = { type = \"BIGINT\", nullable = false }\nstate = \"VARCHAR\"\n\
+    [[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live\"\nformat = \"json\"\n";
+
+/// `[kafka]` of a table.
+fn to(address: &str, topic: &str) -> String {
+    format!("[kafka]\nbrokers = \"{address}\"\ntopic = \"{topic}\"\n")
+}
+
+fn until_caught_up() -> alluvium::run::Options {
+    alluvium::run::Options {
+        until_caught_up: true,
+        ..Default::default()
+    }
+}
+
+/// A table that did not change fell behind the others' snapshots until what its topic had could not be read any more: no
+/// run started then.
+#[test]
+fn a_quiet_table_does_not_fall_behind_what_the_lake_remembers() {
+    let Some(broker) = Broker::connect("publish_quiet") else {
+        return;
+    };
+    let (orders, quiet) = (broker.topic("orders", 1, &[]), broker.topic("quiet", 1, &[]));
+    let name = broker.name("flow");
+    let folder = Folder::new(
+        &name,
+        &[
+            ("inputs/orders.toml", ORDERS),
+            ("silver/orders.sql", "SELECT id, state FROM orders"),
+            (
+                "silver/orders.toml",
+                &format!("key = [\"id\"]\n{}", to(&broker.address, &orders)),
+            ),
+            ("gold/firsts.sql", "SELECT id, state FROM silver.orders WHERE id < 2"),
+            (
+                "gold/firsts.toml",
+                &format!("key = [\"id\"]\n{}", to(&broker.address, &quiet)),
+            ),
+        ],
+    );
+    folder.append("dataflow.toml", "history = \"5s\"\n");
+    let append = |text: &str| folder.append("live/0.ndjson", text);
+    append(&order(1, "new"));
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    let oldest = || {
+        let entries = std::fs::read_dir(folder.lake("lake").join("_alluvium/ledger")).expect("a ledger");
+        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.expect("an entry").file_name();
+        let number = |name: std::ffi::OsString| name.to_string_lossy().trim_end_matches(".json").parse::<u64>().ok();
+        entries.filter_map(|entry| number(name(entry))).min()
+    };
+    let running = Running::start(dataflow.clone(), 1);
+    let mut last = 1;
+    // Until the ledger has forgotten the snapshot that the quiet table changed in last.
+    running.wait_until(|| {
+        for _ in 0..10 {
+            last += 1;
+            append(&order(last, "new"));
+            std::thread::sleep(Duration::from_millis(8));
+        }
+        oldest().is_some_and(|oldest| oldest > 20)
+    });
+    running.stop();
+    std::thread::sleep(Duration::from_secs(6));
+    append(&order(last + 1, "new"));
+    catch_up(&dataflow, 1);
+    assert_eq!(consume(&broker, &quiet, 1).len(), 1);
+    let records = consume(&broker, &orders, 1);
+    assert_eq!(records.len() as u32, last + 1, "each change once");
+    let group = format!("alluvium-{name}-snapshots");
+    let committed = |topic: &str| broker.committed(&group, topic, 0).expect("an epoch");
+    assert_eq!(committed(&orders), committed(&quiet));
+}
+
+/// A transaction that brokers refuse is begun anew, and a record that is too large holds up what comes behind it no longer
+/// than its topic does not take it.
+#[test]
+fn records_that_are_too_large_are_told_and_letters_go_without_their_values() {
+    let Some(broker) = Broker::connect("publish_large") else {
+        return;
+    };
+    let (orders, dead) = (broker.topic("orders", 1, &[]), broker.topic("dead", 1, &[]));
+    let folder = Folder::new(
+        &broker.name("flow"),
+        &[
+            ("inputs/orders.toml", ORDERS),
+            ("silver/orders.sql", "SELECT id, state FROM orders"),
+            (
+                "silver/orders.toml",
+                &format!("key = [\"id\"]\n{}", to(&broker.address, &orders)),
+            ),
+        ],
+    );
+    folder.append(
+        "dataflow.toml",
+        &format!("[dead_letters]\nbrokers = \"{}\"\ntopic = \"{dead}\"\n", broker.address),
+    );
+    let append = |text: &str| folder.append("live/0.ndjson", text);
+    let large = "x".repeat(2_000_000);
+    append(&order(1, "new"));
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    let running = Running::start(dataflow.clone(), 1);
+    append(&format!("{{\"key\": 2, \"value\": {{\"id\": \"{large}\"}}}}\n"));
+    append("{\"key\": 2, \"value\": {\"id\": \"two\"}}\n");
+    running.wait_until(|| consume_all(&broker, &dead, 1).len() == 2);
+    append(&order(3, "new"));
+    running.wait_until(|| consume(&broker, &orders, 1).len() == 2);
+    let letters = consume_all(&broker, &dead, 1);
+    let cut: Vec<_> = letters.iter().filter(|(_, value, _)| value.is_none()).collect();
+    let [(_, _, headers)] = &cut[..] else {
+        panic!("one is cut")
+    };
+    let size = |name: &str| headers.get(name).and_then(|size| size.parse::<usize>().ok());
+    assert!(
+        size("alluvium.truncated").is_some_and(|size| size > 2_000_000),
+        "{headers:?}"
+    );
+    assert_eq!(headers.get("alluvium.feed").map(String::as_str), Some("live"));
+    // A row is all there is of it: its topic has to take it.
+    append(&(order(4, &large) + &order(5, "new")));
+    std::thread::sleep(Duration::from_secs(2));
+    append(&order(6, "new"));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(consume(&broker, &orders, 1).len(), 2, "nothing without it");
+    broker.set(&orders, "max.message.bytes", "5000000");
+    running.wait_until(|| consume(&broker, &orders, 1).len() >= 5);
+    running.stop();
+    catch_up(&dataflow, 1);
+    let keys: Vec<String> = consume(&broker, &orders, 1).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
+    assert_eq!(keys.len(), 5, "each once: {keys:?}");
+}
+
+/// Brokers end a transaction that takes longer than it said, as if another run had begun one: that ended this run, at
+/// each start. Its remedy is told.
+#[test]
+fn a_table_that_takes_longer_than_a_transaction_is_told_the_remedy() {
+    let Some(broker) = Broker::connect("publish_slow") else {
+        return;
+    };
+    let orders = broker.topic("orders", 1, &[]);
+    let folder = Folder::new(
+        &broker.name("flow"),
+        &[
+            ("inputs/orders.toml", ORDERS),
+            ("silver/orders.sql", "SELECT id, state FROM orders"),
+        ],
+    );
+    let rows: String = (0..150_000).map(|id| order(id, "new")).collect();
+    folder.append("live/0.ndjson", &rows);
+    // One record a request; brokers look every ten seconds which transactions take too long.
+    let slow = "options = { \"transaction.timeout.ms\" = \"2000\", \"batch.num.messages\" = \"1\", \
+        \"max.in.flight.requests.per.connection\" = \"1\", \"linger.ms\" = \"0\" }\n";
+    let output = to(&broker.address, &orders);
+    folder.write("silver/orders.toml", &format!("key = [\"id\"]\n{output}{slow}"));
+    let ended = run_all(&folder.load("lake"), 1.into(), &until_caught_up()).remove(0);
+    let text = chain(&ended.expect_err("it takes too long"));
+    assert!(
+        text.contains("transaction.timeout.ms") && text.contains("not published yet"),
+        "{text}"
+    );
+    assert_eq!(consume(&broker, &orders, 1).len(), 0);
+    folder.write("silver/orders.toml", &format!("key = [\"id\"]\n{output}"));
+    catch_up(&folder.load("lake"), 1);
+    assert_eq!(consume(&broker, &orders, 1).len(), 150_000);
+}
+
+/// Two spellings of one cluster would be two producers of one id, of which each ends the other.
+#[test]
+fn brokers_that_turn_out_to_be_one_cluster_are_told() {
+    let Some(broker) = Broker::connect("publish_spelled") else {
+        return;
+    };
+    let (orders, states) = (broker.topic("orders", 1, &[]), broker.topic("states", 1, &[]));
+    let spelled = match broker.address.contains("127.0.0.1") {
+        true => broker.address.replace("127.0.0.1", "localhost"),
+        false => broker.address.replace("localhost", "127.0.0.1"),
+    };
+    assert_ne!(spelled, broker.address);
+    let states_to = |address: &str| format!("key = [\"state\"]\n{}", to(address, &states));
+    let folder = Folder::new(
+        &broker.name("flow"),
+        &[
+            ("inputs/orders.toml", ORDERS),
+            ("silver/orders.sql", "SELECT id, state FROM orders"),
+            (
+                "silver/orders.toml",
+                &format!("key = [\"id\"]\n{}", to(&broker.address, &orders)),
+            ),
+            (
+                "gold/states.sql",
+                "SELECT state, COUNT(*) AS n FROM silver.orders GROUP BY state",
+            ),
+            ("gold/states.toml", &states_to(&spelled)),
+        ],
+    );
+    folder.append("live/0.ndjson", &order(1, "new"));
+    let ended = run_all(&folder.load("lake"), 1.into(), &until_caught_up()).remove(0);
+    let text = chain(&ended.expect_err("they are one cluster"));
+    assert!(
+        text.contains(&spelled) && text.contains(&broker.address) && text.contains("one cluster"),
+        "{text}"
+    );
+    folder.write("gold/states.toml", &states_to(&broker.address));
+    catch_up(&folder.load("lake"), 1);
+    assert_eq!(consume(&broker, &orders, 1).len(), 1);
+    assert_eq!(consume(&broker, &states, 1).len(), 1);
+}
+
+/// Keys that an edit filters out stayed in the topic where the same edit gave a column another type; a column that came and
+/// may not be null stopped every start.
+#[test]
+fn a_table_that_is_rebuilt_says_which_of_its_keys_are_gone() {
+    let Some(broker) = Broker::connect("publish_rebuilt") else {
+        return;
+    };
+    let (orders, states) = (broker.topic("orders", 1, &[]), broker.topic("states", 1, &[]));
+    let folder = Folder::new(
+        &broker.name("flow"),
+        &[
+            ("inputs/orders.toml", ORDERS),
+            ("silver/orders.sql", "SELECT id, state FROM orders"),
+            (
+                "silver/orders.toml",
+                &format!("key = [\"id\"]\n{}", to(&broker.address, &orders)),
+            ),
+            (
+                "gold/states.sql",
+                "SELECT state, MIN(id) AS first FROM silver.orders GROUP BY state",
+            ),
+            (
+                "gold/states.toml",
+                &format!("key = [\"state\"]\n{}", to(&broker.address, &states)),
+            ),
+        ],
+    );
+    folder.append("live/0.ndjson", &(order(1, "10") + &order(2, "20") + &order(3, "10")));
+    catch_up(&folder.load("lake"), 2);
+    folder.write(
+        "silver/orders.sql",
+        "SELECT id, CAST(state AS DECIMAL(12,2)) AS state FROM orders WHERE id <> 2",
+    );
+    folder.write(
+        "gold/states.sql",
+        "SELECT CAST(state AS VARCHAR) AS state, MIN(id) AS first, COUNT(*) AS n FROM silver.orders GROUP BY state",
+    );
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 2);
+    folder.append("live/0.ndjson", &order(4, "40"));
+    catch_up(&dataflow, 2);
+    let records = consume(&broker, &orders, 1);
+    let found: Vec<&str> = table(&records).into_keys().collect();
+    assert_eq!(found, ["{\"id\":1}", "{\"id\":3}", "{\"id\":4}"], "{records:?}");
+    assert!(records.contains(&("{\"id\":2}".to_string(), None)), "{records:?}");
+    let rows = ask(&dataflow, "SELECT state, n FROM gold.states ORDER BY state");
+    let expected: BTreeMap<String, String> = rows
+        .lines()
+        .map(|row| row.split_once(',').expect("two columns"))
+        .map(|(state, n)| (state.to_string(), n.to_string()))
+        .collect();
+    let records = consume(&broker, &states, 1);
+    let found: BTreeMap<String, String> = table(&records)
+        .into_iter()
+        .map(|(key, value)| {
+            let value: serde_json::Value = serde_json::from_str(value).expect("a row");
+            let key: serde_json::Value = serde_json::from_str(key).expect("a key");
+            (
+                key["state"].as_str().expect("a text").to_string(),
+                value["n"].to_string(),
+            )
+        })
+        .collect();
+    assert_eq!(found, expected, "{records:?}");
+}

@@ -211,6 +211,37 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
             "silver/orders.toml:2:2: format \"avro\" needs a schema registry\n\
              \x20 help: add registry = { url = \"http://localhost:8081\" } beside it or to dataflow.toml",
         ),
+        // Several that go to topics.
+        (
+            good()
+                .with(
+                    "dataflow.toml",
+                    "name = \"shop\"\n[dead_letters]\nbrokers = \"one:9092\"\ntopic = \"t\"\n",
+                )
+                .with(
+                    "silver/orders.toml",
+                    "key = [\"id\"]\n[kafka]\nbrokers = \"one:9092\"\ntopic = \"t\"\noptions = { \"linger.ms\" = \"1\" }\n",
+                )
+                .with("gold/orders.sql", "SELECT * FROM silver.orders\n")
+                .with(
+                    "gold/orders.toml",
+                    "key = [\"id\"]\n[kafka]\nbrokers = \"two:9092, one:9092\"\ntopic = \"u\"\n",
+                )
+                // Other brokers may have a topic of the same name.
+                .with("gold/elsewhere.sql", "SELECT * FROM silver.orders\n")
+                .with(
+                    "gold/elsewhere.toml",
+                    "key = [\"id\"]\n[kafka]\nbrokers = \"three:9092\"\ntopic = \"t\"\n",
+                ),
+            "silver/orders.toml: [dead_letters] goes to the same brokers by other options\n\
+             \x20 help: write the same options for all that goes there: one producer sends it\n\
+             silver/orders.toml: [dead_letters] goes to topic \"t\" as well\n\
+             \x20 help: name a topic of its own: keys of both would mix\n\
+             gold/orders.toml: brokers \"two:9092, one:9092\" are the cluster of [dead_letters], which says \"one:9092\"\n\
+             \x20 help: write the same brokers for all that goes there: each spelling is a producer, and one would fence the other\n\
+             gold/orders.toml: brokers \"two:9092, one:9092\" are the cluster of silver.orders, which says \"one:9092\"\n\
+             \x20 help: write the same brokers for all that goes there: each spelling is a producer, and one would fence the other",
+        ),
         // Requests.
         (
             feed("kind = \"http\"\nformat = \"json\"\n"),

@@ -134,7 +134,8 @@ pub struct TableCommit {
 }
 
 impl Entry {
-    fn generation(&self) -> u64 {
+    /// Whose it is.
+    pub fn generation(&self) -> u64 {
         match self {
             Entry::Fence(fence) => fence.generation,
             Entry::Intent(intent) => intent.generation,

@@ -71,11 +71,12 @@ pub struct TopicRecord<'a> {
     pub headers: &'a [(String, Option<Vec<u8>>)],
 }
 
-/// Puts a record into a producer's queue; waits while that is full.
+/// Puts a record into a producer's queue; waits while that is full, as long as it gets shorter within `patience`.
 pub fn put<C: ProducerContext<DeliveryOpaque = ()>>(
     producer: &BaseProducer<C>,
     topic: &str,
     record: TopicRecord<'_>,
+    patience: Duration,
 ) -> KafkaResult<()> {
     let mut message: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
     message.partition = record.partition;
@@ -90,11 +91,18 @@ pub fn put<C: ProducerContext<DeliveryOpaque = ()>>(
         }
         message.headers = Some(headers);
     }
+    let mut least = (i32::MAX, Instant::now());
     loop {
         message = match producer.send(message) {
             Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+            Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                 producer.poll(PAUSE);
+                let waiting = producer.in_flight_count();
+                if waiting < least.0 {
+                    least = (waiting, Instant::now());
+                } else if least.1.elapsed() > patience {
+                    return Err(error);
+                }
                 back
             }
             Err((error, _)) => return Err(error),
@@ -157,7 +165,7 @@ impl TopicWriter {
 
     /// Puts a record into the queue; waits while that is full.
     pub fn send(&self, record: TopicRecord<'_>) -> Result<(), TopicError> {
-        put(&self.producer, &self.topic, record).map_err(|error| self.refused(describe(&error)))?;
+        put(&self.producer, &self.topic, record, Duration::MAX).map_err(|error| self.refused(describe(&error)))?;
         self.producer.poll(Duration::ZERO);
         self.outcome()
     }

@@ -1,0 +1,138 @@
+//! What is different of a table between two snapshots, of which one is taken in before the other is told: batch by batch,
+//! so that keys are held, and of rows a hash each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use twox_hash::XxHash3_128;
+
+use super::changes::{ChangesError, PartitionValues, failed, filtered, is_same, key_schema, project};
+use crate::repr::{Row, RowCodec};
+use crate::sink::TableSpec;
+
+/// A table as its topic has it.
+pub struct Before {
+    spec: TableSpec,
+    key: Vec<usize>,
+    /// The table's columns, which rows of an earlier form may lack.
+    loose: SchemaRef,
+    rows: RowCodec,
+    keys: RowCodec,
+    known: Known,
+    /// A column has another type now: every row is told again.
+    reshaped: bool,
+}
+
+/// Hashes of rows.
+enum Known {
+    /// By key.
+    ByKey(HashMap<Row, u128>),
+    /// Of rows without keys: how often each is there.
+    Rows(HashMap<u128, u64>),
+}
+
+impl Before {
+    /// Nothing of it is known yet.
+    pub fn new(spec: &TableSpec, key: &[usize]) -> Result<Before, ChangesError> {
+        let loose: Vec<Field> = spec
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_nullable(true))
+            .collect();
+        let loose = Arc::new(Schema::new(loose));
+        Ok(Before {
+            spec: spec.clone(),
+            key: key.to_vec(),
+            rows: RowCodec::new(loose.clone())?,
+            loose,
+            keys: RowCodec::new(key_schema(spec, key))?,
+            known: match key.is_empty() {
+                false => Known::ByKey(HashMap::new()),
+                true => Known::Rows(HashMap::new()),
+            },
+            reshaped: false,
+        })
+    }
+
+    /// Takes rows in that the topic has.
+    pub fn observe(&mut self, batch: &RecordBatch) -> Result<(), ChangesError> {
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.loose.fields().len());
+        for (index, field) in self.loose.fields().iter().enumerate() {
+            let column = batch.column_by_name(field.name());
+            let lost = |fault| ChangesError::Key {
+                table: self.spec.name.clone(),
+                column: field.name().clone(),
+                fault,
+            };
+            let is_key = self.key.contains(&index);
+            columns.push(match column {
+                None if is_key => return Err(lost("was not there")),
+                None => new_null_array(field.data_type(), batch.num_rows()),
+                Some(column) if is_key && column.null_count() > 0 && !self.spec.schema.field(index).is_nullable() => {
+                    return Err(lost("was null"));
+                }
+                Some(column) if is_same(column.data_type(), field.data_type()) => {
+                    cast(column, field.data_type()).map_err(|e| failed(&self.spec, e))?
+                }
+                Some(_) if is_key => return Err(lost("had another type")),
+                Some(_) => {
+                    self.reshaped = true;
+                    new_null_array(field.data_type(), batch.num_rows())
+                }
+            });
+        }
+        let hashes = self.hashes(&columns, batch.num_rows())?;
+        match &mut self.known {
+            Known::ByKey(known) => {
+                let keys: Vec<ArrayRef> = self.key.iter().map(|column| columns[*column].clone()).collect();
+                known.extend(self.keys.encode_rows(&keys, batch.num_rows())?.into_iter().zip(hashes));
+            }
+            Known::Rows(known) => hashes.into_iter().for_each(|hash| *known.entry(hash).or_default() += 1),
+        }
+        Ok(())
+    }
+
+    /// Of rows that are there now, those that the topic does not have.
+    pub fn next_new(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ChangesError> {
+        let batch = project(&self.spec, batch, &PartitionValues::new())?;
+        let hashes = self.hashes(batch.columns(), batch.num_rows())?;
+        let new: BooleanArray = match &mut self.known {
+            Known::ByKey(known) => {
+                let keys: Vec<ArrayRef> = self.key.iter().map(|column| batch.column(*column).clone()).collect();
+                let keys = self.keys.encode_rows(&keys, batch.num_rows())?.into_iter();
+                keys.zip(hashes)
+                    .map(|(key, hash)| Some(known.remove(&key) != Some(hash) || self.reshaped))
+                    .collect()
+            }
+            Known::Rows(known) => {
+                let mut is_new = |hash: u128| match known.get_mut(&hash) {
+                    Some(left) if *left > 0 => {
+                        *left -= 1;
+                        false
+                    }
+                    _ => true,
+                };
+                hashes.into_iter().map(|hash| Some(is_new(hash))).collect()
+            }
+        };
+        filtered(&self.spec, &batch, &new)
+    }
+
+    /// Keys that the topic has and that are not there now, once all that is there was asked for.
+    pub fn gone(self) -> Result<RecordBatch, ChangesError> {
+        let gone: Vec<Row> = match self.known {
+            Known::ByKey(known) => known.into_keys().collect(),
+            Known::Rows(_) => vec![],
+        };
+        Ok(self.keys.decode(gone.iter().map(Row::bytes))?)
+    }
+
+    fn hashes(&self, columns: &[ArrayRef], count: usize) -> Result<Vec<u128>, ChangesError> {
+        let rows = self.rows.encode_rows(columns, count)?;
+        Ok(rows.iter().map(|row| XxHash3_128::oneshot(row.bytes())).collect())
+    }
+}
