@@ -7,8 +7,11 @@ use super::super::kafka;
 use super::super::outlet::Hand;
 use super::super::readers::Starter;
 use super::super::{Progress, SourceError};
+use super::STASH;
 use super::gate::{Gate, Reads};
-use super::{Group, KeeperEnd, Line, STASH, decoder, keep, line};
+use super::keeper::{Group, keep};
+use super::line::{KeeperEnd, Line, line};
+use super::marker::decoder;
 use crate::definition::{Dataflow, Kafka};
 
 /// The feeds of a dataflow by the source whose transactions they are in.
