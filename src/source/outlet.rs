@@ -196,7 +196,7 @@ impl Hand {
         arrived: Instant,
     ) -> Result<(), Ended> {
         let (records, bytes) = (raw.len() as u64, payload_bytes(&raw));
-        let decoded = self.decode(decode, raw)?;
+        let decoded = self.decode(decode, partition, raw)?;
         self.send(partition, decoded, position, arrived)?;
         self.gauges.records.fetch_add(records, Ordering::Relaxed);
         self.gauges.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -204,11 +204,14 @@ impl Hand {
     }
 
     /// Decodes a batch. While its schemas cannot be had the feed waits and tells: by (3) until it is asked to stop.
-    fn decode(&self, decode: &mut Decode, raw: Raw) -> Result<Decoded, Ended> {
+    fn decode(&self, decode: &mut Decode, partition: &Arc<str>, raw: Raw) -> Result<Decoded, Ended> {
         let mut held = match decode(raw) {
             Ok(decoded) => return Ok(decoded),
             Err(held) => held,
         };
+        if let Some(line) = &self.line {
+            line.behind(self, partition)?;
+        }
         let mut pause = Duration::from_millis(500);
         loop {
             let Held::Waiting(waiting) = held else {

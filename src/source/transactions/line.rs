@@ -1,25 +1,35 @@
-//! The way from readers to their keeper.
+//! The way from readers to their keeper, and what it has to say to them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
+use super::gate::Look;
 use crate::source::Delivery;
 use crate::source::outlet::{Ended, Hand};
 
 /// Deliveries that may wait for a keeper.
-pub const DELIVERIES: usize = 64;
+pub const DELIVERIES: usize = 16;
 
 /// What readers tell a keeper.
 pub enum Message {
-    /// A partition is read.
+    /// A partition is there.
     Partition(Place),
+    /// It is read, from here on.
+    Opened(Place, Opened),
     /// A reader has found its partitions for the first time.
     Found,
     Delivery(Box<Delivery>),
     /// A partition is read to its end.
     AtEnd(Place),
+    /// It is not: records of it cannot be handed over yet.
+    Behind(Place),
+    /// What was there when a partition was found is handed over.
+    Caught(Place),
+    /// Where a partition ends, as it was asked.
+    Look(Place, Look),
 }
 
 /// A partition, as readers name it.
@@ -30,12 +40,31 @@ pub struct Place {
     pub partition: Arc<str>,
 }
 
+/// How a partition was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// The first record to read.
+    pub from: u64,
+    /// Behind the last record.
+    pub end: u64,
+    /// A snapshot knows it.
+    pub known: bool,
+}
+
 /// A reader's way to its keeper.
 #[derive(Clone)]
 pub struct Line {
     sender: Sender<Message>,
-    /// Partitions that bring nothing more for now.
-    full: Arc<Mutex<HashSet<Place>>>,
+    said: Arc<Mutex<Said>>,
+}
+
+/// What a keeper says to readers.
+#[derive(Default)]
+pub struct Said {
+    /// Partitions that should bring nothing more for now.
+    pub full: HashSet<Place>,
+    /// Where partitions end now is asked for, since then.
+    pub asked: Option<Instant>,
 }
 
 impl Line {
@@ -55,9 +84,14 @@ impl Line {
         }
     }
 
-    /// A partition will be read.
+    /// A partition is there, and will be read.
     pub fn announce(&self, hand: &Hand, partition: &Arc<str>) -> Result<(), Ended> {
         self.send(hand, Message::Partition(Line::place(hand, partition)))
+    }
+
+    /// A partition is read from now on.
+    pub fn open(&self, hand: &Hand, partition: &Arc<str>, opened: Opened) -> Result<(), Ended> {
+        self.send(hand, Message::Opened(Line::place(hand, partition), opened))
     }
 
     /// Every partition there is was announced by this reader.
@@ -75,26 +109,52 @@ impl Line {
         self.send(hand, Message::AtEnd(Line::place(hand, partition)))
     }
 
+    /// A partition has records that cannot be handed over yet.
+    pub fn behind(&self, hand: &Hand, partition: &Arc<str>) -> Result<(), Ended> {
+        self.send(hand, Message::Behind(Line::place(hand, partition)))
+    }
+
+    /// What was there when a partition was found is handed over.
+    pub fn caught(&self, hand: &Hand, partition: &Arc<str>) -> Result<(), Ended> {
+        self.send(hand, Message::Caught(Line::place(hand, partition)))
+    }
+
+    /// Where a partition ends, as it was asked.
+    pub fn look(&self, hand: &Hand, partition: &Arc<str>, look: Look) -> Result<(), Ended> {
+        self.send(hand, Message::Look(Line::place(hand, partition), look))
+    }
+
     /// Whether a partition should bring nothing more for now.
     pub fn is_full(&self, hand: &Hand, partition: &Arc<str>) -> bool {
-        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
-        !full.is_empty() && full.contains(&Line::place(hand, partition))
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        !said.full.is_empty() && said.full.contains(&Line::place(hand, partition))
+    }
+
+    /// Where partitions end is asked for; the time is for the answer.
+    pub fn asked(&self) -> Option<Instant> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).asked
     }
 }
 
 /// A way to a new keeper, and what it keeps once it is started.
 pub fn line() -> (Line, KeeperEnd) {
     let (sender, messages) = bounded(DELIVERIES);
-    let full: Arc<Mutex<HashSet<Place>>> = Arc::default();
+    let said: Arc<Mutex<Said>> = Arc::default();
     let end = KeeperEnd {
         messages,
-        full: full.clone(),
+        said: said.clone(),
     };
-    (Line { sender, full }, end)
+    (Line { sender, said }, end)
 }
 
 /// The keeper's end of a [`Line`].
 pub struct KeeperEnd {
     pub messages: Receiver<Message>,
-    pub full: Arc<Mutex<HashSet<Place>>>,
+    said: Arc<Mutex<Said>>,
+}
+
+impl KeeperEnd {
+    pub fn said(&self) -> std::sync::MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -16,6 +16,32 @@ pub struct Together {
 /// Answers the open epoch; none while workers take nothing from feeds.
 pub type OpenEpoch = Arc<dyn Fn() -> Option<Epoch> + Send + Sync>;
 
+/// Records that one epoch is given by one who hands over, beside those of a transaction that has begun in it.
+pub const EPOCH_ROWS: u64 = 64 * 1024;
+
+/// What one who hands over has given to the newest epoch. That one is given no more once it has its rows: else an epoch
+/// could not close for as long as a source is ahead of the workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    epoch: Epoch,
+    records: u64,
+}
+
+impl Given {
+    /// Answers the open epoch while it may be given more.
+    pub fn roomy(self, open: &OpenEpoch) -> OpenEpoch {
+        let open = open.clone();
+        Arc::new(move || open().filter(|epoch| *epoch != self.epoch || self.records < EPOCH_ROWS))
+    }
+
+    pub fn observe(&mut self, epoch: Epoch, records: u64) {
+        if self.epoch != epoch {
+            *self = Given { epoch, records: 0 };
+        }
+        self.records += records;
+    }
+}
+
 impl Together {
     fn waiting(&self) -> std::sync::MutexGuard<'_, usize> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
