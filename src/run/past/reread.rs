@@ -42,12 +42,6 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
     part.inputs = places.iter().map(|i| dataflow.inputs[*i].clone()).collect();
     part.tables.clear();
     let mut missing = wanted(past.progress, &part)?;
-    for feed in part.inputs.iter_mut().flat_map(|input| &mut input.feeds) {
-        // All of the past comes at one epoch.
-        if let FeedKind::Kafka(kafka) = &mut feed.kind {
-            kafka.transactions = None;
-        }
-    }
     let part = Arc::new(part);
 
     let (sender, deliveries) = bounded(DELIVERIES);
@@ -57,7 +51,11 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
     };
     let registries = Arc::new(Registries::new(Some(past.lake.clone())));
     let decoders = archive::decoders(&part, &registries, past.lake, past.runtime, past.shared, false);
-    let options = ReaderOptions::default();
+    // All of the past comes at one epoch.
+    let options = ReaderOptions {
+        keeps_transactions: false,
+        ..ReaderOptions::default()
+    };
     let readers = source::start(part.clone(), &Progress::new(), decoders, vec![outlet], options)?;
     let mut records = 0;
     let mut exhausted_since = None;

@@ -15,6 +15,7 @@ use super::marker::decoder;
 use crate::definition::{Dataflow, FeedKind, Kafka, split_partition};
 
 /// The feeds of a dataflow by the source whose transactions they are in.
+#[derive(Default)]
 pub(crate) struct Groups(Vec<Feeds>);
 
 /// Feeds of one source, before they start.

@@ -416,6 +416,9 @@ impl Keeper {
             .map(|delivery| delivery.decoded.raw.len() as u64)
             .sum();
         self.given.observe(epoch, records);
+        if held > 0 {
+            self.group.together.observe_held(true);
+        }
         for delivery in deliveries {
             let worker = self.hand.worker_of(delivery.input, delivery.feed, &delivery.partition);
             let outlet = &self.hand.outlets[worker];
@@ -435,6 +438,7 @@ impl Keeper {
         if continues {
             self.holding = Some(epoch);
         } else if self.holding.take().is_some() {
+            self.group.together.observe_held(false);
             self.group.together.end_one();
         }
         self.away += begun.elapsed();

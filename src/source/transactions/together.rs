@@ -3,6 +3,7 @@
 //! Whoever hands them over asks for the epoch first; it stays open until workers have taken all of them. Whoever opens
 //! epochs does so under the same lock, so that none opens in between.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::repr::Epoch;
@@ -11,6 +12,8 @@ use crate::repr::Epoch;
 #[derive(Debug, Default)]
 pub struct Together {
     waiting: Mutex<usize>,
+    /// Transactions that go on as they come.
+    held: AtomicUsize,
 }
 
 /// Answers the open epoch; none while workers take nothing from feeds.
@@ -60,6 +63,19 @@ impl Together {
         *self.waiting() += deliveries;
     }
 
+    /// A transaction goes on as it comes, from now on or no more: it is among what waits, and a run that ends now fails.
+    pub fn observe_held(&self, begins: bool) {
+        match begins {
+            true => self.held.fetch_add(1, Ordering::AcqRel),
+            false => self.held.fetch_sub(1, Ordering::AcqRel),
+        };
+    }
+
+    /// Whether some do.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire) > 0
+    }
+
     /// One of them was taken, or will never be.
     pub fn end_one(&self) {
         let mut waiting = self.waiting();
@@ -81,7 +97,7 @@ impl Together {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     #[test]
     fn an_epoch_stays_open_until_all_that_belongs_into_it_is_taken() {
