@@ -23,8 +23,11 @@ use crate::definition::{Dataflow, Feed, Input};
 /// A worker's end of the readers.
 #[derive(Clone)]
 pub struct Outlet {
-    /// Bounded; the worker drains it.
+    /// Bounded; the worker drains it, unless it holds as much as it may.
     pub sender: Sender<Delivery>,
+    /// The same for deliveries that belong into an epoch with others, and for them alone: the worker takes these always, for
+    /// that epoch cannot close before. So they never wait behind what it must not take.
+    pub together: Sender<Delivery>,
     /// Called after a send, so that a parked worker wakes.
     pub wake: Arc<dyn Fn() + Send + Sync>,
 }

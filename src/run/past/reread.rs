@@ -46,6 +46,7 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
 
     let (sender, deliveries) = bounded(DELIVERIES);
     let outlet = Outlet {
+        together: sender.clone(),
         sender,
         wake: Arc::new(|| {}),
     };

@@ -426,7 +426,7 @@ impl Keeper {
                 epoch: Some(epoch),
                 ..delivery
             };
-            if outlet.sender.send(together).is_err() {
+            if outlet.together.send(together).is_err() {
                 return Err(SourceError::Disconnected {
                     feed: self.hand.name(),
                     worker,

@@ -50,9 +50,10 @@ impl Kept {
     fn of(limits: Limits, stop_at_end: bool, open: OpenEpoch) -> Self {
         let path = std::path::PathBuf::new();
         let dataflow = dataflow(vec![input("i", vec![("f", FeedKind::Log { path }, Format::Json)])]);
-        let (sender, taken) = bounded(1);
+        let (together, taken) = bounded(1);
         let outlet = Outlet {
-            sender,
+            sender: bounded(0).0,
+            together,
             wake: Arc::new(|| {}),
         };
         let (stop, stopped) = bounded(0);

@@ -135,7 +135,7 @@ impl Reader {
             };
             // What has begun is handed over to its end, even if readers are to stop, or the connection breaks.
             loop {
-                match outlet.sender.send_timeout(delivery, TICK) {
+                match outlet.together.send_timeout(delivery, TICK) {
                     Ok(()) => break,
                     Err(SendTimeoutError::Timeout(back)) => delivery = back,
                     Err(SendTimeoutError::Disconnected(_)) => {
