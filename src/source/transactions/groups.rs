@@ -95,13 +95,16 @@ impl Feeds {
             let topics = kafka::Topics::of(kafka);
             Box::new(move |topic| topics.read(topic))
         };
+        // Feeds should say the same; where they do not, who wants to wait does.
+        let waits = hands.iter().filter_map(|hand| hand.feed().transactions());
+        let wait = waits.map(|(_, of)| of.wait).max().unwrap_or(transactions.wait);
         let prefix = topic.rsplit_once('.').map_or("", |(prefix, _)| prefix);
         let reads = Reads {
             prefix: prefix.to_string(),
             feeds: hands.iter().map(reads).collect(),
         };
         let group = Group {
-            gate: Gate::new(reads, transactions.wait, LIMITS),
+            gate: Gate::new(reads, wait, LIMITS),
             topic: topic.clone(),
             feeds: hands.iter().map(|hand| (hand.input, hand.feed)).collect(),
             readers: hands.len() * of_feed + 1,

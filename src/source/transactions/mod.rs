@@ -50,5 +50,5 @@ const LIMITS: gate::Limits = gate::Limits {
     records: 64 * 1024,
     bytes: 256 << 20,
     markers: 64 * 1024,
-    release: EPOCH_ROWS as usize,
+    release: EPOCH_ROWS as usize / 4,
 };

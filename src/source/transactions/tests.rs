@@ -381,9 +381,11 @@ fn a_run_that_ends_waits_for_what_has_an_end_and_names_what_has_none() {
     let mut kept = Kept::of(limits, true, Arc::new(|| Some(7)));
     kept.event("shop.orders-0", 0, "T1", 1);
     kept.end(0, "T1", 1, 1);
+    kept.at_end();
+    std::thread::sleep(WAIT * 3 / 4);
+    // Too young to be given up with the other.
     kept.event("shop.orders-0", 1, "T2", 1);
     kept.at_end();
-    std::thread::sleep(WAIT / 2);
     assert!(!kept.hand.gauges.exhausted() && !kept.keeper.is_finished());
     kept.answer(&PARTITIONS, None);
     assert_eq!(kept.take(), ("shop.orders-0".into(), 1));

@@ -430,8 +430,24 @@ impl Gate {
             return;
         }
         for partition in 0..self.stashes.len() {
-            while release.rows() < self.limits.release && self.is_free(partition) {
-                self.pop(partition, release);
+            while self.is_free(partition) {
+                let room = self.limits.release.saturating_sub(release.rows());
+                let head = self.stashes[partition].segments.front_mut().expect("it is free");
+                if room == 0 {
+                    return;
+                }
+                if head.records <= room {
+                    self.pop(partition, release);
+                    continue;
+                }
+                // It has no inside that must stay together.
+                let bytes = head.bytes / head.records * room;
+                head.records -= room;
+                head.bytes -= bytes;
+                let stash = &mut self.stashes[partition];
+                stash.records -= room;
+                stash.bytes -= bytes;
+                *release.records.entry(partition).or_default() += room;
             }
         }
     }

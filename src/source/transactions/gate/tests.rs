@@ -393,6 +393,9 @@ fn what_waits_is_bounded_by_records_bytes_and_markers_and_a_release_by_rows() {
         "no more than whole transactions need"
     );
     assert_eq!(released(&mut gate), Some(([0, 3], 1)));
+    events(&mut gate, 1, "", 1..=10);
+    let sizes: Vec<[usize; 2]> = std::iter::from_fn(|| Some(released(&mut gate)?.0)).collect();
+    assert_eq!(sizes, [[0, 4], [0, 4], [0, 2]], "what is of none may be cut anywhere");
 }
 
 #[test]
