@@ -371,6 +371,8 @@ fn a_table_that_is_added_is_read_and_what_waited_is_whole_then() {
     });
     let dataflow = after.expect("it was sent");
     let running = running.expect("it runs");
+    shop.flush();
+    running.wait_until(|| count(&dataflow, "silver.orders") == 301);
     load(&mut shop, 301..450, 12);
     running.wait_until(|| count(&dataflow, "silver.orders") == 450);
     running.stop();

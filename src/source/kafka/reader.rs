@@ -96,9 +96,9 @@ struct Partition {
 /// What a keeper asked of a partition's end.
 #[derive(Default)]
 struct Looks {
-    /// The newest question that was answered, or is being.
+    /// The newest question for which brokers were asked.
     asked: Option<Instant>,
-    /// The question, and the end that was seen; all before it is to be read.
+    /// The oldest question that is not answered wholly, and the end that was seen then: all before it is to be read.
     until: Option<(Instant, u64)>,
     /// Not asked for again before this.
     deaf: Option<Instant>,
@@ -510,15 +510,14 @@ impl Reader {
         for (of, partition) in &mut self.partitions {
             let looks = &mut partition.looks;
             let is_deaf = looks.deaf.is_some_and(|until| Instant::now() < until);
-            if let Some(asked) = asked.filter(|asked| Some(*asked) > looks.asked && looks.until.is_none() && !is_deaf) {
+            // Where there is more to read, as far as is known, there is nothing to say; unless that is not read.
+            let is_behind = partition.reading.next < partition.end && !line.is_full(&self.hand, &partition.name);
+            if let Some(asked) = asked.filter(|asked| Some(*asked) > looks.asked && !is_deaf && !is_behind) {
                 match self.consumer.fetch_watermarks(&of.topic, of.number, GLANCE) {
                     Ok((_, end)) => {
                         let end = end as u64;
-                        *looks = Looks {
-                            asked: Some(asked),
-                            until: Some((asked, end)),
-                            deaf: None,
-                        };
+                        looks.asked = Some(asked);
+                        looks.until.get_or_insert((asked, end));
                         let read = false;
                         line.look(&self.hand, &partition.name, Look { asked, end, read })?;
                     }

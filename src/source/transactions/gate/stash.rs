@@ -86,7 +86,9 @@ impl Ends {
             self.read = self.read.max(Some(look.asked));
         }
         self.seen = match self.seen {
-            Some((end, first, last)) if end == look.end => Some((end, first, last.max(look.asked))),
+            // That all before it was read is told later than what was seen since.
+            Some((end, ..)) if look.end < end => self.seen,
+            Some((end, first, last)) if look.end == end => Some((end, first, last.max(look.asked))),
             _ => Some((look.end, look.asked, look.asked)),
         };
     }

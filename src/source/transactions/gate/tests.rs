@@ -264,6 +264,7 @@ fn a_transaction_that_fills_a_partition_waits_for_its_end() {
     // Its source is gone: nothing is written for the wait.
     let mut gone = full();
     written(&mut gone, later, 15);
+    gone.observe_look(0, look(later, 10, false)); // an older answer takes nothing back
     assert_eq!(gone.next_release(later), None);
     written(&mut gone, later + WAIT, 15);
     assert_eq!(
