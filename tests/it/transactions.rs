@@ -329,6 +329,42 @@ fn a_transaction_larger_than_what_may_wait_is_whole_too() {
     );
 }
 
+/// A run that was to end while a transaction went on as it came failed at once, though the rest of it was on its way.
+#[test]
+fn a_run_that_is_stopped_amid_a_large_transaction_takes_it_to_its_end() {
+    let Some(broker) = Broker::connect("stopped") else {
+        return;
+    };
+    let mut shop = Shop::open(&broker);
+    let folder = folder(&broker, &shop, &whole(&shop, "60s"));
+    let dataflow = folder.load("lake");
+    let running = Running::start(dataflow.clone(), 2);
+    load(&mut shop, 0..5, 17);
+    running.wait_until(|| count(&dataflow, "silver.orders") == 5);
+    let many: Vec<u64> = (0..150_000).map(|n| n % 7).collect();
+    let end = shop.end_of(shop.next, 1, many.len());
+    shop.put(&shop.markers, 0, &end);
+    let changes = shop.order(5, &many);
+    let (mut sent, mut running, mut stopping) = (0, Some(running), None);
+    shop.send(changes, false, |producer| {
+        sent += 1;
+        if sent == 140_000 {
+            producer
+                .flush(Duration::from_secs(60))
+                .expect("the broker takes records");
+            std::thread::sleep(Duration::from_secs(3));
+            let running = running.take().expect("it runs");
+            stopping = Some(std::thread::spawn(move || running.stop()));
+            std::thread::sleep(Duration::from_secs(2));
+        }
+    });
+    shop.flush();
+    stopping.expect("it was stopped").join().expect("it does not fail");
+    assert_eq!(count(&dataflow, "silver.orders"), 6);
+    let (half, _) = halves(&dataflow);
+    assert!(half.is_empty(), "{half:?}");
+}
+
 /// Lines are added to a lake that had orders alone: their history has no ENDs behind the last snapshot. Each transaction
 /// waited for lines behind it, and went on without them. And the position of markers was looked for under the first feed by
 /// name, which was another one then; and a pattern that matched the marker topic read it, too, past ENDs that waited.
