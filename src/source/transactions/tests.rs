@@ -343,11 +343,13 @@ fn an_epoch_is_given_its_rows_and_then_the_next_is_waited_for() {
                 }
                 let mut decoded = nothing(kept.hand.input(), None);
                 decoded.raw = batch.take(None);
+                decoded.source_ms = vec![None; BATCH];
                 kept.keep("shop.orders-0", decoded);
             }
         });
         let mut given = BTreeMap::new();
-        for _ in 0..batches {
+        let mut left = batches * BATCH;
+        while left > 0 {
             // As slow as that something waits here whenever it can.
             let start = Instant::now();
             while kept.taken.is_empty() {
@@ -358,6 +360,7 @@ fn an_epoch_is_given_its_rows_and_then_the_next_is_waited_for() {
             }
             std::thread::sleep(Duration::from_millis(3));
             let delivery = kept.taken.recv().expect("it is there");
+            left -= delivery.decoded.raw.len();
             *given.entry(delivery.epoch).or_default() += delivery.decoded.raw.len();
             kept.together.end_one();
         }
