@@ -101,7 +101,8 @@ const START: &str = "\"earliest\"";
 /// Reads the settings; none: mistakes were reported.
 pub(super) fn read_kafka(settings: &mut Settings<'_>) -> Option<Kafka> {
     let client = read_client(settings);
-    let topics = settings.require("topics", TOPICS).and_then(|value| read_topics(&value));
+    let named = settings.require("topics", TOPICS);
+    let topics = named.as_ref().and_then(read_topics);
     let start = match settings.take("start", START) {
         None => Some(Start::Earliest),
         Some(value) => read_start(&value),
@@ -118,6 +119,18 @@ pub(super) fn read_kafka(settings: &mut Settings<'_>) -> Option<Kafka> {
         None => Some(None),
         Some(value) => value.settings().and_then(read_transactions).map(Some),
     };
+    if let (Some(value), Some(topics), Some(Some(transactions))) = (&named, &topics, &transactions)
+        && topics.contains(&transactions.topic)
+    {
+        value.say(
+            format!(
+                "topic {:?} tells of the feed's transactions, and is no data of it",
+                transactions.topic
+            ),
+            "remove it from topics; a feed without transactions may read it",
+        );
+        return None;
+    }
     Some(Kafka {
         client: client?,
         topics: topics?,

@@ -1,7 +1,7 @@
 //! The conductor: one thread that decides when epochs close, when snapshots are sealed, and when a run ends.
 //!
-//! A run ends in four phases: `Running` until a reason to stop comes; `Closing` while requests under way are answered and
-//! what they brought is read; `Draining` while what readers handed
+//! A run ends in four phases: `Running` until a reason to stop comes; `Closing` while requests under way are answered,
+//! what they brought is read, and a transaction that goes on as it comes is read to its end, all for a while; `Draining` while what readers handed
 //! over is taken, closed, sealed and committed; `Done`. With `until_caught_up` the reason is that every feed
 //! is exhausted; readers go on until then. For a signal or a time limit readers are stopped first.
 
@@ -35,7 +35,8 @@ pub(super) const ASK: Duration = Duration::from_millis(20);
 /// How often a run that takes long to end says what it waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long what requests brought is read, once no more are taken: the next run reads the rest.
+/// How long what requests brought is read, once no more are taken: the next run reads the rest. As long a transaction that
+/// goes on as it comes is waited for.
 const CLOSING: Duration = Duration::from_secs(15);
 
 enum Phase {
@@ -362,8 +363,12 @@ impl Conductor<'_> {
         }
     }
 
-    /// Whether requests are answered, and what they brought is read as far as it will be.
+    /// Whether requests are answered, and what they brought is read as far as it will be; and no transaction goes on as it
+    /// comes, which could not be ended amid it.
     fn has_closed(&self) -> bool {
+        if self.shared.together.is_held() {
+            return false;
+        }
         let held = self.shared.held.load(Ordering::Acquire);
         let closed = |readers: &Readers| readers.are_requests_answered() && (held || readers.are_requests_read());
         self.readers.as_ref().is_none_or(closed)

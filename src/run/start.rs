@@ -159,6 +159,7 @@ fn assemble(
 
     let Lines {
         queues,
+        together,
         portions,
         pasts,
         seals,
@@ -188,7 +189,7 @@ fn assemble(
     };
     let readers = match options.without_feeds {
         true => None,
-        false => Some(setup.start_readers(&queues, &threads, stop_at_end)?),
+        false => Some(setup.start_readers((&queues, &together), &threads, stop_at_end)?),
     };
     let offsets = match leads && readers.is_some() {
         true => source::publish_offsets(&dataflow)?,
@@ -232,7 +233,7 @@ fn assemble(
         readers,
         offsets,
         publisher,
-        queues,
+        queues: [queues, together].concat(),
         portions,
         server,
         _presence: presence,
@@ -510,7 +511,7 @@ impl Setup<'_> {
 
     fn start_readers(
         &self,
-        queues: &[Sender<Delivery>],
+        (queues, together): (&[Sender<Delivery>], &[Sender<Delivery>]),
         workers: &[thread::Thread],
         stop_at_end: bool,
     ) -> Result<source::Readers, RunError> {
@@ -521,8 +522,10 @@ impl Setup<'_> {
                 Decoder::new(input, feed, &registries)?; // a feed that cannot be decoded is told before anything starts
             }
         }
-        let outlets = queues.iter().zip(workers).map(|(sender, worker)| Outlet {
+        let outlets = queues.iter().zip(together).zip(workers);
+        let outlets = outlets.map(|((sender, together), worker)| Outlet {
             sender: sender.clone(),
+            together: together.clone(),
             wake: waking(worker),
         });
         let options = ReaderOptions {
@@ -592,6 +595,8 @@ fn waking(worker: &thread::Thread) -> Arc<dyn Fn() + Send + Sync> {
 /// The ways to the workers, and what each worker gets.
 struct Lines {
     queues: Vec<Sender<Delivery>>,
+    /// See [`Outlet::together`].
+    together: Vec<Sender<Delivery>>,
     portions: Vec<Sender<Portion>>,
     pasts: Vec<Sender<Past>>,
     seals: Vec<Sender<Epoch>>,
@@ -603,6 +608,7 @@ impl Lines {
     fn of(arrivals: Vec<Sender<Arrival>>) -> Lines {
         let mut lines = Lines {
             queues: vec![],
+            together: vec![],
             portions: vec![],
             pasts: vec![],
             seals: vec![],
@@ -610,17 +616,20 @@ impl Lines {
         };
         for (index, writer) in arrivals.into_iter().enumerate() {
             let (deliveries_in, deliveries) = bounded(DELIVERIES);
+            let (together_in, together) = bounded(DELIVERIES);
             let (past_in, past) = bounded(DELIVERIES);
             // Few wait at a time: the pacer bounds snapshots in flight.
             let (seals_in, seals) = unbounded();
             let (portions_in, portions) = bounded(PORTIONS);
             lines.queues.push(deliveries_in);
+            lines.together.push(together_in);
             lines.portions.push(portions_in);
             lines.pasts.push(past_in);
             lines.seals.push(seals_in);
             lines.parts.push(Mutex::new(Some(Parts {
                 index,
                 deliveries,
+                together,
                 past,
                 portions,
                 seals,

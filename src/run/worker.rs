@@ -3,7 +3,8 @@
 //!
 //! (1) A delivery is stamped whole, with one epoch, by one worker: rows, Bronze rows, dead letters and progress alike.
 //! (2) The worker's inputs advance only between deliveries; so once its probe has passed an epoch, everything
-//! stamped with it has reached the writers. (3) `Seal` is sent only then, and only once per epoch.
+//! stamped with it has reached the writers. (3) `Seal` is sent only then, and only once per epoch. (4) What an epoch is given
+//! is bounded, but for what belongs into it with something that it has already.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub index: usize,
     /// Live deliveries.
     pub deliveries: Receiver<Delivery>,
+    /// Those of them that belong into one epoch with others.
+    pub together: Receiver<Delivery>,
     /// The past, where there is one; its end comes before live deliveries begin.
     pub past: Receiver<Past>,
     /// What requests bring: taken when no live delivery waits.
@@ -199,11 +202,8 @@ impl<'a> Taker<'a> {
         }
         let held = self.shared.held.load(Ordering::Acquire);
         let live = self.past_done && self.shared.live.load(Ordering::Acquire);
-        // What belongs together is taken whatever else holds: the open epoch waits for it.
-        let shared = self.shared.clone();
-        let may_take = |rows_in_epoch| (!held && rows_in_epoch < EPOCH_ROWS) || shared.together.waits();
-        while live && rows < STEP_ROWS && may_take(self.rows_in_epoch) {
-            let Ok(delivery) = self.parts.deliveries.try_recv() else {
+        while live && rows < STEP_ROWS {
+            let Some(delivery) = self.next_delivery(held) else {
                 break;
             };
             if let Some(epoch) = delivery.epoch {
@@ -242,6 +242,17 @@ impl<'a> Taker<'a> {
             self.shared.poke();
         }
         Ok(rows > 0)
+    }
+
+    /// A live delivery that may go into the open epoch. (4) What belongs together is taken always, for that epoch waits for
+    /// it; anything else only while there is room. So beside a transaction that goes on as it comes, which may hold an epoch
+    /// open for long, that epoch has no more than its rows of other feeds.
+    fn next_delivery(&self, held: bool) -> Option<Delivery> {
+        if let Ok(delivery) = self.parts.together.try_recv() {
+            return Some(delivery);
+        }
+        let has_room = !held && self.rows_in_epoch < EPOCH_ROWS;
+        has_room.then(|| self.parts.deliveries.try_recv().ok()).flatten()
     }
 
     /// Whether more of the past may go into the open epoch.

@@ -153,7 +153,7 @@ pub enum SourceError {
     },
     /// A topic that ends before what was read of it.
     #[error(
-        "partition {partition} of feed {feed} was read up to offset {next}, but its topic ends at {end}: it was made anew, or lost records; give the feed another name to read it from its beginning, or restore it"
+        "partition {partition} of feed {feed} was read up to offset {next}, but its topic ends at {end}: it was made anew, or lost records; give the feed (of a transaction topic, all its feeds) another name to read it from its beginning, or restore it"
     )]
     KafkaEnds {
         /// `input.feed`.
@@ -172,6 +172,40 @@ pub enum SourceError {
         feed: String,
         /// What it says.
         reason: String,
+    },
+    /// Records that are not as they were written.
+    #[error(
+        "could not read partition {partition} of feed {feed} from offset {next} on: a batch of records does not match its checksum; restore the topic, or leave out check.crcs to read it as it is"
+    )]
+    KafkaDamaged {
+        /// `input.feed`.
+        feed: String,
+        /// The partition.
+        partition: String,
+        /// The next record to read.
+        next: u64,
+    },
+    /// ENDs of several partitions have no order.
+    #[error(
+        "transaction topic {topic} of feed {feed} has {partitions} partitions, so that its records have no order; make it anew with one"
+    )]
+    MarkerPartitions {
+        /// `input.feed`.
+        feed: String,
+        /// The transaction topic.
+        topic: String,
+        /// How many it has.
+        partitions: usize,
+    },
+    /// Events of transactions came, and nothing that would tell of them.
+    #[error(
+        "could not catch up: transaction topic {topic} does not exist, and these wait for it: {transactions}; correct transactions.topic, or have the connector write it (provide.transaction.metadata)"
+    )]
+    MarkersAbsent {
+        /// The transaction topic.
+        topic: String,
+        /// Some that wait.
+        transactions: String,
     },
     /// A database did not answer.
     #[error(

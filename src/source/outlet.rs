@@ -23,8 +23,11 @@ use crate::definition::{Dataflow, Feed, Input};
 /// A worker's end of the readers.
 #[derive(Clone)]
 pub struct Outlet {
-    /// Bounded; the worker drains it.
+    /// Bounded; the worker drains it, unless it holds as much as it may.
     pub sender: Sender<Delivery>,
+    /// The same for deliveries that belong into an epoch with others, and for them alone: the worker takes these always, for
+    /// that epoch cannot close before. So they never wait behind what it must not take.
+    pub together: Sender<Delivery>,
     /// Called after a send, so that a parked worker wakes.
     pub wake: Arc<dyn Fn() + Send + Sync>,
 }
@@ -196,7 +199,7 @@ impl Hand {
         arrived: Instant,
     ) -> Result<(), Ended> {
         let (records, bytes) = (raw.len() as u64, payload_bytes(&raw));
-        let decoded = self.decode(decode, raw)?;
+        let decoded = self.decode(decode, partition, raw)?;
         self.send(partition, decoded, position, arrived)?;
         self.gauges.records.fetch_add(records, Ordering::Relaxed);
         self.gauges.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -204,11 +207,14 @@ impl Hand {
     }
 
     /// Decodes a batch. While its schemas cannot be had the feed waits and tells: by (3) until it is asked to stop.
-    fn decode(&self, decode: &mut Decode, raw: Raw) -> Result<Decoded, Ended> {
+    fn decode(&self, decode: &mut Decode, partition: &Arc<str>, raw: Raw) -> Result<Decoded, Ended> {
         let mut held = match decode(raw) {
             Ok(decoded) => return Ok(decoded),
             Err(held) => held,
         };
+        if let Some(line) = &self.line {
+            line.behind(self, partition)?;
+        }
         let mut pause = Duration::from_millis(500);
         loop {
             let Held::Waiting(waiting) = held else {

@@ -77,6 +77,8 @@ pub struct ReaderOptions {
     pub back_off: Duration,
     /// Feeds end once they have handed over all that exists.
     pub stop_at_end: bool,
+    /// Whether source transactions are kept whole where feeds want that.
+    pub keeps_transactions: bool,
     /// Whether requests are listened for; else what came earlier is read.
     pub takes_requests: bool,
     /// Wall clock.
@@ -105,6 +107,7 @@ impl Default for ReaderOptions {
             retries: 8,
             back_off: Duration::from_millis(100),
             stop_at_end: false,
+            keeps_transactions: true,
             takes_requests: false,
             clock: Arc::new(SystemTime::now),
             share: Share::default(),
@@ -264,7 +267,10 @@ pub fn start(
     let outlets: Arc<[Outlet]> = outlets.into();
     let mut feeds = Vec::new();
     let mut started = Ok(());
-    let mut groups = Groups::of(&dataflow);
+    let mut groups = match starter.options.keeps_transactions {
+        true => Groups::of(&dataflow),
+        false => Groups::default(),
+    };
     let mut doors = http::Doors::default();
     let mut slots = postgres::Slots::default();
     for (input, definition) in dataflow.inputs.iter().enumerate() {

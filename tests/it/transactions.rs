@@ -13,8 +13,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::kafka::Broker;
-use crate::lake::assert_newest_is_exact;
-use crate::support::{Folder, Running, Size, catch_up, chain};
+use crate::lake::{ask, assert_newest_is_exact};
+use crate::support::{Folder, Running, Size, catch_up, chain, run_all};
 
 /// A source of orders and their lines, written as Debezium writes them.
 struct Shop {
@@ -30,6 +30,8 @@ struct Change {
     topic: String,
     partition: i32,
     envelope: String,
+    /// By default Debezium has one follow each delete.
+    tombstone: bool,
 }
 
 impl Shop {
@@ -48,8 +50,14 @@ impl Shop {
     }
 
     fn put(&self, topic: &str, partition: i32, value: &str) {
+        self.put_record(topic, partition, Some(value));
+    }
+
+    /// None: a tombstone.
+    fn put_record(&self, topic: &str, partition: i32, value: Option<&str>) {
         loop {
-            let record: BaseRecord<'_, (), str> = BaseRecord::to(topic).partition(partition).payload(value);
+            let mut record: BaseRecord<'_, str, str> = BaseRecord::to(topic).partition(partition).key("k");
+            record.payload = value;
             match self.producer.send(record) {
                 Ok(()) => break,
                 Err(_) => {
@@ -72,13 +80,41 @@ impl Shop {
             topic: self.orders.clone(),
             partition: (id % 2) as i32,
             envelope: format!("\"op\":\"c\",\"after\":{{\"id\":{id},\"total\":{total}}}"),
+            tombstone: false,
         }];
         changes.extend(amounts.iter().enumerate().map(|(n, amount)| Change {
             topic: self.lines.clone(),
             partition: ((id + n as u64) % 2) as i32,
             envelope: format!("\"op\":\"c\",\"after\":{{\"order_id\":{id},\"n\":{n},\"amount\":{amount}}}"),
+            tombstone: false,
         }));
         changes
+    }
+
+    /// The same order is deleted, with its lines.
+    fn delete(&self, id: u64, amounts: &[u64]) -> Vec<Change> {
+        let mut changes = self.order(id, amounts);
+        for change in &mut changes {
+            change.envelope = change
+                .envelope
+                .replace("\"op\":\"c\",\"after\"", "\"op\":\"d\",\"before\"");
+            change.tombstone = true;
+        }
+        changes
+    }
+
+    /// An END that counts so many orders and lines.
+    fn end_of(&self, id: u64, orders: usize, lines: usize) -> String {
+        let events = orders + lines;
+        format!(
+            "{{\"status\":\"END\",\"id\":\"{id}:{}\",\"event_count\":{},\"ts_ms\":{},\"data_collections\":[\
+             {{\"data_collection\":\"public.orders\",\"event_count\":{orders}}},\
+             {{\"data_collection\":\"public.lines\",\"event_count\":{lines}}},\
+             {{\"data_collection\":\"public.unread\",\"event_count\":3}}]}}",
+            events + 2,
+            events + 3,
+            now()
+        )
     }
 
     /// Sends the changes of a transaction in an order of the test's choice, and its BEGIN and END.
@@ -89,17 +125,7 @@ impl Shop {
         self.put(&self.markers, 0, &begin);
         let count = |topic: &str| changes.iter().filter(|change| change.topic == topic).count();
         let (orders, lines) = (count(&self.orders), count(&self.lines));
-        let end = end.then(|| {
-            format!(
-                "{{\"status\":\"END\",\"id\":\"{id}:{}\",\"event_count\":{},\"ts_ms\":{},\"data_collections\":[\
-                 {{\"data_collection\":\"public.orders\",\"event_count\":{orders}}},\
-                 {{\"data_collection\":\"public.lines\",\"event_count\":{lines}}},\
-                 {{\"data_collection\":\"public.unread\",\"event_count\":3}}]}}",
-                changes.len() + 2,
-                orders + lines + 3,
-                now()
-            )
-        });
+        let end = end.then(|| self.end_of(id, orders, lines));
         for (n, change) in changes.iter().enumerate() {
             let value = format!(
                 "{{{},\"source\":{{\"connector\":\"postgresql\",\"schema\":\"public\",\"ts_ms\":{}}},\
@@ -110,6 +136,9 @@ impl Shop {
                 n + 1
             );
             self.put(&change.topic, change.partition, &value);
+            if change.tombstone {
+                self.put_record(&change.topic, change.partition, None);
+            }
             pause(&self.producer);
         }
         if let Some(end) = end {
@@ -123,42 +152,49 @@ fn now() -> u64 {
     now.expect("after 1970").as_millis() as u64
 }
 
-fn folder(broker: &Broker, shop: &Shop, transactions: &str) -> Folder {
-    let input = |key: &str, columns: &str, topic: &str| {
-        format!(
-            "key = [{key}]\n[columns]\n{columns}\n[[feeds]]\nname = \"live\"\nkind = \"kafka\"\nbrokers = \"{}\"\n\
-             topics = [\"{topic}\"]\nformat = \"debezium-json\"\n{transactions}\n",
-            broker.address
-        )
-    };
-    Folder::new(
-        "transactions",
-        &[
-            (
-                "inputs/orders.toml",
-                &input(
-                    "\"id\"",
-                    "id = { type = \"BIGINT\", nullable = false }\ntotal = \"BIGINT\"",
-                    &shop.orders,
-                ),
-            ),
-            (
-                "inputs/lines.toml",
-                &input(
-                    "\"order_id\", \"n\"",
-                    "order_id = { type = \"BIGINT\", nullable = false }\nn = { type = \"BIGINT\", nullable = false }\n\
-                     amount = \"BIGINT\"",
-                    &shop.lines,
-                ),
-            ),
-            ("silver/orders.sql", "SELECT id, total FROM orders"),
-            ("silver/lines.sql", "SELECT order_id, n, amount FROM lines"),
-            (
-                "gold/totals.sql",
-                "SELECT order_id, SUM(amount) AS total FROM silver.lines GROUP BY order_id",
-            ),
-        ],
+/// A feed of an input with this key and these columns.
+fn input(broker: &Broker, key: &str, columns: &str, topic: &str, transactions: &str) -> String {
+    format!(
+        "key = [{key}]\n[columns]\n{columns}\n[[feeds]]\nname = \"live\"\nkind = \"kafka\"\nbrokers = \"{}\"\n\
+         topics = [\"{topic}\"]\nformat = \"debezium-json\"\n{transactions}\n",
+        broker.address
     )
+}
+
+/// What reads orders.
+fn orders(broker: &Broker, topic: &str, transactions: &str) -> [(&'static str, String); 2] {
+    let columns = "id = { type = \"BIGINT\", nullable = false }\ntotal = \"BIGINT\"";
+    [
+        (
+            "inputs/orders.toml",
+            input(broker, "\"id\"", columns, topic, transactions),
+        ),
+        ("silver/orders.sql", "SELECT id, total FROM orders".into()),
+    ]
+}
+
+/// What reads their lines.
+fn lines(broker: &Broker, topic: &str, transactions: &str) -> [(&'static str, String); 3] {
+    let columns = "order_id = { type = \"BIGINT\", nullable = false }\nn = { type = \"BIGINT\", nullable = false }\n\
+                   amount = \"BIGINT\"";
+    let totals = "SELECT order_id, SUM(amount) AS total FROM silver.lines GROUP BY order_id";
+    [
+        (
+            "inputs/lines.toml",
+            input(broker, "\"order_id\", \"n\"", columns, topic, transactions),
+        ),
+        ("silver/lines.sql", "SELECT order_id, n, amount FROM lines".into()),
+        ("gold/totals.sql", totals.into()),
+    ]
+}
+
+fn folder(broker: &Broker, shop: &Shop, transactions: &str) -> Folder {
+    let folder = Folder::new("transactions", &[]);
+    let files = orders(broker, &shop.orders, transactions).into_iter();
+    for (path, text) in files.chain(lines(broker, &shop.lines, transactions)) {
+        folder.write(path, &text);
+    }
+    folder
 }
 
 fn whole(shop: &Shop, wait: &str) -> String {
@@ -174,14 +210,18 @@ fn ask_at(dataflow: &Dataflow, epoch: u64, sql: &str) -> Vec<String> {
 /// Orders of which a snapshot holds a part, over all snapshots; and how many snapshots there are.
 fn halves(dataflow: &Dataflow) -> (Vec<String>, usize) {
     let epochs = verify::snapshots(dataflow).unwrap_or_else(|e| panic!("no snapshots: {}", chain(&e)));
+    (halves_of(dataflow, &epochs), epochs.len())
+}
+
+fn halves_of(dataflow: &Dataflow, epochs: &[u64]) -> Vec<String> {
     let mut halves = Vec::new();
-    for epoch in &epochs {
+    for epoch in epochs {
         let sql = "SELECT COALESCE(o.id, t.order_id) AS id, o.total, t.total AS lines FROM silver.orders AS o \
                    FULL JOIN gold.totals AS t ON t.order_id = o.id WHERE o.total IS DISTINCT FROM t.total";
         let half = ask_at(dataflow, *epoch, sql);
         halves.extend(half.into_iter().map(|half| format!("{epoch}: {half}")));
     }
-    (halves, epochs.len())
+    halves
 }
 
 /// Sends orders for a while; parts of each come late, and the transactions' ends before or after them.
@@ -250,27 +290,290 @@ fn no_snapshot_holds_half_of_a_transaction_and_without_the_setting_some_do() {
     );
 }
 
+/// Of one larger than what may wait, a part was given up while its source was still telling it, with the marker topic
+/// quiet; and while it was deleted, whose tombstones are of no transaction.
 #[test]
 fn a_transaction_larger_than_what_may_wait_is_whole_too() {
     let Some(broker) = Broker::connect("large") else { return };
     let mut shop = Shop::open(&broker);
-    let folder = folder(&broker, &shop, &whole(&shop, "60s"));
+    let folder = folder(&broker, &shop, &whole(&shop, "2s"));
     let dataflow = folder.load("lake");
     let running = Running::start(dataflow.clone(), 2);
     load(&mut shop, 0..20, 7);
     let many: Vec<u64> = (0..150_000).map(|n| n % 7).collect();
     let changes = shop.order(20, &many);
-    shop.send(changes, true, |_| {});
+    let mut sent = 0;
+    shop.send(changes, true, |producer| {
+        sent += 1;
+        if sent > 149_980 {
+            producer
+                .flush(Duration::from_secs(60))
+                .expect("the broker takes records");
+            std::thread::sleep(Duration::from_millis(400));
+        }
+    });
     load(&mut shop, 21..40, 8);
     running.wait_until(|| count(&dataflow, "silver.orders") == 40);
-    running.stop();
     assert!(count(&dataflow, "silver.lines") > 150_000);
+    let gone = shop.delete(20, &many);
+    shop.send(gone, true, |_| {});
+    load(&mut shop, 40..50, 9);
+    running.wait_until(|| count(&dataflow, "silver.orders") == 49);
+    running.stop();
+    assert!(count(&dataflow, "silver.lines") < 1000);
     let (half, snapshots) = halves(&dataflow);
     assert!(
         half.is_empty() && snapshots > 2,
         "{snapshots} snapshots, of which:\n{}",
         half.join("\n")
     );
+}
+
+/// A run that was to end while a transaction went on as it came failed at once, though the rest of it was on its way.
+#[test]
+fn a_run_that_is_stopped_amid_a_large_transaction_takes_it_to_its_end() {
+    let Some(broker) = Broker::connect("stopped") else {
+        return;
+    };
+    let mut shop = Shop::open(&broker);
+    let folder = folder(&broker, &shop, &whole(&shop, "60s"));
+    let dataflow = folder.load("lake");
+    let running = Running::start(dataflow.clone(), 2);
+    load(&mut shop, 0..5, 17);
+    running.wait_until(|| count(&dataflow, "silver.orders") == 5);
+    let many: Vec<u64> = (0..150_000).map(|n| n % 7).collect();
+    let end = shop.end_of(shop.next, 1, many.len());
+    shop.put(&shop.markers, 0, &end);
+    let changes = shop.order(5, &many);
+    let (mut sent, mut running, mut stopping) = (0, Some(running), None);
+    shop.send(changes, false, |producer| {
+        sent += 1;
+        if sent == 140_000 {
+            producer
+                .flush(Duration::from_secs(60))
+                .expect("the broker takes records");
+            std::thread::sleep(Duration::from_secs(3));
+            let running = running.take().expect("it runs");
+            stopping = Some(std::thread::spawn(move || running.stop()));
+            std::thread::sleep(Duration::from_secs(2));
+        }
+    });
+    shop.flush();
+    stopping.expect("it was stopped").join().expect("it does not fail");
+    assert_eq!(count(&dataflow, "silver.orders"), 6);
+    let (half, _) = halves(&dataflow);
+    assert!(half.is_empty(), "{half:?}");
+}
+
+/// Lines are added to a lake that had orders alone: their history has no ENDs behind the last snapshot. Each transaction
+/// waited for lines behind it, and went on without them. And the position of markers was looked for under the first feed by
+/// name, which was another one then; and a pattern that matched the marker topic read it, too, past ENDs that waited.
+#[test]
+fn a_table_that_is_added_is_read_and_what_waited_is_whole_then() {
+    let Some(broker) = Broker::connect("added") else { return };
+    let mut shop = Shop::open(&broker);
+    let transactions = whole(&shop, "3s");
+    let folder = Folder::new("transactions", &[]);
+    let pattern = format!("^{}\\\\.(public\\\\.orders|transaction)$", broker.name("shop"));
+    for (path, text) in orders(&broker, &pattern, &transactions) {
+        folder.write(path, &text);
+    }
+    load(&mut shop, 0..300, 11);
+    let before = folder.load("lake");
+    let mut running = Some(Running::start(before.clone(), 2));
+    running
+        .as_ref()
+        .expect("it runs")
+        .wait_until(|| count(&before, "silver.orders") == 300);
+    // It is stopped amid a transaction, and lines are read from then on.
+    let changes = shop.order(300, &[1, 2, 3]);
+    let mut sent = 0;
+    let (mut after, shop_lines) = (None, shop.lines.clone());
+    shop.send(changes, true, |producer| {
+        sent += 1;
+        if sent == 2 {
+            producer
+                .flush(Duration::from_secs(60))
+                .expect("the broker takes records");
+            std::thread::sleep(Duration::from_millis(300));
+            running.take().expect("it runs").stop();
+            for (path, text) in lines(&broker, &shop_lines, &transactions) {
+                folder.write(path, &text);
+            }
+            let added = folder.load("lake");
+            running = Some(Running::start(added.clone(), 2));
+            after = Some(added);
+        }
+    });
+    let dataflow = after.expect("it was sent");
+    let running = running.expect("it runs");
+    shop.flush();
+    running.wait_until(|| count(&dataflow, "silver.orders") == 301);
+    load(&mut shop, 301..450, 12);
+    running.wait_until(|| count(&dataflow, "silver.orders") == 450);
+    running.stop();
+    catch_up(&dataflow, 1);
+    // Once history is there: from the first snapshot on in which all the first orders have their lines.
+    let epochs = verify::snapshots(&dataflow).unwrap_or_else(|e| panic!("no snapshots: {}", chain(&e)));
+    let filled = |epoch: &u64| {
+        let sql = "SELECT COUNT(DISTINCT order_id) FROM silver.lines WHERE order_id < 300";
+        let rows = Reader::open(&dataflow, Some(*epoch)).and_then(|reader| reader.print(sql, OutputFormat::Csv));
+        rows.is_ok_and(|text| text.lines().nth(1) == Some("300"))
+    };
+    let first = epochs.iter().position(filled).expect("history is there");
+    let half = halves_of(&dataflow, &epochs[first..]);
+    assert!(half.is_empty(), "of {}:\n{}", epochs.len() - first, half.join("\n"));
+    assert!(epochs.len() - first > 3, "{epochs:?}");
+    assert_newest_is_exact(&dataflow, "the newest snapshot");
+}
+
+/// While a transaction went on as it came, its epoch took all that other feeds brought: it is one step of the graph, and
+/// nothing of it is in files before it closes.
+#[test]
+fn an_epoch_that_is_held_open_takes_its_rows_of_other_feeds_and_no_more() {
+    const EPOCH_ROWS: u64 = 64 * 1024;
+    const BATCH: u64 = 8192;
+    let Some(broker) = Broker::connect("beside") else {
+        return;
+    };
+    let mut shop = Shop::open(&broker);
+    let folder = folder(&broker, &shop, &whole(&shop, "60s"));
+    folder.write(
+        "inputs/visits.toml",
+        "[columns]\nn = \"BIGINT\"\n[[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"visits\"\nformat = \"json\"\n",
+    );
+    folder.write("gold/visits.sql", "SELECT COUNT(*) AS visits FROM visits");
+    folder.write("visits/0.ndjson", "");
+    let dataflow = folder.load("lake");
+    let running = Running::start(dataflow.clone(), 1);
+    load(&mut shop, 0..5, 15);
+    running.wait_until(|| count(&dataflow, "silver.orders") == 5);
+    let many: Vec<u64> = (0..140_000).map(|n| n % 7).collect();
+    let end = shop.end_of(shop.next, 1, many.len());
+    shop.put(&shop.markers, 0, &end);
+    let changes = shop.order(5, &many);
+    let mut sent = 0;
+    shop.send(changes, false, |producer| {
+        sent += 1;
+        if sent == 139_000 {
+            producer
+                .flush(Duration::from_secs(60))
+                .expect("the broker takes records");
+            std::thread::sleep(Duration::from_secs(2));
+            let visits: String = (0..300_000).map(|n| format!("{{\"value\":{{\"n\":{n}}}}}\n")).collect();
+            folder.append("visits/0.ndjson", &visits);
+            std::thread::sleep(Duration::from_secs(5));
+        }
+    });
+    load(&mut shop, 6..10, 16);
+    let visits = || ask(&dataflow, "SELECT COUNT(*) FROM bronze.visits") == "300000";
+    running.wait_until(|| count(&dataflow, "silver.orders") == 10 && visits());
+    running.stop();
+    let (half, _) = halves(&dataflow);
+    assert!(half.is_empty(), "{half:?}");
+    let most = ask(
+        &dataflow,
+        "SELECT MAX(rows) FROM (SELECT COUNT(*) AS rows FROM bronze.visits GROUP BY epoch)",
+    );
+    let most: u64 = most.parse().expect("a number");
+    assert!(most <= EPOCH_ROWS + BATCH, "{most} rows in one epoch");
+}
+
+#[test]
+fn a_transaction_topic_of_several_partitions_is_refused() {
+    let Some(broker) = Broker::connect("several") else {
+        return;
+    };
+    let mut shop = Shop::open(&broker);
+    shop.markers = broker.topic("shop.parted", 2, &[]);
+    let folder = folder(&broker, &shop, &whole(&shop, "2s"));
+    let text = failure(&folder.load("lake"));
+    assert!(
+        text.contains("shop.parted") && text.contains("has 2 partitions"),
+        "{text}"
+    );
+}
+
+/// What a run until all is caught up fails by.
+fn failure(dataflow: &Arc<Dataflow>) -> String {
+    let options = alluvium::run::Options {
+        until_caught_up: true,
+        ..Default::default()
+    };
+    match run_all(dataflow, Size::from(1), &options).remove(0) {
+        Ok(_) => panic!("it did not fail"),
+        Err(error) => chain(&error),
+    }
+}
+
+/// The reader of markers ended at the first moment that it was at its end, while the others read on: what the shop wrote
+/// meanwhile had no END for them, and went on in parts.
+#[test]
+fn a_run_that_ends_holds_no_half_while_its_source_goes_on() {
+    let Some(broker) = Broker::connect("busy") else { return };
+    let mut shop = Shop::open(&broker);
+    let folder = folder(&broker, &shop, &whole(&shop, "1s"));
+    let dataflow = folder.load("lake");
+    load(&mut shop, 0..50, 13);
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    let writes = std::thread::spawn(move || {
+        let mut next = 50;
+        while stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+            load(&mut shop, next..next + 10, next);
+            next += 10;
+        }
+        next
+    });
+    // More than the wait, in all.
+    for run in 0..4 {
+        let started = Instant::now();
+        catch_up(&dataflow, 1 + run % 2);
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "it took {:?}",
+            started.elapsed()
+        );
+        assert!(count(&dataflow, "silver.orders") >= 50);
+    }
+    drop(stop);
+    let orders = writes.join().expect("it writes");
+    catch_up(&dataflow, 1);
+    assert_eq!(count(&dataflow, "silver.orders"), orders);
+    let (half, snapshots) = halves(&dataflow);
+    assert!(
+        half.is_empty() && snapshots > 3,
+        "{snapshots} snapshots, of which:\n{}",
+        half.join("\n")
+    );
+}
+
+/// A run ended before the wait, said that all was caught up, and left the transaction to the next one, which did the same.
+#[test]
+fn a_run_that_ends_gives_up_what_lacks_events_and_fails_without_a_transaction_topic() {
+    let Some(broker) = Broker::connect("filtered") else {
+        return;
+    };
+    let mut shop = Shop::open(&broker);
+    let dropped = broker.topic("dropped", 2, &[]);
+    // A transform dropped one line, which the END counts.
+    let mut changes = shop.order(0, &[1, 2]);
+    changes.last_mut().expect("a line").topic = dropped;
+    let id = shop.next;
+    shop.send(changes, false, |_| {});
+    let end = shop.end_of(id, 1, 2);
+    shop.put(&shop.markers, 0, &end);
+    load(&mut shop, 1..5, 14);
+    let misspelt = whole(&shop, "2s").replace("shop.transaction", "shop.transactions");
+    let text = failure(&folder(&broker, &shop, &misspelt).load("lake"));
+    assert!(text.contains("shop.transactions does not exist"), "{text}");
+    let folder = folder(&broker, &shop, &whole(&shop, "2s"));
+    let dataflow = folder.load("lake");
+    let started = Instant::now();
+    catch_up(&dataflow, 1);
+    assert!(started.elapsed() >= Duration::from_secs(2));
+    assert_eq!(count(&dataflow, "silver.orders"), 5);
+    let (half, _) = halves(&dataflow);
+    assert!(half.iter().all(|half| half.contains(": 0,")), "{half:?}");
 }
 
 #[test]
@@ -289,12 +592,7 @@ fn a_transaction_that_lacks_events_is_given_up_after_the_wait() {
     lacking.pop();
     shop.send(lacking, false, |_| {});
     shop.flush();
-    let end = format!(
-        "{{\"status\":\"END\",\"id\":\"{}:1\",\"event_count\":3,\"ts_ms\":{},\"data_collections\":[\
-         {{\"data_collection\":\"public.orders\",\"event_count\":1}},{{\"data_collection\":\"public.lines\",\"event_count\":2}}]}}",
-        shop.next - 1,
-        now()
-    );
+    let end = shop.end_of(shop.next - 1, 1, 2);
     let sent = Instant::now();
     shop.put(&shop.markers, 0, &end);
     let after = shop.order(6, &[4]);

@@ -199,6 +199,14 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: remove it: it is the feed's setting group",
         ),
         (
+            feed(
+                "kind = \"kafka\"\nbrokers = \"one:9092\"\ntopics = [\"t\"]\nformat = \"debezium-json\"\n\
+                 transactions = { topic = \"t\" }\n",
+            ),
+            "inputs/orders.toml:10:10: topic \"t\" tells of the feed's transactions, and is no data of it\n\
+             \x20 help: remove it from topics; a feed without transactions may read it",
+        ),
+        (
             good().with("silver/orders.toml", "[kafka]\nbrokers = \"one:9092\"\ntopic = \"t\"\n"),
             "silver/orders.toml:1:2: a table without a key cannot go to a topic: rows that change or go are told by their key\n\
              \x20 help: add key = [...] to the table",

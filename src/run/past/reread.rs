@@ -43,15 +43,13 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
     part.inputs = places.iter().map(|i| dataflow.inputs[*i].clone()).collect();
     part.tables.clear();
     let mut missing = wanted(past.progress, &part)?;
+    // A topic's first record is the first that it ever had, or else some are gone, and would be gone from the tables.
     for feed in part.inputs.iter_mut().flat_map(|input| &mut input.feeds) {
-        // All of the past comes at one epoch.
         if let FeedKind::Kafka(kafka) = &mut feed.kind {
-            kafka.transactions = None;
             kafka.on_missing = OnMissing::Stop;
         }
     }
     let part = Arc::new(part);
-    // A topic's first record is the first that it ever had, or else some are gone, and would be gone from the tables.
     let is_topic = |id: &&PartitionId| {
         let input = part.inputs.iter().find(|input| input.name == id.input);
         let feed = input.and_then(|input| input.feeds.iter().find(|feed| feed.name == id.feed));
@@ -62,30 +60,34 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
 
     let (sender, deliveries) = bounded(DELIVERIES);
     let outlet = Outlet {
+        together: sender.clone(),
         sender,
         wake: Arc::new(|| {}),
     };
     let registries = Arc::new(Registries::new(Some(past.lake.clone())));
     let decoders = archive::decoders(&part, &registries, past.lake, past.runtime, past.shared, false);
-    let options = ReaderOptions::default();
+    // All of the past comes at one epoch.
+    let options = ReaderOptions {
+        keeps_transactions: false,
+        ..ReaderOptions::default()
+    };
     let readers = source::start(part.clone(), &start, decoders, vec![outlet], options)?;
     let mut records = 0;
     let mut exhausted_since = None;
     while !missing.is_empty() {
         // Asked in this order: readers that are exhausted have nothing left to send.
         let exhausted = readers.exhausted();
-        match readers.failure() {
-            None => {}
-            Some(SourceError::KafkaMissing { feed, partition, .. }) => {
-                let is_it =
-                    |id: &&PartitionId| id.partition == partition && format!("{}.{}", id.input, id.feed) == feed;
-                let (id, position) = missing
-                    .iter()
-                    .find(|(id, _)| is_it(id))
-                    .expect("it is one that is read again");
-                return Err(no_bronze(id, position));
-            }
-            Some(failure) => return Err(failure.into()),
+        if let Some(failure) = readers.failure() {
+            let gone = |id: &&PartitionId| match &failure {
+                SourceError::KafkaMissing { feed, partition, .. } => {
+                    id.partition == *partition && format!("{}.{}", id.input, id.feed) == *feed
+                }
+                _ => false,
+            };
+            return Err(match missing.iter().find(|(id, _)| gone(id)) {
+                Some((id, position)) => no_bronze(id, position),
+                None => failure.into(),
+            });
         }
         let Ok(mut delivery) = deliveries.recv_timeout(ASK) else {
             // A topic's reader tells a little later that marks alone are left.

@@ -145,6 +145,7 @@ impl SingleFile {
             FeedKind::Files { .. }
         ));
         let outlet = Outlet {
+            together: reading.deliveries.clone(),
             sender: reading.deliveries,
             wake: Arc::new(|| {}),
         };

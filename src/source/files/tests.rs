@@ -173,6 +173,7 @@ fn read(
         input: 0,
         feed: 0,
         outlets: vec![Outlet {
+            together: sender.clone(),
             sender,
             wake: Arc::new(|| {}),
         }]

@@ -13,7 +13,9 @@
 //!    silence. A partition without records tells where it starts too: the next run goes on there, whatever `start` says.
 //! 4. A position moves over what is no record (the marks of transactions) once everything before it was handed over;
 //!    else a topic that retention empties would seem to lack them.
-//! 5. Brokers that go away are waited for, as long as it takes; only a feed that never reached one fails.
+//! 5. Brokers that go away are waited for, as long as it takes; only a feed that never reached one fails. A partition
+//!    without a leader waits by itself; until it is read, nothing is caught up.
+//! 6. A run until all is caught up reads what is there when a partition is found, however much is written meanwhile.
 //!
 //! When a record arrived: when its partition's queue was last empty and then was not. Latencies are never understated:
 //! what librdkafka holds while a thread waits counts.
@@ -63,6 +65,7 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, kafka: &Kafka, resume: &P
         let setup = reader::Setup {
             kafka: kafka.clone(),
             known: known.clone(),
+            markers: false,
             first: Arc::clone(&first),
             index,
             readers,
@@ -79,15 +82,15 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, kafka: &Kafka, resume: &P
     Ok(())
 }
 
-/// Starts the reader of the topic that tells of transactions; `hand` is that of the feed under whose name its progress is
-/// kept.
+/// Starts the reader of the topic that tells of transactions, from where `known` says; `hand` is that of the feed under
+/// whose name its progress is kept.
 pub(crate) fn start_markers(
     starter: &mut Starter,
     hand: Hand,
     kafka: &Kafka,
     topic: &str,
     mut decoder: Decoder,
-    resume: &Progress,
+    known: BTreeMap<String, u64>,
 ) -> Result<(), SourceError> {
     let kafka = Kafka {
         topics: vec![topic.to_string()],
@@ -96,11 +99,13 @@ pub(crate) fn start_markers(
             Start::Offsets(_) => Start::Earliest,
             other => other.clone(),
         },
+        transactions: None,
         ..kafka.clone()
     };
     let consumer = client::consumer(&hand, &kafka)?;
     let setup = reader::Setup {
-        known: known(&hand, resume, |of| of == topic),
+        known,
+        markers: true,
         first: Arc::default(),
         kafka,
         index: 0,

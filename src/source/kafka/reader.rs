@@ -22,10 +22,15 @@ use crate::definition::{Kafka, OnMissing, Start};
 use crate::source::batch::{BatchBuilder, Record};
 use crate::source::outlet::{Ended, Hand};
 use crate::source::readers::ReaderOptions;
+use crate::source::transactions::{Look, Opened};
 use crate::source::{Decode, PartitionLag, Position, SourceError};
 
 /// How long brokers are waited for when something is asked of them.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same when a partition's end is asked for, while others are to be read; and how long one that did not answer is not
+/// asked again.
+const GLANCE: Duration = Duration::from_secs(1);
+const DEAF: Duration = Duration::from_secs(5);
 /// The longest pause between two looks at what librdkafka says beside records.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The same while a partition waits for others.
@@ -41,6 +46,8 @@ pub struct Setup {
     /// The partitions that the first of the feed's readers found. All others are new, and read from their first record,
     /// whatever `start` says.
     pub first: Arc<OnceLock<BTreeSet<TopicPartition>>>,
+    /// Whether it reads a transaction topic, for its keeper.
+    pub markers: bool,
     /// Which of the feed's readers it is.
     pub index: usize,
     pub readers: usize,
@@ -59,6 +66,8 @@ pub struct Reader {
     partitions: BTreeMap<TopicPartition, Partition>,
     /// Absent topics that were named already.
     absent: Vec<String>,
+    /// Partitions of ours that are not read yet, for nobody answers for them.
+    leaderless: BTreeSet<TopicPartition>,
     /// What a queue that is no longer empty says.
     wake: Sender<()>,
     woken: Receiver<()>,
@@ -79,6 +88,20 @@ struct Partition {
     empty: Instant,
     /// The offset behind the last record there is, as far as is known.
     end: u64,
+    /// The same when it was found; none: all that was there then is handed over.
+    first_end: Option<u64>,
+    looks: Looks,
+}
+
+/// What a keeper asked of a partition's end.
+#[derive(Default)]
+struct Looks {
+    /// The newest question for which brokers were asked.
+    asked: Option<Instant>,
+    /// The oldest question that is not answered wholly, and the end that was seen then: all before it is to be read.
+    until: Option<(Instant, u64)>,
+    /// Not asked for again before this.
+    deaf: Option<Instant>,
 }
 
 /// How far a partition is read.
@@ -101,13 +124,14 @@ impl Reader {
             let _ = waker.try_send(());
         });
         Reader {
-            topics: Topics::new(&setup.kafka.topics),
+            topics: Topics::of(&setup.kafka),
             consumer: Arc::new(consumer),
             hand,
             setup,
             decode,
             partitions: BTreeMap::new(),
             absent: Vec::new(),
+            leaderless: BTreeSet::new(),
             wake,
             woken,
             base: Instant::now(),
@@ -131,20 +155,31 @@ impl Reader {
                 took += self.turn(name)?;
             }
             self.observe_statistics()?;
+            self.look_at_ends()?;
             if looked.elapsed() >= self.setup.options.topics_poll {
                 looked = Instant::now();
                 self.look()?;
+            }
+            self.observe_caught()?;
+            // A keeper says when all is caught up.
+            let is_kept = self.hand.line.is_some();
+            let is_whole = self.leaderless.is_empty();
+            let mut partitions = self.partitions.values();
+            if self.setup.options.stop_at_end
+                && !is_kept
+                && is_whole
+                && partitions.all(|partition| partition.first_end.is_none())
+            {
+                self.hand.gauges.set_reader_exhausted(self.setup.index, true);
+                return Ok(());
             }
             if took > 0 {
                 self.hand.check()?;
                 continue;
             }
-            let exhausted = self.partitions.values().all(|partition| partition.reading.at_end);
-            if self.hand.line.is_none() {
+            if !is_kept {
+                let exhausted = is_whole && self.partitions.values().all(|partition| partition.reading.at_end);
                 self.hand.gauges.set_reader_exhausted(self.setup.index, exhausted);
-            }
-            if exhausted && self.setup.options.stop_at_end {
-                return Ok(());
             }
             // Who is full is not told when it is no more.
             let pause = if self.waits_for_others { SHORT } else { PAUSE };
@@ -227,20 +262,49 @@ impl Reader {
             }
         }
         self.absent = found.absent;
+        if self.setup.markers && found.partitions.len() > 1 {
+            let several = SourceError::MarkerPartitions {
+                feed: self.hand.name(),
+                topic: self.setup.kafka.topics.concat(),
+                partitions: found.partitions.len(),
+            };
+            return Err(several.into());
+        }
         let new: Vec<TopicPartition> = found
             .partitions
             .into_iter()
             .filter(|partition| !self.partitions.contains_key(partition) && self.is_ours(&partition.name()))
             .collect();
+        // Told of before anything is asked: it waits for nobody, and what is kept waits for all of them.
+        if let Some(line) = &self.hand.line {
+            new.iter()
+                .try_for_each(|partition| line.announce(&self.hand, &partition.name().into()))?;
+        }
+        let (leaderless, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|p| found.leaderless.contains(p));
+        for partition in leaderless
+            .iter()
+            .filter(|partition| !self.leaderless.contains(partition))
+        {
+            let text = format!("partition {} has no leader; it is looked for again", partition.name());
+            self.consumer.context().trouble(text);
+        }
+        self.leaderless = leaderless.into_iter().collect();
         if new.is_empty() {
             return Ok(());
         }
         let mut starts = Vec::with_capacity(new.len());
         for partition in &new {
+            let (at, end) = self.start_of(partition)?;
+            starts.push((at, end));
             if let Some(line) = &self.hand.line {
-                line.announce(&self.hand, &partition.name().into())?;
+                let name = partition.name();
+                let opened = Opened {
+                    from: at,
+                    end,
+                    known: self.setup.known.contains_key(&name),
+                };
+                line.open(&self.hand, &name.into(), opened)?;
             }
-            starts.push(self.start_of(partition)?);
         }
         let mut list = TopicPartitionList::new();
         for (partition, (at, _)) in new.iter().zip(&starts) {
@@ -280,6 +344,8 @@ impl Reader {
             filled,
             empty: Instant::now(),
             end,
+            first_end: Some(end),
+            looks: Looks::default(),
         }
     }
 
@@ -419,6 +485,63 @@ impl Reader {
         Ok(())
     }
 
+    /// Notes which partitions have handed over what was there when they were found. That a partition's end is reached is
+    /// not enough: of one that is written to it is told only where nothing comes for a moment.
+    fn observe_caught(&mut self) -> Result<(), Ended> {
+        for partition in self.partitions.values_mut() {
+            let reading = &partition.reading;
+            let is_caught = |end| reading.batch.is_empty() && (reading.at_end || reading.next >= end);
+            if partition.first_end.is_some_and(is_caught) {
+                partition.first_end = None;
+                if let Some(line) = &self.hand.line {
+                    line.caught(&self.hand, &partition.name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a keeper that asks where partitions end. Brokers are asked, for what was fetched last may be old.
+    fn look_at_ends(&mut self) -> Result<(), Ended> {
+        let Some(line) = self.hand.line.clone() else {
+            return Ok(());
+        };
+        let asked = line.asked();
+        for (of, partition) in &mut self.partitions {
+            let looks = &mut partition.looks;
+            let is_deaf = looks.deaf.is_some_and(|until| Instant::now() < until);
+            // Where there is more to read, as far as is known, there is nothing to say; unless that is not read.
+            let is_behind = partition.reading.next < partition.end && !line.is_full(&self.hand, &partition.name);
+            if let Some(asked) = asked.filter(|asked| Some(*asked) > looks.asked && !is_deaf && !is_behind) {
+                match self.consumer.fetch_watermarks(&of.topic, of.number, GLANCE) {
+                    Ok((_, end)) => {
+                        let end = end as u64;
+                        looks.asked = Some(asked);
+                        looks.until.get_or_insert((asked, end));
+                        let read = false;
+                        line.look(&self.hand, &partition.name, Look { asked, end, read })?;
+                    }
+                    Err(error) => {
+                        looks.deaf = Some(Instant::now() + DEAF);
+                        let name = &partition.name;
+                        let text = format!("could not ask where partition {name} ends: {}", describe(&error));
+                        self.consumer.context().trouble(text);
+                    }
+                }
+            }
+            // What follows the last record, and is none, was passed by what statistics say.
+            if let Some((asked, end)) = looks.until
+                && partition.reading.next >= end
+                && partition.reading.batch.is_empty()
+            {
+                looks.until = None;
+                let read = true;
+                line.look(&self.hand, &partition.name, Look { asked, end, read })?;
+            }
+        }
+        Ok(())
+    }
+
     fn observe_error(&self, error: KafkaError) -> Result<(), Ended> {
         if let KafkaError::MessageConsumptionFatal(code) = error {
             return Err(SourceError::KafkaFatal {
@@ -475,6 +598,15 @@ impl Reader {
                 let _ = self.consumer.incremental_unassign(&list);
                 self.look()?;
                 return Ok(taken.records);
+            }
+            // The client goes on behind it: what it holds would be missing in silence.
+            Some(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::BadMessage) => {
+                let damaged = SourceError::KafkaDamaged {
+                    feed: self.hand.name(),
+                    partition: partition.name.to_string(),
+                    next: partition.reading.next,
+                };
+                return Err(damaged.into());
             }
             Some(error) => self.observe_error(error)?,
         }

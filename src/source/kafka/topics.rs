@@ -10,6 +10,7 @@ use rdkafka::metadata::Metadata;
 use regex::Regex;
 
 use super::client::Consumer;
+use crate::definition::Kafka;
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,26 +30,35 @@ impl TopicPartition {
 pub struct Topics {
     names: BTreeSet<String>,
     patterns: Vec<Regex>,
+    /// What tells of its transactions, which a pattern may match: it is no data.
+    markers: Option<String>,
 }
 
 /// What was found.
 #[derive(Debug, Default, PartialEq)]
 pub struct Found {
     pub partitions: BTreeSet<TopicPartition>,
+    /// Those of them that have no leader now, so that nobody answers for them.
+    pub leaderless: BTreeSet<TopicPartition>,
     /// Topics that are named and do not exist.
     pub absent: Vec<String>,
 }
 
 impl Topics {
     /// Of a definition, which checked that patterns parse.
-    pub fn new(topics: &[String]) -> Self {
-        let (patterns, names): (Vec<&String>, Vec<&String>) = topics.iter().partition(|topic| topic.starts_with('^'));
+    pub fn of(kafka: &Kafka) -> Self {
+        let topics = kafka.topics.iter();
+        let (patterns, names): (Vec<&String>, Vec<&String>) = topics.partition(|topic| topic.starts_with('^'));
         Topics {
             names: names.into_iter().cloned().collect(),
             patterns: patterns
                 .into_iter()
                 .filter_map(|pattern| Regex::new(pattern).ok())
                 .collect(),
+            markers: kafka
+                .transactions
+                .as_ref()
+                .map(|transactions| transactions.topic.clone()),
         }
     }
 
@@ -56,7 +66,7 @@ impl Topics {
     pub fn read(&self, topic: &str) -> bool {
         // Kafka's own topics are no data, unless they are asked for by name.
         let matches = || !topic.starts_with("__") && self.patterns.iter().any(|pattern| pattern.is_match(topic));
-        self.names.contains(topic) || matches()
+        self.markers.as_deref() != Some(topic) && (self.names.contains(topic) || matches())
     }
 
     /// Asks the brokers.
@@ -87,11 +97,16 @@ impl Topics {
                     _ => {}
                 }
                 let name: Arc<str> = topic.name.as_str().into();
-                let partition = |number: &i32| TopicPartition {
-                    topic: name.clone(),
-                    number: *number,
-                };
-                found.partitions.extend(topic.partitions.iter().map(partition));
+                for (number, has_leader) in &topic.partitions {
+                    let partition = TopicPartition {
+                        topic: name.clone(),
+                        number: *number,
+                    };
+                    if !has_leader {
+                        found.leaderless.insert(partition.clone());
+                    }
+                    found.partitions.insert(partition);
+                }
             }
         }
         Ok(found)
@@ -101,14 +116,15 @@ impl Topics {
 /// A topic as brokers describe it.
 struct Described {
     name: String,
-    partitions: Vec<i32>,
+    /// Each with whether it has a leader.
+    partitions: Vec<(i32, bool)>,
     error: Option<KafkaError>,
 }
 
 fn described(metadata: &Metadata) -> Vec<Described> {
     let topics = metadata.topics().iter().map(|topic| Described {
         name: topic.name().to_string(),
-        partitions: topic.partitions().iter().map(|partition| partition.id()).collect(),
+        partitions: topic.partitions().iter().map(|p| (p.id(), p.leader() >= 0)).collect(),
         error: topic.error().map(|error| KafkaError::MetadataFetch(error.into())),
     });
     topics.collect()
@@ -125,23 +141,42 @@ fn is_absent(error: &KafkaError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::{ClientOptions, KafkaClient, OnMissing, Start, Transactions};
     use rdkafka::types::RDKafkaErrorCode as Code;
+
+    fn kafka(topics: &[&str], markers: Option<&str>) -> Kafka {
+        Kafka {
+            client: KafkaClient {
+                brokers: "one:9092".into(),
+                options: ClientOptions::default(),
+            },
+            topics: topics.iter().map(|topic| topic.to_string()).collect(),
+            start: Start::Earliest,
+            on_missing: OnMissing::Stop,
+            group: None,
+            transactions: markers.map(|topic| Transactions {
+                topic: topic.into(),
+                wait: Duration::ZERO,
+            }),
+        }
+    }
 
     fn topic(name: &str, partitions: i32, error: Option<Code>) -> Described {
         Described {
             name: name.into(),
-            partitions: (0..partitions).collect(),
+            partitions: (0..partitions).map(|number| (number, number != 7)).collect(),
             error: error.map(KafkaError::MetadataFetch),
         }
     }
 
     #[test]
     fn topics_are_taken_by_name_and_pattern_and_kafkas_own_only_by_name() {
-        let topics = Topics::new(&["orders".into(), "later".into(), "^shop\\.".into(), "^_".into()]);
+        let topics = Topics::of(&kafka(&["orders", "later", "^shop\\.", "^_"], Some("shop.transaction")));
         let there = [
             topic("orders", 2, None),
             topic("orders2", 1, None),
             topic("shop.lines", 1, None),
+            topic("shop.transaction", 1, None),
             topic("__consumer_offsets", 50, None),
             topic("later", 0, Some(Code::UnknownTopicOrPartition)),
         ];
@@ -149,8 +184,9 @@ mod tests {
         let names: Vec<String> = found.partitions.iter().map(TopicPartition::name).collect();
         assert_eq!(names, ["orders-0", "orders-1", "shop.lines-0"]);
         assert_eq!(found.absent, ["later"]);
-        let own = Topics::new(&["__consumer_offsets".into()]);
-        assert_eq!(own.select(&there).expect("brokers answered").partitions.len(), 50);
+        let own = Topics::of(&kafka(&["__consumer_offsets"], None));
+        let own = own.select(&there).expect("brokers answered");
+        assert_eq!((own.partitions.len(), own.leaderless.len()), (50, 1));
         let refused = [topic("orders", 0, Some(Code::TopicAuthorizationFailed))];
         assert!(topics.select(&refused).is_err());
     }

@@ -27,7 +27,7 @@
 //!    connection breaks then, it is told again from its beginning, and as many changes are passed over as were handed on.
 //!    If readers are to stop then, or the server stays away, the run fails rather than commit half of it.
 //! 7. Back-pressure: one batch for each feed is held here, the rest waits in the socket and at the server. An epoch is given
-//!    [`EPOCH_ROWS`] records, then the next is waited for, which the graph must be ready for. Meanwhile the server hears of
+//!    [`EPOCH_ROWS`](super::transactions::EPOCH_ROWS) records, then the next is waited for, which the graph must be ready for. Meanwhile the server hears of
 //!    us at least every ten seconds, however long workers take nothing.
 //!
 //! Records are Debezium's envelopes in JSON ([`envelope`]): decoding, Bronze, rebuilds and backfills are those of
@@ -58,9 +58,6 @@ use super::readers::Starter;
 use super::{PartitionId, Position, Progress, SourceError};
 use crate::definition::{Postgres, PostgresUrl};
 use lsn::Reached;
-
-/// Records that one epoch is given, beside those of a transaction that has begun in it.
-const EPOCH_ROWS: u64 = 64 * 1024;
 
 /// What the newest snapshot says of a feed.
 struct Known {

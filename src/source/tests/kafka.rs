@@ -311,3 +311,56 @@ fn a_full_queue_stops_reading_and_nothing_is_lost() {
     }
     run.readers.stop().expect("nothing failed");
 }
+
+/// One partition had no leader for a while, and the whole feed failed, though the others answered.
+#[test]
+fn a_partition_without_a_leader_is_waited_for_while_the_others_are_read() {
+    let cluster = cluster(&[("orders", 2)]);
+    let writer = Writer::of(&cluster);
+    writer.send("orders", 0, &["0"]);
+    writer.send("orders", 1, &["1"]);
+    cluster.partition_leader("orders", 1, None).expect("it has no leader");
+    let options = ReaderOptions {
+        retries: 0,
+        stop_at_end: true,
+        ..quick()
+    };
+    let run = run(&flow(kafka(&cluster, &["orders"])), &Progress::new(), 1, 100, options);
+    assert_eq!(records(&until(&run, 1)["orders-0"]), ["0"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!run.readers.exhausted(), "it is not caught up without it");
+    cluster.partition_leader("orders", 1, Some(1)).expect("it has one");
+    assert_eq!(records(&run.drain()["orders-1"]), ["1"]);
+    run.readers.stop().expect("nothing failed");
+}
+
+/// Where the only partition was written to all the while, its end was never reached: a scheduled run did not end.
+#[test]
+fn a_run_that_ends_does_so_on_a_topic_that_is_written_to() {
+    let cluster = cluster(&[("orders", 2)]);
+    let writer = Writer::of(&cluster);
+    writer.send("orders", 0, &["first"]);
+    let options = ReaderOptions {
+        stop_at_end: true,
+        ..quick()
+    };
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(move || {
+            while stopped.recv_timeout(Duration::from_millis(5)) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                writer.send("orders", 0, &["more"]);
+                writer.send("orders", 1, &["more"]);
+            }
+        });
+        let run = run(&flow(kafka(&cluster, &["orders"])), &Progress::new(), 1, 100, options);
+        let came = run.drain();
+        assert_eq!(records(&came["orders-0"])[0], "first");
+        // It is over for good.
+        drop(came);
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(run.readers.exhausted() && run.drain().is_empty());
+        run.readers.stop().expect("nothing failed");
+        drop(stop);
+        busy.join().expect("it writes");
+    });
+}

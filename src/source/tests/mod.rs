@@ -142,6 +142,7 @@ fn try_run(
     let outlets = senders.into_iter().map(|sender| {
         let wakes = wakes.clone();
         Outlet {
+            together: sender.clone(),
             sender,
             wake: Arc::new(move || {
                 wakes.fetch_add(1, Ordering::Relaxed);

@@ -78,6 +78,7 @@ fn a_reader_that_panics_or_loses_its_worker_is_reported() {
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let outlet = || Outlet {
         sender: sender.clone(),
+        together: sender.clone(),
         wake: Arc::new(|| {}),
     };
     let wait = |readers: Readers| {

@@ -3,6 +3,7 @@
 //! Whoever hands them over asks for the epoch first; it stays open until workers have taken all of them. Whoever opens
 //! epochs does so under the same lock, so that none opens in between.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::repr::Epoch;
@@ -11,10 +12,38 @@ use crate::repr::Epoch;
 #[derive(Debug, Default)]
 pub struct Together {
     waiting: Mutex<usize>,
+    /// Transactions that go on as they come.
+    held: AtomicUsize,
 }
 
 /// Answers the open epoch; none while workers take nothing from feeds.
 pub type OpenEpoch = Arc<dyn Fn() -> Option<Epoch> + Send + Sync>;
+
+/// Records that one epoch is given by one who hands over, beside those of a transaction that has begun in it.
+pub const EPOCH_ROWS: u64 = 64 * 1024;
+
+/// What one who hands over has given to the newest epoch. That one is given no more once it has its rows: else an epoch
+/// could not close for as long as a source is ahead of the workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    epoch: Epoch,
+    records: u64,
+}
+
+impl Given {
+    /// Answers the open epoch while it may be given more.
+    pub fn roomy(self, open: &OpenEpoch) -> OpenEpoch {
+        let open = open.clone();
+        Arc::new(move || open().filter(|epoch| *epoch != self.epoch || self.records < EPOCH_ROWS))
+    }
+
+    pub fn observe(&mut self, epoch: Epoch, records: u64) {
+        if self.epoch != epoch {
+            *self = Given { epoch, records: 0 };
+        }
+        self.records += records;
+    }
+}
 
 impl Together {
     fn waiting(&self) -> std::sync::MutexGuard<'_, usize> {
@@ -32,6 +61,19 @@ impl Together {
     /// So many more follow into the epoch that is open, which something that was not taken yet keeps open.
     pub fn add(&self, deliveries: usize) {
         *self.waiting() += deliveries;
+    }
+
+    /// A transaction goes on as it comes, from now on or no more: it is among what waits, and a run that ends now fails.
+    pub fn observe_held(&self, begins: bool) {
+        match begins {
+            true => self.held.fetch_add(1, Ordering::AcqRel),
+            false => self.held.fetch_sub(1, Ordering::AcqRel),
+        };
+    }
+
+    /// Whether some do.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire) > 0
     }
 
     /// One of them was taken, or will never be.
@@ -55,7 +97,7 @@ impl Together {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     #[test]
     fn an_epoch_stays_open_until_all_that_belongs_into_it_is_taken() {

@@ -24,6 +24,7 @@ use crate::repr::Epoch;
 use crate::source::batch::{BatchBuilder, Record};
 use crate::source::outlet::{Ended, Hand};
 use crate::source::readers::ReaderOptions;
+use crate::source::transactions::Given;
 use crate::source::{Decode, SourceError};
 
 /// The longest pause between two attempts to connect.
@@ -139,8 +140,8 @@ pub struct Reader {
     held: Option<Epoch>,
     /// First rows are being handed on.
     first_rows: bool,
-    /// The epoch that was given something last, and how many records.
-    given: (Epoch, u64),
+    /// What the newest epoch was given.
+    given: Given,
     /// What there was to read as the connection was made; once it is reached, all is read.
     target: Lsn,
     at_end: bool,
@@ -193,7 +194,7 @@ impl Reader {
             open: None,
             held: None,
             first_rows: false,
-            given: (0, 0),
+            given: Given::default(),
             target: Lsn::default(),
             at_end: false,
             arrived: None,

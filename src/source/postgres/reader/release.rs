@@ -9,7 +9,6 @@ use crossbeam_channel::SendTimeoutError;
 use super::Reader;
 use super::stream::Line;
 use crate::source::batch::{nothing, payload_bytes};
-use crate::source::postgres::EPOCH_ROWS;
 use crate::source::postgres::client::TICK;
 use crate::source::postgres::lsn::{Lsn, Reached};
 use crate::source::postgres::trouble::Trouble;
@@ -114,12 +113,8 @@ impl Reader {
             None => {
                 let held = usize::from(continues);
                 let open = self.options.open_epoch.clone();
-                let last = self.given;
-                let roomy: OpenEpoch = {
-                    let open = open.clone();
-                    // By (7) of the module.
-                    Arc::new(move || open().filter(|epoch| *epoch != last.0 || last.1 < EPOCH_ROWS))
-                };
+                // By (7) of the module.
+                let roomy = self.given.roomy(&open);
                 loop {
                     match together.begin(deliveries.len() + held, &roomy) {
                         Some(epoch) => break epoch,
@@ -129,10 +124,7 @@ impl Reader {
                 }
             }
         };
-        if self.given.0 != epoch {
-            self.given = (epoch, 0);
-        }
-        self.given.1 += records;
+        self.given.observe(epoch, records);
         let mut broken = false;
         for delivery in deliveries {
             let worker = self.worker_of(&delivery);
@@ -143,7 +135,7 @@ impl Reader {
             };
             // What has begun is handed over to its end, even if readers are to stop, or the connection breaks.
             loop {
-                match outlet.sender.send_timeout(delivery, TICK) {
+                match outlet.together.send_timeout(delivery, TICK) {
                     Ok(()) => break,
                     Err(SendTimeoutError::Timeout(back)) => delivery = back,
                     Err(SendTimeoutError::Disconnected(_)) => {
