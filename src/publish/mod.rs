@@ -54,9 +54,12 @@ struct Table {
     key: Vec<usize>,
 }
 
+/// A channel's thread.
+type Thread = JoinHandle<Result<(), PublishError>>;
+
 /// Publishes, in threads of its own.
 pub struct Publisher {
-    channels: Vec<(Sender<Epoch>, JoinHandle<Result<(), PublishError>>)>,
+    channels: Vec<(Sender<Epoch>, Thread)>,
 }
 
 /// Starts to publish, if the dataflow wants that. `newest` is the lake's snapshot; `failed` is told what cannot get better.
@@ -135,7 +138,7 @@ impl Publisher {
     /// Waits until every snapshot is published, for a while.
     pub fn finish(self) -> Result<(), PublishError> {
         // All hang up before one is waited for.
-        let threads: Vec<_> = self.channels.into_iter().map(|(_, thread)| thread).collect();
+        let threads: Vec<Thread> = self.channels.into_iter().map(|(_, thread)| thread).collect();
         let ended: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
         ended
             .into_iter()

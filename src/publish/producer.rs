@@ -371,10 +371,11 @@ impl ProducerContext for Said {
                 let mut first = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
                 *first = Some(refusal.or_graver(first.take()));
             }
-            None => {
-                let text = describe_client_error(error.clone());
-                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
-            }
+            // What is purged was left behind by what went wrong before.
+            None => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) | None => {}
+                Some(code) => *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(code.to_string()),
+            },
         }
     }
 }

@@ -21,6 +21,7 @@ use super::shared::{Event, Shared};
 use super::status::Status;
 use super::{Options, RunError, lags};
 use crate::backfill::{Portion, Server};
+use crate::causes;
 use crate::evolve::Met;
 use crate::latency::{Latency, LatencyFiles};
 use crate::publish::{PublishError, Publisher};
@@ -440,7 +441,7 @@ impl Conductor<'_> {
                 told.map_or(Ok(()), Err)?;
             }
             // The lake is as it should be.
-            Some(Err(error @ PublishError::Behind { .. })) => self.status.print(&error.to_string()),
+            Some(Err(error @ PublishError::Behind { .. })) => self.status.print(&causes::chain(&error)),
             Some(Err(error)) => return Err(error.into()),
         }
         let again = (!self.stopped && !self.met.is_empty()).then_some(self.met);

@@ -285,7 +285,10 @@ fn a_table_goes_to_a_topic_by_its_key_and_dead_letters_as_they_came() {
         .with("silver/orders.toml", &format!("key = [\"id\"]\n[kafka]\n{to}"))
         .with(
             "dataflow.toml",
-            &format!("name = \"shop\"\n[dead_letters]\n{}", to.replace("shop.out", "shop.dead")),
+            &format!(
+                "name = \"shop\"\n[dead_letters]\n{}",
+                to.replace("shop.out", "shop.dead")
+            ),
         );
     let dataflow = loaded(&folder);
     let output = dataflow.tables[0].output.as_ref().expect("a topic");
