@@ -8,7 +8,7 @@ use super::super::outlet::Hand;
 use super::super::readers::Starter;
 use super::super::{Progress, SourceError};
 use super::LIMITS;
-use super::gate::{Gate, Reads};
+use super::gate::{Gate, Reads, ReadsTopic};
 use super::keeper::{Group, keep};
 use super::line::{KeeperEnd, Line, line};
 use super::marker::decoder;
@@ -90,7 +90,7 @@ impl Feeds {
         let topic = transactions.topic;
         let first = hands.first().expect("a group has a feed").clone();
         let of_feed = kafka::readers(first.outlets.len());
-        let reads = |hand: &Hand| -> Box<dyn Fn(&str) -> bool + Send> {
+        let reads = |hand: &Hand| -> ReadsTopic {
             let (kafka, _) = hand.feed().transactions().expect("it is of the group");
             let topics = kafka::Topics::of(kafka);
             Box::new(move |topic| topics.read(topic))

@@ -47,12 +47,15 @@ pub use stash::{GivenUp, Id, Look, Release, Segment, Topic};
 /// How long after an END its partitions are watched, where counts say nothing.
 const SETTLING: Duration = Duration::from_secs(1);
 
+/// Whether a feed reads a topic, once that is there.
+pub type ReadsTopic = Box<dyn Fn(&str) -> bool + Send>;
+
 /// What is read of a source.
 pub struct Reads {
     /// In front of a table's name in its topic's.
     pub prefix: String,
-    /// By feed, whether it reads a topic, once that is there.
-    pub feeds: Vec<Box<dyn Fn(&str) -> bool + Send>>,
+    /// By feed.
+    pub feeds: Vec<ReadsTopic>,
 }
 
 impl fmt::Debug for Reads {
@@ -243,7 +246,7 @@ impl Gate {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let table: String = table.chars().map(|c| if plain(c) { c } else { '_' }).collect();
         let usual = format!("{}.{table}", self.reads.prefix);
-        let of_feed = |(feed, reads): (usize, &Box<dyn Fn(&str) -> bool + Send>)| {
+        let of_feed = |(feed, reads): (usize, &ReadsTopic)| {
             if reads(&usual) {
                 return Some(Topic {
                     feed,
