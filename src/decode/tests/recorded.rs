@@ -389,6 +389,8 @@ fn what_is_beside_the_rows_is_counted_and_transactions_are_told() {
 /// What users saw of MariaDB: each TRUNCATE held up every table for the whole `wait`.
 #[test]
 fn every_transaction_that_a_record_is_in_has_an_end() {
+    // Of PostgreSQL's the number alone: the place in the log behind it is each record's own.
+    let number = |id: &str| id.split(':').next().unwrap().to_string();
     for (database, schema, truncated) in [("postgres", "public", "gone"), ("mariadb", "alluvium", "gone")] {
         let recording = format!("{database}_json");
         let markers = records(&recording, &format!("{recording}.transaction"));
@@ -396,13 +398,13 @@ fn every_transaction_that_a_record_is_in_has_an_end() {
         let ends: Vec<String> = markers
             .map(|value| serde_json::from_slice::<Value>(value).unwrap())
             .filter(|marker| marker["status"] == "END")
-            .map(|marker| marker["id"].as_str().unwrap().to_string())
+            .map(|marker| number(marker["id"].as_str().unwrap()))
             .collect();
         for table in ["orders", "keyless", "pairs_of", truncated] {
             let raw = raw_of(&records(&recording, &format!("{recording}.{schema}.{table}")));
             let decoded = decoder(Format::DebeziumJson, &[], vec![col("id", "INT")]).decode(raw);
             for place in &decoded.transactions {
-                assert!(ends.contains(&place.id.to_string()), "{table}: {place:?}");
+                assert!(ends.contains(&number(&place.id)), "{table}: {place:?}");
             }
             if table == truncated {
                 assert!(decoded.ops.contains(&Op::Truncate), "{:?}", rejects(&decoded));
