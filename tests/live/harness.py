@@ -59,6 +59,20 @@ class Test:
     def say(self, text):
         print(f"{time.time() - self.started:6.1f} s  {text}", flush=True)
 
+    def serve(self, of, **more):
+        """Starts what `of` makes of the source for each form, and disturbs it while the load lasts."""
+        for form in self.options.formats.split(","):
+            folder = self.folder / form
+            folder.mkdir()
+            pipeline = of(self.source, form, folder, workers=self.options.workers, commit=self.options.commit, **more)
+            self.pipelines.append(pipeline)
+            pipeline.start_connector()
+            pipeline.start()
+        for pipeline in self.pipelines:
+            pipeline.until_first_rows()
+        self.say("the tables' first rows are read, and their load goes on")
+        self.disturb(time.time() + 60 * self.options.minutes)
+
     def look(self):
         """What is done a few times a second while there is load."""
         for pipeline in self.pipelines:

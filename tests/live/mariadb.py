@@ -178,17 +178,7 @@ class Test(harness.Test):
             client = Client(self.source, f"{self.options.seed}-{n}", self.options.rate / 2, self.stop, self.options.large)
             self.clients.append(client)
             client.start()
-        for form in self.options.formats.split(","):
-            folder = self.folder / form
-            folder.mkdir()
-            pipeline = of_mariadb(self.source, form, folder, workers=self.options.workers, commit=self.options.commit)
-            self.pipelines.append(pipeline)
-            pipeline.start_connector()
-            pipeline.start()
-        for pipeline in self.pipelines:
-            pipeline.until_first_rows()
-        self.say("the tables' first rows are read, and their load goes on")
-        self.disturb(time.time() + 60 * self.options.minutes)
+        self.serve(of_mariadb)
         self.end_load()
         with self.source.connect() as connection:
             last = self.source.transact(connection, lambda cursor, n: None)
