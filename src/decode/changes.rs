@@ -9,15 +9,15 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOption
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 
-use super::cell::{Cell, Kind};
+use super::cell::{Cell, Kind, Meaning};
 use super::coerce::{self, Fault};
 use super::debezium::Placeholder;
 use super::target::Target;
 use super::{Decoded, Op, Raw, Reject, Transaction};
 
 /// Why a truncation is refused.
-pub const TRUNCATES_OTHERS: &str = "TRUNCATE of one of several tables or feeds of an input cannot be applied: it would empty the input; delete its rows \
-     instead, or give each table an input of its own";
+pub const TRUNCATES_OTHERS: &str = "TRUNCATE of one of several tables or feeds of an input cannot be applied: it would empty the input; delete its \
+     rows instead, or give each table an input of its own";
 
 /// What an input demands of its rows.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct Shape {
     pub truncates: bool,
     /// What stands for values that the source left out.
     pub placeholder: Placeholder,
+    /// See [`super::debezium::times`].
+    pub times: Vec<(usize, usize, Meaning)>,
 }
 
 impl Shape {

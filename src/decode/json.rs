@@ -113,20 +113,24 @@ impl Json {
         if self.schemas.is_none() || !text.trim_start().starts_with("{\"schema\"") {
             return plain;
         }
-        let (mut schema, mut payload, mut other) = (None, None, false);
-        let scanned = scan::object(text, |key, value| match key.text() {
-            "schema" => schema = Some(value),
-            "payload" => payload = Some(value),
-            _ => other = true,
-        });
-        match payload {
-            Some(payload) if scanned.is_ok() && !other => match payload.kind {
-                Kind::Null => None,
-                _ => Some((payload.text(), schema.map(|schema| schema.text()))),
-            },
-            _ => plain,
+        // What is broken is told where it is read.
+        match beside_schema(text) {
+            Ok(Some((_, payload))) if payload.kind == Kind::Null => None,
+            Ok(Some((schema, payload))) => Some((payload.text(), schema.map(|schema| schema.text()))),
+            Ok(None) | Err(_) => plain,
         }
     }
+}
+
+/// The `payload` of an object, and the `schema` beside it, where it has nothing else: as Connect's JSON converter writes values.
+pub(super) fn beside_schema(text: &str) -> Result<Option<(Option<Cell<'_>>, Cell<'_>)>, Broken> {
+    let (mut schema, mut payload, mut other) = (None, None, false);
+    scan::object(text, |key, value| match key.text() {
+        "schema" => schema = Some(value),
+        "payload" => payload = Some(value),
+        _ => other = true,
+    })?;
+    Ok(payload.filter(|_| !other).map(|payload| (schema, payload)))
 }
 
 /// Without a byte order mark.

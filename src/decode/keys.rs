@@ -9,7 +9,7 @@ use arrow::array::{Array, BinaryArray};
 use super::avro;
 use super::cell::{Cell, Kind};
 use super::changes::Shape;
-use super::json::not_json;
+use super::json::{beside_schema, not_json};
 use super::names::{Names, Slots};
 use super::protobuf;
 use super::records::Plan;
@@ -126,19 +126,11 @@ impl Keys {
     fn json<'a>(&mut self, shape: &Shape, bytes: &'a [u8], slots: &mut Slots<'a>) -> Result<(), String> {
         let text = utf8(bytes)?;
         if text.trim_start().starts_with('{') {
-            let mut payload = None;
-            let mut plain = false;
             let broken = |broken: Broken| not_json(text, broken);
-            scan::object(text, |key, value| match key.text() {
-                "payload" => payload = Some(value),
-                "schema" => (),
-                _ => plain = true,
-            })
-            .map_err(broken)?;
-            let text = match payload.filter(|_| !plain) {
-                Some(payload) if payload.text().starts_with('{') => payload.text(),
-                Some(payload) => return self.one_value(shape, payload, slots),
-                _ => text,
+            let text = match beside_schema(text).map_err(broken)? {
+                Some((_, payload)) if payload.text().starts_with('{') => payload.text(),
+                Some((_, payload)) => return self.one_value(shape, payload, slots),
+                None => text,
             };
             return self.names.walk(text, slots, &mut |_, cell| cell).map_err(broken);
         }

@@ -309,6 +309,7 @@ impl Decoder {
             identifies: (0..targets.len())
                 .map(|c| key.contains(&c) || order.contains(&c))
                 .collect(),
+            times: debezium::times(&targets),
             targets,
             schema: Arc::new(Schema::new(fields)),
             key,

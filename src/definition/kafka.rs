@@ -35,6 +35,13 @@ pub struct KafkaClient {
     pub options: ClientOptions,
 }
 
+impl KafkaClient {
+    /// Its brokers one by one.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.brokers.split(',').map(str::trim)
+    }
+}
+
 /// How records of one source's transactions are kept together, over all feeds that name the same topic of the same
 /// brokers.
 #[derive(Clone, Debug, PartialEq)]

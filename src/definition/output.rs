@@ -91,7 +91,7 @@ pub(super) fn collisions<'a>(all: &[Going<'a>]) -> Vec<Collision<'a>> {
     for (n, one) in all.iter().enumerate() {
         for other in &all[..n] {
             let (ours, theirs) = (&one.output.client, &other.output.client);
-            if !hosts(&ours.brokers).any(|host| hosts(&theirs.brokers).any(|their| host == their)) {
+            if !ours.hosts().any(|host| theirs.hosts().any(|their| host == their)) {
                 continue;
             }
             let mut say = |message: String, help: &str| found.push((one.file, message, help.to_string()));
@@ -118,10 +118,6 @@ pub(super) fn collisions<'a>(all: &[Going<'a>]) -> Vec<Collision<'a>> {
         }
     }
     found
-}
-
-fn hosts(brokers: &str) -> impl Iterator<Item = &str> {
-    brokers.split(',').map(str::trim)
 }
 
 fn read_topic_of(settings: &mut Settings<'_>) -> (Option<KafkaClient>, Option<String>) {

@@ -40,13 +40,13 @@ const REMIND: Duration = Duration::from_secs(60);
 pub trait Brokers {
     /// Opens a producer: earlier ones are fenced, and what they left open is settled. Answers the newest epoch of each
     /// topic; 0: none.
-    fn open(&mut self, topics: &[&str]) -> Result<Vec<Epoch>, ProduceError>;
+    fn open(&mut self, topics: &[String]) -> Result<Vec<Epoch>, ProduceError>;
     /// Begins a transaction.
     fn begin(&mut self) -> Result<(), ProduceError>;
     /// A record of the transaction.
     fn put(&mut self, topic: &str, record: &Keyed) -> Result<(), ProduceError>;
     /// Commits the transaction, and with it that these topics have everything of this epoch.
-    fn commit(&mut self, epoch: Epoch, topics: &[&str]) -> Result<(), ProduceError>;
+    fn commit(&mut self, epoch: Epoch, topics: &[String]) -> Result<(), ProduceError>;
 }
 
 /// Where snapshots are.
@@ -71,6 +71,8 @@ struct Place {
 pub struct Channel<B> {
     brokers: B,
     tables: Vec<Table>,
+    /// Of each table.
+    topics: Vec<String>,
     origin: Origin,
     /// Whether a producer is open.
     is_open: bool,
@@ -99,6 +101,7 @@ impl<B: Brokers> Channel<B> {
     pub fn new(brokers: B, tables: Vec<Table>, origin: Origin) -> Channel<B> {
         Channel {
             told: vec![0; tables.len()],
+            topics: tables.iter().map(|table| table.output.topic.clone()).collect(),
             brokers,
             tables,
             origin,
@@ -189,19 +192,13 @@ impl<B: Brokers> Channel<B> {
         }
     }
 
-    fn topics(&self) -> Vec<String> {
-        self.tables.iter().map(|table| table.output.topic.clone()).collect()
-    }
-
     fn open(&mut self) -> Result<(), PublishError> {
         let ours = self.origin.generation;
         let theirs = self.block_on(newest_generation(&self.origin.lake))?;
         if theirs > ours {
             return Err(PublishError::Superseded { ours, theirs });
         }
-        let topics = self.topics();
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let found = self.brokers.open(&topics)?;
+        let found = self.brokers.open(&self.topics)?;
         // What we know beyond that holds only where brokers know what we told them.
         if common(&found).is_none() || found.iter().zip(&self.told).any(|(found, told)| found < told) {
             self.place = None;
@@ -311,10 +308,8 @@ impl<B: Brokers> Channel<B> {
     }
 
     fn commit(&mut self, place: Place) -> Result<(), PublishError> {
-        let topics = self.topics();
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        self.brokers.commit(place.epoch, &topics)?;
-        self.told = vec![place.epoch; topics.len()];
+        self.brokers.commit(place.epoch, &self.topics)?;
+        self.told = vec![place.epoch; self.topics.len()];
         (self.place, self.sent) = (Some(place), Some(Instant::now()));
         (self.in_transaction, self.said) = (false, None);
         Ok(())

@@ -26,7 +26,7 @@ use super::error::ProduceError;
 use super::refusal::{Refusal, text_of};
 use crate::definition::KafkaClient;
 use crate::repr::Epoch;
-use crate::source::{TopicRecord, configure_client, describe_client_error, put};
+use crate::source::{ProducerQueue, TopicRecord, configure_client, describe_client_error, put};
 
 /// How long brokers may take for one step, or may not take a record for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -147,17 +147,14 @@ impl Kafka {
 
     /// Waits until brokers have taken every record, as long as they take any.
     fn drain(&mut self) -> Result<(), ProduceError> {
-        let mut least = (i32::MAX, Instant::now());
+        let mut queue = ProducerQueue::default();
         loop {
             let producer = &self.clients().producer;
             let waiting = producer.in_flight_count();
-            if waiting < least.0 {
-                least = (waiting, Instant::now());
-            }
             if waiting == 0 {
                 return self.check_refused();
             }
-            if least.1.elapsed() > self.patience {
+            if queue.stands_still(waiting, self.patience) {
                 let silent = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
                 return Err(self.failed("send records", silent));
             }
@@ -236,7 +233,7 @@ impl Kafka {
 }
 
 impl Brokers for Kafka {
-    fn open(&mut self, topics: &[&str]) -> Result<Vec<Epoch>, ProduceError> {
+    fn open(&mut self, topics: &[String]) -> Result<Vec<Epoch>, ProduceError> {
         if std::mem::replace(&mut self.used, true) {
             self.clients = None; // it is closed before the next begins
             self.clients = Some(self.connect()?);
@@ -301,7 +298,7 @@ impl Brokers for Kafka {
         }
     }
 
-    fn commit(&mut self, epoch: Epoch, topics: &[&str]) -> Result<(), ProduceError> {
+    fn commit(&mut self, epoch: Epoch, topics: &[String]) -> Result<(), ProduceError> {
         // What was refused is known by then, and says more than a commit that fails.
         self.drain()?;
         let mut offsets = TopicPartitionList::new();

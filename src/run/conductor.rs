@@ -1,9 +1,9 @@
 //! The conductor: one thread that decides when epochs close, when snapshots are sealed, and when a run ends.
 //!
 //! A run ends in four phases: `Running` until a reason to stop comes; `Closing` while requests under way are answered,
-//! what they brought is read, and a transaction that goes on as it comes is read to its end, all for a while; `Draining` while what readers handed
-//! over is taken, closed, sealed and committed; `Done`. With `until_caught_up` the reason is that every feed
-//! is exhausted; readers go on until then. For a signal or a time limit readers are stopped first.
+//! what they brought is read, and a transaction that goes on as it comes is read to its end, all for a while; `Draining`
+//! while what readers handed over is taken, closed, sealed and committed; `Done`. With `until_caught_up` the reason is that
+//! every feed is exhausted; readers go on until then. For a signal or a time limit readers are stopped first.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

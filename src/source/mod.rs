@@ -24,7 +24,7 @@ pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
 pub use kafka::{
     OffsetPublisher, RecordHeaders, TopicError, TopicRecord, TopicWriter, headers_of_json, publish_offsets,
 };
-pub(crate) use kafka::{configure_client, describe_client_error, put};
+pub(crate) use kafka::{ProducerQueue, configure_client, describe_client_error, put};
 pub use log::{LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
 pub use postgres::{Misplaced, check as check_postgres};

@@ -70,15 +70,14 @@ impl DebeziumJson {
         let mut transactions = Vec::new();
         let mut changes = Changes::new(shape.targets.len(), values.len());
         // First the envelopes: rows that are JSON in a string (MongoDB) are unescaped into them, and cells borrow.
-        let mut envelopes: Vec<(usize, Envelope<'_>)> = Vec::with_capacity(values.len());
+        let mut envelopes: Vec<(usize, Envelope<'_>, Meaning)> = Vec::with_capacity(values.len());
         for record in (0..values.len()).filter(|record| values.is_valid(*record)) {
             match utf8(wire::unwrapped(values.value(record))).and_then(read) {
-                Ok(Record::Change(mut envelope)) => {
+                Ok(Record::Change(envelope)) => {
                     let origin = envelope.origin();
-                    envelope.untold = self.untold(&origin.connector);
                     source_ms[record] = origin.source_ms().or(envelope.ts_ms).or(source_ms[record]);
                     transactions.extend(self.transactions.place(record, envelope.op, &origin));
-                    envelopes.push((record, envelope));
+                    envelopes.push((record, envelope, self.untold(&origin.connector)));
                 }
                 Ok(Record::Message { ts_ms }) => {
                     source_ms[record] = ts_ms.or(source_ms[record]);
@@ -90,12 +89,13 @@ impl DebeziumJson {
         }
         let mut room = Room::new(shape.targets.len());
         let mut beside = Slots::new(shape.targets.len());
-        for (record, envelope) in &envelopes {
+        for (record, envelope, untold) in &envelopes {
             let mut change = Change {
                 decoder: self,
                 shape,
                 record: *record,
                 envelope,
+                untold: *untold,
                 keys,
                 derived: &mut derived,
                 beside: &mut beside,
@@ -119,6 +119,8 @@ struct Change<'s, 'a> {
     shape: &'s Shape,
     record: usize,
     envelope: &'a Envelope<'a>,
+    /// What its values mean where it has no schema part.
+    untold: Meaning,
     keys: Option<&'a BinaryArray>,
     derived: &'s mut String,
     /// Room for what columns take from beside the row.
@@ -152,7 +154,7 @@ impl<'a> super::Envelope<'a> for Change<'_, 'a> {
             Cow::Owned(text) => text,
         };
         let meanings = self.envelope.schema.map(|schema| decoder.schemas.of(schema));
-        let untold = (self.envelope.untold, 0);
+        let untold = (self.untold, 0);
         let mut dress = |key: &str, cell: Cell<'a>| {
             let (meaning, scale) = match meanings {
                 None => untold,
@@ -198,7 +200,7 @@ impl<'a> super::Envelope<'a> for Change<'_, 'a> {
         for column in &shape.key {
             let cell = &mut slots.cells[*column];
             if cell.meaning == Meaning::Plain {
-                cell.meaning = self.envelope.untold;
+                cell.meaning = self.untold;
             }
         }
         Ok(())
@@ -235,8 +237,6 @@ struct Envelope<'a> {
     transaction: Option<&'a str>,
     /// The schema part as written.
     schema: Option<&'a str>,
-    /// What values mean where there is none.
-    untold: Meaning,
     ts_ms: Option<i64>,
 }
 
@@ -355,7 +355,6 @@ fn classify<'a>(text: &'a str, fields: Fields<'a>, schema: Option<&'a str>) -> R
     };
     Ok(Record::Change(Envelope {
         text,
-        untold: Meaning::Plain,
         op: op.text(),
         before: image("before", fields.before)?,
         after: image("after", fields.after)?,

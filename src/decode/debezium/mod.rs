@@ -34,6 +34,7 @@ use super::cell::{Kind, Meaning};
 use super::changes::{Changes, Shape};
 use super::coerce::shown;
 use super::names::{Names, Slots};
+use super::target::Target;
 
 /// Which row image fills the columns.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -172,19 +173,30 @@ fn metadata(shape: &Shape) -> [(&'static str, Names); 3] {
     ["source.", "transaction.", "envelope."].map(|part| (part, Names::new(shape.targets.iter().enumerate(), part)))
 }
 
-/// What the numbers in `ts_ms`, `ts_us` and `ts_ns` count, which no schema says.
-fn tell_times(shape: &Shape, beside: &mut Slots<'_>) {
-    for (column, target) in shape.targets.iter().enumerate() {
-        let (cell, choice) = beside.taken(column);
-        if cell.kind != Kind::Number || cell.meaning != Meaning::Plain {
-            continue;
+/// The columns that take `ts_ms`, `ts_us` or `ts_ns`, by which of their names, and what the numbers there count.
+pub(super) fn times(targets: &[Target]) -> Vec<(usize, usize, Meaning)> {
+    let mut times = Vec::new();
+    for (column, target) in targets.iter().enumerate() {
+        for (choice, name) in target.from.iter().enumerate() {
+            let meaning = match name.rsplit('.').next() {
+                Some("ts_ms") => Meaning::Millis,
+                Some("ts_us") => Meaning::Micros,
+                Some("ts_ns") => Meaning::Nanos,
+                _ => continue,
+            };
+            times.push((column, choice, meaning));
         }
-        cell.meaning = match target.from[choice].rsplit('.').next() {
-            Some("ts_ms") => Meaning::Millis,
-            Some("ts_us") => Meaning::Micros,
-            Some("ts_ns") => Meaning::Nanos,
-            _ => Meaning::Plain,
-        };
+    }
+    times
+}
+
+/// Says what the numbers in such fields count, which no schema does.
+fn tell_times(shape: &Shape, beside: &mut Slots<'_>) {
+    for (column, choice, meaning) in &shape.times {
+        let (cell, taken) = beside.taken(*column);
+        if taken == *choice && cell.kind == Kind::Number && cell.meaning == Meaning::Plain {
+            cell.meaning = *meaning;
+        }
     }
 }
 

@@ -106,11 +106,11 @@ fn text(bytes: &Option<Vec<u8>>) -> String {
 }
 
 impl Brokers for Cluster {
-    fn open(&mut self, topics: &[&str]) -> Result<Vec<Epoch>, ProduceError> {
+    fn open(&mut self, topics: &[String]) -> Result<Vec<Epoch>, ProduceError> {
         self.call(|state| {
             state.open = None;
             state.opened += 1;
-            let epoch = |topic: &&str| state.epochs.get(*topic).copied().unwrap_or(0);
+            let epoch = |topic: &String| state.epochs.get(topic).copied().unwrap_or(0);
             Ok(topics.iter().map(epoch).collect())
         })
     }
@@ -143,18 +143,17 @@ impl Brokers for Cluster {
         })
     }
 
-    fn commit(&mut self, epoch: Epoch, topics: &[&str]) -> Result<(), ProduceError> {
+    fn commit(&mut self, epoch: Epoch, topics: &[String]) -> Result<(), ProduceError> {
         self.call(|state| {
             let records = state.open.take().expect("a transaction was begun");
             for topic in topics {
-                state.epochs.insert(topic.to_string(), epoch);
+                state.epochs.insert(topic.clone(), epoch);
             }
             let told = records
                 .iter()
                 .map(|(topic, record)| format!("{topic} {} {}", text(&record.key), text(&record.value)));
-            let topics = topics.iter().map(|topic| topic.to_string()).collect();
             let told = told.collect();
-            state.transactions.push((epoch, topics, told));
+            state.transactions.push((epoch, topics.to_vec(), told));
             state.records.extend(records.into_iter().map(|(_, record)| record));
             Ok(())
         })

@@ -2,8 +2,8 @@
 //! they were read.
 //!
 //! That gives the same rows as long as the feeds still hold them: a log does, a drop folder whose files were not
-//! cleared away does, a generator without a rate does, a topic does that retention has removed nothing from. Where they do not the
-//! run stops and says what is missing.
+//! cleared away does, a generator without a rate does, a topic does that retention has removed nothing from. Where they do
+//! not the run stops and says what is missing.
 //! When each record first arrived is not kept: all count as arrived at the snapshot, in the order of feed, partition
 //! and offset. Where versions of a key tie, or a `dedup_key` meets rows of two partitions, that may choose otherwise
 //! than the first time; the audit then corrects the tables, and reports it.
@@ -16,7 +16,7 @@ use crossbeam_channel::bounded;
 
 use super::{Bringing, Hands, InputSource, Past, Sources};
 use crate::decode::Decoded;
-use crate::definition::{Dataflow, FeedKind, OnMissing, Start, split_partition};
+use crate::definition::{Dataflow, Feed, FeedKind, OnMissing, Start, split_partition};
 use crate::registry::Registries;
 use crate::run::start::DELIVERIES;
 use crate::run::{RunError, archive};
@@ -50,11 +50,7 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
         }
     }
     let part = Arc::new(part);
-    let is_topic = |id: &&PartitionId| {
-        let input = part.inputs.iter().find(|input| input.name == id.input);
-        let feed = input.and_then(|input| input.feeds.iter().find(|feed| feed.name == id.feed));
-        feed.is_some_and(|feed| matches!(feed.kind, FeedKind::Kafka(_)))
-    };
+    let is_topic = |id: &&PartitionId| feed_of(&part, id).is_some_and(|feed| matches!(feed.kind, FeedKind::Kafka(_)));
     let topics = missing.keys().filter(is_topic);
     let start: Progress = topics.map(|id| (id.clone(), Position::default())).collect();
 
@@ -121,10 +117,10 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
 fn wanted(progress: &Progress, part: &Dataflow) -> Result<BTreeMap<PartitionId, Position>, RunError> {
     let mut wanted = BTreeMap::new();
     for (id, position) in progress.iter().filter(|(_, position)| position.next > 0) {
-        let Some(input) = part.inputs.iter().find(|input| input.name == id.input) else {
+        if !part.inputs.iter().any(|input| input.name == id.input) {
             continue;
-        };
-        let feed = input.feeds.iter().find(|feed| feed.name == id.feed);
+        }
+        let feed = feed_of(part, id);
         let transactions = feed.and_then(|feed| feed.transactions());
         let topic = split_partition(&id.partition).map(|(topic, _)| topic);
         if transactions.is_some_and(|(_, of)| topic == Some(&of.topic)) {
@@ -145,6 +141,12 @@ fn wanted(progress: &Progress, part: &Dataflow) -> Result<BTreeMap<PartitionId, 
         wanted.insert(id.clone(), position.clone());
     }
     Ok(wanted)
+}
+
+/// The feed that a partition is of, if it is there still.
+fn feed_of<'d>(part: &'d Dataflow, id: &PartitionId) -> Option<&'d Feed> {
+    let input = part.inputs.iter().find(|input| input.name == id.input)?;
+    input.feeds.iter().find(|feed| feed.name == id.feed)
 }
 
 fn no_bronze(id: &PartitionId, position: &Position) -> RunError {

@@ -33,7 +33,7 @@ pub use group::{OffsetPublisher, publish_offsets};
 pub use headers::{RecordHeaders, headers_of_json};
 pub(crate) use topics::Topics;
 pub(crate) use writer::put;
-pub use writer::{TopicError, TopicRecord, TopicWriter};
+pub use writer::{Queue as ProducerQueue, TopicError, TopicRecord, TopicWriter};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

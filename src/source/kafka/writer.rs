@@ -91,22 +91,44 @@ pub fn put<C: ProducerContext<DeliveryOpaque = ()>>(
         }
         message.headers = Some(headers);
     }
-    let mut least = (i32::MAX, Instant::now());
+    let mut queue = Queue::default();
     loop {
         message = match producer.send(message) {
             Ok(()) => return Ok(()),
             Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                 producer.poll(PAUSE);
-                let waiting = producer.in_flight_count();
-                if waiting < least.0 {
-                    least = (waiting, Instant::now());
-                } else if least.1.elapsed() > patience {
+                if queue.stands_still(producer.in_flight_count(), patience) {
                     return Err(error);
                 }
                 back
             }
             Err((error, _)) => return Err(error),
         };
+    }
+}
+
+/// How many records wait for brokers, and since when that has not become less.
+pub struct Queue {
+    least: i32,
+    since: Instant,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue {
+            least: i32::MAX,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Queue {
+    /// So many wait now: whether there were no fewer for longer than `patience`.
+    pub fn stands_still(&mut self, waiting: i32, patience: Duration) -> bool {
+        if waiting < self.least {
+            (self.least, self.since) = (waiting, Instant::now());
+        }
+        self.since.elapsed() > patience
     }
 }
 

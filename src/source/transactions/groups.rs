@@ -36,8 +36,7 @@ impl Groups {
                     continue;
                 };
                 // The same, in whichever order they are named.
-                let brokers = kafka.client.brokers.split(',').map(str::trim).collect();
-                let source = (brokers, transactions.topic.as_str());
+                let source = (kafka.client.hosts().collect(), transactions.topic.as_str());
                 let group = groups.entry(source).or_insert_with(|| {
                     let (line, end) = line();
                     Feeds {
