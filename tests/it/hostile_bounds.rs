@@ -1,0 +1,1 @@
+//! Memory bounded by bytes: large records, large values, many of them.

@@ -1,0 +1,1 @@
+//! Parquet, Avro, JSON and change records that are damaged, extreme or unusual.

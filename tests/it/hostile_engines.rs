@@ -1,0 +1,1 @@
+//! What Alluvium writes, read and written by engines that we did not write.

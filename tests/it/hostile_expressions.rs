@@ -1,0 +1,1 @@
+//! SQL and expressions with extreme arguments; what `query` may do.

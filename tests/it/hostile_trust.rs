@@ -1,0 +1,1 @@
+//! Requests, clients and faults that somebody else causes.
