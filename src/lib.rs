@@ -39,6 +39,7 @@ pub mod render;
 pub mod repr;
 pub mod run;
 pub mod serve;
+mod shown;
 pub mod sink;
 pub mod source;
 pub mod store;
