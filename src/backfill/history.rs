@@ -339,7 +339,7 @@ impl Job<'_> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
         let index = input.feeds.iter().position(|declared| declared.name == feed);
-        let Some((index, FeedKind::Files { path })) = index.map(|index| (index, &input.feeds[index].kind)) else {
+        let Some((index, FeedKind::Files { path, .. })) = index.map(|index| (index, &input.feeds[index].kind)) else {
             let help = "no feed of the definition reads it; backfill it as a file";
             return Err(Halt::Failed(help.to_string()));
         };

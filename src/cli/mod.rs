@@ -30,7 +30,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-use crate::definition::{Dataflow, Diagnostics, lake_location, load, nearest};
+use crate::definition::{Dataflow, Diagnostics, feeds_on_lake, lake_location, load, nearest};
 
 /// The run failed, or `verify` or `test` found a difference.
 const FAILED: u8 = 1;
@@ -192,6 +192,10 @@ impl SourceAndLake {
         if let Some(lake) = &self.lake {
             dataflow.lake = lake_location(lake, &std::env::current_dir()?)
                 .map_err(|error| UsageError::new(format!("bad --lake: {error}"), error.help()))?;
+            let mistakes = feeds_on_lake(&dataflow);
+            if !mistakes.is_empty() {
+                return Err(Diagnostics(mistakes).into());
+            }
         }
         Ok(dataflow)
     }

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
+use super::files::{read_follow_links, read_rules};
 use super::http;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, folder_location};
 use super::postgres::{self, read_postgres, read_tables};
 use super::settings::{Settings, Text, Value};
 use super::wire::{KeyFormat, read_key_format, read_registry, read_schema, read_unavailable};
-use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
+use super::{Feed, FeedKind, FileRules, Format, Generate, Registry, Wire};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -308,7 +309,7 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
 
 /// Settings that belong to some kinds alone, and those kinds, as they are told.
 const OF_KINDS: [(&[&str], &[Kind], &str); 5] = [
-    (&["path"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
+    (&["path", "follow_links"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
     (&GENERATE, &[Kind::Generate], "\"generate\""),
     (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),
     (&postgres::SETTINGS, &[Kind::Postgres], "\"postgres\""),
@@ -351,15 +352,25 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
         kind => {
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
+            let rules = match kind {
+                Kind::Log => read_follow_links(settings).map(|follow_links| FileRules {
+                    follow_links,
+                    ..FileRules::default()
+                }),
+                _ => read_rules(settings),
+            }?;
             let say = |error: LocationError| value.say(format!("bad path {:?}: {error}", text.written), error.help());
             match kind {
                 Kind::Log => folder_location(&text.value, base)
                     .map_err(say)
-                    .map(|path| FeedKind::Log { path })
+                    .map(|path| FeedKind::Log {
+                        path,
+                        follow_links: rules.follow_links,
+                    })
                     .ok(),
                 _ => files_location(&text.value, base)
                     .map_err(say)
-                    .map(|path| FeedKind::Files { path })
+                    .map(|path| FeedKind::Files { path, rules })
                     .ok(),
             }
         }

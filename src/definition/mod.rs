@@ -14,6 +14,8 @@ mod evolved;
 mod extra;
 mod feed;
 mod file;
+mod files;
+mod glob;
 mod http;
 mod input;
 mod kafka;
@@ -21,6 +23,7 @@ mod load;
 mod location;
 mod order;
 mod output;
+mod overlap;
 mod postgres;
 mod references;
 mod root;
@@ -36,11 +39,14 @@ pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use evolved::Evolved;
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
+pub use files::FileRules;
+pub use glob::{FileGlob, GlobState};
 pub use http::{Http, NEEDS_FOLDER, Tls};
 pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
 pub use output::{Output, OutputFormat};
+pub use overlap::{LAKE_FOLDERS, feeds_on_lake};
 pub use postgres::{FirstRows, Postgres, PostgresUrl, SslMode};
 pub use wire::{Credentials, KeyFormat, Registry, Wire};
 
@@ -233,11 +239,15 @@ pub enum FeedKind {
     Files {
         /// Absolute glob or URL with a glob in its path.
         path: String,
+        /// How it treats what it finds.
+        rules: FileRules,
     },
     /// The embedded change log: a folder with one append-only NDJSON file per partition.
     Log {
         /// The folder.
         path: PathBuf,
+        /// Whether links may lead out of it.
+        follow_links: bool,
     },
     /// Topics of a Kafka cluster, or of what speaks its protocol.
     Kafka(Kafka),

@@ -6,11 +6,14 @@
 
 mod batch;
 mod error;
+mod fault;
 mod files;
 pub mod generate;
+mod guard;
 mod http;
 mod kafka;
 mod log;
+mod names;
 mod outlet;
 mod postgres;
 mod readers;

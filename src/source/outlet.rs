@@ -78,6 +78,8 @@ pub(crate) struct Gauges {
     /// By reader: how far its partitions lag, where that is told.
     partitions: Mutex<BTreeMap<usize, Vec<PartitionLag>>>,
     last_error: Mutex<Option<String>>,
+    /// Why the feed cannot go on now, or not with all of it, if that is so.
+    waits_for: Mutex<Option<String>>,
 }
 
 /// A feed of one reader that has not looked yet.
@@ -102,6 +104,7 @@ impl Gauges {
             busy: AtomicU64::new(u64::MAX >> (64 - readers)),
             partitions: Mutex::default(),
             last_error: Mutex::default(),
+            waits_for: Mutex::default(),
         }
     }
 
@@ -142,6 +145,14 @@ impl Gauges {
 
     pub fn clear_error(&self) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub fn waits_for(&self) -> Option<String> {
+        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_waits_for(&self, cause: Option<String>) {
+        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = cause;
     }
 
     pub fn set_lag(&self, files: u64, bytes: u64) {

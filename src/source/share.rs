@@ -86,8 +86,8 @@ mod tests {
             retention: None,
             evolved: vec![],
             feeds: vec![
-                feed("drops", FeedKind::Files { path: "drops/*".into() }),
-                feed("live", FeedKind::Log { path: "live".into() }),
+                feed("drops", FeedKind::Files { path: "drops/*".into(), rules: Default::default() }),
+                feed("live", FeedKind::Log { path: "live".into(), follow_links: false }),
             ],
             file: "accounts.toml".into(),
         }

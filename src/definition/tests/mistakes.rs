@@ -637,3 +637,45 @@ fn a_secret_never_shows_in_a_mistake() {
     assert_eq!(found.matches("help:").count(), 4, "{found}");
     assert!(!found.contains("hunter2"), "{found}");
 }
+
+/// The feed read what the run wrote, which made the run write more.
+#[test]
+fn a_feed_that_would_read_the_lakes_own_files_is_refused() {
+    let mistakes = |lake: &str, path: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("inputs")).expect("a folder");
+        let root = format!("name = \"t\"\nlake = \"{lake}\"\n");
+        std::fs::write(folder.path().join("dataflow.toml"), root).expect("a file");
+        let input = format!(
+            "[columns]\na = \"INTEGER\"\n[[feeds]]\nname = \"f\"\nkind = \"files\"\nformat = \"parquet\"\npath = \"{path}\"\n"
+        );
+        std::fs::write(folder.path().join("inputs/orders.toml"), input).expect("a file");
+        match load(folder.path(), &|_| None) {
+            Ok(_) => String::new(),
+            Err(mistakes) => mistakes.to_string(),
+        }
+    };
+    for (lake, path) in [
+        ("lake", "**/*.parquet"),
+        ("lake", "lake/bronze/orders/*"),
+        ("lake", "lake/*/*/*"),
+        (".", "*/orders/*.parquet"),
+        ("s3://bucket/x/lake", "s3://bucket/x/**/*.parquet"),
+    ] {
+        let said = mistakes(lake, path);
+        assert!(
+            said.starts_with("inputs/orders.toml: feed \"f\" would read the lake's own files, such as ")
+                && said.contains("bronze/orders/part-"),
+            "{lake} {path}: {said}"
+        );
+    }
+    for (lake, path) in [
+        ("lake", "**/*.csv"),
+        ("lake", "drops/**/*.parquet"),
+        (".", "drops/**/*.parquet"),
+        (".lake", "**/*.parquet"),
+        ("s3://bucket/lake", "s3://bucket/lake-drops/*"),
+    ] {
+        assert_eq!(mistakes(lake, path), "", "{lake} {path}");
+    }
+}

@@ -11,75 +11,81 @@
 //!    and its tag: size and entity tag or time.
 //! 2. A file that cannot be read is a dead letter as a whole: what came before the break is delivered, the file is
 //!    done, and the feed goes on.
-//! 3. A failure that may pass is tried again from the next record on, which repeats nothing; when it does not pass the
-//!    feed fails, for to go on would lose the file.
+//! 3. A failure that may pass is tried again from the next record on, which repeats nothing. When it does not pass, and
+//!    where a file may not be read, the file waits, and the feed with it where the order of arrival decides.
 
 mod columnar;
+mod lister;
 mod listing;
+mod near;
 mod open;
 mod originals;
 mod settle;
 mod single;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod text;
+mod walk;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, Sender};
 
 use super::batch::{BatchBuilder, Record};
+use super::fault::pause;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::share::Share;
 use super::{Decode, Position, Progress, SourceError};
 use crate::decode::{Payloads, Raw};
-use crate::definition::Format;
+use crate::definition::{FileRules, Format};
 
 use columnar::Extent;
-use listing::Place;
+use lister::{End, Lister, Look, reached};
 pub(crate) use listing::is_remote;
+use listing::{Place, Surroundings};
+pub(crate) use near::what_is_in;
 use open::{Break, Source, decompress};
 pub use originals::Originals;
 use settle::{Job, Settle, Task};
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
 use text::{Records, SplitError};
 
-/// Listing takes at most this part of a core.
-const LISTING_SHARE: u32 = 50;
-/// How often a store is listed, at most: each listing is a paid request.
-const REMOTE_POLL: Duration = Duration::from_secs(2);
-/// The longest pause before trying again.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
-
-/// How a file ended: its last position, or none where it was gone before it was opened.
-struct End {
-    partition: Arc<str>,
-    position: Option<Position>,
+/// How a reader was done with a file.
+#[derive(Debug)]
+pub(crate) enum Finish {
+    /// Read to its end or given up: its last position.
+    Done(Position),
+    /// Gone before anything of it was read.
+    Gone,
+    /// It cannot be read now; how far it was read, if anything of it was.
+    Stuck {
+        position: Option<Position>,
+        cause: io::Error,
+    },
 }
 
 /// Starts the feed's threads.
-pub(crate) fn start(starter: &mut Starter, hand: Hand, path: &str, resume: &Progress) -> Result<(), SourceError> {
-    let place = Place::new(
-        &hand.name(),
-        path,
-        &hand.dataflow.store_options,
-        starter.runtime.clone(),
-    )?;
+pub(crate) fn start(
+    starter: &mut Starter,
+    hand: Hand,
+    (path, rules): (&str, &FileRules),
+    resume: &Progress,
+) -> Result<(), SourceError> {
+    let around = Surroundings::of(&hand.dataflow, rules.follow_links, starter.runtime.clone());
+    let place = Place::new(&hand.name(), path, around)?;
     let positions = hand
         .positions(resume)
         .filter(|(name, _)| hand.reads(name))
         .map(|(name, position)| (name.into(), position.clone()))
         .collect();
     let options = starter.options.clone();
-    let settle = Settle::new(place.is_atomic(), options.settle, positions);
-    let readers = if Share::in_order(hand.input()) {
-        1
-    } else {
-        options.file_readers.max(1)
-    };
+    let in_order = Share::in_order(hand.input());
+    let settle = Settle::new((place.is_atomic(), in_order), options.settle, positions);
+    let readers = if in_order { 1 } else { options.file_readers.max(1) };
     // As many as readers: the lister never waits to hand out a job, and few files are taken out of their order.
     let (jobs, queue) = crossbeam_channel::bounded(readers);
     let (ends, ended) = crossbeam_channel::unbounded();
@@ -96,17 +102,12 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, path: &str, resume: &Prog
             };
             // The queue closes when the lister ends.
             for job in queue {
-                let position = reader.run(&job)?;
-                if position.is_some() {
+                let finish = reader.run(&job)?;
+                if matches!(finish, Finish::Done(_)) {
                     reader.hand.gauges.files_done.fetch_add(1, Ordering::Relaxed);
                 }
-                if ends
-                    .send(End {
-                        partition: job.partition,
-                        position,
-                    })
-                    .is_err()
-                {
+                let partition = job.partition;
+                if ends.send(End { partition, finish }).is_err() {
                     break;
                 }
             }
@@ -115,105 +116,15 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, path: &str, resume: &Prog
     }
     let lister = Lister {
         place,
+        path: path.to_string(),
         options,
         settle,
         jobs,
         ended,
         free: readers,
-        failures: 0,
+        look: Look::default(),
     };
     starter.spawn(&hand, move |hand| lister.list(&hand))
-}
-
-struct Lister {
-    place: Place,
-    options: ReaderOptions,
-    settle: Settle,
-    jobs: Sender<Job>,
-    ended: Receiver<End>,
-    /// Readers with nothing to do.
-    free: usize,
-    /// Listings that failed in a row.
-    failures: u32,
-}
-
-impl Lister {
-    fn list(mut self, hand: &Hand) -> Result<(), Ended> {
-        let readers = self.free;
-        loop {
-            let (next_listing, fresh) = self.look(hand)?;
-            loop {
-                while self.free > 0 {
-                    let Some(job) = self.settle.next_job() else { break };
-                    self.free -= 1;
-                    if self.jobs.send(job).is_err() {
-                        return Err(Ended::Stopped); // every reader failed, and said why
-                    }
-                }
-                let (files, bytes) = self.settle.lag();
-                hand.gauges.set_lag(files, bytes);
-                let exhausted = fresh && files == 0 && self.free == readers;
-                hand.gauges.set_exhausted(exhausted);
-                if exhausted && self.options.stop_at_end {
-                    return Ok(());
-                }
-                select! {
-                    recv(self.ended) -> end => match end {
-                        Ok(end) => {
-                            self.settle.observe_end(&end.partition, end.position);
-                            self.free += 1;
-                        }
-                        Err(_) => return Err(Ended::Stopped), // every reader failed, and said why
-                    },
-                    recv(hand.stop) -> _ => return Err(Ended::Stopped),
-                    recv(crossbeam_channel::at(next_listing)) -> _ => break,
-                }
-            }
-        }
-    }
-
-    /// Lists; says when to list again and whether this listing told anything.
-    fn look(&mut self, hand: &Hand) -> Result<(Instant, bool), Ended> {
-        let start = Instant::now();
-        let poll = if self.place.is_atomic() {
-            self.options.poll.max(REMOTE_POLL)
-        } else {
-            self.options.poll
-        };
-        match self.place.list() {
-            Ok(mut listing) => {
-                self.failures = 0;
-                let there = !listing.is_empty() || self.place.is_there();
-                listing.retain(|found| hand.reads(&found.partition));
-                let listing = there.then_some(listing);
-                self.settle.observe(listing, start, (self.options.clock)());
-                let end = Instant::now();
-                Ok((end + poll.max((end - start) * LISTING_SHARE), true))
-            }
-            Err(error) => {
-                self.failures += 1;
-                tracing::warn!(feed = hand.name(), error = %error, attempt = self.failures, "could not list files");
-                hand.gauges.set_error(format!("could not list files: {error}"));
-                if self.failures > self.options.retries {
-                    return Err(SourceError::List {
-                        feed: hand.name(),
-                        path: self.place.display(""),
-                        attempts: self.failures,
-                        source: Arc::new(error),
-                    }
-                    .into());
-                }
-                Ok((Instant::now() + pause(&self.options, self.failures).max(poll), false))
-            }
-        }
-    }
-}
-
-fn pause(options: &ReaderOptions, attempt: u32) -> Duration {
-    options
-        .back_off
-        .saturating_mul(1 << (attempt - 1).min(16))
-        .min(LONGEST_BACK_OFF)
 }
 
 fn vanished(path: &str, next: u64) -> String {
@@ -228,35 +139,31 @@ struct FileReader {
 }
 
 impl FileReader {
-    /// Does a job to its end, and returns the file's last position; none if it was gone before anything was read.
-    fn run(&mut self, job: &Job) -> Result<Option<Position>, Ended> {
-        let path = self.place.display(&job.partition);
-        match job.task {
-            Task::Changed { next } => {
-                let reason = format!(
-                    "file {path} changed after it was read: it was already read; drop corrected rows as a new file"
-                );
-                self.give_up(job, next, reason).map(Some)
+    /// Does a job to its end.
+    fn run(&mut self, job: &Job) -> Result<Finish, Ended> {
+        let path = self.place.shown(&job.partition);
+        let reason = match job.task {
+            Task::Read { next } => return self.read(job, next, &path),
+            Task::Changed { .. } => {
+                format!("file {path} changed after it was read: it was already read; drop corrected rows as a new file")
             }
             Task::ChangedHalfway { next } => {
-                let reason = format!(
+                format!(
                     "file {path} changed after {next} of its records were read; drop the other records as a new file"
-                );
-                self.give_up(job, next, reason).map(Some)
+                )
             }
-            Task::Vanished { next } => {
-                let reason = vanished(&path, next);
-                self.give_up(job, next, reason).map(Some)
-            }
-            Task::Read { next } => self.read(job, next, &path),
-        }
+            Task::Vanished { next } => vanished(&path, next),
+        };
+        let (Task::Changed { next } | Task::ChangedHalfway { next } | Task::Vanished { next } | Task::Read { next }) =
+            job.task;
+        self.give_up(job, next, reason).map(Finish::Done)
     }
 
-    fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<Option<Position>, Ended> {
-        let (mut attempts, mut reached) = (0, next);
+    fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<Finish, Ended> {
+        let (mut attempts, mut arrived_at) = (0, next);
         loop {
             let broke = match self.attempt(job, &mut next) {
-                Ok(position) => return Ok(Some(position)),
+                Ok(position) => return Ok(Finish::Done(position)),
                 Err(broke) => broke,
             };
             match broke {
@@ -265,30 +172,32 @@ impl FileReader {
                     let reason = format!(
                         "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
                     );
-                    return self.give_up(job, next, reason).map(Some);
+                    return self.give_up(job, next, reason).map(Finish::Done);
                 }
                 Break::Vanished if next == 0 => {
                     tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
-                    return Ok(None);
+                    return Ok(Finish::Gone);
                 }
                 Break::Vanished => {
                     let reason = vanished(path, next);
-                    return self.give_up(job, next, reason).map(Some);
+                    return self.give_up(job, next, reason).map(Finish::Done);
                 }
-                Break::Passing(error) => {
-                    attempts = if next > reached { 1 } else { attempts + 1 };
-                    reached = next;
-                    tracing::warn!(feed = self.hand.name(), path, record = next, error = %error, attempts, "reading again");
-                    self.hand.gauges.set_error(format!("could not read {path}: {error}"));
+                Break::Denied(cause) => {
+                    return Ok(Finish::Stuck {
+                        position: reached(next, &job.tag),
+                        cause,
+                    });
+                }
+                Break::Passing(cause) => {
+                    attempts = if next > arrived_at { 1 } else { attempts + 1 };
+                    arrived_at = next;
+                    tracing::warn!(feed = self.hand.name(), path, record = next, error = %cause, attempts, "reading again");
+                    self.hand.gauges.set_error(format!("could not read {path}: {cause}"));
                     if attempts > self.options.retries {
-                        return Err(SourceError::Read {
-                            feed: self.hand.name(),
-                            path: path.to_string(),
-                            record: next,
-                            attempts,
-                            source: Arc::new(error),
-                        }
-                        .into());
+                        return Ok(Finish::Stuck {
+                            position: reached(next, &job.tag),
+                            cause,
+                        });
                     }
                     self.hand.sleep(pause(&self.options, attempts))?;
                 }

@@ -23,6 +23,8 @@ pub(crate) enum Break {
     Ended(Ended),
     /// May pass: worth trying again.
     Passing(io::Error),
+    /// It is there and may not be read, until somebody allows it.
+    Denied(io::Error),
     /// Its bytes cannot be used, or not be read at all: goes on without it.
     Spoilt(String),
     /// It is gone.
@@ -40,10 +42,10 @@ impl Break {
     pub fn from_io(error: io::Error) -> Break {
         match error.kind() {
             ErrorKind::NotFound => Break::Vanished,
-            ErrorKind::PermissionDenied
-            | ErrorKind::InvalidInput
-            | ErrorKind::IsADirectory
-            | ErrorKind::StaleNetworkFileHandle => Break::Spoilt(error.to_string()),
+            ErrorKind::PermissionDenied => Break::Denied(error),
+            ErrorKind::InvalidInput | ErrorKind::IsADirectory | ErrorKind::StaleNetworkFileHandle => {
+                Break::Spoilt(error.to_string())
+            }
             _ => Break::Passing(error),
         }
     }
@@ -82,7 +84,7 @@ impl Source {
     /// Opens a file of a place.
     pub fn open(place: &Place, partition: &str) -> Result<(Source, Trouble), Break> {
         let bytes = match place {
-            Place::Local { folder, .. } => Stored::Local(File::open(folder.join(partition)).map_err(Break::from_io)?),
+            Place::Local { .. } => Stored::Local(place.open_local(partition).map_err(Break::from_io)?),
             Place::Remote { store, runtime, .. } => {
                 let location = place.location(partition);
                 let got = runtime
@@ -104,6 +106,16 @@ impl Source {
             },
             trouble,
         ))
+    }
+}
+
+/// Why a file could not be opened, for whoever reads it whole.
+pub(crate) fn refusal(broken: Break) -> io::Error {
+    match broken {
+        Break::Passing(error) | Break::Denied(error) => error,
+        Break::Spoilt(reason) => io::Error::new(ErrorKind::InvalidInput, reason),
+        Break::Vanished => io::Error::from(ErrorKind::NotFound),
+        Break::Ended(_) => io::Error::from(ErrorKind::Interrupted),
     }
 }
 
