@@ -140,6 +140,7 @@ impl Job<'_> {
             next: records,
             done: true,
             tag: Some(as_of.to_string()),
+            ..Position::default()
         };
         self.feed(Feeding {
             delivery: last,
@@ -296,6 +297,7 @@ impl Job<'_> {
                     next: position,
                     done: false,
                     tag: Some(choice.as_of.to_string()),
+                    ..Position::default()
                 },
                 arrived: Instant::now(),
                 epoch: None,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
-use super::files::{read_follow_links, read_rules};
+use super::files::{self, read_follow_links, read_rules};
 use super::http;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, folder_location};
@@ -308,7 +308,8 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
 }
 
 /// Settings that belong to some kinds alone, and those kinds, as they are told.
-const OF_KINDS: [(&[&str], &[Kind], &str); 5] = [
+const OF_KINDS: [(&[&str], &[Kind], &str); 6] = [
+    (&files::SETTINGS, &[Kind::Files], "\"files\""),
     (&["path", "follow_links"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
     (&GENERATE, &[Kind::Generate], "\"generate\""),
     (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),

@@ -39,7 +39,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use evolved::Evolved;
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
-pub use files::FileRules;
+pub use files::{Changed, Duplicates, FileRules};
 pub use glob::{FileGlob, GlobState};
 pub use http::{Http, NEEDS_FOLDER, Tls};
 pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};

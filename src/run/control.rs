@@ -376,6 +376,7 @@ mod tests {
             next: 1 << 60,
             done: true,
             tag: None,
+            ..Position::default()
         };
         let part = || Prepared {
             writer: 3,

@@ -293,6 +293,7 @@ mod tests {
                 next: 120,
                 done: false,
                 tag: None,
+                ..Position::default()
             },
             arrived: Instant::now(),
             epoch: None,

@@ -14,12 +14,12 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
 
 /// The fault that a feed has, if it has one.
 #[derive(Debug, Default)]
-pub(crate) struct Fault {
+pub(crate) struct FeedFault {
     /// And since when there has been one.
     cause: Option<(String, Instant)>,
 }
 
-impl Fault {
+impl FeedFault {
     /// Takes in what keeps the feed from reading on now, and tells it where that is new.
     pub fn observe(&mut self, hand: &Hand, cause: Option<String>) {
         if cause.as_ref() == self.cause.as_ref().map(|(cause, _)| cause) {

@@ -401,3 +401,92 @@ fn what_is_not_read_is_said_with_what_is_near() {
         "{said}"
     );
 }
+
+/// A month that was published again under another name counted twice.
+#[test]
+fn a_file_with_the_bytes_of_one_that_was_read_is_skipped_over_restarts_too() {
+    let folder = folder("drops/*.csv", "duplicates = \"skip\"");
+    folder.write("drops/b.csv", "n\n1\n");
+    folder.write("drops/c.csv", "n\n2\n");
+    let ran = run(&folder);
+    exits(&ran, 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+    let told = messages(&ran);
+    assert_eq!(told.matches("holds the same bytes as").count(), 1, "{told}");
+    folder.write("drops/c again.csv", "n\n2\n");
+    folder.write("drops/d.csv", "n\n3\n");
+    folder.write("drops/c.csv", "n\n2\n"); // written anew as it was
+    let ran = run(&folder);
+    exits(&ran, 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3");
+    assert!(messages(&ran).contains("c again.csv holds the same bytes as c.csv, which was read: it is skipped"));
+    let dataflow = folder.load("lake");
+    recompute(&dataflow, 2);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+}
+
+/// A file that was read before it was whole was a dead letter once the rest of it came, and the rest was never read.
+#[test]
+fn a_file_that_is_completed_by_appending_is_read_on() {
+    let folder = folder("drops/*.csv", "");
+    folder.write("drops/b.csv", "n\n2\n3");
+    folder.write("drops/torn.csv", "n\n4\n5");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5");
+    folder.append("drops/a.csv", "10\n11\n");
+    folder.append("drops/b.csv", "\n20\n");
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 10 11 20");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+    // The last record was taken half, which is said; what is behind it is read.
+    folder.append("drops/torn.csv", "6\n7\n");
+    folder.append("drops/a.csv", "12\n");
+    catch_up(&dataflow, 2);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 7 10 11 12 20");
+    let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+    assert!(letters.contains("its record 1 was taken half"), "{letters}");
+    catch_up(&dataflow, 1);
+    recompute(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 7 10 11 12 20");
+}
+
+/// A corrected file was a dead letter, whatever its input made of newer versions.
+#[test]
+fn a_changed_file_is_a_dead_letter_or_a_correction_as_the_feed_says() {
+    let keyed = |more: &str| {
+        format!(
+            "key = [\"n\"]\n[columns]\nn = {{ type = \"BIGINT\", nullable = false }}\nname = \"VARCHAR\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\nformat = \"csv\"\npath = \"drops/*.csv\"\n{more}\n"
+        )
+    };
+    for (more, corrected) in [("", "1:one 2:two"), ("changed = \"correct\"", "1:uno 2:two 3:tre")] {
+        let folder = folder("drops/*.csv", "");
+        folder.write("inputs/rows.toml", &keyed(more));
+        folder.write("silver/rows.sql", "SELECT n, name FROM rows");
+        folder.write("drops/a.csv", "n,name\n1,one\n2,two\n");
+        let dataflow = folder.load("lake");
+        catch_up(&dataflow, 1);
+        folder.write("drops/a.csv", "n,name\n1,uno\n3,tre\n");
+        catch_up(&dataflow, 1);
+        let rows = || {
+            assert_newest_is_exact(&dataflow, more);
+            ask(&dataflow, "SELECT n || ':' || name FROM silver.rows ORDER BY n").replace('\n', " ")
+        };
+        assert_eq!(rows(), corrected);
+        let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+        assert_eq!(letters.contains("or set changed = "), more.is_empty(), "{letters}");
+        if more.is_empty() {
+            continue;
+        }
+        folder.append("drops/a.csv", "4,four\n");
+        catch_up(&dataflow, 1);
+        assert_eq!(rows(), "1:uno 2:two 3:tre 4:four");
+        recompute(&dataflow, 2);
+        assert_eq!(rows(), "1:uno 2:two 3:tre 4:four");
+    }
+    let folder = folder("drops/*.csv", "changed = \"correct\"");
+    let checked = alluvium(&["check", "."], folder.path());
+    exits(&checked, 2);
+    assert!(text(&checked).contains("cannot take changed files as corrections, for the input has no key"));
+}

@@ -1,6 +1,6 @@
 //! The lister of a feed: looks what is there, says what is left out, and hands files to readers.
 //!
-//! A file or folder that cannot be read is the feed's [`Fault`].
+//! A file or folder that cannot be read is the feed's [`FeedFault`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,9 +13,8 @@ use super::near::why_nothing;
 use super::settle::{Job, Settle};
 use super::telling::Telling;
 use super::walk::WhyLeftOut;
-use super::{Finish, ReaderOptions};
-use crate::source::Position;
-use crate::source::fault::{Fault, pause};
+use super::{FileEnd, ReaderOptions};
+use crate::source::fault::{FeedFault, pause};
 use crate::source::names::relative_path;
 use crate::source::outlet::{Ended, Hand};
 
@@ -29,7 +28,7 @@ const STUCK: Duration = Duration::from_secs(1);
 /// How a file ended.
 pub(super) struct End {
     pub partition: Arc<str>,
-    pub finish: Finish,
+    pub finish: FileEnd,
 }
 
 pub(super) struct Lister {
@@ -42,18 +41,18 @@ pub(super) struct Lister {
     pub ended: Receiver<End>,
     /// Readers with nothing to do.
     pub free: usize,
-    pub look: Look,
+    pub look: ListerState,
 }
 
 /// What looks came to.
 #[derive(Default)]
-pub(super) struct Look {
+pub(super) struct ListerState {
     telling: Telling,
     /// Why the last listing does not show all that is there.
     unseen: Option<String>,
     /// Listings that failed in a row.
     failures: u32,
-    fault: Fault,
+    fault: FeedFault,
 }
 
 impl Lister {
@@ -99,9 +98,9 @@ impl Lister {
 
     fn observe_end(&mut self, end: End) {
         match end.finish {
-            Finish::Done(position) => self.settle.observe_end(&end.partition, Some(position)),
-            Finish::Gone => self.settle.observe_end(&end.partition, None),
-            Finish::Stuck { position, cause } => {
+            FileEnd::Done(position) => self.settle.observe_end(&end.partition, Some(position)),
+            FileEnd::Gone => self.settle.observe_end(&end.partition, None),
+            FileEnd::Stuck { position, cause } => {
                 let cause = format!("could not read {}: {cause}", self.place.shown(&end.partition));
                 self.settle
                     .observe_stuck(&end.partition, position, cause, Instant::now() + STUCK);
@@ -171,13 +170,4 @@ impl Lister {
         let files = listing.is_there.then_some(files);
         self.settle.observe(files, &is_unseen, now, (self.options.clock)());
     }
-}
-
-/// How far a file was read when it got stuck; none if nothing of it was.
-pub(super) fn reached(next: u64, tag: &str) -> Option<Position> {
-    (next > 0).then(|| Position {
-        next,
-        done: false,
-        tag: Some(tag.to_string()),
-    })
 }

@@ -15,6 +15,7 @@
 //!    where a file may not be read, the file waits, and the feed with it where the order of arrival decides.
 
 mod columnar;
+mod content;
 mod lister;
 mod listing;
 mod near;
@@ -39,12 +40,14 @@ use super::fault::pause;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::share::Share;
-use super::{Decode, Position, Progress, SourceError};
+use super::{Decode, FileContent, Position, Progress, SourceError};
 use crate::decode::{Payloads, Raw};
-use crate::definition::{FileRules, Format};
+use crate::definition::{Changed, Duplicates, FeedKind, FileRules, Format};
+use crate::shown::shown;
 
 use columnar::Extent;
-use lister::{End, Lister, Look, reached};
+use content::{FileComparison, KnownFiles, compare, content};
+use lister::{End, Lister, ListerState};
 pub(crate) use listing::is_remote;
 use listing::{Place, Surroundings};
 pub(crate) use near::what_is_in;
@@ -56,7 +59,7 @@ use text::{Records, SplitError};
 
 /// How a reader was done with a file.
 #[derive(Debug)]
-pub(crate) enum Finish {
+pub(crate) enum FileEnd {
     /// Read to its end or given up: its last position.
     Done(Position),
     /// Gone before anything of it was read.
@@ -77,6 +80,12 @@ pub(crate) fn start(
 ) -> Result<(), SourceError> {
     let around = Surroundings::of(&hand.dataflow, rules.follow_links, starter.runtime.clone());
     let place = Place::new(&hand.name(), path, around)?;
+    let known = KnownFiles::default();
+    for (name, position) in hand.positions(resume) {
+        if let Some(content) = &position.content {
+            known.claim(content.clone(), &name.into());
+        }
+    }
     let positions = hand
         .positions(resume)
         .filter(|(name, _)| hand.reads(name))
@@ -91,6 +100,7 @@ pub(crate) fn start(
     let (ends, ended) = crossbeam_channel::unbounded();
     for _ in 0..readers {
         let (place, options, decoders) = (place.clone(), options.clone(), starter.decoders.clone());
+        let known = known.clone();
         let (queue, ends): (Receiver<Job>, Sender<End>) = (queue.clone(), ends.clone());
         starter.spawn(&hand, move |hand| {
             let decode = decoders(hand.input, hand.feed);
@@ -99,11 +109,13 @@ pub(crate) fn start(
                 place,
                 options,
                 decode,
+                known,
+                current: CurrentFile::default(),
             };
             // The queue closes when the lister ends.
             for job in queue {
                 let finish = reader.run(&job)?;
-                if matches!(finish, Finish::Done(_)) {
+                if matches!(finish, FileEnd::Done(_)) {
                     reader.hand.gauges.files_done.fetch_add(1, Ordering::Relaxed);
                 }
                 let partition = job.partition;
@@ -122,7 +134,7 @@ pub(crate) fn start(
         jobs,
         ended,
         free: readers,
-        look: Look::default(),
+        look: ListerState::default(),
     };
     starter.spawn(&hand, move |hand| lister.list(&hand))
 }
@@ -136,72 +148,186 @@ struct FileReader {
     place: Place,
     options: ReaderOptions,
     decode: Decode,
+    known: KnownFiles,
+    current: CurrentFile,
+}
+
+/// The first record that is to be read.
+fn reached(task: &Task) -> u64 {
+    match task {
+        Task::Read { next, .. } | Task::ChangedHalfway { next } | Task::Vanished { next } => *next,
+        Task::Changed(then) => then.next,
+    }
+}
+
+/// What positions say of the file that is being read.
+#[derive(Default)]
+struct CurrentFile {
+    /// See [`Position::base`].
+    base: u64,
+    /// What it holds, where that is asked before it is read.
+    content: Option<FileContent>,
 }
 
 impl FileReader {
     /// Does a job to its end.
-    fn run(&mut self, job: &Job) -> Result<Finish, Ended> {
+    fn run(&mut self, job: &Job) -> Result<FileEnd, Ended> {
         let path = self.place.shown(&job.partition);
-        let reason = match job.task {
-            Task::Read { next } => return self.read(job, next, &path),
-            Task::Changed { .. } => {
-                format!("file {path} changed after it was read: it was already read; drop corrected rows as a new file")
+        self.current = CurrentFile::default();
+        match &job.task {
+            Task::Read { next, base } => {
+                self.current.base = *base;
+                match self.rules().duplicates {
+                    Duplicates::Read => self.read(job, *next, &path),
+                    Duplicates::Skip => self.read_unless_known(job, *next, &path),
+                }
             }
+            Task::Changed(position) => self.read_changed(job, position, &path),
             Task::ChangedHalfway { next } => {
-                format!(
+                let reason = format!(
                     "file {path} changed after {next} of its records were read; drop the other records as a new file"
-                )
+                );
+                self.give_up(job, *next, reason).map(FileEnd::Done)
             }
-            Task::Vanished { next } => vanished(&path, next),
-        };
-        let (Task::Changed { next } | Task::ChangedHalfway { next } | Task::Vanished { next } | Task::Read { next }) =
-            job.task;
-        self.give_up(job, next, reason).map(Finish::Done)
+            Task::Vanished { next } => self.give_up(job, *next, vanished(&path, *next)).map(FileEnd::Done),
+        }
     }
 
-    fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<Finish, Ended> {
+    fn rules(&self) -> FileRules {
+        match &self.hand.feed().kind {
+            FeedKind::Files { rules, .. } => rules.clone(),
+            _ => FileRules::default(),
+        }
+    }
+
+    /// Reads a file whose bytes no other file had that is read or being read.
+    fn read_unless_known(&mut self, job: &Job, next: u64, path: &str) -> Result<FileEnd, Ended> {
+        let hand = self.hand.clone();
+        let stops = || hand.check().is_err();
+        let content = Source::open(&self.place, &job.partition)
+            .and_then(|(source, _)| content(source, &stops).map_err(Break::from_io));
+        self.hand.check()?;
+        let content = match content {
+            Ok(content) => content,
+            Err(broke) => return self.finish(job, next, path, broke),
+        };
+        let Some(holder) = self.known.claim(content.clone(), &job.partition) else {
+            self.current.content = Some(content);
+            return self.read(job, next, path);
+        };
+        let feed = self.hand.name();
+        let holder = shown(&holder);
+        tracing::warn!(
+            feed,
+            "{path} holds the same bytes as {holder}, which was read: it is skipped"
+        );
+        let position = self.position(job, next, true);
+        self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
+        Ok(FileEnd::Done(position))
+    }
+
+    /// Reads on in a file that was read to its end and then changed: what was added to it, or all of it as a correction.
+    fn read_changed(&mut self, job: &Job, then: &Position, path: &str) -> Result<FileEnd, Ended> {
+        let (feed, next) = (self.hand.name(), then.next);
+        self.current.base = then.base;
+        let hand = self.hand.clone();
+        let stops = || hand.check().is_err();
+        let compared = match &then.content {
+            None => Ok(FileComparison::Other),
+            Some(earlier) => Source::open(&self.place, &job.partition)
+                .and_then(|(source, _)| compare(source, earlier, &stops).map_err(Break::from_io)),
+        };
+        self.hand.check()?;
+        match compared {
+            Err(Break::Vanished) => Ok(FileEnd::Done(then.clone())), // it was read to its end
+            Err(broke) => self.finish(job, next, path, broke),
+            Ok(FileComparison::Same) => {
+                tracing::info!(feed, "{path} was written anew with the bytes that were read");
+                self.current.content.clone_from(&then.content);
+                let position = self.position(job, next, true);
+                self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
+                Ok(FileEnd::Done(position))
+            }
+            Ok(FileComparison::Appended { tears }) if self.appends() => {
+                tracing::info!(feed, "{path} goes on behind what was read: its next records are read");
+                if tears {
+                    let last = next.saturating_sub(1);
+                    let reason = format!(
+                        "file {path} was read while it was being written: its record {last} was taken half; drop that record \
+                         as a new file, and rename files into the folder once they are whole"
+                    );
+                    let position = self.position(job, next, false);
+                    self.hand.conclude(&job.partition, position, Some(reason), job.seen)?;
+                }
+                self.read(job, next, path)
+            }
+            Ok(_) if self.rules().changed == Changed::Correct => {
+                tracing::warn!(
+                    feed,
+                    "{path} changed after it was read: it is read again, as newer versions of its rows; rows that it no longer holds stay"
+                );
+                self.current.base = next;
+                self.read(job, next, path)
+            }
+            Ok(_) => {
+                let keyed = !self.hand.input().key.is_empty() && self.appends();
+                let remedy = match keyed {
+                    true => {
+                        "drop corrected rows as a new file, or set changed = \"correct\" in the feed for changes to come"
+                    }
+                    false => "drop corrected rows as a new file",
+                };
+                let reason = format!("file {path} changed after it was read: it was already read; {remedy}");
+                self.give_up(job, next, reason).map(FileEnd::Done)
+            }
+        }
+    }
+
+    /// Whether files of the feed hold their records one after the other, so that more can come behind them.
+    fn appends(&self) -> bool {
+        !matches!(self.hand.feed().format, Format::Parquet | Format::Avro)
+    }
+
+    fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<FileEnd, Ended> {
         let (mut attempts, mut arrived_at) = (0, next);
         loop {
             let broke = match self.attempt(job, &mut next) {
-                Ok(position) => return Ok(Finish::Done(position)),
+                Ok(position) => return Ok(FileEnd::Done(position)),
                 Err(broke) => broke,
             };
-            match broke {
-                Break::Ended(ended) => return Err(ended),
-                Break::Spoilt(reason) => {
-                    let reason = format!(
-                        "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
-                    );
-                    return self.give_up(job, next, reason).map(Finish::Done);
-                }
-                Break::Vanished if next == 0 => {
-                    tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
-                    return Ok(Finish::Gone);
-                }
-                Break::Vanished => {
-                    let reason = vanished(path, next);
-                    return self.give_up(job, next, reason).map(Finish::Done);
-                }
-                Break::Denied(cause) => {
-                    return Ok(Finish::Stuck {
-                        position: reached(next, &job.tag),
-                        cause,
-                    });
-                }
-                Break::Passing(cause) => {
-                    attempts = if next > arrived_at { 1 } else { attempts + 1 };
-                    arrived_at = next;
-                    tracing::warn!(feed = self.hand.name(), path, record = next, error = %cause, attempts, "reading again");
-                    self.hand.gauges.set_error(format!("could not read {path}: {cause}"));
-                    if attempts > self.options.retries {
-                        return Ok(Finish::Stuck {
-                            position: reached(next, &job.tag),
-                            cause,
-                        });
-                    }
-                    self.hand.sleep(pause(&self.options, attempts))?;
-                }
+            let Break::Passing(cause) = broke else {
+                return self.finish(job, next, path, broke);
+            };
+            attempts = if next > arrived_at { 1 } else { attempts + 1 };
+            arrived_at = next;
+            tracing::warn!(feed = self.hand.name(), path, record = next, error = %cause, attempts, "reading again");
+            self.hand.gauges.set_error(format!("could not read {path}: {cause}"));
+            if attempts > self.options.retries {
+                return self.finish(job, next, path, Break::Passing(cause));
             }
+            self.hand.sleep(pause(&self.options, attempts))?;
+        }
+    }
+
+    /// What a break that was not overcome makes of a file of which `next` records were read.
+    fn finish(&mut self, job: &Job, next: u64, path: &str, broke: Break) -> Result<FileEnd, Ended> {
+        match broke {
+            Break::Ended(ended) => Err(ended),
+            Break::Spoilt(reason) => {
+                let reason = format!(
+                    "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
+                );
+                self.give_up(job, next, reason).map(FileEnd::Done)
+            }
+            Break::Vanished if next == 0 => {
+                tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
+                Ok(FileEnd::Gone)
+            }
+            Break::Vanished => self.give_up(job, next, vanished(path, next)).map(FileEnd::Done),
+            Break::Denied(cause) | Break::Passing(cause) => Ok(FileEnd::Stuck {
+                position: (next > reached(&job.task)).then(|| self.position(job, next, false)),
+                cause,
+            }),
         }
     }
 
@@ -218,6 +344,8 @@ impl FileReader {
             next,
             done: true,
             tag: Some(tag),
+            base: self.current.base,
+            content: None,
         };
         self.hand
             .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
@@ -234,7 +362,8 @@ impl FileReader {
     }
 
     fn attempt_text(&mut self, job: &Job, next: &mut u64, csv: bool) -> Result<Position, Break> {
-        let (source, trouble) = Source::open(&self.place, &job.partition)?;
+        let (mut source, trouble) = Source::open(&self.place, &job.partition)?;
+        let digest = source.digested();
         let plain = decompress(source, &job.partition).map_err(|e| trouble.explain(e))?;
         let mut records = Records::new(plain, csv, self.options.record_bytes);
         let broken = |error: SplitError| match error {
@@ -249,7 +378,7 @@ impl FileReader {
             let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
             header = Some(Arc::from(String::from_utf8_lossy(line)));
         }
-        for _ in 0..*next {
+        for _ in self.current.base..*next {
             records.next().map_err(broken)?;
         }
         let mut batch = BatchBuilder::new(self.hand.limits);
@@ -271,7 +400,10 @@ impl FileReader {
                 self.hand_over(job, batch.take(header.clone()), next, false)?;
             }
         };
-        let end = end.and_then(|()| self.check_unchanged(job));
+        if end.is_ok() {
+            // As it was read: a change since then is found by the next listing.
+            self.current.content = Some(digest.content());
+        }
         if end.is_ok() || !batch.is_empty() {
             self.hand_over(job, batch.take(header), next, end.is_ok())?;
         }
@@ -313,6 +445,8 @@ impl FileReader {
             next,
             done,
             tag: Some(job.tag.clone()),
+            base: self.current.base,
+            content: self.current.content.clone(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::listing::Place;
 use crate::definition::nearest;
 use crate::shown::{shown, shown_path};
 
-/// Names of a folder that are looked at.
+/// FolderNames of a folder that are looked at.
 const LOOKED_AT: usize = 10_000;
 /// Endings that are named.
 const ENDINGS: usize = 4;
@@ -26,7 +26,7 @@ pub(crate) fn why_nothing(place: &Place, path: &str) -> String {
             shown_path(folder)
         );
     }
-    let names = Names::of(folder);
+    let names = FolderNames::of(folder);
     if glob.is_literal() {
         let wanted = Path::new(path);
         if wanted.is_dir() {
@@ -42,19 +42,19 @@ pub(crate) fn why_nothing(place: &Place, path: &str) -> String {
 
 /// What is directly in a folder, as a sentence about it ends.
 pub(crate) fn what_is_in(folder: &Path) -> String {
-    Names::of(folder).told()
+    FolderNames::of(folder).told()
 }
 
 /// What is directly in a folder.
 #[derive(Default)]
-struct Names {
+struct FolderNames {
     files: Vec<String>,
     folders: usize,
 }
 
-impl Names {
-    fn of(folder: &Path) -> Names {
-        let mut names = Names::default();
+impl FolderNames {
+    fn of(folder: &Path) -> FolderNames {
+        let mut names = FolderNames::default();
         for entry in std::fs::read_dir(folder)
             .into_iter()
             .flatten()

@@ -13,6 +13,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::ObjectStoreExt;
 
+use super::content::ByteDigest;
 use super::listing::{Place, store_error};
 use crate::source::outlet::Ended;
 
@@ -55,6 +56,7 @@ impl Break {
 pub(crate) struct Source {
     bytes: Stored,
     trouble: Trouble,
+    digest: Option<ByteDigest>,
 }
 
 /// The last failure of a [`Source`].
@@ -103,6 +105,7 @@ impl Source {
             Source {
                 bytes,
                 trouble: trouble.clone(),
+                digest: None,
             },
             trouble,
         ))
@@ -116,6 +119,13 @@ pub(crate) fn refusal(broken: Break) -> io::Error {
         Break::Spoilt(reason) => io::Error::new(ErrorKind::InvalidInput, reason),
         Break::Vanished => io::Error::from(ErrorKind::NotFound),
         Break::Ended(_) => io::Error::from(ErrorKind::Interrupted),
+    }
+}
+
+impl Source {
+    /// Hashes what is read from here on.
+    pub fn digested(&mut self) -> ByteDigest {
+        self.digest.get_or_insert_default().clone()
     }
 }
 
@@ -136,6 +146,9 @@ impl Read for Source {
                 }
             },
         };
+        if let (Ok(read), Some(digest)) = (&read, &self.digest) {
+            digest.observe(&buffer[..*read]);
+        }
         read.inspect_err(|e| {
             if e.kind() != ErrorKind::Interrupted {
                 let own = io::Error::new(e.kind(), e.to_string());

@@ -1,7 +1,6 @@
 //! Decides which file is read next: plain state, fed with listings, no I/O.
 //!
-//! 1. A file is read once. What is done stays done; if its content changes afterwards that is said once per change,
-//!    and not read: its rows are already counted.
+//! 1. A file is read once. What is done stays done; if it changes afterwards that is a task of its own, once per change.
 //! 2. A file is read only when it is whole. In a folder: when two listings at least `settle` apart saw one tag, or when
 //!    its last change is long past. In a store: at once.
 //! 3. Files that can be read are read by name.
@@ -31,10 +30,10 @@ pub(crate) struct Job {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Read it from this record on.
-    Read { next: u64 },
-    /// It was read to the end, and then changed: say so.
-    Changed { next: u64 },
+    /// Read it from this record on; `base` is the number of its first one.
+    Read { next: u64, base: u64 },
+    /// It was read to the end, up to this position, and then changed: find out how, and say so.
+    Changed(Position),
     /// It was read up to this record, and then changed: say so, and read no more of it.
     ChangedHalfway { next: u64 },
     /// It was read up to this record, and is gone: say so.
@@ -188,10 +187,13 @@ impl Settle {
         let partition = self.ready.pop_first()?;
         let file = &self.files[&partition];
         let task = match &file.position {
-            None => Task::Read { next: 0 },
+            None => Task::Read { next: 0, base: 0 },
             Some(p) if file.state == State::Lost => Task::Vanished { next: p.next },
-            Some(p) if p.done => Task::Changed { next: p.next },
-            Some(p) if p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read { next: p.next },
+            Some(p) if p.done => Task::Changed(p.clone()),
+            Some(p) if p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read {
+                next: p.next,
+                base: p.base,
+            },
             Some(p) => Task::ChangedHalfway { next: p.next },
         };
         Some(Job {
@@ -276,6 +278,7 @@ mod tests {
             next,
             done: true,
             tag: Some(tag.into()),
+            ..Position::default()
         })
     }
 
@@ -318,7 +321,7 @@ mod tests {
         let job = files.next_job().unwrap();
         assert_eq!(
             (job.tag.as_str(), job.task, job.seen),
-            ("2", Task::Read { next: 0 }, now + SECOND)
+            ("2", Task::Read { next: 0, base: 0 }, now + SECOND)
         );
         assert_eq!(files.lag(), (1, 10));
         files.observe_end("a", done(3, "2"));
@@ -338,7 +341,7 @@ mod tests {
             now,
             wall,
         );
-        let read = |name: &str| (name.to_string(), Task::Read { next: 0 });
+        let read = |name: &str| (name.to_string(), Task::Read { next: 0, base: 0 });
         assert_eq!(names(&mut files), [read("a"), read("b")]);
         let mut store = Settle::new((true, false), SECOND, BTreeMap::new());
         store.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
@@ -356,7 +359,7 @@ mod tests {
         files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
         files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
-        assert_eq!(names(&mut files), [("a".into(), Task::Changed { next: 7 })]);
+        assert_eq!(names(&mut files), [("a".into(), Task::Changed(done(7, "1").unwrap()))]);
         files.observe_end("a", done(7, "2"));
         files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
@@ -369,6 +372,7 @@ mod tests {
             next: 5,
             done: false,
             tag: Some(tag.into()),
+            ..Position::default()
         };
         let resume = BTreeMap::from([("a".into(), open("1")), ("b".into(), open("1"))]);
         let mut files = Settle::new((true, false), SECOND, resume);
@@ -379,7 +383,7 @@ mod tests {
             wall,
         );
         let expected = [
-            ("a".into(), Task::Read { next: 5 }),
+            ("a".into(), Task::Read { next: 5, base: 0 }),
             ("b".into(), Task::ChangedHalfway { next: 5 }),
         ];
         assert_eq!(names(&mut files), expected);
@@ -403,6 +407,7 @@ mod tests {
             next: 5,
             done: false,
             tag: Some("1".into()),
+            ..Position::default()
         };
         let resume = BTreeMap::from([("a".into(), open), ("b".into(), done(9, "1").unwrap())]);
         let mut files = Settle::new((false, false), SECOND, resume);
@@ -431,7 +436,7 @@ mod tests {
             let others = if in_order {
                 vec![]
             } else {
-                vec![("b".into(), Task::Read { next: 0 })]
+                vec![("b".into(), Task::Read { next: 0, base: 0 })]
             };
             assert_eq!(names(&mut files), others);
             files.observe(listing(), &seen, now + SECOND, wall);
@@ -447,6 +452,7 @@ mod tests {
             next: 5,
             done: false,
             tag: Some("1".into()),
+            ..Position::default()
         };
         let mut files = Settle::new((false, false), SECOND, BTreeMap::from([("sub/a".into(), open)]));
         files.observe(some(vec![]), &|name| name.starts_with("sub/"), now, wall);

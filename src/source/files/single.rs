@@ -8,10 +8,11 @@ use crossbeam_channel::{Receiver, Sender};
 use std::convert::Infallible;
 use twox_hash::XxHash3_128;
 
+use super::content::KnownFiles;
 use super::listing::{Found, Place, Surroundings, is_read, is_remote};
 use super::open::{Source, refusal};
 use super::settle::{Job, Task};
-use super::{FileReader, Finish, ReaderOptions};
+use super::{CurrentFile, FileEnd, FileReader, ReaderOptions};
 use crate::definition::{Dataflow, FeedKind, FileGlob};
 use crate::source::batch::BatchLimits;
 use crate::source::outlet::{Ended, Gauges, Hand, Outlet};
@@ -181,18 +182,23 @@ impl SingleFile {
             place: self.place.clone(),
             options: reading.options,
             decode: reading.decode,
+            known: KnownFiles::default(),
+            current: CurrentFile::default(),
         };
         let job = Job {
             partition: self.found.partition.clone(),
             tag: self.found.tag.clone(),
             size: self.found.size,
             seen: Instant::now(),
-            task: Task::Read { next: reading.next },
+            task: Task::Read {
+                next: reading.next,
+                base: 0,
+            },
         };
         match reader.run(&job) {
-            Ok(Finish::Done(position)) => Ok(Some(position)),
-            Ok(Finish::Gone) => Ok(None),
-            Ok(Finish::Stuck { position, cause }) => Err(SourceError::Read {
+            Ok(FileEnd::Done(position)) => Ok(Some(position)),
+            Ok(FileEnd::Gone) => Ok(None),
+            Ok(FileEnd::Stuck { position, cause }) => Err(SourceError::Read {
                 path: self.place.shown(&job.partition),
                 record: position.map_or(reading.next, |position| position.next),
                 source: Arc::new(cause),

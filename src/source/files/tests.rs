@@ -103,7 +103,7 @@ impl ObjectStore for Flaky {
 }
 
 /// Reads one object of a flaky store; what was delivered, and how it ended.
-fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, denied: bool) -> (Vec<Delivery>, Finish) {
+fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, denied: bool) -> (Vec<Delivery>, FileEnd) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = Flaky {
         inner: InMemory::new(),
@@ -208,13 +208,15 @@ fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, deni
         place,
         options,
         decode,
+        known: Default::default(),
+        current: CurrentFile::default(),
     }
     .run(&job);
     (deliveries.try_iter().collect(), end.unwrap())
 }
 
-fn is_done(end: &Finish) -> bool {
-    matches!(end, Finish::Done(position) if position.done)
+fn is_done(end: &FileEnd) -> bool {
+    matches!(end, FileEnd::Done(position) if position.done)
 }
 
 fn offsets(deliveries: &[Delivery]) -> Vec<u64> {
@@ -250,7 +252,7 @@ fn a_file_that_cannot_be_read_for_long_waits_and_is_no_dead_letter() {
                 .iter()
                 .all(|d| d.decoded.rejects.is_empty() && !d.position.done)
         );
-        let Finish::Stuck { position, cause } = end else {
+        let FileEnd::Stuck { position, cause } = end else {
             panic!("{end:?}")
         };
         assert_eq!(cause.kind(), kind);

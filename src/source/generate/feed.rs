@@ -159,6 +159,7 @@ impl Pump {
                     next,
                     done: false,
                     tag: None,
+                    ..Position::default()
                 };
                 self.hand
                     .deliver(&mut self.decode, &self.partitions[partition], raw, position, arrived)?;

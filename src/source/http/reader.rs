@@ -204,6 +204,7 @@ impl Reader {
             next,
             done: false,
             tag: None,
+            ..Position::default()
         };
         let raw = batch.take(None);
         self.hand

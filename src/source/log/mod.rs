@@ -6,7 +6,7 @@
 //! 3. A line that is no record (broken, or an object without `value`) is handed on whole, as a value: its decoder
 //!    takes it or rejects it with its bytes. `verify`, which sees payloads alone, then judges as the run did.
 //! 4. What reading stopped at must still be there: a log that lost bytes ends the feed. A file or folder that cannot be
-//!    read is another matter: the feed waits for it ([`Fault`]).
+//!    read is another matter: the feed waits for it ([`FeedFault`]).
 //! 5. A log is text. Of formats whose records may be none, keys and values are JSON strings of base64; what is no such
 //!    string is taken as it is written.
 //!
@@ -39,7 +39,7 @@ use base64::engine::general_purpose::STANDARD;
 use memchr::{memchr, memrchr};
 
 use super::batch::{BatchBuilder, Record};
-use super::fault::Fault;
+use super::fault::FeedFault;
 use super::files::what_is_in;
 use super::guard::open_regular;
 use super::names::partition_of;
@@ -98,9 +98,9 @@ pub(crate) fn start(
             positions,
             partitions: BTreeMap::new(),
             buffer: Vec::new(),
-            fault: Fault::default(),
+            fault: FeedFault::default(),
             unseen: None,
-            said: Said::default(),
+            said: LogSayings::default(),
         }
         .follow()
     })
@@ -121,31 +121,31 @@ fn plain(written: &[u8], is_binary: bool) -> Cow<'_, [u8]> {
 }
 
 /// Why something of the log is not read now.
-enum Unread {
+enum LogUnread {
     Ended(Ended),
     /// It can be once this is mended.
     Waits(String),
 }
 
-impl From<Ended> for Unread {
+impl From<Ended> for LogUnread {
     fn from(ended: Ended) -> Self {
-        Unread::Ended(ended)
+        LogUnread::Ended(ended)
     }
 }
 
-impl From<SourceError> for Unread {
+impl From<SourceError> for LogUnread {
     fn from(error: SourceError) -> Self {
-        Unread::Ended(error.into())
+        LogUnread::Ended(error.into())
     }
 }
 
-fn waits(path: &Path, error: std::io::Error) -> Unread {
-    Unread::Waits(format!("could not read {}: {error}", shown_path(path)))
+fn waits(path: &Path, error: std::io::Error) -> LogUnread {
+    LogUnread::Waits(format!("could not read {}: {error}", shown_path(path)))
 }
 
 /// What was said already.
 #[derive(Default)]
-struct Said {
+struct LogSayings {
     /// Of files that are left out.
     left_out: BTreeSet<PathBuf>,
     of_hidden: bool,
@@ -162,10 +162,10 @@ struct Follower {
     positions: BTreeMap<String, u64>,
     partitions: BTreeMap<Arc<str>, Partition>,
     buffer: Vec<u8>,
-    fault: Fault,
+    fault: FeedFault,
     /// Why the last look into the folder did not show all that is there.
     unseen: Option<String>,
-    said: Said,
+    said: LogSayings,
 }
 
 impl Follower {
@@ -179,8 +179,8 @@ impl Follower {
             for name in &names {
                 match self.turn(name) {
                     Ok(bytes) => took += bytes,
-                    Err(Unread::Ended(ended)) => return Err(ended),
-                    Err(Unread::Waits(cause)) => unread = unread.or(Some(cause)),
+                    Err(LogUnread::Ended(ended)) => return Err(ended),
+                    Err(LogUnread::Waits(cause)) => unread = unread.or(Some(cause)),
                 }
             }
             self.report_lag();
@@ -220,22 +220,22 @@ impl Follower {
                 self.unseen = None;
                 Ok(found)
             }
-            Err(Unread::Waits(cause)) => {
+            Err(LogUnread::Waits(cause)) => {
                 self.unseen = Some(cause);
                 Ok(false)
             }
-            Err(Unread::Ended(ended)) => Err(ended),
+            Err(LogUnread::Ended(ended)) => Err(ended),
         }
     }
 
     /// A folder that is not there yet has no partitions.
-    fn find_partitions(&mut self) -> Result<bool, Unread> {
+    fn find_partitions(&mut self) -> Result<bool, LogUnread> {
         let entries = match std::fs::read_dir(&self.folder) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 self.tell_nothing("does not exist; what comes there is read");
                 return match self.was_read() {
                     false => Ok(false),
-                    true => Err(Unread::Waits(format!(
+                    true => Err(LogUnread::Waits(format!(
                         "folder {} is gone, and was read before",
                         shown_path(&self.folder)
                     ))),
@@ -266,13 +266,13 @@ impl Follower {
                     found = true;
                 }
                 Ok(None) => {}
-                Err(Unread::Waits(cause)) => waiting = Some(cause),
+                Err(LogUnread::Waits(cause)) => waiting = Some(cause),
                 Err(ended) => return Err(ended),
             }
         }
         self.tell_hidden(hidden);
         if let Some(cause) = waiting {
-            return Err(Unread::Waits(cause));
+            return Err(LogUnread::Waits(cause));
         }
         // By (4), progress without a file: the log lost all of its bytes.
         if let Some((name, position)) = self.positions.iter().find(|(_, next)| **next > 0) {
@@ -297,7 +297,7 @@ impl Follower {
     }
 
     /// Opens a partition; none: it is left out, and that is said.
-    fn open(&mut self, name: &Arc<str>, path: &Path) -> Result<Option<Partition>, Unread> {
+    fn open(&mut self, name: &Arc<str>, path: &Path) -> Result<Option<Partition>, LogUnread> {
         let within = match self.follow_links {
             true => None,
             false => Some(self.folder.canonicalize().map_err(|e| waits(&self.folder, e))?),
@@ -381,14 +381,14 @@ impl Follower {
     }
 
     /// Hands over one batch of a partition, if whole lines are there; returns how many bytes it took.
-    fn turn(&mut self, name: &Arc<str>) -> Result<u64, Unread> {
+    fn turn(&mut self, name: &Arc<str>) -> Result<u64, LogUnread> {
         let mut partition = self.partitions.remove(name).expect("named from the map's own keys");
         let took = self.take_batch(&mut partition);
         self.partitions.insert(name.clone(), partition);
         took
     }
 
-    fn take_batch(&mut self, partition: &mut Partition) -> Result<u64, Unread> {
+    fn take_batch(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
         // By the bytes of the last look, before a new one moves `seen`.
         if partition.size == partition.torn.max(partition.next) {
             self.look(partition)?;
@@ -452,6 +452,7 @@ impl Follower {
                     next: start + at as u64,
                     done: false,
                     tag: None,
+                    ..Position::default()
                 };
                 let (name, raw) = (&partition.name, batch.take(None));
                 self.hand.deliver(&mut self.decode, name, raw, position, arrived)?;
@@ -463,7 +464,7 @@ impl Follower {
     }
 
     /// Looks how long a partition's file is, and when it was written last.
-    fn look(&self, partition: &mut Partition) -> Result<(), Unread> {
+    fn look(&self, partition: &mut Partition) -> Result<(), LogUnread> {
         let metadata = match std::fs::metadata(&partition.path) {
             Err(e) if e.kind() == ErrorKind::NotFound && self.folder.is_dir() => None,
             metadata => Some(metadata.map_err(|e| waits(&partition.path, e))?),
