@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
-use super::files::{self, read_follow_links, read_rules};
+use super::files::{read_follow_links, read_rules};
 use super::http;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, folder_location};
@@ -78,7 +78,7 @@ pub const GENERATORS: [(&str, &[Format]); 9] = [
 ];
 
 /// The settings of generators alone.
-const GENERATE: [&str; 10] = [
+const GENERATE: [&str; 9] = [
     "generator",
     "rate",
     "limit",
@@ -86,7 +86,6 @@ const GENERATE: [&str; 10] = [
     "partitions",
     "updates",
     "deletes",
-    "duplicates",
     "late",
     "broken",
 ];
@@ -308,8 +307,13 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
 }
 
 /// Settings that belong to some kinds alone, and those kinds, as they are told.
-const OF_KINDS: [(&[&str], &[Kind], &str); 6] = [
-    (&files::SETTINGS, &[Kind::Files], "\"files\""),
+const OF_KINDS: [(&[&str], &[Kind], &str); 7] = [
+    (&["changed"], &[Kind::Files], "\"files\""),
+    (
+        &["duplicates"],
+        &[Kind::Files, Kind::Generate],
+        "\"files\" or \"generate\"",
+    ),
     (&["path", "follow_links"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
     (&GENERATE, &[Kind::Generate], "\"generate\""),
     (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),

@@ -33,8 +33,6 @@ pub enum Changed {
     Correct,
 }
 
-pub(super) const SETTINGS: [&str; 2] = ["duplicates", "changed"];
-
 /// Reads them; none: mistakes were reported.
 pub(super) fn read_rules(settings: &mut Settings<'_>) -> Option<FileRules> {
     let follow_links = read_follow_links(settings);
