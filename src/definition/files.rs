@@ -1,5 +1,7 @@
 //! How a feed of kind `files` treats what it finds.
 
+use std::fmt;
+
 use super::settings::Settings;
 
 /// Settings of a feed that reads files, beside its path.
@@ -56,5 +58,45 @@ pub(super) fn read_follow_links(settings: &mut Settings<'_>) -> Option<bool> {
     match settings.take("follow_links", "true") {
         None => Some(false),
         Some(value) => value.boolean(),
+    }
+}
+
+/// What a column may take of the file that its record is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileField {
+    /// `file.name`.
+    Name,
+    /// `file.path`: below the feed's folder.
+    Path,
+    /// `file.modified`: when it was last written.
+    Modified,
+    /// `file.line`: the line that the record begins on, from 1; of a columnar file, its row.
+    Line,
+    /// `path.<name>`: what a folder `<name>=...` of its path says.
+    Folder(String),
+}
+
+impl FileField {
+    /// The field of this name, as a column's `from` has it.
+    pub fn of(name: &str) -> Option<FileField> {
+        match name {
+            "file.name" => Some(FileField::Name),
+            "file.path" => Some(FileField::Path),
+            "file.modified" => Some(FileField::Modified),
+            "file.line" => Some(FileField::Line),
+            _ => name.strip_prefix("path.").map(|folder| FileField::Folder(folder.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for FileField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileField::Name => f.write_str("file.name"),
+            FileField::Path => f.write_str("file.path"),
+            FileField::Modified => f.write_str("file.modified"),
+            FileField::Line => f.write_str("file.line"),
+            FileField::Folder(name) => write!(f, "path.{name}"),
+        }
     }
 }

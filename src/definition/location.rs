@@ -95,7 +95,7 @@ pub fn files_location(text: &str, base: &Path) -> Result<String, LocationError> 
             check_glob(&path)?;
             let whole = everything_in(path);
             // The base is no pattern, whatever its folders are called.
-            let base = ::glob::Pattern::escape(&base.to_string_lossy());
+            let base = glob::Pattern::escape(&base.to_string_lossy());
             Ok(absolute(Path::new(&base), Path::new(&whole))
                 .to_string_lossy()
                 .into_owned())
@@ -175,7 +175,7 @@ fn file_path(rest: &str) -> Option<String> {
 }
 
 fn check_glob(pattern: &str) -> Result<(), LocationError> {
-    match ::glob::Pattern::new(pattern) {
+    match glob::Pattern::new(pattern) {
         Ok(_) => Ok(()),
         Err(error) => Err(LocationError::BadGlob(error.msg.to_string())),
     }

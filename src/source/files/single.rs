@@ -27,11 +27,12 @@ pub fn list_files(
     path: &str,
     runtime: &tokio::runtime::Handle,
 ) -> Result<Vec<String>, SourceError> {
-    let place = Place::new(
-        "backfill",
-        path,
-        Surroundings::of(dataflow, true, Some(runtime.clone())),
-    )?;
+    // Somebody named these very files, be they the lake's.
+    let around = Surroundings {
+        lake: "",
+        ..Surroundings::of(dataflow, true, Some(runtime.clone()))
+    };
+    let place = Place::new("backfill", path, around)?;
     let listed = place.list(&|| false).map_err(|source| SourceError::List {
         feed: "backfill".into(),
         path: path.to_string(),

@@ -3,7 +3,7 @@
 //! A walk through folders carries a [`GlobState`] along: the parts that may match the next name. So a folder that cannot
 //! lead to a match is never entered, and one that several parts lead to is entered once.
 
-use ::glob::{MatchOptions, Pattern, PatternError};
+use glob::{MatchOptions, Pattern, PatternError};
 
 /// Names that begin with a dot are left out by whoever walks, and counted; so wildcards match them.
 const MATCHING: MatchOptions = MatchOptions {
