@@ -299,6 +299,7 @@ impl Job<'_> {
                 },
                 arrived: Instant::now(),
                 epoch: None,
+                room: None,
             },
             arrived: Some(past.epoch),
             letters: gone,
@@ -442,6 +443,7 @@ fn nothing(index: usize, input: &Input) -> Delivery {
         position: Position::default(),
         arrived: Instant::now(),
         epoch: None,
+        room: None,
     }
 }
 

@@ -18,12 +18,15 @@ mod columnar;
 mod listing;
 mod open;
 mod originals;
+mod portion;
 mod settle;
 mod single;
+mod skim;
 #[cfg(test)]
 mod tests;
 mod text;
 
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -43,9 +46,10 @@ use listing::Place;
 pub(crate) use listing::is_remote;
 use open::{Break, Source, decompress};
 pub use originals::Originals;
+use portion::Gathered;
 use settle::{Job, Settle, Task};
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
-use text::{Records, SplitError};
+use text::{Line, Records, SplitError};
 
 /// Listing takes at most this part of a core.
 const LISTING_SHARE: u32 = 50;
@@ -220,6 +224,21 @@ fn vanished(path: &str, next: u64) -> String {
     format!("file {path} vanished after {next} of its records were read; drop the others as a new file")
 }
 
+/// Bytes of a file, which end with an error once readers are to stop: a record may be as long as the file is.
+struct Heard<R> {
+    source: R,
+    hand: Hand,
+}
+
+impl<R: Read> Read for Heard<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.hand.check() {
+            Ok(()) => self.source.read(buffer),
+            Err(_) => Err(io::Error::other("readers are to stop")),
+        }
+    }
+}
+
 struct FileReader {
     hand: Hand,
     place: Place,
@@ -326,18 +345,25 @@ impl FileReader {
 
     fn attempt_text(&mut self, job: &Job, next: &mut u64, csv: bool) -> Result<Position, Break> {
         let (source, trouble) = Source::open(&self.place, &job.partition)?;
-        let plain = decompress(source, &job.partition).map_err(|e| trouble.explain(e))?;
+        let plain = Heard {
+            source: decompress(source, &job.partition).map_err(|e| trouble.explain(e))?,
+            hand: self.hand.clone(),
+        };
         let mut records = Records::new(plain, csv, self.options.record_bytes);
-        let broken = |error: SplitError| match error {
-            SplitError::Io(e) => trouble.explain(e),
-            SplitError::TooLong { limit } => Break::Spoilt(format!(
-                "it has a record of more than {limit} bytes; perhaps a quote is never closed"
-            )),
-            SplitError::OpenQuote => Break::Spoilt("a quote in the record behind it is never closed".into()),
+        let hand = self.hand.clone();
+        let broken = |error: SplitError| match (hand.check(), error) {
+            (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
+            (_, SplitError::Io(e)) => trouble.explain(e),
+            (_, SplitError::OpenQuote) => Break::Spoilt("a quote in the record behind it is never closed".into()),
         };
         let mut header = None;
-        if csv && let Some(line) = records.next().map_err(broken)? {
-            let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        if csv && let Some(Line { bytes, cut_from }) = records.next().map_err(broken)? {
+            if let Some(length) = cut_from {
+                return Err(Break::Spoilt(format!(
+                    "its header line has {length} bytes, more than max_record allows; perhaps a quote is never closed"
+                )));
+            }
+            let line = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
             header = Some(Arc::from(String::from_utf8_lossy(line)));
         }
         for _ in 0..*next {
@@ -347,10 +373,11 @@ impl FileReader {
         let mut at = *next;
         let end = loop {
             match records.next() {
-                Ok(Some(record)) => {
+                Ok(Some(Line { bytes, cut_from })) => {
                     batch.push(Record {
                         offset: at,
-                        value: Some(record),
+                        value: Some(bytes),
+                        cut_from,
                         ..Record::default()
                     });
                     at += 1;
@@ -374,24 +401,27 @@ impl FileReader {
             size: job.size,
             next: *next,
             rows: self.hand.limits.rows,
+            bytes: self.hand.limits.bytes as u64,
         };
         let batches = match self.hand.feed().format {
             Format::Parquet => columnar::parquet(&self.place, &job.partition, extent)?,
             _ => columnar::avro(&self.place, &job.partition, extent)?,
         };
         let path: Arc<str> = self.place.display(&job.partition).into();
-        for batch in batches {
-            let batch = batch?;
-            let offsets = (*next..*next + batch.num_rows() as u64).collect();
-            let raw = Raw {
-                payloads: Payloads::Columns {
-                    batch,
-                    path: path.clone(),
-                },
-                offsets,
-                header: None,
-            };
-            self.hand_over(job, raw, next, false)?;
+        for batch in Gathered::new(batches, self.hand.limits) {
+            for (batch, cut) in portion::portions(&batch?, self.hand.limits) {
+                let offsets = (*next..*next + batch.num_rows() as u64).collect();
+                let raw = Raw {
+                    payloads: Payloads::Columns {
+                        batch,
+                        path: path.clone(),
+                    },
+                    offsets,
+                    header: None,
+                    cut: cut.into_iter().collect(),
+                };
+                self.hand_over(job, raw, next, false)?;
+            }
         }
         self.check_unchanged(job)?;
         let position = self.position(job, *next, true);

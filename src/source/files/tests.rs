@@ -184,7 +184,9 @@ fn read(
         limits: BatchLimits {
             rows: 100,
             bytes: 1 << 20,
+            record: 1 << 20,
         },
+        room: crate::source::passage::Passage::of_limit(None),
         share: Share::default(),
     };
     let decode: Decode = Box::new(move |raw| {
