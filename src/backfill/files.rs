@@ -198,6 +198,7 @@ impl Job<'_> {
             stop: service.stopped(),
             options: ReaderOptions {
                 batch_rows: PORTION,
+                record_bytes: serving.dataflow.bounds.max_record as usize,
                 ..ReaderOptions::default()
             },
         };

@@ -301,6 +301,7 @@ impl Job<'_> {
                 },
                 arrived: Instant::now(),
                 epoch: None,
+                room: None,
             },
             arrived: Some(past.epoch),
             letters: gone,
@@ -444,6 +445,7 @@ fn nothing(index: usize, input: &Input) -> Delivery {
         position: Position::default(),
         arrived: Instant::now(),
         epoch: None,
+        room: None,
     }
 }
 

@@ -22,6 +22,7 @@ mod changes;
 mod coerce;
 mod columns;
 mod csv;
+mod cut;
 mod debezium;
 mod fields;
 mod flat;
@@ -60,6 +61,7 @@ use target::Target;
 
 pub use against::{Misfit, against};
 pub use changes::TRUNCATES_OTHERS;
+pub(crate) use cut::FIRST_BYTES;
 pub use debezium::Transaction;
 pub use fields::{Newcomer, newcomers};
 pub use watch::Watch;
@@ -74,6 +76,17 @@ pub struct Raw {
     pub offsets: Vec<u64>,
     /// What is needed to read the records besides their bytes: the header line of a CSV file.
     pub header: Option<Arc<str>>,
+    /// Records that are longer than `max_record`, ascending: only their first bytes are here, and they are never decoded.
+    pub cut: Vec<CutRecord>,
+}
+
+/// A record that is longer than `max_record`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutRecord {
+    /// Index into [`Raw::offsets`].
+    pub record: u32,
+    /// How many bytes it has as a whole.
+    pub length: u64,
 }
 
 /// The bytes of records.
@@ -425,6 +438,13 @@ impl Decoder {
     /// # Errors
     /// Schemas are needed that the registry does not tell; see [`Decoder::prepare`].
     pub fn decode(&mut self, raw: Raw) -> Result<Decoded, Box<Waiting>> {
+        if !raw.cut.is_empty() {
+            let whole = cut::whole_records(&raw);
+            return match self.prepare(&whole) {
+                Ok(()) => Ok(cut::with_cut_records(self.decode_prepared(whole), raw)),
+                Err(unready) => Err(Box::new(Waiting { raw, unready })),
+            };
+        }
         match self.prepare(&raw) {
             Ok(()) => Ok(self.decode_prepared(raw)),
             Err(unready) => Err(Box::new(Waiting { raw, unready })),

@@ -2,6 +2,9 @@
 
 use super::settings::{Settings, Value};
 
+/// The largest `max_record`: a batch of records counts its bytes with 31 bits.
+const LONGEST_RECORD: u64 = 1 << 30;
+
 /// Bounds of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounds {
@@ -9,6 +12,8 @@ pub struct Bounds {
     pub backfill_rate: f64,
     /// Bytes of resident memory above which no feed is read; none: without bound.
     pub memory: Option<u64>,
+    /// Bytes of the longest record that is taken, its key and headers counted; a longer one is a dead letter.
+    pub max_record: u64,
 }
 
 impl Default for Bounds {
@@ -16,6 +21,7 @@ impl Default for Bounds {
         Bounds {
             backfill_rate: 10_000.0,
             memory: None,
+            max_record: 16 << 20,
         }
     }
 }
@@ -40,9 +46,23 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>) -> Option<Bounds> {
         None => Some(usual.memory),
         Some(value) => read_bytes(&value).map(Some),
     };
+    let max_record = match settings.take("max_record", "\"16 MiB\"") {
+        None => Some(usual.max_record),
+        Some(value) => read_bytes(&value).filter(|bytes| {
+            let possible = *bytes <= LONGEST_RECORD;
+            if !possible {
+                value.say(
+                    "setting \"max_record\" must be 1 GiB at most",
+                    "a batch of records holds less than 2 GiB; have the source write smaller records",
+                );
+            }
+            possible
+        }),
+    };
     Some(Bounds {
         backfill_rate: backfill_rate?,
         memory: memory?,
+        max_record: max_record?,
     })
 }
 

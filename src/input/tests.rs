@@ -80,6 +80,7 @@ fn decoded(input: &Input, records: &[Record]) -> Decoded {
             },
             offsets: records.iter().map(|(offset, _, _)| *offset).collect(),
             header: None,
+            cut: Vec::new(),
         },
         rows,
         ops: records.iter().map(|(_, op, _)| *op).collect(),

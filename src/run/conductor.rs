@@ -237,6 +237,9 @@ impl Conductor<'_> {
         self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
         self.pacer.observe_committed(epoch);
         self.shared.committed.fetch_max(epoch, Ordering::AcqRel);
+        if self.shared.weight.observe_committed(epoch) {
+            self.wake();
+        }
         self.status.observe_committed(epoch);
         self.peers.committed(epoch);
         if let Some(audit) = self.audit.take() {
@@ -290,12 +293,14 @@ impl Conductor<'_> {
         if !live && self.shared.frontier() <= self.shared.past_until {
             return Ok(());
         }
-        if let Some(epoch) = self.pacer.next_seal(now, draining || !live) {
+        let heavy = self.shared.heavy.swap(false, Ordering::AcqRel) || self.shared.weight.is_due();
+        if let Some(epoch) = self.pacer.next_seal(now, draining || !live || heavy) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
                 let (example, _) = read_error(&error_codec(), &row)?;
                 return Err(RunError::Expectation { violations, example });
             }
             self.peers.seal(epoch);
+            self.shared.weight.observe_sealed(epoch);
             for worker in &self.seals {
                 // A worker that is gone has told why.
                 let _ = worker.send(epoch);

@@ -32,6 +32,7 @@ mod shared;
 mod start;
 mod status;
 mod team;
+mod weight;
 mod wiring;
 mod worker;
 

@@ -15,6 +15,7 @@ mod kafka;
 mod log;
 mod names;
 mod outlet;
+mod passage;
 mod postgres;
 mod readers;
 mod share;
@@ -22,6 +23,7 @@ mod share;
 mod tests;
 mod transactions;
 
+pub(crate) use batch::payload_bytes;
 pub use error::SourceError;
 pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
 pub use kafka::{
@@ -30,6 +32,7 @@ pub use kafka::{
 pub(crate) use kafka::{ProducerQueue, configure_client, describe_client_error, put};
 pub use log::{LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
+pub use passage::Reserved;
 pub use postgres::{Misplaced, check as check_postgres};
 pub use readers::{Clock, Decode, Decoders, FeedStatus, Held, ReaderOptions, Readers, start};
 pub use share::Share;
@@ -62,6 +65,8 @@ pub struct Delivery {
     /// The epoch it belongs into with others, which stays open until all of them are taken ([`Together`]). None: whichever
     /// is open.
     pub epoch: Option<Epoch>,
+    /// The room that it takes among all that is on its way, where that is bounded.
+    pub room: Option<Reserved>,
 }
 
 /// How far a partition of a feed is read.

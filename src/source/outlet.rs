@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchLimits, nothing, payload_bytes};
+use super::passage::{Passage, Reserved};
 use super::share::Share;
 use super::transactions::Line;
 use super::{Decode, Delivery, Held, Position, Progress, SourceError};
@@ -174,6 +175,8 @@ pub(crate) struct Hand {
     /// Where deliveries wait until their source's transactions are whole; none: they go to workers at once.
     pub line: Option<Line>,
     pub limits: BatchLimits,
+    /// Shared by all feeds of the process.
+    pub room: Arc<Passage>,
     pub share: Share,
 }
 
@@ -210,8 +213,13 @@ impl Hand {
         arrived: Instant,
     ) -> Result<(), Ended> {
         let (records, bytes) = (raw.len() as u64, payload_bytes(&raw));
+        // What waits for its transaction to be whole is bounded by who keeps it.
+        let room = match self.line {
+            None => Some(self.room.reserve(bytes, &self.stop)?),
+            Some(_) => None,
+        };
         let decoded = self.decode(decode, partition, raw)?;
-        self.send(partition, decoded, position, arrived)?;
+        self.send(partition, (decoded, room), position, arrived)?;
         self.gauges.records.fetch_add(records, Ordering::Relaxed);
         self.gauges.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
@@ -268,10 +276,16 @@ impl Hand {
             );
             self.gauges.set_error(reason.clone());
         }
-        self.send(partition, nothing(self.input(), rejection), position, arrived)
+        self.send(partition, (nothing(self.input(), rejection), None), position, arrived)
     }
 
-    fn send(&self, partition: &Arc<str>, decoded: Decoded, position: Position, arrived: Instant) -> Result<(), Ended> {
+    fn send(
+        &self,
+        partition: &Arc<str>,
+        (decoded, room): (Decoded, Option<Reserved>),
+        position: Position,
+        arrived: Instant,
+    ) -> Result<(), Ended> {
         let delivery = Delivery {
             input: self.input,
             feed: self.feed,
@@ -280,6 +294,7 @@ impl Hand {
             position,
             arrived,
             epoch: None,
+            room,
         };
         if let Some(line) = &self.line {
             return line.keep(self, delivery);
@@ -312,7 +327,7 @@ impl Hand {
 
     /// Whether a delivery of a partition would not have to wait.
     pub fn has_room(&self, partition: &str) -> bool {
-        !self.outlets[self.worker(partition)].sender.is_full()
+        !self.outlets[self.worker(partition)].sender.is_full() && self.room.is_free()
     }
 
     /// Whether a partition is read by this process.

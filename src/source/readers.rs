@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
+use super::passage::Passage;
 use super::share::Share;
 use super::transactions::{Groups, OpenEpoch, Together};
 use super::{PartitionId, PartitionLag, Position, Progress, SourceError, files, generate, http, kafka, log, postgres};
@@ -56,7 +57,7 @@ pub struct ReaderOptions {
     pub batch_rows: usize,
     /// Bytes of payload after which a batch is handed over, however few its records.
     pub batch_bytes: usize,
-    /// The longest record that is taken, in bytes; a longer one is a mistake (a quote that never closes).
+    /// The longest record that is taken, in bytes: the dataflow's `max_record`.
     pub record_bytes: usize,
     /// Threads that read files, per feed. An input where the order of arrival decides (a key without `order_by`,
     /// or a `dedup_key`) has one.
@@ -98,7 +99,7 @@ impl Default for ReaderOptions {
         ReaderOptions {
             batch_rows: 8192,
             batch_bytes: 4 << 20,
-            record_bytes: 64 << 20,
+            record_bytes: 16 << 20,
             file_readers: 2,
             poll: Duration::from_millis(200),
             settle: Duration::from_secs(1),
@@ -259,7 +260,9 @@ pub fn start(
     let limits = BatchLimits {
         rows: options.batch_rows.max(1),
         bytes: options.batch_bytes.max(1),
+        record: options.record_bytes,
     };
+    let room = Passage::of_limit(dataflow.bounds.memory);
     let share = options.share;
     let mut starter = Starter {
         options,
@@ -292,6 +295,7 @@ pub fn start(
                 gauges: gauges.clone(),
                 line: groups.line(input, feed),
                 limits,
+                room: room.clone(),
                 share,
             };
             groups.observe_hand(&hand);

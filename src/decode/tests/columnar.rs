@@ -14,6 +14,7 @@ fn columns(batch: RecordBatch) -> Raw {
             path: Arc::from("file.parquet"),
         },
         header: None,
+        cut: Vec::new(),
     }
 }
 

@@ -134,6 +134,7 @@ fn keyed(header: Option<&str>, records: &[KeyAndValue<'_>]) -> Raw {
         },
         offsets: (0..records.len() as u64).collect(),
         header: header.map(Arc::from),
+        cut: Vec::new(),
     }
 }
 

@@ -159,6 +159,7 @@ fn capture(file: &Path) -> Vec<Raw> {
             path: Arc::from("54.avro"),
         },
         header: None,
+        cut: Vec::new(),
     };
     batches.map(|batch| raw(batch.unwrap())).collect()
 }

@@ -20,6 +20,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::listing::Place;
 use super::open::{Break, Source};
+use crate::repr::rows_at_once;
 
 /// A file's batches, in order.
 pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, Break>>>;
@@ -30,9 +31,13 @@ pub(crate) struct Extent {
     pub size: u64,
     /// The first row wanted.
     pub next: u64,
-    /// Rows of a batch.
+    /// Rows of a batch, and about how many bytes they may have.
     pub rows: usize,
+    pub bytes: u64,
 }
+
+/// Rows of Avro that are decoded at once: blocks say nothing of their size once they are uncompressed.
+const AVRO_ROWS: usize = 128;
 
 /// The batches of a Parquet file from row `extent.next` on.
 pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
@@ -41,8 +46,9 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<
         Place::Local { .. } => {
             let file = place.open_local(partition).map_err(Break::from_io)?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(of_parquet)?;
+            let rows = rows_at_once(builder.metadata(), extent.rows, extent.bytes);
             let reader = builder
-                .with_batch_size(extent.rows)
+                .with_batch_size(rows)
                 .with_offset(skip)
                 .build()
                 .map_err(of_parquet)?;
@@ -57,7 +63,8 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<
             let builder = runtime
                 .block_on(ParquetRecordBatchStreamBuilder::new(reader))
                 .map_err(of_parquet)?;
-            let stream = builder.with_batch_size(extent.rows).with_offset(skip).build();
+            let rows = rows_at_once(builder.metadata(), extent.rows, extent.bytes);
+            let stream = builder.with_batch_size(rows).with_offset(skip).build();
             let (mut stream, runtime) = (stream.map_err(of_parquet)?, runtime.clone());
             let next = move || runtime.block_on(stream.next()).map(|batch| batch.map_err(of_parquet));
             Ok(Box::new(std::iter::from_fn(next)))
@@ -109,7 +116,9 @@ pub(crate) fn avro(place: &Place, partition: &str, extent: Extent) -> Result<Bat
             tail: tail.clone(),
         },
     );
-    let reader = ReaderBuilder::new().with_batch_size(extent.rows).build(source);
+    let reader = ReaderBuilder::new()
+        .with_batch_size(extent.rows.min(AVRO_ROWS))
+        .build(source);
     let mut reader = reader.map_err(|e| trouble.explain(e))?;
     let marker = reader.avro_header().sync();
     let (mut skip, mut ended) = (extent.next, false);

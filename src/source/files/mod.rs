@@ -21,15 +21,17 @@ mod listing;
 mod near;
 mod open;
 mod originals;
+mod portion;
 mod settle;
 mod single;
+mod skim;
 mod telling;
 #[cfg(test)]
 mod tests;
 mod text;
 mod walk;
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -53,9 +55,10 @@ use listing::{Place, Surroundings};
 pub(crate) use near::what_is_in;
 use open::{Break, Source, decompress};
 pub use originals::Originals;
+use portion::Gathered;
 use settle::{Job, Settle, Task};
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
-use text::{Records, SplitError};
+use text::{Line, Records, SplitError};
 
 /// How a reader was done with a file.
 #[derive(Debug)]
@@ -141,6 +144,21 @@ pub(crate) fn start(
 
 fn vanished(path: &str, next: u64) -> String {
     format!("file {path} vanished after {next} of its records were read; drop the others as a new file")
+}
+
+/// Bytes of a file, which end with an error once readers are to stop: a record may be as long as the file is.
+struct Heard<R> {
+    source: R,
+    hand: Hand,
+}
+
+impl<R: Read> Read for Heard<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.hand.check() {
+            Ok(()) => self.source.read(buffer),
+            Err(_) => Err(io::Error::other("readers are to stop")),
+        }
+    }
 }
 
 struct FileReader {
@@ -364,18 +382,25 @@ impl FileReader {
     fn attempt_text(&mut self, job: &Job, next: &mut u64, csv: bool) -> Result<Position, Break> {
         let (mut source, trouble) = Source::open(&self.place, &job.partition)?;
         let digest = source.digested();
-        let plain = decompress(source, &job.partition).map_err(|e| trouble.explain(e))?;
+        let plain = Heard {
+            source: decompress(source, &job.partition).map_err(|e| trouble.explain(e))?,
+            hand: self.hand.clone(),
+        };
         let mut records = Records::new(plain, csv, self.options.record_bytes);
-        let broken = |error: SplitError| match error {
-            SplitError::Io(e) => trouble.explain(e),
-            SplitError::TooLong { limit } => Break::Spoilt(format!(
-                "it has a record of more than {limit} bytes; perhaps a quote is never closed"
-            )),
-            SplitError::OpenQuote => Break::Spoilt("a quote in the record behind it is never closed".into()),
+        let hand = self.hand.clone();
+        let broken = |error: SplitError| match (hand.check(), error) {
+            (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
+            (_, SplitError::Io(e)) => trouble.explain(e),
+            (_, SplitError::OpenQuote) => Break::Spoilt("a quote in the record behind it is never closed".into()),
         };
         let mut header = None;
-        if csv && let Some(line) = records.next().map_err(broken)? {
-            let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        if csv && let Some(Line { bytes, cut_from }) = records.next().map_err(broken)? {
+            if let Some(length) = cut_from {
+                return Err(Break::Spoilt(format!(
+                    "its header line has {length} bytes, more than max_record allows; perhaps a quote is never closed"
+                )));
+            }
+            let line = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
             header = Some(Arc::from(String::from_utf8_lossy(line)));
         }
         for _ in self.current.base..*next {
@@ -385,10 +410,11 @@ impl FileReader {
         let mut at = *next;
         let end = loop {
             match records.next() {
-                Ok(Some(record)) => {
+                Ok(Some(Line { bytes, cut_from })) => {
                     batch.push(Record {
                         offset: at,
-                        value: Some(record),
+                        value: Some(bytes),
+                        cut_from,
                         ..Record::default()
                     });
                     at += 1;
@@ -415,24 +441,27 @@ impl FileReader {
             size: job.size,
             next: *next,
             rows: self.hand.limits.rows,
+            bytes: self.hand.limits.bytes as u64,
         };
         let batches = match self.hand.feed().format {
             Format::Parquet => columnar::parquet(&self.place, &job.partition, extent)?,
             _ => columnar::avro(&self.place, &job.partition, extent)?,
         };
         let path: Arc<str> = self.place.display(&job.partition).into();
-        for batch in batches {
-            let batch = batch?;
-            let offsets = (*next..*next + batch.num_rows() as u64).collect();
-            let raw = Raw {
-                payloads: Payloads::Columns {
-                    batch,
-                    path: path.clone(),
-                },
-                offsets,
-                header: None,
-            };
-            self.hand_over(job, raw, next, false)?;
+        for batch in Gathered::new(batches, self.hand.limits) {
+            for (batch, cut) in portion::portions(&batch?, self.hand.limits) {
+                let offsets = (*next..*next + batch.num_rows() as u64).collect();
+                let raw = Raw {
+                    payloads: Payloads::Columns {
+                        batch,
+                        path: path.clone(),
+                    },
+                    offsets,
+                    header: None,
+                    cut: cut.into_iter().collect(),
+                };
+                self.hand_over(job, raw, next, false)?;
+            }
         }
         self.check_unchanged(job)?;
         let position = self.position(job, *next, true);

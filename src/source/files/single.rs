@@ -16,6 +16,7 @@ use super::{CurrentFile, FileEnd, FileReader, ReaderOptions};
 use crate::definition::{Dataflow, FeedKind, FileGlob};
 use crate::source::batch::BatchLimits;
 use crate::source::outlet::{Ended, Gauges, Hand, Outlet};
+use crate::source::passage::Passage;
 use crate::source::{Decode, Delivery, Position, Share, SourceError};
 
 /// The files that a path names: a glob, or a file; absolute paths or URLs, by name.
@@ -167,7 +168,9 @@ impl SingleFile {
         let limits = BatchLimits {
             rows: reading.options.batch_rows.max(1),
             bytes: reading.options.batch_bytes.max(1),
+            record: reading.options.record_bytes,
         };
+        let room = Passage::of_limit(reading.dataflow.bounds.memory);
         let mut reader = FileReader {
             hand: Hand {
                 dataflow: reading.dataflow,
@@ -178,6 +181,7 @@ impl SingleFile {
                 gauges: Arc::new(Gauges::default()),
                 line: None,
                 limits,
+                room,
                 share: Share::default(),
             },
             place: self.place.clone(),

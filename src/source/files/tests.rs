@@ -182,7 +182,9 @@ fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, deni
         limits: BatchLimits {
             rows: 100,
             bytes: 1 << 20,
+            record: 1 << 20,
         },
+        room: crate::source::passage::Passage::of_limit(None),
         share: Share::default(),
     };
     let decode: Decode = Box::new(move |raw| {

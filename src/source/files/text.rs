@@ -3,10 +3,15 @@
 //! CSV follows `csv_core`, which decodes the records later: a quote opens a field only as its first byte, a doubled
 //! quote within a quoted field is a quote, CR, LF and CRLF end a record. Blank lines are no records. The bytes of a
 //! record are given as they are, without the line's end; nothing is copied but what lies across two reads.
+//!
+//! A record above the limit is never held as a whole: its first bytes are kept, and the rest is passed over.
 
 use std::io::{self, Read};
 
 use memchr::{memchr, memchr3};
+
+use super::skim::Skim;
+use crate::decode::FIRST_BYTES;
 
 /// Bytes asked for at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -16,10 +21,17 @@ const READ_BYTES: usize = 256 << 10;
 pub(crate) enum SplitError {
     /// The bytes ended with an error; a record they tore is not given.
     Io(io::Error),
-    /// A record that does not end within the limit.
-    TooLong { limit: usize },
     /// A quoted field that is open at the end of the text.
     OpenQuote,
+}
+
+/// A record of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Line<'a> {
+    /// Its bytes, or the first of them where it is cut.
+    pub bytes: &'a [u8],
+    /// Of a record above the limit, how many bytes it has.
+    pub cut_from: Option<u64>,
 }
 
 /// Records of a text.
@@ -32,10 +44,12 @@ pub(crate) struct Records<R> {
     start: usize,
     end: usize,
     at_end: bool,
+    /// The first bytes of the record that was passed over last.
+    first: Vec<u8>,
 }
 
 impl<R: Read> Records<R> {
-    /// Records of at most about `limit` bytes.
+    /// Records of at most `limit` bytes; longer ones are cut.
     pub fn new(source: R, csv: bool, limit: usize) -> Self {
         Records {
             source,
@@ -45,11 +59,12 @@ impl<R: Read> Records<R> {
             start: 0,
             end: 0,
             at_end: false,
+            first: Vec::new(),
         }
     }
 
     /// The next record; none at the end.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, SplitError> {
+    pub fn next(&mut self) -> Result<Option<Line<'_>>, SplitError> {
         loop {
             let unread = &self.buffer[self.start..self.end];
             let found = if self.csv {
@@ -59,6 +74,7 @@ impl<R: Read> Records<R> {
             };
             let length = match found {
                 Ok(length) => length,
+                Err(_) if !self.at_end && unread.len() > self.limit => return self.pass_over().map(Some),
                 Err(_) if !self.at_end => {
                     self.fill()?;
                     continue;
@@ -69,27 +85,77 @@ impl<R: Read> Records<R> {
             };
             let from = self.start;
             self.start = (from + length + 1).min(self.end);
+            // As it is passed over: what a record is does not depend on how much of it was read at once.
+            if length > self.limit {
+                return Ok(Some(Line {
+                    bytes: &self.buffer[from..from + length.min(FIRST_BYTES)],
+                    cut_from: Some(length as u64),
+                }));
+            }
             let blank = match self.csv {
                 true => length == 0,
                 false => self.buffer[from..from + length].trim_ascii().is_empty(),
             };
             if !blank {
                 let record = &self.buffer[from..from + length];
-                return Ok(Some(if self.csv { record } else { record.trim_ascii() }));
+                return Ok(Some(Line {
+                    bytes: if self.csv { record } else { record.trim_ascii() },
+                    cut_from: None,
+                }));
             }
         }
     }
 
+    /// Passes over the record that starts here, which is above the limit, and keeps its first bytes.
+    fn pass_over(&mut self) -> Result<Line<'_>, SplitError> {
+        let mut skim = Skim::new(self.csv);
+        let unread = &self.buffer[self.start..self.end];
+        self.first.clear();
+        self.first.extend_from_slice(&unread[..unread.len().min(FIRST_BYTES)]);
+        let mut length = 0;
+        loop {
+            let piece = &self.buffer[self.start..self.end];
+            match skim.find_end(piece) {
+                Some(end) => {
+                    length += end as u64;
+                    self.start += end + 1;
+                    break;
+                }
+                None => {
+                    length += piece.len() as u64;
+                    self.start = self.end;
+                }
+            }
+            if self.at_end {
+                if skim.is_quoted() {
+                    return Err(SplitError::OpenQuote);
+                }
+                break;
+            }
+            // What is kept of a long record is no reason to hold as much of all that follow.
+            self.buffer.truncate(READ_BYTES);
+            self.buffer.shrink_to_fit();
+            (self.start, self.end) = (0, 0);
+            self.read()?;
+        }
+        Ok(Line {
+            bytes: &self.first,
+            cut_from: Some(length),
+        })
+    }
+
     /// Reads more behind what is unread.
     fn fill(&mut self) -> Result<(), SplitError> {
-        if self.end - self.start > self.limit {
-            return Err(SplitError::TooLong { limit: self.limit });
-        }
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         if self.end * 2 > self.buffer.len() {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
+        self.read()
+    }
+
+    /// Reads into the free end of the buffer.
+    fn read(&mut self) -> Result<(), SplitError> {
         loop {
             match self.source.read(&mut self.buffer[self.end..]) {
                 Ok(0) => self.at_end = true,
@@ -145,7 +211,7 @@ mod tests {
         let mut records = Records::new(Slowly(text.as_bytes(), step), csv, 1 << 20);
         let mut split = Vec::new();
         while let Some(record) = records.next().unwrap() {
-            split.push(String::from_utf8(record.to_vec()).unwrap());
+            split.push(String::from_utf8(record.bytes.to_vec()).unwrap());
         }
         split
     }
@@ -191,7 +257,7 @@ mod tests {
                 let mut ours = Vec::new();
                 let open = loop {
                     match records.next() {
-                        Ok(Some(record)) => ours.push(fields(record).remove(0)),
+                        Ok(Some(record)) => ours.push(fields(record.bytes).remove(0)),
                         Ok(None) => break false,
                         Err(SplitError::OpenQuote) => break true,
                         Err(e) => panic!("{e:?}"),
@@ -237,12 +303,73 @@ mod tests {
 
     #[test]
     fn what_never_ends_is_refused_and_what_came_before_is_given() {
-        let mut records = Records::new(&b"a,b\n1,\"open\n2,x\n"[..], true, 1 << 20);
-        assert_eq!(records.next().unwrap(), Some(&b"a,b"[..]));
-        assert!(matches!(records.next(), Err(SplitError::OpenQuote)));
-        let long = [b"a\n\"".to_vec(), vec![b'x'; 3 << 20]].concat();
-        let mut records = Records::new(&long[..], true, 1 << 20);
-        assert_eq!(records.next().unwrap(), Some(&b"a"[..]));
-        assert!(matches!(records.next(), Err(SplitError::TooLong { .. })));
+        for limit in [1 << 20, 2] {
+            let mut records = Records::new(&b"ab\n\"open\n2,x\n"[..], true, limit);
+            assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(&b"ab"[..]));
+            assert!(matches!(records.next(), Err(SplitError::OpenQuote)));
+        }
+    }
+
+    /// One record of 60 MiB in a small file took as much memory several times over, and one above the limit ended the file.
+    #[test]
+    fn a_record_above_the_limit_is_cut_and_those_behind_it_are_given() {
+        let long = "x".repeat(3 << 20);
+        let csv = format!("a,b\n1,\"{long}\n\"\"{long}\",7\r\n2,y\n{long}");
+        let ndjson = format!("{{}}\n[\"{long}\"] \r\n\n[2]\n{long}{long}\n");
+        for step in [1000, 300 << 10, 5 << 20] {
+            for (text, is_csv) in [(&csv, true), (&ndjson, false)] {
+                let mut records = Records::new(Slowly(text.as_bytes(), step), is_csv, 1 << 20);
+                let mut found = Vec::new();
+                while let Some(line) = records.next().unwrap() {
+                    let start = String::from_utf8(line.bytes[..line.bytes.len().min(4)].to_vec()).unwrap();
+                    assert!(line.cut_from.is_none() || line.bytes.len() == FIRST_BYTES);
+                    found.push((start, line.cut_from));
+                }
+                let n = long.len() as u64;
+                let expected = match is_csv {
+                    true => [
+                        ("a,b", None),
+                        ("1,\"x", Some(2 * n + 9)),
+                        ("2,y", None),
+                        ("xxxx", Some(n)),
+                    ],
+                    false => [
+                        ("{}", None),
+                        ("[\"xx", Some(n + 6)),
+                        ("[2]", None),
+                        ("xxxx", Some(2 * n)),
+                    ],
+                };
+                assert_eq!(
+                    found,
+                    expected.map(|(start, length)| (start.to_string(), length)),
+                    "steps of {step}"
+                );
+                assert!(records.buffer.len() <= 8 << 20, "{}", records.buffer.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_passes_over_a_record_ends_where_the_splitter_does() {
+        let alphabet = b"a,\"\n\r";
+        for length in 0..=6u32 {
+            for n in 0..alphabet.len().pow(length) {
+                let text: Vec<u8> = (0..length)
+                    .map(|i| alphabet[n / alphabet.len().pow(i) % alphabet.len()])
+                    .collect();
+                for piece in [1, 2, 6] {
+                    let mut skim = Skim::new(true);
+                    let mut at = 0;
+                    let found = text.chunks(piece).find_map(|piece| {
+                        let end = skim.find_end(piece).map(|end| at + end);
+                        at += piece.len();
+                        end
+                    });
+                    let skimmed = found.ok_or(skim.is_quoted());
+                    assert_eq!(skimmed, end_of_csv(&text), "{:?}", String::from_utf8_lossy(&text));
+                }
+            }
+        }
     }
 }

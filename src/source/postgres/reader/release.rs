@@ -63,6 +63,7 @@ impl Reader {
                 },
                 arrived,
                 epoch: None,
+                room: None,
             });
         }
         self.hand_on(deliveries, continues, line)?;
