@@ -89,20 +89,6 @@ pub enum SourceError {
         /// How far it was read.
         position: u64,
     },
-    /// A line that does not end.
-    #[error(
-        "log {path:?} of feed {feed} holds a line of more than {limit} bytes at byte {position}; cut it out of the log"
-    )]
-    LineTooLong {
-        /// `input.feed`.
-        feed: String,
-        /// The partition's file.
-        path: PathBuf,
-        /// Where the line starts.
-        position: u64,
-        /// The longest line that is taken.
-        limit: usize,
-    },
     /// A client that cannot be made of its settings.
     #[error("could not set up the Kafka client of feed {feed}: {reason}; correct brokers or options")]
     KafkaOptions {

@@ -12,6 +12,7 @@
 //!
 //! 6. What is no regular file is not opened, and links lead out of the folder only where the feed allows it. That is said,
 //!    as is what of the folder is not taken otherwise.
+//! 7. A line above `max_record` is a dead letter with its first bytes. It is passed over piece by piece and never held.
 //!
 //! One thread per feed looks at every partition's size: often while records come, less often while none do.
 //!
@@ -46,6 +47,7 @@ use super::names::partition_of;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::{Decode, Position, Progress, SourceError};
+use crate::decode::FIRST_BYTES;
 use crate::shown::shown_path;
 use envelope::Envelope;
 use partition::Partition;
@@ -397,30 +399,27 @@ impl Follower {
             }
         }
         self.hand.gauges.set_exhausted(false);
+        if partition.passed > partition.next {
+            return self.pass_over(partition);
+        }
         let mut ask = READ_BYTES;
         let lines = loop {
             let length = ask.min((partition.size - partition.next) as usize);
             self.buffer.resize(length, 0);
-            let read = partition.file.seek(SeekFrom::Start(partition.next));
-            let read = read.and_then(|_| partition.file.read_exact(&mut self.buffer));
-            read.map_err(|e| waits(&partition.path, e))?;
+            partition
+                .read(partition.next, &mut self.buffer)
+                .map_err(|e| waits(&partition.path, e))?;
             if let Some(end) = memrchr(b'\n', &self.buffer) {
                 break end + 1;
             }
-            if partition.next + length as u64 == partition.size && length <= self.options.record_bytes {
+            if length > self.options.record_bytes {
+                return self.pass_over(partition);
+            }
+            if partition.next + length as u64 == partition.size {
                 partition.observe_torn(); // by (1)
                 return Ok(0);
             }
-            if length > self.options.record_bytes {
-                return Err(SourceError::LineTooLong {
-                    feed: self.hand.name(),
-                    path: partition.path.clone(),
-                    position: partition.next,
-                    limit: self.options.record_bytes,
-                }
-                .into());
-            }
-            ask *= 4;
+            ask = (ask * 4).min(self.options.record_bytes.saturating_add(1));
         };
         let (mut at, start) = (0, partition.next);
         let arrived = partition.arrived(&self.buffer[..lines]);
@@ -429,7 +428,9 @@ impl Follower {
         while at < lines {
             let length = memchr(b'\n', &self.buffer[at..lines]).expect("by the loop above a line's end is last");
             let line = self.buffer[at..at + length].trim_ascii();
-            if !line.is_empty() {
+            if length > self.options.record_bytes {
+                batch.push(cut(start + at as u64, &self.buffer[at..at + length], length as u64));
+            } else if !line.is_empty() {
                 let parsed = envelope::parse(line);
                 let is_binary = is_binary && parsed.is_some(); // by (3) and (5)
                 let e = parsed.unwrap_or(Envelope {
@@ -463,6 +464,44 @@ impl Follower {
         Ok(lines as u64)
     }
 
+    /// Passes over a line above the limit, by (7), and hands over its first bytes once its end is found.
+    fn pass_over(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
+        let start = partition.next;
+        let first = FIRST_BYTES.min((partition.size - start) as usize);
+        let mut first = vec![0; first];
+        partition
+            .read(start, &mut first)
+            .map_err(|e| waits(&partition.path, e))?;
+        let mut at = partition.passed.max(start);
+        loop {
+            self.hand.check()?;
+            partition.passed = at;
+            if at == partition.size {
+                partition.observe_torn();
+                return Ok(0);
+            }
+            self.buffer.resize(READ_BYTES.min((partition.size - at) as usize), 0);
+            partition
+                .read(at, &mut self.buffer)
+                .map_err(|e| waits(&partition.path, e))?;
+            let Some(end) = memchr(b'\n', &self.buffer) else {
+                at += self.buffer.len() as u64;
+                continue;
+            };
+            let end = at + end as u64;
+            let mut batch = BatchBuilder::new(self.hand.limits);
+            batch.push(cut(start, &first, end - start));
+            let (name, position) = (&partition.name, Position::at(end + 1));
+            let raw = batch.take(None);
+            self.hand
+                .deliver(&mut self.decode, name, raw, position, Instant::now())?;
+            partition.next = end + 1;
+            partition.torn = partition.next;
+            partition.passed = partition.next;
+            return Ok(partition.next - start);
+        }
+    }
+
     /// Looks how long a partition's file is, and when it was written last.
     fn look(&self, partition: &mut Partition) -> Result<(), LogUnread> {
         let metadata = match std::fs::metadata(&partition.path) {
@@ -482,6 +521,16 @@ impl Follower {
         }
         partition.observe_size(size, metadata.and_then(|m| m.modified().ok()));
         Ok(())
+    }
+}
+
+/// A record of which only the first bytes are taken, for it has so many.
+fn cut(offset: u64, first: &[u8], length: u64) -> Record<'_> {
+    Record {
+        offset,
+        value: Some(&first[..first.len().min(FIRST_BYTES)]),
+        cut_from: Some(length),
+        ..Record::default()
     }
 }
 

@@ -1,6 +1,7 @@
-//! A partition of the log: its file, how far it is read, and when its bytes came. Plain state, no I/O.
+//! A partition of the log: its file, how far it is read, and when its bytes came.
 
 use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,6 +28,8 @@ pub(super) struct Partition {
     pub torn: u64,
     /// Since when it has been that long.
     torn_since: Instant,
+    /// Of a line above the limit, which starts at `next`: no end of it is before this byte.
+    pub passed: u64,
     /// The start of the unfinished line that was told last.
     told_torn: Option<u64>,
 }
@@ -46,9 +49,16 @@ impl Partition {
             seen: now,
             written: now,
             torn: next,
+            passed: next,
             torn_since: now,
             told_torn: None,
         }
+    }
+
+    /// Reads the bytes that start at `at`, as many as there is room for.
+    pub fn read(&mut self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(at))?;
+        self.file.read_exact(buffer)
     }
 
     /// The file was looked at: it is so long, and was written last at this time.
