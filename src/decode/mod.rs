@@ -25,6 +25,7 @@ mod csv;
 mod cut;
 mod debezium;
 mod fields;
+mod file;
 mod flat;
 mod json;
 mod keys;
@@ -54,6 +55,7 @@ use crate::definition::{Column, Feed, FeedKind, Format, Input, KeyFormat};
 use crate::registry::{Language, Registries, RegistryError, Unready};
 use changes::{Outcome, Shape, Typed};
 use debezium::Placeholder;
+use file::FileColumns;
 use keys::{BehindIds, Keys};
 use records::Records;
 use schemas::Schemas;
@@ -64,6 +66,8 @@ pub use changes::TRUNCATES_OTHERS;
 pub(crate) use cut::FIRST_BYTES;
 pub use debezium::Transaction;
 pub use fields::{Newcomer, newcomers};
+pub use file::FilePlace;
+pub(crate) use file::{columnar_note, modified_of, moment};
 pub use watch::Watch;
 
 /// Records as they came.
@@ -78,6 +82,8 @@ pub struct Raw {
     pub header: Option<Arc<str>>,
     /// Records that are longer than `max_record`, ascending: only their first bytes are here, and they are never decoded.
     pub cut: Vec<CutRecord>,
+    /// What is known of the records' place in their file.
+    pub place: FilePlace,
 }
 
 /// A record that is longer than `max_record`.
@@ -238,6 +244,7 @@ pub enum DecodeError {
 pub struct Decoder {
     shape: Shape,
     kind: Kind,
+    files: FileColumns,
 }
 
 #[derive(Debug)]
@@ -301,7 +308,7 @@ impl Decoder {
                     column: name.clone(),
                 })
         };
-        let key = input.key.iter().map(position).collect::<Result<Vec<_>, _>>()?;
+        let mut key = input.key.iter().map(position).collect::<Result<Vec<_>, _>>()?;
         let order = input.order_by.iter().map(position).collect::<Result<Vec<_>, _>>()?;
         let mut targets = Vec::with_capacity(input.columns.len());
         for (ours, theirs) in input.columns.iter().zip(&feed.columns) {
@@ -314,6 +321,10 @@ impl Decoder {
             };
             targets.push(Target::new(&column, &context)?);
         }
+        let files = match feed.kind {
+            FeedKind::Files { .. } => FileColumns::of(&mut targets, &mut key),
+            _ => FileColumns::default(),
+        };
         let fields: Vec<Field> = targets
             .iter()
             .map(|t| Field::new(&t.name, t.arrow.clone(), true))
@@ -411,7 +422,7 @@ impl Decoder {
             Format::Raw => Kind::Raw,
             Format::Parquet => Kind::Columnar,
         };
-        Ok(Decoder { shape, kind })
+        Ok(Decoder { shape, kind, files })
     }
 
     /// Makes the schemas of records known that are behind schema ids. Blocks while the registry is asked.
@@ -438,22 +449,25 @@ impl Decoder {
     /// # Errors
     /// Schemas are needed that the registry does not tell; see [`Decoder::prepare`].
     pub fn decode(&mut self, raw: Raw) -> Result<Decoded, Box<Waiting>> {
-        if !raw.cut.is_empty() {
+        let mut decoded = if raw.cut.is_empty() {
+            match self.prepare(&raw) {
+                Ok(()) => self.decode_prepared(raw),
+                Err(unready) => return Err(Box::new(Waiting { raw, unready })),
+            }
+        } else {
             let whole = cut::whole_records(&raw);
-            return match self.prepare(&whole) {
-                Ok(()) => Ok(cut::with_cut_records(self.decode_prepared(whole), raw)),
-                Err(unready) => Err(Box::new(Waiting { raw, unready })),
-            };
-        }
-        match self.prepare(&raw) {
-            Ok(()) => Ok(self.decode_prepared(raw)),
-            Err(unready) => Err(Box::new(Waiting { raw, unready })),
-        }
+            match self.prepare(&whole) {
+                Ok(()) => cut::with_cut_records(self.decode_prepared(whole), raw),
+                Err(unready) => return Err(Box::new(Waiting { raw, unready })),
+            }
+        };
+        self.files.keep(&mut decoded);
+        Ok(decoded)
     }
 
     fn decode_prepared(&mut self, raw: Raw) -> Decoded {
-        let Decoder { shape, kind } = self;
-        let outcome = match &raw.payloads {
+        let Decoder { shape, kind, files } = self;
+        let mut outcome = match &raw.payloads {
             Payloads::Columns { batch, .. } => columns::decode(shape, kind, batch),
             Payloads::Records {
                 values,
@@ -488,6 +502,9 @@ impl Decoder {
                 }
             }
         };
+        if !files.is_empty() {
+            files.fill(&mut outcome.typed, &raw);
+        }
         outcome.finish(shape, raw)
     }
 }

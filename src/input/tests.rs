@@ -81,6 +81,7 @@ fn decoded(input: &Input, records: &[Record]) -> Decoded {
             offsets: records.iter().map(|(offset, _, _)| *offset).collect(),
             header: None,
             cut: Vec::new(),
+            place: Default::default(),
         },
         rows,
         ops: records.iter().map(|(_, op, _)| *op).collect(),

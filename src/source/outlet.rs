@@ -208,10 +208,11 @@ impl Hand {
         &self,
         decode: &mut Decode,
         partition: &Arc<str>,
-        raw: Raw,
+        mut raw: Raw,
         position: Position,
         arrived: Instant,
     ) -> Result<(), Ended> {
+        raw.place.partition = Some(partition.clone());
         let (records, bytes) = (raw.len() as u64, payload_bytes(&raw));
         // What waits for its transaction to be whole is bounded by who keeps it.
         let room = match self.line {

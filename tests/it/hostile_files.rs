@@ -490,3 +490,108 @@ fn a_changed_file_is_a_dead_letter_or_a_correction_as_the_feed_says() {
     exits(&checked, 2);
     assert!(text(&checked).contains("cannot take changed files as corrections, for the input has no key"));
 }
+
+/// A log line above 64 MiB ended every run.
+#[test]
+fn a_log_line_above_max_record_is_a_dead_letter_and_its_neighbours_are_read() {
+    let folder = folder("drops/*.csv", "");
+    folder.write(
+        "inputs/rows.toml",
+        "[columns]\nn = \"BIGINT\"\nx = \"VARCHAR\"\n[[feeds]]\nname = \"live\"\nkind = \"log\"\nformat = \"json\"\npath = \"live\"\n",
+    );
+    let long = "x".repeat(40 << 20);
+    folder.append("live/0.ndjson", "{\"value\": {\"n\": 1}}\n");
+    folder.append("live/0.ndjson", &format!("{{\"value\": {{\"n\": 90, \"x\": \"{long}"));
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1");
+    folder.append("live/0.ndjson", &format!("{long}\"}}}}\n{{\"value\": {{\"n\": 2}}}}\n"));
+    catch_up(&dataflow, 2);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+    let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+    assert!(letters.contains("more than max_record allows"), "{letters}");
+    catch_up(&dataflow, 1);
+    recompute(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+}
+
+/// 8 GB of blank lines in a small compressed file took 100 seconds without a word.
+#[test]
+fn blank_lines_without_end_are_a_dead_letter() {
+    let folder = folder("drops/*", "");
+    let mut blank = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("an encoder");
+    std::io::Write::write_all(&mut blank, b"n\n7\n").expect("it is written");
+    for _ in 0..300 {
+        std::io::Write::write_all(&mut blank, &[b'\n'; 1 << 20]).expect("it is written");
+    }
+    let blank = blank.finish().expect("it is whole");
+    assert!(blank.len() < 1 << 20);
+    std::fs::write(folder.path().join("drops/b.csv.zst"), blank).expect("it is written");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 7");
+    let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+    assert!(letters.contains("256 MiB of blank lines"), "{letters}");
+}
+
+/// Which file a row came from, and what its path says, no column could tell.
+#[test]
+fn rows_know_their_file_and_come_to_the_same_when_bronze_is_decoded_again() {
+    let columns = "n = \"BIGINT\"\nname = { type = \"VARCHAR\", nullable = false, from = \"file.name\" }\n\
+                   path = { type = \"VARCHAR\", from = \"file.path\" }\nline = { type = \"BIGINT\", from = \"file.line\" }\n\
+                   modified = { type = \"TIMESTAMP\", from = \"file.modified\" }\n\
+                   country = { type = \"VARCHAR\", from = \"path.country\" }\nday = { type = \"DATE\", from = \"path.day\" }\n";
+    let folder = Folder::new("placed", &[("silver/rows.sql", "SELECT * FROM rows")]);
+    let feed = |name: &str, format: &str| {
+        format!(
+            "[[feeds]]\nname = \"{name}\"\nkind = \"files\"\nformat = \"{format}\"\npath = \"{name}/**/*.{name}\"\n"
+        )
+    };
+    folder.write(
+        "inputs/rows.toml",
+        &format!(
+            "[columns]\n{columns}{}{}{}",
+            feed("csv", "csv"),
+            feed("ndjson", "ndjson"),
+            feed("parquet", "parquet")
+        ),
+    );
+    folder.write(
+        "csv/country=D%20E/day=2026-01-31/a.csv",
+        "n\r\n1\r\n\r\n2\r\nx\r\n3\r\n",
+    );
+    folder.write(
+        "ndjson/country=__HIVE_DEFAULT_PARTITION__/b.ndjson",
+        "{\"n\": 4}\n\n{\"n\": 5}\n",
+    );
+    let numbers: arrow::array::ArrayRef = std::sync::Arc::new(arrow::array::Int64Array::from(vec![6, 7]));
+    let batch = arrow::array::RecordBatch::try_from_iter([("n", numbers)]).expect("a batch");
+    let mut parquet = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).expect("a writer");
+    parquet.write(&batch).expect("it is written");
+    std::fs::create_dir_all(folder.path().join("parquet/country=FR")).expect("a folder");
+    let path = folder.path().join("parquet/country=FR/c.parquet");
+    std::fs::write(path, parquet.into_inner().expect("it is whole")).expect("it is written");
+    let dataflow = folder.load("lake");
+    let expected = "1,a.csv,country=D%20E/day=2026-01-31/a.csv,2,D E,2026-01-31,true\n\
+                    2,a.csv,country=D%20E/day=2026-01-31/a.csv,4,D E,2026-01-31,true\n\
+                    3,a.csv,country=D%20E/day=2026-01-31/a.csv,6,D E,2026-01-31,true\n\
+                    4,b.ndjson,country=__HIVE_DEFAULT_PARTITION__/b.ndjson,1,,,true\n\
+                    5,b.ndjson,country=__HIVE_DEFAULT_PARTITION__/b.ndjson,3,,,true\n\
+                    6,c.parquet,country=FR/c.parquet,1,FR,,true\n\
+                    7,c.parquet,country=FR/c.parquet,2,FR,,true";
+    let check = |what: &str| {
+        assert_newest_is_exact(&dataflow, what);
+        let sql =
+            "SELECT n, name, path, line, country, day, modified > TIMESTAMP '2020-01-01' FROM silver.rows ORDER BY n";
+        assert_eq!(ask(&dataflow, sql), expected, "{what}");
+        let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+        assert!(
+            letters.contains("line 5 of its file") && !letters.contains('\n'),
+            "{what}: {letters}"
+        );
+    };
+    catch_up(&dataflow, 2);
+    check("as it was read");
+    recompute(&dataflow, 1);
+    check("made again from Bronze");
+}

@@ -43,7 +43,7 @@ use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::share::Share;
 use super::{Decode, FileContent, Position, Progress, SourceError};
-use crate::decode::{Payloads, Raw};
+use crate::decode::{FilePlace, Payloads, Raw, moment};
 use crate::definition::{Changed, Duplicates, FeedKind, FileRules, Format};
 use crate::shown::shown;
 
@@ -58,7 +58,7 @@ pub use originals::Originals;
 use portion::Gathered;
 use settle::{Job, Settle, Task};
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
-use text::{Line, Records, SplitError};
+use text::{Line, MOST_BLANK, Records, SplitError};
 
 /// How a reader was done with a file.
 #[derive(Debug)]
@@ -185,6 +185,8 @@ struct CurrentFile {
     base: u64,
     /// What it holds, where that is asked before it is read.
     content: Option<FileContent>,
+    /// When it was last written, once that is asked.
+    modified: Option<Arc<str>>,
 }
 
 impl FileReader {
@@ -392,9 +394,13 @@ impl FileReader {
             (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
             (_, SplitError::Io(e)) => trouble.explain(e),
             (_, SplitError::OpenQuote) => Break::Spoilt("a quote in the record behind it is never closed".into()),
+            (_, SplitError::Blank) => Break::Spoilt(format!(
+                "behind it are more than {} MiB of blank lines in a row",
+                MOST_BLANK >> 20
+            )),
         };
         let mut header = None;
-        if csv && let Some(Line { bytes, cut_from }) = records.next().map_err(broken)? {
+        if csv && let Some(Line { bytes, cut_from, .. }) = records.next().map_err(broken)? {
             if let Some(length) = cut_from {
                 return Err(Break::Spoilt(format!(
                     "its header line has {length} bytes, more than max_record allows; perhaps a quote is never closed"
@@ -410,11 +416,16 @@ impl FileReader {
         let mut at = *next;
         let end = loop {
             match records.next() {
-                Ok(Some(Line { bytes, cut_from })) => {
+                Ok(Some(Line {
+                    bytes,
+                    cut_from,
+                    number,
+                })) => {
                     batch.push(Record {
                         offset: at,
                         value: Some(bytes),
                         cut_from,
+                        line: Some(number),
                         ..Record::default()
                     });
                     at += 1;
@@ -459,6 +470,7 @@ impl FileReader {
                     offsets,
                     header: None,
                     cut: cut.into_iter().collect(),
+                    place: FilePlace::default(),
                 };
                 self.hand_over(job, raw, next, false)?;
             }
@@ -480,7 +492,9 @@ impl FileReader {
     }
 
     /// Hands over a batch that starts at record `next`.
-    fn hand_over(&mut self, job: &Job, raw: Raw, next: &mut u64, done: bool) -> Result<(), Ended> {
+    fn hand_over(&mut self, job: &Job, mut raw: Raw, next: &mut u64, done: bool) -> Result<(), Ended> {
+        let modified = self.current.modified.get_or_insert_with(|| moment(job.modified));
+        raw.place.modified = Some(modified.clone());
         let behind = raw.offsets.last().map_or(*next, |last| last + 1);
         let position = self.position(job, behind, done);
         match raw.is_empty() {

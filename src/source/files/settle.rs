@@ -23,6 +23,8 @@ pub(crate) struct Job {
     pub partition: Arc<str>,
     pub tag: String,
     pub size: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
     /// When the file was first seen with this content.
     pub seen: Instant,
     pub task: Task,
@@ -44,6 +46,7 @@ pub(crate) enum Task {
 struct File {
     tag: String,
     size: u64,
+    modified: SystemTime,
     /// Of this tag.
     seen: Instant,
     /// How far it is read, and as which content.
@@ -86,6 +89,7 @@ impl Settle {
         let file = |position: Position| File {
             tag: position.tag.clone().unwrap_or_default(),
             size: 0,
+            modified: SystemTime::UNIX_EPOCH,
             seen,
             state: if position.done { State::Done } else { State::Watched },
             position: Some(position),
@@ -121,6 +125,7 @@ impl Settle {
             let file = self.files.entry(found.partition.clone()).or_insert_with(|| File {
                 tag: found.tag.clone(),
                 size: found.size,
+                modified: found.modified,
                 seen: now,
                 position: None,
                 state: State::Watched,
@@ -132,6 +137,7 @@ impl Settle {
                 continue;
             }
             file.size = found.size;
+            file.modified = found.modified;
             if file.tag != found.tag {
                 file.tag = found.tag;
                 file.seen = now;
@@ -200,6 +206,7 @@ impl Settle {
             partition,
             tag: file.tag.clone(),
             size: file.size,
+            modified: file.modified,
             seen: file.seen,
             task,
         })

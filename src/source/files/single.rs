@@ -194,6 +194,7 @@ impl SingleFile {
             partition: self.found.partition.clone(),
             tag: self.found.tag.clone(),
             size: self.found.size,
+            modified: self.found.modified,
             seen: Instant::now(),
             task: Task::Read {
                 next: reading.next,

@@ -8,7 +8,7 @@
 
 use std::io::{self, Read};
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr_iter, memchr3};
 
 use super::skim::Skim;
 use crate::decode::FIRST_BYTES;
@@ -23,7 +23,13 @@ pub(crate) enum SplitError {
     Io(io::Error),
     /// A quoted field that is open at the end of the text.
     OpenQuote,
+    /// More blank lines in a row than [`MOST_BLANK`] bytes.
+    Blank,
 }
+
+/// Bytes of blank lines in a row: a small compressed file may hold gigabytes of them, and it would be read for minutes to no
+/// end.
+pub(crate) const MOST_BLANK: u64 = 256 << 20;
 
 /// A record of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub(crate) struct Line<'a> {
     pub bytes: &'a [u8],
     /// Of a record above the limit, how many bytes it has.
     pub cut_from: Option<u64>,
+    /// The line that it begins on, from 1.
+    pub number: u64,
 }
 
 /// Records of a text.
@@ -46,6 +54,10 @@ pub(crate) struct Records<R> {
     at_end: bool,
     /// The first bytes of the record that was passed over last.
     first: Vec<u8>,
+    /// Line feeds before what is unread.
+    feeds: u64,
+    /// Bytes of blank lines since the last record.
+    blank: u64,
 }
 
 impl<R: Read> Records<R> {
@@ -60,6 +72,8 @@ impl<R: Read> Records<R> {
             end: 0,
             at_end: false,
             first: Vec::new(),
+            feeds: 0,
+            blank: 0,
         }
     }
 
@@ -85,22 +99,32 @@ impl<R: Read> Records<R> {
             };
             let from = self.start;
             self.start = (from + length + 1).min(self.end);
+            let number = self.feeds + 1;
+            self.feeds += line_feeds(&self.buffer[from..self.start]);
             // As it is passed over: what a record is does not depend on how much of it was read at once.
             if length > self.limit {
                 return Ok(Some(Line {
                     bytes: &self.buffer[from..from + length.min(FIRST_BYTES)],
                     cut_from: Some(length as u64),
+                    number,
                 }));
             }
             let blank = match self.csv {
                 true => length == 0,
                 false => self.buffer[from..from + length].trim_ascii().is_empty(),
             };
-            if !blank {
+            if blank {
+                self.blank += length as u64 + 1;
+                if self.blank > MOST_BLANK {
+                    return Err(SplitError::Blank);
+                }
+            } else {
+                self.blank = 0;
                 let record = &self.buffer[from..from + length];
                 return Ok(Some(Line {
                     bytes: if self.csv { record } else { record.trim_ascii() },
                     cut_from: None,
+                    number,
                 }));
             }
         }
@@ -109,6 +133,7 @@ impl<R: Read> Records<R> {
     /// Passes over the record that starts here, which is above the limit, and keeps its first bytes.
     fn pass_over(&mut self) -> Result<Line<'_>, SplitError> {
         let mut skim = Skim::new(self.csv);
+        let number = self.feeds + 1;
         let unread = &self.buffer[self.start..self.end];
         self.first.clear();
         self.first.extend_from_slice(&unread[..unread.len().min(FIRST_BYTES)]);
@@ -118,11 +143,13 @@ impl<R: Read> Records<R> {
             match skim.find_end(piece) {
                 Some(end) => {
                     length += end as u64;
+                    self.feeds += line_feeds(&piece[..=end]);
                     self.start += end + 1;
                     break;
                 }
                 None => {
                     length += piece.len() as u64;
+                    self.feeds += line_feeds(piece);
                     self.start = self.end;
                 }
             }
@@ -141,6 +168,7 @@ impl<R: Read> Records<R> {
         Ok(Line {
             bytes: &self.first,
             cut_from: Some(length),
+            number,
         })
     }
 
@@ -166,6 +194,10 @@ impl<R: Read> Records<R> {
             return Ok(());
         }
     }
+}
+
+fn line_feeds(text: &[u8]) -> u64 {
+    memchr_iter(b'\n', text).count() as u64
 }
 
 /// The length of the CSV record that starts here; or, where it does not end here, whether it ends within quotes.
@@ -347,6 +379,20 @@ mod tests {
                 );
                 assert!(records.buffer.len() <= 8 << 20, "{}", records.buffer.len());
             }
+        }
+    }
+
+    #[test]
+    fn records_tell_the_lines_that_they_begin_on() {
+        let long = "y".repeat(100);
+        let text = format!("a,b\r\n1,\"x\ny\"\n\n2,\"{long}\n\n{long}\"\n3,z\n{long}{long}{long}\n4,w");
+        for step in [1, 7, 1000] {
+            let mut records = Records::new(Slowly(text.as_bytes(), step), true, 250);
+            let mut lines = Vec::new();
+            while let Some(line) = records.next().unwrap() {
+                lines.push(line.number);
+            }
+            assert_eq!(lines, [1, 2, 5, 8, 9, 10], "in steps of {step}");
         }
     }
 
