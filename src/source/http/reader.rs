@@ -181,7 +181,7 @@ impl Reader {
             let kept = std::fs::write(&aside, bytes);
             let wrong = format!(
                 "the log of posted rows {} is damaged at byte {}: {} bytes that were acknowledged are a dead letter, and are \
-                 kept in {}; look at the disk, and have their clients post them again",
+                 kept in {}; look at the disk, and post their rows again, under a new key",
                 segment.display(),
                 at - base,
                 bytes.len(),
