@@ -44,7 +44,7 @@ struct FileNote<'a> {
     #[serde(rename = "file.line")]
     line: Option<u64>,
     #[serde(rename = "file.modified", borrow)]
-    modified: Option<Cow<'a, str>>,
+    modified: Option<&'a str>,
 }
 
 impl FileNote<'_> {
@@ -58,7 +58,7 @@ impl FileNote<'_> {
             write!(texts, "{before}\"file.line\":{line}").expect("writing to memory does not fail");
             before = ',';
         }
-        if let Some(modified) = &self.modified {
+        if let Some(modified) = self.modified {
             write!(texts, "{before}\"file.modified\":\"{modified}\"").expect("writing to memory does not fail");
         }
         texts.append_value("}");
@@ -208,7 +208,7 @@ impl FileColumns {
         for (line, is_refused) in place.lines.iter().zip(is_refused) {
             let note = FileNote {
                 line: (asks_line || is_refused).then_some(*line),
-                modified: place.modified.as_deref().filter(|_| asks_time).map(Cow::Borrowed),
+                modified: place.modified.as_deref().filter(|_| asks_time),
             };
             match note.line.is_some() || note.modified.is_some() {
                 true => note.write(&mut texts),
@@ -286,14 +286,8 @@ impl<'a> Notes<'a> {
 
     /// When the file was last written.
     fn modified(&self, record: usize) -> Option<&'a str> {
-        self.raw
-            .place
-            .modified
-            .as_deref()
-            .or_else(|| match self.note(record).modified {
-                Some(Cow::Borrowed(modified)) => Some(modified),
-                _ => None, // no moment is written with escapes
-            })
+        let modified = self.raw.place.modified.as_deref();
+        modified.or_else(|| self.note(record).modified)
     }
 }
 
@@ -341,7 +335,7 @@ mod tests {
         let mut texts = StringBuilder::new();
         let modified = moment(SystemTime::UNIX_EPOCH);
         for (line, modified) in [(Some(7), None), (None, Some(&modified)), (Some(8), Some(&modified))] {
-            let modified = modified.map(|modified| Cow::Borrowed(&**modified));
+            let modified = modified.map(|modified| &**modified);
             FileNote { line, modified }.write(&mut texts);
         }
         let texts = texts.finish();
@@ -350,6 +344,6 @@ mod tests {
             read.iter().map(|note| note.line).collect::<Vec<_>>(),
             [Some(7), None, Some(8)]
         );
-        assert_eq!(read[2].modified.as_deref(), Some("1970-01-01T00:00:00.000000"));
+        assert_eq!(read[2].modified, Some("1970-01-01T00:00:00.000000"));
     }
 }

@@ -7,7 +7,7 @@ use super::feed::{Common, read_feed};
 use super::file::File;
 use super::settings::Settings;
 use super::wire::read_registry;
-use super::{Feed, FeedKind, Input, Registry, Retention};
+use super::{Changed, Feed, FeedKind, Format, Input, Registry, Retention};
 use crate::repr::SqlType;
 
 /// Reads the file of the input `name`; none: mistakes were reported.

@@ -113,7 +113,7 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
         Payloads::Columns { batch, path } => (
             Arc::new(BinaryArray::new_null(1)),
             Arc::new(BinaryArray::new_null(1)),
-            Arc::new(StringArray::from(vec![columnar_note(&raw.place)])),
+            Arc::new(StringArray::from_iter([columnar_note(&raw.place)])),
             Arc::new(StringArray::from(vec![Some(path.as_ref())])),
             vec![raw.offsets.first().map_or(0, |&o| o as i64)],
             vec![batch.num_rows() as i64],

@@ -146,7 +146,7 @@ impl Pump {
                         value: Some(&event.value),
                         headers: None,
                         ts_ms,
-                        cut_from: None,
+                        ..Record::default()
                     });
                 }
             }

@@ -445,7 +445,7 @@ impl Follower {
                     value: value.as_deref(),
                     headers: e.headers.and_then(|headers| std::str::from_utf8(headers).ok()),
                     ts_ms: e.ts_ms,
-                    cut_from: None,
+                    ..Record::default()
                 });
             }
             at += length + 1;
