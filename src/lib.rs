@@ -17,6 +17,7 @@
 //! | [`sink`] | updates to Delta commits |
 //! | [`publish`] | snapshots to topics |
 //! | [`serve`] | snapshots to people: query, verify |
+//! | [`infer`] | files to an input's definition |
 //! | [`backfill`] | files and history fed beside live feeds, on request |
 //! | [`latency`] | how long a record takes |
 //! | [`cluster`] | processes that trust each other: sockets, links |
@@ -30,6 +31,7 @@ pub mod cluster;
 pub mod decode;
 pub mod definition;
 pub mod evolve;
+pub mod infer;
 pub mod input;
 pub mod latency;
 pub mod plan;

@@ -11,6 +11,7 @@ mod cluster;
 mod dead_letters;
 mod explain;
 mod generate;
+mod infer;
 mod init;
 mod plan;
 mod produce;
@@ -76,6 +77,7 @@ enum Command {
     Generate(generate::Generate),
     Produce(produce::Produce),
     Init(init::Init),
+    Infer(infer::Infer),
 }
 
 /// The dataflow a command works on.
@@ -175,6 +177,7 @@ impl Command {
             Command::Generate(args) => generate::run(args),
             Command::Produce(args) => produce::run(args),
             Command::Init(args) => init::run(args),
+            Command::Infer(args) => infer::run(args),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
+use super::dialect::{TextDialect, read_dialect};
 use super::files::{read_follow_links, read_rules};
 use super::http;
 use super::kafka::{self, read_kafka};
@@ -159,6 +160,8 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
     };
     let null = read_null(&mut settings);
     let tables = read_tables_of(&mut settings, kind, format);
+    let is_files = kind.is_none_or(|kind| kind == Kind::Files);
+    let text = read_dialect(&mut settings, is_files, format);
     let wire = format.map(|format| read_wire(&mut settings, kind, format, common));
     let overrides = match settings.take("columns", "{ country.from = \"Country\" }") {
         Some(value) => value.settings().map(|settings| read_overrides(settings, columns)),
@@ -178,7 +181,11 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
         name: name?,
         kind: feed_kind?,
         format: format?,
-        wire: Wire { tables, ..wire?? },
+        wire: Wire {
+            tables,
+            text: text?,
+            ..wire??
+        },
         columns,
     })
 }
@@ -267,6 +274,7 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
         tables: vec![],
         evolves,
         declined: vec![],
+        text: TextDialect::default(),
     })
 }
 

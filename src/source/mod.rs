@@ -25,6 +25,7 @@ mod transactions;
 
 pub(crate) use batch::payload_bytes;
 pub use error::SourceError;
+pub(crate) use files::{FileMark, Peeked, SplitError, TextRecords, file_mark, open_text, read_head, to_utf8};
 pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
 pub use kafka::{
     OffsetPublisher, RecordHeaders, TopicError, TopicRecord, TopicWriter, headers_of_json, publish_offsets,

@@ -14,10 +14,14 @@
 //! 3. A failure that may pass is tried again from the next record on, which repeats nothing. When it does not pass, and
 //!    where a file may not be read, the file waits, and the feed with it where the order of arrival decides.
 
+mod charset;
 mod columnar;
 mod content;
+mod head;
+mod headers;
 mod lister;
 mod listing;
+mod magic;
 mod near;
 mod open;
 mod originals;
@@ -43,22 +47,30 @@ use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::share::Share;
 use super::{Decode, FileContent, Position, Progress, SourceError};
-use crate::decode::{FilePlace, Payloads, Raw, moment};
+use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
 use crate::definition::{Changed, Duplicates, FeedKind, FileRules, Format};
 use crate::shown::shown;
 
+pub(crate) use charset::Peeked;
+pub(crate) use charset::to_utf8;
 use columnar::Extent;
 use content::{FileComparison, KnownFiles, compare, content};
+pub(crate) use head::read_head;
+use head::{Head, HeadError};
+use headers::HeadersTold;
 use lister::{End, Lister, ListerState};
 pub(crate) use listing::is_remote;
 use listing::{Place, Surroundings};
+pub(crate) use magic::Mark as FileMark;
 pub(crate) use near::what_is_in;
-use open::{Break, Source, decompress};
+use open::{Break, Source, decompress, instead};
+pub(crate) use open::{file_mark, open_text};
 pub use originals::Originals;
 use portion::Gathered;
 use settle::{Job, Settle, Task};
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
-use text::{Line, MOST_BLANK, Records, SplitError};
+pub(crate) use text::{Line, Records as TextRecords, SplitError};
+use text::{MOST_BLANK, Records};
 
 /// How a reader was done with a file.
 #[derive(Debug)]
@@ -114,6 +126,7 @@ pub(crate) fn start(
                 decode,
                 known,
                 current: CurrentFile::default(),
+                headers: HeadersTold::default(),
             };
             // The queue closes when the lister ends.
             for job in queue {
@@ -142,6 +155,9 @@ pub(crate) fn start(
     starter.spawn(&hand, move |hand| lister.list(&hand))
 }
 
+/// What to do once what a file was refused for is repaired.
+const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
+
 fn vanished(path: &str, next: u64) -> String {
     format!("file {path} vanished after {next} of its records were read; drop the others as a new file")
 }
@@ -168,6 +184,7 @@ struct FileReader {
     decode: Decode,
     known: KnownFiles,
     current: CurrentFile,
+    headers: HeadersTold,
 }
 
 /// The first record that is to be read.
@@ -339,6 +356,14 @@ impl FileReader {
                 );
                 self.give_up(job, next, reason).map(FileEnd::Done)
             }
+            Break::Refused(reason) => {
+                let behind = match next > 0 {
+                    true => format!(" behind its record {next}"),
+                    false => String::new(),
+                };
+                let reason = format!("file {path} was not read{behind}: {reason}");
+                self.give_up(job, next, reason).map(FileEnd::Done)
+            }
             Break::Vanished if next == 0 => {
                 tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
                 Ok(FileEnd::Gone)
@@ -375,20 +400,23 @@ impl FileReader {
     /// Reads a file from record `next` on, and moves `next` with each delivery.
     fn attempt(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
         match self.hand.feed().format {
-            Format::Parquet | Format::Avro => self.attempt_columnar(job, next),
+            Format::Parquet | Format::Avro => self
+                .attempt_columnar(job, next)
+                .map_err(|broke| self.explain(job, broke)),
             Format::Csv => self.attempt_text(job, next, true),
             _ => self.attempt_text(job, next, false),
         }
     }
 
     fn attempt_text(&mut self, job: &Job, next: &mut u64, csv: bool) -> Result<Position, Break> {
+        let dialect = self.hand.feed().wire.text;
         let (mut source, trouble) = Source::open(&self.place, &job.partition)?;
         let digest = source.digested();
         let plain = Heard {
-            source: decompress(source, &job.partition).map_err(|e| trouble.explain(e))?,
+            source: to_utf8(decompress(source, &trouble, &job.partition)?, dialect.charset),
             hand: self.hand.clone(),
         };
-        let mut records = Records::new(plain, csv, self.options.record_bytes);
+        let mut records = Records::new(plain, csv.then_some(dialect), self.options.record_bytes);
         let hand = self.hand.clone();
         let broken = |error: SplitError| match (hand.check(), error) {
             (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
@@ -400,14 +428,13 @@ impl FileReader {
             )),
         };
         let mut header = None;
-        if csv && let Some(Line { bytes, cut_from, .. }) = records.next().map_err(broken)? {
-            if let Some(length) = cut_from {
-                return Err(Break::Spoilt(format!(
-                    "its header line has {length} bytes, more than max_record allows; perhaps a quote is never closed"
-                )));
-            }
-            let line = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-            header = Some(Arc::from(String::from_utf8_lossy(line)));
+        if csv {
+            let head = read_head(&mut records).map_err(|error| match error {
+                HeadError::Split(error) => broken(error),
+                HeadError::Refused(reason) => Break::Refused(format!("{reason}; {TRY_AGAIN}")),
+            })?;
+            self.judge(job, &head, *next == 0)?;
+            header = head.header;
         }
         for _ in self.current.base..*next {
             records.next().map_err(broken)?;
@@ -447,6 +474,21 @@ impl FileReader {
         end.map(|()| self.position(job, *next, true))
     }
 
+    /// Whether a file with this head is one of the feed's. What of it is not as the columns have it is told, once a file.
+    fn judge(&mut self, job: &Job, head: &Head, is_first: bool) -> Result<(), Break> {
+        let (input, feed) = (self.hand.input(), self.hand.feed());
+        if head.header.is_none() && feed.wire.text.header {
+            return Ok(()); // an empty file
+        }
+        let notes = judge_header(input, feed, head.header.as_deref(), &head.sample)
+            .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
+        if is_first {
+            self.headers
+                .tell(&self.hand.name(), &self.place.shown(&job.partition), notes);
+        }
+        Ok(())
+    }
+
     fn attempt_columnar(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
         let extent = Extent {
             size: job.size,
@@ -459,8 +501,16 @@ impl FileReader {
             _ => columnar::avro(&self.place, &job.partition, extent)?,
         };
         let path: Arc<str> = self.place.display(&job.partition).into();
+        let mut is_first = *next == 0;
         for batch in Gathered::new(batches, self.hand.limits) {
-            for (batch, cut) in portion::portions(&batch?, self.hand.limits) {
+            let batch = batch?;
+            if std::mem::take(&mut is_first) {
+                let notes = judge_columns(self.hand.input(), self.hand.feed(), &batch)
+                    .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
+                self.headers
+                    .tell(&self.hand.name(), &self.place.shown(&job.partition), notes);
+            }
+            for (batch, cut) in portion::portions(&batch, self.hand.limits) {
                 let offsets = (*next..*next + batch.num_rows() as u64).collect();
                 let raw = Raw {
                     payloads: Payloads::Columns {
@@ -479,6 +529,21 @@ impl FileReader {
         let position = self.position(job, *next, true);
         self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
         Ok(position)
+    }
+
+    /// What broke the reading of a columnar file: perhaps it is none.
+    fn explain(&self, job: &Job, broke: Break) -> Break {
+        let wanted = match self.hand.feed().format {
+            Format::Parquet => FileMark::Parquet,
+            _ => FileMark::Avro,
+        };
+        match broke {
+            Break::Spoilt(reason) => match instead(&self.place, &job.partition, wanted) {
+                Some(what) => Break::Refused(what),
+                None => Break::Spoilt(reason),
+            },
+            other => other,
+        }
     }
 
     fn position(&self, job: &Job, next: u64, done: bool) -> Position {

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use twox_hash::XxHash3_128;
 
 use super::content::KnownFiles;
+use super::headers::HeadersTold;
 use super::listing::{Found, Place, Surroundings, is_read, is_remote};
 use super::open::{Source, refusal};
 use super::settle::{Job, Task};
@@ -189,6 +190,7 @@ impl SingleFile {
             decode: reading.decode,
             known: KnownFiles::default(),
             current: CurrentFile::default(),
+            headers: HeadersTold::default(),
         };
         let job = Job {
             partition: self.found.partition.clone(),

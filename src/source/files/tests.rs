@@ -213,6 +213,7 @@ fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, deni
         decode,
         known: Default::default(),
         current: CurrentFile::default(),
+        headers: HeadersTold::default(),
     }
     .run(&job);
     (deliveries.try_iter().collect(), end.unwrap())
