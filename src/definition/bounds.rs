@@ -9,13 +9,19 @@ pub struct Bounds {
     pub backfill_rate: f64,
     /// Bytes of resident memory above which no feed is read; none: without bound.
     pub memory: Option<u64>,
+    /// Bytes that one value may take which an expression computes; a row with a longer one is a dead letter.
+    pub max_value: u64,
 }
+
+/// The greatest `max_value`: a column tells with 31 bits where its values lie.
+const LONGEST_VALUE: u64 = 1 << 30;
 
 impl Default for Bounds {
     fn default() -> Self {
         Bounds {
             backfill_rate: 10_000.0,
             memory: None,
+            max_value: 64 << 20,
         }
     }
 }
@@ -40,9 +46,23 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>) -> Option<Bounds> {
         None => Some(usual.memory),
         Some(value) => read_bytes(&value).map(Some),
     };
+    let max_value = match settings.take("max_value", "\"64 MiB\"") {
+        None => Some(usual.max_value),
+        Some(value) => read_bytes(&value).filter(|bytes| {
+            let possible = *bytes <= LONGEST_VALUE;
+            if !possible {
+                value.say(
+                    "setting \"max_value\" must be 1 GiB at most",
+                    "a column of a batch holds less than 2 GiB; have the SQL compute shorter values",
+                );
+            }
+            possible
+        }),
+    };
     Some(Bounds {
         backfill_rate: backfill_rate?,
         memory: memory?,
+        max_value: max_value?,
     })
 }
 
@@ -62,7 +82,8 @@ pub(super) fn read_bytes(value: &Value<'_>) -> Option<u64> {
     bytes
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
+/// `512 MiB`, `4 GB`.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
     let number: f64 = text[..unit].trim().parse().ok()?;
     let factor = match text[unit..].to_ascii_lowercase().as_str() {
