@@ -35,7 +35,7 @@ mod table;
 mod tests;
 mod wire;
 
-pub use bounds::Bounds;
+pub use bounds::{Bounds, parse_bytes};
 pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use dialect::{Charset, TextDialect};

@@ -45,12 +45,17 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             root("name = \"shop\"\nepock = \"10ms\"\n"),
             "dataflow.toml:2:1: unknown setting \"epock\"\n\
-             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, memory_limit, name, registry, store",
+             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, max_value, memory_limit, name, registry, store",
+        ),
+        (
+            root("name = \"shop\"\nmax_value = \"2 GiB\"\n"),
+            "dataflow.toml:2:13: setting \"max_value\" must be 1 GiB at most\n\
+             \x20 help: a column of a batch holds less than 2 GiB; have the SQL compute shorter values",
         ),
         (
             root("name = \"shop\"\nzzz = 1\n"),
             "dataflow.toml:2:1: unknown setting \"zzz\"\n\
-             \x20 help: known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, memory_limit, name, registry, store",
+             \x20 help: known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, max_value, memory_limit, name, registry, store",
         ),
         (
             root("name = \"shop\"\nepoch = 10\n"),
