@@ -6,7 +6,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::{filter, filter_record_batch};
 
-use super::{CutRecord, Decoded, Payloads, Raw, Reject};
+use super::{CutRecord, Decoded, FilePlace, Payloads, Raw, Reject};
 
 /// How many bytes are kept of a record that is longer than `max_record`.
 pub(crate) const FIRST_BYTES: usize = 64 << 10;
@@ -50,6 +50,13 @@ pub(super) fn whole_records(raw: &Raw) -> Raw {
         offsets: (0..raw.len()).filter(kept).map(|index| raw.offsets[index]).collect(),
         header: raw.header.clone(),
         cut: Vec::new(),
+        place: FilePlace {
+            lines: (0..raw.place.lines.len())
+                .filter(kept)
+                .map(|index| raw.place.lines[index])
+                .collect(),
+            ..raw.place.clone()
+        },
     }
 }
 

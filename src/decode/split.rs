@@ -2,7 +2,7 @@
 
 use arrow::array::Array;
 
-use super::{Decoded, Payloads, Raw, Reject};
+use super::{Decoded, FilePlace, Payloads, Raw, Reject};
 
 impl Raw {
     /// Takes the first records away.
@@ -38,6 +38,10 @@ impl Raw {
             offsets: std::mem::replace(&mut self.offsets, behind),
             header: self.header.clone(),
             cut: take_front(&mut self.cut, cut),
+            place: FilePlace {
+                lines: take_front(&mut self.place.lines, records),
+                ..self.place.clone()
+            },
         }
     }
 }

@@ -93,6 +93,8 @@ pub struct Conductor<'a> {
     pub met: Vec<Met>,
     /// Whether somebody wants the run to end.
     pub stopped: bool,
+    /// What of the feeds could not be read when all else was.
+    pub unread: Vec<String>,
 }
 
 /// How the feeds of all processes are doing.
@@ -408,6 +410,7 @@ impl Conductor<'_> {
             if !(exhausted && self.are_queues_empty() && self.peers.caught_up()) {
                 return Ok(false);
             }
+            self.unread = lags::waiting(&feeds(self.readers.as_ref(), self.peers));
             self.begin_drain(phase)?;
         }
         if matches!(phase, Phase::Closing(_)) {
@@ -460,6 +463,7 @@ impl Conductor<'_> {
         Ok(Conducted {
             snapshot: self.newest,
             corrections: self.corrections,
+            unread: self.unread,
             again,
             files: self.files,
         })
@@ -472,6 +476,8 @@ pub struct Conducted {
     pub snapshot: Epoch,
     /// See [`super::Outcome::corrections`].
     pub corrections: Option<Vec<(String, u64)>>,
+    /// See [`super::Outcome::unread`].
+    pub unread: Vec<String>,
     /// The run begins anew, for these schemas with new fields (known to process 0).
     pub again: Option<Vec<Met>>,
     /// Of a run that begins anew.

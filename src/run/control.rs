@@ -378,6 +378,7 @@ mod tests {
             next: 1 << 60,
             done: true,
             tag: None,
+            ..Position::default()
         };
         let part = || Prepared {
             writer: 3,

@@ -253,6 +253,7 @@ impl Follower<'_> {
                     let conducted = Conducted {
                         snapshot,
                         corrections: None,
+                        unread: vec![],
                         again: again.then(Vec::new),
                         files: None,
                     };
@@ -319,6 +320,7 @@ impl Follower<'_> {
         let caught_up = exhausted && empty;
         if self.until_caught_up && caught_up != self.told.caught_up {
             self.told.caught_up = caught_up;
+            self.tell_figures(); // with what feeds wait for
             self.leader.report(&Report::CaughtUp(caught_up));
         }
     }

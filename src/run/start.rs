@@ -30,6 +30,7 @@ use super::worker::{self, LOAD_ROWS, Parts};
 use super::{Options, RunError, Wiring, archive};
 use crate::backfill::{Inlet, Portion, Server, Serving};
 use crate::decode::Decoder;
+use crate::deep::deep;
 use crate::definition::Dataflow;
 use crate::evolve::{self, Met, Taken};
 use crate::latency::Latency;
@@ -728,7 +729,8 @@ fn start_workers(
         let _ = threads_in.send((index, thread::current()));
         let part = parts[index].lock().ok().and_then(|mut part| part.take());
         let part = part.expect("each worker takes its part once");
-        if let Err(error) = worker::work(worker, part, &wiring, &shared, &latency) {
+        // Expressions that are deep are evaluated on this thread.
+        if let Err(error) = deep(|| worker::work(worker, part, &wiring, &shared, &latency)) {
             shared.tell(Event::Failed(error));
         }
     })

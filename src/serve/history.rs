@@ -20,7 +20,7 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use thiserror::Error;
 
-use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, Payloads, Raw};
+use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw};
 use crate::definition::Input;
 use crate::registry::{Registries, Unready};
 use crate::repr::{CodecError, Epoch, batch_slices, normalise_batch, rows_at_once};
@@ -176,11 +176,13 @@ pub async fn replay_where(
                     first,
                     records,
                     cut_from,
+                    place,
                 } => {
                     let raw = archive.read(reference, first, records).await?;
                     let cut = cut_from.map(|length| CutRecord { record: 0, length });
                     Raw {
                         cut: cut.into_iter().collect(),
+                        place,
                         ..raw
                     }
                 }
@@ -275,6 +277,7 @@ impl Archive<'_> {
             offsets,
             header: None,
             cut: Vec::new(),
+            place: FilePlace::default(),
         })
     }
 

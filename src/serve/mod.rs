@@ -6,13 +6,17 @@ pub mod history;
 mod isolate;
 mod letters;
 mod orders;
+mod printed;
 mod progress;
 mod query;
+mod question;
 mod reader;
 mod sums;
 pub mod verify;
 
 pub use letters::Letters;
 pub use progress::progress;
-pub use query::{OutputFormat, QueryError, Snapshot, epochs, render};
+pub use printed::{OutputFormat, render};
+pub use query::{QueryError, Snapshot, epochs};
+pub use question::{QuestionError, QuestionLimits};
 pub use reader::Reader;

@@ -24,7 +24,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 
 use super::TableSpec;
-use crate::decode::{CutRecord, Payloads, Raw};
+use crate::decode::{CutRecord, FilePlace, Payloads, Raw, columnar_note, modified_of};
 use crate::definition::{Deletes, Input};
 use crate::repr::Epoch;
 use crate::source::Delivery;
@@ -113,7 +113,7 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
         Payloads::Columns { batch, path } => (
             Arc::new(BinaryArray::new_null(1)),
             Arc::new(BinaryArray::new_null(1)),
-            Arc::new(StringArray::new_null(1)),
+            Arc::new(StringArray::from_iter([columnar_note(&raw.place)])),
             Arc::new(StringArray::from(vec![Some(path.as_ref())])),
             vec![raw.offsets.first().map_or(0, |&o| o as i64)],
             vec![batch.num_rows() as i64],
@@ -201,6 +201,8 @@ pub enum Content {
         records: u64,
         /// Of a single row that is longer than `max_record`, how many bytes it has.
         cut_from: Option<u64>,
+        /// What is known of the file.
+        place: FilePlace,
     },
 }
 
@@ -248,6 +250,11 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
                 first: offset.value(start) as u64,
                 records: records.value(start) as u64,
                 cut_from: cut_from(start),
+                place: FilePlace {
+                    partition: Some(partition.value(start).into()),
+                    modified: optional(headers, start).and_then(|note| modified_of(&note)),
+                    ..FilePlace::default()
+                },
             },
             None => Content::Records(Raw {
                 payloads: Payloads::Records {
@@ -270,6 +277,10 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
                         })
                     })
                     .collect(),
+                place: FilePlace {
+                    partition: Some(partition.value(start).into()),
+                    ..FilePlace::default()
+                },
             }),
         };
         runs.push(Run {
@@ -305,6 +316,10 @@ mod tests {
                 record: 2,
                 length: 1 << 40,
             }],
+            place: FilePlace {
+                partition: Some("p0".into()),
+                ..FilePlace::default()
+            },
         };
         let empty = RecordBatch::new_empty(Arc::new(Schema::empty()));
         let delivery = Delivery {
@@ -326,6 +341,7 @@ mod tests {
                 next: 120,
                 done: false,
                 tag: None,
+                ..Position::default()
             },
             arrived: Instant::now(),
             epoch: None,

@@ -6,7 +6,7 @@ use arrow::array::{Array, BinaryArray, NullBufferBuilder, RecordBatch, StringArr
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, Schema};
 
-use crate::decode::{CutRecord, Decoded, FIRST_BYTES, Payloads, Raw, Reject};
+use crate::decode::{CutRecord, Decoded, FIRST_BYTES, FilePlace, Payloads, Raw, Reject};
 use crate::definition::Input;
 use crate::repr::batch_bytes;
 
@@ -73,6 +73,8 @@ pub(crate) struct Record<'a> {
     pub ts_ms: Option<i64>,
     /// How many bytes the record has, where `value` is only the first of them.
     pub cut_from: Option<u64>,
+    /// The line that it begins on, from 1; told of all records of a batch, or of none.
+    pub line: Option<u64>,
 }
 
 impl Record<'_> {
@@ -121,6 +123,7 @@ pub(crate) struct BatchBuilder {
     ts_ms: Vec<Option<i64>>,
     offsets: Vec<u64>,
     cut: Vec<CutRecord>,
+    lines: Vec<u64>,
 }
 
 impl BatchBuilder {
@@ -133,6 +136,7 @@ impl BatchBuilder {
             ts_ms: Vec::new(),
             offsets: Vec::new(),
             cut: Vec::new(),
+            lines: Vec::new(),
         }
     }
 
@@ -155,6 +159,7 @@ impl BatchBuilder {
         self.headers.push(record.headers.map(str::as_bytes), before);
         self.ts_ms.push(record.ts_ms);
         self.offsets.push(record.offset);
+        self.lines.extend(record.line);
     }
 
     pub fn len(&self) -> usize {
@@ -187,6 +192,10 @@ impl BatchBuilder {
             offsets: std::mem::take(&mut self.offsets),
             header,
             cut: std::mem::take(&mut self.cut),
+            place: FilePlace {
+                lines: std::mem::take(&mut self.lines),
+                ..FilePlace::default()
+            },
         }
     }
 }
@@ -225,6 +234,7 @@ pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
             offsets: Vec::new(),
             header: None,
             cut: Vec::new(),
+            place: FilePlace::default(),
         },
         rows: RecordBatch::new_empty(Arc::new(Schema::new(fields))),
         ops: Vec::new(),

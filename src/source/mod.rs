@@ -6,11 +6,14 @@
 
 mod batch;
 mod error;
+mod fault;
 mod files;
 pub mod generate;
+mod guard;
 mod http;
 mod kafka;
 mod log;
+mod names;
 mod outlet;
 mod passage;
 mod postgres;
@@ -22,6 +25,7 @@ mod transactions;
 
 pub(crate) use batch::payload_bytes;
 pub use error::SourceError;
+pub(crate) use files::{FileMark, Peeked, SplitError, TextRecords, file_mark, open_text, read_head, to_utf8};
 pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
 pub use kafka::{
     OffsetPublisher, RecordHeaders, TopicError, TopicRecord, TopicWriter, headers_of_json, publish_offsets,
@@ -78,6 +82,26 @@ pub struct Position {
     /// What identifies a file's content: size and entity tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// What a file held as far as it was read, where that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<FileContent>,
+    /// The number of the file's first record. Not 0 for a file that was read again from its start: its records go on where
+    /// those of its earlier version ended.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub base: u64,
+}
+
+/// The bytes of a file, as they are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FileContent {
+    /// How many.
+    pub bytes: u64,
+    /// XXH3 of 128 bits, hexadecimal.
+    pub hash: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Position {

@@ -79,6 +79,8 @@ pub(crate) struct Gauges {
     /// By reader: how far its partitions lag, where that is told.
     partitions: Mutex<BTreeMap<usize, Vec<PartitionLag>>>,
     last_error: Mutex<Option<String>>,
+    /// Why the feed cannot go on now, or not with all of it, if that is so.
+    waits_for: Mutex<Option<String>>,
 }
 
 /// A feed of one reader that has not looked yet.
@@ -103,6 +105,7 @@ impl Gauges {
             busy: AtomicU64::new(u64::MAX >> (64 - readers)),
             partitions: Mutex::default(),
             last_error: Mutex::default(),
+            waits_for: Mutex::default(),
         }
     }
 
@@ -143,6 +146,14 @@ impl Gauges {
 
     pub fn clear_error(&self) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub fn waits_for(&self) -> Option<String> {
+        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_waits_for(&self, cause: Option<String>) {
+        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = cause;
     }
 
     pub fn set_lag(&self, files: u64, bytes: u64) {
@@ -197,10 +208,11 @@ impl Hand {
         &self,
         decode: &mut Decode,
         partition: &Arc<str>,
-        raw: Raw,
+        mut raw: Raw,
         position: Position,
         arrived: Instant,
     ) -> Result<(), Ended> {
+        raw.place.partition = Some(partition.clone());
         let (records, bytes) = (raw.len() as u64, payload_bytes(&raw));
         // What waits for its transaction to be whole is bounded by who keeps it.
         let room = match self.line {

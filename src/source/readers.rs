@@ -72,7 +72,8 @@ pub struct ReaderOptions {
     pub log_idle_poll: Duration,
     /// How often new topics and partitions are looked for.
     pub topics_poll: Duration,
-    /// How often reading or listing is tried again in a row before the feed fails.
+    /// How often reading or listing is tried again in a row before that is a lasting fault: then a feed of files or of a
+    /// log waits, and another one fails.
     pub retries: u32,
     /// The first pause before trying again; it doubles each time, up to ten seconds.
     pub back_off: Duration,
@@ -148,6 +149,9 @@ pub struct FeedStatus {
     pub exhausted: bool,
     /// The newest trouble, with a file or with listing, if any.
     pub last_error: Option<String>,
+    /// Why it cannot go on now, or not with all that is there: a folder or file that cannot be read. It goes on by itself
+    /// once that is mended. A feed that waits counts as exhausted when that has lasted as long as retries take.
+    pub waits_for: Option<String>,
 }
 
 struct FeedHandle {
@@ -240,7 +244,7 @@ pub fn start(
 ) -> Result<Readers, SourceError> {
     assert!(!outlets.is_empty(), "a run has at least one worker");
     let (stop, stopped) = crossbeam_channel::bounded(0);
-    let remote = |kind: &FeedKind| matches!(kind, FeedKind::Files { path } if files::is_remote(path));
+    let remote = |kind: &FeedKind| matches!(kind, FeedKind::Files { path, .. } if files::is_remote(path));
     let runtime = if dataflow.inputs.iter().flat_map(|i| &i.feeds).any(|f| remote(&f.kind)) {
         let built = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -302,8 +306,10 @@ pub fn start(
             });
             if started.is_ok() {
                 started = match &definition_of_feed.kind {
-                    FeedKind::Files { path } => files::start(&mut starter, hand, path, resume),
-                    FeedKind::Log { path } => log::start(&mut starter, hand, path, resume),
+                    FeedKind::Files { path, rules } => files::start(&mut starter, hand, (path, rules), resume),
+                    FeedKind::Log { path, follow_links } => {
+                        log::start(&mut starter, hand, (path, *follow_links), resume)
+                    },
                     FeedKind::Kafka(kafka) => kafka::start(&mut starter, hand, kafka, resume),
                     FeedKind::Http => {
                         doors.observe_hand(hand);
@@ -369,6 +375,7 @@ impl Readers {
             refused: feed.gauges.refused.load(Ordering::Relaxed),
             exhausted: feed.gauges.exhausted(),
             last_error: feed.gauges.last_error(),
+            waits_for: feed.gauges.waits_for(),
         };
         self.feeds.iter().map(status).collect()
     }

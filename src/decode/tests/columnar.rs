@@ -15,6 +15,7 @@ fn columns(batch: RecordBatch) -> Raw {
         },
         header: None,
         cut: Vec::new(),
+        place: Default::default(),
     }
 }
 

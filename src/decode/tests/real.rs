@@ -160,6 +160,7 @@ fn capture(file: &Path) -> Vec<Raw> {
         },
         header: None,
         cut: Vec::new(),
+        place: Default::default(),
     };
     batches.map(|batch| raw(batch.unwrap())).collect()
 }

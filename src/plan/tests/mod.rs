@@ -5,3 +5,4 @@ mod evaluate;
 mod explain;
 mod fixture;
 mod refusals;
+mod sweep;

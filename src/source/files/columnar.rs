@@ -1,7 +1,6 @@
 //! Reads the batches of a columnar file: Parquet and Avro object containers.
 
 use std::error::Error;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,8 +43,8 @@ const AVRO_ROWS: usize = 128;
 pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
     let skip = usize::try_from(extent.next).expect("row numbers fit into memory's");
     match place {
-        Place::Local { folder, .. } => {
-            let file = File::open(folder.join(partition)).map_err(Break::from_io)?;
+        Place::Local { .. } => {
+            let file = place.open_local(partition).map_err(Break::from_io)?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(of_parquet)?;
             let rows = rows_at_once(builder.metadata(), extent.rows, extent.bytes);
             let reader = builder

@@ -247,6 +247,7 @@ impl Reader {
             next,
             done: false,
             tag: None,
+            ..Position::default()
         };
         let raw = batch.take(None);
         self.hand

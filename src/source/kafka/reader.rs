@@ -722,7 +722,7 @@ impl Reading {
             value: message.payload(),
             headers: headers.as_deref(),
             ts_ms: message.timestamp().to_millis(),
-            cut_from: None,
+            ..Record::default()
         });
     }
 }

@@ -184,6 +184,7 @@ fn parquet_and_avro_come_as_columns_and_go_on_in_the_middle() {
                 next: from,
                 done: false,
                 tag: tag.clone(),
+                ..Position::default()
             };
             let resume = if from == 0 {
                 Progress::new()

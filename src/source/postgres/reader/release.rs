@@ -60,6 +60,7 @@ impl Reader {
                     next: member.next,
                     done: false,
                     tag: Some(reached.tag()),
+                    ..Position::default()
                 },
                 arrived,
                 epoch: None,
