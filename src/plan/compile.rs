@@ -28,7 +28,7 @@ use super::lower::{Lowering, physical};
 use super::moments::microseconds;
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
-use super::{casts, complete, normal, now, refuse, session, shape, wide, windows};
+use super::{casts, complete, normal, now, refuse, session, shape, values, wide, windows};
 use crate::contain::contain;
 use crate::deep::deep;
 use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Input, OnViolation, Table, nearest};
@@ -204,6 +204,7 @@ impl Compiler<'_> {
         }
         refuse::fetch_as_limit(&mut query);
         microseconds(query.as_mut());
+        values::name_values(&mut query);
         let items: Vec<_> = match query.body.as_ref() {
             SetExpr::Select(select) => select.projection.iter().collect(),
             _ => Vec::new(),

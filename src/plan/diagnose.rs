@@ -91,7 +91,11 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
                     "could not tell which {:?} is meant: several tables have it",
                     field.name
                 ))
-                .help(format!("write its table before it: t.{}", field.name))
+                .help(match field.name.contains('(') {
+                    // DataFusion's own name of an expression is no SQL.
+                    true => "compute one of them in a subquery of FROM, under a name of its own".to_string(),
+                    false => format!("write its table before it: t.{}", field.name),
+                })
                 .at_span(span.or(field.spans().first()))
                 .near(&field.name);
             }
