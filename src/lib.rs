@@ -22,6 +22,7 @@
 //! | [`latency`] | how long a record takes |
 //! | [`cluster`] | processes that trust each other: sockets, links |
 //! | [`store`] | object stores by URL |
+//! | `shown` | names and bytes from outside, as people may be shown them |
 //! | [`repr`] | rows, types, layouts: the vocabulary |
 
 pub mod backfill;

@@ -46,6 +46,16 @@ impl Display for Shown<'_> {
     }
 }
 
+/// Text of several lines that we wrote, with names and values from outside in it: its line ends and tabs stay.
+pub fn shown_lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive(['\n', '\t']) {
+        let end = line.strip_suffix(['\n', '\t']).map_or(line.len(), str::len);
+        let _ = write!(out, "{}{}", shown(&line[..end]), &line[end..]); // writing to a string does not fail
+    }
+    out
+}
+
 /// Control characters, separators of lines, and characters that change the direction of what follows.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
@@ -65,6 +75,11 @@ mod tests {
         );
         assert_eq!(shown("a\u{202e}vsc").to_string(), "a\\u{202e}vsc");
         assert_eq!(shown_bytes(b"caf\xe9 \xff\xfe").to_string(), "caf\\xe9 \\xff\\xfe");
+        assert_eq!(
+            shown_lines("error: \x1b[2J\n\thelp: x\r"),
+            "error: \\u{1b}[2J\n\thelp: x\\r"
+        );
+        assert_eq!(shown_lines("\n\na\n"), "\n\na\n");
         assert_eq!(shown_path(Path::new("/in/a\nb")).to_string(), "/in/a\\nb");
     }
 }

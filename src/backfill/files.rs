@@ -7,7 +7,8 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use super::server::{Feeding, Halt, Job};
-use super::{FileOutcome, FileState, PORTION};
+use super::{Allowed, FileOutcome, FileState, Forbidden, PORTION};
+use crate::contain;
 use crate::decode::{Decoder, Payloads};
 use crate::definition::{Feed, FeedKind, Format};
 use crate::registry::Registries;
@@ -95,7 +96,8 @@ impl Job<'_> {
         if let (Some(feed), false) = (by_itself, again) {
             return Ok(ended(FileState::Feeds(feed.name.clone()), 0));
         }
-        let file = self.find(path)?;
+        let file = self.find(path, &self.allowed)?;
+        self.check_asker(path)?;
         let hash = file
             .hash()
             .map_err(|error| Halt::Failed(format!("could not read it: {error}")))?;
@@ -152,11 +154,45 @@ impl Job<'_> {
         })
     }
 
-    pub(super) fn find(&self, path: &str) -> Result<SingleFile, Halt> {
+    /// A file that may be read.
+    pub(super) fn find(&self, path: &str, allowed: &Allowed) -> Result<SingleFile, Halt> {
+        let place = allowed.check(path).map_err(|forbidden| {
+            Halt::Failed(match &forbidden {
+                Forbidden::Outside(_) | Forbidden::LeadsOutside(..) => {
+                    format!("{forbidden}; {}", allowed.remedy(path))
+                }
+                Forbidden::Unclear | Forbidden::Unseen(_) => forbidden.to_string(),
+            })
+        })?;
         let serving = &self.service.serving;
-        match SingleFile::find(&serving.dataflow, path, &serving.runtime) {
+        let found = match &place {
+            Some((root, path)) => SingleFile::below(root, path),
+            None => SingleFile::stored(&serving.dataflow, path, &serving.runtime),
+        };
+        match found {
             Ok(Some(file)) => Ok(file),
             Ok(None) => Err(Halt::Failed("it is not there".to_string())),
+            Err(error) => Err(Halt::Failed(format!("could not look at it: {error}"))),
+        }
+    }
+
+    /// Whether who asked may read a local file himself.
+    fn check_asker(&self, path: &str) -> Result<(), Halt> {
+        let Some(asker) = &self.request.asker else {
+            return Ok(());
+        };
+        let Ok(Some((_, path))) = self.allowed.check(path) else {
+            return Ok(());
+        };
+        if self.service.requests.is_own(&self.request.id, asker) == Some(true) {
+            return Ok(());
+        }
+        match asker.may_read(&path) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Halt::Failed(format!(
+                "the user who asked (number {}) may not read it; let him, or ask as the user that the run is of",
+                asker.uid()
+            ))),
             Err(error) => Err(Halt::Failed(format!("could not look at it: {error}"))),
         }
     }
@@ -185,7 +221,10 @@ impl Job<'_> {
             Ok(decoder.decode(raw)?)
         });
         let mut alone = (*serving.dataflow).clone();
-        let kind = FeedKind::Files { path: file.path(), rules: Default::default() };
+        let kind = FeedKind::Files {
+            path: file.path(),
+            rules: Default::default(),
+        };
         alone.inputs = vec![input.clone()];
         alone.inputs[0].feeds = vec![Feed { kind, ..feed }];
         alone.tables.clear();
@@ -232,8 +271,10 @@ impl Job<'_> {
                 }
             }
             drop(deliveries);
-            let read = reader.join().expect("a reader returns its failure");
-            fed.map(|()| read)
+            let read = reader
+                .join()
+                .map_err(|panic| Halt::Failed(format!("reading it panicked: {}", contain::message(&*panic))));
+            fed.and_then(|()| read)
         })?;
         match read {
             Err(error) => Err(Halt::Failed(error.to_string())),

@@ -12,16 +12,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray, BooleanArray};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use crossbeam_channel::bounded;
 
 use super::files::Plan;
 use super::server::{Feeding, Halt, Job};
-use super::{FileOutcome, FileState};
+use super::{Allowed, FileOutcome, FileState};
 use crate::causes;
-use crate::decode::{Decoded, Op};
+use crate::contain;
+use crate::decode::Op;
 use crate::definition::{FeedKind, Input};
 use crate::input::{Arrival, Arrived, arrivals};
 use crate::repr::{Epoch, Row};
@@ -241,8 +241,10 @@ impl Job<'_> {
                 }
             }
             drop(pasts);
-            let replayed = reader.join().expect("a reader returns its failure");
-            replayed.map_err(failed)
+            let replayed = reader.join();
+            replayed
+                .map_err(|panic| Halt::Failed(format!("reading Bronze panicked: {}", contain::message(&*panic))))?
+                .map_err(failed)
         })
     }
 
@@ -280,7 +282,7 @@ impl Job<'_> {
             .collect();
         let tells = |record: u32| !choice.refused || refused(record);
         past.decoded.rejects.retain(|reject| reject.record.is_some_and(tells));
-        past.decoded = keep(past.decoded, &kept);
+        past.decoded.keep(&kept);
         let gone = offsets
             .iter()
             .filter_map(|offset| known?.get(offset))
@@ -342,13 +344,16 @@ impl Job<'_> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
         let index = input.feeds.iter().position(|declared| declared.name == feed);
-        let Some((index, FeedKind::Files { path, .. })) = index.map(|index| (index, &input.feeds[index].kind)) else {
+        let Some((index, FeedKind::Files { path, rules })) = index.map(|index| (index, &input.feeds[index].kind))
+        else {
             let help = "no feed of the definition reads it; backfill it as a file";
             return Err(Halt::Failed(help.to_string()));
         };
+        // A letter says which file it is, and others can write letters: it is one of the feed's own, or none.
+        let allowed = Allowed::of_feed(path, rules.follow_links);
         let path = source::path_of(&serving.dataflow, path, partition, &serving.runtime).map_err(failed)?;
         Ok(Lost {
-            file: self.find(&path)?,
+            file: self.find(&path, &allowed)?,
             feed: index,
             id: PartitionId {
                 input: input.name.clone(),
@@ -408,31 +413,6 @@ fn has_letter(input: &Input) -> String {
          AND l.\"offset\" < b.\"offset\" + b.records)",
         input.name
     )
-}
-
-/// Only the changes that the mask names.
-fn keep(mut decoded: Decoded, kept: &[bool]) -> Decoded {
-    if kept.iter().all(|kept| *kept) {
-        return decoded;
-    }
-    let mask: BooleanArray = kept.iter().map(|kept| Some(*kept)).collect();
-    decoded.rows = filter_record_batch(&decoded.rows, &mask).expect("there is a verdict for each change");
-    let mut place = 0;
-    let places: Vec<Option<u32>> = kept
-        .iter()
-        .map(|kept| {
-            place += u32::from(*kept);
-            kept.then(|| place - 1)
-        })
-        .collect();
-    let verdicts = || kept.iter().copied();
-    let mut verdict = verdicts();
-    decoded.ops.retain(|_| verdict.next().unwrap_or(false));
-    let mut verdict = verdicts();
-    decoded.record.retain(|_| verdict.next().unwrap_or(false));
-    let moved = |(row, column): (u32, u32)| Some((places[row as usize]?, column));
-    decoded.unchanged = decoded.unchanged.into_iter().filter_map(moved).collect();
-    decoded
 }
 
 /// A delivery of progress alone.

@@ -18,7 +18,12 @@
 //!    and while live records come, portions are paced ([`pace::Pace`]).
 //! 4. A file is known by its bytes (their hash and number), not by its name: the same file under another name is the same.
 //!    Reading it again takes `again`, which gives it another identity.
+//! 5. Others can write to the lake. A request is not trusted: it names only files that the definition allows ([`allowed`]), and
+//!    one that is broken is moved aside ([`board`]); none of them ends a run.
 
+mod allowed;
+mod asker;
+mod board;
 mod files;
 mod history;
 mod pace;
@@ -31,7 +36,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::repr::{Epoch, Row};
 use crate::source::{Delivery, PartitionId};
 
-pub use request::{FileOutcome, FileState, Outcome, Request, Requests, Status, Work};
+pub use allowed::{Allowed, Forbidden};
+pub use asker::Asker;
+pub use board::{Look, Requests};
+pub use request::{FileOutcome, FileState, Outcome, Request, Status, Work};
 pub use server::{Inlet, Server, Serving};
 
 /// Records of a portion, about.

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// How long it counts as live since the last live record.
 const LIVE: Duration = Duration::from_secs(2);
 
+/// The longest pause between two portions, however slow the rate: a longer one than any clock counts would be no time.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Paces the records of a request.
 #[derive(Debug)]
 pub struct Pace {
@@ -61,13 +64,24 @@ impl Pace {
             }
         };
         let from = self.next.map_or(now, |next| next.max(now));
-        self.next = Some(from + Duration::from_secs_f64(records as f64 / rate));
+        let pause = Duration::try_from_secs_f64(records as f64 / rate).unwrap_or(LONGEST);
+        self.next = Some(from + pause.min(LONGEST));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_of_next_to_nothing_is_a_long_pause() {
+        let now = Instant::now();
+        let mut slow = Pace::new(Some(1e-300), 10.0);
+        for _ in 0..2 {
+            slow.observe_sent(100, now);
+        }
+        assert!(slow.wait(now) >= LONGEST);
+    }
 
     #[test]
     fn an_asked_rate_holds_and_without_one_only_live_records_slow_down() {

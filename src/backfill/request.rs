@@ -1,29 +1,24 @@
-//! Requests as objects in the lake.
-//!
-//! | object below `_alluvium/requests` | put by | meaning |
-//! |---|---|---|
-//! | `<id>.json` | the command | the request; ids sort by when they were made |
-//! | `status/<id>.json` | the run, about every second | it is being served, and how far it is |
-//! | `done/<id>.json` | the run | how it ended; put before the request goes, so that one of the two is always there |
+//! What is asked of a run, and how it ends.
 
-use std::time::Duration;
-
-use bytes::Bytes;
 use chrono::Utc;
-use futures::TryStreamExt;
-use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::Asker;
 use crate::repr::Epoch;
-use crate::sink::Lake;
 
-const FOLDER: &str = "_alluvium/requests";
+/// The version of requests that this program writes and understands.
+const VERSION: u32 = 1;
+/// The longest id.
+const ID: usize = 64;
 
 /// What is asked of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
+    /// Of its form.
+    #[serde(default = "version")]
+    pub version: u32,
     /// When it was made, in Unix microseconds (two that are put one after the other are never of one), and a random part.
     pub id: String,
     /// The input's name.
@@ -33,6 +28,9 @@ pub struct Request {
     /// Records a second, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
+    /// Who put it, where the lake tells.
+    #[serde(skip)]
+    pub asker: Option<Asker>,
 }
 
 /// What to feed to an input.
@@ -117,168 +115,119 @@ impl Request {
     pub fn new(input: &str, work: Work, rate: Option<f64>) -> Request {
         let random = Uuid::new_v4().simple().to_string();
         Request {
+            version: VERSION,
             id: format!("{:017}-{}", Utc::now().timestamp_micros(), &random[..8]),
             input: input.to_string(),
             work,
             rate,
+            asker: None,
         }
+    }
+
+    /// Reads the bytes of the request that is named `id`.
+    ///
+    /// # Errors
+    /// Why they are no request that this program could serve.
+    pub fn parse(bytes: &[u8], id: &str) -> Result<Request, String> {
+        /// A request of a later version may have any form but for this.
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(default = "version")]
+            version: u32,
+        }
+        let no_json = |error: serde_json::Error| format!("it is no request: {error}");
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(no_json)?;
+        if version != VERSION {
+            return Err(format!(
+                "it is a request of version {version}, and this run serves version {VERSION}; start it with the program that asks"
+            ));
+        }
+        let request: Request = serde_json::from_slice(bytes).map_err(no_json)?;
+        if request.id != id {
+            return Err(format!(
+                "it says that its id is {:?}; a request is named by its id",
+                request.id
+            ));
+        }
+        if request.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+            return Err("its rate is not above 0".to_string());
+        }
+        Ok(request)
     }
 }
 
-/// The requests of a lake.
-#[derive(Clone, Debug)]
-pub struct Requests {
-    lake: Lake,
-    durable: bool,
+/// Whether a text may name a request: it becomes a part of objects' names.
+pub(super) fn is_id(text: &str) -> bool {
+    (1..=ID).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-impl Requests {
-    /// Of this lake.
-    pub fn new(lake: Lake, durable: bool) -> Requests {
-        Requests { lake, durable }
-    }
-
-    /// How often it is worth to look: a listing of a store behind a URL is a paid request.
-    pub fn poll(&self) -> Duration {
-        Duration::from_millis(if self.lake.local.is_some() { 500 } else { 2000 })
-    }
-
-    /// Puts a request.
-    pub async fn put(&self, request: &Request) -> Result<(), Error> {
-        let put = self
-            .lake
-            .put_new(&at("", &request.id), json(request), self.durable)
-            .await;
-        put.map(drop)
-    }
-
-    /// The oldest that is not done.
-    pub async fn oldest(&self) -> Result<Option<Request>, Error> {
-        let listed = match self.lake.store.list_with_delimiter(Some(&Path::from(FOLDER))).await {
-            Err(Error::NotFound { .. }) => return Ok(None),
-            listed => listed?,
-        };
-        let names = listed
-            .objects
-            .iter()
-            .filter_map(|object| object.location.filename()?.strip_suffix(".json"));
-        let mut ids: Vec<&str> = names.collect();
-        ids.sort_unstable();
-        for id in ids {
-            if self.outcome(id).await?.is_some() {
-                self.remove("", id).await?; // its run ended in between
-                continue;
-            }
-            if let Some(request) = self.read::<Request>("", id).await? {
-                return Ok(Some(request));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Says how far a request is.
-    pub async fn tell(&self, id: &str, status: &Status) -> Result<(), Error> {
-        self.lake
-            .store
-            .put(&at("status/", id), json(status).into())
-            .await
-            .map(drop)
-    }
-
-    /// How far a request is; none: nobody serves it yet.
-    pub async fn status(&self, id: &str) -> Result<Option<Status>, Error> {
-        self.read("status/", id).await
-    }
-
-    /// A request has ended.
-    pub async fn finish(&self, id: &str, outcome: &Outcome) -> Result<(), Error> {
-        self.lake.put_new(&at("done/", id), json(outcome), self.durable).await?;
-        self.remove("", id).await?;
-        self.remove("status/", id).await
-    }
-
-    /// How a request ended; none: it has not.
-    pub async fn outcome(&self, id: &str) -> Result<Option<Outcome>, Error> {
-        self.read("done/", id).await
-    }
-
-    /// Deletes outcomes that are older than this: who waited for them has seen them.
-    pub async fn forget(&self, age: Duration) -> Result<(), Error> {
-        let folder = Path::from(format!("{FOLDER}/done"));
-        let done: Vec<_> = self.lake.store.list(Some(&folder)).try_collect().await?;
-        let age = chrono::Duration::from_std(age).unwrap_or(chrono::Duration::MAX);
-        for object in done.iter().filter(|object| Utc::now() - object.last_modified > age) {
-            match self.lake.store.delete(&object.location).await {
-                Err(Error::NotFound { .. }) => {}
-                deleted => deleted?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn read<T: for<'de> Deserialize<'de>>(&self, part: &str, id: &str) -> Result<Option<T>, Error> {
-        let bytes = self.lake.get(&at(part, id)).await?;
-        let read = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-        read.map_err(|source| Error::Generic {
-            store: "requests",
-            source: format!("{} cannot be read ({source}); delete it", at(part, id)).into(),
-        })
-    }
-
-    async fn remove(&self, part: &str, id: &str) -> Result<(), Error> {
-        match self.lake.store.delete(&at(part, id)).await {
-            Err(Error::NotFound { .. }) => Ok(()),
-            deleted => deleted,
-        }
-    }
-}
-
-fn at(part: &str, id: &str) -> Path {
-    Path::from(format!("{FOLDER}/{part}{id}.json"))
-}
-
-fn json<T: Serialize>(value: &T) -> Bytes {
-    Bytes::from(serde_json::to_vec(value).expect("plain data becomes JSON"))
+fn version() -> u32 {
+    VERSION
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
-    #[tokio::test]
-    async fn a_request_stays_until_its_outcome_is_there_and_comes_in_its_turn() {
-        let folder = tempfile::tempdir().unwrap();
-        let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
-        let requests = Requests::new(lake, true);
-        assert_eq!(requests.oldest().await.unwrap(), None);
-        let first = Request::new("orders", Work::Letters, None);
-        let second = Request {
-            id: format!("{}z", first.id),
-            rate: Some(5.0),
-            work: Work::Bronze {
-                since: Some(1),
-                until: None,
-            },
-            ..first.clone()
-        };
-        requests.put(&second).await.unwrap();
-        requests.put(&first).await.unwrap();
-        assert_eq!(requests.oldest().await.unwrap().as_ref(), Some(&first));
-        requests.tell(&first.id, &Status::default()).await.unwrap();
-        assert_eq!(requests.status(&first.id).await.unwrap(), Some(Status::default()));
-        // A run that ended between the outcome and the request's removal.
-        let outcome = Outcome {
-            records: 7,
-            ..Outcome::default()
-        };
-        requests.finish(&first.id, &outcome).await.unwrap();
-        requests.put(&first).await.unwrap();
-        assert_eq!(requests.oldest().await.unwrap(), Some(second));
-        assert_eq!(requests.outcome(&first.id).await.unwrap(), Some(outcome));
-        assert_eq!(requests.status(&first.id).await.unwrap(), None);
-        requests.forget(Duration::from_secs(60)).await.unwrap();
-        assert!(requests.outcome(&first.id).await.unwrap().is_some(), "it is young");
+    #[test]
+    fn a_request_is_read_back_and_what_is_none_says_why() {
+        let request = Request::new("orders", Work::Letters, Some(5.0));
+        assert!(is_id(&request.id), "{}", request.id);
+        let bytes = serde_json::to_vec(&request).unwrap();
+        assert_eq!(Request::parse(&bytes, &request.id), Ok(request.clone()));
+        // As earlier versions of the program wrote it.
+        let old =
+            br#"{"id":"1-a","input":"orders","work":{"kind":"files","feed":"drops","files":["/x"],"again":false}}"#;
+        assert_eq!(Request::parse(old, "1-a").map(|old| old.version), Ok(VERSION));
+        let deep = "[".repeat(100_000);
+        for (text, id, wrong) in [
+            ("", "1", "EOF while parsing"),
+            ("not json", "1", "it is no request"),
+            (&deep, "1", "recursion limit"),
+            (
+                r#"{"id":"1","input":"o","work":{"kind":"letters"}"#,
+                "1",
+                "EOF while parsing",
+            ),
+            (
+                r#"{"id":"1","input":"o","work":{"kind":"shell"}}"#,
+                "1",
+                "unknown variant `shell`",
+            ),
+            (
+                r#"{"id":"1","input":"o","work":{"kind":"letters"},"root":1}"#,
+                "1",
+                "unknown field `root`",
+            ),
+            (
+                r#"{"id":"2","input":"o","work":{"kind":"letters"}}"#,
+                "1",
+                "its id is \"2\"",
+            ),
+            (r#"{"version":2,"anything":[]}"#, "1", "of version 2"),
+            (
+                r#"{"id":"1","input":"o","work":{"kind":"letters"},"rate":0}"#,
+                "1",
+                "its rate",
+            ),
+            (
+                r#"{"id":"1","input":"o","work":{"kind":"letters"},"rate":-1e300}"#,
+                "1",
+                "its rate",
+            ),
+        ] {
+            let refused = Request::parse(text.as_bytes(), id).unwrap_err();
+            assert!(refused.contains(wrong), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_short_and_plain() {
+        for wrong in ["", "..", "a/b", "a.b", "a b", "\u{e4}", "a\n", &"x".repeat(65)] {
+            assert!(!is_id(wrong), "{wrong:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The thread of a run that serves requests, one at a time.
 
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -10,7 +11,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_bias
 use tokio::runtime::Handle;
 
 use super::pace::Pace;
-use super::{Outcome, PORTION, Portion, Receipt, Request, Requests, Status, Work};
+use super::{Allowed, Look, Outcome, PORTION, Portion, Receipt, Request, Requests, Status, Work};
+use crate::contain;
 use crate::definition::Dataflow;
 use crate::repr::{Epoch, Row};
 use crate::sink::Lake;
@@ -22,8 +24,11 @@ const TELL: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_millis(10);
 /// Records that an epoch of a worker takes of portions: beside live records, and otherwise.
 const SHARES: (usize, usize) = (2 * PORTION, 32 * PORTION);
-/// How often looking for requests may fail in a row.
-const ATTEMPTS: u32 = 30;
+/// How often noting the end of a request is tried, and how often looking for requests may fail in a row before a run that
+/// ends by itself waits for none.
+const ATTEMPTS: u32 = 5;
+/// Every so many times that looking for requests fails, it is said.
+const TELL_EVERY: u32 = 100;
 
 /// A worker's end for portions.
 pub struct Inlet {
@@ -117,7 +122,7 @@ impl Drop for Server {
 
 pub(super) struct Service {
     pub serving: Serving,
-    requests: Requests,
+    pub requests: Requests,
     stopped: Receiver<Infallible>,
     idle: Arc<AtomicBool>,
 }
@@ -125,11 +130,11 @@ pub(super) struct Service {
 impl Service {
     fn run(mut self) {
         let failed = std::mem::replace(&mut self.serving.failed, Box::new(|_| ()));
-        let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.serve()));
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         match served {
             Ok(Ok(()) | Err(Halt::Stopped)) => {}
             Ok(Err(Halt::Failed(reason))) => failed(reason),
-            Err(_) => failed("it panicked; this is a bug".to_string()),
+            Err(panic) => failed(format!("it panicked: {}; this is a bug", contain::message(&*panic))),
         }
     }
 
@@ -137,28 +142,30 @@ impl Service {
         while !(self.serving.ready)() {
             self.rest(ASK)?;
         }
-        let mut failures = 0;
         if let Err(error) = self.wait_for(self.requests.forget(self.serving.dataflow.history)) {
             tracing::warn!(%error, "could not delete old outcomes of requests");
         }
+        let mut failures = 0_u32;
         loop {
-            match self.wait_for(self.requests.oldest()) {
-                Ok(Some(request)) => {
+            match self.wait_for(self.requests.look()) {
+                Ok(Look::Request(request)) => {
                     self.idle.store(false, Ordering::Release);
                     failures = 0;
                     self.perform(&request)?;
                     continue;
                 }
-                Ok(None) => {
+                Ok(Look::Unsettled) => self.idle.store(false, Ordering::Release),
+                Ok(Look::Nothing) => {
                     failures = 0;
                     self.idle.store(true, Ordering::Release);
                 }
+                // Feeds go on: if the lake is lost, what commits to it says so.
                 Err(error) => {
-                    failures += 1;
-                    tracing::warn!(%error, attempt = failures, "could not look for requests");
-                    if failures > ATTEMPTS {
-                        return Err(Halt::Failed(format!("could not look for requests: {error}")));
+                    if failures.is_multiple_of(TELL_EVERY) {
+                        tracing::warn!(%error, "could not look for requests; none is served until that is possible");
                     }
+                    failures = failures.saturating_add(1);
+                    self.idle.store(failures > ATTEMPTS, Ordering::Release);
                 }
             }
             self.rest(self.requests.poll())?;
@@ -176,9 +183,18 @@ impl Service {
             sent: 0,
             status: Status::default(),
             told: None,
+            is_untold: false,
+            allowed: Allowed::of(&self.serving.dataflow),
             outcome: Outcome::default(),
         };
-        match job.run() {
+        // What a file or a record makes panic ends the request, not the run.
+        let ran = catch_unwind(AssertUnwindSafe(|| job.run()));
+        match ran.unwrap_or_else(|panic| {
+            Err(Halt::Failed(format!(
+                "serving it panicked: {}",
+                contain::message(&*panic)
+            )))
+        }) {
             Err(Halt::Stopped) => return Err(Halt::Stopped),
             Err(Halt::Failed(reason)) => job.outcome.error = Some(reason),
             Ok(()) => {}
@@ -192,8 +208,19 @@ impl Service {
             error = outcome.error,
             "request done"
         );
-        let finished = self.wait_for(self.requests.finish(&request.id, &outcome));
-        finished.map_err(|error| Halt::Failed(format!("could not note the end of a request: {error}")))
+        for _ in 0..ATTEMPTS {
+            match self.wait_for(self.requests.finish(&request.id, &outcome)) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(id = request.id, %error, "could not note the end of a request"),
+            }
+            self.rest(self.requests.poll())?;
+        }
+        tracing::warn!(
+            id = request.id,
+            "a request that is done is passed by: its end could not be noted"
+        );
+        self.requests.pass_by(&request.id);
+        Ok(())
     }
 
     /// Waits, unless the run ends.
@@ -225,6 +252,10 @@ pub(super) struct Job<'a> {
     sent: u64,
     pub status: Status,
     told: Option<Instant>,
+    /// Its status could not be told, which was said.
+    is_untold: bool,
+    /// Which files it may name.
+    pub allowed: Allowed,
     pub outcome: Outcome,
 }
 
@@ -314,8 +345,10 @@ impl Job<'_> {
         self.told = Some(Instant::now());
         let told = self.service.requests.tell(&self.request.id, &self.status);
         // Whoever waits sees the next one.
-        if let Err(error) = self.service.wait_for(told) {
-            tracing::warn!(%error, "could not tell how far a request is");
+        if let Err(error) = self.service.wait_for(told)
+            && !std::mem::replace(&mut self.is_untold, true)
+        {
+            tracing::warn!(id = self.request.id, %error, "could not tell how far a request is");
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Requests of commands: put into the lake, served by the run that is on it, or by one of our own.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 
-use super::FAILED;
+use super::{FAILED, output};
 use crate::backfill::{FileState, Outcome, Request, Requests, Status};
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
+use crate::shown::shown;
 use crate::sink::Lake;
 
 /// How often it is looked whether a request is done.
@@ -113,7 +114,15 @@ fn wait(runtime: &Runtime, board: &Requests, lake: &Lake, requests: &[Request]) 
             }
             if told.elapsed() >= TELL {
                 told = Instant::now();
-                let status = runtime.block_on(board.status(&request.id))?;
+                // In this order, too: a request goes when its outcome is there.
+                let is_posted = runtime.block_on(board.is_posted(&request.id))?;
+                if !is_posted && runtime.block_on(board.outcome(&request.id))?.is_none() {
+                    return Err(anyhow::anyhow!(
+                        "the request {} is gone from the lake, and has no outcome\n  help: see what the run says of it, and ask again",
+                        request.id
+                    ));
+                }
+                let status = runtime.block_on(board.status(&request.id)).unwrap_or_default(); // the outcome counts
                 eprintln!("{}", progress(status.as_ref()));
             }
             std::thread::sleep(LOOK);
@@ -140,17 +149,16 @@ fn progress(status: Option<&Status>) -> String {
 
 /// Prints what requests came to; exit code 1 if something failed.
 pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    let mut out = output::out();
     let mut failed = false;
     for outcome in outcomes {
         for file in &outcome.files {
+            let path = shown(&file.path);
             match &file.state {
-                FileState::Read => writeln!(out, "{}: {} records", file.path, file.records)?,
-                FileState::Known => writeln!(out, "{}: known, nothing was read", file.path)?,
-                FileState::Feeds(feed) => {
-                    writeln!(out, "{}: left to feed {feed}, which reads it by itself", file.path)?;
-                }
-                FileState::Failed(reason) => writeln!(out, "{}: failed: {reason}", file.path)?,
+                FileState::Read => writeln!(out, "{path}: {} records", file.records)?,
+                FileState::Known => writeln!(out, "{path}: known, nothing was read")?,
+                FileState::Feeds(feed) => writeln!(out, "{path}: left to feed {feed}, which reads it by itself")?,
+                FileState::Failed(reason) => writeln!(out, "{path}: failed: {}", shown(reason))?,
             }
             failed |= matches!(file.state, FileState::Failed(_));
         }
@@ -165,7 +173,7 @@ pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
             }
         )?;
         if let Some(error) = &outcome.error {
-            writeln!(out, "failed: {error}")?;
+            writeln!(out, "failed: {}", shown(error))?;
             failed = true;
         }
     }

@@ -2,15 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 
 use super::ask::{Asking, ask, report};
 use super::{SourceAndLake, UsageError};
-use crate::backfill::{Request, Work};
+use crate::backfill::{Allowed, Forbidden, Request, Work};
 use crate::definition::{Dataflow, EXTRA_FORMATS, FeedKind, Input, files_location, nearest};
 use crate::run;
-use crate::source::list_files;
+use crate::shown::shown;
+use crate::source::{list_files, open_regular};
 
 /// Feed files or history to an input, beside its live feeds
 ///
@@ -195,7 +196,38 @@ fn find_files(dataflow: &Dataflow, paths: &[String]) -> Result<Vec<String>> {
         found.retain(|file| !files.contains(file));
         files.extend(found);
     }
+    may_be_read(dataflow, &files)?;
     Ok(files)
+}
+
+/// Whether this user may read the files, and the definition allows it: the run that serves a request reads with its own
+/// rights, and refuses the rest.
+fn may_be_read(dataflow: &Dataflow, files: &[String]) -> Result<()> {
+    let allowed = Allowed::of(dataflow);
+    for file in files {
+        let shown = shown(file);
+        match allowed.check(file) {
+            Ok(None) => {}
+            Ok(Some((root, path))) => {
+                open_regular(&path, Some(&*root)).with_context(|| format!("could not read {shown}"))?;
+            }
+            Err(forbidden @ (Forbidden::Outside(_) | Forbidden::LeadsOutside(..))) => {
+                return Err(UsageError::new(
+                    format!("{shown} may not be backfilled: {forbidden}"),
+                    allowed.remedy(file),
+                )
+                .into());
+            }
+            Err(unseen) => {
+                return Err(UsageError::new(
+                    format!("{shown} cannot be backfilled: {unseen}"),
+                    "name a file that is there, by its path or URL",
+                )
+                .into());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Unix microseconds of a moment in UTC.

@@ -1,13 +1,13 @@
 //! `check`: load, print every mistake or a summary; no data is touched.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Source, environment};
+use super::{Source, environment, output};
 use crate::decode::{Newcomer, against, newcomers};
 use crate::definition::{
     Case, Dataflow, Diagnostic, Diagnostics, Feed, FeedKind, Format, Input, Survey, cases, nearest, survey,
@@ -57,7 +57,7 @@ pub fn run(args: Check) -> Result<ExitCode> {
     if !mistakes.0.is_empty() {
         return Err(mistakes.sorted().into());
     }
-    let mut out = io::stdout().lock();
+    let mut out = output::out();
     write!(out, "{}", summary(&dataflow, &cases))?;
     for note in notes {
         writeln!(out, "note: {note}")?;

@@ -1,20 +1,34 @@
 //! `dead-letters`: what could not be used, and why; and another try of it.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
+use arrow::array::{AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::ask::{Asking, ask, report};
 use super::backfill::{find_input, parse_rate};
-use super::{OutputFormat, SourceAndLake, find_table};
+use super::{OutputFormat, SourceAndLake, find_table, output};
 use crate::backfill::{Request, Work};
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
-use crate::serve::{OutputFormat as ServeFormat, Reader};
+use crate::serve::{OutputFormat as ServeFormat, Reader, render};
+use crate::shown::shown_bytes;
+
+/// The column of the bytes that could not be used.
+const PAYLOAD: &str = "payload";
+/// Bytes of a payload that a table for people shows.
+const MOST_SHOWN: usize = 400;
 
 /// Print the records and rows that could not be used, with place and reason; or try them again
+///
+/// A table shows the beginning of a long payload, and bytes that are not UTF-8 as escapes (M\xfcller). The formats csv and json
+/// have payloads whole: as text in the column payload where they are UTF-8, in base64 in the column payload_base64 otherwise.
 ///
 /// With --replay, records and files that are dead letters go through their input once more, after the definition or the
 /// file was repaired. Those that pass leave the dead letters, and are in the tables as if they had passed when they
@@ -73,21 +87,68 @@ pub fn run(args: DeadLetters) -> Result<ExitCode> {
     dead_letters(&dataflow, args.limit, args.snapshot, args.format)
 }
 
-/// Prints at most `limit` dead letters, newest first, and how many there are. Bytes that are no text are told in hexadecimal.
+/// Prints at most `limit` dead letters, newest first, and how many there are.
 fn dead_letters(dataflow: &Dataflow, limit: usize, snapshot: Option<Epoch>, format: OutputFormat) -> Result<ExitCode> {
     let reader = Reader::open(dataflow, snapshot)?;
-    let rows = reader.print(
-        &format!(
-            "SELECT kind, COALESCE(table_name, input) AS source, feed, \"partition\", \"offset\", reason, \
-             COALESCE(TRY_CAST(payload AS VARCHAR), '\\x' || encode(payload, 'hex')) AS payload, epoch \
-             FROM dead_letters ORDER BY epoch DESC NULLS LAST, source, \"partition\", \"offset\" LIMIT {limit}"
-        ),
-        format.into(),
-    )?;
-    io::stdout().lock().write_all(rows.as_bytes())?;
+    let (schema, rows) = reader.query(&format!(
+        "SELECT kind, COALESCE(table_name, input) AS source, feed, \"partition\", \"offset\", reason, \
+         arrow_cast(payload, 'Binary') AS payload, epoch \
+         FROM dead_letters ORDER BY epoch DESC NULLS LAST, source, \"partition\", \"offset\" LIMIT {limit}"
+    ))?;
+    let (schema, rows) = readable(&schema, &rows, format)?;
+    output::print_rows(&render(&schema, &rows, format.into())?, format)?;
     let count = reader.print("SELECT COUNT(*) AS n FROM dead_letters", ServeFormat::Csv)?;
     eprintln!("{} dead letters in all", count.lines().nth(1).unwrap_or("0"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Payloads as text: for people as far as a line is read, with escapes for what is no text; for programs whole, and those that
+/// are no UTF-8 in a column of their own, in base64.
+fn readable(
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+    format: OutputFormat,
+) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
+    let at = schema.index_of(PAYLOAD)?;
+    let is_table = format == OutputFormat::Table;
+    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields[at] = Field::new(PAYLOAD, DataType::Utf8, true);
+    if !is_table {
+        fields.insert(at + 1, Field::new("payload_base64", DataType::Utf8, true));
+    }
+    let schema = Arc::new(Schema::new(fields));
+    let batch = |batch: &RecordBatch| {
+        let mut columns = batch.columns().to_vec();
+        let payloads = batch.column(at).as_binary::<i32>().clone();
+        if is_table {
+            let texts = payloads.iter().map(|payload| payload.map(beginning));
+            columns[at] = Arc::new(StringArray::from_iter(texts));
+        } else {
+            let texts = payloads.iter().map(|payload| str::from_utf8(payload?).ok());
+            columns[at] = Arc::new(StringArray::from_iter(texts));
+            let others = payloads
+                .iter()
+                .map(|payload| payload.filter(|bytes| str::from_utf8(bytes).is_err()));
+            let others = others.map(|payload| payload.map(|bytes| STANDARD.encode(bytes)));
+            columns.insert(at + 1, Arc::new(StringArray::from_iter(others)));
+        }
+        RecordBatch::try_new(schema.clone(), columns)
+    };
+    let batches = batches.iter().map(batch).collect::<Result<_, _>>()?;
+    Ok((schema, batches))
+}
+
+/// As much of a payload as fits into a table for people.
+fn beginning(payload: &[u8]) -> String {
+    if payload.len() <= MOST_SHOWN {
+        return shown_bytes(payload).to_string();
+    }
+    // Not in the middle of a character.
+    let end = (MOST_SHOWN - 3..=MOST_SHOWN)
+        .rev()
+        .find(|end| payload[*end] & 0xC0 != 0x80);
+    let begins = &payload[..end.unwrap_or(MOST_SHOWN)];
+    format!("{}... ({} bytes)", shown_bytes(begins), payload.len())
 }
 
 /// Asks for another try of the letters of inputs that have some.
@@ -157,4 +218,22 @@ fn inputs_of(dataflow: &Dataflow, table: &str) -> Result<BTreeSet<String>> {
     let planned = planned.expect("every table of a graph that compiles is planned");
     let inputs = graph.inputs_of(planned.node).into_iter();
     Ok(inputs.map(|input| dataflow.inputs[input].name.clone()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_payload_is_shown_by_its_beginning_and_ends_between_characters() {
+        assert_eq!(beginning(b"M\xfcller\x1b"), "M\\xfcller\\u{1b}");
+        let long = "\u{e4}".repeat(MOST_SHOWN);
+        let text = beginning(long.as_bytes());
+        assert!(
+            text.starts_with('\u{e4}') && text.ends_with("\u{e4}... (800 bytes)"),
+            "{text}"
+        );
+        assert!(!beginning(format!("x{long}").as_bytes()).contains("\\x"));
+        assert!(beginning(&[0x80; 1000]).ends_with("\\x80... (1000 bytes)"));
+    }
 }

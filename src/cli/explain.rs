@@ -1,12 +1,12 @@
 //! `explain`: print how tables are computed.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{SourceAndLake, find_table};
+use super::{SourceAndLake, find_table, output};
 use crate::definition::Dataflow;
 use crate::plan::{self, Graph};
 use crate::sink::Lake;
@@ -49,7 +49,7 @@ fn with_evolved(dataflow: Dataflow) -> Result<(Dataflow, Graph)> {
 /// Prints the plan of one table (a position in `Dataflow::tables`) or of all.
 fn explain(dataflow: &Dataflow, graph: &Graph, table: Option<usize>) -> Result<ExitCode> {
     let name = table.map(|table| dataflow.tables[table].qualified_name());
-    let mut out = io::stdout().lock();
+    let mut out = output::out();
     for input in &dataflow.inputs {
         for evolved in &input.evolved {
             writeln!(out, "input {} has column {evolved}", input.name)?;

@@ -13,6 +13,8 @@ mod explain;
 mod generate;
 mod infer;
 mod init;
+mod logging;
+mod output;
 mod plan;
 mod produce;
 mod query;
@@ -29,10 +31,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
 
 use crate::deep::deep;
 use crate::definition::{Dataflow, Diagnostics, feeds_on_lake, lake_location, load, nearest, parse_bytes};
+use crate::shown::shown_lines;
 
 /// The run failed, or `verify` or `test` found a difference.
 const FAILED: u8 = 1;
@@ -151,12 +153,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG));
         }
     };
-    let done = start_logging().and_then(|()| deep(|| cli.command.run()));
+    let done = logging::start(environment("ALLUVIUM_LOG")).and_then(|()| deep(|| cli.command.run()));
     match done {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", describe(&error));
+            eprintln!("{}", shown_lines(&describe(&error)));
             ExitCode::from(code_of(&error))
         }
     }
@@ -250,25 +252,6 @@ fn parse_memory(text: &str) -> Result<u64, String> {
 /// The only place where environment variables of a definition are read.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-fn start_logging() -> Result<()> {
-    let filter = match environment("ALLUVIUM_LOG").filter(|text| !text.trim().is_empty()) {
-        None => EnvFilter::new("warn,alluvium=info"),
-        Some(text) => EnvFilter::try_new(&text).map_err(|error| {
-            UsageError::new(
-                format!("bad ALLUVIUM_LOG: {error}"),
-                "write a level (error, warn, info, debug, trace), or as in warn,alluvium::sink=debug",
-            )
-        })?,
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| crate::run::AboveStatus)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
-    Ok(())
 }
 
 /// The chain of causes. Diagnostics stand for themselves, a count follows them.

@@ -1,12 +1,12 @@
 //! `plan`: what a run would do before it reads on.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::SourceAndLake;
+use super::{SourceAndLake, output};
 use crate::run::{self, Part, PlanReport};
 
 /// Show what a run would do with what the lake holds; nothing is touched
@@ -34,7 +34,7 @@ pub fn run(args: Plan) -> Result<ExitCode> {
     let dataflow = Arc::new(args.source.load()?);
     let lake = dataflow.lake.clone();
     let report = run::plan(dataflow, args.recompute)?;
-    io::stdout().lock().write_all(text(&lake, &report).as_bytes())?;
+    output::out().write_all(text(&lake, &report).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,12 +1,11 @@
 //! `query`: SQL over a snapshot.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{OutputFormat, SourceAndLake, UsageError, parse_duration, parse_memory};
+use super::{OutputFormat, SourceAndLake, UsageError, output, parse_duration, parse_memory};
 use crate::repr::Epoch;
 use crate::serve::{QueryError, QuestionError, QuestionLimits, Reader};
 
@@ -62,6 +61,6 @@ pub fn run(args: Query) -> Result<ExitCode> {
             }
             error => anyhow::Error::from(error),
         })?;
-    io::stdout().lock().write_all(rows.as_bytes())?;
+    output::print_rows(&rows, args.format)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,11 @@
 //! `rebuild`: another lake from the Bronze of this one.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{Source, UsageError, environment, existing_lake};
+use super::{Source, UsageError, environment, existing_lake, output};
 use crate::definition::{lake_location, load};
 use crate::run::{self, Options, RebuildError};
 
@@ -59,7 +59,7 @@ pub fn run(args: Rebuild) -> Result<ExitCode> {
         live: true,
         ..Options::default()
     };
-    let mut out = io::stdout().lock();
+    let mut out = output::out();
     let rebuilt = run::rebuild(&dataflow, &into, options, |line| {
         // Whoever reads has seen enough; the work goes on.
         let _ = writeln!(out, "{line}");

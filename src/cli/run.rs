@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::backfill::find_input;
 use super::cluster::Cluster;
-use super::{SourceAndLake, parse_duration};
+use super::{SourceAndLake, UsageError, output, parse_duration};
+use crate::causes;
+use crate::decode::skip::Skip;
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
+use crate::serve::{QueryError, letter_classes};
+use crate::shown::shown;
 
 /// Keep the tables of a dataflow up to date
 ///
@@ -24,6 +29,7 @@ use crate::run::{self, Options};
 Examples:
   alluvium run dataflows/retail
   alluvium run dataflows/retail -w 4 --until-caught-up
+  alluvium run dataflows/retail --skip order_lines.drops:2026-01.csv:4711
   alluvium run dataflows/retail --for 60s --lake s3://bucket/retail
   alluvium run dataflows/retail -w 2 -n 2 -p 0 -h hosts.txt --secret-file cluster.secret"
 )]
@@ -45,6 +51,13 @@ pub struct Run {
     /// Write latency files for HdrHistogram's tools into this folder
     #[arg(long, value_name = "FOLDER")]
     latency: Option<PathBuf>,
+    /// Pass these records by, as dead letters: INPUT.FEED:PARTITION:OFFSET or INPUT.FEED:PARTITION:FIRST-LAST, as an error or
+    /// a dead letter names them; may be given several times. They stay skipped without it being given again
+    #[arg(long, value_name = "RECORDS")]
+    skip: Vec<Skip>,
+    /// Take records of feeds one at a time, so that a fault names the record it is about; slow
+    #[arg(long)]
+    one_by_one: bool,
     #[command(flatten)]
     cluster: Cluster,
     /// Print help
@@ -59,7 +72,20 @@ pub struct Run {
 pub fn run(args: Run) -> Result<ExitCode> {
     let cluster = args.cluster.member(&args.source.folder)?;
     let dataflow = args.source.load()?;
+    for skip in &args.skip {
+        let input = find_input(&dataflow, &skip.input)?;
+        if input.feed_index(&skip.feed).is_none() {
+            let feeds: Vec<&str> = input.feeds.iter().map(|feed| feed.name.as_str()).collect();
+            return Err(UsageError::new(
+                format!("input {} has no feed {}, which --skip names", skip.input, skip.feed),
+                format!("feeds are {}", feeds.join(", ")),
+            )
+            .into());
+        }
+    }
     let options = Options {
+        skip: args.skip,
+        one_by_one: args.one_by_one,
         cluster,
         workers: usize::from(args.workers),
         until_caught_up: args.until_caught_up,
@@ -77,7 +103,7 @@ pub fn run(args: Run) -> Result<ExitCode> {
 fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     let dataflow = Arc::new(dataflow);
     let outcome = run::run(dataflow.clone(), options)?;
-    let mut out = io::stdout().lock();
+    let mut out = output::out();
     if outcome.loaded > 0 {
         write!(out, "loaded {} rows of state, ", outcome.loaded)?;
     }
@@ -98,6 +124,12 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
             epoch => format!("newest snapshot {epoch}"),
         }
     )?;
+    match outcome.skipped {
+        _ if options.skip.is_empty() => {}
+        0 => writeln!(out, "no record came that --skip names")?,
+        records => writeln!(out, "skipped {records} records, which are dead letters")?,
+    }
+    tell_letters(&mut out, &dataflow)?;
     for (input, evolved) in &outcome.evolved {
         writeln!(out, "{input}: column {evolved}")?;
     }
@@ -126,4 +158,55 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
         );
     }
     Ok(ExitCode::FAILURE)
+}
+
+/// Classes of dead letters that are told.
+const CLASSES: usize = 8;
+/// Characters of a reason that are told.
+const REASON: usize = 160;
+
+/// Prints how many dead letters the lake holds, and what is wrong with them.
+fn tell_letters(out: &mut impl Write, dataflow: &Dataflow) -> io::Result<()> {
+    let classes = match letter_classes(dataflow) {
+        Ok(classes) => classes,
+        // What the run did is done and told.
+        Err(QueryError::Empty(_)) => return Ok(()),
+        Err(error) => return writeln!(out, "could not count the dead letters: {}", causes::chain(&error)),
+    };
+    let sum = |kind: &str| -> u64 {
+        let of_kind = classes.iter().filter(|class| class.kind == kind);
+        of_kind.map(|class| class.letters).sum()
+    };
+    let (records, files, rows) = (sum("record"), sum("file"), sum("row"));
+    if records + files + rows == 0 {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "dead letters in the lake: {}, {}, {}",
+        counted(records, "record"),
+        counted(files, "file"),
+        counted(rows, "row")
+    )?;
+    for class in classes.iter().take(CLASSES) {
+        let reason: String = class.reason.chars().take(REASON).collect();
+        let letters = counted(class.letters, &class.kind);
+        writeln!(out, "  {}: {letters}: {}", class.source, shown(&reason))?;
+    }
+    if classes.len() > CLASSES {
+        let others = classes[CLASSES..].iter().map(|class| class.letters).sum();
+        writeln!(
+            out,
+            "  {} for other reasons: see `alluvium dead-letters`",
+            counted(others, "more")
+        )?;
+    }
+    Ok(())
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    match (count, noun) {
+        (_, "more") | (1, _) => format!("{count} {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
 }

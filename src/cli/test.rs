@@ -1,13 +1,14 @@
 //! `test`: the dataflow's own tests.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{FAILED, Source, UsageError};
+use super::{FAILED, Source, UsageError, output};
 use crate::definition::{Case, Dataflow, cases, nearest};
 use crate::serve::cases::run_case;
+use crate::shown::shown;
 
 /// Run the dataflow's own tests: the folders in its tests/
 ///
@@ -61,7 +62,7 @@ fn chosen(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>> {
 
 /// Runs the tests and prints what differs; exit code 1 if anything does.
 fn test(dataflow: &Dataflow, cases: &[Case], workers: usize) -> Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    let mut out = output::out();
     let (mut passed, mut failed) = (0, 0);
     for case in cases {
         let outcomes = run_case(dataflow, case, workers)?;
@@ -75,7 +76,7 @@ fn test(dataflow: &Dataflow, cases: &[Case], workers: usize) -> Result<ExitCode>
             for (table, mismatches) in outcome.differences {
                 writeln!(out, "  {table} (- expected, + found)")?;
                 for mismatch in mismatches {
-                    writeln!(out, "    {mismatch}")?;
+                    writeln!(out, "    {}", shown(&mismatch.to_string()))?;
                 }
             }
         }

@@ -1,15 +1,16 @@
 //! `verify`: recompute every table from Bronze in batch, and compare; or compare with another lake.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{FAILED, SourceAndLake, existing_lake, find_table};
+use super::{FAILED, SourceAndLake, existing_lake, find_table, output};
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
 use crate::serve::against::{self, Compared};
 use crate::serve::verify;
+use crate::shown::shown;
 
 /// Recompute tables from Bronze in batch, and print the rows that differ
 ///
@@ -55,7 +56,7 @@ pub fn run(args: Verify) -> Result<ExitCode> {
     }
     let report = verify::verify(&dataflow, args.snapshot)?;
     let wanted = |table: &str| args.table.is_empty() || args.table.iter().any(|name| name == table);
-    let mut out = io::stdout().lock();
+    let mut out = output::out();
     writeln!(out, "snapshot {}", report.epoch)?;
     let mut differs = false;
     for (table, rows) in report.tables.iter().filter(|(table, _)| wanted(table)) {
@@ -66,7 +67,7 @@ pub fn run(args: Verify) -> Result<ExitCode> {
             n => writeln!(out, "{table}: {rows} rows, {n} differ")?,
         }
         for difference in differences.iter().take(args.limit) {
-            writeln!(out, "  {difference}")?;
+            writeln!(out, "  {}", shown(&difference.to_string()))?;
         }
     }
     for (table, why) in report.skipped.iter().filter(|(table, _)| wanted(table)) {
@@ -83,7 +84,7 @@ pub fn run(args: Verify) -> Result<ExitCode> {
 fn compare(dataflow: &Dataflow, other: &str, args: &Verify) -> Result<ExitCode> {
     let comparison = against::against(dataflow, other)?;
     let wanted = |table: &str| args.table.is_empty() || args.table.iter().any(|name| name == table);
-    let mut out = io::stdout().lock();
+    let mut out = output::out();
     writeln!(
         out,
         "snapshot {} against {} of {other}",
@@ -95,7 +96,7 @@ fn compare(dataflow: &Dataflow, other: &str, args: &Verify) -> Result<ExitCode> 
         writeln!(out, "{}: {}", compared.table, verdict(compared))?;
         for example in compared.examples.iter().take(args.limit) {
             let (here, there) = (example.found, example.expected);
-            writeln!(out, "  here {here}, there {there}: {}", example.row)?;
+            writeln!(out, "  here {here}, there {there}: {}", shown(&example.row))?;
         }
     }
     Ok(if equal {

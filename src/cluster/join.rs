@@ -191,7 +191,8 @@ impl Joining<'_> {
             }
             if reminded.elapsed() >= REMINDER {
                 reminded = Instant::now();
-                tracing::warn!(?missing, "still waiting for processes of the cluster");
+                let missing: Vec<String> = missing.iter().map(usize::to_string).collect();
+                tracing::warn!(missing = %missing.join(", "), "still waiting for processes of the cluster");
             }
         }
         let run = handshake::random().map_err(|source| ClusterError::System {

@@ -1,5 +1,8 @@
 //! What a run may take of its machine, in `dataflow.toml`.
 
+use std::path::Path;
+
+use super::location::lake_location;
 use super::settings::{Settings, Value};
 
 /// The largest limit of a record or a value: batches and columns count their bytes with 31 bits.
@@ -10,6 +13,8 @@ const LARGEST_LIMIT: u64 = 1 << 30;
 pub struct Bounds {
     /// Records a second that a backfill feeds while live records come, where it is not asked otherwise.
     pub backfill_rate: f64,
+    /// Folders (absolute) and URLs below which requests may name files, beside the folders of feeds.
+    pub backfill_from: Vec<String>,
     /// Bytes of resident memory above which no feed is read; none: without bound.
     pub memory: Option<u64>,
     /// Bytes of the longest record that is taken, its key and headers counted; a longer one is a dead letter.
@@ -22,6 +27,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Bounds {
             backfill_rate: 10_000.0,
+            backfill_from: vec![],
             memory: None,
             max_record: 16 << 20,
             max_value: 64 << 20,
@@ -29,8 +35,8 @@ impl Default for Bounds {
     }
 }
 
-/// Reads the bounds; none: mistakes were reported.
-pub(super) fn read_bounds(settings: &mut Settings<'_>) -> Option<Bounds> {
+/// Reads the bounds; none: mistakes were reported. `base` is the dataflow's folder.
+pub(super) fn read_bounds(settings: &mut Settings<'_>, base: &Path) -> Option<Bounds> {
     let usual = Bounds::default();
     let backfill_rate = match settings.take("backfill_rate", "10000") {
         None => Some(usual.backfill_rate),
@@ -44,6 +50,10 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>) -> Option<Bounds> {
             );
             None
         }),
+    };
+    let backfill_from = match settings.take("backfill_from", "[\".\", \"/data/old\"]") {
+        None => Some(vec![base.to_string_lossy().into_owned()]),
+        Some(value) => read_folders(&value, base),
     };
     let memory = match settings.take("memory_limit", "\"4 GiB\"") {
         None => Some(usual.memory),
@@ -63,6 +73,7 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>) -> Option<Bounds> {
     );
     Some(Bounds {
         backfill_rate: backfill_rate?,
+        backfill_from: backfill_from?,
         memory: memory?,
         max_record: max_record?,
         max_value: max_value?,
@@ -80,6 +91,30 @@ fn read_limit(settings: &mut Settings<'_>, name: &'static str, usual: u64, help:
         return None;
     }
     Some(bytes)
+}
+
+/// Folders and URLs, all below which is meant.
+fn read_folders(value: &Value<'_>, base: &Path) -> Option<Vec<String>> {
+    let mut folders = Vec::new();
+    for text in value.texts()? {
+        let is_glob = text.value.contains(['*', '?']);
+        match lake_location(&text.value, base) {
+            Ok(folder) if !is_glob => folders.push(folder),
+            Ok(_) => {
+                let help = "name the folder itself: all files below it are meant";
+                value.say(
+                    format!("setting {:?} takes no glob: {:?}", value.key, text.written),
+                    help,
+                );
+                return None;
+            }
+            Err(error) => {
+                value.say(format!("bad folder {:?}: {error}", text.written), error.help());
+                return None;
+            }
+        }
+    }
+    Some(folders)
 }
 
 /// An amount of bytes.

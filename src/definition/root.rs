@@ -95,7 +95,7 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         None => Some(false),
         Some(value) => value.boolean(),
     };
-    let bounds = read_bounds(&mut settings);
+    let bounds = read_bounds(&mut settings, base);
     let store_options = match settings.take("store", "{ region = \"eu-central-1\" }") {
         None => Some(BTreeMap::new()),
         Some(value) => value.settings().and_then(read_store),

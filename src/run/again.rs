@@ -164,6 +164,7 @@ impl Outcome {
             phases: self.phases,
             backfilled: self.backfilled + next.backfilled,
             rejected: self.rejected + next.rejected,
+            skipped: self.skipped + next.skipped,
             ignored: self.ignored,
             corrections,
             unread: next.unread,

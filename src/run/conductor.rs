@@ -325,13 +325,15 @@ impl Conductor<'_> {
     }
 
     fn warn_of_delay(&self) {
-        let frontiers: Vec<Epoch> = self
-            .shared
-            .frontiers
-            .iter()
-            .map(|f| f.load(Ordering::Acquire))
-            .collect();
-        tracing::warn!(fence = self.fence, ?frontiers, open = self.pacer.open(), waiting = ?self.pacer, "still waiting for the end");
+        let frontiers = self.shared.frontiers.iter().map(|f| f.load(Ordering::Acquire));
+        tracing::warn!(
+            fence = self.fence,
+            closed = frontiers.min(),
+            open = self.pacer.open(),
+            waiting = %self.pacer.unfinished(),
+            requests = self.server.as_ref().is_some_and(|server| !server.is_idle()),
+            "still waiting for the end"
+        );
         self.shared
             .asked
             .iter()

@@ -13,6 +13,7 @@ use roaring::RoaringTreemap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::decode::skip::Skip;
 use crate::evolve::{Met, Taken};
 use crate::latency::{Part, Stage};
 use crate::repr::Epoch;
@@ -65,6 +66,8 @@ pub struct Start {
     pub stop_at_end: bool,
     /// What inputs take beside the definition's columns.
     pub taken: Taken,
+    /// Records that are passed by.
+    pub skips: Vec<Skip>,
 }
 
 /// A [`LiveFile`] without its bitmap.
@@ -216,6 +219,7 @@ impl Start {
             tables: vec![],
             stop_at_end,
             taken: Taken::default(),
+            skips: vec![],
         }
     }
 

@@ -20,6 +20,7 @@ use super::status::Status;
 use super::team::{Ended, Role, Team, Threads};
 use super::{Options, Outcome, RunError, Wiring};
 use crate::backfill::{Portion, Server};
+use crate::contain;
 use crate::definition::{Dataflow, Evolved};
 use crate::evolve::Met;
 use crate::latency::{Latency, LatencyFiles};
@@ -124,6 +125,7 @@ impl Engine {
             ignored: self.shared.ignored(),
             corrections,
             unread,
+            skipped: self.shared.skipped.load(Ordering::Relaxed),
             elapsed: self.started.elapsed(),
             evolved: evolved(&self.wiring.dataflow),
             figures: self.latency.figures(),
@@ -211,7 +213,14 @@ impl Engine {
             thread::sleep(LINGER);
         }
         self.stop();
-        let ended = self.running.part();
+        let mut ended = self.running.part();
+        let fallen = ended
+            .as_mut()
+            .and_then(|ended| ended.writers.drain(..).find_map(Result::err));
+        let error = match (error, fallen) {
+            (RunError::WriterGone, Some(panic)) => RunError::Panicked("a writer", message(panic)),
+            (error, _) => error,
+        };
         // What waits for a lost peer is left behind.
         let alone = self.team.share.processes == 1;
         match (self.team.peers().is_some(), ended) {
@@ -258,8 +267,5 @@ fn first_fault(mut events: impl Iterator<Item = Event>) -> Option<RunError> {
 
 /// What a panic says.
 pub fn message(panic: Box<dyn std::any::Any + Send>) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message")
-        .to_string()
+    contain::message(&*panic)
 }

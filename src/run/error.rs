@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::suspects::Named;
 use crate::cluster::{ClusterError, Loss, Peer};
 use crate::decode::DecodeError;
 use crate::definition::Diagnostics;
@@ -143,6 +144,14 @@ pub enum RunError {
     /// Requests cannot be served.
     #[error("could not go on serving requests: {0}; a restart goes on with them")]
     Requests(String),
+    /// A worker panicked: a fault of ours, met by what it was given.
+    #[error("a worker panicked ({message}), which is a bug, {named}")]
+    Worker {
+        /// What the panic says.
+        message: String,
+        /// Which records it may be about, and what to do.
+        named: Named,
+    },
     /// A thread panicked.
     #[error("{0} panicked: {1}; this is a bug")]
     Panicked(&'static str, String),

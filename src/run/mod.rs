@@ -31,6 +31,7 @@ mod rebuild;
 mod shared;
 mod start;
 mod status;
+mod suspects;
 mod team;
 mod weight;
 mod wiring;
@@ -46,6 +47,7 @@ use crossbeam_channel::Receiver;
 use tokio::runtime::Runtime;
 
 use crate::cluster::Member;
+use crate::decode::skip::Skip;
 use crate::definition::{Dataflow, Evolved};
 use crate::latency::Figures;
 use crate::plan;
@@ -96,6 +98,13 @@ pub struct Options {
     pub rebuilds: bool,
     /// What time it is.
     pub clock: Clock,
+    /// Records that are passed by and become dead letters. Those that the lake's dead letters name as skipped are, too.
+    pub skip: Vec<Skip>,
+    /// Feeds' records are taken one at a time, so that a fault of a worker names the one that it is about. Slow.
+    pub one_by_one: bool,
+    /// For tests of what a fault does: an operator behind the inputs panics where a row holds these bytes.
+    #[doc(hidden)]
+    pub panic_on: Option<Vec<u8>>,
 }
 
 /// What a run leaves to say.
@@ -123,6 +132,8 @@ pub struct Outcome {
     /// Of a run until all is caught up: the feeds that could not read all that is there, each with its cause; the
     /// snapshot holds what they could read. Empty: it holds all.
     pub unread: Vec<String>,
+    /// Records that were skipped, those of the past too.
+    pub skipped: u64,
     /// How long it took.
     pub elapsed: Duration,
     /// Columns that inputs had beside the definition's, by input.

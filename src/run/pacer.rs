@@ -60,6 +60,20 @@ impl Pacer {
         self.open
     }
 
+    /// What is not committed yet, in words.
+    pub fn unfinished(&self) -> String {
+        let listed = |epochs: &VecDeque<Epoch>| match (epochs.front(), epochs.back()) {
+            (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
+            (Some(one), _) => one.to_string(),
+            _ => "none".to_string(),
+        };
+        let (unsealed, in_flight) = (listed(&self.unsealed), listed(&self.in_flight));
+        format!(
+            "epochs to close or seal: {unsealed}; snapshots being written: {in_flight}; committed {}",
+            self.committed
+        )
+    }
+
     /// Something was taken into `epoch`, which is open or was a moment ago.
     pub fn observe_taken(&mut self, epoch: Epoch) {
         if epoch >= self.open {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use crate::decode::skip::Skips;
 use crate::evolve::Met;
 use crate::repr::footprint::Footprints;
 use crate::repr::{Diff, Epoch, Row};
@@ -15,6 +16,7 @@ use crate::sink::CommitEvent;
 use crate::source::Together;
 
 use super::RunError;
+use super::suspects::Suspects;
 use super::weight::Weight;
 use super::worker::LOAD_ROWS;
 
@@ -107,6 +109,12 @@ pub struct Shared {
     violations: Mutex<BTreeMap<Epoch, (i64, Row)>>,
     /// Fields that no column takes, by input and name.
     ignored: Mutex<BTreeMap<(usize, String), u64>>,
+    /// What a fault of a worker may be about.
+    pub suspects: Suspects,
+    /// Records that are passed by.
+    pub skips: Skips,
+    /// How many were.
+    pub skipped: AtomicU64,
     /// Whether a [`Event::Progress`] is on its way, so that there is never more than one.
     poked: AtomicBool,
     events: Sender<Event>,
@@ -147,6 +155,9 @@ impl Shared {
             live: AtomicBool::new(!replay),
             violations: Mutex::default(),
             ignored: Mutex::default(),
+            suspects: Suspects::new(workers),
+            skips: Skips::default(),
+            skipped: AtomicU64::new(0),
             poked: AtomicBool::new(false),
             events,
         }

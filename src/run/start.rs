@@ -4,7 +4,7 @@
 //! team -> lake, past -> writers -> committer -> workers -> (the others are ready) -> past, readers, requests
 //! ```
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -29,7 +29,9 @@ use super::weight::Weight;
 use super::worker::{self, LOAD_ROWS, Parts};
 use super::{Options, RunError, Wiring, archive};
 use crate::backfill::{Inlet, Portion, Server, Serving};
+use crate::contain;
 use crate::decode::Decoder;
+use crate::decode::skip::Skip;
 use crate::deep::deep;
 use crate::definition::Dataflow;
 use crate::evolve::{self, Met, Taken};
@@ -109,6 +111,7 @@ fn assemble(
         first,
         past_until,
         stop_at_end,
+        skips,
     } = match told {
         None => Opened::first(&mut wiring, &lake, options, all, runtime.handle())?,
         Some(told) => Opened::of(told, &mut wiring),
@@ -125,6 +128,7 @@ fn assemble(
     let mut shared = Shared::new((workers, others), inputs, (first, past_until), replays, events_in);
     shared.load_rows = load_rows;
     shared.weight = Weight::of_limit(dataflow.bounds.memory);
+    shared.skips = skips.iter().cloned().collect();
     let shared = Arc::new(shared);
     let latency = latency.unwrap_or_else(|| Arc::new(latency_of(&dataflow, &graph)));
     let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
@@ -132,6 +136,7 @@ fn assemble(
         let start = || {
             let mut start = Start::new((first, past_until), &restored, wiring.sources.clone(), stop_at_end);
             start.taken = Taken::of(&dataflow);
+            start.skips = skips.clone();
             start
         };
         peers.begin(&shared, &latency, &prepared_in, &restored, &wiring.specs, start);
@@ -168,7 +173,11 @@ fn assemble(
         seals,
         parts,
     } = Lines::of(arrivals);
-    let (running, threads) = start_workers(team, parts, &wiring, &shared, &latency)?;
+    let ways = worker::Ways {
+        one_by_one: options.one_by_one,
+        panic_on: options.panic_on.clone(),
+    };
+    let (running, threads) = start_workers(team, (parts, ways), &wiring, &shared, &latency)?;
     let running = Threads { writers, ..running };
     // Dropped before the workers are waited for, should anything below fail.
     let mut stopper = Stopper {
@@ -305,6 +314,8 @@ struct Opened {
     /// Process 0 works it out.
     past_until: Option<Epoch>,
     stop_at_end: bool,
+    /// Records that are passed by.
+    skips: Vec<Skip>,
 }
 
 impl Opened {
@@ -325,7 +336,10 @@ impl Opened {
         };
         let specs = wiring.specs.to_vec();
         let (mut committer, restored) = Committer::open(lake.clone(), specs, settings, runtime.clone())?;
-        let decided = past::decide(wiring, lake, runtime, &restored, options.recompute)?;
+        let (skips, unskipped) = past::skips(lake, runtime, &restored, &options.skip)?;
+        // What the lake keeps of the graph has what such a record did.
+        let recompute = options.recompute || unskipped;
+        let decided = past::decide(wiring, lake, runtime, &restored, recompute)?;
         committer.set_plan(decided.now.plan());
         Ok(Opened {
             committer: Some(committer),
@@ -334,6 +348,7 @@ impl Opened {
             restored,
             decided,
             stop_at_end: options.until_caught_up,
+            skips,
         })
     }
 
@@ -358,6 +373,7 @@ impl Opened {
             first: start.first,
             past_until: Some(start.past_until),
             stop_at_end: start.stop_at_end,
+            skips: start.skips,
         }
     }
 }
@@ -543,6 +559,10 @@ impl Setup<'_> {
                 let shared = self.shared.clone();
                 Arc::new(move || shared.live_epoch())
             },
+            batch_rows: match self.options.one_by_one {
+                true => 1,
+                false => ReaderOptions::default().batch_rows,
+            },
             ..ReaderOptions::default()
         };
         let decoders = archive::decoders(dataflow, &registries, self.lake, self.runtime, self.shared, true);
@@ -708,7 +728,7 @@ impl Drop for Alarm {
 
 fn start_workers(
     team: &mut Team,
-    parts: Vec<Mutex<Option<Parts>>>,
+    (parts, ways): (Vec<Mutex<Option<Parts>>>, worker::Ways),
     wiring: &Arc<Wiring>,
     shared: &Arc<Shared>,
     latency: &Arc<Latency>,
@@ -729,9 +749,21 @@ fn start_workers(
         let _ = threads_in.send((index, thread::current()));
         let part = parts[index].lock().ok().and_then(|mut part| part.take());
         let part = part.expect("each worker takes its part once");
-        // Expressions that are deep are evaluated on this thread.
-        if let Err(error) = deep(|| worker::work(worker, part, &wiring, &shared, &latency)) {
-            shared.tell(Event::Failed(error));
+        let worked = catch_unwind(AssertUnwindSafe(|| {
+            // Expressions that are deep are evaluated on this thread.
+            deep(|| worker::work(worker, (part, &ways), &wiring, &shared, &latency))
+        }));
+        match worked {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => shared.tell(Event::Failed(error)),
+            Err(panic) => {
+                shared.tell(Event::Failed(RunError::Worker {
+                    message: contain::message(&*panic),
+                    named: shared.suspects.named(index, &wiring.dataflow),
+                }));
+                // Its dataflow is in pieces: timely must not go on with it.
+                resume_unwind(panic);
+            }
         }
     })
     .map_err(RunError::Workers)?;

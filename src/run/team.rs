@@ -22,6 +22,7 @@ use crate::causes;
 use crate::cluster::{self, Joined, Loss, Member, Network, Peer, Terms};
 use crate::definition::Dataflow;
 use crate::plan::Graph;
+use crate::shown::shown;
 use crate::source::Share;
 
 /// What the threads of a failed run may take to end in order. Half of it more, and a process that has lost a peer ends
@@ -175,7 +176,7 @@ pub fn lost(events: &Sender<Event>, peer: Peer, loss: Loss, ours: bool) {
     }
     let end = move || {
         std::thread::sleep(PARTING + PARTING / 2);
-        eprintln!("error: {text}");
+        eprintln!("error: {}", shown(&text));
         std::process::exit(1);
     };
     // Without a thread the run ends as soon as it can.

@@ -65,15 +65,24 @@ pub struct Parts {
     pub writer: Sender<Arrival>,
 }
 
+/// How workers work.
+#[derive(Clone, Debug, Default)]
+pub struct Ways {
+    /// See [`super::Options::one_by_one`].
+    pub one_by_one: bool,
+    /// See [`super::Options::panic_on`].
+    pub panic_on: Option<Vec<u8>>,
+}
+
 /// Runs a worker until the run stops. `woken` gets the thread to unpark.
 pub fn work(
     worker: &mut Worker,
-    parts: Parts,
+    (parts, ways): (Parts, &Ways),
     wiring: &Wiring,
     shared: &Arc<Shared>,
     latency: &Latency,
 ) -> Result<(), RunError> {
-    let taker = Taker::new(worker, parts, wiring, shared.clone());
+    let taker = Taker::new(worker, (parts, ways), wiring, shared.clone());
     // Nobody sends before everybody has built its dataflow.
     shared.built.wait();
     let mut taker = taker?;
@@ -106,6 +115,8 @@ struct Taker<'a> {
     epoch: Epoch,
     rows_in_epoch: usize,
     bytes_in_epoch: u64,
+    /// How many of those that come live there may be.
+    epoch_rows: usize,
     /// Of them, those of portions; and how many those may be.
     backfilled_in_epoch: usize,
     share: usize,
@@ -118,7 +129,12 @@ struct Taker<'a> {
 }
 
 impl<'a> Taker<'a> {
-    fn new(worker: &mut Worker, parts: Parts, wiring: &'a Wiring, shared: Arc<Shared>) -> Result<Self, RunError> {
+    fn new(
+        worker: &mut Worker,
+        (parts, ways): (Parts, &Ways),
+        wiring: &'a Wiring,
+        shared: Arc<Shared>,
+    ) -> Result<Self, RunError> {
         let epoch = shared.open.load(Ordering::Acquire);
         let probe = ProbeHandle::new();
         let writer = parts.writer.clone();
@@ -127,9 +143,17 @@ impl<'a> Taker<'a> {
             let loaded = |input: usize| wiring.loads_input(input).then_some(shared.past_until);
             let input::Built {
                 inputs,
-                collections,
+                mut collections,
                 states,
             } = input::build(scope, &wiring.dataflow, loaded)?;
+            if let Some(bytes) = &ways.panic_on {
+                for rows in &mut collections {
+                    let bytes = bytes.clone();
+                    let holds = move |row: &Row| row.bytes().windows(bytes.len().max(1)).any(|window| window == bytes);
+                    let panic = move |(row, _, _): &Update| assert!(!holds(row), "a row holds what is panicked on");
+                    rows.oks = rows.oks.clone().inspect(panic);
+                }
+            }
             let watch = |name: &str, rows: &render::Rows<'_>| {
                 let probe = ProbeHandle::new();
                 rows.clone().probe_with(&probe);
@@ -172,6 +196,7 @@ impl<'a> Taker<'a> {
             epoch: 0,
             rows_in_epoch: 0,
             bytes_in_epoch: 0,
+            epoch_rows: if ways.one_by_one { 1 } else { EPOCH_ROWS },
             backfilled_in_epoch: 0,
             share: crate::backfill::PORTION,
             past_done,
@@ -209,12 +234,13 @@ impl<'a> Taker<'a> {
         let held = self.is_held();
         let live = self.past_done && self.shared.live.load(Ordering::Acquire);
         while live && rows < STEP_ROWS && bytes < STEP_BYTES {
-            let Some(delivery) = self.next_delivery(held) else {
+            let Some(mut delivery) = self.next_delivery(held) else {
                 break;
             };
             if let Some(epoch) = delivery.epoch {
                 self.advance(epoch);
             }
+            self.skip(&mut delivery);
             let taken = delivery.decoded.raw.len().max(1);
             rows += taken;
             self.rows_in_epoch += taken;
@@ -239,7 +265,7 @@ impl<'a> Taker<'a> {
         if rows > 0 {
             self.shared.taken.fetch_max(self.epoch, Ordering::AcqRel);
             let full = if live {
-                EPOCH_ROWS
+                self.epoch_rows
             } else {
                 self.shared.load_rows as usize
             };
@@ -272,7 +298,9 @@ impl<'a> Taker<'a> {
 
     /// Whether there is room in the open epoch, by (4).
     fn has_room(&self) -> bool {
-        self.rows_in_epoch < EPOCH_ROWS && self.bytes_in_epoch < EPOCH_BYTES
+        // One by one: not before what came earlier is through the graph.
+        let is_through = self.epoch_rows > 1 || self.frontier >= self.epoch;
+        self.rows_in_epoch < self.epoch_rows && is_through && self.bytes_in_epoch < EPOCH_BYTES
     }
 
     /// Counts the bytes of what goes into the open epoch, and says them.
@@ -297,7 +325,8 @@ impl<'a> Taker<'a> {
             self.shared.loaded.fetch_add(rows as u64, Ordering::Relaxed);
         }
         match past {
-            Past::Delivery(arrival, delivery) => {
+            Past::Delivery(arrival, mut delivery) => {
+                self.skip(&mut delivery);
                 // Records come at one epoch: the one that is held, which may be newer than where this worker is.
                 self.advance(self.shared.open.load(Ordering::Acquire));
                 let replayed = &self.shared.inputs[delivery.input].replayed;
@@ -326,9 +355,10 @@ impl<'a> Taker<'a> {
         if !takes || self.is_held() {
             return Ok(0);
         }
-        let Ok(portion) = self.parts.portions.try_recv() else {
+        let Ok(mut portion) = self.parts.portions.try_recv() else {
             return Ok(0);
         };
+        self.skip(&mut portion.delivery);
         let delivery = &portion.delivery;
         let records = delivery.decoded.raw.len();
         self.share = portion.share;
@@ -358,6 +388,15 @@ impl<'a> Taker<'a> {
         Ok(records.max(1))
     }
 
+    /// Leaves out the records that are to be skipped.
+    fn skip(&self, delivery: &mut Delivery) {
+        let input = &self.wiring.dataflow.inputs[delivery.input];
+        let feed = (input.name.as_str(), input.feed_name(delivery.feed));
+        let shared = &self.shared;
+        let skipped = shared.skips.apply(feed, &delivery.partition, &mut delivery.decoded);
+        shared.skipped.fetch_add(skipped, Ordering::Relaxed);
+    }
+
     /// A delivery's changes and dead letters go into the graph. `arrival` orders versions of a key. Says how many of its
     /// records, or whether it as a file, became dead letters.
     fn ingest(&mut self, delivery: &Delivery, arrival: Epoch) -> Result<u64, RunError> {
@@ -369,6 +408,7 @@ impl<'a> Taker<'a> {
             partition: &delivery.partition,
             decoded,
         };
+        self.shared.suspects.observe_taken(self.index, self.epoch, delivery);
         let refused = self.inputs.put(delivery.input, self.epoch, arrived)?.late;
         let shared = self.shared.clone();
         let mut rejected = 0;
@@ -387,6 +427,7 @@ impl<'a> Taker<'a> {
             let letters = dead_letters::of_rejects(&self.letters, rejects, &decoded.raw, from)?;
             self.send_letters(letters);
         }
+        self.shared.suspects.observe_in(self.index);
         Ok(rejected)
     }
 
@@ -437,21 +478,22 @@ impl<'a> Taker<'a> {
             .with_frontier(|f| f.iter().next().copied().unwrap_or(Epoch::MAX));
         if frontier != self.frontier {
             self.frontier = frontier;
+            self.shared.suspects.observe_closed(self.index, frontier);
             self.shared.frontiers[self.index].store(frontier, Ordering::Release);
             self.shared.poke();
         }
         self.shared.answer_footprints(self.index, footprint::held);
         if self.shared.asked[self.index].swap(false, Ordering::AcqRel) {
             let frontier = |probe: &ProbeHandle<Epoch>| probe.with_frontier(|f| f.iter().next().copied());
-            let behind = self
-                .watched
-                .iter()
-                .filter(|(_, probe)| frontier(probe).is_some_and(|f| f < self.epoch));
-            let behind: Vec<_> = behind.map(|(name, probe)| (name.as_str(), frontier(probe))).collect();
+            let behind = self.watched.iter().filter_map(|(name, probe)| {
+                let frontier = frontier(probe).filter(|frontier| *frontier < self.epoch)?;
+                Some(format!("{name} at {frontier}"))
+            });
+            let behind: Vec<String> = behind.collect();
             tracing::warn!(
                 worker = self.index,
                 epoch = self.epoch,
-                ?behind,
+                behind = %behind.join(", "),
                 "behind the open epoch"
             );
         }

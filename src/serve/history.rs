@@ -2,14 +2,15 @@
 //!
 //! Records come in the order of their epochs, and inside an epoch by feed, partition and offset; each with the
 //! epoch it arrived in, so that versions of a key are ordered as they were. Bronze holds refused records too:
-//! they are refused again.
+//! they are refused again. So are those that `run --skip` passed by: the dead letters of the snapshot name them.
 
 use std::collections::HashMap;
 use std::io::BufReader;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
 use bytes::{Buf, Bytes};
 use datafusion::error::DataFusionError;
@@ -20,6 +21,7 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use thiserror::Error;
 
+use crate::decode::skip::{REASON, Skip, Skips};
 use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw};
 use crate::definition::Input;
 use crate::registry::{Registries, Unready};
@@ -139,6 +141,11 @@ pub async fn replay_where(
         .execute_stream()
         .await
         .map_err(table)?;
+    let skips: Skips = skipped(context, Some(input))
+        .await
+        .map_err(table)?
+        .into_iter()
+        .collect();
     let mut decoders = Decoders {
         input,
         registries: Registries::new(Some(lake.clone())),
@@ -188,14 +195,16 @@ pub async fn replay_where(
                 }
             };
             records += raw.len() as u64;
+            let mut decoded = decoder.decode(raw).map_err(|waiting| HistoryError::Schemas {
+                input: input.name.clone(),
+                source: waiting.unready,
+            })?;
+            skips.apply((&input.name, input.feed_name(feed)), &partition, &mut decoded);
             let past = Past {
                 epoch,
                 feed,
                 partition,
-                decoded: decoder.decode(raw).map_err(|waiting| HistoryError::Schemas {
-                    input: input.name.clone(),
-                    source: waiting.unready,
-                })?,
+                decoded,
             };
             if each(past).await.is_break() {
                 return Ok(records);
@@ -203,6 +212,34 @@ pub async fn replay_where(
         }
     }
     Ok(records)
+}
+
+/// Records that the dead letters say are skipped: of one input, or of all.
+///
+/// # Errors
+/// Dead letters that cannot be read.
+pub async fn skipped(context: &SessionContext, input: Option<&Input>) -> Result<Vec<Skip>, DataFusionError> {
+    if !context.table_exist("dead_letters")? {
+        return Ok(vec![]);
+    }
+    let of_input = input.map_or(String::new(), |input| format!(" AND input = '{}'", input.name));
+    let sql = format!(
+        "SELECT arrow_cast(input, 'Utf8'), arrow_cast(feed, 'Utf8'), arrow_cast(\"partition\", 'Utf8'), \"offset\" \
+         FROM dead_letters WHERE kind = 'record' AND reason = '{REASON}' AND input IS NOT NULL AND feed IS NOT NULL \
+         AND \"partition\" IS NOT NULL AND \"offset\" IS NOT NULL{of_input}"
+    );
+    let mut skips = Vec::new();
+    for batch in context.sql(&sql).await?.collect().await? {
+        let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row).to_string();
+        let offsets = batch.column(3).as_primitive::<Int64Type>();
+        skips.extend((0..batch.num_rows()).map(|row| Skip {
+            input: text(0, row),
+            feed: text(1, row),
+            partition: text(2, row),
+            offsets: offsets.value(row) as u64..=offsets.value(row) as u64,
+        }));
+    }
+    Ok(skips)
 }
 
 /// One decoder for each feed, made when it is first needed.

@@ -1,10 +1,13 @@
-//! The dead letters of a snapshot as the sink writes them: for whoever carries them on, copies them or feeds them again.
+//! The dead letters of a snapshot: as the sink writes them, for whoever carries them on, copies them or feeds them again; and
+//! counted by what is wrong with them.
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 
 use super::{QueryError, Snapshot};
+use crate::definition::Dataflow;
 use crate::repr::{CodecError, Row, RowCodec, normalise_batch};
-use crate::sink::dead_letters;
+use crate::sink::{Lake, dead_letters};
 
 /// Some dead letters.
 pub struct Letters {
@@ -44,4 +47,56 @@ impl Snapshot {
         let batches = self.query(&sql).await?.1;
         Ok(batches.iter().map(Letters::of).collect::<Result<_, _>>()?)
     }
+}
+
+/// Dead letters of one source that are wrong in the same way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetterClass {
+    /// `record`, `file` or `row`.
+    pub kind: String,
+    /// The input of records and files, the table of rows.
+    pub source: String,
+    /// The reason of one of them. Reasons that differ in numbers and quoted values alone are one class.
+    pub reason: String,
+    /// How many.
+    pub letters: u64,
+}
+
+/// Counts the dead letters of the newest snapshot, the most frequent class first.
+///
+/// # Errors
+/// A lake that cannot be read.
+pub fn letter_classes(dataflow: &Dataflow) -> Result<Vec<LetterClass>, QueryError> {
+    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(QueryError::Runtime)?;
+    runtime.block_on(async {
+        let snapshot = Snapshot::open_tables(&lake, None, |table| table == "dead_letters").await?;
+        if !snapshot.has("dead_letters") {
+            return Ok(vec![]);
+        }
+        let sql = r#"
+            SELECT arrow_cast(kind, 'Utf8'), arrow_cast(source, 'Utf8'), arrow_cast(MIN(reason), 'Utf8'), COUNT(*) AS n
+            FROM (
+              SELECT kind, COALESCE(table_name, input, '') AS source, reason,
+                     regexp_replace(reason, '"[^"]*"|''[^'']*''|[0-9]+', '#', 'g') AS class
+              FROM dead_letters
+            )
+            GROUP BY kind, source, class
+            ORDER BY n DESC, kind, source, class"#;
+        let mut classes = Vec::new();
+        for batch in snapshot.query(sql).await?.1 {
+            let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row).to_string();
+            let letters = batch.column(3).as_primitive::<Int64Type>();
+            classes.extend((0..batch.num_rows()).map(|row| LetterClass {
+                kind: text(0, row),
+                source: text(1, row),
+                reason: text(2, row),
+                letters: letters.value(row) as u64,
+            }));
+        }
+        Ok(classes)
+    })
 }

@@ -14,9 +14,9 @@ mod reader;
 mod sums;
 pub mod verify;
 
-pub use letters::Letters;
-pub use progress::progress;
+pub use letters::{LetterClass, Letters, letter_classes};
 pub use printed::{OutputFormat, render};
+pub use progress::progress;
 pub use query::{QueryError, Snapshot, epochs};
 pub use question::{QuestionError, QuestionLimits};
 pub use reader::Reader;

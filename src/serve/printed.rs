@@ -23,6 +23,8 @@ use arrow::temporal_conversions::as_datetime;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches_with_schema;
 
+use crate::shown::{shown, shown_lines};
+
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
@@ -45,7 +47,7 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat)
             let names = schema
                 .fields()
                 .iter()
-                .map(|field| Field::new(field.name(), DataType::Utf8, true));
+                .map(|field| Field::new(shown(field.name()).to_string(), DataType::Utf8, true));
             let names: SchemaRef = Arc::new(Schema::new(names.collect::<Vec<_>>()));
             let rows = batches
                 .iter()
@@ -81,12 +83,16 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat)
     Ok(String::from_utf8(bytes).expect("Arrow's writers write UTF-8"))
 }
 
-/// Every value as people are shown it.
+/// Every value as people are shown it. The lines of a value stay: a table frames them.
 fn cells(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(|column| {
         let column = far_moments(column).unwrap_or_else(|| column.clone());
         let formatter = ArrayFormatter::try_new(&column, &FormatOptions::default().with_display_error(true))?;
-        let texts = (0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string()));
+        let texts = (0..column.len()).map(|row| {
+            column
+                .is_valid(row)
+                .then(|| shown_lines(&formatter.value(row).to_string()))
+        });
         Ok(Arc::new(texts.collect::<StringArray>()) as ArrayRef)
     });
     RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, ArrowError>>()?)

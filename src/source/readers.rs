@@ -21,6 +21,7 @@ use super::passage::Passage;
 use super::share::Share;
 use super::transactions::{Groups, OpenEpoch, Together};
 use super::{PartitionId, PartitionLag, Position, Progress, SourceError, files, generate, http, kafka, log, postgres};
+use crate::contain;
 use crate::decode::{Decoded, Raw, Waiting};
 use crate::definition::{Dataflow, FeedKind};
 use crate::registry::Registries;
@@ -199,15 +200,10 @@ impl Starter {
             let error = match std::panic::catch_unwind(AssertUnwindSafe(|| work(hand))) {
                 Ok(Ok(())) | Ok(Err(Ended::Stopped)) => None,
                 Ok(Err(Ended::Failed(error))) => Some(error),
-                Err(panic) => {
-                    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-                    let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                    let message = message.unwrap_or_else(|| "without a message".into());
-                    Some(SourceError::Panicked {
-                        feed: feed.clone(),
-                        message,
-                    })
-                }
+                Err(panic) => Some(SourceError::Panicked {
+                    feed: feed.clone(),
+                    message: contain::message(&*panic),
+                }),
             };
             if let Some(error) = error {
                 tracing::error!(feed, error = &error as &dyn std::error::Error, "reader failed");
@@ -309,7 +305,7 @@ pub fn start(
                     FeedKind::Files { path, rules } => files::start(&mut starter, hand, (path, rules), resume),
                     FeedKind::Log { path, follow_links } => {
                         log::start(&mut starter, hand, (path, *follow_links), resume)
-                    },
+                    }
                     FeedKind::Kafka(kafka) => kafka::start(&mut starter, hand, kafka, resume),
                     FeedKind::Http => {
                         doors.observe_hand(hand);

@@ -1,1 +1,747 @@
 //! Requests, clients and faults that somebody else causes.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium::backfill::{FileState, Outcome, Request, Requests, Work};
+use alluvium::definition::Dataflow;
+use alluvium::run::{self, Options};
+use alluvium::sink::Lake;
+
+use crate::commands::{alluvium, exits, text};
+use crate::lake::{ask, assert_newest_is_exact};
+use crate::support::{Folder, Running, catch_up, chain, snapshots};
+
+const EVENTS: &str = r#"
+[columns]
+id = { type = "BIGINT", nullable = false }
+kind = "VARCHAR"
+[[feeds]]
+name = "drops"
+kind = "files"
+path = "drops/*.csv"
+format = "csv"
+"#;
+
+const REQUESTS: &str = "lakes/lake/_alluvium/requests";
+
+fn folder(name: &str) -> Folder {
+    let folder = Folder::new(name, &[("inputs/events.toml", EVENTS)]);
+    folder.write(
+        "gold/kinds.sql",
+        "SELECT kind, COUNT(*) AS n, SUM(id) AS ids FROM events GROUP BY kind",
+    );
+    folder.write("drops/a.csv", "id,kind\n1,x\n2,y\n");
+    folder
+}
+
+fn at(folder: &Folder, path: &str) -> String {
+    folder.path().join(path).display().to_string()
+}
+
+/// Puts a request, as anybody may who can write to the lake, and waits for its outcome.
+fn asked(running: &Running, dataflow: &Dataflow, work: Work) -> Outcome {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let lake = Lake::open(&dataflow.lake, &dataflow.store_options).expect("the lake");
+    let requests = Requests::new(lake, false);
+    let request = Request::new("events", work, None);
+    runtime.block_on(requests.put(&request)).expect("the request is put");
+    let mut outcome = None;
+    running.wait_until(|| {
+        outcome = runtime
+            .block_on(requests.outcome(&request.id))
+            .expect("an outcome can be read");
+        outcome.is_some()
+    });
+    outcome.expect("the run serves requests")
+}
+
+fn files(paths: &[String]) -> Work {
+    Work::Files {
+        feed: "drops".into(),
+        files: paths.to_vec(),
+        again: false,
+    }
+}
+
+fn fails(outcome: &Outcome) -> Vec<String> {
+    let reasons = outcome.files.iter().filter_map(|file| match &file.state {
+        FileState::Failed(reason) => Some(reason.clone()),
+        _ => None,
+    });
+    reasons.collect()
+}
+
+/// A request made the run read any local file, as `/etc/passwd`, and its lines were in Bronze and the dead letters.
+#[test]
+fn a_request_for_a_file_elsewhere_is_refused_and_the_run_goes_on() {
+    let folder = folder("elsewhere");
+    let secrets = tempfile::tempdir().expect("another folder");
+    let secret = secrets.path().join("secret.csv");
+    std::fs::write(&secret, "id,kind\n77,secret\n").expect("a secret");
+    std::fs::create_dir_all(folder.path().join("old")).expect("a folder");
+    symlink(&secret, folder.path().join("old/link.csv")).expect("a link");
+    symlink(secrets.path(), folder.path().join("door")).expect("a link");
+    assert!(
+        Command::new("mkfifo")
+            .arg(at(&folder, "old/fifo.csv"))
+            .status()
+            .is_ok_and(|s| s.success())
+    );
+    folder.write("old/b.csv", "id,kind\n3,x\n");
+    let dataflow = folder.load("lake");
+    let running = Running::start(Arc::clone(&dataflow), 1);
+    running.wait_until(|| snapshots(&dataflow) > 0);
+    let wanted = [
+        "/etc/passwd".to_string(),
+        secret.display().to_string(),
+        at(&folder, "old/link.csv"),
+        at(&folder, "door/secret.csv"),
+        at(&folder, "old/../../secret.csv"),
+        at(&folder, "old/fifo.csv"),
+        "old/b.csv".to_string(),
+        "s3://somebody/else.csv".to_string(),
+        at(&folder, "old/b.csv"),
+    ];
+    let outcome = asked(&running, &dataflow, files(&wanted));
+    let reasons = fails(&outcome);
+    assert_eq!(reasons.len(), wanted.len() - 1, "{outcome:?}");
+    for (reason, part) in reasons.iter().zip([
+        "outside of the folders that may be backfilled",
+        "set backfill_from = [",
+        "it leads to",
+        "it leads to",
+        "no absolute path",
+        "no regular file",
+        "no absolute path",
+        "outside of the folders",
+    ]) {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
+    assert_eq!(outcome.files[8].state, FileState::Read);
+    running.stop();
+    assert_eq!(ask(&dataflow, "SELECT SUM(n) FROM gold.kinds"), "3");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM bronze.events"), "3");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+    assert_newest_is_exact(&dataflow, "after the requests");
+}
+
+/// A run of root read for whoever could write to the lake.
+#[test]
+fn a_request_reads_what_its_user_may_read() {
+    let folder = folder("users");
+    folder.write("old/own.csv", "id,kind\n3,x\n");
+    folder.write("old/closed.csv", "id,kind\n77,secret\n");
+    let mode = |mode: u32, path: &str| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.path().join(path), permissions).expect("it is root's, or ours");
+    };
+    mode(0o755, ".");
+    mode(0o600, "old/closed.csv");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    let name = "1-asked";
+    let paths = ["old/own.csv", "old/closed.csv"]
+        .map(|path| format!("{:?}", at(&folder, path)))
+        .join(",");
+    let work = format!("{{\"kind\": \"files\", \"feed\": \"drops\", \"files\": [{paths}], \"again\": false}}");
+    let request = format!("{{\"id\": \"{name}\", \"input\": \"events\", \"work\": {work}}}");
+    folder.write(&format!("{REQUESTS}/{name}.json"), &request);
+    if chown(
+        folder.path().join(REQUESTS).join(format!("{name}.json")),
+        Some(12345),
+        Some(12345),
+    )
+    .is_err()
+    {
+        eprintln!("SKIPPED: files cannot be given away here");
+        return;
+    }
+    catch_up(&dataflow, 1);
+    let outcome =
+        std::fs::read_to_string(folder.path().join(REQUESTS).join(format!("done/{name}.json"))).expect("done");
+    let outcome: Outcome = serde_json::from_str(&outcome).expect("an outcome");
+    assert_eq!(outcome.files[0].state, FileState::Read, "{outcome:?}");
+    assert!(
+        fails(&outcome)[0].contains("the user who asked (number 12345) may not read it"),
+        "{outcome:?}"
+    );
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM bronze.events"), "3");
+}
+
+#[test]
+fn a_file_elsewhere_is_backfilled_once_the_definition_says_so() {
+    let folder = folder("allowed");
+    let old = tempfile::tempdir().expect("another folder");
+    let file = old.path().join("b.csv").display().to_string();
+    std::fs::write(&file, "id,kind\n3,x\n").expect("a file");
+    let backfill = || alluvium(&["backfill", ".", "events", &file], folder.path());
+    let refused = backfill();
+    exits(&refused, 2);
+    let remedy = format!("\"{}\"]", old.path().display());
+    let told = text(&refused);
+    assert!(
+        told.contains("may not be backfilled") && told.contains("set backfill_from = ["),
+        "{told}"
+    );
+    assert!(told.contains(&remedy), "{told}");
+    folder.append("dataflow.toml", &format!("backfill_from = [\".\", {remedy}\n"));
+    let fed = backfill();
+    exits(&fed, 0);
+    assert!(text(&fed).contains("b.csv: 1 records"), "{}", text(&fed));
+    folder.append("dataflow.toml", "commit_every = \"1s\"\n");
+    exits(&backfill(), 2);
+}
+
+/// A letter of a file names the file, and was read wherever that led.
+#[test]
+fn a_dead_letter_is_not_replayed_through_a_link_that_leads_elsewhere() {
+    let folder = folder("letters");
+    let secrets = tempfile::tempdir().expect("another folder");
+    let secret = secrets.path().join("secret.csv");
+    std::fs::write(&secret, "id,kind\n77,secret\n").expect("a secret");
+    folder.write("inputs/events.toml", &EVENTS.replace("*.csv", "*.csv*"));
+    folder.write("drops/b.csv.gz", "no gzip");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    assert_eq!(
+        ask(&dataflow, "SELECT kind, COUNT(*) FROM dead_letters GROUP BY kind"),
+        "file,1"
+    );
+    std::fs::remove_file(folder.path().join("drops/b.csv.gz")).expect("it goes");
+    symlink(&secret, folder.path().join("drops/b.csv.gz")).expect("a link");
+    let replayed = alluvium(
+        &["dead-letters", ".", "--replay", "--lake", "lakes/lake"],
+        folder.path(),
+    );
+    exits(&replayed, 1);
+    assert!(
+        text(&replayed).contains("b.csv.gz: failed: it leads to"),
+        "{}",
+        text(&replayed)
+    );
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM bronze.events"), "2");
+    assert_eq!(
+        ask(&dataflow, "SELECT kind, COUNT(*) FROM dead_letters GROUP BY kind"),
+        "file,1"
+    );
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder is there");
+    entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// A request with `..` in its name hung the end of a run, and one that was no JSON ended it.
+#[test]
+fn broken_requests_are_moved_aside_told_once_and_neither_hang_nor_end_a_run() {
+    let folder = folder("broken");
+    let requests = folder.path().join(REQUESTS);
+    std::fs::create_dir_all(requests.join("done/8-dir.json")).expect("a folder");
+    let good = |id: &str, work: &str| format!("{{\"id\": \"{id}\", \"input\": \"events\", \"work\": {work}}}");
+    let letters = "{\"kind\": \"letters\"}";
+    for (name, content) in [
+        ("..%2f..%2fx.json", good("x", letters)),
+        ("....json", good("..", letters)),
+        ("a..b.json", good("a..b", letters)),
+        ("1-none.json", "none".to_string()),
+        ("2-cut.json", good("2-cut", letters)[..30].to_string()),
+        ("3-later.json", "{\"version\": 7, \"id\": \"3-later\"}".to_string()),
+        ("4-other.json", good("1", letters)),
+        ("5-work.json", good("5-work", "{\"kind\": \"shell\"}")),
+        // These are requests, and fail as such.
+        ("6-input.json", good("6-input", letters).replace("events", "../events")),
+        (
+            "7-file.json",
+            good(
+                "7-file",
+                "{\"kind\": \"files\", \"feed\": \"..\", \"files\": [\"/etc/passwd\"], \"again\": false}",
+            ),
+        ),
+        ("8-dir.json", good("8-dir", letters)),
+    ] {
+        folder.write(&format!("{REQUESTS}/{name}"), &content);
+    }
+    std::fs::write(requests.join(std::ffi::OsStr::from_bytes(b"\xff\x1b[2J.json")), "{}").expect("a file");
+    std::fs::create_dir_all(requests.join("a-folder.json")).expect("a folder");
+    symlink("/etc/passwd", requests.join("a-link.json")).expect("a link");
+    assert!(
+        Command::new("mkfifo")
+            .arg(requests.join("a-fifo.json"))
+            .status()
+            .is_ok_and(|s| s.success())
+    );
+    let huge = std::fs::File::create(requests.join("a-huge.json")).expect("a file");
+    huge.set_len(100 << 20).expect("a sparse file");
+    let run = || {
+        let program = env!("CARGO_BIN_EXE_alluvium");
+        let mut command = Command::new("timeout");
+        command.args(["60", program, "run", ".", "--until-caught-up", "--lake", "lakes/lake"]);
+        command.current_dir(folder.path()).output().expect("it runs")
+    };
+    let ran = run();
+    exits(&ran, 0);
+    let told = text(&ran);
+    assert_eq!(told.matches("a broken request was moved to").count(), 13, "{told}");
+    assert!(
+        !told.contains('\u{1b}') && told.contains("\\xff\\u{1b}[2J.json"),
+        "{told}"
+    );
+    let left = names(&requests);
+    assert!(
+        left.iter()
+            .all(|name| ["broken", "done", "status"].contains(&name.as_str())),
+        "{left:?}"
+    );
+    assert_eq!(names(&requests.join("broken")).len(), 13);
+    let outcome = |id: &str| std::fs::read_to_string(requests.join(format!("done/{id}.json"))).expect(id);
+    assert!(outcome("6-input").contains("has no input ../events"));
+    assert!(outcome("7-file").contains("has no feed events..."));
+    assert!(outcome("3-later").contains("of version 7"));
+    let again = text(&run());
+    assert!(!again.contains("broken request"), "{again}");
+    assert_eq!(ask(&folder.load("lake"), "SELECT SUM(n) FROM gold.kinds"), "2");
+}
+
+/// `dead-letters` failed on a record that is not UTF-8 ("Invalid UTF-8 data").
+#[test]
+fn dead_letters_show_bytes_that_are_no_text() {
+    let folder = folder("latin");
+    std::fs::write(
+        folder.path().join("drops/l.csv"),
+        b"id,kind\n3,M\xfcller\n4,ok\nx,\x1b[2J\n",
+    )
+    .expect("a file");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    let print = |format: &str| {
+        let printed = alluvium(
+            &["dead-letters", ".", "--lake", "lakes/lake", "--format", format],
+            folder.path(),
+        );
+        exits(&printed, 0);
+        String::from_utf8(printed.stdout).expect("UTF-8")
+    };
+    let table = print("table");
+    assert!(
+        table.contains("3,M\\xfcller") && table.contains("x,\\u{1b}[2J"),
+        "{table}"
+    );
+    assert!(!table.contains('\u{1b}'), "{table}");
+    let csv = print("csv");
+    assert!(
+        csv.lines()
+            .next()
+            .is_some_and(|header| header.contains("payload,payload_base64")),
+        "{csv}"
+    );
+    // base64 of the Latin-1 line.
+    assert!(csv.contains(",,MyxN/GxsZXI=,"), "{csv}");
+    let json: serde_json::Value = serde_json::from_str(&print("json")).expect("JSON");
+    let of = |wanted: &str| {
+        let letters = json.as_array().expect("an array").iter();
+        letters
+            .filter(|letter| letter["payload_base64"] == wanted && letter["payload"].is_null())
+            .count()
+    };
+    assert_eq!(of("MyxN/GxsZXI="), 1, "{json}");
+    assert!(
+        json.as_array()
+            .expect("an array")
+            .iter()
+            .any(|letter| letter["payload"] == "x,\u{1b}[2J"),
+        "{json}"
+    );
+}
+
+/// Names of files, payloads and values went to the terminal as they were, escape sequences and all.
+#[test]
+fn no_command_passes_terminal_escapes_on() {
+    let folder = folder("escapes");
+    let nasty = "\u{1b}]0;owned\u{7}\u{9b}31m\r";
+    folder.write(
+        &format!("drops/n{nasty}.csv"),
+        &format!("id,kind\n5,v{nasty}\nx{nasty},z\n"),
+    );
+    folder.write(&format!("drops/m{nasty}.csv"), "id,kind\n\"6,never closed\n");
+    folder.write(&format!("old/o{nasty}.csv"), "id,kind\n7,x\nx,x\n");
+    folder.write("silver/texts.sql", "SELECT id, kind FROM events");
+    let run = |arguments: &[&str]| {
+        let ran = alluvium(arguments, folder.path());
+        let told = text(&ran);
+        let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
+        assert!(!told.contains(acts), "{arguments:?}: {:?}", told);
+        (ran.status.code(), told)
+    };
+    let (code, told) = run(&["run", ".", "--until-caught-up"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("\\u{1b}]0;owned\\u{7}"), "{told}");
+    let old = at(&folder, &format!("old/o{nasty}.csv"));
+    let (code, told) = run(&["backfill", ".", "events", &old]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        told.contains("o\\u{1b}]0;owned\\u{7}\\u{9b}31m\\r.csv: 2 records"),
+        "{told}"
+    );
+    for (arguments, exit) in [
+        (&["dead-letters", "."][..], 0),
+        (&["query", ".", "SELECT * FROM silver.texts"], 0),
+        (&["query", ".", "SELECT kind, \"partition\" FROM dead_letters"], 0),
+        (&["query", ".", &format!("SELECT * FROM \"{nasty}\"")], 1),
+        (&["query", ".", &format!("SELECT 1 AS \"{nasty}\"")], 0),
+        (&["dead-letters", ".", "--replay"], 1),
+        (&["check", "."], 0),
+        (&["plan", "."], 0),
+        (&["verify", "."], 0),
+    ] {
+        let (code, told) = run(arguments);
+        assert_eq!(code, Some(exit), "{arguments:?}: {told}");
+    }
+    // Rows that differ are printed with their values.
+    folder.write("silver/texts.sql", "SELECT id, kind FROM events WHERE id < 5");
+    let (code, told) = run(&["verify", "."]);
+    assert!(code == Some(1) && told.contains("kind=v\\u{1b}]0;owned"), "{told}");
+}
+
+/// The summary told of records that were refused, and not of rows that a table's SQL refuses.
+#[test]
+fn the_summary_of_a_run_counts_dead_letters_of_every_kind() {
+    let folder = folder("summary");
+    folder.write("inputs/events.toml", &EVENTS.replace("*.csv", "*.csv*"));
+    folder.write("drops/b.csv", "id,kind\n3,0\n4,0\n5,2\nno,1\n");
+    folder.write("drops/c.csv.gz", "no gzip");
+    folder.write(
+        "silver/ratio.sql",
+        "SELECT id, id / CAST(kind AS BIGINT) AS r FROM events WHERE kind < 'a'",
+    );
+    let ran = alluvium(&["run", ".", "--until-caught-up"], folder.path());
+    exits(&ran, 0);
+    let told = text(&ran);
+    assert!(
+        told.contains("dead letters in the lake: 1 record, 1 file, 2 rows\n"),
+        "{told}"
+    );
+    assert!(told.contains("  silver.ratio: 2 rows: "), "{told}");
+    assert!(
+        told.contains("  events: 1 record: ") && told.contains("  events: 1 file: "),
+        "{told}"
+    );
+}
+
+const LIVE: &str = r#"
+[columns]
+id = { type = "BIGINT", nullable = false }
+kind = "VARCHAR"
+[[feeds]]
+name = "live"
+kind = "log"
+path = "live/events"
+format = "json"
+"#;
+
+/// Rows of which an operator will not have one; answers with the offset of that.
+fn folder_with_poison(name: &str, input: &str) -> (Folder, u64) {
+    let folder = Folder::new(name, &[("inputs/events.toml", input)]);
+    folder.write("silver/events.sql", "SELECT id, kind FROM events");
+    folder.write(
+        "gold/kinds.sql",
+        "SELECT kind, COUNT(*) AS n, SUM(id) AS ids FROM events GROUP BY kind",
+    );
+    let mut text = String::new();
+    let mut offset = 0;
+    for id in 0..100 {
+        let kind = if id == 57 { "poison" } else { "k" };
+        if id == 57 {
+            offset = text.len() as u64;
+        }
+        text += &format!("{{\"value\": {{\"id\": {id}, \"kind\": \"{kind}\"}}}}\n");
+    }
+    folder.append("live/events/0.ndjson", &text);
+    (folder, offset)
+}
+
+/// A run up to the end of its feeds, whose operators have a bug that the poison meets.
+fn run_with_bug(dataflow: &Arc<Dataflow>, options: Options) -> Result<run::Outcome, String> {
+    let options = Options {
+        workers: 2,
+        until_caught_up: true,
+        duration: Some(Duration::from_secs(120)),
+        panic_on: Some(b"poison".to_vec()),
+        ..options
+    };
+    run::run(dataflow.clone(), &options).map_err(|error| chain(&error))
+}
+
+fn skip(text: &str) -> Options {
+    Options {
+        skip: vec![text.parse().expect("a skip")],
+        ..Options::default()
+    }
+}
+
+/// A panic in an operator ended the run, and every run after it: nothing said which record it was about, and nothing got past it.
+#[test]
+fn a_fault_of_a_worker_names_its_record_and_a_skip_gets_past_it_for_good() {
+    let (folder, offset) = folder_with_poison("fault", LIVE);
+    let dataflow = folder.load("lake");
+    let told = run_with_bug(&dataflow, Options::default()).expect_err("an operator panics");
+    assert!(
+        told.contains("a worker panicked (a row holds what is panicked on)"),
+        "{told}"
+    );
+    assert!(
+        told.contains("on one of the records events.live:0:0-") && told.contains("--one-by-one"),
+        "{told}"
+    );
+    let one_by_one = Options {
+        one_by_one: true,
+        ..Options::default()
+    };
+    let told = run_with_bug(&dataflow, one_by_one).expect_err("it panics again");
+    let place = format!("events.live:0:{offset}");
+    assert!(
+        told.contains(&format!("on record {place}")) && told.contains(&format!("--skip {place}")),
+        "{told}"
+    );
+
+    let outcome = run_with_bug(&dataflow, skip(&place)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((outcome.skipped, outcome.rejected), (1, 1));
+    let letters = "SELECT kind, feed, \"offset\", reason, CAST(payload AS VARCHAR) FROM dead_letters";
+    let letter =
+        format!("record,live,{offset},skipped by run --skip,\"{{\"\"id\"\": 57, \"\"kind\"\": \"\"poison\"\"}}\"");
+    let right = |what: &str| {
+        assert_eq!(ask(&dataflow, letters), letter, "{what}");
+        assert_eq!(
+            ask(&dataflow, "SELECT kind, n, ids FROM gold.kinds"),
+            "k,99,4893",
+            "{what}"
+        );
+        assert_newest_is_exact(&dataflow, what);
+    };
+    right("after the skip");
+    // From here on nobody names it, and the bug is there still.
+    folder.append("live/events/0.ndjson", "{\"value\": {\"id\": 0, \"kind\": \"k\"}}\n");
+    let letter_count = "SELECT COUNT(*) FROM dead_letters";
+    for recompute in [false, true] {
+        let options = Options {
+            recompute,
+            ..Options::default()
+        };
+        let outcome = run_with_bug(&dataflow, options).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(outcome.corrections, Some(vec![]), "recompute: {recompute}");
+        assert_eq!(ask(&dataflow, letter_count), "1");
+        assert_eq!(ask(&dataflow, "SELECT n FROM gold.kinds"), "100");
+        assert_newest_is_exact(&dataflow, "a restart");
+    }
+    // Dead letters that are tried again: this one stays, once.
+    let replayed = alluvium(
+        &["dead-letters", ".", "--replay", "--lake", "lakes/lake"],
+        folder.path(),
+    );
+    exits(&replayed, 0);
+    assert!(
+        text(&replayed).contains("1 dead letters tried again, 1 there now"),
+        "{}",
+        text(&replayed)
+    );
+    assert_eq!(ask(&dataflow, letter_count), "1");
+    // Another lake, made of this one's Bronze.
+    let into = folder.lake("rebuilt").display().to_string();
+    let with_bug = Options {
+        panic_on: Some(b"poison".to_vec()),
+        ..Options::default()
+    };
+    run::rebuild(&dataflow, &into, with_bug, |_| ()).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let rebuilt = folder.load("rebuilt");
+    assert_eq!(ask(&rebuilt, letter_count), "1");
+    assert_newest_is_exact(&rebuilt, "rebuilt");
+    let outcome = run_with_bug(&rebuilt, Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(outcome.corrections, Some(vec![]));
+}
+
+/// A bug may come with a new version, and meet what is in the lake already.
+#[test]
+fn a_record_that_was_taken_is_skipped_by_making_its_past_again() {
+    for bronze in [true, false] {
+        let input = format!("bronze = {bronze}\n{LIVE}");
+        let (folder, offset) = folder_with_poison("taken", &input);
+        let dataflow = folder.load("lake");
+        catch_up(&dataflow, 1);
+        assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.events"), "100");
+        let again = Options {
+            recompute: true,
+            ..Options::default()
+        };
+        let told = run_with_bug(&dataflow, again).expect_err("an operator panics");
+        assert!(told.contains("events.live:0:0-"), "{told}");
+        let outcome =
+            run_with_bug(&dataflow, skip(&format!("events.live:0:{offset}"))).unwrap_or_else(|e| panic!("{e}"));
+        assert!(outcome.corrections.is_some_and(|corrected| !corrected.is_empty()));
+        for recompute in [false, true] {
+            assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.events"), "99");
+            assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "1");
+            if bronze {
+                assert_newest_is_exact(&dataflow, "skipped");
+            }
+            let options = Options {
+                recompute,
+                ..Options::default()
+            };
+            let outcome = run_with_bug(&dataflow, options).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(
+                outcome.corrections,
+                Some(vec![]),
+                "bronze: {bronze}, recompute: {recompute}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_skip_that_names_nothing_is_refused_or_told() {
+    let folder = folder("skips");
+    let run = |what: &str| alluvium(&["run", ".", "--until-caught-up", "--skip", what], folder.path());
+    for (what, part) in [
+        ("events", "write INPUT.FEED:PARTITION:OFFSET"),
+        ("event.drops:a.csv:1", "did you mean events?"),
+        ("events.drop:a.csv:1", "feeds are drops"),
+    ] {
+        let refused = run(what);
+        exits(&refused, 2);
+        assert!(text(&refused).contains(part), "{what}: {}", text(&refused));
+    }
+    let ran = run("events.drops:b.csv:1-5");
+    exits(&ran, 0);
+    assert!(
+        text(&ran).contains("no record came that --skip names"),
+        "{}",
+        text(&ran)
+    );
+    folder.write("drops/b.csv", "id,kind\n3,x\n4,y\n5,z\n");
+    let ran = run("events.drops:b.csv:1-5");
+    exits(&ran, 0);
+    assert!(
+        text(&ran).contains("skipped 2 records, which are dead letters"),
+        "{}",
+        text(&ran)
+    );
+    let counted = alluvium(
+        &["query", ".", "SELECT SUM(n) FROM gold.kinds", "--format", "csv"],
+        folder.path(),
+    );
+    assert!(text(&counted).ends_with("\n3\n"), "{}", text(&counted));
+}
+
+/// The commands that only look at a lake, and whether they need a snapshot.
+const LOOKS: [(&[&str], bool); 5] = [
+    (&["query", ".", "SELECT * FROM gold.kinds"], true),
+    (&["verify", "."], true),
+    (&["dead-letters", "."], true),
+    (&["dead-letters", ".", "--replay"], true),
+    (&["plan", "."], false),
+];
+
+#[test]
+fn commands_over_a_lake_without_a_snapshot_say_what_to_do() {
+    let folder = folder("empty");
+    let look = |state: &str| {
+        for (arguments, needs_snapshot) in LOOKS {
+            let ran = alluvium(arguments, folder.path());
+            exits(&ran, i32::from(needs_snapshot));
+            let told = text(&ran);
+            assert_eq!(
+                told.contains("holds no snapshot yet; start the dataflow"),
+                needs_snapshot,
+                "{state}: {told}"
+            );
+        }
+    };
+    look("no folder");
+    std::fs::create_dir_all(folder.path().join("lake/_alluvium/ledger")).expect("a folder");
+    look("an empty lake");
+    // A run that was killed before its first snapshot.
+    let fence = r#"{"kind":"fence","seq":0,"owner":"somebody","generation":1,"at":0}"#;
+    folder.write("lake/_alluvium/ledger/00000000000000000000.json", fence);
+    look("half made");
+    exits(&alluvium(&["run", ".", "--until-caught-up"], folder.path()), 0);
+    exits(&alluvium(LOOKS[0].0, folder.path()), 0);
+}
+
+#[test]
+fn commands_over_a_lake_that_cannot_be_read_name_the_place_and_the_remedy() {
+    let folder = folder("unreadable");
+    folder.write("file", "");
+    let ran = alluvium(&["query", ".", "SELECT 1", "--lake", "file"], folder.path());
+    exits(&ran, 1);
+    assert!(text(&ran).contains(&at(&folder, "file")), "{}", text(&ran));
+    exits(&alluvium(&["run", ".", "--until-caught-up"], folder.path()), 0);
+
+    // As root nothing is forbidden by a mode, unless the right to pass by modes is given away.
+    let without_rights = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--bounding-set=-dac_override,-dac_read_search",
+            env!("CARGO_BIN_EXE_alluvium"),
+        ]);
+        command.args(arguments).current_dir(folder.path()).output()
+    };
+    let chmod = |mode: &str, path: &str| {
+        Command::new("chmod")
+            .args([mode, &at(&folder, path)])
+            .status()
+            .is_ok_and(|s| s.success())
+    };
+    if without_rights(&["check", "."]).is_ok_and(|ran| ran.status.success()) {
+        for place in [
+            "lake/_alluvium/ledger",
+            "lake/dead_letters/_delta_log",
+            "lake/gold/kinds/_delta_log",
+        ] {
+            assert!(chmod("000", place));
+            let told: Vec<(Option<i32>, String)> = LOOKS[..3]
+                .iter()
+                .map(|(arguments, _)| {
+                    without_rights(arguments)
+                        .map(|ran| (ran.status.code(), text(&ran)))
+                        .expect("it runs")
+                })
+                .collect();
+            assert!(chmod("755", place));
+            for (code, told) in told {
+                assert_eq!(code, Some(1), "{place}: {told}");
+                assert!(
+                    told.contains("ermission denied") && !told.contains("panicked"),
+                    "{place}: {told}"
+                );
+            }
+        }
+    } else {
+        eprintln!("SKIPPED: setpriv is not to be had here");
+    }
+
+    let ledger = folder.path().join("lake/_alluvium/ledger");
+    let newest = names(&ledger).into_iter().next_back().expect("an entry");
+    let entry = std::fs::read_to_string(ledger.join(&newest)).expect("it is read");
+    std::fs::write(
+        ledger.join(&newest),
+        entry.replacen('{', "{\"version\":2,\"news\":[],", 1),
+    )
+    .expect("it is written");
+    let run = (&["run", ".", "--until-caught-up"][..], true);
+    for (arguments, _) in LOOKS.into_iter().chain([run]) {
+        let ran = alluvium(arguments, folder.path());
+        exits(&ran, 1);
+        assert!(
+            text(&ran).contains("a newer version of alluvium wrote it"),
+            "{arguments:?}: {}",
+            text(&ran)
+        );
+    }
+}

@@ -24,6 +24,8 @@ mod lake;
 mod letters;
 mod memory;
 mod oracle;
+mod poison;
+mod poisoned;
 mod postgres;
 mod publish;
 mod readers;

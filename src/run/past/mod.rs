@@ -15,6 +15,7 @@ mod letters;
 mod loads;
 mod report;
 mod reread;
+mod skips;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use tokio::runtime::Handle;
 pub use self::blueprint::{Blueprint, ColumnForm, Standing};
 pub use self::loads::Loads;
 pub use self::report::{Part, PlanReport, plan};
+pub use self::skips::skips;
 pub use self::sources::{First, InputSource, Sources, Stored, TableSource};
 
 use super::RunError;

@@ -25,6 +25,8 @@ use crate::sink::lake::{Lake, Put};
 use crate::source::{PartitionId, Position, Progress};
 
 const FOLDER: &str = "_alluvium/ledger";
+/// The form of entries. An entry that says nothing has this one; another form will say its `version`.
+const VERSION: u32 = 1;
 
 /// A ledger that cannot be read or written on.
 #[derive(Debug, Error)]
@@ -45,6 +47,16 @@ pub enum LedgerError {
         seq: u64,
         /// Why.
         reason: String,
+    },
+    /// An entry has a form that this program does not know.
+    #[error(
+        "could not read ledger entry {seq}: a newer version of alluvium wrote it (version {version} of the ledger, and this program reads {VERSION}); use that version for this lake"
+    )]
+    Newer {
+        /// Which.
+        seq: u64,
+        /// The form's version.
+        version: u32,
     },
     /// An entry is missing, against (1) or (5).
     #[error("ledger entry {seq} is missing; restore _alluvium/ledger/{seq:020}.json")]
@@ -313,13 +325,28 @@ pub async fn read(lake: &Lake, seq: u64) -> Result<Option<Entry>, LedgerError> {
         what: format!("read entry {seq}"),
         source,
     })?;
-    bytes
-        .map(|bytes| serde_json::from_slice(&bytes))
-        .transpose()
-        .map_err(|e| LedgerError::Damaged {
-            seq,
-            reason: e.to_string(),
-        })
+    bytes.map(|bytes| parse(seq, &bytes)).transpose()
+}
+
+fn parse(seq: u64, bytes: &[u8]) -> Result<Entry, LedgerError> {
+    /// What an entry of any form has.
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(default = "current")]
+        version: u32,
+    }
+    fn current() -> u32 {
+        VERSION
+    }
+    let damaged = |error: serde_json::Error| LedgerError::Damaged {
+        seq,
+        reason: error.to_string(),
+    };
+    let Versioned { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if version != VERSION {
+        return Err(LedgerError::Newer { seq, version });
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
 }
 
 /// Deletes entries; those that are gone already are no error.

@@ -82,7 +82,16 @@ impl fmt::Display for Reshape {
             Reshape::Gone { column } => write!(f, "column {column} is gone"),
             Reshape::Required { column } => write!(f, "the new column {column} may not be null"),
             Reshape::Partitions { stored, wanted } => {
-                write!(f, "it was partitioned by {stored:?} and is by {wanted:?} now")
+                let names = |columns: &[String]| match columns {
+                    [] => "nothing".to_string(),
+                    some => some.join(", "),
+                };
+                write!(
+                    f,
+                    "it was partitioned by {} and is by {} now",
+                    names(stored),
+                    names(wanted)
+                )
             }
         }
     }
@@ -524,7 +533,7 @@ mod tests {
             (required, "the new column note may not be null", false),
             (text, "column id was long and is string now", false),
             (other, "column id is gone", true),
-            (parted, "it was partitioned by [] and is by [\"id\"] now", true),
+            (parted, "it was partitioned by nothing and is by id now", true),
         ] {
             let Evolution::Rebuild { actions, reason, told } = evolve(&spec, &there, false) else {
                 panic!("{words}")

@@ -68,6 +68,7 @@ pub(crate) use open::{file_mark, open_text};
 pub use originals::Originals;
 use portion::Gathered;
 use settle::{Job, Settle, Task};
+pub(crate) use single::local_path;
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
 pub(crate) use text::{Line, Records as TextRecords, SplitError};
 use text::{MOST_BLANK, Records};

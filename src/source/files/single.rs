@@ -1,6 +1,8 @@
 //! One file that somebody named, read to its end as the files of a feed are.
 
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,12 +12,13 @@ use twox_hash::XxHash3_128;
 
 use super::content::KnownFiles;
 use super::headers::HeadersTold;
-use super::listing::{Found, Place, Surroundings, is_read, is_remote};
+use super::listing::{Found, Place, Surroundings, is_read};
 use super::open::{Source, refusal};
 use super::settle::{Job, Task};
 use super::{CurrentFile, FileEnd, FileReader, ReaderOptions};
 use crate::definition::{Dataflow, FeedKind, FileGlob};
 use crate::source::batch::BatchLimits;
+use crate::source::names::{partition_of, path_in};
 use crate::source::outlet::{Ended, Gauges, Hand, Outlet};
 use crate::source::passage::Passage;
 use crate::source::{Decode, Delivery, Position, Share, SourceError};
@@ -56,6 +59,16 @@ pub fn reads(feed_path: &str, file: &str) -> bool {
     })
 }
 
+/// A local file's path, as files are named to people and in requests: that of a name that is not UTF-8 has escapes behind `/./`,
+/// see [`crate::source::names`].
+pub(crate) fn local_path(path: &str) -> PathBuf {
+    let path = path.strip_prefix("file://").unwrap_or(path);
+    match path.split_once("/./") {
+        Some((folder, escaped)) => path_in(Path::new(folder), &format!("./{escaped}")),
+        None => PathBuf::from(path),
+    }
+}
+
 /// A file that is there.
 pub struct SingleFile {
     place: Place,
@@ -79,31 +92,34 @@ pub struct Reading<'a> {
 }
 
 impl SingleFile {
-    /// The file of this path, an absolute one or a URL; none if it is not there.
+    /// The local file of this path, which is canonical and below `root`; none if it is not there. It is only ever opened
+    /// below `root`: whatever is put in its place meanwhile, no link leads out.
+    ///
+    /// # Errors
+    /// A file that cannot be looked at, or is none.
+    pub fn below(root: &Path, path: &Path) -> io::Result<Option<SingleFile>> {
+        let below = path.strip_prefix(root).map_err(io::Error::other)?;
+        let place = Place::Local {
+            folder: root.to_path_buf(),
+            glob: FileGlob::new("*").expect("a star is a glob"),
+            follow_links: false,
+            lake: None,
+        };
+        Self::at(place, &partition_of(below.as_os_str().as_bytes()))
+    }
+
+    /// The file of this URL; none if it is not there.
     ///
     /// # Errors
     /// A URL that names no store; a file that cannot be looked at.
-    pub fn find(dataflow: &Dataflow, path: &str, runtime: &tokio::runtime::Handle) -> io::Result<Option<SingleFile>> {
-        // The listing's names of files that are not UTF-8 begin with "./" below their folder.
-        let (folder, name) = match (path.split_once("/./"), path.rsplit_once('/')) {
-            (Some((folder, escaped)), _) => (folder, format!("./{escaped}")),
-            (None, Some((folder, name))) => (folder, name.to_string()),
-            (None, None) => (".", path.to_string()),
-        };
-        let place = if is_remote(path) {
-            let around = Surroundings::of(dataflow, true, Some(runtime.clone()));
-            Place::new("backfill", path, around).map_err(io::Error::other)?
-        } else {
-            let folder = folder.strip_prefix("file://").unwrap_or(folder);
-            Place::Local {
-                folder: if folder.is_empty() { "/" } else { folder }.into(),
-                glob: FileGlob::new("*").expect("a star is a glob"),
-                // Somebody named this very file.
-                follow_links: true,
-                lake: None,
-            }
-        };
-        let found = place.found(&name)?;
+    pub fn stored(dataflow: &Dataflow, url: &str, runtime: &tokio::runtime::Handle) -> io::Result<Option<SingleFile>> {
+        let around = Surroundings::of(dataflow, true, Some(runtime.clone()));
+        let place = Place::new("backfill", url, around).map_err(io::Error::other)?;
+        Self::at(place, url.rsplit('/').next().unwrap_or(url))
+    }
+
+    fn at(place: Place, partition: &str) -> io::Result<Option<SingleFile>> {
+        let found = place.found(partition)?;
         Ok(found.map(|found| SingleFile { place, found }))
     }
 

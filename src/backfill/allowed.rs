@@ -1,0 +1,234 @@
+//! Which files requests may name.
+//!
+//! A request lies in the lake, and whoever can write there can put one; but the run that serves it reads with its own rights.
+//! So it reads only what lies below folders and URLs that the definition names: `backfill_from` (the dataflow's own folder, unless
+//! it says otherwise), and the folders that feeds of kind `files` and `log` read anyway.
+//!
+//! 1. A path is absolute and has no `..`, escaped or not: what is compared is what is opened.
+//! 2. A local file is compared by its canonical path, so a link counts as what it leads to; and again once it is open
+//!    ([`crate::source::SingleFile`]), so that nothing can be put in its place in between.
+
+use std::path::{Component, Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::definition::{Dataflow, FeedKind, FileGlob};
+use crate::shown::shown_path;
+use crate::source::{is_remote, local_path};
+
+/// Why a file is not read.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Forbidden {
+    /// By (1).
+    #[error("it is no absolute path or URL without \"..\"")]
+    Unclear,
+    /// By (2).
+    #[error("it lies outside of the folders that may be backfilled: {0}")]
+    Outside(String),
+    /// By (2).
+    #[error("it leads to {0}, outside of the folders that may be backfilled: {1}")]
+    LeadsOutside(String, String),
+    /// The file cannot be looked at.
+    #[error("could not look at it: {0}")]
+    Unseen(String),
+}
+
+/// Where files may lie.
+#[derive(Clone, Debug)]
+pub struct Allowed {
+    /// Canonical folders.
+    folders: Vec<PathBuf>,
+    /// URLs without a slash at their end.
+    stores: Vec<String>,
+    /// What `backfill_from` stands for.
+    set: Vec<String>,
+    /// Only the folder of one feed counts.
+    is_of_feed: bool,
+}
+
+impl Allowed {
+    /// By a definition, as its folders are now: one that is not there allows nothing.
+    pub fn of(dataflow: &Dataflow) -> Allowed {
+        let feeds = dataflow.inputs.iter().flat_map(|input| &input.feeds);
+        let of_feeds = feeds.filter_map(|feed| match &feed.kind {
+            // Everything is below the root: of a feed there, only a folder that is set counts.
+            FeedKind::Files { path, .. } => Some(fixed_part(path).to_string()).filter(|folder| folder != "/"),
+            FeedKind::Log { path, .. } => Some(path.to_string_lossy().into_owned()),
+            _ => None,
+        });
+        let set = dataflow.bounds.backfill_from.clone();
+        let places: Vec<String> = set
+            .iter()
+            .cloned()
+            .chain(of_feeds.filter(|folder| !folder.is_empty()))
+            .collect();
+        Allowed {
+            set,
+            ..Allowed::in_places(&places)
+        }
+    }
+
+    /// Of one feed of kind `files`: its own folder alone, or wherever its links lead, if it follows them.
+    pub fn of_feed(feed_path: &str, follows_links: bool) -> Allowed {
+        let folder = match (fixed_part(feed_path), follows_links) {
+            (folder, _) if is_remote(folder) => folder,
+            ("", _) | (_, true) => "/",
+            (folder, false) => folder,
+        };
+        Allowed {
+            is_of_feed: true,
+            ..Allowed::in_places(&[folder.to_string()])
+        }
+    }
+
+    fn in_places(places: &[String]) -> Allowed {
+        let (stores, folders): (Vec<&String>, Vec<&String>) = places.iter().partition(|place| is_remote(place));
+        let canonical = folders
+            .into_iter()
+            .filter_map(|folder| std::fs::canonicalize(folder).ok());
+        Allowed {
+            folders: canonical.collect(),
+            stores: stores
+                .into_iter()
+                .map(|url| url.trim_end_matches('/').to_string())
+                .collect(),
+            set: vec![],
+            is_of_feed: false,
+        }
+    }
+
+    /// Where a file lies, if it may be read: of a local one the folder that it must not leave, and its canonical path.
+    ///
+    /// # Errors
+    /// Why it may not. A local file that is not there cannot be looked at.
+    pub fn check(&self, file: &str) -> Result<Option<(PathBuf, PathBuf)>, Forbidden> {
+        if is_remote(file) {
+            let is_plain = file.split('/').all(|part| !is_dots(part));
+            let is_below = |store: &String| file.strip_prefix(store).is_some_and(|rest| rest.starts_with('/'));
+            return match (is_plain, self.stores.iter().any(is_below)) {
+                (false, _) => Err(Forbidden::Unclear),
+                (true, false) => Err(Forbidden::Outside(self.names())),
+                (true, true) => Ok(None),
+            };
+        }
+        let path = local_path(file);
+        let is_plain = path.components().all(|part| part != Component::ParentDir);
+        if !path.is_absolute() || !is_plain {
+            return Err(Forbidden::Unclear);
+        }
+        let root_of = |path: &Path| self.folders.iter().find(|folder| path.starts_with(folder));
+        let place = std::fs::canonicalize(&path).map_err(|error| match error.kind() {
+            // What lies elsewhere is not even said to be there or not.
+            _ if root_of(&path).is_none() => Forbidden::Outside(self.names()),
+            std::io::ErrorKind::NotFound => Forbidden::Unseen("it is not there".to_string()),
+            _ => Forbidden::Unseen(error.to_string()),
+        })?;
+        match (root_of(&place), root_of(&path)) {
+            (Some(root), _) => Ok(Some((root.clone(), place))),
+            (None, Some(_)) => Err(Forbidden::LeadsOutside(shown_path(&place).to_string(), self.names())),
+            (None, None) => Err(Forbidden::Outside(self.names())),
+        }
+    }
+
+    /// What would allow a file: a setting, as it would stand in dataflow.toml or in its feed.
+    pub fn remedy(&self, file: &str) -> String {
+        if self.is_of_feed {
+            return "set follow_links = true in the feed, if that is meant".to_string();
+        }
+        let folder = file.rsplit_once('/').map_or(file, |(folder, _)| folder);
+        let places = self.set.iter().map(String::as_str).chain([folder]);
+        let places: Vec<String> = places.map(|place| format!("{place:?}")).collect();
+        format!(
+            "set backfill_from = [{}] in dataflow.toml (and restart the run, if one is on the lake), or move the file there",
+            places.join(", ")
+        )
+    }
+
+    fn names(&self) -> String {
+        let folders = self.folders.iter().map(|folder| folder.display().to_string());
+        let names: Vec<String> = folders.chain(self.stores.iter().cloned()).collect();
+        match names.is_empty() {
+            true => "there are none".to_string(),
+            false => names.join(", "),
+        }
+    }
+}
+
+/// The folder or URL that a feed's path lies in, whatever its wildcards stand for.
+fn fixed_part(feed_path: &str) -> &str {
+    FileGlob::split(feed_path.strip_prefix("file://").unwrap_or(feed_path)).0
+}
+
+/// Whether a part of a URL stands for its folder or the one above, escaped or not.
+fn is_dots(part: &str) -> bool {
+    matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_below_an_allowed_folder_whatever_leads_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for made in ["shop/old", "shopping", "secrets"] {
+            std::fs::create_dir_all(root.join(made)).unwrap();
+        }
+        for file in ["shop/old/a.csv", "shopping/a.csv", "secrets/a.csv"] {
+            std::fs::write(root.join(file), "a").unwrap();
+        }
+        symlink(root.join("secrets/a.csv"), root.join("shop/link.csv")).unwrap();
+        symlink(root.join("shop"), root.join("door")).unwrap();
+        let at = |path: &str| root.join(path).display().to_string();
+        // Through a link, as a user may write it.
+        let allowed = Allowed::in_places(&[at("door")]);
+        let check = |path: &str| allowed.check(&at(path));
+        let there = Ok(Some((root.join("shop"), root.join("shop/old/a.csv"))));
+        assert_eq!(check("shop/old/a.csv"), there);
+        assert_eq!(check("door/old/a.csv"), there);
+        assert_eq!(allowed.check(&format!("file://{}", at("shop/old/a.csv"))), there);
+        assert_eq!(
+            check("shop/./old%2Fa.csv"),
+            there,
+            "as names that are not UTF-8 are written"
+        );
+        assert!(
+            matches!(check("shopping/a.csv"), Err(Forbidden::Outside(_))),
+            "a longer name is another folder"
+        );
+        assert!(
+            matches!(check("secrets/none.csv"), Err(Forbidden::Outside(_))),
+            "nor whether it is there"
+        );
+        assert!(matches!(check("shop/link.csv"), Err(Forbidden::LeadsOutside(..))));
+        assert!(matches!(check("shop/none.csv"), Err(Forbidden::Unseen(_))));
+        for unclear in ["shop/../secrets/a.csv", "shop/./%2E%2E/secrets/a.csv"] {
+            assert_eq!(check(unclear), Err(Forbidden::Unclear), "{unclear}");
+        }
+        assert_eq!(allowed.check("old/a.csv"), Err(Forbidden::Unclear));
+        assert_eq!(allowed.check(""), Err(Forbidden::Unclear));
+        assert!(Allowed::in_places(&[]).check(&at("shop/old/a.csv")).is_err());
+    }
+
+    #[test]
+    fn a_url_is_read_below_an_allowed_one() {
+        let allowed = Allowed::in_places(&["s3://bucket/drops/".into(), "s3://all".into()]);
+        for (url, want) in [
+            ("s3://bucket/drops/a.csv", true),
+            ("s3://all/a.csv", true),
+            ("s3://bucket/dropsy/a.csv", false),
+            ("s3://bucket/a.csv", false),
+            ("s3://allmine/a.csv", false),
+            ("s3://bucket/drops/../a.csv", false),
+            ("s3://bucket/drops/%2E%2e/a.csv", false),
+            ("s3://bucket/drops/.%2e/a.csv", false),
+            ("s3a://bucket/drops/a.csv", false),
+            ("/etc/passwd", false),
+        ] {
+            assert_eq!(allowed.check(url).is_ok(), want, "{url}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Who put a request, as far as a local disk tells, and what that user may read.
+//!
+//! A run with more rights than the user who asks must not read for him what he could not read himself. Whose a request is, is who
+//! owns its file. Where that is who owns what the run itself writes there, both are one user, as far as that disk knows (which may
+//! know but one: some network shares give all files to one user). Otherwise permissions of the file and of every folder
+//! above it decide, by owner, groups and others. Groups are those of `/etc/group`, and the one of the request's file.
+
+use std::collections::BTreeSet;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// A user, as a disk knows one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    uid: u32,
+    groups: BTreeSet<u32>,
+}
+
+impl Asker {
+    /// Who owns a file.
+    pub fn of(file: &Metadata) -> Asker {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let named = groups_of(file.uid(), &read("/etc/passwd"), &read("/etc/group"));
+        Asker {
+            uid: file.uid(),
+            groups: named.into_iter().chain([file.gid()]).collect(),
+        }
+    }
+
+    /// The user's number.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Whether this user owns a file.
+    pub fn owns(&self, file: &Metadata) -> bool {
+        self.uid == file.uid()
+    }
+
+    /// Whether this user may read a file: read itself, and pass through every folder above it. The path is canonical.
+    ///
+    /// # Errors
+    /// A file or folder that cannot be looked at.
+    pub fn may_read(&self, path: &Path) -> io::Result<bool> {
+        const READ: u32 = 4;
+        const PASS: u32 = 1;
+        let mut wanted = READ;
+        for place in path.ancestors() {
+            if !self.has(wanted, &std::fs::metadata(place)?) {
+                return Ok(false);
+            }
+            wanted = PASS;
+        }
+        Ok(true)
+    }
+
+    fn has(&self, right: u32, of: &Metadata) -> bool {
+        let shift = match (self.uid == of.uid(), self.groups.contains(&of.gid())) {
+            (true, _) => 6,
+            (false, true) => 3,
+            (false, false) => 0,
+        };
+        self.uid == 0 || of.mode() >> shift & right != 0
+    }
+}
+
+/// The groups of a user by the system's files.
+fn groups_of(uid: u32, passwd: &str, group: &str) -> Vec<u32> {
+    let uid = uid.to_string();
+    let mut users = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let Some(user) = users.find(|user| user.get(2) == Some(&uid.as_str())) else {
+        return vec![];
+    };
+    let own = user.get(3).copied();
+    let groups = group.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let member = groups.filter(|group| {
+        group
+            .get(3)
+            .is_some_and(|names| names.split(',').any(|name| name == user[0]))
+    });
+    let numbers: Vec<String> = member
+        .filter_map(|group| group.get(2).map(ToString::to_string))
+        .collect();
+    let all = numbers.iter().map(String::as_str).chain(own);
+    all.filter_map(|gid| gid.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn permissions_of_the_file_and_of_all_folders_above_decide() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let inner = folder.path().canonicalize().unwrap().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let file = inner.join("a.csv");
+        std::fs::write(&file, "a").unwrap();
+        let owned = std::fs::metadata(&file).unwrap();
+        let user = |uid, group| Asker {
+            uid,
+            groups: [group].into(),
+        };
+        let (stranger, member) = (
+            user(owned.uid() + 1000, owned.gid() + 1000),
+            user(owned.uid() + 1000, owned.gid()),
+        );
+        let owner = Asker::of(&owned);
+        assert!(owner.owns(&owned) && !stranger.owns(&owned));
+        let may = |modes: (u32, u32)| {
+            std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(modes.0)).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(modes.1)).unwrap();
+            [&owner, &member, &stranger].map(|user| user.may_read(&file).unwrap())
+        };
+        assert_eq!(may((0o755, 0o644)), [true, true, true]);
+        assert_eq!(may((0o755, 0o640)), [true, true, false]);
+        assert_eq!(may((0o755, 0o600)), [true, false, false]);
+        assert_eq!(may((0o700, 0o644)), [true, false, false]);
+        assert_eq!(
+            may((0o750, 0o604)),
+            [true, false, false],
+            "who is of the group does not count as one of the others"
+        );
+        assert!(user(0, 0).may_read(&file).unwrap(), "root may");
+    }
+
+    #[test]
+    fn groups_are_those_of_the_systems_files() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        let group = "root:x:0:\nann:x:1000:\ndata:x:50:bob,ann\nother:x:51:bob,anna\n";
+        assert_eq!(groups_of(1000, passwd, group), [50, 1000]);
+        assert_eq!(groups_of(7, passwd, group), Vec::<u32>::new());
+    }
+}
