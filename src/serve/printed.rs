@@ -23,6 +23,8 @@ use arrow::temporal_conversions::as_datetime;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches_with_schema;
 
+use crate::shown::shown;
+
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
@@ -45,7 +47,7 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat)
             let names = schema
                 .fields()
                 .iter()
-                .map(|field| Field::new(field.name(), DataType::Utf8, true));
+                .map(|field| Field::new(harmless(field.name()), DataType::Utf8, true));
             let names: SchemaRef = Arc::new(Schema::new(names.collect::<Vec<_>>()));
             let rows = batches
                 .iter()
@@ -86,10 +88,20 @@ fn cells(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowEr
     let columns = batch.columns().iter().map(|column| {
         let column = far_moments(column).unwrap_or_else(|| column.clone());
         let formatter = ArrayFormatter::try_new(&column, &FormatOptions::default().with_display_error(true))?;
-        let texts = (0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string()));
+        let texts = (0..column.len()).map(|row| {
+            column
+                .is_valid(row)
+                .then(|| harmless(&formatter.value(row).to_string()))
+        });
         Ok(Arc::new(texts.collect::<StringArray>()) as ArrayRef)
     });
     RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, ArrowError>>()?)
+}
+
+/// A text of which nothing acts on a terminal. Its lines stay lines: in a table each stands between the column's borders.
+fn harmless(text: &str) -> String {
+    let lines = text.split('\n').map(|line| shown(line).to_string());
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The rows with columns that CSV can hold.
@@ -392,6 +404,21 @@ mod tests {
             printed(&rows, OutputFormat::Json),
             "[{\"l\":[1.5,null,\"NaN\"],\"m\":{\"7\":\"a\\\"b\"}},{\"l\":null,\"m\":{}}]\n"
         );
+    }
+
+    #[test]
+    fn nothing_of_a_value_or_a_name_acts_on_the_terminal() {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["\u{1b}[2Jx\r", "two\nlines"]));
+        let mut lists = ListBuilder::new(arrow::array::StringBuilder::new());
+        lists.values().append_value("\u{9b}31m");
+        lists.append(true);
+        lists.append(false);
+        let rows = batch(vec![("a\u{7}", texts), ("l", Arc::new(lists.finish()))]);
+        let table = printed(&rows, OutputFormat::Table);
+        let acts = table.chars().filter(|c| c.is_control() && *c != '\n');
+        assert_eq!(acts.count(), 0, "{table}");
+        assert!(table.contains("\\u{1b}[2Jx\\r"), "{table}");
+        assert!(table.contains("| two ") && table.contains("| lines "), "{table}");
     }
 
     #[test]
