@@ -21,7 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
-use super::diagnose::{diagnose, names_twice, not_a_condition, refused};
+use super::diagnose::{diagnose, names_twice, not_a_condition, refused, takes_a_value_for_another};
 use super::error::{PlanError, Planned, Refusal};
 use super::guard::{Settled, settle};
 use super::lower::{Lowering, physical};
@@ -204,7 +204,6 @@ impl Compiler<'_> {
         }
         refuse::fetch_as_limit(&mut query);
         microseconds(query.as_mut());
-        values::name_values(&mut query);
         let items: Vec<_> = match query.body.as_ref() {
             SetExpr::Select(select) => select.projection.iter().collect(),
             _ => Vec::new(),
@@ -220,6 +219,10 @@ impl Compiler<'_> {
 
         let analysed = |query| self.analysed(query, look.subquery, &spans);
         let mut planned = analysed(query.clone());
+        if planned.as_ref().is_err_and(Mistakes::are_of_a_value) {
+            values::name_values(&mut query);
+            planned = analysed(query.clone());
+        }
         if planned.as_ref().is_err_and(Mistakes::are_of_one_name) && casts::name_casts(&mut query) {
             // Where casts were not the reason, the first answer is in the user's words.
             planned = analysed(query).or(planned);
@@ -476,6 +479,10 @@ impl From<PlanError> for Mistakes {
 impl Mistakes {
     fn are_of_one_name(&self) -> bool {
         matches!(self, Mistakes::Plan(error) if names_twice(error))
+    }
+
+    fn are_of_a_value(&self) -> bool {
+        matches!(self, Mistakes::Plan(error) if takes_a_value_for_another(error))
     }
 
     fn diagnose(self, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {

@@ -71,6 +71,19 @@ pub(super) fn names_twice(error: &PlanError) -> bool {
     })
 }
 
+/// Whether a plan was refused because an expression, such as `sum(x)`, and the value of a subquery have one name.
+pub(super) fn takes_a_value_for_another(error: &PlanError) -> bool {
+    let PlanError::DataFusion(error) = error else {
+        return false;
+    };
+    flatten(error).into_iter().any(|error| match error.find_root() {
+        DataFusionError::SchemaError(schema, _) => {
+            matches!(schema.as_ref(), SchemaError::AmbiguousReference { field } if field.name.contains('('))
+        }
+        _ => false,
+    })
+}
+
 /// What stands where a condition should.
 pub(super) fn not_a_condition(what: &str) -> Refusal {
     Refusal::new(sql_types(&format!("could not use {what} as a condition"))).help("compare it with something")

@@ -1,8 +1,8 @@
 //! Names for the values of subqueries.
 //!
 //! DataFusion joins a subquery to the rows around it and calls its column what the expression is called. In
-//! `sum(x) / (SELECT sum(x) FROM t)` two columns are `sum(t.x)` then, and neither can be told from the other. So the value
-//! of each subquery gets a name of its own.
+//! `sum(x) / (SELECT sum(x) FROM t)` two columns are `sum(t.x)` then, and neither can be told from the other. Where that
+//! happens, the query is planned again with a name of its own for the value of each subquery.
 
 use std::ops::ControlFlow;
 

@@ -520,7 +520,6 @@ fn years_1_to_9999_can_be_asked_for() {
         ("d = DATE '9999-12-31'", "c"),
         ("d + INTERVAL '1 day' > DATE '9999-12-31'", "c"),
         ("d - INTERVAL '1 day' < DATE '0001-01-01'", "b"),
-        ("date_trunc('year', at) = TIMESTAMP '9999-01-01 00:00:00'", "c"),
         ("at < now() AND at > TIMESTAMP '0001-01-01 00:00:00'", "a\nhuge"),
         ("extract(year FROM at) = 9999", "c"),
     ] {
