@@ -22,7 +22,7 @@ use crate::decode::avro::read_container;
 use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw, parquet};
 use crate::definition::Input;
 use crate::registry::{Registries, Unready};
-use crate::repr::{CodecError, Epoch, batch_slices, normalise_batch, rows_at_once};
+use crate::repr::{CodecError, Epoch, batch_slices, normalise_batch};
 use crate::sink::Lake;
 use crate::sink::bronze::{self, Content, Run};
 
