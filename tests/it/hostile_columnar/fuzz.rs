@@ -7,12 +7,12 @@ use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use alluvium::decode::{Decoded, Decoder, Payloads, Raw};
+use alluvium::decode::{Decoded, Decoder, FilePlace, Payloads, Raw};
 use alluvium::definition::Dataflow;
 use alluvium::registry::Registries;
 use arrow::array::BinaryArray;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
 use super::samples::{avro_block, avro_header, parquet_file};
@@ -88,6 +88,8 @@ fn raw(records: &[Vec<u8>]) -> Raw {
             ts_ms: Vec::new(),
         },
         header: None,
+        cut: Vec::new(),
+        place: FilePlace::default(),
     }
 }
 
