@@ -233,6 +233,8 @@ pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Array;
+
     use super::*;
 
     #[test]

@@ -135,7 +135,7 @@ fn parquet_files_come_back_as_they_were_written() {
     let mut writer = parquet::arrow::ArrowWriter::try_new(&mut file_on_disk, batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
-    let batches: Vec<_> = super::super::parquet::batches(move || file_on_disk.try_clone(), 0, 2)
+    let batches: Vec<_> = super::super::parquet::batches(move || file_on_disk.try_clone(), 0, (2, 1 << 20))
         .unwrap()
         .collect::<Result<_, _>>()
         .unwrap();
