@@ -203,7 +203,7 @@ fn a_small_file_of_huge_values_takes_bounded_memory() {
             &dataflow,
             "SELECT COUNT(*), SUM(whole_length) FROM bronze.notes WHERE whole_length > 0"
         ),
-        format!("40,{}", 40 * (60 << 20) + 110)
+        format!("40,{}", 40_u64 * (60 << 20) + 110)
     );
     assert!(most < 400, "{most} MiB");
 }
