@@ -22,6 +22,7 @@
 //! | [`latency`] | how long a record takes |
 //! | [`cluster`] | processes that trust each other: sockets, links |
 //! | [`store`] | object stores by URL |
+//! | `contain` | panics of code that is not ours, as errors |
 //! | `shown` | names and bytes from outside, as people may be shown them |
 //! | [`repr`] | rows, types, layouts: the vocabulary |
 

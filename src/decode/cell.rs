@@ -52,9 +52,11 @@ pub(super) enum Meaning {
     Millis,
     /// Microseconds since 1970-01-01 00:00.
     Micros,
-    /// Nanoseconds since 1970-01-01 00:00.
+    /// Nanoseconds since 1970-01-01 00:00; what is finer than a microsecond is cut off.
     Nanos,
-    /// A time of day or a duration: no point in time.
+    /// The same, but nothing may be lost.
+    ExactNanos,
+    /// A time of day or a duration: no point in time. Of Avro's times of day the cell's `scale` says the digits of a second.
     NoPoint,
     /// A big-endian two's complement number (as text: in base64), to be divided by 10 to the cell's `scale`.
     Unscaled,
@@ -85,7 +87,7 @@ pub(super) struct Cell<'a> {
     pub kind: Kind,
     /// What a schema says of it.
     pub meaning: Meaning,
-    /// Of [`Meaning::Unscaled`].
+    /// Of [`Meaning::Unscaled`] and [`Meaning::NoPoint`].
     pub scale: i16,
 }
 

@@ -245,9 +245,9 @@ impl Outcome {
         }
     }
 
-    /// The result, without the rows of refused records (1).
-    pub fn finish(self, shape: &Shape, raw: Raw) -> Decoded {
-        let decoded = self.typed.finish(shape, raw, self.source_ms, self.ignored);
+    /// The result of so many records, without the rows of refused ones (1); its `raw` is for the caller to fill.
+    pub fn finish(self, shape: &Shape, records: usize) -> Decoded {
+        let decoded = self.typed.finish(shape, records, self.source_ms, self.ignored);
         Decoded {
             transactions: self.transactions,
             ..decoded
@@ -316,7 +316,7 @@ impl Typed {
     fn finish(
         self,
         shape: &Shape,
-        raw: Raw,
+        records: usize,
         source_ms: Vec<Option<i64>>,
         mut ignored_fields: Vec<(String, u64)>,
     ) -> Decoded {
@@ -334,7 +334,7 @@ impl Typed {
         let mut rows = RecordBatch::try_new_with_options(Arc::clone(&shape.schema), arrays, &options)
             .expect("each column was coerced to its type, with a value for each row");
         if !rejects.is_empty() {
-            let mut refused = vec![false; raw.len()];
+            let mut refused = vec![false; records];
             for reject in &rejects {
                 if let Some(record) = reject.record {
                     refused[record as usize] = true;
@@ -355,7 +355,7 @@ impl Typed {
             }
         }
         Decoded {
-            raw,
+            raw: Raw::none(),
             rows,
             ops,
             record,

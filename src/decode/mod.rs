@@ -2,7 +2,7 @@
 //!
 //! A [`Raw`] batch of records of one feed becomes a [`Decoded`]: Arrow columns of the input's schema, one
 //! operation per row, and a [`Reject`] for each record that does not decode. Decoding is vectorised; a
-//! record that fails never takes its neighbours with it. `verify` decodes Bronze through the same door.
+//! record that fails never takes its neighbours with it, even one that makes a decoder panic (`apart`). `verify` decodes Bronze through the same door.
 
 //!
 //! How it goes: a format (`csv`, `json`, `debezium`, `avro`, ...) takes records apart into columns of cells that borrow
@@ -14,7 +14,8 @@
 //! registry does not answer. Nothing is decoded then, and nothing refused.
 
 mod against;
-pub mod avro;
+mod apart;
+pub(crate) mod avro;
 mod binlog;
 mod brought;
 mod built_in;
@@ -24,6 +25,7 @@ mod coerce;
 mod columns;
 mod csv;
 mod cut;
+mod damage;
 mod debezium;
 mod fields;
 mod file;
@@ -33,7 +35,8 @@ mod keep;
 mod keys;
 mod loose;
 mod names;
-pub mod parquet;
+pub(crate) mod parquet;
+mod path;
 mod protobuf;
 mod raw;
 mod records;
@@ -52,10 +55,11 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::array::{Array, BinaryArray, RecordBatch, StringArray, new_empty_array};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use encoding_rs::WINDOWS_1252;
 use thiserror::Error;
 
+use crate::contain::contain;
 use crate::definition::{Charset, Column, Feed, FeedKind, Format, Input, KeyFormat};
 use crate::registry::{Language, Registries, RegistryError, Unready};
 use changes::{Outcome, Shape, Typed};
@@ -71,6 +75,7 @@ pub use brought::judge_columns;
 pub use changes::TRUNCATES_OTHERS;
 pub use csv::{HeaderNotes, csv_fields, csv_names, judge_header};
 pub(crate) use cut::FIRST_BYTES;
+pub use damage::Damage;
 pub use debezium::Transaction;
 pub use fields::{Newcomer, newcomers};
 pub use file::FilePlace;
@@ -128,6 +133,22 @@ pub enum Payloads {
 }
 
 impl Raw {
+    /// No records.
+    pub(crate) fn none() -> Self {
+        Raw {
+            payloads: Payloads::Records {
+                values: BinaryArray::new_null(0),
+                keys: None,
+                headers: None,
+                ts_ms: Vec::new(),
+            },
+            offsets: Vec::new(),
+            header: None,
+            cut: Vec::new(),
+            place: FilePlace::default(),
+        }
+    }
+
     /// How many records.
     pub fn len(&self) -> usize {
         self.offsets.len()
@@ -264,6 +285,8 @@ enum Kind {
     Avro(Box<Records<avro::Plan>>),
     Protobuf(Box<Records<protobuf::Plan>>),
     Binlog(Box<binlog::Binlog>),
+    /// Records of object container files.
+    Container(Box<avro::ContainerRecords>),
     Raw,
     /// Formats whose records only come as columns.
     Columnar,
@@ -398,9 +421,8 @@ impl Decoder {
                 let told = matches!(feed.kind, FeedKind::Postgres(_));
                 Kind::Debezium(Box::new(debezium::DebeziumJson::new(&shape, keys, told)))
             }
-            // Object containers: columns, or events of Event Hubs Capture.
             Format::Avro if matches!(feed.kind, FeedKind::Files { .. }) => {
-                Kind::Json(Box::new(json::Json::new(&shape, keys)))
+                Kind::Container(Box::new(avro::ContainerRecords::new(&shape)))
             }
             Format::Avro => {
                 let (settings, registry) = registered()?;
@@ -452,7 +474,7 @@ impl Decoder {
             Kind::DebeziumAvro(debezium) => debezium.prepare(shape, values, keys),
             Kind::Debezium(debezium) => debezium.prepare(shape, keys),
             Kind::Json(json) => json.prepare(shape, keys),
-            Kind::Csv(_) | Kind::Binlog(_) | Kind::Raw | Kind::Columnar => Ok(()),
+            Kind::Csv(_) | Kind::Binlog(_) | Kind::Container(_) | Kind::Raw | Kind::Columnar => Ok(()),
         }
     }
 
@@ -478,9 +500,21 @@ impl Decoder {
     }
 
     fn decode_prepared(&mut self, raw: Raw) -> Decoded {
+        let decoded = contain(|| self.decode_batch(&raw)).unwrap_or_else(|_| {
+            let rows = self.shape.schema.clone();
+            apart::decode_apart(&raw, &rows, |part| self.decode_batch(part))
+        });
+        Decoded { raw, ..decoded }
+    }
+
+    /// Decodes records of one batch; the answer's `raw` is for the caller to fill.
+    fn decode_batch(&mut self, raw: &Raw) -> Decoded {
         let Decoder { shape, kind, files } = self;
         let mut outcome = match &raw.payloads {
-            Payloads::Columns { batch, .. } => columns::decode(shape, kind, batch),
+            Payloads::Columns { batch, .. } => match kind {
+                Kind::Container(records) => records.decode(shape, batch),
+                _ => columns::decode(shape, batch),
+            },
             Payloads::Records {
                 values,
                 keys,
@@ -503,12 +537,12 @@ impl Decoder {
                     Kind::Debezium(debezium) => debezium.decode(shape, &batch),
                     Kind::DebeziumAvro(debezium) => debezium.decode(shape, &batch),
                     Kind::Raw => raw::decode(shape, &batch, &raw.offsets),
-                    Kind::Columnar => {
+                    Kind::Columnar | Kind::Container(_) => {
                         let mut typed = Typed::empty(shape);
                         typed.rejects.extend((0..values.len()).map(|record| Reject {
                             record: Some(record as u32),
                             reason:
-                                "a Parquet file was handed over as single records; hand over its columns".to_string(),
+                                "a columnar file was handed over as single records; hand over its batches".to_string(),
                         }));
                         Outcome::new(typed, batch.times(), Vec::new())
                     }
@@ -516,9 +550,26 @@ impl Decoder {
             }
         };
         if !files.is_empty() {
-            files.fill(&mut outcome.typed, &raw);
+            files.fill(&mut outcome.typed, raw);
         }
-        outcome.finish(shape, raw)
+        outcome.finish(shape, raw.len())
+    }
+}
+
+impl Decoded {
+    /// What no records come to; `rows` is the schema of decoded rows.
+    pub(crate) fn none(rows: SchemaRef) -> Self {
+        Decoded {
+            raw: Raw::none(),
+            rows: RecordBatch::new_empty(rows),
+            ops: Vec::new(),
+            record: Vec::new(),
+            source_ms: Vec::new(),
+            rejects: Vec::new(),
+            ignored_fields: Vec::new(),
+            unchanged: Vec::new(),
+            transactions: Vec::new(),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::cell::{Cell, Kind};
+use super::path;
 use super::scan::{self, Broken};
 use super::target::Target;
 
@@ -125,6 +126,11 @@ impl Names {
         wanted.then_some((&entry.takes, entry.child))
     }
 
+    /// The fields of a node that somebody wants, or that were seen.
+    pub fn fields(&self, node: usize) -> impl Iterator<Item = &str> {
+        self.nodes[node].fields.keys().map(|field| &**field)
+    }
+
     /// A field of a node by its path from the record.
     pub fn path(&self, node: usize, field: &str) -> String {
         format!("{}{field}", self.nodes[node].path)
@@ -135,19 +141,19 @@ impl Names {
         self.nodes[0].fields.is_empty()
     }
 
-    /// A name is taken as it is first, and as a path where it has dots.
+    /// A name is taken as it is first, and as a path where it has dots or quotes.
     fn add(&mut self, column: u32, rank: u32, name: &str) {
         let root = &mut self.nodes[0].fields;
         root.entry(name.into()).or_default().takes.push((column, rank));
-        let steps: Vec<&str> = name.split('.').collect();
-        let Some((last, inner)) = steps.split_last().filter(|(_, inner)| !inner.is_empty()) else {
+        let steps = path::steps(name);
+        let Some((last, inner)) = steps.split_last().filter(|_| steps != [name]) else {
             return;
         };
         let mut node = 0;
         for step in inner {
             let next = self.nodes.len();
             let path = format!("{}{step}.", self.nodes[node].path);
-            let entry = self.nodes[node].fields.entry((*step).into()).or_default();
+            let entry = self.nodes[node].fields.entry((&**step).into()).or_default();
             let child = *entry.child.get_or_insert(next);
             if child == next {
                 self.nodes.push(Node {
@@ -157,7 +163,7 @@ impl Names {
             }
             node = child;
         }
-        let entry = self.nodes[node].fields.entry((*last).into()).or_default();
+        let entry = self.nodes[node].fields.entry((&**last).into()).or_default();
         entry.takes.push((column, rank + 1));
     }
 

@@ -6,6 +6,7 @@ use arrow::array::{Array, BinaryArray};
 use hashbrown::HashMap;
 
 use super::wire;
+use crate::contain::contain;
 use crate::definition;
 use crate::registry::{Found, Language, Registry, Schema, Unready};
 
@@ -82,7 +83,8 @@ impl<T> Schemas<T> {
                     schema.versions.sort_by_key(|version| !self.is_own(&version.subject));
                     let reader = self.reader_of(&schema)?;
                     let plan = if schema.language == self.language {
-                        plan(&schema, reader.as_deref()).map(Arc::new)
+                        let planned = contain(|| plan(&schema, reader.as_deref()));
+                        planned.flatten().map(Arc::new)
                     } else {
                         Err(format!("it is written in {:?}; set another format", schema.language))
                     };

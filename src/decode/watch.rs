@@ -8,6 +8,7 @@ use arrow::array::Array;
 use hashbrown::HashSet;
 
 use super::{Payloads, Raw, newcomers, wire};
+use crate::contain::contain;
 use crate::definition::{Feed, Input};
 use crate::registry::{Found, Registries, Registry, RegistryError, Unready};
 
@@ -56,7 +57,8 @@ impl Watch {
             }
             if let Found::Schema(schema) = self.registry.schema(id)? {
                 // One that cannot be read, its records tell.
-                let new = newcomers(&self.input, &self.feed, &schema).unwrap_or_default();
+                let new = contain(|| newcomers(&self.input, &self.feed, &schema));
+                let new = new.ok().and_then(Result::ok).unwrap_or_default();
                 if new.iter().any(|field| field.column.is_ok()) {
                     return Ok(Some(id));
                 }

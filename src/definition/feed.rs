@@ -108,6 +108,7 @@ impl Kind {
             Kind::Files => &[
                 Format::Csv,
                 Format::Ndjson,
+                Format::Json,
                 Format::Parquet,
                 Format::Avro,
                 Format::DebeziumJson,

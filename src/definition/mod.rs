@@ -294,9 +294,9 @@ pub struct Generate {
 pub enum Format {
     /// Comma-separated text with a header line.
     Csv,
-    /// One JSON object a line (files).
+    /// JSON objects of a file: one a line, an array of them, or over several lines.
     Ndjson,
-    /// One JSON object a record (log, generate).
+    /// The same of files; else one JSON object a record.
     Json,
     /// Parquet files.
     Parquet,

@@ -92,8 +92,7 @@ impl Observed {
         self.remember(text);
         let text = text.trim();
         if self.numbers.observe(text) {
-            // A column of dates or of written numbers may have plain ones, too.
-            self.written.observe(text);
+            self.written.observe_plain(text);
             return;
         }
         self.others += 1;

@@ -1,16 +1,17 @@
 //! The columns of Parquet and Avro files, by their schemas.
 
 use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
 use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema};
+use arrow_avro::reader::ReaderBuilder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::column::Decided;
 use super::columns::Columns;
-use crate::decode::avro::read_container;
 use crate::repr::SqlType;
 
 /// Rows that a batch of an Avro file has.
@@ -35,7 +36,8 @@ pub(super) fn parquet(path: &Path, columns: &mut Columns) -> Result<u64, String>
 /// Why it cannot be read.
 pub(super) fn avro(path: &Path, columns: &mut Columns, limit: u64) -> Result<u64, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
-    let batches = read_container(file, BATCH).map_err(|error| error.to_string())?;
+    let reader = ReaderBuilder::new().with_batch_size(BATCH);
+    let batches = reader.build(BufReader::new(file)).map_err(|error| error.to_string())?;
     let mut rows = 0;
     for batch in batches {
         let batch = batch.map_err(|error| error.to_string())?;

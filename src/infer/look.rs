@@ -18,9 +18,8 @@ const SAMPLE: usize = 256 << 10;
 /// A record longer than this is passed over, with the rest of its file.
 const RECORD: usize = 16 << 20;
 
-/// Records of one file are at most this share of all, so that others come to be looked at, but at least [`FEWEST`].
-const SHARE: u64 = 8;
-const FEWEST: u64 = 2_000;
+/// Records of each file that are looked at before more of any.
+const FIRST: u64 = 1_000;
 
 /// What the files are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,13 +50,11 @@ impl Form {
 pub(super) struct Looked {
     pub form: Form,
     pub columns: Columns,
-    /// Those that were looked at.
-    pub files: Vec<PathBuf>,
+    /// Those that were looked at, and whether as a whole.
+    pub files: Vec<(PathBuf, bool)>,
     pub records: u64,
     /// Files that were passed over, and why.
     pub passed: Vec<(PathBuf, String)>,
-    /// Not all of some file was looked at.
-    pub partly: bool,
 }
 
 /// Looks at files until the limits are reached.
@@ -66,10 +63,6 @@ pub(super) fn look(listed: &Listed, limits: &SampleLimits) -> Result<Looked, Inf
     let is_over = |records: u64| started.elapsed() >= limits.time || records >= limits.records;
     let mut looked: Option<Looked> = None;
     let mut passed = Vec::new();
-    let per_file = match listed.files.len() as u64 {
-        ..=SHARE => limits.records,
-        files => (limits.records / files.min(limits.files as u64)).max(FEWEST),
-    };
     for path in listed.files.iter().take(limits.files) {
         let found = match form_of(path) {
             Ok(form) => form,
@@ -84,7 +77,6 @@ pub(super) fn look(listed: &Listed, limits: &SampleLimits) -> Result<Looked, Inf
             files: Vec::new(),
             records: 0,
             passed: Vec::new(),
-            partly: false,
         });
         if found.kind() != looked.form.kind() {
             passed.push((path.clone(), format!("it is {}", found.kind())));
@@ -96,13 +88,32 @@ pub(super) fn look(listed: &Listed, limits: &SampleLimits) -> Result<Looked, Inf
             passed.push((path.clone(), "it is CSV of another dialect".to_string()));
             continue;
         }
-        match take(path, looked, per_file, &is_over) {
-            Ok(()) => looked.files.push(path.clone()),
+        let part = Part {
+            skip: 0,
+            limit: FIRST,
+            is_over: &is_over,
+        };
+        match take(path, looked, &part) {
+            Ok(is_whole) => looked.files.push((path.clone(), is_whole)),
             Err(reason) => passed.push((path.clone(), reason)),
         }
         if is_over(looked.records) {
             break;
         }
+    }
+    // Now what is behind the first records of each.
+    let files = looked.iter().flat_map(|looked| looked.files.clone()).enumerate();
+    for (n, (path, _)) in files.filter(|(_, (_, is_whole))| !is_whole).collect::<Vec<_>>() {
+        let Some(looked) = looked.as_mut().filter(|looked| !is_over(looked.records)) else {
+            break;
+        };
+        let part = Part {
+            skip: FIRST,
+            limit: u64::MAX,
+            is_over: &is_over,
+        };
+        // What cannot be read any more was looked at in part.
+        looked.files[n].1 = take(&path, looked, &part).unwrap_or(false);
     }
     let usable = looked.filter(|looked| !looked.files.is_empty() && !looked.columns.all.is_empty());
     match (usable, passed.first()) {
@@ -170,20 +181,39 @@ fn row_of(text: &str) -> Option<&str> {
     }
 }
 
-/// Takes the records of a file.
-fn take(path: &Path, looked: &mut Looked, limit: u64, is_over: &dyn Fn(u64) -> bool) -> Result<(), String> {
+/// What of a file is looked at.
+struct Part<'a> {
+    /// Records that were looked at before.
+    skip: u64,
+    /// Records behind them, at most.
+    limit: u64,
+    /// Whether to stop after so many records of all files.
+    is_over: &'a dyn Fn(u64) -> bool,
+}
+
+impl Part<'_> {
+    /// Whether the record of this number is the first that is not looked at.
+    fn ends_at(&self, n: u64, records: u64) -> bool {
+        n.saturating_sub(self.skip) >= self.limit || n % 256 == 255 && (self.is_over)(records)
+    }
+}
+
+/// Takes records of a file; says whether that were the last of it.
+fn take(path: &Path, looked: &mut Looked, part: &Part<'_>) -> Result<bool, String> {
     match looked.form {
         Form::Parquet => looked.records += columnar::parquet(path, &mut looked.columns)?,
-        Form::Avro => looked.records += columnar::avro(path, &mut looked.columns, limit)?,
-        Form::Csv(dialect) => return take_csv(path, looked, &dialect, (limit, is_over)),
+        Form::Avro => looked.records += columnar::avro(path, &mut looked.columns, u64::MAX)?,
+        Form::Csv(dialect) => return take_csv(path, looked, &dialect, part),
         Form::Json { charset, envelopes } => {
             let mut records = TextRecords::new(to_utf8(open_text(path)?, charset), None, RECORD);
             for n in 0.. {
-                if n >= limit || n % 256 == 255 && is_over(looked.records) {
-                    looked.partly = true;
-                    break;
+                if part.ends_at(n, looked.records) {
+                    return Ok(false);
                 }
                 let Ok(Some(record)) = records.next() else { break };
+                if n < part.skip {
+                    continue;
+                }
                 let text = String::from_utf8_lossy(record.bytes);
                 let row = if envelopes {
                     row_of(&text).unwrap_or_default()
@@ -196,15 +226,10 @@ fn take(path: &Path, looked: &mut Looked, limit: u64, is_over: &dyn Fn(u64) -> b
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-fn take_csv(
-    path: &Path,
-    looked: &mut Looked,
-    dialect: &TextDialect,
-    (limit, is_over): (u64, &dyn Fn(u64) -> bool),
-) -> Result<(), String> {
+fn take_csv(path: &Path, looked: &mut Looked, dialect: &TextDialect, part: &Part<'_>) -> Result<bool, String> {
     let mut records = TextRecords::new(to_utf8(open_text(path)?, dialect.charset), Some(*dialect), RECORD);
     let head = read_head(&mut records).map_err(|_| "its header cannot be read".to_string())?;
     let dialect = *records.dialect().unwrap_or(dialect);
@@ -221,11 +246,13 @@ fn take_csv(
         columns.push(column);
     }
     for n in 0.. {
-        if n >= limit || n % 256 == 255 && is_over(looked.records) {
-            looked.partly = true;
-            break;
+        if part.ends_at(n, looked.records) {
+            return Ok(false);
         }
         let Ok(Some(record)) = records.next() else { break };
+        if n < part.skip {
+            continue;
+        }
         let text = String::from_utf8_lossy(record.bytes);
         let Ok(fields) = csv_fields(&text, &dialect) else {
             continue;
@@ -247,5 +274,5 @@ fn take_csv(
             }
         }
     }
-    Ok(())
+    Ok(true)
 }

@@ -26,10 +26,10 @@ pub(super) struct Numbers {
 impl Numbers {
     /// Takes a text; says whether it is a number.
     pub fn observe(&mut self, text: &str) -> bool {
-        if matches!(
-            text.to_ascii_lowercase().as_str(),
-            "nan" | "inf" | "-inf" | "infinity" | "-infinity"
-        ) {
+        let is = |word: &&str| text.eq_ignore_ascii_case(word);
+        if !text.ends_with(|c: char| c.is_ascii_digit())
+            && ["nan", "inf", "-inf", "infinity", "-infinity"].iter().any(is)
+        {
             self.floating = true;
             self.count += 1;
             return true;
@@ -94,7 +94,10 @@ impl Numbers {
 #[derive(Clone, Debug)]
 pub(super) struct Written {
     candidates: Vec<Candidate>,
+    /// Whether a text came that is no plain number.
     started: bool,
+    /// Plain numbers that came before.
+    plain: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +114,18 @@ impl Written {
         Written {
             candidates: Vec::new(),
             started: false,
+            plain: Vec::new(),
+        }
+    }
+
+    /// Takes a number as programs write it, which may be another one as people do.
+    pub fn observe_plain(&mut self, text: &str) {
+        /// Enough to tell what a point is.
+        const KEPT: usize = 100;
+        if self.started {
+            self.observe(text);
+        } else if self.plain.len() < KEPT {
+            self.plain.push(text.to_string());
         }
     }
 
@@ -119,6 +134,12 @@ impl Written {
         if !self.started {
             self.started = true;
             self.candidates = candidates(text);
+            for plain in std::mem::take(&mut self.plain) {
+                self.observe(&plain);
+            }
+        }
+        if self.candidates.is_empty() {
+            return;
         }
         self.candidates.retain_mut(|candidate| {
             let Some(plain) = candidate.pattern.plain(text) else {

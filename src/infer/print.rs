@@ -7,6 +7,7 @@ use super::columns::{Candidate, Known};
 use super::files::Listed;
 use super::look::{Form, Looked};
 use crate::definition::TextDialect;
+use crate::shown::shown;
 
 /// Files that were passed over and are named.
 const NAMED: usize = 5;
@@ -80,22 +81,20 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
 
 /// How much was looked at, and what was not.
 fn comments(listed: &Listed, looked: &Looked, line: &mut impl FnMut(String)) {
-    let name = |path: &std::path::Path| {
-        path.file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .escape_debug()
-            .to_string()
-    };
+    let name = |path: &std::path::Path| shown(&path.file_name().unwrap_or_default().to_string_lossy()).to_string();
     line(format!(
         "# Written by `alluvium infer`, which looked at {} of {} files and {} records{}.",
         looked.files.len(),
         listed.files.len(),
         looked.records,
-        if looked.partly { ", not at all of each" } else { "" }
+        if looked.files.iter().all(|(_, is_whole)| *is_whole) {
+            ""
+        } else {
+            ", not at all of each"
+        }
     ));
-    if let [newest, rest @ ..] = &looked.files[..] {
-        let oldest = rest.first().unwrap_or(newest);
+    if let [(newest, _), rest @ ..] = &looked.files[..] {
+        let oldest = rest.first().map_or(newest, |(oldest, _)| oldest);
         line(format!(
             "# The newest is {}, the oldest {}.",
             name(newest),
@@ -104,7 +103,7 @@ fn comments(listed: &Listed, looked: &Looked, line: &mut impl FnMut(String)) {
     }
     line("# Types are by these values alone: correct what you know better.".to_string());
     for (path, reason) in looked.passed.iter().take(NAMED) {
-        line(format!("# Passed over: {}: {}", name(path), reason.escape_debug()));
+        line(format!("# Passed over: {}: {}", name(path), shown(reason)));
     }
     if looked.passed.len() > NAMED {
         line(format!("# Passed over: {} more files", looked.passed.len() - NAMED));

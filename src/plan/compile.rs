@@ -21,14 +21,14 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
-use super::diagnose::{diagnose, names_twice, not_a_condition, refused};
+use super::diagnose::{diagnose, names_twice, not_a_condition, refused, takes_a_value_for_another};
 use super::error::{PlanError, Planned, Refusal};
 use super::guard::{Settled, settle};
 use super::lower::{Lowering, physical};
 use super::moments::microseconds;
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
-use super::{casts, complete, normal, now, refuse, session, shape, wide, windows};
+use super::{casts, complete, normal, now, refuse, session, shape, values, wide, windows};
 use crate::contain::contain;
 use crate::deep::deep;
 use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Input, OnViolation, Table, nearest};
@@ -219,6 +219,10 @@ impl Compiler<'_> {
 
         let analysed = |query| self.analysed(query, look.subquery, &spans);
         let mut planned = analysed(query.clone());
+        if planned.as_ref().is_err_and(Mistakes::are_of_a_value) {
+            values::name_values(&mut query);
+            planned = analysed(query.clone());
+        }
         if planned.as_ref().is_err_and(Mistakes::are_of_one_name) && casts::name_casts(&mut query) {
             // Where casts were not the reason, the first answer is in the user's words.
             planned = analysed(query).or(planned);
@@ -475,6 +479,10 @@ impl From<PlanError> for Mistakes {
 impl Mistakes {
     fn are_of_one_name(&self) -> bool {
         matches!(self, Mistakes::Plan(error) if names_twice(error))
+    }
+
+    fn are_of_a_value(&self) -> bool {
+        matches!(self, Mistakes::Plan(error) if takes_a_value_for_another(error))
     }
 
     fn diagnose(self, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {

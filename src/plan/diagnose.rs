@@ -71,6 +71,19 @@ pub(super) fn names_twice(error: &PlanError) -> bool {
     })
 }
 
+/// Whether a plan was refused because an expression, such as `sum(x)`, and the value of a subquery have one name.
+pub(super) fn takes_a_value_for_another(error: &PlanError) -> bool {
+    let PlanError::DataFusion(error) = error else {
+        return false;
+    };
+    flatten(error).into_iter().any(|error| match error.find_root() {
+        DataFusionError::SchemaError(schema, _) => {
+            matches!(schema.as_ref(), SchemaError::AmbiguousReference { field } if field.name.contains('('))
+        }
+        _ => false,
+    })
+}
+
 /// What stands where a condition should.
 pub(super) fn not_a_condition(what: &str) -> Refusal {
     Refusal::new(sql_types(&format!("could not use {what} as a condition"))).help("compare it with something")
@@ -91,7 +104,11 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
                     "could not tell which {:?} is meant: several tables have it",
                     field.name
                 ))
-                .help(format!("write its table before it: t.{}", field.name))
+                .help(match field.name.contains('(') {
+                    // DataFusion's own name of an expression is no SQL.
+                    true => "compute one of them in a subquery of FROM, under a name of its own".to_string(),
+                    false => format!("write its table before it: t.{}", field.name),
+                })
                 .at_span(span.or(field.spans().first()))
                 .near(&field.name);
             }

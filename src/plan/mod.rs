@@ -29,6 +29,7 @@ mod shape;
 mod share;
 #[cfg(test)]
 mod tests;
+mod values;
 mod wide;
 mod windows;
 

@@ -5,7 +5,6 @@
 //! they are refused again. So are those that `run --skip` passed by: the dead letters of the snapshot name them.
 
 use std::collections::HashMap;
-use std::io::BufReader;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -18,14 +17,14 @@ use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use thiserror::Error;
 
+use crate::decode::avro::read_container;
 use crate::decode::skip::{REASON, Skip, Skips};
-use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw};
+use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw, parquet};
 use crate::definition::Input;
 use crate::registry::{Registries, Unready};
-use crate::repr::{CodecError, Epoch, batch_slices, normalise_batch, rows_at_once};
+use crate::repr::{CodecError, Epoch, batch_slices, normalise_batch};
 use crate::sink::Lake;
 use crate::sink::bronze::{self, Content, Run};
 
@@ -273,13 +272,13 @@ impl Decoders<'_> {
 
 /// Bytes of Bronze that are taken apart at once, but for one record among them.
 const SLICE: u64 = 64 << 20;
-/// What is read of an archived file at once: rows, and about how many bytes of them. Of Avro, whose values' sizes are not
-/// told before they are read, fewer rows.
+/// What is read of an archived file at once: rows, and about how many bytes of them.
 const ROWS: usize = 1024;
 const BYTES: u64 = 8 << 20;
-const AVRO_ROWS: usize = 128;
 
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+
+type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
 /// Reads rows of archived files; rows of a file are asked for in order, so its reader stays open in between.
 struct Archive<'a> {
@@ -318,43 +317,61 @@ impl Archive<'_> {
         })
     }
 
-    async fn rows(
-        &mut self,
-        reference: &str,
-        first: u64,
-        records: usize,
-    ) -> Result<RecordBatch, Box<dyn std::error::Error + Send + Sync>> {
+    /// Rows of a file, from those that are read on where the file is open. What is read in batches may meet damage that is
+    /// behind the rows asked for; so a batch that fails is read again as it was when it was archived: these rows alone.
+    async fn rows(&mut self, reference: &str, first: u64, records: usize) -> Result<RecordBatch, Unreadable> {
+        if let Ok(rows) = self.next_rows(reference, first, records).await {
+            return Ok(rows);
+        }
+        self.open.remove(reference);
+        let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
+        let mut alone = OpenFile {
+            next: first,
+            batches: open(bytes, first, records)?,
+            rest: None,
+        };
+        alone.rows(first, records)
+    }
+
+    async fn next_rows(&mut self, reference: &str, first: u64, records: usize) -> Result<RecordBatch, Unreadable> {
         if self.open.get(reference).is_none_or(|file| file.next > first) {
             let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
             self.open.insert(
                 reference.to_string(),
                 OpenFile {
                     next: 0,
-                    batches: open(reference, bytes)?,
+                    batches: open(bytes, 0, ROWS)?,
                     rest: None,
                 },
             );
         }
         let file = self.open.get_mut(reference).expect("the file was just opened");
+        file.rows(first, records)
+    }
+}
+
+impl OpenFile {
+    /// Rows that come next, or later.
+    fn rows(&mut self, first: u64, records: usize) -> Result<RecordBatch, Unreadable> {
         let mut taken: Vec<RecordBatch> = Vec::new();
         let mut wanted = records;
         while wanted > 0 {
-            let Some(batch) = file
-                .rest
-                .take()
-                .map_or_else(|| file.batches.next().transpose(), |b| Ok(Some(b)))?
-            else {
-                return Err(format!("it has {} rows, {} were archived", file.next, first + records as u64).into());
+            let batch = match self.rest.take() {
+                Some(rest) => Some(rest),
+                None => self.batches.next().transpose()?,
             };
-            let skip = (first.saturating_sub(file.next) as usize).min(batch.num_rows());
+            let Some(batch) = batch else {
+                return Err(format!("it has {} rows, {} were archived", self.next, first + records as u64).into());
+            };
+            let skip = (first.saturating_sub(self.next) as usize).min(batch.num_rows());
             let take = wanted.min(batch.num_rows() - skip);
             if take > 0 {
                 taken.push(batch.slice(skip, take));
                 wanted -= take;
             }
-            file.next += (skip + take) as u64;
+            self.next += (skip + take) as u64;
             if skip + take < batch.num_rows() {
-                file.rest = Some(batch.slice(skip + take, batch.num_rows() - skip - take));
+                self.rest = Some(batch.slice(skip + take, batch.num_rows() - skip - take));
             }
         }
         let schema = taken.first().map(RecordBatch::schema).ok_or("no rows were asked for")?;
@@ -362,13 +379,11 @@ impl Archive<'_> {
     }
 }
 
-fn open(reference: &str, bytes: Bytes) -> Result<Batches, Box<dyn std::error::Error + Send + Sync>> {
-    if reference.ends_with(".avro") {
-        let reader = arrow_avro::reader::ReaderBuilder::new().with_batch_size(AVRO_ROWS);
-        Ok(Box::new(reader.build(BufReader::new(bytes.reader()))?))
-    } else {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-        let rows = rows_at_once(builder.metadata(), ROWS, BYTES);
-        Ok(Box::new(builder.with_batch_size(rows).build()?))
+/// Rows of an archived file from row `next` on, by the rules that its feed was read by.
+fn open(bytes: Bytes, next: u64, rows: usize) -> Result<Batches, Unreadable> {
+    let is_parquet = bytes.starts_with(b"PAR1");
+    if is_parquet {
+        return Ok(Box::new(parquet::batches(move || Ok(bytes.clone()), next, (rows, BYTES))?));
     }
+    Ok(Box::new(read_container(bytes.reader(), next, rows)?))
 }

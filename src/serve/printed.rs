@@ -23,7 +23,7 @@ use arrow::temporal_conversions::as_datetime;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches_with_schema;
 
-use crate::shown::{shown, shown_lines};
+use crate::shown::shown_lines;
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat)
             let names = schema
                 .fields()
                 .iter()
-                .map(|field| Field::new(shown(field.name()).to_string(), DataType::Utf8, true));
+                .map(|field| Field::new(shown_lines(field.name()), DataType::Utf8, true));
             let names: SchemaRef = Arc::new(Schema::new(names.collect::<Vec<_>>()));
             let rows = batches
                 .iter()
@@ -398,6 +398,21 @@ mod tests {
             printed(&rows, OutputFormat::Json),
             "[{\"l\":[1.5,null,\"NaN\"],\"m\":{\"7\":\"a\\\"b\"}},{\"l\":null,\"m\":{}}]\n"
         );
+    }
+
+    #[test]
+    fn nothing_of_a_value_or_a_name_acts_on_the_terminal() {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["\u{1b}[2Jx\r", "two\nlines"]));
+        let mut lists = ListBuilder::new(arrow::array::StringBuilder::new());
+        lists.values().append_value("\u{9b}31m");
+        lists.append(true);
+        lists.append(false);
+        let rows = batch(vec![("a\u{7}", texts), ("l", Arc::new(lists.finish()))]);
+        let table = printed(&rows, OutputFormat::Table);
+        let acts = table.chars().filter(|c| c.is_control() && *c != '\n');
+        assert_eq!(acts.count(), 0, "{table}");
+        assert!(table.contains("\\u{1b}[2Jx\\r"), "{table}");
+        assert!(table.contains("| two ") && table.contains("| lines "), "{table}");
     }
 
     #[test]

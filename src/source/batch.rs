@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray, NullBufferBuilder, RecordBatch, StringArray};
+use arrow::array::{BinaryArray, NullBufferBuilder, StringArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, Schema};
 
@@ -222,31 +222,12 @@ pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
         .iter()
         .map(|f| f.as_ref().clone().with_nullable(true))
         .collect::<Vec<Field>>();
-    let none = BinaryArray::from_vec(Vec::new());
     Decoded {
-        raw: Raw {
-            payloads: Payloads::Records {
-                values: none,
-                keys: None,
-                headers: None,
-                ts_ms: Vec::new(),
-            },
-            offsets: Vec::new(),
-            header: None,
-            cut: Vec::new(),
-            place: FilePlace::default(),
-        },
-        rows: RecordBatch::new_empty(Arc::new(Schema::new(fields))),
-        ops: Vec::new(),
-        record: Vec::new(),
-        source_ms: Vec::new(),
         rejects: rejection
             .map(|reason| Reject { record: None, reason })
             .into_iter()
             .collect(),
-        ignored_fields: Vec::new(),
-        unchanged: Vec::new(),
-        transactions: Vec::new(),
+        ..Decoded::none(Arc::new(Schema::new(fields)))
     }
 }
 

@@ -1,1 +1,473 @@
-//! Parquet, Avro, JSON and change records that are damaged, extreme or unusual.
+//! Parquet, Avro, JSON and change records that are damaged, extreme or unusual: what becomes of them, and that their neighbours
+//! go on. Each is run and verified, at one worker and at two.
+
+mod fuzz;
+mod samples;
+
+use std::path::Path;
+
+use alluvium::definition::Dataflow;
+
+use crate::commands::{alluvium, exits, text};
+use crate::formats::{long, text as avro_text};
+use crate::lake::{ask, assert_newest_is_exact};
+use crate::support::{Folder, catch_up, recompute};
+use samples::{avro_block, avro_header, int96_file, nested_file, parquet_file, repeated_file};
+
+/// A dataflow of one input `t` of files, and its rows as they are.
+fn of_files(name: &str, format: &str, columns: &str) -> Folder {
+    let ending = if format == "json" { "ndjson" } else { format };
+    let input = format!(
+        "[columns]\n{columns}\n[[feeds]]\nname = \"f\"\nkind = \"files\"\npath = \"data/*.{ending}\"\nformat = \"{format}\"\n"
+    );
+    let folder = Folder::new(name, &[("inputs/t.toml", &input), ("silver/t.sql", "SELECT * FROM t")]);
+    std::fs::create_dir(folder.path().join("data")).expect("a folder for the files");
+    folder
+}
+
+/// A dataflow of one keyed input `t` of Debezium's records in a log.
+fn of_changes(name: &str, columns: &str, records: &[&str]) -> Folder {
+    let input = format!(
+        "key = [\"id\"]\n[columns]\nid = \"BIGINT\"\n{columns}\n[[feeds]]\nname = \"f\"\nkind = \"log\"\npath = \"log\"\n\
+         format = \"debezium-json\"\n"
+    );
+    let folder = Folder::new(name, &[("inputs/t.toml", &input), ("silver/t.sql", "SELECT * FROM t")]);
+    let lines: String = records
+        .iter()
+        .map(|record| format!("{{\"value\":{record}}}\n"))
+        .collect();
+    folder.write("log/0.ndjson", &lines);
+    folder
+}
+
+fn put(folder: &Folder, name: &str, bytes: &[u8]) {
+    std::fs::write(folder.path().join("data").join(name), bytes).expect("the file is written");
+}
+
+/// Runs at one worker and at two, verifies both and makes the second again from Bronze; gives the second's dataflow.
+#[track_caller]
+fn settled(folder: &Folder, sql: &str, expected: &str) -> std::sync::Arc<Dataflow> {
+    for workers in [1, 2] {
+        let dataflow = folder.load(&format!("lake{workers}"));
+        catch_up(&dataflow, workers);
+        assert_eq!(
+            ask(&dataflow, sql),
+            expected,
+            "{workers} workers: {}",
+            letters(&dataflow)
+        );
+        assert_newest_is_exact(&dataflow, "after a run");
+    }
+    let dataflow = folder.load("lake2");
+    recompute(&dataflow, 1);
+    assert_eq!(ask(&dataflow, sql), expected, "made again from Bronze");
+    dataflow
+}
+
+fn letters(dataflow: &Dataflow) -> String {
+    ask(
+        dataflow,
+        "SELECT kind, \"partition\", \"offset\", reason FROM dead_letters ORDER BY 2, 3",
+    )
+}
+
+/// A byte of a page told its reader to take 255 bits at a time: the reader panicked, and so did every run after it.
+#[test]
+fn a_parquet_file_that_stops_its_reader_is_a_dead_letter() {
+    let folder = of_files("stopped", "parquet", "id = \"BIGINT\"\nname = \"VARCHAR\"");
+    let whole = parquet_file(0..40);
+    put(&folder, "good.parquet", &whole);
+    // Whichever byte it is that stops the reader.
+    for at in (4..whole.len()).step_by(5) {
+        let mut damaged = whole.clone();
+        damaged[at] = 0xff;
+        put(&folder, &format!("damaged{at:05}.parquet"), &damaged);
+        put(&folder, &format!("torn{at:05}.parquet"), &whole[..at]);
+    }
+    let at = folder.path();
+    for workers in ["1", "2"] {
+        let lake = format!("lake{workers}");
+        let run = alluvium(&["run", ".", "--until-caught-up", "-w", workers, "--lake", &lake], at);
+        exits(&run, 0);
+        let told = text(&run);
+        assert!(!told.contains("panicked") && !told.contains("RUST_BACKTRACE"), "{told}");
+        exits(&alluvium(&["verify", ".", "--lake", &lake], at), 0);
+    }
+    let dataflow = folder.load("../lake1");
+    let good = "SELECT COUNT(*) FROM bronze.t WHERE \"partition\" = 'good.parquet'";
+    assert_eq!(ask(&dataflow, good), "1");
+    let names = "SELECT COUNT(*) >= 40, COUNT(DISTINCT id) FROM silver.t";
+    assert_eq!(ask(&dataflow, names), "true,40");
+    let letters = letters(&dataflow);
+    let torn = letters.lines().filter(|line| line.contains("torn")).count();
+    assert_eq!(torn, (4..whole.len()).step_by(5).count(), "{letters}");
+}
+
+/// INT96 was read by the nanosecond, whose 64 bits wrap in the year 2262: 9999 became 1816.
+#[test]
+fn int96_is_a_point_in_time_up_to_the_year_9999() {
+    let folder = of_files("int96", "parquet", "a = \"TIMESTAMP\"");
+    // Julian day, nanoseconds of the day.
+    let days = [
+        Some((2_440_588, 0)),
+        Some((5_373_484, 86_399_999_999_000)),
+        Some((1_721_426, 0)),
+        None,
+        Some((2_460_311, 73_396_123_456_000)),
+        Some((108_000_000, 0)),
+    ];
+    put(&folder, "a.parquet", &int96_file(&days));
+    let dataflow = settled(
+        &folder,
+        "SELECT a FROM silver.t ORDER BY a NULLS LAST",
+        "0001-01-01T00:00:00\n1970-01-01T00:00:00\n2024-01-01T20:23:16.123456\n9999-12-31T23:59:59.999999\n",
+    );
+    let letters = letters(&dataflow);
+    assert!(letters.contains("record,a.parquet,5,"), "{letters}");
+    assert!(letters.contains("which holds the years 0 to 9999"), "{letters}");
+}
+
+/// Entries with null values were missing, NaN was null, and points in time beyond the calendar were `ERROR: ...`.
+#[test]
+fn nested_values_are_json_without_a_silent_loss() {
+    let folder = of_files("nested", "parquet", "m = \"VARCHAR\"\ns = \"VARCHAR\"\nl = \"VARCHAR\"");
+    put(&folder, "a.parquet", &nested_file());
+    let dataflow = settled(
+        &folder,
+        "SELECT m, s, l FROM silver.t",
+        concat!(
+            r#""{""1"":""one"",""2"":null}","{""f"":""NaN"",""g"":""-Infinity"",""b"":""AP8="",""d"":null}","#,
+            r#""[1.5,""Infinity"",null]""#
+        ),
+    );
+    let letters = letters(&dataflow);
+    assert!(
+        letters.contains("record,a.parquet,1,") && !letters.contains("ERROR"),
+        "{letters}"
+    );
+}
+
+#[test]
+fn a_repeated_column_is_a_list_without_an_annotation() {
+    let folder = of_files("repeated", "parquet", "a = \"INT[]\"");
+    put(&folder, "a.parquet", &repeated_file());
+    settled(
+        &folder,
+        "SELECT CARDINALITY(a), ARRAY_TO_STRING(a, ' ') FROM silver.t ORDER BY 2",
+        "0,\"\"\n2,1 2\n1,3",
+    );
+}
+
+const NUMBERS: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"}]}"#;
+
+fn numbers(from: i64, to: i64) -> Vec<u8> {
+    avro_block(to - from, &(from..to).flat_map(long).collect::<Vec<_>>())
+}
+
+/// A changed marker went by without a word, and a block that claims more records than it has never ended.
+#[test]
+fn an_avro_file_is_read_up_to_its_first_damaged_block() {
+    let folder = of_files("avro", "avro", "id = \"BIGINT\"");
+    let header = avro_header(NUMBERS, "null");
+    put(
+        &folder,
+        "whole.avro",
+        &[header.clone(), numbers(0, 10), numbers(10, 20)].concat(),
+    );
+    let mut marker = [header.clone(), numbers(20, 30), numbers(30, 40)].concat();
+    *marker.last_mut().expect("bytes") ^= 1;
+    put(&folder, "marker.avro", &marker);
+    let torn = [header.clone(), numbers(40, 50), numbers(50, 60)].concat();
+    put(&folder, "torn.avro", &torn[..torn.len() - 18]);
+    let nothing = r#"{"type":"record","name":"R","fields":[]}"#;
+    put(
+        &folder,
+        "endless.avro",
+        &[avro_header(nothing, "null"), avro_block(i64::MAX, &[0])].concat(),
+    );
+    put(
+        &folder,
+        "null.avro",
+        &[avro_header("\"null\"", "null"), avro_block(i64::MAX, &[])].concat(),
+    );
+    let deep = (0..20).fold("\"null\"".to_string(), |items, _| {
+        format!(r#"{{"type":"array","items":{items}}}"#)
+    });
+    let deep = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"id","type":{deep}}}]}}"#);
+    let claims = long(i64::MAX).repeat(20);
+    put(
+        &folder,
+        "deep.avro",
+        &[avro_header(&deep, "null"), avro_block(1, &claims)].concat(),
+    );
+    let dataflow = settled(
+        &folder,
+        "SELECT COUNT(*), MIN(id), MAX(id), SUM(id) FROM silver.t",
+        "40,0,49,880",
+    );
+    let letters = letters(&dataflow);
+    for (file, told) in [
+        ("marker", "the sync marker behind its block 2 is not the file's"),
+        ("torn", "its block 2 is torn"),
+        ("endless", "it claims more values than it has bytes"),
+        ("null", "its values are no records"),
+        ("deep", "it claims more values than it has bytes"),
+    ] {
+        let line = letters.lines().find(|line| line.contains(&format!("file,{file}.avro")));
+        assert!(line.is_some_and(|line| line.contains(told)), "{file}: {letters}");
+    }
+}
+
+#[test]
+fn avro_unions_maps_and_logical_types_fill_columns() {
+    let folder = of_files(
+        "avro_types",
+        "avro",
+        "id = \"BIGINT\"\nany = \"VARCHAR\"\nprop = { type = \"VARCHAR\", from = 'props.\"a.b\"' }\nat = \"TIMESTAMP\"\n\
+         uid = \"VARCHAR\"\nnext = \"VARCHAR\"",
+    );
+    let schema = r#"{"type":"record","name":"R","fields":[
+        {"name":"id","type":"long"},
+        {"name":"any","type":["null","long","string",{"type":"array","items":"int"}]},
+        {"name":"props","type":{"type":"map","values":["null","string","double"]}},
+        {"name":"at","type":{"type":"long","logicalType":"local-timestamp-nanos"}},
+        {"name":"uid","type":{"type":"string","logicalType":"uuid"}},
+        {"name":"next","type":["null","R"]}]}"#;
+    let record = |id: i64, any: &[Vec<u8>], nanos: i64| {
+        let props = [
+            long(2),
+            avro_text("a.b"),
+            long(1),
+            avro_text("x"),
+            avro_text("c"),
+            long(2),
+            1.5f64.to_le_bytes().to_vec(),
+            long(0),
+        ];
+        [
+            &[long(id)][..],
+            any,
+            &props[..],
+            &[long(nanos), avro_text("u"), long(0)][..],
+        ]
+        .concat()
+        .concat()
+    };
+    let records = [
+        record(1, &[long(1), long(7)], 1_000),
+        record(2, &[long(2), avro_text("text")], -1_000),
+        record(3, &[long(3), long(2), long(1), long(2), long(0)], 0),
+        record(4, &[long(0)], 1_500),
+    ];
+    put(
+        &folder,
+        "a.avro",
+        &[avro_header(schema, "null"), avro_block(4, &records.concat())].concat(),
+    );
+    let dataflow = settled(
+        &folder,
+        "SELECT id, any, prop, at, uid, next FROM silver.t ORDER BY id",
+        "1,7,x,1970-01-01T00:00:00.000001,u,\n2,text,x,1969-12-31T23:59:59.999999,u,\n3,\"[1,2]\",x,1970-01-01T00:00:00,u,",
+    );
+    assert!(
+        letters(&dataflow).contains("record,a.avro,3,"),
+        "{}",
+        letters(&dataflow)
+    );
+}
+
+/// A file of Event Hubs Capture: what the wrapper says, its properties, and the event.
+#[test]
+fn properties_of_captured_events_fill_columns() {
+    let folder = of_files(
+        "capture",
+        "avro",
+        "id = \"BIGINT\"\nsequence = { type = \"BIGINT\", from = \"SequenceNumber\" }\n\
+         enqueued = { type = \"TIMESTAMP\", from = \"EnqueuedTimeUtc\" }\n\
+         tenant = { type = \"VARCHAR\", from = \"Properties.tenant\" }\n\
+         shard = { type = \"VARCHAR\", from = 'SystemProperties.\"x-opt-partition-key\"' }\n\
+         attempts = { type = \"INT\", from = \"Properties.attempts\" }",
+    );
+    let values = r#"{"type":"map","values":["long","double","string","bytes"]}"#;
+    let schema = format!(
+        r#"{{"type":"record","name":"EventData","namespace":"Microsoft.ServiceBus.Messaging","fields":[
+        {{"name":"SequenceNumber","type":"long"}},{{"name":"Offset","type":"string"}},
+        {{"name":"EnqueuedTimeUtc","type":"string"}},{{"name":"SystemProperties","type":{values}}},
+        {{"name":"Properties","type":{values}}},{{"name":"Body","type":["null","bytes"]}}]}}"#
+    );
+    let event = |sequence: i64, body: &str| {
+        [
+            long(sequence),
+            avro_text("4294967296"),
+            avro_text("10/16/2017 6:18:55 PM"),
+            [
+                long(1),
+                avro_text("x-opt-partition-key"),
+                long(2),
+                avro_text("k"),
+                long(0),
+            ]
+            .concat(),
+            [
+                long(2),
+                avro_text("tenant"),
+                long(2),
+                avro_text("acme"),
+                avro_text("attempts"),
+                long(0),
+                long(3),
+                long(0),
+            ]
+            .concat(),
+            long(1),
+            avro_text(body),
+        ]
+        .concat()
+    };
+    let records = [event(5, "{\"id\": 1}"), event(6, "no json"), event(7, "{\"id\": 3}")].concat();
+    put(
+        &folder,
+        "0.avro",
+        &[avro_header(&schema, "null"), avro_block(3, &records)].concat(),
+    );
+    let dataflow = settled(
+        &folder,
+        "SELECT id, sequence, enqueued, tenant, shard, attempts FROM silver.t ORDER BY id",
+        "1,5,2017-10-16T18:18:55,acme,k,3\n3,7,2017-10-16T18:18:55,acme,k,3",
+    );
+    assert!(
+        letters(&dataflow).contains("record,0.avro,1,"),
+        "{}",
+        letters(&dataflow)
+    );
+}
+
+#[test]
+fn json_files_may_be_arrays_or_pretty() {
+    let folder = of_files(
+        "json",
+        "json",
+        "id = \"BIGINT\"\ncity = { type = \"VARCHAR\", from = '\"home.address\".city' }",
+    );
+    put(
+        &folder,
+        "array.ndjson",
+        b"[{\"id\":1,\"home.address\":{\"city\":\"Bonn\"}},{\"id\":2}]",
+    );
+    put(
+        &folder,
+        "pretty.ndjson",
+        b"{\n  \"id\": 3,\n  \"home.address\": {\n    \"city\": \"Kiel\"\n  }\n}\n{\n  \"id\": 4\n}\n",
+    );
+    put(&folder, "lines.ndjson", b"{\"id\":5}\n{\"id\":\n{\"id\":6}\n");
+    let deep = format!("{{\"id\":{}}}\n{{\"id\":7}}\n", "[".repeat(10_000));
+    put(&folder, "deep.ndjson", deep.as_bytes());
+    put(
+        &folder,
+        "odd.ndjson",
+        b"{\"id\":1e400}\n{\"id\":8,\"id\":9}\n{\"id\":10,\"home.address\":{\"city\":\"\\ud800\"}}\n{\"id\":11,\"home.address\":{\"city\":\"a\\u0000b\"}}\n",
+    );
+    let dataflow = settled(
+        &folder,
+        "SELECT id, REPLACE(city, CHR(0), '0') FROM silver.t ORDER BY id",
+        "1,Bonn\n2,\n3,Kiel\n4,\n5,\n6,\n7,\n9,\n11,a0b",
+    );
+    let letters = letters(&dataflow);
+    for place in ["lines.ndjson,1,", "deep.ndjson,0,", "odd.ndjson,0,", "odd.ndjson,2,"] {
+        assert!(letters.contains(&format!("record,{place}")), "{place}: {letters}");
+    }
+    assert_eq!(letters.lines().count(), 4, "{letters}");
+}
+
+/// Numbers of a placeholder were taken for the current value of an array.
+#[test]
+fn values_that_debezium_left_out_stay_as_they_are() {
+    let numbers = |ending: &str| {
+        let numbers: Vec<String> = b"__debezium_unavailable_value"
+            .iter()
+            .map(|byte| format!("{byte}{ending}"))
+            .collect();
+        format!("[{}]", numbers.join(", "))
+    };
+    let (whole, real) = (numbers(""), numbers(".0"));
+    let placeholder = "\"__debezium_unavailable_value\"";
+    let insert = r#"{"op":"c","before":null,"after":{"id":1,"n":1,"i":[1],"d":[1.5],"days":[19000],"j":"{\"a\":1}","h":{"k":"v"}}}"#;
+    let update = format!(
+        r#"{{"op":"u","before":null,"after":{{"id":1,"n":2,"i":{whole},"d":{real},"days":{whole},"j":{placeholder},"h":{{{placeholder}: {placeholder}}}}}}}"#
+    );
+    let folder = of_changes(
+        "left_out",
+        "n = \"INT\"\ni = \"INT[]\"\nd = \"DOUBLE[]\"\ndays = \"DATE[]\"\nj = \"VARCHAR\"\nh = \"VARCHAR\"",
+        &[insert, &update],
+    );
+    settled(
+        &folder,
+        "SELECT n, i[1], CARDINALITY(i), d[1], CARDINALITY(d), days[1], j, h FROM silver.t",
+        "2,1,1,1.5,1,2022-01-08,\"{\"\"a\"\":1}\",\"{\"\"k\"\":\"\"v\"\"}\"",
+    );
+}
+
+/// A point in time that no calendar has was `ERROR: ...` in a VARCHAR of a table.
+#[test]
+fn change_records_keep_exact_numbers_and_refuse_times_beyond_the_calendar() {
+    let folder = of_changes(
+        "beyond",
+        "amount = { type = \"DECIMAL(10,2)\", format = \"digits\" }\nat = { type = \"TIMESTAMP\", format = \"epoch_us\" }",
+        &[
+            r#"{"op":"c","before":null,"after":{"id":1,"amount":"1E+1","at":0}}"#,
+            r#"{"op":"c","before":null,"after":{"id":2,"amount":"1E-2","at":253402300799999999}}"#,
+            r#"{"op":"c","before":null,"after":{"id":3,"amount":"1","at":253402300800000000}}"#,
+            r#"{"op":"c","before":null,"after":{"id":4,"amount":"1","at":9223372036825200000}}"#,
+        ],
+    );
+    folder.write("gold/t.sql", "SELECT id, CAST(at AS VARCHAR) AS at FROM silver.t");
+    let dataflow = settled(
+        &folder,
+        "SELECT s.id, s.amount, g.at FROM silver.t s JOIN gold.t g ON s.id = g.id ORDER BY 1",
+        "1,10.00,1970-01-01T00:00:00\n2,0.01,9999-12-31T23:59:59.999999",
+    );
+    let letters = letters(&dataflow);
+    assert_eq!(
+        letters.matches("which holds the years 0 to 9999").count(),
+        2,
+        "{letters}"
+    );
+}
+
+/// The name of a test's own data, where the checkout has it beside itself.
+fn shared(name: &str) -> Option<std::path::PathBuf> {
+    let folder = std::env::var_os("ALLUVIUM_CASES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/cases/files"),
+        std::path::PathBuf::from,
+    );
+    let path = folder.join(name);
+    if !path.exists() {
+        eprintln!("SKIPPED: there is no {}; set ALLUVIUM_CASES", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// Public files that were read wrong, or ended every run.
+#[test]
+fn public_files_that_ended_runs_do_so_no_more() {
+    for (case, columns, sql, expected) in [
+        ("panic", "a = \"VARCHAR\"", "SELECT COUNT(*) FROM silver.t", "0"),
+        (
+            "int96",
+            "a = \"TIMESTAMP\"",
+            "SELECT MAX(a), COUNT(*) FROM silver.t",
+            "9999-12-31T03:00:00,5",
+        ),
+    ] {
+        let Some(data) = shared(case) else { return };
+        let folder = of_files(case, "parquet", columns);
+        for file in std::fs::read_dir(data.join("data")).expect("files") {
+            let file = file.expect("an entry").path();
+            let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+            put(&folder, &name, &std::fs::read(&file).expect("the file is read"));
+        }
+        let dataflow = settled(&folder, sql, expected);
+        assert_eq!(letters(&dataflow).lines().count(), 1, "{}", letters(&dataflow));
+    }
+}

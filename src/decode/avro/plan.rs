@@ -39,6 +39,11 @@ pub(in crate::decode) enum Step {
     Record { takes: Takes, record: usize },
     /// By branch.
     Union(Vec<Step>),
+    /// Columns want values of keys; some perhaps also the whole.
+    Map {
+        takes: Takes,
+        entries: Vec<(Box<str>, Step)>,
+    },
 }
 
 /// A record whose fields are wanted.
@@ -167,6 +172,21 @@ impl Plan {
                 let branch = cursor.branch(types.len())?;
                 self.walk(cursor, types[branch], &branches[branch], walk)
             }
+            Step::Map { takes, entries } => {
+                let Form::Map(values) = &self.schema.of(index).form else {
+                    unreachable!("a step of entries was made for a map");
+                };
+                if !takes.is_empty() {
+                    let cell = cursor.clone().cell(&self.schema, index, walk.derived)?;
+                    takes
+                        .iter()
+                        .for_each(|(column, rank)| walk.slots.fill(*column, *rank, cell));
+                }
+                cursor.entries(|key, cursor| {
+                    let step = entries.iter().find(|(wanted, _)| **wanted == *key);
+                    self.walk(cursor, *values, step.map_or(&Step::Skip, |(_, step)| step), walk)
+                })
+            }
         }
     }
 
@@ -188,13 +208,19 @@ impl Plan {
                         .for_each(|(step, index)| self.taken(step, *index, each));
                 }
             }
+            Step::Map { takes, entries } => {
+                takes.iter().for_each(|(column, _)| each(*column as usize, index));
+                if let Form::Map(values) = &self.schema.of(index).form {
+                    entries.iter().for_each(|(_, step)| self.taken(step, *values, each));
+                }
+            }
         }
     }
 
     /// Tells the fields that nobody takes, of a value that has all it may have.
     pub fn ignored_in(&self, step: &Step, each: &mut dyn FnMut(&str)) {
         match step {
-            Step::Skip | Step::Take(_) => (),
+            Step::Skip | Step::Take(_) | Step::Map { .. } => (),
             Step::Union(branches) => branches.iter().for_each(|branch| self.ignored_in(branch, each)),
             Step::Record { record, .. } => {
                 let plan = &self.records[*record];
@@ -237,6 +263,36 @@ struct Compiler<'s> {
 }
 
 impl Compiler<'_> {
+    /// The same of a value of which columns want what is inside: also a map's values, by their keys.
+    fn within(&mut self, index: usize, names: &Names, node: usize, takes: Takes, reader: Option<&[Field]>) -> Step {
+        let schema = self.schema;
+        match &schema.of(index).form {
+            Form::Map(values) => {
+                let mut entry = |key: &str| {
+                    let (takes, child) = names.wanted(node, key)?;
+                    let takes = Takes::from_slice(takes);
+                    Some(match child {
+                        Some(child) => self.within(*values, names, child, takes, None),
+                        None => Step::Take(takes),
+                    })
+                };
+                let keys: Vec<&str> = names.fields(node).collect();
+                let entries = keys.into_iter().filter_map(|key| Some((key.into(), entry(key)?)));
+                Step::Map {
+                    takes,
+                    entries: entries.collect(),
+                }
+            }
+            Form::Union(branches) => {
+                let steps = branches
+                    .iter()
+                    .map(|branch| self.within(*branch, names, node, takes.clone(), reader));
+                Step::Union(steps.collect())
+            }
+            _ => self.inside(index, names, node, takes, reader),
+        }
+    }
+
     /// The step of a type whose value `takes` want, and whose fields are wanted by the names of `node`.
     fn inside(&mut self, index: usize, names: &Names, node: usize, takes: Takes, reader: Option<&[Field]>) -> Step {
         let schema = self.schema;
@@ -290,7 +346,7 @@ impl Compiler<'_> {
                 .zip(self.reader)
                 .and_then(|(theirs, reader)| reader.record(theirs.schema));
             let step = match child {
-                Some(child) => self.inside(field.schema, names, child, takes, inner),
+                Some(child) => self.within(field.schema, names, child, takes, inner),
                 None if takes.is_empty() => Step::Skip,
                 None => Step::Take(takes),
             };

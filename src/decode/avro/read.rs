@@ -63,6 +63,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// How many bytes are read.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     /// Whether all bytes are read.
     pub fn end(&self) -> Result<(), Bad> {
         if self.at == self.bytes.len() {
@@ -222,6 +227,18 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Gives each key of a map to `each`, which reads its value.
+    pub fn entries(&mut self, mut each: impl FnMut(&'a str, &mut Self) -> Result<(), Bad>) -> Result<(), Bad> {
+        self.spend()?;
+        while let Some((count, _)) = self.block()? {
+            for _ in 0..count {
+                let key = self.text()?;
+                each(key, self)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A value as a cell; what the record has no bytes for is written to `derived`.
     pub fn cell(&mut self, schema: &Schema, index: usize, derived: &mut String) -> Result<Cell<'a>, Bad> {
         self.cell_within(schema, index, derived, 0)
@@ -252,6 +269,10 @@ impl<'a> Cursor<'a> {
             Form::String => Cell::new(Kind::Text, self.text()?),
             Form::Fixed(size) if found.uuid => {
                 write_uuid(derived, self.take(*size)?);
+                Cell::of(Kind::Text, Datum::Derived(start, derived.len()))
+            }
+            Form::Fixed(size) if found.duration => {
+                write_duration(derived, self.take(*size)?);
                 Cell::of(Kind::Text, Datum::Derived(start, derived.len()))
             }
             Form::Fixed(size) => Cell::of(Kind::Bytes, Datum::Bytes(self.take(*size)?)),
@@ -348,6 +369,11 @@ impl<'a> Cursor<'a> {
                 write_uuid(out, self.take(*size)?);
                 out.push('"');
             }
+            Form::Fixed(size) if found.duration => {
+                out.push('"');
+                write_duration(out, self.take(*size)?);
+                out.push('"');
+            }
             Form::Fixed(size) => write_bytes(out, found, self.take(*size)?),
             Form::Enum(symbols) => write_text(out, self.symbol(symbols)?),
             Form::Union(branches) => {
@@ -405,30 +431,63 @@ impl<'a> Cursor<'a> {
 }
 
 fn write_number(out: &mut String, of: &Type, n: i64) {
-    let unit = match of.meaning {
-        Meaning::Days => Some(Epoch::Days),
-        Meaning::Millis => Some(Epoch::Millis),
-        Meaning::Micros => Some(Epoch::Micros),
-        Meaning::Nanos => Some(Epoch::Nanos),
-        _ => None,
+    let start = out.len();
+    out.push('"');
+    if write_moment(out, of.meaning, of.scale, n) {
+        out.push('"');
+    } else {
+        out.truncate(start);
+        write!(out, "{n}").expect("writing to memory does not fail");
+    }
+}
+
+/// Writes a date, a point in time or a time of day in ISO 8601; says whether the number is one.
+pub(super) fn write_moment(out: &mut String, meaning: Meaning, scale: i16, n: i64) -> bool {
+    let unit = match (meaning, scale) {
+        (Meaning::Days, _) => Epoch::Days,
+        (Meaning::Millis, _) | (Meaning::NoPoint, 3) => Epoch::Millis,
+        (Meaning::Micros, _) | (Meaning::NoPoint, 6) => Epoch::Micros,
+        (Meaning::Nanos | Meaning::ExactNanos, _) => Epoch::Nanos,
+        _ => return false,
     };
-    let point = unit.and_then(|unit| temporal::scaled(n, unit).ok());
-    let moment = point.and_then(chrono::DateTime::from_timestamp_micros);
-    let written = match moment {
-        Some(moment) if of.meaning == Meaning::Days => write!(out, "\"{}\"", moment.format("%Y-%m-%d")),
-        Some(moment) => write!(out, "\"{}\"", moment.format("%Y-%m-%dT%H:%M:%S%.6f")),
-        None => write!(out, "{n}"),
+    let point = temporal::scaled(n, unit).ok();
+    let Some(moment) = point.and_then(chrono::DateTime::from_timestamp_micros) else {
+        return false;
     };
+    let format = match meaning {
+        Meaning::Days => "%Y-%m-%d",
+        Meaning::NoPoint if (0..temporal::DAY).contains(&moment.timestamp_micros()) => "%H:%M:%S%.f",
+        Meaning::NoPoint => return false,
+        Meaning::ExactNanos => {
+            let moment = chrono::DateTime::from_timestamp_nanos(n);
+            write!(out, "{}", moment.format("%Y-%m-%dT%H:%M:%S%.9f")).expect("writing to memory does not fail");
+            return true;
+        }
+        _ => "%Y-%m-%dT%H:%M:%S%.6f",
+    };
+    write!(out, "{}", moment.format(format)).expect("writing to memory does not fail");
+    true
+}
+
+/// Months, days and milliseconds, little-endian, as ISO 8601 writes a duration.
+fn write_duration(out: &mut String, bytes: &[u8]) {
+    let part = |at: usize| {
+        let bytes = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        u32::from_le_bytes(bytes.unwrap_or_default())
+    };
+    let (months, days, millis) = (part(0), part(4), part(8));
+    let written = write!(out, "P{months}M{days}DT{}.{:03}S", millis / 1000, millis % 1000);
     written.expect("writing to memory does not fail");
 }
 
-/// JSON has no infinity and no NaN.
+/// JSON has no infinity and no NaN: they are strings, as protobuf writes them in JSON.
 pub(in crate::decode) fn write_float(out: &mut String, x: impl Into<f64> + std::fmt::Display + Copy) {
     let finite = x.into().is_finite();
-    let written = if finite {
-        write!(out, "{x}")
-    } else {
-        write!(out, "\"{x}\"")
+    let written = match x.into() {
+        _ if finite => write!(out, "{x}"),
+        f64::INFINITY => write!(out, "\"Infinity\""),
+        f64::NEG_INFINITY => write!(out, "\"-Infinity\""),
+        _ => write!(out, "\"NaN\""),
     };
     written.expect("writing to memory does not fail");
 }

@@ -30,6 +30,8 @@ pub(in crate::decode) struct Type {
     pub variable: bool,
     /// A fixed that holds a UUID.
     pub uuid: bool,
+    /// Months, days and milliseconds in twelve bytes.
+    pub duration: bool,
 }
 
 /// How a type is written.
@@ -79,6 +81,19 @@ impl Schema {
         })
     }
 
+    /// Reads the schema of a file.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn of_text(text: &str) -> Result<Schema, String> {
+        let mut reader = Reader::default();
+        let root = reader.text(text)?;
+        Ok(Schema {
+            types: reader.types,
+            root,
+        })
+    }
+
     /// A type by its index.
     pub fn of(&self, index: usize) -> &Type {
         &self.types[index]
@@ -118,6 +133,7 @@ impl Reader {
             moment: false,
             variable: false,
             uuid: false,
+            duration: false,
         });
         self.types.len() - 1
     }
@@ -228,7 +244,7 @@ impl Reader {
                 "date" => Meaning::Days,
                 "timestamp-millis" | "local-timestamp-millis" => Meaning::Millis,
                 "timestamp-micros" | "local-timestamp-micros" => Meaning::Micros,
-                "timestamp-nanos" | "local-timestamp-nanos" => Meaning::Nanos,
+                "timestamp-nanos" | "local-timestamp-nanos" => Meaning::ExactNanos,
                 "time-millis" | "time-micros" => Meaning::NoPoint,
                 "decimal" => Meaning::Unscaled,
                 _ => Meaning::Plain,
@@ -236,7 +252,11 @@ impl Reader {
         }
         let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.parse().ok());
         let scale = number(&attributes["scale"]).or_else(|| number(&attributes["connect.parameters"]["scale"]));
-        let scale = i16::try_from(scale.unwrap_or(0));
+        let scale = match (meaning, logical) {
+            (Meaning::NoPoint, "time-millis") => Ok(3),
+            (Meaning::NoPoint, "time-micros") => Ok(6),
+            _ => i16::try_from(scale.unwrap_or(0)),
+        };
         let precision = number(&attributes["precision"])
             .or_else(|| number(&attributes["connect.parameters"]["connect.decimal.precision"]));
         let found = &mut self.types[index];
@@ -252,6 +272,7 @@ impl Reader {
             found.precision = precision.and_then(|precision| u8::try_from(precision).ok());
         }
         found.moment |= connect == "io.debezium.time.ZonedTimestamp" && matches!(found.form, Form::String);
+        found.duration |= logical == "duration" && matches!(found.form, Form::Fixed(12));
         found.uuid |= logical == "uuid" && matches!(found.form, Form::Fixed(16));
         found.variable |= connect == "io.debezium.data.VariableScaleDecimal" && matches!(found.form, Form::Record(_));
     }

@@ -155,6 +155,9 @@ pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
             };
             format!("column {name:?}: {shown} is not a {sql_type}; {remedy}")
         }
+        Why::Beyond if matches!(sql_type, SqlType::Date | SqlType::Timestamp) => format!(
+            "column {name:?}: {shown} does not fit into {sql_type}, which holds the years 0 to 9999; correct the record, or declare VARCHAR or BIGINT"
+        ),
         Why::Beyond => format!("column {name:?}: {shown} does not fit into {sql_type}; declare a wider type"),
         Why::TooFine => format!(
             "column {name:?}: {shown} has more digits behind the point than {sql_type} holds; declare a larger scale, or DOUBLE"
@@ -361,6 +364,7 @@ fn exact(cell: &Cell<'_>, precision: u8, scale: i8, encoding: Encoding) -> Optio
 /// A point in time from a count without a text.
 fn counted(target: &Target, cell: &Cell<'_>) -> Option<Result<i64, Why>> {
     match (cell.datum, target.patterns.is_empty()) {
+        (Datum::Int(n), true) if cell.meaning == Meaning::ExactNanos => Some(temporal::exact_nanos(n)),
         (Datum::Int(n), true) => Some(unit(target, cell).and_then(|unit| match unit {
             Some(unit) => temporal::scaled(n, unit),
             None => Err(NO_UNIT),
@@ -570,7 +574,7 @@ fn point(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
         (Kind::Number, Some(unit)) => temporal::count(text, unit),
         (Kind::Number, None) => Err(NO_UNIT),
         (Kind::Nested | Kind::True | Kind::False, _) => Err(Why::Not),
-        _ => temporal::iso(text.as_bytes()).ok_or(Why::Not),
+        _ => temporal::point(text, &[]),
     }
 }
 
@@ -589,7 +593,7 @@ fn unit(target: &Target, cell: &Cell<'_>) -> Result<Option<Epoch>, Why> {
         Meaning::Days => Some(Epoch::Days),
         Meaning::Millis => Some(Epoch::Millis),
         Meaning::Micros => Some(Epoch::Micros),
-        Meaning::Nanos => Some(Epoch::Nanos),
+        Meaning::Nanos | Meaning::ExactNanos => Some(Epoch::Nanos),
         Meaning::NoPoint => return Err(Why::Custom("is a time of day or a duration; declare BIGINT or VARCHAR")),
         Meaning::Untold if target.sql_type == SqlType::Timestamp => Some(Epoch::Micros),
         Meaning::Untold | Meaning::UntoldUnit if target.sql_type == SqlType::Date => Some(Epoch::Days),

@@ -1,5 +1,5 @@
 //! Text and numbers to points in time: microseconds since 1970-01-01 00:00, without a zone (UTC where the
-//! text has one). What is finer than a microsecond is cut off.
+//! text has one), from the year 0 to 9999. What is finer than a microsecond is cut off.
 
 use chrono::format::{Parsed, parse};
 use chrono::{NaiveDate, NaiveTime};
@@ -9,14 +9,22 @@ use crate::decode::target::{Epoch, Pattern};
 
 /// Microseconds of a day.
 pub const DAY: i64 = 86_400_000_000;
+/// 0000-01-01 00:00 and the last microsecond of 9999-12-31: what a DATE and a TIMESTAMP hold, in every engine that reads them.
+/// The year 0 is among them since Debezium tells 0001-01-01 by Java's old calendar, in which it is two days earlier.
+const FIRST: i64 = -62_167_219_200_000_000;
+const LAST: i64 = 253_402_300_799_999_999;
 /// chrono's count of days at 1970-01-01.
 const UNIX_DAY: i32 = 719_163;
 
 /// A point in time from text, by the patterns in order, or ISO 8601 without any.
 pub fn point(text: &str, patterns: &[Pattern]) -> Result<i64, Why> {
-    if patterns.is_empty() {
-        return iso(text.as_bytes()).ok_or(Why::Not);
-    }
+    within(match patterns {
+        [] => iso(text.as_bytes()).ok_or(Why::Not)?,
+        patterns => by_patterns(text, patterns)?,
+    })
+}
+
+fn by_patterns(text: &str, patterns: &[Pattern]) -> Result<i64, Why> {
     let mut why = Why::Not;
     for pattern in patterns {
         let items = match pattern {
@@ -81,22 +89,40 @@ pub fn count(text: &str, unit: Epoch) -> Result<i64, Why> {
             };
             let cut = text.find('.').map_or(text, |p| &text[..text.len().min(p + 1 + digits)]);
             let micros = super::number::decimal(cut, 38, digits as i8)?;
-            i64::try_from(micros).map_err(|_| Why::Beyond)
+            i64::try_from(micros).map_err(|_| Why::Beyond).and_then(within)
         }
         Err(why) => Err(why),
     }
 }
 
+/// A point between the years 0 and 9999.
+fn within(point: i64) -> Result<i64, Why> {
+    match (FIRST..=LAST).contains(&point) {
+        true => Ok(point),
+        false => Err(Why::Beyond),
+    }
+}
+
+/// A point from nanoseconds, where it is a whole microsecond.
+pub fn exact_nanos(n: i64) -> Result<i64, Why> {
+    match n % 1000 {
+        0 => scaled(n, Epoch::Nanos),
+        _ => Err(Why::Custom(
+            "has nanoseconds, and microseconds are held; cut them off by `format = \"epoch_ns\"`, or declare VARCHAR",
+        )),
+    }
+}
+
 /// A point from a number.
 pub fn scaled(n: i64, unit: Epoch) -> Result<i64, Why> {
-    match unit {
+    let point = match unit {
         Epoch::Seconds => n.checked_mul(1_000_000),
         Epoch::Millis => n.checked_mul(1000),
         Epoch::Micros => Some(n),
         Epoch::Nanos => Some(n.div_euclid(1000)),
         Epoch::Days => n.checked_mul(DAY),
-    }
-    .ok_or(Why::Beyond)
+    };
+    within(point.ok_or(Why::Beyond)?)
 }
 
 /// A day of a point, where it is a midnight.

@@ -1,23 +1,39 @@
 //! What Debezium writes where the source left a value out (an unchanged TOASTed column): its placeholder, in the form that
-//! the column's type has. The forms are those of Debezium's `UnchangedToastedPlaceholder`.
+//! the column's type has. The forms are those of Debezium's `UnchangedToastedPlaceholder`:
+//!
+//! - A text, also of JSON: the placeholder. Bytes: its bytes. An hstore: a map of the placeholder to itself.
+//! - An array of texts, bytes or UUIDs: one value. An array of numbers, dates or points in time: each of the placeholder's
+//!   bytes as such a value, as many values as it has bytes. Of decimals a byte is the unscaled number.
+//! - A geometry: a point that nobody is at.
+//!
+//! An array of booleans would be so many times `true`: that is a value, for all that can be told.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, Days};
 use md5::{Digest, Md5};
 use uuid::Builder;
 
 use super::super::cell::{Cell, Datum, Kind};
+use super::super::coerce::temporal::{DAY, iso};
+use super::super::scan;
 
 /// Debezium's default `unavailable.value.placeholder`.
 const DEFAULT: &str = "__debezium_unavailable_value";
+
+/// The well-known binary of Debezium's geometry and geography that nobody is at, in base64.
+const NOWHERE: [&str; 2] = [
+    "AQEAACDmEAAAAAAA/IPXl8EAAAD8g9eXwQ==",
+    "AQEAACDmEAAADCHn/f9/ZkAYQs77/39WQA==",
+];
 
 /// The placeholder of a feed's connector.
 #[derive(Debug)]
 pub(in crate::decode) struct Placeholder {
     bytes: Vec<u8>,
-    /// As JSON or its text, whatever the column's type.
-    forms: Vec<String>,
+    /// As a text that is no list and no object, or the one value of a list.
+    texts: Vec<String>,
+    /// A map of it to itself.
+    map: String,
 }
 
 impl Default for Placeholder {
@@ -30,31 +46,19 @@ impl Placeholder {
     /// Of a connector whose `unavailable.value.placeholder` is this.
     pub fn new(placeholder: &str) -> Self {
         let bytes = placeholder.as_bytes();
-        let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        let list = |items: &mut dyn Iterator<Item = String>| format!("[{}]", items.collect::<Vec<_>>().join(","));
-        let base64 = STANDARD.encode(bytes);
+        let quoted = serde_json::Value::from(placeholder).to_string();
         // Java's UUID.nameUUIDFromBytes.
         let uuid = Builder::from_md5_bytes(Md5::digest(bytes).into()).into_uuid();
-        let day = |byte: &u8| DateTime::UNIX_EPOCH.date_naive() + Days::new(u64::from(*byte));
-        let map = format!("{{{0}:{0}}}", quoted(placeholder));
-        let forms = vec![
-            list(&mut [quoted(placeholder)].into_iter()),
-            list(&mut [quoted(&base64)].into_iter()),
-            list(&mut [quoted(&uuid.to_string())].into_iter()),
-            list(&mut bytes.iter().map(u8::to_string)),
-            // Arrays of dates in Avro, as they are rendered here.
-            list(&mut bytes.iter().map(|byte| quoted(&day(byte).to_string()))),
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-            // hstore, also as the inside of a JSON string.
-            quoted(&map)[1..quoted(&map).len() - 1].to_string(),
-            map,
-            base64,
-            quoted(placeholder)[1..quoted(placeholder).len() - 1].to_string(),
-            placeholder.to_string(),
-        ];
         Placeholder {
             bytes: bytes.to_vec(),
-            forms,
+            texts: vec![
+                placeholder.to_string(),
+                quoted.clone(), // as JSON in a text
+                STANDARD.encode(bytes),
+                uuid.to_string(),
+                bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            ],
+            map: format!("{{{quoted}:{quoted}}}"),
         }
     }
 
@@ -69,11 +73,100 @@ impl Placeholder {
         match (cell.datum, cell.kind) {
             (Datum::Bytes(bytes), _) => bytes == self.bytes,
             (Datum::Text(_) | Datum::Derived(..), Kind::Text | Kind::Escaped | Kind::Nested) => {
-                let text = cell.settle(derived).text();
-                text.len() >= self.bytes.len() && self.forms.iter().any(|form| form == text)
+                let cell = cell.settle(derived);
+                let text = cell.text();
+                match text.as_bytes().first() {
+                    // Longer lists and objects are none of its forms.
+                    Some(b'[' | b'{') if text.len() > 64 * self.bytes.len() + 200 => false,
+                    Some(b'[') if cell.kind == Kind::Nested => self.is_list(text),
+                    Some(b'{') => self.is_object(&cell),
+                    _ => self.is_text(&cell),
+                }
             }
             _ => false,
         }
+    }
+
+    fn is_text(&self, cell: &Cell<'_>) -> bool {
+        match cell.kind {
+            Kind::Text => self.texts.iter().any(|form| form == cell.text()),
+            // Only as long as a form may be, so that long texts are not unescaped for nothing.
+            Kind::Escaped if cell.text().len() <= 8 * self.bytes.len() => {
+                let text = cell.resolved();
+                text.is_some_and(|text| self.texts.iter().any(|form| **form == *text))
+            }
+            _ => false,
+        }
+    }
+
+    /// An hstore or a geometry; in a text, an hstore as JSON.
+    fn is_object(&self, cell: &Cell<'_>) -> bool {
+        let Some(text) = cell.resolved() else {
+            return false;
+        };
+        if *text == *self.map {
+            return true;
+        }
+        let (mut entries, mut own, mut nowhere) = (0, false, false);
+        let scanned = scan::object(&text, |key, value| {
+            entries += 1;
+            own = self.is_text(&key) && self.is_text(&value);
+            nowhere |= key.text() == "wkb" && NOWHERE.contains(&value.text());
+        });
+        scanned.is_ok() && ((entries == 1 && own) || nowhere)
+    }
+
+    fn is_list(&self, text: &str) -> bool {
+        // Most lists are told by their first value.
+        let first = text[1..].trim_ascii_start();
+        let number = first.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+        if number {
+            let end = first
+                .find(|c: char| matches!(c, ',' | ']' | ' '))
+                .unwrap_or(first.len());
+            if !self
+                .bytes
+                .first()
+                .is_some_and(|byte| stands_for(*byte, &Cell::new(Kind::Number, &first[..end])))
+            {
+                return false;
+            }
+        }
+        let (mut values, mut bytes, mut own) = (0, true, false);
+        let scanned = scan::array(text, |value| {
+            own = values == 0 && self.is_text(&value);
+            bytes = bytes && self.bytes.get(values).is_some_and(|byte| stands_for(*byte, &value));
+            values += 1;
+        });
+        scanned.is_ok() && ((values == 1 && own) || (bytes && values == self.bytes.len()))
+    }
+}
+
+/// Whether a list's value is a byte of the placeholder, as whatever type: Java's bytes have a sign.
+fn stands_for(byte: u8, value: &Cell<'_>) -> bool {
+    let number = i64::from(byte as i8);
+    let is_unscaled = |text: &str| STANDARD.decode(text).is_ok_and(|bytes| bytes == [byte]);
+    match value.kind {
+        Kind::Number => {
+            let text = value.text();
+            // Of Avro's decimals the number has its point already.
+            text.parse() == Ok(number as f64) || text.replacen('.', "", 1).parse() == Ok(number)
+        }
+        Kind::Text => {
+            let text = value.text();
+            let at = iso(text.as_bytes());
+            let times = [number * DAY, number * 1000, number, number.div_euclid(1000)];
+            is_unscaled(text) || at.is_some_and(|at| times.contains(&at))
+        }
+        // A decimal of variable scale.
+        Kind::Nested => {
+            let mut own = false;
+            let scanned = scan::object(value.text(), |key, value| {
+                own |= key.text() == "value" && is_unscaled(value.text())
+            });
+            scanned.is_ok() && own
+        }
+        _ => false,
     }
 }
 
@@ -83,6 +176,47 @@ mod tests {
     use super::*;
 
     /// What Debezium 3.5 has of it in Java: `UUID.nameUUIDFromBytes("__debezium_unavailable_value".getBytes())`.
+    fn bytes_as(each: impl Fn(i64) -> String) -> String {
+        let values: Vec<String> = DEFAULT.bytes().map(|byte| each(i64::from(byte))).collect();
+        format!("[{}]", values.join(", "))
+    }
+
+    /// A user would have seen these in place of the current values.
+    #[test]
+    fn placeholders_of_arrays_maps_and_geometries_are_told_from_values() {
+        let placeholder = Placeholder::default();
+        let nested = |text: &str| placeholder.is(&Cell::new(Kind::Nested, text), "");
+        let encoded = |n: i64| STANDARD.encode([n as u8]);
+        for text in [
+            bytes_as(|n| n.to_string()),
+            bytes_as(|n| format!("{n}.0")),
+            bytes_as(|n| format!("\"{}\"", encoded(n))),
+            bytes_as(|n| format!("{{\"scale\":0,\"value\":\"{}\"}}", encoded(n))),
+            bytes_as(|n| format!("{}.{:02}", n / 100, n % 100)),
+            bytes_as(|n| format!("\"1970-01-01T00:00:00.{n:06}\"")),
+            format!("[\"{DEFAULT}\"]"),
+            format!("[ \"{}\" ]", STANDARD.encode(DEFAULT)),
+            format!("{{ \"{DEFAULT}\" : \"{DEFAULT}\" }}"),
+            format!("{{\"wkb\":\"{}\",\"srid\":4326}}", NOWHERE[0]),
+        ] {
+            assert!(nested(&text), "{text}");
+            // One value less, or a last one that is another.
+            let other = text
+                .replacen("95", "96", 1)
+                .replacen("__", "_", 1)
+                .replacen("AQE", "AQA", 1);
+            let other = other.replacen("Xw==", "YA==", 1).replacen("0.96", "0.97", 1);
+            assert!(other == text || !nested(&other), "{other}");
+        }
+        for text in ["[]", "[95]", "{}", "[true,true]", "[\"a\"]", "[95, 95, 100]"] {
+            assert!(!nested(text), "{text}");
+        }
+        let escaped = format!("\\\"{DEFAULT}\\\"");
+        assert!(placeholder.is(&Cell::new(Kind::Escaped, &escaped), ""));
+        let map = format!("{{\\\"{DEFAULT}\\\":\\\"{DEFAULT}\\\"}}");
+        assert!(placeholder.is(&Cell::new(Kind::Escaped, &map), ""));
+    }
+
     #[test]
     fn the_default_has_java_s_name_based_uuid() {
         let placeholder = Placeholder::default();

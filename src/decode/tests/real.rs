@@ -151,7 +151,7 @@ fn citi_bike_survives_its_drift_of_headers_and_dates() {
 
 /// A capture file's batches as they would be handed over.
 fn capture(file: &Path) -> Vec<Raw> {
-    let batches = super::super::avro::read_container(File::open(file).unwrap(), 100).unwrap();
+    let batches = super::super::avro::read_container(File::open(file).unwrap(), 0, 100).unwrap();
     let raw = |batch: arrow::array::RecordBatch| Raw {
         offsets: (0..batch.num_rows() as u64).collect(),
         payloads: Payloads::Columns {

@@ -18,9 +18,9 @@ mod sizes;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{CastOptions, cast_with_options, concat};
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion::logical_expr::interval_arithmetic::Interval;
@@ -109,7 +109,12 @@ impl Guarded {
     }
 
     /// Evaluates as many rows at once as (2) allows.
-    fn invoke(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn invoke(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if matches!(self.name(), "lpad" | "rpad")
+            && let Some(length) = args.args.get_mut(1)
+        {
+            *length = not_negative(length)?;
+        }
         let constants: u64 = args
             .args
             .iter()
@@ -175,6 +180,20 @@ impl Guarded {
             false => Err(other()),
         }
     }
+}
+
+/// A length without negative numbers: to PostgreSQL those are 0, and the kernel panics over one.
+fn not_negative(length: &ColumnarValue) -> Result<ColumnarValue> {
+    Ok(match length {
+        ColumnarValue::Scalar(ScalarValue::Int64(Some(n))) => {
+            ColumnarValue::Scalar(ScalarValue::Int64(Some(*n.max(&0))))
+        }
+        ColumnarValue::Array(lengths) => match lengths.as_primitive_opt::<Int64Type>() {
+            Some(lengths) => ColumnarValue::Array(Arc::new(lengths.unary::<_, Int64Type>(|n| n.max(0)))),
+            None => length.clone(),
+        },
+        _ => length.clone(),
+    })
 }
 
 impl ScalarUDFImpl for Guarded {

@@ -19,6 +19,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
+use super::super::moments;
 use super::super::rewrite::rewrite;
 use super::Guarded;
 
@@ -70,8 +71,9 @@ impl Settled {
             }
             let settled = rewrite(node, |expr| {
                 expr.transform_up(|e| {
-                    let Expr::ScalarFunction(call) = e else {
-                        return Ok(Transformed::no(e));
+                    let call = match e {
+                        Expr::ScalarFunction(call) => call,
+                        e => return moments::compared(e, &schema),
                     };
                     match bare(&call) {
                         Some(function) => guarded(function, call, &schema, self.max_value, changed),

@@ -1,25 +1,29 @@
 //! Reads the batches of a columnar file: Parquet and Avro object containers.
 
 use std::error::Error;
-use std::io::{self, BufReader, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{self, BufReader};
+use std::ops::Range;
+use std::sync::Arc;
 
+use ::parquet as parquet_files;
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
-use arrow_avro::reader::ReaderBuilder;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryFutureExt};
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet_files::arrow::ParquetRecordBatchStreamBuilder;
+use parquet_files::arrow::arrow_reader::ArrowReaderOptions;
+use parquet_files::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
+use parquet_files::errors::ParquetError;
+use parquet_files::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use super::listing::Place;
 use super::open::{Break, Source};
+use crate::contain::contain;
+use crate::decode::avro::read_container;
+use crate::decode::{Damage, parquet};
 use crate::repr::rows_at_once;
 
 /// A file's batches, in order.
@@ -36,146 +40,147 @@ pub(crate) struct Extent {
     pub bytes: u64,
 }
 
-/// Rows of Avro that are decoded at once: blocks say nothing of their size once they are uncompressed.
-const AVRO_ROWS: usize = 128;
-
 /// The batches of a Parquet file from row `extent.next` on.
 pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
-    let skip = usize::try_from(extent.next).expect("row numbers fit into memory's");
     match place {
         Place::Local { .. } => {
             let file = place.open_local(partition).map_err(Break::from_io)?;
-            let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(of_parquet)?;
-            let rows = rows_at_once(builder.metadata(), extent.rows, extent.bytes);
-            let reader = builder
-                .with_batch_size(rows)
-                .with_offset(skip)
-                .build()
-                .map_err(of_parquet)?;
-            Ok(Box::new(reader.map(|batch| batch.map_err(of_arrow))))
+            let at_once = (extent.rows, extent.bytes);
+            let batches = parquet::batches(move || file.try_clone(), extent.next, at_once).map_err(of_arrow)?;
+            Ok(Box::new(batches.map(|batch| batch.map_err(of_arrow))))
         }
         Place::Remote { store, runtime, .. } => {
-            let reader = StoredFile {
+            let file = StoredFile {
                 store: store.clone(),
                 location: place.location(partition),
-                size: extent.size,
+                columns: None,
             };
-            let builder = runtime
-                .block_on(ParquetRecordBatchStreamBuilder::new(reader))
-                .map_err(of_parquet)?;
-            let rows = rows_at_once(builder.metadata(), extent.rows, extent.bytes);
-            let stream = builder.with_batch_size(rows).with_offset(skip).build();
-            let (mut stream, runtime) = (stream.map_err(of_parquet)?, runtime.clone());
-            let next = move || runtime.block_on(stream.next()).map(|batch| batch.map_err(of_parquet));
-            Ok(Box::new(std::iter::from_fn(next)))
+            stored_parquet(file, &extent, runtime.clone())
         }
     }
 }
 
+/// The same of a file in a store.
+fn stored_parquet(file: StoredFile, extent: &Extent, runtime: tokio::runtime::Handle) -> Result<Batches, Break> {
+    let metadata = parquet::read_metadata(extent.size, |range| {
+        let fetched = runtime.block_on(file.store.get_range(&file.location, range));
+        fetched.map_err(|e| Break::from_io(super::listing::store_error(e)))
+    })?;
+    let mut groups = parquet::groups_from(metadata.metadata(), extent.next).into_iter();
+    let rows = rows_at_once(metadata.metadata(), extent.rows, extent.bytes);
+    let mut open: Option<ParquetRecordBatchStream<StoredFile>> = None;
+    let mut ended = false;
+    let mut next_batch = move || -> Result<Option<RecordBatch>, ParquetError> {
+        loop {
+            if let Some(batch) = open.as_mut().and_then(|open| runtime.block_on(open.next())) {
+                return batch.map(Some);
+            }
+            let Some((group, before)) = groups.next() else {
+                return Ok(None);
+            };
+            let file = StoredFile {
+                columns: Some((metadata.metadata().clone(), group)),
+                ..file.clone()
+            };
+            let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(file, metadata.clone())
+                .with_row_groups(vec![group])
+                .with_batch_size(rows)
+                .with_offset(before);
+            open = Some(builder.build()?);
+        }
+    };
+    Ok(Box::new(std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let read = contain(&mut next_batch).map_err(|panic| Break::from(Damage::of_panic(panic)));
+        let batch = read.and_then(|read| read.map_err(of_parquet)).transpose();
+        ended = !matches!(batch, Some(Ok(_)));
+        batch
+    })))
+}
+
 /// A Parquet file in a store, read by ranges.
+#[derive(Clone)]
 struct StoredFile {
     store: Arc<dyn ObjectStore>,
     location: StorePath,
-    size: u64,
+    /// Of which row group columns are read.
+    columns: Option<(Arc<ParquetMetaData>, usize)>,
 }
 
-type Fetched<'a, T> = BoxFuture<'a, parquet::errors::Result<T>>;
+impl StoredFile {
+    /// Looks over the pages of a column that was fetched.
+    fn check(&self, range: &Range<u64>, bytes: &Bytes) -> Result<(), ParquetError> {
+        let Some((metadata, group)) = &self.columns else {
+            return Ok(());
+        };
+        let columns = metadata.row_group(*group).columns();
+        let of_range = |column: &&ColumnChunkMetaData| column.byte_range() == (range.start, range.end - range.start);
+        let Some(column) = columns.iter().find(of_range) else {
+            return Ok(());
+        };
+        let checked = parquet::check_pages(column, |start, length| {
+            let from = (start - range.start) as usize;
+            Ok::<_, Damage>(bytes.slice(from..from + length as usize))
+        });
+        checked.map_err(|damage| ParquetError::External(Box::new(damage)))
+    }
+}
+
+type Fetched<'a, T> = BoxFuture<'a, parquet_files::errors::Result<T>>;
 
 fn external(error: object_store::Error) -> ParquetError {
     ParquetError::External(Box::new(error))
 }
 
 impl AsyncFileReader for StoredFile {
-    fn get_bytes(&mut self, range: std::ops::Range<u64>) -> Fetched<'_, Bytes> {
-        self.store.get_range(&self.location, range).map_err(external).boxed()
-    }
-
-    fn get_byte_ranges(&mut self, ranges: Vec<std::ops::Range<u64>>) -> Fetched<'_, Vec<Bytes>> {
-        async move { self.store.get_ranges(&self.location, &ranges).await.map_err(external) }.boxed()
-    }
-
-    fn get_metadata<'a>(&'a mut self, options: Option<&'a ArrowReaderOptions>) -> Fetched<'a, Arc<ParquetMetaData>> {
+    fn get_bytes(&mut self, range: Range<u64>) -> Fetched<'_, Bytes> {
         async move {
-            let size = self.size;
-            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
-            Ok(Arc::new(reader.load_and_finish(self, size).await?))
+            let fetched = self
+                .store
+                .get_range(&self.location, range.clone())
+                .await
+                .map_err(external)?;
+            self.check(&range, &fetched)?;
+            Ok(fetched)
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> Fetched<'_, Vec<Bytes>> {
+        async move {
+            let fetched = self.store.get_ranges(&self.location, &ranges).await.map_err(external)?;
+            for (range, bytes) in ranges.iter().zip(&fetched) {
+                self.check(range, bytes)?;
+            }
+            Ok(fetched)
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(&'a mut self, _: Option<&'a ArrowReaderOptions>) -> Fetched<'a, Arc<ParquetMetaData>> {
+        // Readers are made with what was read before.
+        async {
+            Err(ParquetError::General(
+                "the file's footer was read before its columns".to_string(),
+            ))
         }
         .boxed()
     }
 }
 
-/// The batches of an Avro object container from row `extent.next` on. Rows before are decoded and dropped: blocks do
-/// not say what they hold.
+/// The batches of an Avro object container from row `extent.next` on. Rows before are gone past: blocks do not say how many
+/// bytes a row has.
 pub(crate) fn avro(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
     let (source, trouble) = Source::open(place, partition)?;
-    let tail = Tail::default();
-    let source = BufReader::with_capacity(
-        256 << 10,
-        Tailed {
-            source,
-            tail: tail.clone(),
-        },
-    );
-    let reader = ReaderBuilder::new()
-        .with_batch_size(extent.rows.min(AVRO_ROWS))
-        .build(source);
-    let mut reader = reader.map_err(|e| trouble.explain(e))?;
-    let marker = reader.avro_header().sync();
-    let (mut skip, mut ended) = (extent.next, false);
-    let next = move || {
-        loop {
-            if ended {
-                return None;
-            }
-            match reader.next() {
-                Some(Ok(batch)) => {
-                    let rows = batch.num_rows() as u64;
-                    if skip < rows {
-                        let from = std::mem::take(&mut skip) as usize;
-                        return Some(Ok(batch.slice(from, batch.num_rows() - from)));
-                    }
-                    skip -= rows;
-                }
-                Some(Err(e)) => {
-                    ended = true;
-                    return Some(Err(trouble.explain(e)));
-                }
-                None => {
-                    ended = true;
-                    // The reader takes a torn last block for the end; every container ends with its marker.
-                    let whole = tail.bytes() == marker;
-                    return (!whole).then(|| Err(Break::Spoilt("the last block of the Avro file is torn".into())));
-                }
-            }
-        }
+    let source = BufReader::with_capacity(256 << 10, source);
+    let broken = move |error: ArrowError| match error {
+        ArrowError::IoError(_, e) => trouble.explain(e),
+        other => of_arrow(other),
     };
-    Ok(Box::new(std::iter::from_fn(next)))
-}
-
-/// The last bytes that a [`Tailed`] gave: as many as a marker of an Avro container has.
-#[derive(Clone, Default)]
-struct Tail(Arc<Mutex<[u8; 16]>>);
-
-impl Tail {
-    fn bytes(&self) -> [u8; 16] {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Tailed<R> {
-    source: R,
-    tail: Tail,
-}
-
-impl<R: Read> Read for Tailed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.source.read(buffer)?;
-        let new = &buffer[read.saturating_sub(16)..read];
-        let mut tail = self.tail.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.rotate_left(new.len() % 16);
-        tail[16 - new.len()..].copy_from_slice(new);
-        Ok(read)
-    }
+    let batches = read_container(source, extent.next, extent.rows).map_err(&broken)?;
+    Ok(Box::new(batches.map(move |batch| batch.map_err(&broken))))
 }
 
 fn of_arrow(error: ArrowError) -> Break {
@@ -190,7 +195,7 @@ fn of_arrow(error: ArrowError) -> Break {
 fn of_parquet(error: ParquetError) -> Break {
     match error {
         ParquetError::External(e) => of_any(e),
-        other => Break::Spoilt(other.to_string()),
+        other => Break::Spoilt(parquet::plain(&other)),
     }
 }
 

@@ -54,7 +54,9 @@ pub(crate) fn read_head<R: Read>(records: &mut Records<R>) -> Result<Head, HeadE
     let told = told.map(|delimiter| format!("sep={}", char::from(delimiter)));
     let mut header = told.clone().filter(|_| !dialect.header);
     if dialect.header
-        && let Some(Line { bytes: line, cut_from, .. }) = records.next()?
+        && let Some(Line {
+            bytes: line, cut_from, ..
+        }) = records.next()?
     {
         if let Some(length) = cut_from {
             return Err(HeadError::Refused(format!(

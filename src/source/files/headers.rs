@@ -5,6 +5,7 @@ use std::fmt::Write;
 use hashbrown::HashMap;
 
 use crate::decode::HeaderNotes;
+use crate::shown::shown;
 
 /// Files with one and the same thing to tell that are named; a folder of a million files tells it no million times.
 const NAMED: usize = 20;
@@ -48,7 +49,7 @@ fn told(notes: &HeaderNotes) -> String {
         let _ = write!(told, "{separator}{what}: ");
         for (n, name) in names.iter().take(NAMED).enumerate() {
             let comma = if n > 0 { ", " } else { "" };
-            let _ = write!(told, "{comma}{}", name.escape_debug());
+            let _ = write!(told, "{comma}{}", shown(name));
         }
         if names.len() > NAMED {
             let _ = write!(told, " and {} more", names.len() - NAMED);

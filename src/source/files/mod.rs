@@ -17,6 +17,7 @@
 mod charset;
 mod columnar;
 mod content;
+mod documents;
 mod head;
 mod headers;
 mod lister;
@@ -55,6 +56,7 @@ pub(crate) use charset::Peeked;
 pub(crate) use charset::to_utf8;
 use columnar::Extent;
 use content::{FileComparison, KnownFiles, compare, content};
+use documents::LineDocuments;
 pub(crate) use head::read_head;
 use head::{Head, HeadError};
 use headers::HeadersTold;
@@ -417,6 +419,10 @@ impl FileReader {
             source: to_utf8(decompress(source, &trouble, &job.partition)?, dialect.charset),
             hand: self.hand.clone(),
         };
+        let plain: Box<dyn Read> = match csv {
+            true => Box::new(plain),
+            false => Box::new(LineDocuments::new(plain)),
+        };
         let mut records = Records::new(plain, csv.then_some(dialect), self.options.record_bytes);
         let hand = self.hand.clone();
         let broken = |error: SplitError| match (hand.check(), error) {
@@ -505,6 +511,7 @@ impl FileReader {
         let mut is_first = *next == 0;
         for batch in Gathered::new(batches, self.hand.limits) {
             let batch = batch?;
+            self.hand.check()?;
             if std::mem::take(&mut is_first) {
                 let notes = judge_columns(self.hand.input(), self.hand.feed(), &batch)
                     .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;

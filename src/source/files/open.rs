@@ -18,6 +18,7 @@ use super::charset::Peeked;
 use super::content::ByteDigest;
 use super::listing::{Place, store_error};
 use super::magic::{HEAD, Mark, Packing, instead_of, mark};
+use crate::decode::Damage;
 use crate::source::outlet::Ended;
 
 /// Why reading a file broke off.
@@ -35,6 +36,12 @@ pub(crate) enum Break {
     Refused(String),
     /// It is gone.
     Vanished,
+}
+
+impl From<Damage> for Break {
+    fn from(damage: Damage) -> Self {
+        Break::Spoilt(damage.to_string())
+    }
 }
 
 impl From<Ended> for Break {

@@ -58,7 +58,11 @@ impl Skim {
                         None => memchr(quote, &piece[next..])?,
                         Some(escape) => memchr2(quote, escape, &piece[next..])?,
                     };
-                    if piece[next] == quote { At::BehindQuote } else { At::Escaped }
+                    if piece[next] == quote {
+                        At::BehindQuote
+                    } else {
+                        At::Escaped
+                    }
                 }
                 (At::Escaped, _) => At::Quoted,
                 (At::FieldStart | At::BehindQuote, byte) if byte == quote => At::Quoted,

@@ -166,7 +166,9 @@ impl<R: Read> Records<R> {
                 None => unread.len(),
             };
             self.feeds += line_feeds(&unread[..passed]);
-            let is_over = unread[..passed].last().is_some_and(|byte| matches!(byte, b'\n' | b'\r'));
+            let is_over = unread[..passed]
+                .last()
+                .is_some_and(|byte| matches!(byte, b'\n' | b'\r'));
             self.start += passed;
             if is_over || self.at_end {
                 return Ok(());
@@ -454,7 +456,10 @@ mod tests {
         };
         let mut records = Records::new(&b"a, \"b\n\", c\n \"d\n\" \ne"[..], Some(trim), 1 << 20);
         for expected in ["a, \"b\n\", c", " \"d\n\" ", "e"] {
-            assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(expected.as_bytes()));
+            assert_eq!(
+                records.next().unwrap().map(|line| line.bytes),
+                Some(expected.as_bytes())
+            );
         }
     }
 
@@ -487,7 +492,11 @@ mod tests {
         let ndjson = format!("{{}}\n[\"{long}\"] \r\n\n[2]\n{long}{long}\n");
         for step in [1000, 300 << 10, 5 << 20] {
             for (text, is_csv) in [(&csv, true), (&ndjson, false)] {
-                let mut records = Records::new(Slowly(text.as_bytes(), step), is_csv.then(TextDialect::default), 1 << 20);
+                let mut records = Records::new(
+                    Slowly(text.as_bytes(), step),
+                    is_csv.then(TextDialect::default),
+                    1 << 20,
+                );
                 let mut found = Vec::new();
                 while let Some(line) = records.next().unwrap() {
                     let start = String::from_utf8(line.bytes[..line.bytes.len().min(4)].to_vec()).unwrap();

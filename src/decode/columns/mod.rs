@@ -1,33 +1,31 @@
 //! Columns of a file to columns of an input: found by name or dotted path, converted exactly.
 //!
 //! What is of the right type is taken as it is. Integers are narrowed with a check, points in time change
-//! their unit (finer than microseconds is cut off; zones are UTC), text goes the way of every text, and whatever
-//! else is written as text first, so that the same rules hold: nothing is rounded or wrapped. Nested values
-//! in a VARCHAR are JSON.
+//! their unit (what is finer than microseconds is refused, or cut off where the column's format is `epoch_ns`; zones are
+//! UTC), text goes the way of every text, and whatever else is written as text first, so that the same rules hold: nothing
+//! is rounded or wrapped. Nested values in a VARCHAR are JSON (`nested`).
+
+mod nested;
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringBuilder, make_array, new_null_array};
 use arrow::buffer::NullBuffer;
-use arrow::compute::{CastOptions, can_cast_types, cast, cast_with_options};
-use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, TimeUnit, TimestampMicrosecondType};
-use arrow::json::writer::{EncoderOptions, make_encoder};
+use arrow::compute::{CastOptions, cast, cast_with_options, max, min};
+use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Field, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 
 use super::cell::{Cell, Kind};
 use super::changes::{Outcome, Shape, Typed};
 use super::coerce::{self, Fault, Why, temporal};
-use super::target::{Epoch, Target};
-use super::{Op, avro};
+use super::target::{Epoch, Pattern, Target};
+use super::{Op, path};
 use crate::repr::SqlType;
 
 /// What rows of a file come to.
-pub(super) fn decode(shape: &Shape, kind: &mut super::Kind, batch: &RecordBatch) -> Outcome {
-    if let super::Kind::Json(json) = kind
-        && avro::is_capture(batch)
-    {
-        return avro::decode_capture(shape, json, batch);
-    }
+pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
     let rows = batch.num_rows();
+    let fields = batch.schema_ref().fields();
     let mut faults = Vec::new();
     let mut used = vec![false; batch.num_columns()];
     let mut missing = vec![false; shape.targets.len()];
@@ -36,7 +34,11 @@ pub(super) fn decode(shape: &Shape, kind: &mut super::Kind, batch: &RecordBatch)
         match target.from.iter().find_map(|name| find(batch, name)) {
             Some((root, array)) => {
                 used[root] = true;
-                arrays.push(convert(target, &array, &mut faults));
+                let twins = fields.iter().filter(|field| field.name() == fields[root].name());
+                arrays.push(match twins.count() {
+                    1 => convert(target, &array, &mut faults),
+                    _ => refuse_twins(target, fields[root].name(), rows, &mut faults),
+                });
             }
             None => {
                 missing[column] = true;
@@ -52,7 +54,6 @@ pub(super) fn decode(shape: &Shape, kind: &mut super::Kind, batch: &RecordBatch)
         counted: Vec::new(),
         unchanged: Vec::new(),
     };
-    let fields = batch.schema_ref().fields();
     typed.require(shape, &mut faults, |_, column| {
         missing[column].then(|| {
             let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
@@ -75,24 +76,19 @@ fn find(batch: &RecordBatch, name: &str) -> Option<(usize, ArrayRef)> {
     if let Some((root, _)) = schema.column_with_name(name) {
         return Some((root, Arc::clone(batch.column(root))));
     }
-    let (first, mut rest) = name.split_once('.')?;
+    let steps = path::steps(name);
+    let (first, inner) = steps.split_first()?;
     let (root, _) = schema.column_with_name(first)?;
     let mut array = Arc::clone(batch.column(root));
-    loop {
-        let (step, tail) = rest
-            .split_once('.')
-            .map_or((rest, None), |(step, tail)| (step, Some(tail)));
+    for step in inner {
         let outer = array.as_struct_opt()?;
         let inner = outer.column_by_name(step)?;
         // A null struct's fields are null, whatever they hold.
         let nulls = NullBuffer::union(outer.nulls(), inner.nulls());
         let data = inner.to_data().into_builder().nulls(nulls);
         array = make_array(data.build().ok()?);
-        match tail {
-            Some(tail) => rest = tail,
-            None => return Some((root, array)),
-        }
     }
+    Some((root, array))
 }
 
 /// An array as the target's type; a null and a fault where a value does not fit.
@@ -101,7 +97,21 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
     use SqlType as S;
     let plain = target.nulls.is_empty() && target.patterns.is_empty();
     match (array.data_type(), &target.sql_type) {
-        (from, _) if *from == target.arrow && plain => Arc::clone(array),
+        (T::Timestamp(TimeUnit::Microsecond, None), S::Timestamp) if plain && within_calendar(array, Epoch::Micros) => {
+            Arc::clone(array)
+        }
+        (T::Date32, S::Date) if plain && within_calendar(array, Epoch::Days) => Arc::clone(array),
+        (T::Decimal128(precision, _), S::Decimal(..)) if *array.data_type() == target.arrow && plain => {
+            // A file may hold more digits than it declares.
+            match array
+                .as_primitive::<Decimal128Type>()
+                .validate_decimal_precision(*precision)
+            {
+                Ok(()) => Arc::clone(array),
+                Err(_) => through_text(target, array, Kind::Number, faults),
+            }
+        }
+        (from, _) if *from == target.arrow && plain && !from.is_temporal() && !from.is_nested() => Arc::clone(array),
         (T::Dictionary(_, values), _) => match cast(array, values) {
             Ok(array) => convert(target, &array, faults),
             Err(_) => refuse(target, array, faults),
@@ -122,10 +132,12 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
         }
         (T::Date32, S::Timestamp | S::Date) => points(target, array, Epoch::Days, faults),
         (T::Date64, S::Timestamp | S::Date) => points(target, array, Epoch::Millis, faults),
-        (T::LargeList(item) | T::FixedSizeList(item, _), S::List(_)) => match cast(array, &T::List(Arc::clone(item))) {
-            Ok(array) => lists(target, array.as_list(), faults),
-            Err(_) => refuse(target, array, faults),
-        },
+        (T::LargeList(item) | T::FixedSizeList(item, _) | T::ListView(item) | T::LargeListView(item), S::List(_)) => {
+            match cast(array, &T::List(Arc::clone(item))) {
+                Ok(array) => lists(target, array.as_list(), faults),
+                Err(_) => refuse(target, array, faults),
+            }
+        }
         (T::List(_), S::List(_)) => lists(target, array.as_list(), faults),
         (from, S::Varchar) if from.is_nested() => nested(target, array, faults),
         (T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_), S::Binary) => {
@@ -142,18 +154,39 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
 
 /// By writing each value as text.
 fn through_text(target: &Target, array: &ArrayRef, kind: Kind, faults: &mut Vec<Fault>) -> ArrayRef {
-    if !can_cast_types(array.data_type(), &DataType::Utf8) {
-        return refuse(target, array, faults);
-    }
-    let Ok(texts) = cast(array, &DataType::Utf8) else {
+    let Ok(show) = nested::shown(array.as_ref()) else {
         return refuse(target, array, faults);
     };
-    let texts = texts.as_string::<i32>();
-    let cells: Vec<Cell<'_>> = texts
-        .iter()
-        .map(|text| text.map_or(Cell::NULL, |text| Cell::new(kind, text)))
-        .collect();
+    let mut texts = String::new();
+    let mut ends = Vec::with_capacity(array.len());
+    for row in 0..array.len() {
+        let start = texts.len();
+        if array.is_valid(row)
+            && let Err(error) = show(row, &mut texts)
+        {
+            texts.truncate(start);
+            faults.push(unshown(target, row, &error));
+        }
+        ends.push((start, texts.len()));
+    }
+    let shown = ends.iter().map(|(start, end)| &texts[*start..*end]);
+    let cells = shown.enumerate().map(|(row, text)| match text {
+        "" if array.is_null(row) || kind == Kind::Number => Cell::NULL,
+        text => Cell::new(kind, text),
+    });
+    let cells: Vec<Cell<'_>> = cells.collect();
     coerce::column(target, &cells, faults)
+}
+
+/// A value that has no text.
+fn unshown(target: &Target, row: usize, error: &ArrowError) -> Fault {
+    Fault {
+        row: row as u32,
+        reason: format!(
+            "column {:?}: the value cannot be written as text: {error}; correct the file",
+            target.name
+        ),
+    }
 }
 
 /// Integers to a type that may be too small for them.
@@ -168,32 +201,59 @@ fn narrow(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRe
     }
 }
 
-/// Counts of time units to points or days.
-fn points(target: &Target, array: &ArrayRef, unit: Epoch, faults: &mut Vec<Fault>) -> ArrayRef {
-    let counts = match array.data_type() {
+/// Whether all counts of a time unit are points between the years 0 and 9999.
+fn within_calendar(array: &ArrayRef, unit: Epoch) -> bool {
+    counts(array).is_ok_and(|counts| {
+        let counts = counts.as_primitive::<Int64Type>();
+        let (least, greatest) = (min(counts), max(counts));
+        let mut ends = least.into_iter().chain(greatest);
+        ends.all(|end| temporal::scaled(end, unit).is_ok())
+    })
+}
+
+/// Points in time as the numbers that they are stored as.
+fn counts(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match array.data_type() {
         DataType::Date32 => cast(array, &DataType::Int32).and_then(|days| cast(&days, &DataType::Int64)),
         _ => cast(array, &DataType::Int64),
-    };
-    let Ok(counts) = counts else {
+    }
+}
+
+/// Counts of time units to points or days.
+fn points(target: &Target, array: &ArrayRef, unit: Epoch, faults: &mut Vec<Fault>) -> ArrayRef {
+    let Ok(counts) = counts(array) else {
         return refuse(target, array, faults);
     };
     let counts = counts.as_primitive::<Int64Type>();
+    let cut_off = target
+        .patterns
+        .iter()
+        .any(|p| matches!(p, Pattern::Epoch(Epoch::Nanos)));
     let to_date = target.sql_type == SqlType::Date;
+    let point = |n: i64| match unit {
+        Epoch::Nanos if !cut_off => temporal::exact_nanos(n),
+        unit => temporal::scaled(n, unit),
+    };
     // A point that does not fit or is no midnight leaves a null that was none.
     let converted: ArrayRef = if to_date {
-        let day = |n: i64| temporal::scaled(n, unit).and_then(temporal::day).ok();
-        Arc::new(counts.unary_opt::<_, Date32Type>(day))
+        Arc::new(counts.unary_opt::<_, Date32Type>(|n| point(n).and_then(temporal::day).ok()))
     } else {
-        let point = |n: i64| temporal::scaled(n, unit).ok();
-        Arc::new(counts.unary_opt::<_, TimestampMicrosecondType>(point))
+        Arc::new(counts.unary_opt::<_, TimestampMicrosecondType>(|n| point(n).ok()))
     };
     if converted.null_count() > counts.null_count() {
+        let show = nested::shown(array.as_ref()).ok();
         for row in (0..counts.len()).filter(|row| counts.is_valid(*row) && converted.is_null(*row)) {
-            let point = temporal::scaled(counts.value(row), unit);
-            let why = point.and_then(temporal::day).err().unwrap_or(Why::Beyond);
+            let why = point(counts.value(row))
+                .and_then(temporal::day)
+                .err()
+                .unwrap_or(Why::Beyond);
+            let mut text = String::new();
+            if show.as_ref().is_none_or(|show| show(row, &mut text).is_err()) {
+                text = counts.value(row).to_string();
+            }
             faults.push(Fault {
                 row: row as u32,
-                reason: coerce::reason(target, &counts.value(row).to_string(), why),
+                reason: coerce::reason(target, &text, why),
             });
         }
     }
@@ -226,22 +286,20 @@ fn lists(target: &Target, lists: &ListArray, faults: &mut Vec<Fault>) -> ArrayRe
 
 /// Nested values as JSON text.
 fn nested(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
-    let field = Arc::new(Field::new(&target.name, array.data_type().clone(), true));
-    let options = EncoderOptions::default();
-    let Ok(mut encoder) = make_encoder(&field, array.as_ref(), &options) else {
-        return refuse(target, array, faults);
-    };
     let mut out = StringBuilder::with_capacity(array.len(), array.len() * 32);
-    let mut text = Vec::new();
-    for row in 0..array.len() {
-        if array.is_null(row) {
+    let mut unwritten = Vec::new();
+    let written = nested::texts(array, |row, text| match text {
+        Some(Ok(text)) => out.append_value(text),
+        None => out.append_null(),
+        Some(Err(error)) => {
+            unwritten.push(unshown(target, row, &error));
             out.append_null();
-            continue;
         }
-        text.clear();
-        encoder.encode(row, &mut text);
-        out.append_value(String::from_utf8_lossy(&text));
+    });
+    if written.is_err() {
+        return refuse(target, array, faults);
     }
+    faults.extend(unwritten);
     Arc::new(out.finish())
 }
 
@@ -270,6 +328,19 @@ fn utf8(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef 
         })
         .collect();
     coerce::column(target, &cells, faults)
+}
+
+/// Nothing but faults, for a column that the file has twice.
+fn refuse_twins(target: &Target, field: &str, rows: usize, faults: &mut Vec<Fault>) -> ArrayRef {
+    let reason = format!(
+        "column {:?}: the file has more than one column {field:?}; write it with names that differ",
+        target.name
+    );
+    faults.extend((0..rows as u32).map(|row| Fault {
+        row,
+        reason: reason.clone(),
+    }));
+    new_null_array(&target.arrow, rows)
 }
 
 /// Nothing but faults.

@@ -1,0 +1,188 @@
+//! A batch whose decoding panics, record by record.
+//!
+//! The batch is decoded in halves, and each half that panics in halves again, until the offending record stands alone: it is
+//! refused, and its neighbours are decoded as ever. What a record comes to does not depend on the batch it came in, so a replay
+//! from Bronze, which cuts batches elsewhere, refuses the same records.
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+
+use super::{Decoded, FilePlace, Payloads, Raw, Reject};
+use crate::contain::contain;
+
+impl Raw {
+    /// Some of the records.
+    fn slice(&self, start: usize, length: usize) -> Raw {
+        let payloads = match &self.payloads {
+            Payloads::Records {
+                values,
+                keys,
+                headers,
+                ts_ms,
+            } => Payloads::Records {
+                values: values.slice(start, length),
+                keys: keys.as_ref().map(|keys| keys.slice(start, length)),
+                headers: headers.as_ref().map(|headers| headers.slice(start, length)),
+                // Times are told for all records or for none.
+                ts_ms: ts_ms.get(start..start + length).unwrap_or_default().to_vec(),
+            },
+            Payloads::Columns { batch, path } => Payloads::Columns {
+                batch: batch.slice(start, length),
+                path: path.clone(),
+            },
+        };
+        Raw {
+            payloads,
+            offsets: self.offsets[start..start + length].to_vec(),
+            header: self.header.clone(),
+            // Records that are cut were taken out before.
+            cut: Vec::new(),
+            place: FilePlace {
+                lines: self.place.lines.get(start..start + length).unwrap_or_default().to_vec(),
+                ..self.place.clone()
+            },
+        }
+    }
+}
+
+/// Decodes records of which the whole batch made `decode` panic. `rows` is the schema of decoded rows. The answer's `raw` is
+/// for the caller to fill.
+pub(super) fn decode_apart(raw: &Raw, rows: &SchemaRef, mut decode: impl FnMut(&Raw) -> Decoded) -> Decoded {
+    let mut parts: Vec<(usize, Decoded)> = Vec::new();
+    // Ranges that are still to be decoded, the first of them last.
+    let mut ranges = halves(0, raw.len());
+    while let Some((start, length)) = ranges.pop() {
+        let part = raw.slice(start, length);
+        match contain(|| decode(&part)) {
+            Ok(decoded) => parts.push((start, decoded)),
+            Err(_) if length > 1 => ranges.extend(halves(start, length)),
+            Err(panic) => parts.push((start, refused(rows, &panic))),
+        }
+    }
+    joined(rows, parts)
+}
+
+/// A range in two, the first half last; of fewer than two records the range itself.
+fn halves(start: usize, length: usize) -> Vec<(usize, usize)> {
+    let half = length / 2;
+    let mut halves = vec![(start + half, length - half), (start, half)];
+    halves.retain(|(_, length)| *length > 0);
+    halves
+}
+
+/// What a record comes to that makes its decoder panic.
+fn refused(rows: &SchemaRef, panic: &str) -> Decoded {
+    Decoded {
+        source_ms: vec![None],
+        rejects: vec![Reject {
+            record: Some(0),
+            reason: format!(
+                "the record stopped its decoder ({panic}); correct its producer, and report this fault of alluvium with the record"
+            ),
+        }],
+        ..Decoded::none(rows.clone())
+    }
+}
+
+/// Parts of a batch as one, each with the number of its first record.
+fn joined(rows: &SchemaRef, parts: Vec<(usize, Decoded)>) -> Decoded {
+    let mut whole = Decoded::none(rows.clone());
+    let mut batches: Vec<RecordBatch> = Vec::new();
+    for (start, part) in parts {
+        let (first_record, first_row) = (start as u32, whole.ops.len() as u32);
+        batches.push(part.rows);
+        whole.ops.extend(part.ops);
+        whole
+            .record
+            .extend(part.record.iter().map(|record| record + first_record));
+        whole.source_ms.extend(part.source_ms);
+        whole.rejects.extend(part.rejects.into_iter().map(|reject| Reject {
+            record: reject.record.map(|record| record + first_record),
+            ..reject
+        }));
+        let unchanged = part.unchanged.iter().map(|(row, column)| (row + first_row, *column));
+        whole.unchanged.extend(unchanged);
+        let mut transactions = part.transactions;
+        transactions.iter_mut().for_each(|place| place.record += first_record);
+        whole.transactions.extend(transactions);
+        for (name, count) in part.ignored_fields {
+            match whole.ignored_fields.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += count,
+                None => whole.ignored_fields.push((name, count)),
+            }
+        }
+    }
+    whole.rows = concat_batches(rows, &batches).expect("parts of a batch have its schema");
+    whole
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{BinaryArray, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::decode::Op;
+
+    /// One row a record, and a panic at a record of `x`; as a decoder of which one value is poison.
+    fn decode(raw: &Raw, schema: &SchemaRef) -> Decoded {
+        let Payloads::Records { values, .. } = &raw.payloads else {
+            panic!("records were given")
+        };
+        let texts: Vec<&str> = values
+            .iter()
+            .map(|value| std::str::from_utf8(value.unwrap()).unwrap())
+            .collect();
+        assert!(!texts.contains(&"x"), "poison at {:?}", raw.offsets);
+        Decoded {
+            rows: RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(texts.clone()))]).unwrap(),
+            ops: vec![Op::Upsert; texts.len()],
+            record: (0..texts.len() as u32).collect(),
+            source_ms: vec![Some(1); texts.len()],
+            ignored_fields: vec![("other".to_string(), texts.len() as u64)],
+            unchanged: vec![(0, 0)],
+            ..Decoded::none(schema.clone())
+        }
+    }
+
+    #[test]
+    fn a_record_that_makes_its_decoder_panic_is_refused_alone() {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, true)]));
+        let records = ["a", "b", "x", "d", "e", "f", "x"];
+        let raw = Raw {
+            payloads: Payloads::Records {
+                values: BinaryArray::from_iter_values(records),
+                keys: None,
+                headers: None,
+                ts_ms: Vec::new(),
+            },
+            offsets: (0..7).map(|n| n * 10).collect(),
+            header: None,
+            cut: Vec::new(),
+            place: FilePlace::default(),
+        };
+        let decoded = decode_apart(&raw, &schema, |raw| decode(raw, &schema));
+        let rows: Vec<Option<&str>> = decoded
+            .rows
+            .column(0)
+            .as_any()
+            .downcast_ref::<StringArray>()
+            .unwrap()
+            .iter()
+            .collect();
+        assert_eq!(rows, ["a", "b", "d", "e", "f"].map(Some));
+        assert_eq!(decoded.record, [0, 1, 3, 4, 5]);
+        assert_eq!(decoded.source_ms[2], None);
+        assert_eq!(decoded.ignored_fields, [("other".to_string(), 5)]);
+        let refused: Vec<(Option<u32>, &str)> = decoded.rejects.iter().map(|r| (r.record, r.reason.as_str())).collect();
+        assert_eq!(refused.len(), 2);
+        assert_eq!((refused[0].0, refused[1].0), (Some(2), Some(6)));
+        assert!(refused[0].1.contains("poison at [20]"), "{refused:?}");
+        // The left out value of each part's first row.
+        assert_eq!(decoded.unchanged, [(0, 0), (1, 0), (2, 0), (4, 0)]);
+    }
+}

@@ -1,0 +1,251 @@
+//! Nested values of Arrow columns as JSON text: what a VARCHAR takes of a list, a struct or a map.
+//!
+//! - A struct is an object of all its fields, a null field is `null`. A map is an object: its keys are strings, whatever they
+//!   are in the file, and a null value is `null`. A list is an array.
+//! - Numbers are as the file has them, decimals with all their digits. JSON has no NaN and no infinities: they are the strings
+//!   `"NaN"`, `"Infinity"` and `"-Infinity"`.
+//! - Bytes are base64. Dates, times and points in time are ISO 8601.
+//!
+//! It replaces arrow-json's encoder here: that one leaves null fields and entries out, makes `null` of NaN, and writes
+//! `ERROR: ...` for a point in time that it cannot show.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use crate::decode::avro::{write_base64, write_float, write_text};
+
+/// Writes the values of one array.
+pub(super) struct JsonWriter<'a> {
+    array: &'a dyn Array,
+    form: Form<'a>,
+}
+
+/// How an array's values are written.
+enum Form<'a> {
+    Null,
+    Boolean(&'a BooleanArray),
+    /// As it is shown.
+    Shown(ArrayFormatter<'a>),
+    /// The same in quotes: it never has characters that need an escape.
+    Quoted(ArrayFormatter<'a>),
+    /// A floating-point number, and how a finite one is shown.
+    Float(Box<dyn Fn(usize) -> f64 + 'a>, ArrayFormatter<'a>),
+    Text(Box<dyn Fn(usize) -> &'a str + 'a>),
+    Bytes(Box<dyn Fn(usize) -> &'a [u8] + 'a>),
+    /// The values, and which of them a list has.
+    List(Box<JsonWriter<'a>>, Box<dyn Fn(usize) -> (usize, usize) + 'a>),
+    /// Name and values of each field.
+    Struct(Vec<(&'a str, JsonWriter<'a>)>),
+    /// Keys and values, and which of them a map has.
+    Map(Box<JsonWriter<'a>>, Box<JsonWriter<'a>>, &'a [i32]),
+    /// The distinct values, and which of them a row has.
+    Dictionary(Box<JsonWriter<'a>>, Vec<Option<usize>>),
+}
+
+impl<'a> JsonWriter<'a> {
+    /// Of an array.
+    ///
+    /// # Errors
+    /// It is of a type that has no form in JSON.
+    pub fn new(array: &'a dyn Array) -> Result<Self, ArrowError> {
+        use DataType as T;
+        const OPTIONS: FormatOptions<'static> = FormatOptions::new();
+        let shown = || ArrayFormatter::try_new(array, &OPTIONS);
+        let inner = |array: &'a ArrayRef| JsonWriter::new(array.as_ref()).map(Box::new);
+        macro_rules! ends {
+            ($lists:expr) => {{
+                let offsets = $lists.value_offsets();
+                Box::new(move |row: usize| (offsets[row] as usize, offsets[row + 1] as usize))
+            }};
+        }
+        macro_rules! float {
+            ($type:ty) => {{
+                let values = array.as_primitive::<$type>();
+                Form::Float(Box::new(move |row| values.value(row).into()), shown()?)
+            }};
+        }
+        macro_rules! values {
+            ($form:path, $values:expr) => {{
+                let values = $values;
+                $form(Box::new(move |row| values.value(row)))
+            }};
+        }
+        let form = match array.data_type() {
+            T::Null => Form::Null,
+            T::Boolean => Form::Boolean(array.as_boolean()),
+            T::Float16 => float!(Float16Type),
+            T::Float32 => float!(Float32Type),
+            T::Float64 => float!(Float64Type),
+            from if from.is_numeric() => Form::Shown(shown()?),
+            from if from.is_temporal() => Form::Quoted(shown()?),
+            T::Utf8 => values!(Form::Text, array.as_string::<i32>()),
+            T::LargeUtf8 => values!(Form::Text, array.as_string::<i64>()),
+            T::Utf8View => values!(Form::Text, array.as_string_view()),
+            T::Binary => values!(Form::Bytes, array.as_binary::<i32>()),
+            T::LargeBinary => values!(Form::Bytes, array.as_binary::<i64>()),
+            T::BinaryView => values!(Form::Bytes, array.as_binary_view()),
+            T::FixedSizeBinary(_) => values!(Form::Bytes, array.as_fixed_size_binary()),
+            T::List(_) => Form::List(inner(array.as_list::<i32>().values())?, ends!(array.as_list::<i32>())),
+            T::LargeList(_) => Form::List(inner(array.as_list::<i64>().values())?, ends!(array.as_list::<i64>())),
+            T::FixedSizeList(_, width) => {
+                let width = *width as usize;
+                let lists = array.as_fixed_size_list();
+                Form::List(
+                    inner(lists.values())?,
+                    Box::new(move |row| (row * width, (row + 1) * width)),
+                )
+            }
+            T::Struct(fields) => {
+                let columns = fields.iter().zip(array.as_struct().columns());
+                let columns =
+                    columns.map(|(field, column)| Ok((field.name().as_str(), JsonWriter::new(column.as_ref())?)));
+                Form::Struct(columns.collect::<Result<_, ArrowError>>()?)
+            }
+            T::Map(..) => {
+                let maps = array.as_map();
+                Form::Map(inner(maps.keys())?, inner(maps.values())?, maps.value_offsets())
+            }
+            T::Dictionary(..) => {
+                let dictionary = array.as_any_dictionary();
+                let keys = match dictionary.values().is_empty() {
+                    true => vec![None; array.len()],
+                    false => {
+                        let keys = dictionary.normalized_keys().into_iter().enumerate();
+                        keys.map(|(row, key)| array.is_valid(row).then_some(key)).collect()
+                    }
+                };
+                Form::Dictionary(inner(dictionary.values())?, keys)
+            }
+            other => {
+                return Err(ArrowError::NotYetImplemented(format!("{other} has no form in JSON")));
+            }
+        };
+        Ok(JsonWriter { array, form })
+    }
+
+    /// Appends the value of a row.
+    ///
+    /// # Errors
+    /// The value cannot be shown: a point in time beyond the calendar.
+    pub fn write(&self, row: usize, out: &mut String) -> Result<(), ArrowError> {
+        if self.array.is_null(row) {
+            out.push_str("null");
+            return Ok(());
+        }
+        match &self.form {
+            Form::Null => out.push_str("null"),
+            Form::Boolean(values) => out.push_str(if values.value(row) { "true" } else { "false" }),
+            Form::Shown(values) => values.value(row).write(out)?,
+            Form::Quoted(values) => {
+                out.push('"');
+                values.value(row).write(out)?;
+                out.push('"');
+            }
+            Form::Float(value, shown) => match value(row) {
+                finite if finite.is_finite() => shown.value(row).write(out)?,
+                other => write_float(out, other),
+            },
+            Form::Text(value) => write_text(out, value(row)),
+            Form::Bytes(value) => write_base64(out, value(row)),
+            Form::List(values, ends) => {
+                let (start, end) = ends(row);
+                out.push('[');
+                for item in start..end {
+                    if item > start {
+                        out.push(',');
+                    }
+                    values.write(item, out)?;
+                }
+                out.push(']');
+            }
+            Form::Struct(fields) => {
+                out.push('{');
+                for (n, (name, values)) in fields.iter().enumerate() {
+                    if n > 0 {
+                        out.push(',');
+                    }
+                    write_text(out, name);
+                    out.push(':');
+                    values.write(row, out)?;
+                }
+                out.push('}');
+            }
+            Form::Map(keys, values, offsets) => {
+                let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
+                out.push('{');
+                for entry in start..end {
+                    if entry > start {
+                        out.push(',');
+                    }
+                    keys.write_key(entry, out)?;
+                    out.push(':');
+                    values.write(entry, out)?;
+                }
+                out.push('}');
+            }
+            Form::Dictionary(values, keys) => match keys[row] {
+                Some(key) => values.write(key, out)?,
+                None => out.push_str("null"),
+            },
+        }
+        Ok(())
+    }
+
+    /// Appends the value of a row as a key: a string with what the value would be.
+    fn write_key(&self, row: usize, out: &mut String) -> Result<(), ArrowError> {
+        let start = out.len();
+        self.write(row, out)?;
+        if !out[start..].starts_with('"') {
+            let value = out.split_off(start);
+            write_text(out, &value);
+        }
+        Ok(())
+    }
+}
+
+/// Each value of an array as JSON text, given to `each` with its row; none for a null.
+///
+/// # Errors
+/// The array is of a type that has no form in JSON.
+pub(super) fn texts(
+    array: &ArrayRef,
+    mut each: impl FnMut(usize, Option<Result<&str, ArrowError>>),
+) -> Result<(), ArrowError> {
+    let array = plain(array)?;
+    let writer = JsonWriter::new(array.as_ref())?;
+    let mut text = String::new();
+    for row in 0..array.len() {
+        if array.is_null(row) {
+            each(row, None);
+            continue;
+        }
+        text.clear();
+        let written = writer.write(row, &mut text);
+        each(row, Some(written.map(|()| text.as_str())));
+    }
+    Ok(())
+}
+
+/// Lists of views as lists: a view has its values in any order.
+fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match array.data_type() {
+        DataType::ListView(item) => cast(array, &DataType::List(Arc::clone(item))),
+        DataType::LargeListView(item) => cast(array, &DataType::LargeList(Arc::clone(item))),
+        _ => Ok(Arc::clone(array)),
+    }
+}
+
+/// A value that is not nested as text, as [`ArrayFormatter`] shows it.
+pub(super) fn shown<'a>(
+    array: &'a dyn Array,
+) -> Result<impl Fn(usize, &mut String) -> Result<(), ArrowError> + 'a, ArrowError> {
+    const OPTIONS: FormatOptions<'static> = FormatOptions::new();
+    let formatter = ArrayFormatter::try_new(array, &OPTIONS)?;
+    Ok(move |row: usize, out: &mut String| formatter.value(row).write(out as &mut dyn Write))
+}

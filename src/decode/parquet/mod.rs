@@ -1,0 +1,204 @@
+//! Parquet files to Arrow columns. Whoever reads one, of a feed or of the archive, reads it by the same rules:
+//!
+//! 1. Footer and pages are looked over before they are read (`footer`, `pages`), so that no reader makes room for more than
+//!    a file's bytes can become; a reader that panics is contained.
+//! 2. Row groups are read one after the other. A batch has rows of one group, so that damage takes no rows of another.
+//! 3. INT96 is a point in time by the microsecond, so that all years of the calendar fit.
+
+mod footer;
+mod pages;
+mod thrift;
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+use parquet::basic::Type;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::reader::ChunkReader;
+use parquet::schema::types::SchemaDescriptor;
+
+use super::damage::Damage;
+use crate::contain::contain;
+use crate::repr::rows_at_once;
+
+pub(crate) use pages::check_pages;
+
+/// Bytes behind the footer: its length and the magic bytes.
+const TAIL: u64 = 8;
+
+/// What a file's footer says; `fetch` gives a range of the file, which has `size` bytes.
+///
+/// # Errors
+/// It is no Parquet file, it is encrypted, or its footer is damaged; or `fetch` fails.
+pub(crate) fn read_metadata<E: From<Damage>>(
+    size: u64,
+    mut fetch: impl FnMut(Range<u64>) -> Result<Bytes, E>,
+) -> Result<ArrowReaderMetadata, E> {
+    let damage = |what: &str| Err(E::from(Damage(what.to_string())));
+    // The magic bytes stand at its beginning, too.
+    if size < TAIL + 4 {
+        return damage("it is too short for a Parquet file");
+    }
+    let tail = fetch(size - TAIL..size)?;
+    let (length, magic) = tail.split_at_checked(4).unwrap_or_default();
+    match magic {
+        b"PAR1" => (),
+        b"PARE" => return Err(Damage::encrypted().into()),
+        _ => {
+            return damage("it does not end as a Parquet file does: it is none, or was not written to its end");
+        }
+    }
+    let length = u64::from(u32::from_le_bytes(length.try_into().expect("four bytes were cut off")));
+    if length > size - TAIL - 4 {
+        return damage("its footer claims more bytes than the file has");
+    }
+    let footer = fetch(size - TAIL - length..size - TAIL)?;
+    let read = contain(|| parse(&footer, size)).map_err(Damage::of_panic);
+    Ok(read.flatten()?)
+}
+
+fn parse(bytes: &[u8], size: u64) -> Result<ArrowReaderMetadata, Damage> {
+    let told = |error: ParquetError| Damage(plain(&error));
+    footer::check_bytes(bytes)?;
+    let metadata = Arc::new(ParquetMetaDataReader::decode_metadata(bytes).map_err(told)?);
+    footer::check_claims(&metadata, size)?;
+    let read = ArrowReaderMetadata::try_new(metadata.clone(), ArrowReaderOptions::new()).map_err(told)?;
+    match by_microseconds(read.schema(), read.parquet_schema()) {
+        None => Ok(read),
+        Some(schema) => {
+            let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+            ArrowReaderMetadata::try_new(metadata, options).map_err(told)
+        }
+    }
+}
+
+/// The file's columns with INT96 by the microsecond (3); none where no column is of that type. Arrow's default is the
+/// nanosecond, whose 64 bits end in the year 2262.
+fn by_microseconds(schema: &Schema, file: &SchemaDescriptor) -> Option<Schema> {
+    let is_old = |column: &parquet::schema::types::ColumnDescPtr| column.physical_type() == Type::INT96;
+    if !file.columns().iter().any(is_old) {
+        return None;
+    }
+    let mut column = 0;
+    let fields: Vec<FieldRef> = schema
+        .fields()
+        .iter()
+        .map(|field| with_microseconds(field, file, &mut column))
+        .collect();
+    Some(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// `column`: the number of the field's first column in the file; those inside of it have the next.
+fn with_microseconds(field: &FieldRef, file: &SchemaDescriptor, column: &mut usize) -> FieldRef {
+    let mut inside = |field: &FieldRef| with_microseconds(field, file, column);
+    let of = match field.data_type() {
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inside).collect()),
+        DataType::List(item) => DataType::List(inside(item)),
+        DataType::LargeList(item) => DataType::LargeList(inside(item)),
+        DataType::FixedSizeList(item, width) => DataType::FixedSizeList(inside(item), *width),
+        DataType::Map(entries, sorted) => DataType::Map(inside(entries), *sorted),
+        plain => {
+            let is_old = file
+                .columns()
+                .get(*column)
+                .is_some_and(|c| c.physical_type() == Type::INT96);
+            *column += 1;
+            match plain {
+                DataType::Timestamp(_, zone) if is_old => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+                other => other.clone(),
+            }
+        }
+    };
+    Arc::new(Field::clone(field).with_data_type(of))
+}
+
+/// The row groups that have rows from `next` on, each with how many of its rows are before that.
+pub(crate) fn groups_from(metadata: &ParquetMetaData, next: u64) -> Vec<(usize, usize)> {
+    let mut first = 0u64;
+    let mut groups = Vec::new();
+    for (group, rows) in metadata
+        .row_groups()
+        .iter()
+        .map(|group| group.num_rows() as u64)
+        .enumerate()
+    {
+        let before = next.saturating_sub(first);
+        if before < rows {
+            groups.push((group, before as usize));
+        }
+        first = first.saturating_add(rows);
+    }
+    groups
+}
+
+/// The rows of a file from row `next` on, in batches of at most so many rows, and of about so many bytes. `reopen` gives the
+/// file anew.
+///
+/// # Errors
+/// See [`read_metadata`]; the iterator's items fail where a page is damaged, and that is the last.
+pub(crate) fn batches<R: ChunkReader + 'static>(
+    reopen: impl Fn() -> io::Result<R>,
+    next: u64,
+    (rows, bytes): (usize, u64),
+) -> Result<impl Iterator<Item = Result<RecordBatch, ArrowError>>, ArrowError> {
+    let file = reopen()?;
+    let metadata = read_metadata(file.len(), |range| {
+        bytes_of(&file, range.start, range.end - range.start)
+    })?;
+    let rows = rows_at_once(metadata.metadata(), rows, bytes);
+    let mut groups = groups_from(metadata.metadata(), next).into_iter();
+    let mut open: Option<ParquetRecordBatchReader> = None;
+    let mut ended = false;
+    let mut next_batch = move || -> Result<Option<RecordBatch>, ArrowError> {
+        loop {
+            if let Some(batch) = open.as_mut().and_then(Iterator::next) {
+                return batch.map(Some);
+            }
+            let Some((group, before)) = groups.next() else {
+                return Ok(None);
+            };
+            for column in metadata.metadata().row_group(group).columns() {
+                check_pages(column, |start, length| bytes_of(&file, start, length))?;
+            }
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(reopen()?, metadata.clone())
+                .with_row_groups(vec![group])
+                .with_batch_size(rows)
+                .with_offset(before);
+            open = Some(builder.build()?);
+        }
+    };
+    Ok(std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let read = contain(&mut next_batch).map_err(|panic| Damage::of_panic(panic).into());
+        let batch = read.flatten().transpose();
+        ended = !matches!(batch, Some(Ok(_)));
+        batch
+    }))
+}
+
+fn bytes_of(file: &impl ChunkReader, start: u64, length: u64) -> Result<Bytes, ArrowError> {
+    let length = usize::try_from(length).expect("parts of files fit into memory");
+    Ok(file.get_bytes(start, length)?)
+}
+
+/// What is wrong with a file, without the name of the library that says so.
+pub(crate) fn plain(error: &ParquetError) -> String {
+    match error {
+        ParquetError::General(text)
+        | ParquetError::EOF(text)
+        | ParquetError::NYI(text)
+        | ParquetError::ArrowError(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

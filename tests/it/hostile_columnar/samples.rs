@@ -1,0 +1,134 @@
+//! Files that tests damage: small, and made here.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, Float64Array, Int64Array, ListArray, MapBuilder, RecordBatch, StringArray, StructArray,
+    TimestampMicrosecondArray,
+};
+use arrow::array::{Int32Builder, StringBuilder};
+use arrow::datatypes::{DataType, Field, Float64Type};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Repetition, Type as Physical};
+use parquet::data_type::{DataType as Data, Int32Type, Int96, Int96Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::Type;
+
+use crate::formats::{long, text};
+
+const MARKER: &[u8] = b"0123456789abcdef";
+
+/// The header of an object container.
+pub fn avro_header(schema: &str, codec: &str) -> Vec<u8> {
+    let entries = [text("avro.schema"), text(schema), text("avro.codec"), text(codec)].concat();
+    [b"Obj\x01", &long(2)[..], &entries, &long(0), MARKER].concat()
+}
+
+/// A block of so many records.
+pub fn avro_block(count: i64, records: &[u8]) -> Vec<u8> {
+    [&long(count)[..], &long(records.len() as i64), records, MARKER].concat()
+}
+
+fn written(batch: &RecordBatch) -> Vec<u8> {
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(25))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).expect("a writer");
+    writer.write(batch).expect("the batch is written");
+    writer.into_inner().expect("the file is written")
+}
+
+/// Numbers `id`, and few `name`s, so that they have a dictionary, in groups of 25 rows.
+pub fn parquet_file(ids: Range<i64>) -> Vec<u8> {
+    let names: StringArray = ids
+        .clone()
+        .map(|id| (id % 7 > 0).then(|| format!("name {}", id % 3)))
+        .collect();
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(ids));
+    written(
+        &RecordBatch::try_from_iter([("id", ids), ("name", Arc::new(names) as ArrayRef)])
+            .expect("columns of one length"),
+    )
+}
+
+/// A file of one column, of values with their levels.
+fn one_column<T: Data>(column: Type, values: &[T::T], levels: &[i16], repeated: Option<&[i16]>) -> Vec<u8> {
+    let schema = Type::group_type_builder("schema")
+        .with_fields(vec![Arc::new(column)])
+        .build()
+        .expect("a schema");
+    let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::default()).expect("a writer");
+    let mut group = writer.next_row_group().expect("a row group");
+    let mut column = group.next_column().expect("no failure").expect("a column");
+    let written = column.typed::<T>().write_batch(values, Some(levels), repeated);
+    written.expect("values are written");
+    column.close().expect("the column is written");
+    group.close().expect("the row group is written");
+    writer.into_inner().expect("the file is written")
+}
+
+fn column(of: Physical, repetition: Repetition) -> Type {
+    let column = Type::primitive_type_builder("a", of).with_repetition(repetition);
+    column.build().expect("a column")
+}
+
+/// A column `a` of INT96: Julian days and nanoseconds of the day.
+pub fn int96_file(points: &[Option<(u32, u64)>]) -> Vec<u8> {
+    let of_point = |(day, nanos): &(u32, u64)| {
+        let mut value = Int96::new();
+        value.set_data(*nanos as u32, (*nanos >> 32) as u32, *day);
+        value
+    };
+    let values: Vec<Int96> = points.iter().flatten().map(of_point).collect();
+    let levels: Vec<i16> = points.iter().map(|point| i16::from(point.is_some())).collect();
+    one_column::<Int96Type>(column(Physical::INT96, Repetition::OPTIONAL), &values, &levels, None)
+}
+
+/// A repeated column `a` that no annotation calls a list: of the rows 1 and 2, none, and 3.
+pub fn repeated_file() -> Vec<u8> {
+    let column = column(Physical::INT32, Repetition::REPEATED);
+    one_column::<Int32Type>(column, &[1, 2, 3], &[1, 1, 0, 1], Some(&[0, 1, 0, 0]))
+}
+
+/// A row of a map with integer keys and a null, a struct of odd values and a list; and one whose struct has a point in time
+/// that no calendar has.
+pub fn nested_file() -> Vec<u8> {
+    let mut maps = MapBuilder::new(None, Int32Builder::new(), StringBuilder::new());
+    maps.keys().append_value(1);
+    maps.values().append_value("one");
+    maps.keys().append_value(2);
+    maps.values().append_null();
+    maps.append(true).expect("keys and values are as many");
+    maps.append(false).expect("no entries");
+    let field = |name: &str, of: DataType| Arc::new(Field::new(name, of, true));
+    let points = TimestampMicrosecondArray::from(vec![None, Some(i64::MAX)]);
+    let structs = StructArray::from(vec![
+        (
+            field("f", DataType::Float64),
+            Arc::new(Float64Array::from(vec![f64::NAN, 0.0])) as ArrayRef,
+        ),
+        (
+            field("g", DataType::Float64),
+            Arc::new(Float64Array::from(vec![f64::NEG_INFINITY, 0.0])),
+        ),
+        (
+            field("b", DataType::Binary),
+            Arc::new(BinaryArray::from_vec(vec![&[0, 255], &[]])),
+        ),
+        (field("d", points_type()), Arc::new(points)),
+    ]);
+    let lists = [Some(vec![Some(1.5), Some(f64::INFINITY), None]), None];
+    let lists = ListArray::from_iter_primitive::<Float64Type, _, _>(lists);
+    let columns: [(&str, ArrayRef); 3] = [
+        ("m", Arc::new(maps.finish())),
+        ("s", Arc::new(structs)),
+        ("l", Arc::new(lists)),
+    ];
+    written(&RecordBatch::try_from_iter(columns).expect("columns of one length"))
+}
+
+fn points_type() -> DataType {
+    DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None)
+}
