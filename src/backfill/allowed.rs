@@ -29,7 +29,7 @@ pub enum Forbidden {
     #[error("it leads to {0}, outside of the folders that may be backfilled: {1}")]
     LeadsOutside(String, String),
     /// The file cannot be looked at.
-    #[error("could not look at it: {0}")]
+    #[error("{0}")]
     Unseen(String),
 }
 
@@ -121,7 +121,7 @@ impl Allowed {
             // What lies elsewhere is not even said to be there or not.
             _ if root_of(&path).is_none() => Forbidden::Outside(self.names()),
             std::io::ErrorKind::NotFound => Forbidden::Unseen("it is not there".to_string()),
-            _ => Forbidden::Unseen(error.to_string()),
+            _ => Forbidden::Unseen(format!("could not look at it: {error}")),
         })?;
         match (root_of(&place), root_of(&path)) {
             (Some(root), _) => Ok(Some((root.clone(), place))),

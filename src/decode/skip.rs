@@ -144,7 +144,7 @@ mod tests {
     use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
 
     use super::*;
-    use crate::decode::{Op, Payloads, Raw};
+    use crate::decode::{FilePlace, Op, Payloads, Raw};
 
     #[test]
     fn a_skip_is_read_as_it_is_written() {
@@ -197,6 +197,8 @@ mod tests {
                 },
                 offsets: vec![10, 20, 30, 40],
                 header: None,
+                cut: vec![],
+                place: FilePlace::default(),
             },
             rows: RecordBatch::try_from_iter([("id", ids)]).unwrap(),
             ops: vec![Op::Upsert, Op::Delete, Op::Upsert, Op::Upsert],

@@ -192,6 +192,7 @@ mod tests {
             position: Position::default(),
             arrived: Instant::now(),
             epoch: None,
+            room: None,
         }
     }
 

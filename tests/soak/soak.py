@@ -172,9 +172,13 @@ def look(folder: Path, load: Load) -> tuple[list[str], list[str]]:
     lines, troubles = [], []
     tables = ["bronze/orders", "bronze/events", "dead_letters", *(name.removesuffix(".sql") for name in TABLES)]
     for table in tables:
-        started = time.monotonic()
-        opened = DeltaTable(str(folder / "lake" / table))
-        files, took = len(opened.file_uris()), time.monotonic() - started
+        took = []
+        for _ in range(3):  # the best one: others use this machine, too
+            started = time.monotonic()
+            opened = DeltaTable(str(folder / "lake" / table))
+            files = len(opened.file_uris())
+            took.append(time.monotonic() - started)
+        took = min(took)
         lines.append(f"deltalake opened {table} at version {opened.version()} ({files} files) in {1000 * took:.0f} ms")
         if took >= 1:
             troubles.append(f"deltalake took {took:.1f} s to open {table}")
