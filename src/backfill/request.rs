@@ -186,7 +186,7 @@ mod tests {
         for (text, id, wrong) in [
             ("", "1", "EOF while parsing"),
             ("not json", "1", "it is no request"),
-            (&deep, "1", "recursion limit"),
+            (&deep, "1", "it is no request"),
             (
                 r#"{"id":"1","input":"o","work":{"kind":"letters"}"#,
                 "1",

@@ -56,7 +56,8 @@ fn the_arguments_are_consistent_and_every_command_and_argument_has_help() {
             "dead-letters",
             "generate",
             "produce",
-            "init"
+            "init",
+            "infer",
         ]
     );
 }

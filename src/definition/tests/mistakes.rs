@@ -118,7 +118,7 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             good().edit(INPUT, "\"BIGINT\"", "{ type = \"BIGINT\", format = \"%Y\" }"),
             "inputs/orders.toml:4:34: format \"%Y\" does not fit type BIGINT\n\
-             \x20 help: only DATE, TIMESTAMP, BINARY and DECIMAL have one; leave it out",
+             \x20 help: write it as spreadsheets do, #,##0 or #,##0.00 or #.##0,00 or $#,##0.00",
         ),
         (
             good().edit(
@@ -652,7 +652,7 @@ fn a_feed_that_would_read_the_lakes_own_files_is_refused() {
         let root = format!("name = \"t\"\nlake = \"{lake}\"\n");
         std::fs::write(folder.path().join("dataflow.toml"), root).expect("a file");
         let input = format!(
-            "[columns]\na = \"INTEGER\"\n[[feeds]]\nname = \"f\"\nkind = \"files\"\nformat = \"parquet\"\npath = \"{path}\"\n"
+            "[columns]\na = \"INT\"\n[[feeds]]\nname = \"f\"\nkind = \"files\"\nformat = \"parquet\"\npath = \"{path}\"\n"
         );
         std::fs::write(folder.path().join("inputs/orders.toml"), input).expect("a file");
         match load(folder.path(), &|_| None) {
