@@ -33,13 +33,14 @@ impl Raw {
         let behind = self.offsets.split_off(records);
         let cut = self.cut.partition_point(|cut| (cut.record as usize) < records);
         self.cut[cut..].iter_mut().for_each(|cut| cut.record -= records as u32);
+        let lines = records.min(self.place.lines.len()); // what is no text has none
         Raw {
             payloads: front,
             offsets: std::mem::replace(&mut self.offsets, behind),
             header: self.header.clone(),
             cut: take_front(&mut self.cut, cut),
             place: FilePlace {
-                lines: take_front(&mut self.place.lines, records),
+                lines: take_front(&mut self.place.lines, lines),
                 ..self.place.clone()
             },
         }
