@@ -11,6 +11,7 @@ mod query;
 mod reader;
 mod sums;
 pub mod verify;
+mod zeros;
 
 pub use letters::Letters;
 pub use progress::progress;

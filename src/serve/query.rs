@@ -20,6 +20,7 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use deltalake::DeltaTableError;
 use thiserror::Error;
 
+use super::zeros::OneZero;
 use crate::repr::{CodecError, Epoch};
 use crate::sink::ledger::{self, Entry, Intent};
 use crate::sink::states::is_state;
@@ -257,6 +258,7 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat)
 fn context() -> SessionContext {
     let mut context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
     datafusion_functions_json::register_all(&mut context).expect("a new session takes functions");
+    context.add_optimizer_rule(Arc::new(OneZero));
     context
 }
 

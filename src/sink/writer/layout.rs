@@ -16,6 +16,10 @@ use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit,
 use arrow::error::ArrowError;
 use arrow::row::Rows;
 use chrono::{DateTime, TimeDelta};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::basic::Type;
+use parquet::schema::types::{ColumnDescPtr, ColumnPath};
+use twox_hash::XxHash3_128;
 
 use super::error::WriterError;
 use super::mint::consolidate_sorted;
@@ -24,6 +28,12 @@ use crate::sink::TableSpec;
 
 /// Partition column to Delta's text form.
 pub(super) type PartitionValues = Arc<BTreeMap<String, Option<String>>>;
+
+/// Bytes of one level of a partition's folder, its slash included, at most: file systems take names of 255 bytes.
+const LEVEL: usize = 256;
+/// Bytes of a partition's whole folder, at most: buckets take keys of 1024 bytes, in which the lake's own place, the table and the
+/// file's name need room.
+const FOLDER: usize = 512;
 
 /// Rows decoded at once.
 pub(super) const SLICE: usize = 1 << 15;
@@ -80,10 +90,20 @@ impl Layout {
                 .collect();
             Some(RowCodec::new(Arc::new(Schema::new(fields))).map_err(failed)?)
         };
+        let file_schema = Arc::new(Schema::new(fields));
+        let parquet = ArrowSchemaConverter::new().convert(&file_schema);
+        let parquet = parquet.map_err(|source| WriterError::Parquet {
+            table: spec.name.clone(),
+            source,
+        })?;
+        let is_float = |column: &&ColumnDescPtr| matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE);
         Ok(Layout {
             codec,
             data,
-            file_schema: Arc::new(Schema::new(fields)),
+            file_schema,
+            floats: (parquet.columns().iter().filter(is_float))
+                .map(|column| column.path().clone())
+                .collect(),
             partition,
             spec,
         })
