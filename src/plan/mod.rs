@@ -20,6 +20,7 @@ mod lower;
 mod meaning;
 mod normal;
 mod now;
+mod partitions;
 mod refuse;
 mod rewrite;
 mod session;

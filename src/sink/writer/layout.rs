@@ -4,6 +4,8 @@
 //!    in a nullable partition column as null, so [`Layout::canonical`] makes it null before anything else.
 //! 2. Data files hold no partition columns; their values are in the log.
 //! 3. The element of a list is called `element` in files, as Delta has it, whatever the schema calls it.
+//! 4. A folder's name tells a partition to people alone: readers take its values from the log. So a name that a file system
+//!    or a bucket could not hold is replaced by a hash.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -47,6 +49,8 @@ pub(super) struct Layout {
     data: Vec<usize>,
     /// What files hold.
     pub(super) file_schema: SchemaRef,
+    /// Columns of files, nested ones too, that hold floats.
+    pub(super) floats: Vec<ColumnPath>,
     partition: Option<RowCodec>,
 }
 
@@ -253,9 +257,11 @@ impl Layout {
         Ok(Arc::new(values))
     }
 
-    /// The folder of a partition: empty, or `a=1/b=2/`, safe in a file system and in a URL but for `%`.
+    /// The folder of a partition: empty, or `a=1/b=2/`, safe in a file system and in a URL but for `%`; by (4), or
+    /// `partition-<hash>/`.
     pub(super) fn folder(&self, values: &PartitionValues) -> String {
         let mut folder = String::new();
+        let mut is_long = false;
         for column in &self.spec.partition_by {
             let name = self.spec.schema.field(*column).name();
             let value = values
@@ -263,7 +269,12 @@ impl Layout {
                 .cloned()
                 .flatten()
                 .unwrap_or("__HIVE_DEFAULT_PARTITION__".into());
-            folder += &format!("{}={}/", escape(name), escape(&value));
+            let level = format!("{}={}/", escape(name), escape(&value));
+            is_long |= level.len() > LEVEL;
+            folder += &level;
+        }
+        if is_long || folder.len() > FOLDER {
+            folder = format!("partition-{:032x}/", XxHash3_128::oneshot(folder.as_bytes()));
         }
         folder
     }
@@ -387,7 +398,13 @@ fn text(column: &ArrayRef) -> Result<Option<String>, ArrowError> {
         Some(text) => Ok(Some(text)),
         None => {
             let text = cast(column, &DataType::Utf8)?;
-            Ok(Some(text.as_string::<i32>().value(0).to_string()).filter(|t| !t.is_empty()))
+            let text = match (column.data_type(), text.as_string::<i32>().value(0)) {
+                // As Java writes and reads them.
+                (DataType::Float32 | DataType::Float64, "inf") => "Infinity",
+                (DataType::Float32 | DataType::Float64, "-inf") => "-Infinity",
+                (_, text) => text,
+            };
+            Ok(Some(text.to_string()).filter(|t| !t.is_empty()))
         }
     }
 }
