@@ -57,6 +57,18 @@ pub enum QueryError {
         #[source]
         source: Box<DeltaTableError>,
     },
+    /// A table's checkpoint does not read, which a run makes good.
+    #[error(
+        "could not read {file} of table {table}: {reason}; run the dataflow once: a run passes a damaged checkpoint over and writes a new one"
+    )]
+    Checkpoint {
+        /// Which table.
+        table: String,
+        /// Below `_delta_log`.
+        file: String,
+        /// Why.
+        reason: String,
+    },
     /// The SQL names what is not there.
     #[error("there is no table {wanted}; known are {known}")]
     UnknownTable {
@@ -277,7 +289,18 @@ async fn register(
         source: Box::new(source),
     };
     let mut handle = lake.delta_table(&folder(table));
-    handle.load_version(version as u64).await.map_err(failed)?;
+    if let Err(source) = handle.load_version(version as u64).await {
+        let damaged = log::load(lake, &folder(table), Some(version)).await?;
+        let damage = damaged.and_then(|loaded| loaded.damaged.into_iter().next());
+        return Err(damage.map_or_else(
+            || failed(source),
+            |damage| QueryError::Checkpoint {
+                table: table.to_string(),
+                file: damage.file,
+                reason: damage.reason,
+            },
+        ));
+    }
     handle.update_datafusion_session(&context.state()).map_err(failed)?;
     let catalog = context.catalog("datafusion").expect("a new session has its catalog");
     let schema = match catalog.schema(schema) {
