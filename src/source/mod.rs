@@ -20,7 +20,7 @@ mod tests;
 mod transactions;
 
 pub use error::SourceError;
-pub use files::{Originals, Reading, SingleFile, list_files, path_of, reads};
+pub use files::{Originals, Reading, SingleFile, archived_name, list_files, path_of, reads};
 pub use kafka::{
     OffsetPublisher, RecordHeaders, TopicError, TopicRecord, TopicWriter, headers_of_json, publish_offsets,
 };

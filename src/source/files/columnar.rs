@@ -10,33 +10,35 @@ use arrow::error::ArrowError;
 use arrow_avro::reader::ReaderBuilder;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryFutureExt};
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path as StorePath;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, ObjectStoreExt, coalesce_ranges};
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::listing::Place;
+use super::listing::{Place, store_error};
 use super::open::{Break, Source};
 
 /// A file's batches, in order.
 pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, Break>>>;
 
 /// What to read of a columnar file.
-pub(crate) struct Extent {
+pub(crate) struct Extent<'a> {
     /// Its length in bytes.
     pub size: u64,
     /// The first row wanted.
     pub next: u64,
     /// Rows of a batch.
     pub rows: usize,
+    /// Which content of the file.
+    pub tag: &'a str,
 }
 
 /// The batches of a Parquet file from row `extent.next` on.
-pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
+pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent<'_>) -> Result<Batches, Break> {
     let skip = usize::try_from(extent.next).expect("row numbers fit into memory's");
     match place {
         Place::Local { folder, .. } => {
@@ -50,10 +52,17 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<
             Ok(Box::new(reader.map(|batch| batch.map_err(of_arrow))))
         }
         Place::Remote { store, runtime, .. } => {
+            let location = place.location(partition);
+            let there = runtime.block_on(store.head(&location));
+            let there = there.map_err(|e| Break::from_io(store_error(e)))?;
+            if super::listing::tag(there.size, there.e_tag.as_deref(), there.last_modified.into()) != extent.tag {
+                return Err(Break::Changed);
+            }
             let reader = StoredFile {
                 store: store.clone(),
-                location: place.location(partition),
+                location,
                 size: extent.size,
+                entity: there.e_tag,
             };
             let builder = runtime
                 .block_on(ParquetRecordBatchStreamBuilder::new(reader))
@@ -66,11 +75,25 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<
     }
 }
 
-/// A Parquet file in a store, read by ranges.
+/// A Parquet file in a store, read by ranges, all of one object.
 struct StoredFile {
     store: Arc<dyn ObjectStore>,
     location: StorePath,
     size: u64,
+    /// The object's entity tag, where the store has such.
+    entity: Option<String>,
+}
+
+impl StoredFile {
+    /// A range's bytes; none once another object has the name.
+    async fn range(&self, range: std::ops::Range<u64>) -> object_store::Result<Bytes> {
+        let options = GetOptions {
+            range: Some(range.into()),
+            if_match: self.entity.clone(),
+            ..GetOptions::default()
+        };
+        self.store.get_opts(&self.location, options).await?.bytes().await
+    }
 }
 
 type Fetched<'a, T> = BoxFuture<'a, parquet::errors::Result<T>>;
@@ -81,11 +104,15 @@ fn external(error: object_store::Error) -> ParquetError {
 
 impl AsyncFileReader for StoredFile {
     fn get_bytes(&mut self, range: std::ops::Range<u64>) -> Fetched<'_, Bytes> {
-        self.store.get_range(&self.location, range).map_err(external).boxed()
+        async move { self.range(range).await.map_err(external) }.boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<std::ops::Range<u64>>) -> Fetched<'_, Vec<Bytes>> {
-        async move { self.store.get_ranges(&self.location, &ranges).await.map_err(external) }.boxed()
+        async move {
+            let fetched = coalesce_ranges(&ranges, |range| self.range(range), OBJECT_STORE_COALESCE_DEFAULT);
+            fetched.await.map_err(external)
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(&'a mut self, options: Option<&'a ArrowReaderOptions>) -> Fetched<'a, Arc<ParquetMetaData>> {
@@ -100,7 +127,7 @@ impl AsyncFileReader for StoredFile {
 
 /// The batches of an Avro object container from row `extent.next` on. Rows before are decoded and dropped: blocks do
 /// not say what they hold.
-pub(crate) fn avro(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
+pub(crate) fn avro(place: &Place, partition: &str, extent: Extent<'_>) -> Result<Batches, Break> {
     let (source, trouble) = Source::open(place, partition)?;
     let tail = Tail::default();
     let source = BufReader::with_capacity(
@@ -189,7 +216,7 @@ fn of_parquet(error: ParquetError) -> Break {
 /// What an error below Parquet's means, by the failure of disk or store in it.
 fn of_any(error: Box<dyn Error + Send + Sync>) -> Break {
     match error.downcast::<object_store::Error>() {
-        Ok(e) => Break::from_io(super::listing::store_error(*e)),
+        Ok(e) => Break::from_io(store_error(*e)),
         Err(error) => match error.downcast::<io::Error>() {
             Ok(e) if e.kind() == io::ErrorKind::UnexpectedEof => Break::Spoilt(e.to_string()),
             Ok(e) => Break::from_io(*e),

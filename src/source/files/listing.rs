@@ -258,7 +258,7 @@ fn is_finished(name: &str) -> bool {
             .any(|ending| name.to_ascii_lowercase().ends_with(ending))
 }
 
-fn tag(size: u64, entity: Option<&str>, modified: SystemTime) -> String {
+pub(super) fn tag(size: u64, entity: Option<&str>, modified: SystemTime) -> String {
     match entity {
         Some(entity) => format!("{size}:{}", entity.trim_matches('"')),
         None => format!(

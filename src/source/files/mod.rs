@@ -42,7 +42,7 @@ use columnar::Extent;
 use listing::Place;
 pub(crate) use listing::is_remote;
 use open::{Break, Source, decompress};
-pub use originals::Originals;
+pub use originals::{Originals, archived_name};
 use settle::{Job, Settle, Task};
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
 use text::{Records, SplitError};
@@ -220,6 +220,10 @@ fn vanished(path: &str, next: u64) -> String {
     format!("file {path} vanished after {next} of its records were read; drop the others as a new file")
 }
 
+fn changed_halfway(path: &str, next: u64) -> String {
+    format!("file {path} changed after {next} of its records were read; drop the other records as a new file")
+}
+
 struct FileReader {
     hand: Hand,
     place: Place,
@@ -239,9 +243,7 @@ impl FileReader {
                 self.give_up(job, next, reason).map(Some)
             }
             Task::ChangedHalfway { next } => {
-                let reason = format!(
-                    "file {path} changed after {next} of its records were read; drop the other records as a new file"
-                );
+                let reason = changed_halfway(&path, next);
                 self.give_up(job, next, reason).map(Some)
             }
             Task::Vanished { next } => {
@@ -265,6 +267,18 @@ impl FileReader {
                     let reason = format!(
                         "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
                     );
+                    return self.give_up(job, next, reason).map(Some);
+                }
+                Break::Changed if next == 0 => {
+                    tracing::warn!(
+                        feed = self.hand.name(),
+                        path,
+                        "file changed before it was read; the next look takes it as it is then"
+                    );
+                    return Ok(None);
+                }
+                Break::Changed => {
+                    let reason = changed_halfway(path, next);
                     return self.give_up(job, next, reason).map(Some);
                 }
                 Break::Vanished if next == 0 => {
@@ -374,19 +388,29 @@ impl FileReader {
             size: job.size,
             next: *next,
             rows: self.hand.limits.rows,
+            tag: &job.tag,
         };
         let batches = match self.hand.feed().format {
             Format::Parquet => columnar::parquet(&self.place, &job.partition, extent)?,
             _ => columnar::avro(&self.place, &job.partition, extent)?,
         };
         let path: Arc<str> = self.place.display(&job.partition).into();
+        let tag: Arc<str> = job.tag.as_str().into();
+        let mut is_first = true;
         for batch in batches {
             let batch = batch?;
+            // Its rows are those of the file that Bronze comes to refer to. A store gives bytes of the object that was opened,
+            // or none; a file may be written to while it is read.
+            if (is_first || !self.place.is_atomic()) && self.is_changed(job)? {
+                return Err(Break::Changed);
+            }
+            is_first = false;
             let offsets = (*next..*next + batch.num_rows() as u64).collect();
             let raw = Raw {
                 payloads: Payloads::Columns {
                     batch,
                     path: path.clone(),
+                    tag: tag.clone(),
                 },
                 offsets,
                 header: None,
@@ -423,9 +447,15 @@ impl FileReader {
 
     /// A file that was read to its end must still be the file that was opened. One that is gone was whole.
     fn check_unchanged(&self, job: &Job) -> Result<(), Break> {
-        match self.place.tag(&job.partition).map_err(Break::from_io)? {
-            Some(tag) if tag != job.tag => Err(Break::Spoilt("it changed while it was read".into())),
-            _ => Ok(()),
+        match self.is_changed(job)? {
+            true => Err(Break::Spoilt("it changed while it was read".into())),
+            false => Ok(()),
         }
+    }
+
+    /// Whether another file has its name now. One that is gone was whole.
+    fn is_changed(&self, job: &Job) -> Result<bool, Break> {
+        let tag = self.place.tag(&job.partition).map_err(Break::from_io)?;
+        Ok(tag.is_some_and(|tag| tag != job.tag))
     }
 }

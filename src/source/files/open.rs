@@ -27,11 +27,16 @@ pub(crate) enum Break {
     Spoilt(String),
     /// It is gone.
     Vanished,
+    /// Another file has its name now, or it has other bytes.
+    Changed,
 }
 
 impl From<Ended> for Break {
     fn from(ended: Ended) -> Self {
-        Break::Ended(ended)
+        match ended {
+            Ended::Changed => Break::Changed,
+            ended => Break::Ended(ended),
+        }
     }
 }
 

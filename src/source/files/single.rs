@@ -10,6 +10,7 @@ use twox_hash::XxHash3_128;
 
 use super::listing::{Found, MATCHING, Place, is_remote};
 use super::open::{Break, Source};
+use super::originals::Unchanged;
 use super::settle::{Job, Task};
 use super::{FileReader, ReaderOptions};
 use crate::definition::{Dataflow, FeedKind};
@@ -123,15 +124,22 @@ impl SingleFile {
     /// Its bytes, as stored. Not to be read inside the runtime.
     ///
     /// # Errors
-    /// Failures of the disk or the store.
+    /// Failures of the disk or the store; at the end of the bytes, that they are not those of the file as it was found.
     pub fn open(&self) -> io::Result<impl Read + use<>> {
         let opened = Source::open(&self.place, &self.found.partition).map_err(|broken| match broken {
             Break::Passing(error) => error,
             Break::Spoilt(reason) => io::Error::new(io::ErrorKind::InvalidInput, reason),
             Break::Vanished => io::Error::from(io::ErrorKind::NotFound),
             Break::Ended(_) => io::Error::from(io::ErrorKind::Interrupted),
+            Break::Changed => io::Error::from(io::ErrorKind::StaleNetworkFileHandle),
         });
-        opened.map(|(source, _)| source)
+        let (source, _) = opened?;
+        Ok(Unchanged {
+            source,
+            place: self.place.clone(),
+            partition: self.found.partition.to_string(),
+            tag: self.found.tag.clone(),
+        })
     }
 
     /// Reads it to its end, or to where it breaks: that is said by the last delivery, as a feed says it. None: it was
@@ -178,7 +186,7 @@ impl SingleFile {
         };
         match reader.run(&job) {
             Ok(position) => Ok(position),
-            Err(Ended::Failed(SourceError::Disconnected { .. }) | Ended::Stopped) => Ok(None),
+            Err(Ended::Failed(SourceError::Disconnected { .. }) | Ended::Stopped | Ended::Changed) => Ok(None),
             Err(Ended::Failed(error)) => Err(error),
         }
     }
