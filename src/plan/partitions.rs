@@ -9,6 +9,8 @@ use super::compile::Compiler;
 use super::error::{Planned, Refusal};
 use crate::definition::OnViolation;
 
+const FOUR_DIGITS: &str = "is of the years 1 to 9999";
+
 /// What is wrong with the columns that a table is to be partitioned by.
 pub(super) fn mistakes(schema: &SchemaRef, partition_by: &[usize]) -> Vec<Refusal> {
     let mut mistakes = Vec::new();
@@ -44,9 +46,17 @@ impl Compiler<'_> {
         let name = field.name();
         let (rule, check) = match field.data_type() {
             DataType::Utf8 => ("is not empty", format!("\"{name}\" <> ''")),
-            DataType::Date32 | DataType::Timestamp(..) => (
-                "is of the years 1 to 9999",
-                format!("CAST(\"{name}\" AS DATE) BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"),
+            DataType::Date32 => (
+                FOUR_DIGITS,
+                format!("\"{name}\" BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"),
+            ),
+            // Not by its date, which the farthest timestamps do not have.
+            DataType::Timestamp(..) => (
+                FOUR_DIGITS,
+                format!(
+                    "\"{name}\" BETWEEN arrow_cast('0001-01-01T00:00:00', 'Timestamp(Microsecond, None)') \
+                     AND arrow_cast('9999-12-31T23:59:59.999999', 'Timestamp(Microsecond, None)')"
+                ),
             ),
             _ => return Ok(None),
         };
