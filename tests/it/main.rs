@@ -33,6 +33,7 @@ mod rebuild;
 mod registry;
 mod restart;
 mod runs;
+mod spark;
 mod stores;
 mod support;
 #[path = "../../src/testing.rs"]
