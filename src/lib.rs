@@ -17,6 +17,7 @@
 //! | [`sink`] | updates to Delta commits |
 //! | [`publish`] | snapshots to topics |
 //! | [`serve`] | snapshots to people: query, verify |
+//! | [`infer`] | files to an input's definition |
 //! | [`backfill`] | files and history fed beside live feeds, on request |
 //! | [`latency`] | how long a record takes |
 //! | [`cluster`] | processes that trust each other: sockets, links |
@@ -27,9 +28,12 @@ pub mod backfill;
 mod causes;
 pub mod cli;
 pub mod cluster;
+mod contain;
 pub mod decode;
+mod deep;
 pub mod definition;
 pub mod evolve;
+pub mod infer;
 pub mod input;
 pub mod latency;
 pub mod plan;
@@ -39,6 +43,7 @@ pub mod render;
 pub mod repr;
 pub mod run;
 pub mod serve;
+mod shown;
 pub mod sink;
 pub mod source;
 pub mod store;

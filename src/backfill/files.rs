@@ -91,7 +91,7 @@ impl Job<'_> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
         let by_itself = input.feeds.iter().find(|feed| match &feed.kind {
-            FeedKind::Files { path: pattern } => source::reads(pattern, path),
+            FeedKind::Files { path: pattern, .. } => source::reads(pattern, path),
             _ => false,
         });
         if let (Some(feed), false) = (by_itself, again) {
@@ -187,7 +187,7 @@ impl Job<'_> {
             Ok(decoder.decode(raw)?)
         });
         let mut alone = (*serving.dataflow).clone();
-        let kind = FeedKind::Files { path: file.path() };
+        let kind = FeedKind::Files { path: file.path(), rules: Default::default() };
         alone.inputs = vec![input.clone()];
         alone.inputs[0].feeds = vec![Feed { kind, ..feed }];
         alone.tables.clear();
@@ -200,6 +200,7 @@ impl Job<'_> {
             stop: service.stopped(),
             options: ReaderOptions {
                 batch_rows: PORTION,
+                record_bytes: serving.dataflow.bounds.max_record as usize,
                 ..ReaderOptions::default()
             },
         };

@@ -140,6 +140,7 @@ impl Job<'_> {
             next: records,
             done: true,
             tag: Some(as_of.to_string()),
+            ..Position::default()
         };
         self.feed(Feeding {
             delivery: last,
@@ -296,9 +297,11 @@ impl Job<'_> {
                     next: position,
                     done: false,
                     tag: Some(choice.as_of.to_string()),
+                    ..Position::default()
                 },
                 arrived: Instant::now(),
                 epoch: None,
+                room: None,
             },
             arrived: Some(past.epoch),
             letters: gone,
@@ -339,7 +342,7 @@ impl Job<'_> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
         let index = input.feeds.iter().position(|declared| declared.name == feed);
-        let Some((index, FeedKind::Files { path })) = index.map(|index| (index, &input.feeds[index].kind)) else {
+        let Some((index, FeedKind::Files { path, .. })) = index.map(|index| (index, &input.feeds[index].kind)) else {
             let help = "no feed of the definition reads it; backfill it as a file";
             return Err(Halt::Failed(help.to_string()));
         };
@@ -442,6 +445,7 @@ fn nothing(index: usize, input: &Input) -> Delivery {
         position: Position::default(),
         arrived: Instant::now(),
         epoch: None,
+        room: None,
     }
 }
 

@@ -203,8 +203,8 @@ fn summary(dataflow: &Dataflow, cases: &[Case]) -> String {
         out += &format!("input {} ({} columns, {kind})\n", input.name, input.columns.len());
         for feed in &input.feeds {
             let place = match &feed.kind {
-                FeedKind::Files { path } => format!("files {path}"),
-                FeedKind::Log { path } => format!("log {}", path.display()),
+                FeedKind::Files { path, .. } => format!("files {path}"),
+                FeedKind::Log { path, .. } => format!("log {}", path.display()),
                 FeedKind::Kafka(kafka) => format!("kafka {} at {}", kafka.topics.join(", "), kafka.client.brokers),
                 FeedKind::Http => match &dataflow.http {
                     Some(http) => format!("http, rows by POST to {}", http.address(&input.name)),

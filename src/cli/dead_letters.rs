@@ -73,13 +73,13 @@ pub fn run(args: DeadLetters) -> Result<ExitCode> {
     dead_letters(&dataflow, args.limit, args.snapshot, args.format)
 }
 
-/// Prints at most `limit` dead letters, newest first, and how many there are.
+/// Prints at most `limit` dead letters, newest first, and how many there are. Bytes that are no text are told in hexadecimal.
 fn dead_letters(dataflow: &Dataflow, limit: usize, snapshot: Option<Epoch>, format: OutputFormat) -> Result<ExitCode> {
     let reader = Reader::open(dataflow, snapshot)?;
     let rows = reader.print(
         &format!(
             "SELECT kind, COALESCE(table_name, input) AS source, feed, \"partition\", \"offset\", reason, \
-             CAST(payload AS VARCHAR) AS payload, epoch \
+             COALESCE(TRY_CAST(payload AS VARCHAR), '\\x' || encode(payload, 'hex')) AS payload, epoch \
              FROM dead_letters ORDER BY epoch DESC NULLS LAST, source, \"partition\", \"offset\" LIMIT {limit}"
         ),
         format.into(),

@@ -204,10 +204,10 @@ impl Order {
         };
         let generator = generator.map_err(|error| UsageError::new(error.to_string(), "check the generator's name"))?;
         let made = match &feed.kind {
-            FeedKind::Log { path } => self
+            FeedKind::Log { path, .. } => self
                 .fill_log(generator, path)
                 .with_context(|| format!("could not write {}", path.display()))?,
-            FeedKind::Files { path } => self.fill_folder(generator, path, rendering)?,
+            FeedKind::Files { path, .. } => self.fill_folder(generator, path, rendering)?,
             FeedKind::Kafka(kafka) => {
                 let [topic] = &kafka.topics[..] else {
                     let help = "name a feed that reads one topic";

@@ -11,6 +11,7 @@ mod cluster;
 mod dead_letters;
 mod explain;
 mod generate;
+mod infer;
 mod init;
 mod plan;
 mod produce;
@@ -30,7 +31,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-use crate::definition::{Dataflow, Diagnostics, lake_location, load, nearest};
+use crate::deep::deep;
+use crate::definition::{Dataflow, Diagnostics, feeds_on_lake, lake_location, load, nearest, parse_bytes};
 
 /// The run failed, or `verify` or `test` found a difference.
 const FAILED: u8 = 1;
@@ -76,6 +78,7 @@ enum Command {
     Generate(generate::Generate),
     Produce(produce::Produce),
     Init(init::Init),
+    Infer(infer::Infer),
 }
 
 /// The dataflow a command works on.
@@ -148,7 +151,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG));
         }
     };
-    let done = start_logging().and_then(|()| cli.command.run());
+    let done = start_logging().and_then(|()| deep(|| cli.command.run()));
     match done {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -175,6 +178,7 @@ impl Command {
             Command::Generate(args) => generate::run(args),
             Command::Produce(args) => produce::run(args),
             Command::Init(args) => init::run(args),
+            Command::Infer(args) => infer::run(args),
         }
     }
 }
@@ -192,6 +196,10 @@ impl SourceAndLake {
         if let Some(lake) = &self.lake {
             dataflow.lake = lake_location(lake, &std::env::current_dir()?)
                 .map_err(|error| UsageError::new(format!("bad --lake: {error}"), error.help()))?;
+            let mistakes = feeds_on_lake(&dataflow);
+            if !mistakes.is_empty() {
+                return Err(Diagnostics(mistakes).into());
+            }
         }
         Ok(dataflow)
     }
@@ -232,6 +240,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         Ok(_) => Err("a duration must be longer than nothing".to_string()),
         Err(error) => Err(format!("{error}; write a number and a unit, as in 60s")),
     }
+}
+
+/// `512 MiB`, `4 GiB`.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    parse_bytes(text.trim()).ok_or_else(|| "write a number and a unit (MB, GB, MiB, GiB), as in \"4 GiB\"".to_string())
 }
 
 /// The only place where environment variables of a definition are read.

@@ -57,7 +57,7 @@ pub fn run(args: Produce) -> Result<ExitCode> {
     let (input, feed) = find_feed(&dataflow, &args.feed)?;
     let mut way = match &dataflow.inputs[input].feeds[feed].kind {
         FeedKind::Kafka(kafka) => Way::Topic(TopicWriter::open(kafka, topic_of(kafka, &args)?)?),
-        FeedKind::Log { path } => {
+        FeedKind::Log { path, .. } => {
             let log = LogWriter::open(path, true).with_context(|| format!("could not open {}", path.display()))?;
             Way::Log(log, args.partition.unwrap_or(0).to_string())
         }

@@ -33,7 +33,7 @@ pub struct Run {
     /// How many worker threads compute
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
-    /// Stop when every feed is exhausted and all of it is committed
+    /// Stop when every feed is exhausted and all of it is committed; what cannot be read is named, with exit code 1
     #[arg(long)]
     until_caught_up: bool,
     /// Stop after this long, as in 60s or 2h
@@ -116,5 +116,14 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     if !outcome.figures.lines.is_empty() {
         write!(out, "\n{}", outcome.figures)?;
     }
-    Ok(ExitCode::SUCCESS)
+    if outcome.unread.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    out.flush()?;
+    for unread in &outcome.unread {
+        eprintln!(
+            "error: not caught up: {unread}; the rest is committed, and the next run goes on once that is mended"
+        );
+    }
+    Ok(ExitCode::FAILURE)
 }

@@ -13,7 +13,8 @@ use super::cell::{Cell, Kind, Meaning};
 use super::coerce::{self, Fault};
 use super::debezium::Placeholder;
 use super::target::Target;
-use super::{Decoded, Op, Raw, Reject, Transaction};
+use super::{Decoded, Op, Raw, Reject, Transaction, utf8, utf8_of_file};
+use crate::definition::Charset;
 
 /// Why a truncation is refused.
 pub const TRUNCATES_OTHERS: &str = "TRUNCATE of one of several tables or feeds of an input cannot be applied: it would empty the input; delete its \
@@ -33,11 +34,21 @@ pub(super) struct Shape {
     pub truncates: bool,
     /// What stands for values that the source left out.
     pub placeholder: Placeholder,
+    /// Of records of files: what those are written in.
+    pub charset: Option<Charset>,
     /// See [`super::debezium::times`].
     pub times: Vec<(usize, usize, Meaning)>,
 }
 
 impl Shape {
+    /// The text of a record, or why it has none.
+    pub fn text<'a>(&self, bytes: &'a [u8]) -> Result<&'a str, String> {
+        match self.charset {
+            Some(charset) => utf8_of_file(bytes, charset),
+            None => utf8(bytes),
+        }
+    }
+
     /// Whether its rows have a key.
     pub fn keyed(&self) -> bool {
         !self.key.is_empty()
@@ -55,7 +66,7 @@ impl Shape {
     }
 
     /// Whether a null here makes a row of this kind unusable.
-    fn requires(&self, column: usize, op: Op) -> bool {
+    pub fn requires(&self, column: usize, op: Op) -> bool {
         match op {
             Op::Truncate => false,
             Op::Delete if self.keyed() => self.key.contains(&column),
@@ -135,7 +146,8 @@ impl<'a> Changes<'a> {
         self.settle(derived).coerce(shape, |column| Some(shape.missing(column)))
     }
 
-    fn settle<'b>(self, derived: &'b str) -> Changes<'b>
+    /// The same with the texts that were derived while the records were read.
+    pub fn settle<'b>(self, derived: &'b str) -> Changes<'b>
     where
         'a: 'b,
     {

@@ -5,13 +5,15 @@
 use arrow::array::{Array, BinaryArray};
 
 use super::cell::{Cell, Kind};
+use super::brought::is_of_file;
 use super::changes::{Changes, Outcome, Shape};
 use super::debezium::meaning::{Payload, Schemas};
 use super::flat::Flat;
 use super::keys::Keys;
 use super::names::{Names, Slots};
 use super::scan::Broken;
-use super::{Batch, Op, coerce, scan, utf8, wire};
+use super::target::Target;
+use super::{Batch, Op, coerce, scan, wire};
 use crate::registry::Unready;
 
 /// Decodes JSON records.
@@ -22,6 +24,8 @@ pub(super) struct Json {
     keys: Keys,
     /// Of rows beside their schema; none: columns take `schema` or `payload`.
     schemas: Option<Schemas>,
+    /// Whether a record is refused that has no field of any column.
+    refuses_strangers: bool,
 }
 
 impl Json {
@@ -34,6 +38,18 @@ impl Json {
             flat: Flat::watch(&mut names, shape),
             names,
             keys,
+            refuses_strangers: false,
+        }
+    }
+
+    /// A record that has no field of any column is refused, rather than made a row of nulls, where no required column says
+    /// what it lacks.
+    pub fn refusing_strangers(self, shape: &Shape) -> Self {
+        let is_of_file = |target: &Target| target.from.iter().any(|from| is_of_file(from));
+        let required = (0..shape.targets.len()).any(|column| shape.requires(column, Op::Upsert));
+        Json {
+            refuses_strangers: !required && !shape.targets.iter().all(is_of_file),
+            ..self
         }
     }
 
@@ -74,7 +90,9 @@ impl Json {
             }
             let row = match values.is_null(record) {
                 true => Ok(None),
-                false => utf8(wire::unwrapped(values.value(record))).map(|text| self.row(unmarked(text))),
+                false => shape
+                    .text(wire::unwrapped(values.value(record)))
+                    .map(|text| self.row(unmarked(text))),
             };
             let outcome = row.and_then(|row| match row {
                 None => {
@@ -99,6 +117,16 @@ impl Json {
                 }
             });
             match outcome {
+                Ok(Op::Upsert) if self.refuses_strangers && slots.is_empty(shape.targets.len()) => {
+                    let text = String::from_utf8_lossy(values.value(record));
+                    changes.reject(
+                        record,
+                        format!(
+                            "the record has no field that a column takes: {}; list the fields' names in the columns' `from`",
+                            coerce::shown(&text)
+                        ),
+                    );
+                }
                 Ok(op) => changes.push(record, op, &slots.cells),
                 Err(reason) => changes.reject(record, reason),
             }

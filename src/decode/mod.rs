@@ -16,17 +16,21 @@
 mod against;
 pub mod avro;
 mod binlog;
+mod brought;
 mod built_in;
 mod cell;
 mod changes;
 mod coerce;
 mod columns;
 mod csv;
+mod cut;
 mod debezium;
 mod fields;
+mod file;
 mod flat;
 mod json;
 mod keys;
+mod loose;
 mod names;
 pub mod parquet;
 mod protobuf;
@@ -47,21 +51,29 @@ use std::sync::Arc;
 
 use arrow::array::{Array, BinaryArray, RecordBatch, StringArray, new_empty_array};
 use arrow::datatypes::{Field, Schema};
+use encoding_rs::WINDOWS_1252;
 use thiserror::Error;
 
-use crate::definition::{Column, Feed, FeedKind, Format, Input, KeyFormat};
+use crate::definition::{Charset, Column, Feed, FeedKind, Format, Input, KeyFormat};
 use crate::registry::{Language, Registries, RegistryError, Unready};
 use changes::{Outcome, Shape, Typed};
 use debezium::Placeholder;
+use file::FileColumns;
 use keys::{BehindIds, Keys};
 use records::Records;
 use schemas::Schemas;
 use target::Target;
 
 pub use against::{Misfit, against};
+pub use brought::judge_columns;
 pub use changes::TRUNCATES_OTHERS;
+pub use csv::{HeaderNotes, csv_fields, csv_names, judge_header};
+pub(crate) use cut::FIRST_BYTES;
 pub use debezium::Transaction;
 pub use fields::{Newcomer, newcomers};
+pub use file::FilePlace;
+pub(crate) use file::{columnar_note, modified_of, moment};
+pub use loose::{FieldValue, iso_point, json_fields, json_items};
 pub use watch::Watch;
 
 /// Records as they came.
@@ -74,6 +86,19 @@ pub struct Raw {
     pub offsets: Vec<u64>,
     /// What is needed to read the records besides their bytes: the header line of a CSV file.
     pub header: Option<Arc<str>>,
+    /// Records that are longer than `max_record`, ascending: only their first bytes are here, and they are never decoded.
+    pub cut: Vec<CutRecord>,
+    /// What is known of the records' place in their file.
+    pub place: FilePlace,
+}
+
+/// A record that is longer than `max_record`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutRecord {
+    /// Index into [`Raw::offsets`].
+    pub record: u32,
+    /// How many bytes it has as a whole.
+    pub length: u64,
 }
 
 /// The bytes of records.
@@ -227,6 +252,7 @@ pub enum DecodeError {
 pub struct Decoder {
     shape: Shape,
     kind: Kind,
+    files: FileColumns,
 }
 
 #[derive(Debug)]
@@ -290,7 +316,7 @@ impl Decoder {
                     column: name.clone(),
                 })
         };
-        let key = input.key.iter().map(position).collect::<Result<Vec<_>, _>>()?;
+        let mut key = input.key.iter().map(position).collect::<Result<Vec<_>, _>>()?;
         let order = input.order_by.iter().map(position).collect::<Result<Vec<_>, _>>()?;
         let mut targets = Vec::with_capacity(input.columns.len());
         for (ours, theirs) in input.columns.iter().zip(&feed.columns) {
@@ -303,6 +329,10 @@ impl Decoder {
             };
             targets.push(Target::new(&column, &context)?);
         }
+        let files = match feed.kind {
+            FeedKind::Files { .. } => FileColumns::of(&mut targets, &mut key),
+            _ => FileColumns::default(),
+        };
         let fields: Vec<Field> = targets
             .iter()
             .map(|t| Field::new(&t.name, t.arrow.clone(), true))
@@ -312,6 +342,7 @@ impl Decoder {
                 .map(|c| key.contains(&c) || order.contains(&c))
                 .collect(),
             times: debezium::times(&targets),
+            charset: matches!(feed.kind, FeedKind::Files { .. }).then_some(feed.wire.text.charset),
             targets,
             schema: Arc::new(Schema::new(fields)),
             key,
@@ -358,8 +389,11 @@ impl Decoder {
             })
         };
         let kind = match feed.format {
-            Format::Csv => Kind::Csv(csv::Csv::default()),
-            Format::Ndjson | Format::Json | Format::JsonSchema => Kind::Json(Box::new(json::Json::new(&shape, keys))),
+            Format::Csv => Kind::Csv(csv::Csv::new(feed.wire.text)),
+            Format::Ndjson | Format::Json => {
+                Kind::Json(Box::new(json::Json::new(&shape, keys).refusing_strangers(&shape)))
+            }
+            Format::JsonSchema => Kind::Json(Box::new(json::Json::new(&shape, keys))),
             Format::DebeziumJson => {
                 let told = matches!(feed.kind, FeedKind::Postgres(_));
                 Kind::Debezium(Box::new(debezium::DebeziumJson::new(&shape, keys, told)))
@@ -400,7 +434,7 @@ impl Decoder {
             Format::Raw => Kind::Raw,
             Format::Parquet => Kind::Columnar,
         };
-        Ok(Decoder { shape, kind })
+        Ok(Decoder { shape, kind, files })
     }
 
     /// Makes the schemas of records known that are behind schema ids. Blocks while the registry is asked.
@@ -427,15 +461,25 @@ impl Decoder {
     /// # Errors
     /// Schemas are needed that the registry does not tell; see [`Decoder::prepare`].
     pub fn decode(&mut self, raw: Raw) -> Result<Decoded, Box<Waiting>> {
-        match self.prepare(&raw) {
-            Ok(()) => Ok(self.decode_prepared(raw)),
-            Err(unready) => Err(Box::new(Waiting { raw, unready })),
-        }
+        let mut decoded = if raw.cut.is_empty() {
+            match self.prepare(&raw) {
+                Ok(()) => self.decode_prepared(raw),
+                Err(unready) => return Err(Box::new(Waiting { raw, unready })),
+            }
+        } else {
+            let whole = cut::whole_records(&raw);
+            match self.prepare(&whole) {
+                Ok(()) => cut::with_cut_records(self.decode_prepared(whole), raw),
+                Err(unready) => return Err(Box::new(Waiting { raw, unready })),
+            }
+        };
+        self.files.keep(&mut decoded);
+        Ok(decoded)
     }
 
     fn decode_prepared(&mut self, raw: Raw) -> Decoded {
-        let Decoder { shape, kind } = self;
-        let outcome = match &raw.payloads {
+        let Decoder { shape, kind, files } = self;
+        let mut outcome = match &raw.payloads {
             Payloads::Columns { batch, .. } => columns::decode(shape, kind, batch),
             Payloads::Records {
                 values,
@@ -443,8 +487,9 @@ impl Decoder {
                 headers,
                 ts_ms,
             } => {
+                let read = in_utf8(values, shape.charset.unwrap_or_default());
                 let batch = Batch {
-                    values,
+                    values: read.as_ref().unwrap_or(values),
                     keys: keys.as_ref(),
                     headers: headers.as_ref(),
                     ts_ms,
@@ -470,6 +515,9 @@ impl Decoder {
                 }
             }
         };
+        if !files.is_empty() {
+            files.fill(&mut outcome.typed, &raw);
+        }
         outcome.finish(shape, raw)
     }
 }
@@ -508,11 +556,44 @@ impl Typed {
 
 /// The text of a record, or why it has none.
 fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    utf8_or(bytes, "write it in UTF-8")
+}
+
+/// The same of a record of a file.
+fn utf8_of_file(bytes: &[u8], charset: Charset) -> Result<&str, String> {
+    utf8_or(
+        bytes,
+        match charset {
+            Charset::Utf8 => "set the feed's `encoding`, perhaps to \"windows-1252\", or write the file in UTF-8",
+            _ => "the file holds bytes there that are no character in the feed's `encoding`; repair it",
+        },
+    )
+}
+
+fn utf8_or<'a>(bytes: &'a [u8], remedy: &str) -> Result<&'a str, String> {
     std::str::from_utf8(bytes).map_err(|e| {
         format!(
-            "the record is not UTF-8 from byte {}: {}; write it in UTF-8",
+            "the record is not UTF-8 from byte {}: {}; {remedy}",
             e.valid_up_to(),
             coerce::shown(&String::from_utf8_lossy(bytes))
         )
     })
+}
+
+/// Records that came before their feed's `encoding` was set, as it has them: what is UTF-8 is what it is, for all of it is
+/// since then. None: nothing is to be changed.
+fn in_utf8(values: &BinaryArray, charset: Charset) -> Option<BinaryArray> {
+    if !charset.is_single_byte() || values.iter().flatten().all(|value| std::str::from_utf8(value).is_ok()) {
+        return None;
+    }
+    let text = |value: &[u8]| match std::str::from_utf8(value) {
+        Ok(_) => value.to_vec(),
+        Err(_) if charset == Charset::Latin1 => value.iter().map(|byte| char::from(*byte)).collect::<String>().into(),
+        Err(_) => WINDOWS_1252
+            .decode_without_bom_handling(value)
+            .0
+            .into_owned()
+            .into_bytes(),
+    };
+    Some(values.iter().map(|value| value.map(text)).collect())
 }

@@ -60,6 +60,11 @@ impl<'a> Slots<'a> {
         self.ranks.fill(u32::MAX);
     }
 
+    /// Whether nothing was taken for the first columns.
+    pub fn is_empty(&self, columns: usize) -> bool {
+        self.ranks[..columns].iter().all(|rank| *rank == u32::MAX)
+    }
+
     /// Takes from `other` what comes from a more wanted name.
     pub fn merge(&mut self, other: &Slots<'a>) {
         for column in 0..self.cells.len() {

@@ -2,7 +2,7 @@
 
 use arrow::array::Array;
 
-use super::{Decoded, Payloads, Raw, Reject};
+use super::{Decoded, FilePlace, Payloads, Raw, Reject};
 
 impl Raw {
     /// Takes the first records away.
@@ -31,10 +31,17 @@ impl Raw {
         *keys = keys.as_ref().map(|keys| keys.slice(records, rest));
         *headers = headers.as_ref().map(|headers| headers.slice(records, rest));
         let behind = self.offsets.split_off(records);
+        let cut = self.cut.partition_point(|cut| (cut.record as usize) < records);
+        self.cut[cut..].iter_mut().for_each(|cut| cut.record -= records as u32);
         Raw {
             payloads: front,
             offsets: std::mem::replace(&mut self.offsets, behind),
             header: self.header.clone(),
+            cut: take_front(&mut self.cut, cut),
+            place: FilePlace {
+                lines: take_front(&mut self.place.lines, records),
+                ..self.place.clone()
+            },
         }
     }
 }

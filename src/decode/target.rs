@@ -4,7 +4,7 @@ use arrow::datatypes::DataType;
 use chrono::format::{Item, StrftimeItems};
 
 use super::DecodeError;
-use crate::definition::Column;
+use crate::definition::{Column, NumberPattern, parse_flags};
 use crate::repr::SqlType;
 
 /// The unit of a number that counts from 1970-01-01.
@@ -59,6 +59,10 @@ pub(super) struct Target {
     pub patterns: Vec<Pattern>,
     /// Of bytes.
     pub encoding: Encoding,
+    /// How numbers are written as text; empty: as programs write them.
+    pub numbers: Vec<NumberPattern>,
+    /// What is true, and what is false; empty: the usual words.
+    pub flags: Vec<(String, String)>,
 }
 
 impl Target {
@@ -73,6 +77,8 @@ impl Target {
             from: column.from.clone(),
             patterns: Vec::new(),
             encoding: Encoding::Usual,
+            numbers: Vec::new(),
+            flags: Vec::new(),
         };
         if target.from.is_empty() {
             target.from.push(column.name.clone());
@@ -97,14 +103,19 @@ impl Target {
                         _ => return Err(wrong("base64, hex or utf8")),
                     }
                 }
-                SqlType::Decimal(..) => {
-                    target.encoding = match text.as_str() {
-                        "base64" => Encoding::Base64,
-                        "digits" => Encoding::Digits,
-                        _ => return Err(wrong("base64 (big-endian unscaled bytes) or digits")),
-                    }
+                SqlType::Decimal(..) if text == "base64" => target.encoding = Encoding::Base64,
+                SqlType::Decimal(..) if text == "digits" => target.encoding = Encoding::Digits,
+                SqlType::Decimal(..) | SqlType::Int | SqlType::BigInt | SqlType::Double => {
+                    let pattern = NumberPattern::parse(text);
+                    target.numbers.push(pattern.ok_or(wrong(
+                        "a pattern of numbers, as in #,##0.00; or for DECIMAL base64 (big-endian unscaled bytes) or digits",
+                    ))?);
                 }
-                _ => return Err(wrong("no format: only DATE, TIMESTAMP, BINARY and DECIMAL have one")),
+                SqlType::Boolean => {
+                    let (yes, no) = parse_flags(text).ok_or(wrong("what is true and what is false, as in Y|N"))?;
+                    target.flags.push((yes.to_string(), no.to_string()));
+                }
+                SqlType::Varchar | SqlType::List(_) => return Err(wrong("no format: VARCHAR is the text as it is")),
             }
         }
         Ok(target)

@@ -2,6 +2,9 @@
 
 use super::settings::{Settings, Value};
 
+/// The largest limit of a record or a value: batches and columns count their bytes with 31 bits.
+const LARGEST_LIMIT: u64 = 1 << 30;
+
 /// Bounds of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounds {
@@ -9,6 +12,10 @@ pub struct Bounds {
     pub backfill_rate: f64,
     /// Bytes of resident memory above which no feed is read; none: without bound.
     pub memory: Option<u64>,
+    /// Bytes of the longest record that is taken, its key and headers counted; a longer one is a dead letter.
+    pub max_record: u64,
+    /// Bytes that one value may take which an expression computes; a row with a longer one is a dead letter.
+    pub max_value: u64,
 }
 
 impl Default for Bounds {
@@ -16,6 +23,8 @@ impl Default for Bounds {
         Bounds {
             backfill_rate: 10_000.0,
             memory: None,
+            max_record: 16 << 20,
+            max_value: 64 << 20,
         }
     }
 }
@@ -40,10 +49,37 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>) -> Option<Bounds> {
         None => Some(usual.memory),
         Some(value) => read_bytes(&value).map(Some),
     };
+    let max_record = read_limit(
+        settings,
+        "max_record",
+        usual.max_record,
+        "a batch of records holds less than 2 GiB; have the source write smaller records",
+    );
+    let max_value = read_limit(
+        settings,
+        "max_value",
+        usual.max_value,
+        "a column of a batch holds less than 2 GiB; have the SQL compute shorter values",
+    );
     Some(Bounds {
         backfill_rate: backfill_rate?,
         memory: memory?,
+        max_record: max_record?,
+        max_value: max_value?,
     })
+}
+
+/// Reads the limit of a record or a value, in bytes; `help` says why it has one itself.
+fn read_limit(settings: &mut Settings<'_>, name: &'static str, usual: u64, help: &str) -> Option<u64> {
+    let Some(value) = settings.take(name, "\"16 MiB\"") else {
+        return Some(usual);
+    };
+    let bytes = read_bytes(&value)?;
+    if bytes > LARGEST_LIMIT {
+        value.say(format!("setting {name:?} must be 1 GiB at most"), help);
+        return None;
+    }
+    Some(bytes)
 }
 
 /// An amount of bytes.
@@ -62,7 +98,8 @@ pub(super) fn read_bytes(value: &Value<'_>) -> Option<u64> {
     bytes
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
+/// `512 MiB`, `4 GB`.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
     let number: f64 = text[..unit].trim().parse().ok()?;
     let factor = match text[unit..].to_ascii_lowercase().as_str() {

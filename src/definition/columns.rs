@@ -7,6 +7,7 @@ use chrono::format::{Item, StrftimeItems};
 use super::Column;
 use super::diagnostic::nearest;
 use super::file::File;
+use super::number::{NumberPattern, parse_flags};
 use super::settings::{Settings, Text, Value};
 use crate::repr::SqlType;
 
@@ -86,7 +87,7 @@ fn read_column(value: &Value<'_>) -> Written {
 /// `from`, `format` and `null` of a column.
 pub(super) fn read_texts(settings: &mut Settings<'_>, sql_type: Option<&SqlType>) -> Texts {
     let from = settings.take("from", "\"Country\"").and_then(|value| {
-        let names = value.texts()?;
+        let names = value.fields()?;
         if names.is_empty() || names.iter().any(|name| name.value.is_empty()) {
             value.say(
                 "setting \"from\" names no field",
@@ -121,10 +122,18 @@ fn check_formats(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
                 "BINARY is base64, hex or utf8",
             ),
             SqlType::Decimal(..) => (
-                text == "base64",
-                "DECIMAL is text or a number without a format, or base64",
+                text == "base64" || text == "digits" || NumberPattern::parse(text).is_some(),
+                "write it as spreadsheets do, #,##0.00 or #.##0,00 or $#,##0.00, or base64 or digits",
             ),
-            _ => (false, "only DATE, TIMESTAMP, BINARY and DECIMAL have one; leave it out"),
+            SqlType::Int | SqlType::BigInt | SqlType::Double => (
+                NumberPattern::parse(text).is_some(),
+                "write it as spreadsheets do, #,##0 or #,##0.00 or #.##0,00 or $#,##0.00",
+            ),
+            SqlType::Boolean => (
+                parse_flags(text).is_some(),
+                "write what is true and what is false, as in Y|N",
+            ),
+            SqlType::Varchar | SqlType::List(_) => (false, "VARCHAR has none: it is the text as it is; leave it out"),
         };
         if !fits {
             file.say(

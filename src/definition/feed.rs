@@ -5,13 +5,15 @@ use std::path::Path;
 
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
+use super::dialect::{TextDialect, read_dialect};
+use super::files::{read_follow_links, read_rules};
 use super::http;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, folder_location};
 use super::postgres::{self, read_postgres, read_tables};
 use super::settings::{Settings, Text, Value};
 use super::wire::{KeyFormat, read_key_format, read_registry, read_schema, read_unavailable};
-use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
+use super::{Feed, FeedKind, FileRules, Format, Generate, Registry, Wire};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -77,7 +79,7 @@ pub const GENERATORS: [(&str, &[Format]); 9] = [
 ];
 
 /// The settings of generators alone.
-const GENERATE: [&str; 10] = [
+const GENERATE: [&str; 9] = [
     "generator",
     "rate",
     "limit",
@@ -85,7 +87,6 @@ const GENERATE: [&str; 10] = [
     "partitions",
     "updates",
     "deletes",
-    "duplicates",
     "late",
     "broken",
 ];
@@ -159,6 +160,8 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
     };
     let null = read_null(&mut settings);
     let tables = read_tables_of(&mut settings, kind, format);
+    let is_files = kind.is_none_or(|kind| kind == Kind::Files);
+    let text = read_dialect(&mut settings, is_files, format);
     let wire = format.map(|format| read_wire(&mut settings, kind, format, common));
     let overrides = match settings.take("columns", "{ country.from = \"Country\" }") {
         Some(value) => value.settings().map(|settings| read_overrides(settings, columns)),
@@ -178,7 +181,11 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
         name: name?,
         kind: feed_kind?,
         format: format?,
-        wire: Wire { tables, ..wire?? },
+        wire: Wire {
+            tables,
+            text: text?,
+            ..wire??
+        },
         columns,
     })
 }
@@ -267,6 +274,7 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
         tables: vec![],
         evolves,
         declined: vec![],
+        text: TextDialect::default(),
     })
 }
 
@@ -307,8 +315,14 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
 }
 
 /// Settings that belong to some kinds alone, and those kinds, as they are told.
-const OF_KINDS: [(&[&str], &[Kind], &str); 5] = [
-    (&["path"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
+const OF_KINDS: [(&[&str], &[Kind], &str); 7] = [
+    (&["changed"], &[Kind::Files], "\"files\""),
+    (
+        &["duplicates"],
+        &[Kind::Files, Kind::Generate],
+        "\"files\" or \"generate\"",
+    ),
+    (&["path", "follow_links"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
     (&GENERATE, &[Kind::Generate], "\"generate\""),
     (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),
     (&postgres::SETTINGS, &[Kind::Postgres], "\"postgres\""),
@@ -351,15 +365,25 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
         kind => {
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
+            let rules = match kind {
+                Kind::Log => read_follow_links(settings).map(|follow_links| FileRules {
+                    follow_links,
+                    ..FileRules::default()
+                }),
+                _ => read_rules(settings),
+            }?;
             let say = |error: LocationError| value.say(format!("bad path {:?}: {error}", text.written), error.help());
             match kind {
                 Kind::Log => folder_location(&text.value, base)
                     .map_err(say)
-                    .map(|path| FeedKind::Log { path })
+                    .map(|path| FeedKind::Log {
+                        path,
+                        follow_links: rules.follow_links,
+                    })
                     .ok(),
                 _ => files_location(&text.value, base)
                     .map_err(say)
-                    .map(|path| FeedKind::Files { path })
+                    .map(|path| FeedKind::Files { path, rules })
                     .ok(),
             }
         }

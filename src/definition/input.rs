@@ -7,7 +7,7 @@ use super::feed::{Common, read_feed};
 use super::file::File;
 use super::settings::Settings;
 use super::wire::read_registry;
-use super::{Feed, FeedKind, Input, Registry, Retention};
+use super::{Changed, Feed, FeedKind, Format, Input, Registry, Retention};
 use crate::repr::SqlType;
 
 /// Reads the file of the input `name`; none: mistakes were reported.
@@ -69,6 +69,7 @@ pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path, registry: Opt
             "a new column makes the past again, which the topic may not hold any more: remove bronze = false, or schema = \"evolve\"",
         );
     }
+    check_corrections(&mut settings, &feeds, key.is_empty(), bronze);
     settings.finish();
 
     let columns = columns?
@@ -88,6 +89,36 @@ pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path, registry: Opt
         feeds: feeds?,
         file: file.path.clone(),
     })
+}
+
+/// A file that is read again needs a key, by which its rows are newer versions, and Bronze, which holds both.
+fn check_corrections(settings: &mut Settings<'_>, feeds: &Option<Vec<Feed>>, keyless: bool, bronze: Option<bool>) {
+    let corrects =
+        |feed: &&Feed| matches!(&feed.kind, FeedKind::Files { rules, .. } if rules.changed == Changed::Correct);
+    let Some(feed) = feeds.iter().flatten().find(corrects) else {
+        return;
+    };
+    let name = &feed.name;
+    if keyless {
+        settings.say(
+            format!("feed {name:?} cannot take changed files as corrections, for the input has no key"),
+            "add key = [...], so that rows of a changed file are newer versions; or remove changed = \"correct\" and drop \
+             corrected rows as a new file",
+        );
+    }
+    if bronze == Some(false) {
+        settings.conflicting(
+            "bronze",
+            &format!("feed {name:?} cannot take changed files as corrections without Bronze"),
+            "only Bronze holds what the file held before: remove bronze = false, or changed = \"correct\"",
+        );
+    }
+    if matches!(feed.format, Format::Parquet | Format::Avro) {
+        settings.say(
+            format!("feed {name:?} cannot take changed files as corrections: its files hold columns"),
+            "changed = \"correct\" is for text; remove it, and drop corrected rows as a new file",
+        );
+    }
 }
 
 fn read_feeds(settings: &mut Settings<'_>, common: &Common<'_>) -> Option<Vec<Feed>> {

@@ -11,6 +11,7 @@ use super::file::{Env, File, Found, read};
 use super::input::read_input;
 use super::order::order;
 use super::output::{Going, OfDataflow, collisions};
+use super::overlap::feeds_on_lake;
 use super::references::{Reference, scan};
 use super::root::{Root, read_root};
 use super::table::{plain_table, read_table_settings};
@@ -128,6 +129,7 @@ impl Loader<'_> {
             inputs,
             tables,
         };
+        self.found.borrow_mut().extend(feeds_on_lake(&dataflow));
         (Some(dataflow), broken)
     }
 

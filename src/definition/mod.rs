@@ -9,18 +9,23 @@ mod bounds;
 mod cases;
 mod columns;
 mod diagnostic;
+mod dialect;
 mod environment;
 mod evolved;
 mod extra;
 mod feed;
 mod file;
+mod file_glob;
+mod files;
 mod http;
 mod input;
 mod kafka;
 mod load;
 mod location;
+mod number;
 mod order;
 mod output;
+mod overlap;
 mod postgres;
 mod references;
 mod root;
@@ -30,17 +35,22 @@ mod table;
 mod tests;
 mod wire;
 
-pub use bounds::Bounds;
+pub use bounds::{Bounds, parse_bytes};
 pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
+pub use dialect::{Charset, TextDialect};
 pub use evolved::Evolved;
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
+pub use files::{Changed, Duplicates, FileField, FileRules};
+pub use file_glob::{FileGlob, GlobState};
 pub use http::{Http, NEEDS_FOLDER, Tls};
 pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location};
+pub use number::{NumberPattern, PlainNumber, parse_flags};
 pub use output::{Output, OutputFormat};
+pub use overlap::{LAKE_FOLDERS, feeds_on_lake};
 pub use postgres::{FirstRows, Postgres, PostgresUrl, SslMode};
 pub use wire::{Credentials, KeyFormat, Registry, Wire};
 
@@ -171,11 +181,12 @@ pub struct Column {
     pub sql_type: SqlType,
     /// Whether a row may lack it.
     pub nullable: bool,
-    /// The names it may have in a payload, the first present wins; a path into nested records by dots.
-    /// A feed may override it. Never empty: by default the column's own name.
+    /// The names it may have in a payload, the first present wins; a path into nested records by dots; `#3` is the third
+    /// field of a CSV record where no field is called so. A feed may override it. Never empty: by default the column's own
+    /// name.
     pub from: Vec<String>,
-    /// How text becomes this column's type (chrono's strftime for DATE and TIMESTAMP; several are tried in
-    /// order). Empty: ISO 8601.
+    /// How text becomes this column's type: chrono's strftime for DATE and TIMESTAMP, [`NumberPattern`]s for numbers,
+    /// `Y|N` for BOOLEAN; several are tried in order. Empty: ISO 8601, plain numbers, the usual words.
     pub format: Vec<String>,
     /// Texts that stand for null, besides the empty CSV field (`NA`).
     pub null: Vec<String>,
@@ -233,11 +244,15 @@ pub enum FeedKind {
     Files {
         /// Absolute glob or URL with a glob in its path.
         path: String,
+        /// How it treats what it finds.
+        rules: FileRules,
     },
     /// The embedded change log: a folder with one append-only NDJSON file per partition.
     Log {
         /// The folder.
         path: PathBuf,
+        /// Whether links may lead out of it.
+        follow_links: bool,
     },
     /// Topics of a Kafka cluster, or of what speaks its protocol.
     Kafka(Kafka),
@@ -274,7 +289,7 @@ pub struct Generate {
     pub broken: f64,
 }
 
-/// What the bytes of a feed mean. Compression is told by a file's ending.
+/// What the bytes of a feed mean. Compression is told by a file's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Comma-separated text with a header line.

@@ -206,6 +206,34 @@ impl<'f> Value<'f> {
         }
     }
 
+    /// Names of fields: text, or a number from 1 for a field by its place (`3` is `#3`), or a list of these.
+    pub fn fields(&self) -> Option<Vec<Text>> {
+        const WANTED: &str = "a field's name or its number, or a list of these";
+        let one = |item: &DeValue<'_>, at: &Range<usize>| match item {
+            DeValue::Integer(n) => {
+                let number = u32::from_str_radix(n.as_str(), n.radix()).ok().filter(|n| *n > 0);
+                let Some(number) = number else {
+                    self.file
+                        .say(at, "fields are counted from 1", "write from = 1 for the first");
+                    return None;
+                };
+                Some(Text {
+                    value: format!("#{number}"),
+                    written: number.to_string(),
+                    at: at.clone(),
+                })
+            }
+            other => self.text_of(other, at, WANTED),
+        };
+        match self.value {
+            DeValue::Array(items) => {
+                let texts: Vec<Option<Text>> = items.iter().map(|item| one(item.get_ref(), &item.span())).collect();
+                texts.into_iter().collect()
+            }
+            other => one(other, &self.at).map(|text| vec![text]),
+        }
+    }
+
     /// `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
         if let DeValue::Boolean(value) = self.value {

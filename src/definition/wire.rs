@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
+use super::dialect::TextDialect;
 use super::settings::{Settings, Value};
 
 /// How the records of a feed are to be read besides their format.
@@ -26,6 +27,8 @@ pub struct Wire {
     pub evolves: bool,
     /// Of such fields, those that the input cannot take: some table's SQL could not be planned with them.
     pub declined: Vec<String>,
+    /// Of files, how their text is written.
+    pub text: TextDialect,
 }
 
 /// What record keys are.

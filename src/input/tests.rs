@@ -32,7 +32,7 @@ fn input(key: &[&str], order_by: &[&str], dedup_key: &[&str], format: Format) ->
     let columns: Vec<Column> = ["k", "version", "x"].into_iter().map(column).collect();
     let feed = |name: &str, format| Feed {
         name: name.to_string(),
-        kind: FeedKind::Log { path: "log".into() },
+        kind: FeedKind::Log { path: "log".into(), follow_links: false },
         format,
         wire: Default::default(),
         columns: columns.clone(),
@@ -80,6 +80,8 @@ fn decoded(input: &Input, records: &[Record]) -> Decoded {
             },
             offsets: records.iter().map(|(offset, _, _)| *offset).collect(),
             header: None,
+            cut: Vec::new(),
+            place: Default::default(),
         },
         rows,
         ops: records.iter().map(|(_, op, _)| *op).collect(),

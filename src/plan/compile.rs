@@ -12,6 +12,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, ToDFSchema};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr as Logical, LogicalPlan, Projection, cast};
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
@@ -22,10 +23,14 @@ use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use super::diagnose::{diagnose, names_twice, not_a_condition, refused};
 use super::error::{PlanError, Planned, Refusal};
+use super::guard::{Settled, settle};
 use super::lower::{Lowering, physical};
+use super::moments::microseconds;
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
-use super::{casts, complete, normal, now, partitions, refuse, session, wide, windows};
+use super::{casts, complete, normal, now, partitions, refuse, session, shape, values, wide, windows};
+use crate::contain::contain;
+use crate::deep::deep;
 use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Input, Table, nearest};
 use crate::repr::normalise_schema;
 
@@ -43,11 +48,15 @@ pub fn compile(dataflow: &Dataflow) -> Result<Graph, Diagnostics> {
 /// # Errors
 /// Every mistake found in the other tables.
 pub fn compile_part(dataflow: &Dataflow, broken: &[String]) -> Result<Graph, Diagnostics> {
+    deep(|| compile_tables(dataflow, broken))
+}
+
+fn compile_tables(dataflow: &Dataflow, broken: &[String]) -> Result<Graph, Diagnostics> {
     let mut known = refuse::known(dataflow);
     known.extend(broken.iter().cloned());
     let mut compiler = Compiler {
         dataflow,
-        context: session::planning_context(),
+        context: session::planning_context(dataflow.bounds.max_value),
         builder: Builder::default(),
         sources: HashMap::new(),
         known,
@@ -131,7 +140,13 @@ impl Compiler<'_> {
 
     fn table(&mut self, position: usize, table: &Table) {
         let before = self.diagnostics.len();
-        match self.plan(position, table) {
+        // What a panic leaves half made is never used: with a mistake there is no graph.
+        let planned = contain(|| self.plan(position, table)).unwrap_or_else(|panic| {
+            let refusal = Refusal::new(format!("could not compute a constant of the query: {panic}"));
+            let refusal = refusal.help("look for a literal that is out of range: a date, an interval, a length");
+            Err(vec![refused(refusal, &table.file, &[])])
+        });
+        match planned {
             Ok(Some(planned)) if self.diagnostics.len() == before => self.accept(table, planned),
             Ok(_) => {
                 self.broken.insert(table.qualified_name());
@@ -165,8 +180,10 @@ impl Compiler<'_> {
     fn plan(&mut self, position: usize, table: &Table) -> Result<Option<PlannedTable>, Vec<Diagnostic>> {
         let tokens = windows::tokenize(&table.sql).map_err(|r| vec![refused(r, &table.file, &[])])?;
         let wrong = |error: PlanError| diagnose(error, &table.file, &tokens);
+        shape::check_length(&tokens).map_err(|r| wrong(r.into()))?;
         let statements = parse(tokens.clone()).map_err(wrong)?;
         let mut query = refuse::query(statements).map_err(|r| wrong(r.into()))?;
+        shape::flatten(&mut query).map_err(|r| wrong(r.into()))?;
         let look = refuse::look(&query, &self.context, &self.known);
         if !look.refusals.is_empty() {
             return Err(look
@@ -186,6 +203,8 @@ impl Compiler<'_> {
             return Err(twice.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
         refuse::fetch_as_limit(&mut query);
+        microseconds(query.as_mut());
+        values::name_values(&mut query);
         let items: Vec<_> = match query.body.as_ref() {
             SetExpr::Select(select) => select.projection.iter().collect(),
             _ => Vec::new(),
@@ -277,7 +296,9 @@ impl Compiler<'_> {
         normal::single_rows(&plan, subquery)?;
         let options = state.config_options();
         let plan = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
-        normal::types(wide::windows(normal::exact(plan)?)?, options)
+        let plan = normal::types(wide::windows(normal::exact(plan)?)?, options)?;
+        // The columns that functions are given are of other types now.
+        Ok(Settled::new(self.dataflow.bounds.max_value).analyze(plan, options)?)
     }
 
     /// The optimised, completed plan, and the table's columns.
@@ -369,6 +390,7 @@ impl Compiler<'_> {
             .with_config_options(Arc::clone(state.config_options()))
             .build();
         let simplifier = datafusion::optimizer::simplify_expressions::ExprSimplifier::new(info);
+        let expr = settle(simplifier.coerce(expr, &named)?, &named, self.dataflow.bounds.max_value)?;
         let expr = simplifier.simplify(simplifier.coerce(expr, &named)?)?;
         let planned = physical(&expr, &named, schema)?;
         match planned.data_type(schema)? {
@@ -466,7 +488,10 @@ fn settings_file(table: &Table) -> PathBuf {
 /// The statements of a file, window functions rewritten.
 fn parse(tokens: Vec<TokenWithSpan>) -> Planned<Vec<Statement>> {
     let tokens = windows::rewrite(tokens)?;
-    let mut parser = DFParserBuilder::new(tokens).with_dialect(&GenericDialect {}).build()?;
+    let mut parser = DFParserBuilder::new(tokens)
+        .with_dialect(&GenericDialect {})
+        .with_recursion_limit(shape::PARSER_DEPTH)
+        .build()?;
     Ok(parser.parse_statements()?.into())
 }
 

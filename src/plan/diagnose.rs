@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan
 
 use super::compile::two_columns;
 use super::error::{PlanError, Refusal};
+use super::shape;
 use crate::definition::{Diagnostic, nearest};
 
 /// What DataFusion says of two expressions with one name.
@@ -90,7 +91,11 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
                     "could not tell which {:?} is meant: several tables have it",
                     field.name
                 ))
-                .help(format!("write its table before it: t.{}", field.name))
+                .help(match field.name.contains('(') {
+                    // DataFusion's own name of an expression is no SQL.
+                    true => "compute one of them in a subquery of FROM, under a name of its own".to_string(),
+                    false => format!("write its table before it: t.{}", field.name),
+                })
                 .at_span(span.or(field.spans().first()))
                 .near(&field.name);
             }
@@ -170,6 +175,9 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
 /// Errors that DataFusion tells without their place, or in words that name its own parts.
 fn in_our_words(text: &str, tokens: &[TokenWithSpan]) -> Option<Refusal> {
     let between = |from: &str, to: &str| Some(text.split_once(from)?.1.split_once(to)?.0.trim().to_string());
+    if text.contains("recursion limit exceeded") {
+        return Some(shape::too_deep("parentheses, subqueries or CASEs that are nested so deep").near("SELECT"));
+    }
     if text.contains("does not support logical expression WindowFunction") {
         let refusal =
             Refusal::new("could not plan a window function here: it is computed behind WHERE, GROUP BY and HAVING");

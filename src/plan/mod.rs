@@ -16,24 +16,31 @@ mod diagnose;
 mod error;
 mod explain;
 mod functions;
+mod guard;
 mod lower;
 mod meaning;
+mod moments;
 mod normal;
 mod now;
 mod partitions;
 mod refuse;
 mod rewrite;
 mod session;
+mod shape;
 mod share;
 #[cfg(test)]
 mod tests;
+mod values;
 mod wide;
 mod windows;
 
 pub use compile::{compile, compile_part};
+pub use guard::{keep_within_bounds, shown_bytes};
 pub use meaning::{meanings, used_columns};
+pub use moments::microseconds;
 pub use now::bind_now;
 pub use session::{batch_context, rebind};
+pub use shape::{PARSER_DEPTH, flatten_asked};
 pub use wide::wider;
 
 use std::collections::BTreeSet;

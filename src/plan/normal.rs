@@ -117,7 +117,13 @@ pub(super) fn table_type(name: &str, of: &DataType) -> Result<DataType, Refusal>
             .help("ask for one type: json_get_str, json_get_int, json_get_float, json_get_bool or json_get_json")
             .near(name));
         }
-        DataType::Map(_, _) => return refused("a table cannot hold a map yet", "VARCHAR"),
+        DataType::Map(_, _) => {
+            return Err(Refusal::new(format!(
+                "could not give column {name:?} a type: a table cannot hold a map yet"
+            ))
+            .help("take what is needed of it: map_keys(...), map_values(...) or map_extract(..., key)")
+            .near(name));
+        }
         DataType::List(item) => {
             let held = table_type(name, item.data_type())?;
             DataType::List(std::sync::Arc::new(item.as_ref().clone().with_data_type(held)))

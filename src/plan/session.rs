@@ -18,6 +18,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+use super::guard::Settled;
 use super::{functions, now};
 use crate::definition::Layer;
 
@@ -87,11 +88,12 @@ pub(super) fn optimizer(plan: &LogicalPlan) -> Result<Optimizer> {
     Ok(Optimizer::with_rules(rules))
 }
 
-/// The context that plans.
-pub(super) fn planning_context() -> SessionContext {
+/// The context that plans, where a value may take so many bytes.
+pub(super) fn planning_context(max_value: u64) -> SessionContext {
     let state = SessionStateBuilder::new()
         .with_config(config())
         .with_default_features()
+        .with_analyzer_rule(Arc::new(Settled::new(max_value)))
         .build();
     let context = SessionContext::new_with_state(state);
     functions::register(&context);

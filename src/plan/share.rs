@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::physical_expr::PhysicalSortExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::{PhysicalSortExpr, ScalarFunctionExpr};
 use twox_hash::XxHash3_64;
 
+use super::guard::Guarded;
 use super::{Expr, Node, NodeId, Op, SortKey};
+use crate::definition::Bounds;
 
 /// A node to be, but for its hash.
 pub(super) struct Draft {
@@ -96,6 +98,13 @@ pub(super) fn expr_key_by(expr: &Expr, rename: impl Fn(&Column) -> Expr) -> Stri
     bare.apply(|e| {
         if let Some(literal) = e.downcast_ref::<Literal>() {
             literals.push(format!("{:?}", literal.value()));
+        }
+        // With the usual limit a node keeps the hash that it had before there was one.
+        let limit = e
+            .downcast_ref::<ScalarFunctionExpr>()
+            .and_then(|call| Guarded::limit_of(call.fun()));
+        if let Some(limit) = limit.filter(|limit| *limit != Bounds::default().max_value) {
+            literals.push(format!("{limit} bytes"));
         }
         Ok(TreeNodeRecursion::Continue)
     })

@@ -16,7 +16,7 @@ use datafusion::physical_expr::expressions::Column;
 use super::arrange::scan;
 use super::columns::{BatchKernel, Batches, Computed, compute};
 use super::error::Errors;
-use super::expr::relaxed;
+use super::expr::{evaluated, relaxed};
 use super::key::keyed;
 use super::{Collections, tagged};
 use crate::definition::OnViolation;
@@ -67,7 +67,7 @@ pub fn expect<'s>(
 fn check(check: Expr, on_violation: OnViolation, reason: String, count: Arc<AtomicI64>) -> BatchKernel {
     let errors = Errors::default();
     Box::new(move |rows, made| {
-        let checked = check.evaluate(&rows.batch)?.into_array(rows.diffs.len())?;
+        let checked = evaluated(&check, &rows.batch)?;
         // True or null is fine; a check that is null for all rows may have no type.
         let passed = match checked.as_boolean_opt() {
             Some(checked) => or_kleene(checked, &is_null(checked)?)?,

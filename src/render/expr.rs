@@ -21,6 +21,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::arrange::Rows;
 use super::error::Errors;
+use crate::contain::contain;
 use crate::plan::Expr;
 use crate::repr::{CodecError, Diff, Epoch, Row, RowCodec, Update, normalise_type};
 
@@ -39,6 +40,9 @@ pub enum KernelError {
     /// The result has no row encoding.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// A kernel panicked.
+    #[error("could not compute an expression: {0}")]
+    Panic(String),
 }
 
 impl KernelError {
@@ -48,6 +52,7 @@ impl KernelError {
             KernelError::Expression(e) => e.strip_backtrace(),
             KernelError::Arrow(e) => e.to_string(),
             KernelError::Codec(e) => e.to_string(),
+            KernelError::Panic(_) => self.to_string(),
         };
         let mut text = text.as_str();
         let wrappers = [
@@ -245,9 +250,15 @@ pub fn columns(exprs: &[Expr], types: &[DataType], batch: &RecordBatch) -> Resul
     both.map(|(expr, data_type)| column(expr, data_type, batch)).collect()
 }
 
+/// Evaluates an expression. A panic in one of its kernels is a failure of the batch like another; see [`contain`].
+pub fn evaluated(expr: &Expr, batch: &RecordBatch) -> Result<ArrayRef, KernelError> {
+    let evaluate = || expr.evaluate(batch)?.into_array(batch.num_rows());
+    Ok(contain(evaluate).map_err(KernelError::Panic)??)
+}
+
 /// Evaluates an expression into a column of this type.
 pub fn column(expr: &Expr, data_type: &DataType, batch: &RecordBatch) -> Result<ArrayRef, KernelError> {
-    let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
+    let array = evaluated(expr, batch)?;
     if array.data_type() == data_type {
         Ok(array)
     } else {
@@ -257,7 +268,7 @@ pub fn column(expr: &Expr, data_type: &DataType, batch: &RecordBatch) -> Result<
 
 /// Whether a boolean expression is true, row by row (null is not).
 pub fn truths(expr: &Expr, batch: &RecordBatch) -> Result<BooleanArray, KernelError> {
-    let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
+    let array = evaluated(expr, batch)?;
     if array.data_type() == &DataType::Null {
         return Ok(BooleanArray::from(vec![false; batch.num_rows()]));
     }

@@ -19,11 +19,23 @@ static COUNTING: Counting = Counting;
 
 thread_local! {
     static LIVE: Cell<i64> = const { Cell::new(0) };
+    static PEAK: Cell<i64> = const { Cell::new(0) };
 }
 
 fn count(bytes: i64) {
     // A thread that ends frees after its locals are gone.
-    let _ = LIVE.try_with(|live| live.set(live.get() + bytes));
+    let _ = LIVE.try_with(|live| {
+        live.set(live.get() + bytes);
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
+    });
+}
+
+/// Does `work`, and tells how many bytes this thread held more at its most than before.
+pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, i64) {
+    let before = live();
+    PEAK.with(|peak| peak.set(before));
+    let done = work();
+    (done, PEAK.with(Cell::get) - before)
 }
 
 #[expect(

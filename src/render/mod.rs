@@ -21,7 +21,7 @@ pub mod error;
 pub mod expr;
 mod face;
 #[cfg(test)]
-mod footprint_tests;
+pub(crate) mod footprint_tests;
 mod join;
 mod key;
 mod mfp;

@@ -24,7 +24,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use super::Collections;
 use super::arrange::Rows;
 use super::error::Errors;
-use super::expr::{Kernel, KernelError, apply, relaxed};
+use super::expr::{Kernel, KernelError, apply, evaluated, relaxed};
 use crate::definition::Retention;
 use crate::plan::{Bound, Temporal};
 use crate::repr::footprint::{self, Footprint};
@@ -102,13 +102,13 @@ fn temporal_kernel(plan: &Temporal) -> Kernel<Row> {
         let mut entering: Vec<Option<Epoch>> = vec![Some(Epoch::MIN); count];
         let mut leaving: Vec<Option<Epoch>> = vec![Some(Epoch::MAX); count];
         for (expr, inclusive) in &lower {
-            let moments = moments(&expr.evaluate(batch)?.into_array(count)?)?;
+            let moments = moments(&evaluated(expr, batch)?)?;
             for (at, moment) in entering.iter_mut().zip(moments) {
                 *at = at.zip(moment.map(|us| first_at(us, *inclusive))).map(|(a, b)| a.max(b));
             }
         }
         for (expr, inclusive) in &upper {
-            let moments = moments(&expr.evaluate(batch)?.into_array(count)?)?;
+            let moments = moments(&evaluated(expr, batch)?)?;
             for (at, moment) in leaving.iter_mut().zip(moments) {
                 // It leaves at the first moment at which it does not exist any more.
                 *at = at

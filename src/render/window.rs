@@ -9,6 +9,7 @@ use super::error::Errors;
 use super::expr::{KernelError, relaxed};
 use super::order::{Ordering, ordered, split};
 use super::{Collections, tagged};
+use crate::contain::contain;
 use crate::plan::Window;
 use crate::repr::{Row, RowCodec, RowRef};
 
@@ -58,7 +59,7 @@ fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> 
             }
             Ok(added.encode_rows(&columns, batch.num_rows())?)
         };
-        match evaluate() {
+        match contain(evaluate).unwrap_or_else(|panic| Err(KernelError::Panic(panic))) {
             Ok(columns) => output.extend(
                 rows.iter()
                     .zip(columns)

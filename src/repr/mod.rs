@@ -5,7 +5,7 @@
 //! compare as bytes and `encode(k) ++ encode(v) == encode(k ++ v)`: joins concatenate rows without
 //! decoding them. [`RowCodec`] is the only place that turns columns into rows and back; [`Splice`] takes columns out of
 //! rows by their bytes. On the way into an arrangement rows travel in a [`Chunk`], at rest in a [`RowArena`]; [`footprint`]
-//! says how much the graph holds.
+//! says how much the graph holds. Files are read in batches of [`rows_at_once`].
 //! Everything here knows nothing of feeds, SQL or Delta.
 
 mod arena;
@@ -13,17 +13,21 @@ mod chunk;
 mod codec;
 pub mod footprint;
 mod offsets;
+mod parquet;
 mod row;
+mod size;
 pub mod sort;
 mod spine;
 mod splice;
 mod types;
 
+pub use self::parquet::rows_at_once;
 pub use arena::{RowArena, RowRef};
 pub use chunk::{Chunk, ChunkBuilder, Chunker, chunks};
 pub use codec::{CodecError, RowCodec, canonical_floats, normalise_batch, normalise_schema, normalise_type};
 pub use offsets::Offsets;
 pub use row::Row;
+pub use size::{batch_bytes, batch_slices, rows_bytes};
 pub use spine::{
     RowBatcher, RowKeyBatcher, RowKeyBuilder, RowKeyChunker, RowKeySpine, RowLayout, RowSpine, RowValBatcher,
     RowValBuilder, RowValChunker, RowValSpine,

@@ -166,6 +166,7 @@ impl Outcome {
             rejected: self.rejected + next.rejected,
             ignored: self.ignored,
             corrections,
+            unread: next.unread,
             elapsed: self.elapsed + next.elapsed,
             evolved: next.evolved,
             figures: next.figures,

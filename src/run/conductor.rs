@@ -93,6 +93,8 @@ pub struct Conductor<'a> {
     pub met: Vec<Met>,
     /// Whether somebody wants the run to end.
     pub stopped: bool,
+    /// What of the feeds could not be read when all else was.
+    pub unread: Vec<String>,
 }
 
 /// How the feeds of all processes are doing.
@@ -235,6 +237,9 @@ impl Conductor<'_> {
         self.latency.observe_committed(epoch, Instant::now(), SystemTime::now());
         self.pacer.observe_committed(epoch);
         self.shared.committed.fetch_max(epoch, Ordering::AcqRel);
+        if self.shared.weight.observe_committed(epoch) {
+            self.wake();
+        }
         self.status.observe_committed(epoch);
         self.peers.committed(epoch);
         if let Some(audit) = self.audit.take() {
@@ -288,12 +293,14 @@ impl Conductor<'_> {
         if !live && self.shared.frontier() <= self.shared.past_until {
             return Ok(());
         }
-        if let Some(epoch) = self.pacer.next_seal(now, draining || !live) {
+        let heavy = self.shared.heavy.swap(false, Ordering::AcqRel) || self.shared.weight.is_due();
+        if let Some(epoch) = self.pacer.next_seal(now, draining || !live || heavy) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
                 let (example, _) = read_error(&error_codec(), &row)?;
                 return Err(RunError::Expectation { violations, example });
             }
             self.peers.seal(epoch);
+            self.shared.weight.observe_sealed(epoch);
             for worker in &self.seals {
                 // A worker that is gone has told why.
                 let _ = worker.send(epoch);
@@ -403,6 +410,7 @@ impl Conductor<'_> {
             if !(exhausted && self.are_queues_empty() && self.peers.caught_up()) {
                 return Ok(false);
             }
+            self.unread = lags::waiting(&feeds(self.readers.as_ref(), self.peers));
             self.begin_drain(phase)?;
         }
         if matches!(phase, Phase::Closing(_)) {
@@ -455,6 +463,7 @@ impl Conductor<'_> {
         Ok(Conducted {
             snapshot: self.newest,
             corrections: self.corrections,
+            unread: self.unread,
             again,
             files: self.files,
         })
@@ -467,6 +476,8 @@ pub struct Conducted {
     pub snapshot: Epoch,
     /// See [`super::Outcome::corrections`].
     pub corrections: Option<Vec<(String, u64)>>,
+    /// See [`super::Outcome::unread`].
+    pub unread: Vec<String>,
     /// The run begins anew, for these schemas with new fields (known to process 0).
     pub again: Option<Vec<Met>>,
     /// Of a run that begins anew.

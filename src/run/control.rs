@@ -110,6 +110,8 @@ pub struct Progress {
     pub taken: Epoch,
     /// A worker's share of the open epoch is full.
     pub full: bool,
+    /// So much was taken here that a snapshot is due.
+    pub heavy: bool,
     /// Nothing of the past is left here.
     pub replayed: bool,
     /// Rows that break an expectation which must hold: from when, how many more, one of them.
@@ -376,6 +378,7 @@ mod tests {
             next: 1 << 60,
             done: true,
             tag: None,
+            ..Position::default()
         };
         let part = || Prepared {
             writer: 3,

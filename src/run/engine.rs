@@ -103,6 +103,7 @@ impl Engine {
         let Conducted {
             snapshot,
             corrections,
+            unread,
             again,
             files,
         } = conducted;
@@ -122,6 +123,7 @@ impl Engine {
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
             ignored: self.shared.ignored(),
             corrections,
+            unread,
             elapsed: self.started.elapsed(),
             evolved: evolved(&self.wiring.dataflow),
             figures: self.latency.figures(),
@@ -183,6 +185,7 @@ impl Engine {
             fence: None,
             met: vec![],
             stopped: false,
+            unread: vec![],
         };
         Ok((conductor.conduct()?, Told::default()))
     }

@@ -163,10 +163,14 @@ fn obey(
                 // A worker that is gone has told why.
                 let _ = worker.send(epoch);
             }
+            hands.shared.weight.observe_sealed(epoch);
             hands.shared.live.store(true, Ordering::Release);
             hands.wake();
         }
         (Command::Committed(epoch), Some(hands)) => {
+            if hands.shared.weight.observe_committed(epoch) {
+                hands.wake();
+            }
             let now = Instant::now();
             hands
                 .latency
@@ -249,6 +253,7 @@ impl Follower<'_> {
                     let conducted = Conducted {
                         snapshot,
                         corrections: None,
+                        unread: vec![],
                         again: again.then(Vec::new),
                         files: None,
                     };
@@ -284,10 +289,11 @@ impl Follower<'_> {
             frontier,
             taken: self.shared.taken.swap(0, Ordering::AcqRel),
             full: self.shared.full.swap(false, Ordering::AcqRel),
+            heavy: self.shared.weight.is_due(),
             replayed: self.shared.replayed(),
             violations: self.shared.take_violations(),
         };
-        if progress != self.told.progress || progress.taken > 0 || progress.full {
+        if progress != self.told.progress || progress.taken > 0 || progress.full || progress.heavy {
             let report = Report::Progress(progress);
             self.leader.report(&report);
             if let Report::Progress(progress) = report {
@@ -295,6 +301,7 @@ impl Follower<'_> {
                 self.told.progress = Progress {
                     taken: 0,
                     full: false,
+                    heavy: false,
                     violations: vec![],
                     ..progress
                 };
@@ -313,6 +320,7 @@ impl Follower<'_> {
         let caught_up = exhausted && empty;
         if self.until_caught_up && caught_up != self.told.caught_up {
             self.told.caught_up = caught_up;
+            self.tell_figures(); // with what feeds wait for
             self.leader.report(&Report::CaughtUp(caught_up));
         }
     }

@@ -23,6 +23,7 @@ struct Sum<'a> {
     lag_bytes: u64,
     partitions: Vec<&'a PartitionLag>,
     last_error: Option<&'a str>,
+    waits_for: Option<&'a str>,
 }
 
 /// A line for each feed, and one for each of its partitions that lag most. `feeds` are those of every process.
@@ -38,6 +39,7 @@ pub fn report(feeds: &[FeedStatus]) -> String {
         sum.lag_bytes += feed.lag_bytes;
         sum.partitions.extend(&feed.partitions);
         sum.last_error = sum.last_error.or(feed.last_error.as_deref());
+        sum.waits_for = sum.waits_for.or(feed.waits_for.as_deref());
     }
     let mut text = String::from("feeds");
     for ((input, feed), sum) in sums {
@@ -45,6 +47,18 @@ pub fn report(feeds: &[FeedStatus]) -> String {
         let _ = sum.write_partitions(&mut text);
     }
     text
+}
+
+/// The feeds that wait, and for what; each once, whichever processes they wait in.
+pub fn waiting(feeds: &[FeedStatus]) -> Vec<String> {
+    let cause = |feed: &FeedStatus| {
+        let cause = feed.waits_for.as_ref()?;
+        Some(format!("feed {}.{}: {cause}", feed.input, feed.feed))
+    };
+    let mut waiting: Vec<String> = feeds.iter().filter_map(cause).collect();
+    waiting.sort();
+    waiting.dedup();
+    waiting
 }
 
 impl Sum<'_> {
@@ -61,7 +75,10 @@ impl Sum<'_> {
             counted(self.lag_files, "files to read"),
             bytes,
             counted(behind, "records behind"),
-            self.last_error.map(|error| format!("last trouble: {error}")),
+            self.waits_for.map(|cause| format!("waits: {cause}")),
+            self.last_error
+                .filter(|_| self.waits_for.is_none())
+                .map(|error| format!("last trouble: {error}")),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
@@ -126,6 +143,7 @@ mod tests {
             refused: 0,
             exhausted: false,
             last_error: None,
+            waits_for: None,
         }
     }
 
@@ -163,12 +181,27 @@ mod tests {
              \x20 orders-10            40 records behind, the newest that was read is 15.0 ms old"
         );
         let many = feed("orders", "live", (0..25).map(|n| lag(n, n, None)).collect());
-        let text = report(&[many]);
+        let text = report(std::slice::from_ref(&many));
         assert_eq!(text.lines().count(), 2 + SHOWN + 1);
         assert!(
             text.lines().nth(2).is_some_and(|line| line.contains("orders-24")),
             "{text}"
         );
         assert!(text.ends_with("\n  and 14 more, 105 records"), "{text}");
+    }
+
+    #[test]
+    fn a_feed_that_waits_tells_its_cause_once_for_all_processes() {
+        let waits = FeedStatus {
+            waits_for: Some("could not list /in: permission denied".into()),
+            last_error: Some("an older trouble".into()),
+            ..feed("orders", "drops", vec![])
+        };
+        let feeds = [waits.clone(), feed("events", "live", vec![]), waits];
+        assert_eq!(
+            waiting(&feeds),
+            ["feed orders.drops: could not list /in: permission denied"]
+        );
+        assert!(report(&feeds).ends_with("2,400 records, waits: could not list /in: permission denied"));
     }
 }

@@ -22,7 +22,7 @@ use crate::sink::WriterStats;
 /// Of the limit, where reading goes on.
 const AGAIN: f64 = 0.95;
 /// How often memory is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(100);
 /// How often it is said again that reading has stopped.
 const REMIND: Duration = Duration::from_secs(60);
 

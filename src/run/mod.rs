@@ -32,6 +32,7 @@ mod shared;
 mod start;
 mod status;
 mod team;
+mod weight;
 mod wiring;
 mod worker;
 
@@ -119,6 +120,9 @@ pub struct Outcome {
     /// Over a lake with a past, what the audit found to differ from the stored tables and corrected: (table, rows),
     /// tables without a difference left out. None in a new lake, or where the run ended before its first snapshot.
     pub corrections: Option<Vec<(String, u64)>>,
+    /// Of a run until all is caught up: the feeds that could not read all that is there, each with its cause; the
+    /// snapshot holds what they could read. Empty: it holds all.
+    pub unread: Vec<String>,
     /// How long it took.
     pub elapsed: Duration,
     /// Columns that inputs had beside the definition's, by input.

@@ -4,7 +4,7 @@
 //! something was taken into it, so that an idle run stands still; (2) not before its interval is over, unless
 //! it is full; (3) not before every earlier epoch has closed in the graph: when the graph is behind, epochs
 //! grow, and small epochs at low load become large ones under load. A snapshot is sealed (4) every commit
-//! interval, (5) at the newest epoch that has closed in the graph, (6) only when something was taken since
+//! interval, or sooner where much waits, (5) at the newest epoch that has closed in the graph, (6) only when something was taken since
 //! the last one, and (7) while fewer than [`IN_FLIGHT`] sealed snapshots wait for their commit.
 //!
 //! Where rows enter or leave as time passes, time itself is input: [`Pacer::observe_tick`] says so.
@@ -119,7 +119,7 @@ impl Pacer {
         self.open
     }
 
-    /// The snapshot to seal now, if it is time to; `hurry` ignores the commit interval.
+    /// The snapshot to seal now, if it is time to; `hurry` ignores the commit interval: a run ends, or much waits.
     pub fn next_seal(&mut self, now: Instant, hurry: bool) -> Option<Epoch> {
         if self.in_flight.len() >= IN_FLIGHT || !(hurry || now.duration_since(self.sealed_at) >= self.commit) {
             return None;

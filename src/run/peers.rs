@@ -328,6 +328,9 @@ impl State {
         if progress.full {
             shared.full.store(true, Ordering::Release);
         }
+        if progress.heavy {
+            shared.heavy.store(true, Ordering::Release);
+        }
         if progress.replayed {
             shared.replayed[shared.workers + self.follower].store(true, Ordering::Release);
         }

@@ -15,6 +15,7 @@ use crate::sink::CommitEvent;
 use crate::source::Together;
 
 use super::RunError;
+use super::weight::Weight;
 use super::worker::LOAD_ROWS;
 
 /// What wakes the conductor.
@@ -84,6 +85,10 @@ pub struct Shared {
     pub together: Arc<Together>,
     /// Workers take nothing that feeds or requests bring: the run is above its memory.
     pub held: AtomicBool,
+    /// How much was taken here that no snapshot holds yet.
+    pub weight: Weight,
+    /// Another process has taken so much that a snapshot is due.
+    pub heavy: AtomicBool,
     /// The newest committed snapshot of this run; 0 before.
     pub committed: AtomicU64,
     /// Workers leave their loops.
@@ -131,6 +136,8 @@ impl Shared {
             built: Barrier::new(workers),
             together: Arc::default(),
             held: AtomicBool::new(false),
+            weight: Weight::of_limit(None),
+            heavy: AtomicBool::new(false),
             committed: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             inputs: (0..inputs).map(|_| InputCounters::default()).collect(),

@@ -25,10 +25,12 @@ use super::peers::{self, Peers};
 use super::presence::Presence;
 use super::shared::{Event, Shared};
 use super::team::{Role, Team, Threads};
+use super::weight::Weight;
 use super::worker::{self, LOAD_ROWS, Parts};
 use super::{Options, RunError, Wiring, archive};
 use crate::backfill::{Inlet, Portion, Server, Serving};
 use crate::decode::Decoder;
+use crate::deep::deep;
 use crate::definition::Dataflow;
 use crate::evolve::{self, Met, Taken};
 use crate::latency::Latency;
@@ -122,6 +124,7 @@ fn assemble(
     let inputs = dataflow.inputs.len();
     let mut shared = Shared::new((workers, others), inputs, (first, past_until), replays, events_in);
     shared.load_rows = load_rows;
+    shared.weight = Weight::of_limit(dataflow.bounds.memory);
     let shared = Arc::new(shared);
     let latency = latency.unwrap_or_else(|| Arc::new(latency_of(&dataflow, &graph)));
     let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
@@ -532,6 +535,7 @@ impl Setup<'_> {
             registries: registries.clone(),
             stop_at_end,
             takes_requests: !stop_at_end,
+            record_bytes: dataflow.bounds.max_record as usize,
             share: self.share,
             clock: self.options.clock.of_readers(),
             together: self.shared.together.clone(),
@@ -725,7 +729,8 @@ fn start_workers(
         let _ = threads_in.send((index, thread::current()));
         let part = parts[index].lock().ok().and_then(|mut part| part.take());
         let part = part.expect("each worker takes its part once");
-        if let Err(error) = worker::work(worker, part, &wiring, &shared, &latency) {
+        // Expressions that are deep are evaluated on this thread.
+        if let Err(error) = deep(|| worker::work(worker, part, &wiring, &shared, &latency)) {
             shared.tell(Event::Failed(error));
         }
     })

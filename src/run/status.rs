@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::lags;
 use super::pacer::Pacer;
 use super::shared::Shared;
 use crate::latency::{Latency, short};
@@ -117,6 +118,8 @@ struct View {
     latency: Option<(Duration, Duration)>,
     /// Rows of what the graph held before.
     loaded: u64,
+    /// Feeds that wait, with their causes.
+    waiting: Vec<String>,
 }
 
 impl Status {
@@ -225,6 +228,7 @@ impl Status {
             snapshot: self.committed_at.map(|at| (self.snapshot, at.elapsed())),
             latency: latency.committed_p50_p99(),
             loaded: shared.loaded.load(Ordering::Relaxed),
+            waiting: lags::waiting(&feeds),
         };
         match &self.bar {
             Some(bar) => bar.set_message(view.block()),
@@ -289,6 +293,9 @@ impl View {
                 HumanCount(*dead_letters).to_string(),
                 lag,
             );
+        }
+        for waiting in self.waiting.iter().take(SHOWN) {
+            block += &format!("{waiting}\n");
         }
         let snapshot = self.snapshot.map_or("none yet".to_string(), |(epoch, age)| {
             format!("{epoch}, {:.1} s ago", age.as_secs_f64())
@@ -358,6 +365,7 @@ mod tests {
             snapshot: Some((1_795_260_472_334, Duration::from_millis(234))),
             latency: Some((Duration::from_millis(45), Duration::from_micros(87_400))),
             loaded: 0,
+            waiting: vec![],
         };
         assert_eq!(
             view.block(),
@@ -376,6 +384,7 @@ mod tests {
             snapshot: None,
             latency: None,
             loaded: 0,
+            waiting: vec![],
         };
         let block = view.block();
         assert_eq!(block.lines().count(), SHOWN + 1);
@@ -394,6 +403,7 @@ mod tests {
             snapshot: None,
             latency: None,
             loaded: 0,
+            waiting: vec![],
         };
         assert!(
             view.block().ends_with("snapshot none yet  replayed 541,909"),

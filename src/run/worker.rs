@@ -30,13 +30,16 @@ use crate::latency::{Latency, Stamp};
 use crate::render::{self, Kept};
 use crate::repr::{Epoch, Row, RowCodec, Update, footprint};
 use crate::sink::{Arrival, bronze, dead_letters};
-use crate::source::{Delivery, PartitionId};
+use crate::source::{Delivery, PartitionId, payload_bytes};
 
 /// Rows a worker takes between two steps of the graph: what one step may cost.
 const STEP_ROWS: usize = 32 * 1024;
 /// Rows a worker takes into one epoch before it asks for the next: bounds what the graph holds at once. Four times as
 /// many cost a backfill a quarter more memory and made it no quicker.
 const EPOCH_ROWS: usize = 64 * 1024;
+/// Bytes of records that a worker takes between two steps, and into one epoch, but for the last delivery among them: likewise.
+const STEP_BYTES: u64 = 16 << 20;
+const EPOCH_BYTES: u64 = 32 << 20;
 /// Rows of what the graph held before that a worker takes into one epoch: bounds what the graph holds at once.
 pub const LOAD_ROWS: u64 = 256 * 1024;
 /// Why what is behind the inputs can be fed.
@@ -102,6 +105,7 @@ struct Taker<'a> {
     index: usize,
     epoch: Epoch,
     rows_in_epoch: usize,
+    bytes_in_epoch: u64,
     /// Of them, those of portions; and how many those may be.
     backfilled_in_epoch: usize,
     share: usize,
@@ -167,6 +171,7 @@ impl<'a> Taker<'a> {
             index,
             epoch: 0,
             rows_in_epoch: 0,
+            bytes_in_epoch: 0,
             backfilled_in_epoch: 0,
             share: crate::backfill::PORTION,
             past_done,
@@ -187,22 +192,23 @@ impl<'a> Taker<'a> {
             self.letters_in.advance_to(epoch);
             self.epoch = epoch;
             self.rows_in_epoch = 0;
+            self.bytes_in_epoch = 0;
             self.backfilled_in_epoch = 0;
         }
     }
 
     /// Takes what waits, up to what a step may cost. Says whether anything was taken.
     fn take(&mut self, stamps: &mut Vec<Stamp>) -> Result<bool, RunError> {
-        let mut rows = 0;
+        let (mut rows, mut bytes) = (0, 0);
         while !self.past_done && rows < STEP_ROWS && self.may_take_past() {
             match self.parts.past.try_recv() {
                 Ok(past) => rows += self.take_past(past)?,
                 Err(_) => break, // broken off, or not there yet
             }
         }
-        let held = self.shared.held.load(Ordering::Acquire);
+        let held = self.is_held();
         let live = self.past_done && self.shared.live.load(Ordering::Acquire);
-        while live && rows < STEP_ROWS {
+        while live && rows < STEP_ROWS && bytes < STEP_BYTES {
             let Some(delivery) = self.next_delivery(held) else {
                 break;
             };
@@ -212,6 +218,7 @@ impl<'a> Taker<'a> {
             let taken = delivery.decoded.raw.len().max(1);
             rows += taken;
             self.rows_in_epoch += taken;
+            bytes += self.weigh(&delivery);
             let records = delivery.decoded.raw.len() as u64;
             let rejected = self.ingest(&delivery, self.epoch)?;
             let counters = &self.shared.inputs[delivery.input];
@@ -226,7 +233,7 @@ impl<'a> Taker<'a> {
             }
         }
         // One portion between two looks at what is live.
-        if rows == 0 && self.backfilled_in_epoch < self.share && self.rows_in_epoch < EPOCH_ROWS {
+        if rows == 0 && self.backfilled_in_epoch < self.share && self.has_room() {
             rows = self.take_portion()?;
         }
         if rows > 0 {
@@ -236,7 +243,10 @@ impl<'a> Taker<'a> {
             } else {
                 self.shared.load_rows as usize
             };
-            if self.rows_in_epoch >= full || self.backfilled_in_epoch >= self.share {
+            if self.rows_in_epoch >= full
+                || self.bytes_in_epoch >= EPOCH_BYTES
+                || self.backfilled_in_epoch >= self.share
+            {
                 self.shared.full.store(true, Ordering::Release);
             }
             self.shared.poke();
@@ -251,8 +261,26 @@ impl<'a> Taker<'a> {
         if let Ok(delivery) = self.parts.together.try_recv() {
             return Some(delivery);
         }
-        let has_room = !held && self.rows_in_epoch < EPOCH_ROWS;
-        has_room.then(|| self.parts.deliveries.try_recv().ok()).flatten()
+        let may_take = !held && self.has_room();
+        may_take.then(|| self.parts.deliveries.try_recv().ok()).flatten()
+    }
+
+    /// Whether the run takes nothing more for now: it is above its memory, or much waits for its commit.
+    fn is_held(&self) -> bool {
+        self.shared.held.load(Ordering::Acquire) || self.shared.weight.is_full()
+    }
+
+    /// Whether there is room in the open epoch, by (4).
+    fn has_room(&self) -> bool {
+        self.rows_in_epoch < EPOCH_ROWS && self.bytes_in_epoch < EPOCH_BYTES
+    }
+
+    /// Counts the bytes of what goes into the open epoch, and says them.
+    fn weigh(&mut self, delivery: &Delivery) -> u64 {
+        let bytes = payload_bytes(&delivery.decoded.raw);
+        self.bytes_in_epoch += bytes;
+        self.shared.weight.observe_taken(self.epoch, bytes);
+        bytes
     }
 
     /// Whether more of the past may go into the open epoch.
@@ -295,7 +323,7 @@ impl<'a> Taker<'a> {
     /// Takes what a request brings, if something waits. Says how much that was.
     fn take_portion(&mut self) -> Result<usize, RunError> {
         let takes = self.past_done && self.shared.live.load(Ordering::Acquire);
-        if !takes || self.shared.held.load(Ordering::Acquire) {
+        if !takes || self.is_held() {
             return Ok(0);
         }
         let Ok(portion) = self.parts.portions.try_recv() else {
@@ -306,6 +334,7 @@ impl<'a> Taker<'a> {
         self.share = portion.share;
         self.backfilled_in_epoch += records;
         self.rows_in_epoch += records;
+        self.weigh(&portion.delivery);
         let counters = &self.shared.inputs[delivery.input];
         counters.backfilled.fetch_add(records as u64, Ordering::Relaxed);
         let rejected = self.ingest(delivery, portion.arrived.unwrap_or(self.epoch))?;

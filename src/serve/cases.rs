@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::query::QueryError;
 use super::reader::Reader;
-use crate::definition::{Case, Dataflow, Expected, Feed, FeedKind, Format, Given, Wire};
+use crate::definition::{Case, Dataflow, Expected, Feed, FeedKind, FileRules, Format, Given, Wire};
 use crate::run::{self, Options, RunError};
 
 /// How one step of a test ended.
@@ -174,6 +174,7 @@ fn on_trial(dataflow: &Dataflow, folder: &Path, case: &Case) -> Dataflow {
                     .join(format!("*.{name}"))
                     .display()
                     .to_string(),
+                rules: FileRules::default(),
             },
             format,
             wire: Wire::default(),

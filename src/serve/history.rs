@@ -20,10 +20,10 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use thiserror::Error;
 
-use crate::decode::{DecodeError, Decoded, Decoder, Payloads, Raw};
+use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw};
 use crate::definition::Input;
 use crate::registry::{Registries, Unready};
-use crate::repr::{CodecError, Epoch, normalise_batch};
+use crate::repr::{CodecError, Epoch, batch_slices, normalise_batch, rows_at_once};
 use crate::sink::Lake;
 use crate::sink::bronze::{self, Content, Run};
 
@@ -151,19 +151,22 @@ pub async fn replay_where(
     };
     let mut records = 0;
     while let Some(batch) = batches.next().await {
-        let batch =
-            normalise_batch(&bronze::schema(), &bronze::completed(batch.map_err(table)?)).map_err(|source| {
-                HistoryError::Columns {
-                    input: input.name.clone(),
-                    source,
-                }
+        let batch = bronze::completed(batch.map_err(table)?);
+        let mut runs = Vec::new();
+        // Columns of views become columns that hold less than 2 GiB.
+        for slice in batch_slices(&batch, SLICE) {
+            let slice = normalise_batch(&bronze::schema(), &slice).map_err(|source| HistoryError::Columns {
+                input: input.name.clone(),
+                source,
             })?;
+            runs.extend(bronze::runs(&slice));
+        }
         for Run {
             feed,
             partition,
             epoch,
             content,
-        } in bronze::runs(&batch)
+        } in runs
         {
             let (feed, decoder) = decoders.of(&feed)?;
             let raw = match content {
@@ -172,7 +175,17 @@ pub async fn replay_where(
                     reference,
                     first,
                     records,
-                } => archive.read(reference, first, records).await?,
+                    cut_from,
+                    place,
+                } => {
+                    let raw = archive.read(reference, first, records).await?;
+                    let cut = cut_from.map(|length| CutRecord { record: 0, length });
+                    Raw {
+                        cut: cut.into_iter().collect(),
+                        place,
+                        ..raw
+                    }
+                }
             };
             records += raw.len() as u64;
             let past = Past {
@@ -221,6 +234,14 @@ impl Decoders<'_> {
     }
 }
 
+/// Bytes of Bronze that are taken apart at once, but for one record among them.
+const SLICE: u64 = 64 << 20;
+/// What is read of an archived file at once: rows, and about how many bytes of them. Of Avro, whose values' sizes are not
+/// told before they are read, fewer rows.
+const ROWS: usize = 1024;
+const BYTES: u64 = 8 << 20;
+const AVRO_ROWS: usize = 128;
+
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
 
 /// Reads rows of archived files; rows of a file are asked for in order, so its reader stays open in between.
@@ -256,6 +277,8 @@ impl Archive<'_> {
             },
             offsets,
             header: None,
+            cut: Vec::new(),
+            place: FilePlace::default(),
         })
     }
 
@@ -305,9 +328,11 @@ impl Archive<'_> {
 
 fn open(reference: &str, bytes: Bytes) -> Result<Batches, Box<dyn std::error::Error + Send + Sync>> {
     if reference.ends_with(".avro") {
-        let reader = arrow_avro::reader::ReaderBuilder::new().build(BufReader::new(bytes.reader()))?;
-        Ok(Box::new(reader))
+        let reader = arrow_avro::reader::ReaderBuilder::new().with_batch_size(AVRO_ROWS);
+        Ok(Box::new(reader.build(BufReader::new(bytes.reader()))?))
     } else {
-        Ok(Box::new(ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?))
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+        let rows = rows_at_once(builder.metadata(), ROWS, BYTES);
+        Ok(Box::new(builder.with_batch_size(rows).build()?))
     }
 }

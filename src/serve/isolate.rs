@@ -5,16 +5,21 @@
 //! materialised rows of its inputs, and where an operator of one input fails, over the rows that do not fail
 //! when they stand alone.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use datafusion::common::exec_err;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionContext;
+use futures::FutureExt;
 use futures::future::BoxFuture;
+
+use crate::contain;
 
 /// The rows of a plan, without those rows of its operators' inputs that fail to evaluate.
 pub async fn collect(context: &SessionContext, plan: &LogicalPlan) -> Result<RecordBatch, DataFusionError> {
@@ -92,7 +97,9 @@ async fn execute(context: &SessionContext, plan: LogicalPlan) -> Result<RecordBa
     );
     let frame = context.execute_logical_plan(plan).await?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
-    let batches = frame.collect().await?;
+    // A kernel that panics fails the batch; what it had begun is dropped, and the tables it read do not change.
+    let collected = AssertUnwindSafe(frame.collect()).catch_unwind().await;
+    let batches = collected.unwrap_or_else(|panic| exec_err!("{}", contain::message(panic.as_ref())))?;
     let schema = batches.first().map_or(schema, RecordBatch::schema);
     Ok(concat_batches(&schema, &batches)?)
 }

@@ -7,20 +7,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::csv::WriterBuilder as CsvWriter;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::json::writer::ArrayWriter;
-use arrow::util::pretty::pretty_format_batches_with_schema;
 use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use deltalake::DeltaTableError;
+use futures::TryStreamExt;
 use thiserror::Error;
 
+use super::question::{self, QuestionError, QuestionLimits};
 use super::zeros::OneZero;
+use crate::plan;
 use crate::repr::{CodecError, Epoch};
 use crate::sink::ledger::{self, Entry, Intent};
 use crate::sink::states::is_state;
@@ -77,6 +78,39 @@ pub enum QueryError {
         /// By commas.
         known: String,
     },
+    /// See [`QuestionError`].
+    #[error(transparent)]
+    Question(#[from] QuestionError),
+    /// The answer is longer than memory may hold.
+    #[error(
+        "could not hold the answer: its first {rows} rows take more than {limit}; ask for fewer rows or columns (a LIMIT, a GROUP BY), or allow more with --memory"
+    )]
+    TooMuch {
+        /// How many rows were there by then.
+        rows: usize,
+        /// The limit, for people.
+        limit: String,
+    },
+    /// The query ran out of memory.
+    #[error(
+        "could not run the query in {limit} of memory; ask for less (a filter, fewer columns, fewer groups), or allow more with --memory"
+    )]
+    OutOfMemory {
+        /// The limit, for people.
+        limit: String,
+        /// What took it.
+        #[source]
+        source: Box<DataFusionError>,
+    },
+    /// Its time is over.
+    #[error("could not answer the query within {limit}; ask for less, or allow more with --timeout")]
+    TooLong {
+        /// The limit, for people.
+        limit: String,
+    },
+    /// A kernel panicked.
+    #[error("could not run the query: {0}")]
+    Panicked(String),
     /// The SQL is wrong, or failed.
     #[error("could not run the query")]
     Sql(#[source] Box<DataFusionError>),
@@ -102,19 +136,14 @@ pub enum QueryError {
 
 impl From<DataFusionError> for QueryError {
     fn from(source: DataFusionError) -> Self {
-        QueryError::Sql(Box::new(source))
+        match source {
+            DataFusionError::External(inner) => match inner.downcast::<QuestionError>() {
+                Ok(refused) => QueryError::Question(*refused),
+                Err(inner) => QueryError::Sql(Box::new(DataFusionError::External(inner))),
+            },
+            source => QueryError::Sql(Box::new(source)),
+        }
     }
-}
-
-/// How rows are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// For people.
-    Table,
-    /// With a header line.
-    Csv,
-    /// One array of objects; nulls are written.
-    Json,
 }
 
 /// All tables of a lake as of one epoch.
@@ -122,6 +151,7 @@ pub struct Snapshot {
     epoch: Epoch,
     versions: BTreeMap<String, i64>,
     context: SessionContext,
+    limits: QuestionLimits,
 }
 
 impl Snapshot {
@@ -136,9 +166,19 @@ impl Snapshot {
         epoch: Option<Epoch>,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Snapshot, QueryError> {
+        Snapshot::open_within(lake, epoch, wanted, QuestionLimits::default()).await
+    }
+
+    /// The same, for questions within limits. That of time is the caller's to keep: a computation is given up from outside.
+    pub async fn open_within(
+        lake: &Lake,
+        epoch: Option<Epoch>,
+        wanted: impl Fn(&str) -> bool,
+        limits: QuestionLimits,
+    ) -> Result<Snapshot, QueryError> {
         let (epoch, mut versions) = find(lake, epoch).await?;
         versions.retain(|table, _| !is_state(table) && wanted(table));
-        let context = context();
+        let context = context(&limits)?;
         for (table, version) in &versions {
             register(&context, lake, table, *version, epoch).await?;
         }
@@ -146,6 +186,7 @@ impl Snapshot {
             epoch,
             versions,
             context,
+            limits,
         })
     }
 
@@ -190,11 +231,33 @@ impl Snapshot {
         Ok(self.context.table(TableReference::partial(schema, name)).await?)
     }
 
-    /// Runs one statement and gathers its rows.
+    /// Runs one statement that only reads, and gathers its rows.
     pub async fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
-        let frame = self.context.sql(sql).await.map_err(|e| self.explain(e))?;
+        let plan = question::plan(&self.context, sql).await.map_err(|e| self.explain(e))?;
+        let frame = self.context.execute_logical_plan(plan).await?;
         let schema = frame.schema().inner().clone();
-        Ok((schema, frame.collect().await?))
+        let mut stream = frame.execute_stream().await.map_err(|e| self.out_of_memory(e))?;
+        let (mut batches, mut bytes, mut rows) = (Vec::new(), 0, 0);
+        while let Some(batch) = stream.try_next().await.map_err(|e| self.out_of_memory(e))? {
+            bytes += batch.get_array_memory_size() as u64;
+            rows += batch.num_rows();
+            if let Some(limit) = self.limits.memory.filter(|limit| bytes > *limit) {
+                let limit = plan::shown_bytes(limit);
+                return Err(QueryError::TooMuch { rows, limit });
+            }
+            batches.push(batch);
+        }
+        Ok((schema, batches))
+    }
+
+    fn out_of_memory(&self, error: DataFusionError) -> QueryError {
+        match (self.limits.memory, error.find_root()) {
+            (Some(limit), DataFusionError::ResourcesExhausted(_)) => QueryError::OutOfMemory {
+                limit: plan::shown_bytes(limit),
+                source: Box::new(error),
+            },
+            _ => error.into(),
+        }
     }
 
     /// DataFusion says which table it lacks, but not which there are.
@@ -234,44 +297,18 @@ pub async fn epochs(lake: &Lake) -> Result<Vec<Epoch>, QueryError> {
     Ok(epochs)
 }
 
-/// Rows as text; always ends in a newline.
-pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat) -> Result<String, QueryError> {
-    let mut bytes = Vec::new();
-    match format {
-        OutputFormat::Table => {
-            let table = pretty_format_batches_with_schema(schema.clone(), batches)?;
-            return Ok(format!("{table}\n"));
-        }
-        OutputFormat::Csv => {
-            let mut writer = CsvWriter::new().with_header(true).build(&mut bytes);
-            writer.write(&RecordBatch::new_empty(schema.clone()))?;
-            for batch in batches {
-                writer.write(batch)?;
-            }
-        }
-        OutputFormat::Json => {
-            let options = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
-            let mut writer: ArrayWriter<_> = options.build(&mut bytes);
-            for batch in batches {
-                writer.write(batch)?;
-            }
-            writer.finish()?;
-            drop(writer);
-            if bytes.is_empty() {
-                bytes.extend_from_slice(b"[]");
-            }
-            bytes.push(b'\n');
-        }
-    }
-    Ok(String::from_utf8(bytes).expect("Arrow's writers write UTF-8"))
-}
-
 /// A session like the one tables are planned in: unquoted names are lower case, JSON functions are known.
-fn context() -> SessionContext {
-    let mut context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
+fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
+    let config = SessionConfig::new().with_information_schema(true);
+    let mut runtime = RuntimeEnvBuilder::new();
+    if let Some(memory) = limits.memory {
+        runtime = runtime.with_memory_limit(usize::try_from(memory).unwrap_or(usize::MAX), 1.0);
+    }
+    let mut context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
     datafusion_functions_json::register_all(&mut context).expect("a new session takes functions");
     context.add_optimizer_rule(Arc::new(OneZero));
-    context
+    plan::keep_within_bounds(&context, limits.max_value);
+    Ok(context)
 }
 
 async fn register(
@@ -373,7 +410,7 @@ async fn resolve(lake: &Lake, intent: &Intent) -> Result<Option<BTreeMap<String,
 
 /// What the table of snapshots knows of epochs that the ledger has forgotten.
 async fn recorded(lake: &Lake, wanted: Epoch) -> Result<Option<(Epoch, BTreeMap<String, i64>)>, QueryError> {
-    let context = context();
+    let context = context(&QuestionLimits::default())?;
     let Some(loaded) = log::load(lake, history::PATH, None).await? else {
         return Ok(None);
     };

@@ -34,6 +34,7 @@ use super::isolate;
 use super::orders;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
+use crate::deep::{self, deep};
 use crate::definition::{Dataflow, OnViolation, Retention};
 use crate::evolve::{self, EvolveError};
 use crate::input::{Arrived, Resolver};
@@ -127,10 +128,11 @@ pub fn snapshots(dataflow: &Dataflow) -> Result<Vec<Epoch>, VerifyError> {
 /// Recomputes every table at a snapshot (the newest, if none is named) and compares.
 pub fn verify(dataflow: &Dataflow, epoch: Option<Epoch>) -> Result<Report, VerifyError> {
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    runtime()?.block_on(async {
+    let verified = async {
         let (dataflow, graph) = evolve::known(dataflow, &lake).await?;
         verify_in(&dataflow, &graph, &lake, epoch).await
-    })
+    };
+    deep(|| runtime()?.block_on(verified))
 }
 
 /// A 128-bit fingerprint of every Silver and Gold table's rows, independent of their order: equal fingerprints, equal tables.
@@ -154,6 +156,7 @@ pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, Verif
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, VerifyError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(deep::STACK)
         .build()
         .map_err(VerifyError::Runtime)
 }

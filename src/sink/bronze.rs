@@ -10,6 +10,7 @@
 //! | event_time | when the source made the change, where it says so |
 //! | ingest_time, epoch | when Alluvium took it |
 //! | headers | what came with the record beside key and payload, as a JSON object |
+//! | whole_length | of a record longer than `max_record`, how many bytes it has; `payload` then holds its first bytes alone |
 //!
 //! Bronze and the definition are enough to rebuild everything: [`runs`] gives back the batches that the
 //! decoder saw, with the epoch they arrived in.
@@ -18,11 +19,12 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 
 use super::TableSpec;
-use crate::decode::{Payloads, Raw};
+use crate::decode::{CutRecord, FilePlace, Payloads, Raw, columnar_note, modified_of};
 use crate::definition::{Deletes, Input};
 use crate::repr::Epoch;
 use crate::source::Delivery;
@@ -40,6 +42,7 @@ mod column {
     pub const EVENT_TIME: usize = 8;
     pub const EPOCH: usize = 10;
     pub const HEADERS: usize = 11;
+    pub const WHOLE_LENGTH: usize = 12;
 }
 
 /// The columns of every Bronze table.
@@ -57,8 +60,9 @@ pub fn schema() -> SchemaRef {
         Field::new("event_time", moment.clone(), true),
         Field::new("ingest_time", moment, false),
         Field::new("epoch", DataType::Int64, false),
-        // Last: tables of earlier versions have all but this one.
+        // Tables of earlier versions have all but the last, or the last two.
         Field::new("headers", DataType::Utf8, true),
+        Field::new("whole_length", DataType::Int64, true),
     ]))
 }
 
@@ -109,7 +113,7 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
         Payloads::Columns { batch, path, .. } => (
             Arc::new(BinaryArray::new_null(1)),
             Arc::new(BinaryArray::new_null(1)),
-            Arc::new(StringArray::new_null(1)),
+            Arc::new(StringArray::from_iter([columnar_note(&raw.place)])),
             Arc::new(StringArray::from(vec![Some(path.as_ref())])),
             vec![raw.offsets.first().map_or(0, |&o| o as i64)],
             vec![batch.num_rows() as i64],
@@ -122,6 +126,11 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
         Some(header) => repeated(header),
         None => Arc::new(StringArray::new_null(n)),
     };
+    let mut lengths = vec![None; n];
+    for cut in &raw.cut {
+        // A row of a columnar file that is cut stands alone.
+        lengths[(cut.record as usize).min(n - 1)] = i64::try_from(cut.length).ok();
+    }
     let columns: Vec<ArrayRef> = vec![
         repeated(feed),
         repeated(&delivery.partition),
@@ -135,22 +144,29 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
         Arc::new(TimestampMicrosecondArray::from_value(ingest_micros, n)),
         Arc::new(Int64Array::from_value(epoch as i64, n)),
         beside,
+        Arc::new(Int64Array::from(lengths)),
     ];
     RecordBatch::try_new(schema(), columns).expect("columns are made of the schema's types and one length")
 }
 
-/// Rows of a Bronze table with all columns of [`schema`]: tables of earlier versions lack the last.
+/// Rows of a Bronze table with all columns of [`schema`]: tables of earlier versions lack the last ones.
 pub fn completed(batch: RecordBatch) -> RecordBatch {
     let schema = schema();
-    let missing = &schema.fields()[column::HEADERS];
-    if batch.column_by_name(missing.name()).is_some() {
+    let added = &schema.fields()[column::HEADERS..];
+    let missing: Vec<&Arc<Field>> = added
+        .iter()
+        .filter(|field| batch.column_by_name(field.name()).is_none())
+        .collect();
+    if missing.is_empty() {
         return batch;
     }
     let mut fields: Vec<Arc<Field>> = batch.schema_ref().fields().to_vec();
-    fields.push(missing.clone());
     let mut columns = batch.columns().to_vec();
-    columns.push(Arc::new(StringArray::new_null(batch.num_rows())));
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("a column of nulls fits any batch")
+    for field in missing {
+        fields.push(field.clone());
+        columns.push(new_null_array(field.data_type(), batch.num_rows()));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("columns of nulls fit any batch")
 }
 
 /// Consecutive Bronze rows of one feed, partition, header and epoch.
@@ -183,6 +199,10 @@ pub enum Content {
         first: u64,
         /// How many.
         records: u64,
+        /// Of a single row that is longer than `max_record`, how many bytes it has.
+        cut_from: Option<u64>,
+        /// What is known of the file.
+        place: FilePlace,
     },
 }
 
@@ -205,6 +225,8 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
         batch.column(column::PAYLOAD).as_binary::<i32>(),
     );
     let headers = text(column::HEADERS);
+    let lengths = number(column::WHOLE_LENGTH);
+    let cut_from = |row: usize| lengths.is_valid(row).then(|| lengths.value(row) as u64);
     let optional = |array: &StringArray, row: usize| array.is_valid(row).then(|| array.value(row).to_string());
     let same = |a: usize, b: usize| {
         feed.value(a) == feed.value(b)
@@ -227,6 +249,12 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
                 reference,
                 first: offset.value(start) as u64,
                 records: records.value(start) as u64,
+                cut_from: cut_from(start),
+                place: FilePlace {
+                    partition: Some(partition.value(start).into()),
+                    modified: optional(headers, start).and_then(|note| modified_of(&note)),
+                    ..FilePlace::default()
+                },
             },
             None => Content::Records(Raw {
                 payloads: Payloads::Records {
@@ -241,6 +269,18 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
                 },
                 offsets: offset.values()[start..end].iter().map(|&o| o as u64).collect(),
                 header: optional(header, start).map(Into::into),
+                cut: (start..end)
+                    .filter_map(|row| {
+                        Some(CutRecord {
+                            record: (row - start) as u32,
+                            length: cut_from(row)?,
+                        })
+                    })
+                    .collect(),
+                place: FilePlace {
+                    partition: Some(partition.value(start).into()),
+                    ..FilePlace::default()
+                },
             }),
         };
         runs.push(Run {
@@ -272,6 +312,14 @@ mod tests {
             },
             offsets: vec![0, 40, 99],
             header: Some("name,number".into()),
+            cut: vec![CutRecord {
+                record: 2,
+                length: 1 << 40,
+            }],
+            place: FilePlace {
+                partition: Some("p0".into()),
+                ..FilePlace::default()
+            },
         };
         let empty = RecordBatch::new_empty(Arc::new(Schema::empty()));
         let delivery = Delivery {
@@ -293,9 +341,11 @@ mod tests {
                 next: 120,
                 done: false,
                 tag: None,
+                ..Position::default()
             },
             arrived: Instant::now(),
             epoch: None,
+            room: None,
         };
         let runs = runs(&rows(&delivery, "live", 77, 1_000_000));
         assert_eq!(runs.len(), 1);

@@ -6,8 +6,12 @@ use arrow::array::{Array, BinaryArray, NullBufferBuilder, RecordBatch, StringArr
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, Schema};
 
-use crate::decode::{Decoded, Payloads, Raw, Reject};
+use crate::decode::{CutRecord, Decoded, FIRST_BYTES, FilePlace, Payloads, Raw, Reject};
 use crate::definition::Input;
+use crate::repr::batch_bytes;
+
+/// The most room that a column begins with.
+const MOST_ROOM: usize = 8 << 20;
 
 /// A growing column of bytes.
 struct Bytes {
@@ -34,10 +38,10 @@ impl Bytes {
         self.present.append(value.is_some());
     }
 
-    /// The column so far; what follows starts anew, with room for as much again.
+    /// The column so far; what follows starts anew, with room for as much again, unless that is much.
     fn take(&mut self, rows: usize) -> BinaryArray {
         let next = Bytes {
-            bytes: Vec::with_capacity(self.bytes.len()),
+            bytes: Vec::with_capacity(self.bytes.len().min(MOST_ROOM)),
             ..Bytes::new(rows)
         };
         let mut full = std::mem::replace(self, next);
@@ -46,11 +50,13 @@ impl Bytes {
     }
 }
 
-/// How large a batch may grow before it is handed over. Records are at most this much longer than a batch.
+/// How large a batch may grow before it is handed over: by at most one record beyond `bytes`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchLimits {
     pub rows: usize,
     pub bytes: usize,
+    /// Of a record with more bytes, its key and headers counted, only the first ones are taken: it is a dead letter.
+    pub record: usize,
 }
 
 /// A record as its source has it.
@@ -65,6 +71,17 @@ pub(crate) struct Record<'a> {
     pub headers: Option<&'a str>,
     /// Unix milliseconds.
     pub ts_ms: Option<i64>,
+    /// How many bytes the record has, where `value` is only the first of them.
+    pub cut_from: Option<u64>,
+    /// The line that it begins on, from 1; told of all records of a batch, or of none.
+    pub line: Option<u64>,
+}
+
+impl Record<'_> {
+    /// How many bytes are here.
+    fn bytes(&self) -> usize {
+        self.value.map_or(0, <[u8]>::len) + self.key.map_or(0, <[u8]>::len) + self.headers.map_or(0, str::len)
+    }
 }
 
 /// A column that few sources fill: there is none until a record has a value for it.
@@ -105,6 +122,8 @@ pub(crate) struct BatchBuilder {
     headers: Rare,
     ts_ms: Vec<Option<i64>>,
     offsets: Vec<u64>,
+    cut: Vec<CutRecord>,
+    lines: Vec<u64>,
 }
 
 impl BatchBuilder {
@@ -116,17 +135,31 @@ impl BatchBuilder {
             headers: Rare::new(),
             ts_ms: Vec::new(),
             offsets: Vec::new(),
+            cut: Vec::new(),
+            lines: Vec::new(),
         }
     }
 
-    /// Adds a record.
-    pub fn push(&mut self, record: Record<'_>) {
+    /// Adds a record; of one that is longer than the limit, its first bytes, and its key and headers where they are short.
+    pub fn push(&mut self, mut record: Record<'_>) {
         let before = self.offsets.len();
+        let too_long = record.bytes() > self.limits.record;
+        if let Some(length) = record.cut_from.or(too_long.then(|| record.bytes() as u64)) {
+            let short = |length: usize| length <= FIRST_BYTES;
+            record.value = record.value.map(|value| &value[..value.len().min(FIRST_BYTES)]);
+            record.key = record.key.filter(|key| short(key.len()));
+            record.headers = record.headers.filter(|headers| short(headers.len()));
+            self.cut.push(CutRecord {
+                record: before as u32,
+                length,
+            });
+        }
         self.values.push(record.value);
         self.keys.push(record.key, before);
         self.headers.push(record.headers.map(str::as_bytes), before);
         self.ts_ms.push(record.ts_ms);
         self.offsets.push(record.offset);
+        self.lines.extend(record.line);
     }
 
     pub fn len(&self) -> usize {
@@ -158,6 +191,11 @@ impl BatchBuilder {
             },
             offsets: std::mem::take(&mut self.offsets),
             header,
+            cut: std::mem::take(&mut self.cut),
+            place: FilePlace {
+                lines: std::mem::take(&mut self.lines),
+                ..FilePlace::default()
+            },
         }
     }
 }
@@ -172,7 +210,7 @@ pub(crate) fn payload_bytes(raw: &Raw) -> u64 {
             let headers = headers.as_ref().map_or(0, |headers| headers.value_data().len());
             (values.value_data().len() + keys + headers) as u64
         }
-        Payloads::Columns { batch, .. } => batch.columns().iter().map(|c| c.get_array_memory_size() as u64).sum(),
+        Payloads::Columns { batch, .. } => batch_bytes(batch),
     }
 }
 
@@ -195,6 +233,8 @@ pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
             },
             offsets: Vec::new(),
             header: None,
+            cut: Vec::new(),
+            place: FilePlace::default(),
         },
         rows: RecordBatch::new_empty(Arc::new(Schema::new(fields))),
         ops: Vec::new(),
@@ -225,6 +265,7 @@ mod tests {
         let mut batch = BatchBuilder::new(BatchLimits {
             rows: 3,
             bytes: 1 << 20,
+            record: 1 << 20,
         });
         batch.push(record(0, None, Some(b"a")));
         batch.push(Record {

@@ -10,34 +10,24 @@ use crate::decode::DecodeError;
 /// A feed that cannot go on. The run stops; a restart resumes at the last snapshot.
 #[derive(Clone, Debug, Error)]
 pub enum SourceError {
-    /// The folder or store could not be listed, over and over.
-    #[error(
-        "could not list the files of feed {feed} at {path:?}, {attempts} times in a row; check that it can be read"
-    )]
+    /// The folder or store could not be listed.
+    #[error("could not list the files of feed {feed} at {path:?}; check that it can be read")]
     List {
         /// `input.feed`.
         feed: String,
         /// The glob.
         path: String,
-        /// How often it was tried.
-        attempts: u32,
-        /// The last reason.
+        /// Why.
         #[source]
         source: Arc<std::io::Error>,
     },
-    /// A file could not be read for a reason that may pass, and did not pass within the budget.
-    #[error(
-        "could not read file {path:?} of feed {feed} from record {record} on, {attempts} times in a row; a restart tries again"
-    )]
+    /// A file that somebody named could not be read for a reason that may pass, and did not pass within the budget.
+    #[error("could not read file {path} from record {record} on; ask again once it can be read")]
     Read {
-        /// `input.feed`.
-        feed: String,
         /// The file.
         path: String,
         /// The first record that is missing.
         record: u64,
-        /// How often it was tried.
-        attempts: u32,
         /// The last reason.
         #[source]
         source: Arc<std::io::Error>,
@@ -98,20 +88,6 @@ pub enum SourceError {
         path: PathBuf,
         /// How far it was read.
         position: u64,
-    },
-    /// A line that does not end.
-    #[error(
-        "log {path:?} of feed {feed} holds a line of more than {limit} bytes at byte {position}; cut it out of the log"
-    )]
-    LineTooLong {
-        /// `input.feed`.
-        feed: String,
-        /// The partition's file.
-        path: PathBuf,
-        /// Where the line starts.
-        position: u64,
-        /// The longest line that is taken.
-        limit: usize,
     },
     /// A client that cannot be made of its settings.
     #[error("could not set up the Kafka client of feed {feed}: {reason}; correct brokers or options")]

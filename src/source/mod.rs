@@ -6,12 +6,16 @@
 
 mod batch;
 mod error;
+mod fault;
 mod files;
 pub mod generate;
+mod guard;
 mod http;
 mod kafka;
 mod log;
+mod names;
 mod outlet;
+mod passage;
 mod postgres;
 mod readers;
 mod share;
@@ -19,7 +23,9 @@ mod share;
 mod tests;
 mod transactions;
 
+pub(crate) use batch::payload_bytes;
 pub use error::SourceError;
+pub(crate) use files::{FileMark, Peeked, SplitError, TextRecords, file_mark, open_text, read_head, to_utf8};
 pub use files::{Originals, Reading, SingleFile, archived_name, list_files, path_of, reads};
 pub use kafka::{
     OffsetPublisher, RecordHeaders, TopicError, TopicRecord, TopicWriter, headers_of_json, publish_offsets,
@@ -27,6 +33,7 @@ pub use kafka::{
 pub(crate) use kafka::{ProducerQueue, configure_client, describe_client_error, put};
 pub use log::{LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
+pub use passage::Reserved;
 pub use postgres::{Misplaced, check as check_postgres};
 pub use readers::{Clock, Decode, Decoders, FeedStatus, Held, ReaderOptions, Readers, start};
 pub use share::Share;
@@ -59,6 +66,8 @@ pub struct Delivery {
     /// The epoch it belongs into with others, which stays open until all of them are taken ([`Together`]). None: whichever
     /// is open.
     pub epoch: Option<Epoch>,
+    /// The room that it takes among all that is on its way, where that is bounded.
+    pub room: Option<Reserved>,
 }
 
 /// How far a partition of a feed is read.
@@ -73,6 +82,26 @@ pub struct Position {
     /// What identifies a file's content: size and entity tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// What a file held as far as it was read, where that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<FileContent>,
+    /// The number of the file's first record. Not 0 for a file that was read again from its start: its records go on where
+    /// those of its earlier version ended.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub base: u64,
+}
+
+/// The bytes of a file, as they are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FileContent {
+    /// How many.
+    pub bytes: u64,
+    /// XXH3 of 128 bits, hexadecimal.
+    pub hash: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Position {

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchLimits, nothing, payload_bytes};
+use super::passage::{Passage, Reserved};
 use super::share::Share;
 use super::transactions::Line;
 use super::{Decode, Delivery, Held, Position, Progress, SourceError};
@@ -80,6 +81,8 @@ pub(crate) struct Gauges {
     /// By reader: how far its partitions lag, where that is told.
     partitions: Mutex<BTreeMap<usize, Vec<PartitionLag>>>,
     last_error: Mutex<Option<String>>,
+    /// Why the feed cannot go on now, or not with all of it, if that is so.
+    waits_for: Mutex<Option<String>>,
 }
 
 /// A feed of one reader that has not looked yet.
@@ -104,6 +107,7 @@ impl Gauges {
             busy: AtomicU64::new(u64::MAX >> (64 - readers)),
             partitions: Mutex::default(),
             last_error: Mutex::default(),
+            waits_for: Mutex::default(),
         }
     }
 
@@ -146,6 +150,14 @@ impl Gauges {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    pub fn waits_for(&self) -> Option<String> {
+        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_waits_for(&self, cause: Option<String>) {
+        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
     pub fn set_lag(&self, files: u64, bytes: u64) {
         self.lag_files.store(files, Ordering::Relaxed);
         self.lag_bytes.store(bytes, Ordering::Relaxed);
@@ -165,6 +177,8 @@ pub(crate) struct Hand {
     /// Where deliveries wait until their source's transactions are whole; none: they go to workers at once.
     pub line: Option<Line>,
     pub limits: BatchLimits,
+    /// Shared by all feeds of the process.
+    pub room: Arc<Passage>,
     pub share: Share,
 }
 
@@ -196,13 +210,19 @@ impl Hand {
         &self,
         decode: &mut Decode,
         partition: &Arc<str>,
-        raw: Raw,
+        mut raw: Raw,
         position: Position,
         arrived: Instant,
     ) -> Result<(), Ended> {
+        raw.place.partition = Some(partition.clone());
         let (records, bytes) = (raw.len() as u64, payload_bytes(&raw));
+        // What waits for its transaction to be whole is bounded by who keeps it.
+        let room = match self.line {
+            None => Some(self.room.reserve(bytes, &self.stop)?),
+            Some(_) => None,
+        };
         let decoded = self.decode(decode, partition, raw)?;
-        self.send(partition, decoded, position, arrived)?;
+        self.send(partition, (decoded, room), position, arrived)?;
         self.gauges.records.fetch_add(records, Ordering::Relaxed);
         self.gauges.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
@@ -260,10 +280,16 @@ impl Hand {
             );
             self.gauges.set_error(reason.clone());
         }
-        self.send(partition, nothing(self.input(), rejection), position, arrived)
+        self.send(partition, (nothing(self.input(), rejection), None), position, arrived)
     }
 
-    fn send(&self, partition: &Arc<str>, decoded: Decoded, position: Position, arrived: Instant) -> Result<(), Ended> {
+    fn send(
+        &self,
+        partition: &Arc<str>,
+        (decoded, room): (Decoded, Option<Reserved>),
+        position: Position,
+        arrived: Instant,
+    ) -> Result<(), Ended> {
         let delivery = Delivery {
             input: self.input,
             feed: self.feed,
@@ -272,6 +298,7 @@ impl Hand {
             position,
             arrived,
             epoch: None,
+            room,
         };
         if let Some(line) = &self.line {
             return line.keep(self, delivery);
@@ -304,7 +331,7 @@ impl Hand {
 
     /// Whether a delivery of a partition would not have to wait.
     pub fn has_room(&self, partition: &str) -> bool {
-        !self.outlets[self.worker(partition)].sender.is_full()
+        !self.outlets[self.worker(partition)].sender.is_full() && self.room.is_free()
     }
 
     /// Whether a partition is read by this process.

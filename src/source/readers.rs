@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::BatchLimits;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
+use super::passage::Passage;
 use super::share::Share;
 use super::transactions::{Groups, OpenEpoch, Together};
 use super::{PartitionId, PartitionLag, Position, Progress, SourceError, files, generate, http, kafka, log, postgres};
@@ -58,7 +59,7 @@ pub struct ReaderOptions {
     pub batch_rows: usize,
     /// Bytes of payload after which a batch is handed over, however few its records.
     pub batch_bytes: usize,
-    /// The longest record that is taken, in bytes; a longer one is a mistake (a quote that never closes).
+    /// The longest record that is taken, in bytes: the dataflow's `max_record`.
     pub record_bytes: usize,
     /// Threads that read files, per feed. An input where the order of arrival decides (a key without `order_by`,
     /// or a `dedup_key`) has one.
@@ -73,7 +74,8 @@ pub struct ReaderOptions {
     pub log_idle_poll: Duration,
     /// How often new topics and partitions are looked for.
     pub topics_poll: Duration,
-    /// How often reading or listing is tried again in a row before the feed fails.
+    /// How often reading or listing is tried again in a row before that is a lasting fault: then a feed of files or of a
+    /// log waits, and another one fails.
     pub retries: u32,
     /// The first pause before trying again; it doubles each time, up to ten seconds.
     pub back_off: Duration,
@@ -99,7 +101,7 @@ impl Default for ReaderOptions {
         ReaderOptions {
             batch_rows: 8192,
             batch_bytes: 4 << 20,
-            record_bytes: 64 << 20,
+            record_bytes: 16 << 20,
             file_readers: 2,
             poll: Duration::from_millis(200),
             settle: Duration::from_secs(1),
@@ -149,6 +151,9 @@ pub struct FeedStatus {
     pub exhausted: bool,
     /// The newest trouble, with a file or with listing, if any.
     pub last_error: Option<String>,
+    /// Why it cannot go on now, or not with all that is there: a folder or file that cannot be read. It goes on by itself
+    /// once that is mended. A feed that waits counts as exhausted when that has lasted as long as retries take.
+    pub waits_for: Option<String>,
 }
 
 struct FeedHandle {
@@ -241,7 +246,7 @@ pub fn start(
 ) -> Result<Readers, SourceError> {
     assert!(!outlets.is_empty(), "a run has at least one worker");
     let (stop, stopped) = crossbeam_channel::bounded(0);
-    let remote = |kind: &FeedKind| matches!(kind, FeedKind::Files { path } if files::is_remote(path));
+    let remote = |kind: &FeedKind| matches!(kind, FeedKind::Files { path, .. } if files::is_remote(path));
     let runtime = if dataflow.inputs.iter().flat_map(|i| &i.feeds).any(|f| remote(&f.kind)) {
         let built = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -257,7 +262,9 @@ pub fn start(
     let limits = BatchLimits {
         rows: options.batch_rows.max(1),
         bytes: options.batch_bytes.max(1),
+        record: options.record_bytes,
     };
+    let room = Passage::of_limit(dataflow.bounds.memory);
     let share = options.share;
     let mut starter = Starter {
         options,
@@ -290,6 +297,7 @@ pub fn start(
                 gauges: gauges.clone(),
                 line: groups.line(input, feed),
                 limits,
+                room: room.clone(),
                 share,
             };
             groups.observe_hand(&hand);
@@ -300,8 +308,10 @@ pub fn start(
             });
             if started.is_ok() {
                 started = match &definition_of_feed.kind {
-                    FeedKind::Files { path } => files::start(&mut starter, hand, path, resume),
-                    FeedKind::Log { path } => log::start(&mut starter, hand, path, resume),
+                    FeedKind::Files { path, rules } => files::start(&mut starter, hand, (path, rules), resume),
+                    FeedKind::Log { path, follow_links } => {
+                        log::start(&mut starter, hand, (path, *follow_links), resume)
+                    },
                     FeedKind::Kafka(kafka) => kafka::start(&mut starter, hand, kafka, resume),
                     FeedKind::Http => {
                         doors.observe_hand(hand);
@@ -367,6 +377,7 @@ impl Readers {
             refused: feed.gauges.refused.load(Ordering::Relaxed),
             exhausted: feed.gauges.exhausted(),
             last_error: feed.gauges.last_error(),
+            waits_for: feed.gauges.waits_for(),
         };
         self.feeds.iter().map(status).collect()
     }

@@ -6,7 +6,7 @@
 //! 4. Files of an input where the order of arrival decides (a key without `order_by`, or a `dedup_key`) are read by one
 //!    process, one after the other.
 
-use crate::definition::{FeedKind, Input};
+use crate::definition::{Duplicates, FeedKind, Input};
 
 /// One of several processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,11 @@ impl Share {
         if input.feeds[feed].keeps_transactions() || matches!(input.feeds[feed].kind, FeedKind::Http) {
             return (0, hash);
         }
-        let one = matches!(input.feeds[feed].kind, FeedKind::Files { .. }) && Share::in_order(input);
+        // Whoever is to know a file by its bytes must have met the others.
+        let one = match &input.feeds[feed].kind {
+            FeedKind::Files { rules, .. } => Share::in_order(input) || rules.duplicates == Duplicates::Skip,
+            _ => false,
+        };
         let process = if one { self::hash(&[&input.name]) } else { hash } % processes;
         (process as usize, hash / processes)
     }
@@ -86,8 +90,20 @@ mod tests {
             retention: None,
             evolved: vec![],
             feeds: vec![
-                feed("drops", FeedKind::Files { path: "drops/*".into() }),
-                feed("live", FeedKind::Log { path: "live".into() }),
+                feed(
+                    "drops",
+                    FeedKind::Files {
+                        path: "drops/*".into(),
+                        rules: Default::default(),
+                    },
+                ),
+                feed(
+                    "live",
+                    FeedKind::Log {
+                        path: "live".into(),
+                        follow_links: false,
+                    },
+                ),
             ],
             file: "accounts.toml".into(),
         }

@@ -1,1 +1,597 @@
-//! Folders, names, links and lifecycles of files that feeds meet in the wild.
+//! Folders as they must not be: names that are no text, links that loop or lead away, FIFOs, folders without permission,
+//! the lake's own files. Whatever lies there, a run reads the rest, ends when it is asked to, and says what it left out.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::commands::{alluvium, exits, text};
+use crate::lake::{ask, assert_newest_is_exact};
+use crate::support::{Folder, catch_up, recompute};
+
+/// An input of whole numbers that files bring, with more settings of its feed.
+fn input(path: &str, format: &str, more: &str) -> String {
+    format!(
+        "[columns]\nn = \"BIGINT\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\nformat = \"{format}\"\npath = \"{path}\"\n{more}\n"
+    )
+}
+
+/// A dataflow whose input `rows` reads this path.
+fn folder(path: &str, more: &str) -> Folder {
+    let folder = Folder::new("hostile", &[("inputs/rows.toml", &input(path, "csv", more))]);
+    folder.write("silver/rows.sql", "SELECT n FROM rows");
+    folder.write("drops/a.csv", "n\n1\n");
+    folder
+}
+
+/// The numbers that Silver has.
+fn numbers(folder: &Folder, lake: &str) -> String {
+    let dataflow = folder.load(lake);
+    assert_newest_is_exact(&dataflow, lake);
+    ask(&dataflow, "SELECT n FROM silver.rows ORDER BY n").replace('\n', " ")
+}
+
+fn mkfifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
+}
+
+/// A run of the binary until all is caught up, which must end by itself.
+fn run(folder: &Folder) -> Output {
+    run_as(Command::new(env!("CARGO_BIN_EXE_alluvium")), folder)
+}
+
+fn run_as(mut command: Command, folder: &Folder) -> Output {
+    let child = command
+        .args(["run", ".", "--until-caught-up", "--lake", "lakes/lake"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    finish(child, Duration::from_secs(120))
+}
+
+/// Waits for a process that must end within this time.
+fn finish(mut child: Child, within: Duration) -> Output {
+    let started = Instant::now();
+    while child.try_wait().expect("the process can be asked").is_none() {
+        if started.elapsed() > within {
+            child.kill().expect("it can be killed");
+            let output = child.wait_with_output().expect("its output");
+            panic!("the run did not end: {}", text(&output));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().expect("its output")
+}
+
+/// Root for whom modes of files hold; none where that is not to be had.
+fn obeying() -> Option<Command> {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-dac_override,-dac_read_search", "--"]);
+    let mut probe = Command::new("setpriv");
+    probe.args(["--bounding-set", "-dac_override,-dac_read_search", "--", "true"]);
+    if !probe.status().is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: permissions cannot be obeyed here");
+        return None;
+    }
+    command.arg(env!("CARGO_BIN_EXE_alluvium"));
+    Some(command)
+}
+
+fn mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("the mode is set");
+}
+
+fn messages(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// One name that was not UTF-8, even hidden, even beside what the glob names, ended every run by a panic in the listing.
+#[test]
+fn names_that_are_not_utf8_are_read_and_keep_their_rows_over_restarts() {
+    let folder = folder("drops/**/*.csv", "");
+    let put = |name: &[u8], n: u32| {
+        let path = folder.path().join("drops").join(OsStr::from_bytes(name));
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+        std::fs::write(path, format!("n\n{n}\n")).expect("the file is written");
+    };
+    put(b"caf\xe9.csv", 2);
+    put(b"d\xff/b%FF.csv", 3);
+    put(b"b%FF.csv", 4);
+    put(b"b\xff.csv", 5);
+    put(b"\xff.txt", 90);
+    put(b"._\xfe.csv", 91);
+    put(b"line\nbreak\x1b[31m.csv", 6);
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 2);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 6");
+    assert_eq!(
+        ask(
+            &dataflow,
+            "SELECT DISTINCT \"partition\" FROM bronze.rows WHERE \"partition\" LIKE './%' ORDER BY 1"
+        ),
+        "./b%FF.csv\n./caf%E9.csv\n./d%FF/b%25FF.csv"
+    );
+    put(b"more\xff.csv", 7);
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 6 7");
+    recompute(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 6 7");
+}
+
+/// A damaged file with an escape sequence in its name wrote that sequence onto the terminal of whoever watched the run.
+#[test]
+fn names_with_escapes_of_terminals_are_shown_escaped() {
+    let folder = folder("drops/*.csv.gz", "");
+    folder.write("drops/a\x1b]0;owned\x07\nerror: b.csv.gz", "\u{1}\u{0}no gzip");
+    mkfifo(&folder.path().join("drops/f\x1b[2J.csv.gz"));
+    let ran = run(&folder);
+    exits(&ran, 0);
+    let told = messages(&ran);
+    assert!(!told.contains('\x1b') && !told.contains('\x07'), "{told:?}");
+    assert!(told.contains("a\\u{1b}]0;owned\\u{7}\\nerror: b.csv.gz"), "{told}");
+    assert!(
+        told.contains("f\\u{1b}[2J.csv.gz is a FIFO, not a file, and is left out"),
+        "{told}"
+    );
+}
+
+/// With one link to a folder above it rows came 41 times; with two folders that linked to each other the listing never
+/// ended; and a link to itself ended the run.
+#[test]
+fn links_that_loop_bring_each_row_once_and_are_told() {
+    let folder = folder("drops/**/*.csv", "");
+    folder.write("drops/x/b.csv", "n\n2\n");
+    folder.write("drops/y/c.csv", "n\n3\n");
+    let link = |target: &str, name: &str| symlink(target, folder.path().join("drops").join(name)).expect("a link");
+    link("..", "x/up");
+    link(".", "self");
+    link("../y", "x/y");
+    link("../x", "y/x");
+    link("itself.csv", "itself.csv");
+    link("nowhere.csv", "gone.csv");
+    link("a.csv", "latest.csv");
+    let ran = run(&folder);
+    exits(&ran, 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3");
+    let told = messages(&ran);
+    for (name, what) in [
+        ("x/up", "leads up to"),
+        ("self", "leads up to"),
+        ("itself.csv", "leads nowhere"),
+        ("gone.csv", "leads nowhere"),
+    ] {
+        let lines = told
+            .lines()
+            .filter(|line| line.contains(&format!("drops/{name} {what}")));
+        assert_eq!(lines.count(), 1, "{name}: {told}");
+    }
+}
+
+/// Whoever could write to a drop folder had any file that the process may read copied into Bronze, by a link to it.
+#[test]
+fn links_out_of_the_folder_are_refused_and_told_unless_the_feed_allows_them() {
+    for (more, expected) in [("", "1 2"), ("follow_links = true", "1 2 7 8")] {
+        let folder = folder("drops/**/*.csv", more);
+        folder.write("outside/secret.csv", "n\n7\n");
+        folder.write("outside/more/d.csv", "n\n8\n");
+        folder.write("drops/.held/b.csv", "n\n2\n");
+        let link =
+            |target: PathBuf, name: &str| symlink(target, folder.path().join("drops").join(name)).expect("a link");
+        link(folder.path().join("outside/secret.csv"), "s.csv");
+        link(folder.path().join("outside/more"), "more");
+        link(PathBuf::from("/"), "root");
+        link(PathBuf::from(".held/b.csv"), "b.csv");
+        let ran = run(&folder);
+        exits(&ran, 0);
+        assert_eq!(numbers(&folder, "lake"), expected, "{more}");
+        let refused = messages(&ran)
+            .lines()
+            .filter(|line| line.contains("follow_links = true"))
+            .count();
+        assert_eq!(refused, if more.is_empty() { 2 } else { 0 }, "{}", messages(&ran));
+    }
+}
+
+/// To open a FIFO waits for its writer: the feed stood still, and neither SIGTERM nor the end of the others was heard.
+#[test]
+fn fifos_sockets_and_devices_are_never_opened() {
+    let folder = folder("drops/*", "");
+    mkfifo(&folder.path().join("drops/b.csv"));
+    let _socket = UnixListener::bind(folder.path().join("drops/c.csv")).expect("a socket");
+    symlink("/dev/zero", folder.path().join("drops/d.csv")).expect("a link");
+    folder.write("live/0.ndjson", "{\"value\": {\"n\": 5}}\n");
+    folder.write(
+        "inputs/rows.toml",
+        &(input("drops/*", "csv", "follow_links = true")
+            + "[[feeds]]\nname = \"live\"\nkind = \"log\"\nformat = \"json\"\npath = \"live\"\nfollow_links = true\n"),
+    );
+    mkfifo(&folder.path().join("live/1.ndjson"));
+    symlink("/dev/zero", folder.path().join("live/2.ndjson")).expect("a link");
+    std::fs::create_dir(folder.path().join("live/3.ndjson")).expect("a folder");
+    symlink("4.ndjson", folder.path().join("live/4.ndjson")).expect("a link");
+    let ran = run(&folder);
+    exits(&ran, 0);
+    assert_eq!(numbers(&folder, "lake"), "1 5");
+    let told = messages(&ran);
+    for name in [
+        "b.csv is a FIFO",
+        "c.csv is a socket",
+        "d.csv is a device",
+        "1.ndjson is left out of the log: it is a FIFO",
+        "2.ndjson is left out of the log: it is a device",
+        "3.ndjson is left out",
+        "4.ndjson is left out",
+    ] {
+        assert!(told.contains(name), "{name}: {told}");
+    }
+
+    // A run without end hears that it is to stop.
+    let child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
+        .args(["run", ".", "--lake", "lakes/lake"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .expect("the binary runs");
+    std::thread::sleep(Duration::from_secs(3));
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .expect("kill")
+            .success()
+    );
+    exits(&finish(child, Duration::from_secs(30)), 0);
+}
+
+/// One folder or file without permission ended the run; and a file without one was a dead letter that was never read.
+#[test]
+fn what_may_not_be_read_is_named_others_are_read_and_it_is_read_once_it_may_be() {
+    let Some(command) = obeying() else { return };
+    let folder = folder("drops/**/*.csv", "");
+    folder.write(
+        "inputs/rows.toml",
+        &(input("drops/**/*.csv", "csv", "")
+            + "[[feeds]]\nname = \"live\"\nkind = \"log\"\nformat = \"json\"\npath = \"live\"\n"),
+    );
+    folder.write("drops/shut/b.csv", "n\n2\n");
+    folder.write("drops/c.csv", "n\n3\n");
+    folder.write("live/0.ndjson", "{\"value\": {\"n\": 4}}\n");
+    folder.write("live/1.ndjson", "{\"value\": {\"n\": 5}}\n");
+    let shut = ["drops/shut", "drops/c.csv", "live/1.ndjson"].map(|name| folder.path().join(name));
+    shut.iter().for_each(|path| mode(path, 0o000));
+    let ran = run_as(command, &folder);
+    exits(&ran, 1);
+    let told = messages(&ran);
+    for cause in [
+        "error: not caught up: feed rows.drops: could not read ",
+        "/drops/shut: Permission denied",
+        "error: not caught up: feed rows.live: could not read ",
+        "/live/1.ndjson: Permission denied",
+    ] {
+        assert!(told.contains(cause), "{cause}: {told}");
+    }
+    assert_eq!(
+        told.matches("waits: could not read").count(),
+        2,
+        "each is told once: {told}"
+    );
+    assert_eq!(numbers(&folder, "lake"), "1 4", "the others are read");
+    shut.iter().for_each(|path| mode(path, 0o755));
+    exits(&run(&folder), 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5");
+    let dataflow = folder.load("lake");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+}
+
+/// A run that goes on reads what is mended without being started anew.
+#[test]
+fn a_run_goes_on_by_itself_once_a_folder_may_be_read_again() {
+    let Some(mut command) = obeying() else { return };
+    let folder = folder("drops/**/*.csv", "");
+    folder.write("drops/shut/b.csv", "n\n2\n");
+    let shut = folder.path().join("drops/shut");
+    mode(&shut, 0o000);
+    let child = command
+        .args(["run", ".", "--lake", "lakes/lake", "--for", "20s"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    std::thread::sleep(Duration::from_secs(6));
+    mode(&shut, 0o755);
+    let ran = finish(child, Duration::from_secs(60));
+    exits(&ran, 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+    assert!(messages(&ran).contains("waits no more"), "{}", messages(&ran));
+}
+
+/// The feed read what the run wrote, which made the run write more.
+#[test]
+fn a_feed_does_not_read_the_lakes_own_files() {
+    let folder = Folder::new(
+        "hostile",
+        &[("inputs/rows.toml", &input("**/*.parquet", "parquet", ""))],
+    );
+    folder.write("silver/rows.sql", "SELECT n FROM rows");
+    let checked = alluvium(&["check", "."], folder.path());
+    exits(&checked, 2);
+    assert!(
+        text(&checked).contains("inputs/rows.toml: feed \"drops\" would read the lake's own files, such as "),
+        "{}",
+        text(&checked)
+    );
+    // What paths do not show is left out where it is met.
+    folder.write("inputs/rows.toml", &input("drops/**/*", "csv", "follow_links = true"));
+    folder.write("drops/a.csv", "n\n1\n");
+    let dataflow = folder.load("lake");
+    std::fs::create_dir_all(folder.lake("lake").join("silver")).expect("a folder");
+    symlink(folder.lake("lake"), folder.path().join("drops/lake")).expect("a link");
+    catch_up(&dataflow, 1);
+    catch_up(&dataflow, 1);
+    let ran = run(&folder);
+    exits(&ran, 0);
+    assert_eq!(numbers(&folder, "lake"), "1");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+    assert!(
+        messages(&ran).contains("drops/lake/silver holds the lake's own files, which are left out"),
+        "{}",
+        messages(&ran)
+    );
+}
+
+/// A glob that named nothing read nothing, without a word.
+#[test]
+fn what_is_not_read_is_said_with_what_is_near() {
+    let told = |path: &str, prepare: &dyn Fn(&Folder)| {
+        let folder = folder(path, "");
+        prepare(&folder);
+        let ran = run(&folder);
+        exits(&ran, 0);
+        messages(&ran)
+    };
+    let nothing = |_: &Folder| {};
+    let said = told("drop/*.csv", &nothing);
+    assert!(said.contains("/drop does not exist (there is "), "{said}");
+    let said = told("drops/*.CSV", &nothing);
+    assert!(said.contains("holds 1 other file (1 of .csv)"), "{said}");
+    let said = told("drops/b.csv", &nothing);
+    assert!(
+        said.contains("drops/b.csv does not exist; did you mean a.csv?"),
+        "{said}"
+    );
+    let said = told("drops/*.csv", &|folder| {
+        folder.write("drops/_b.csv", "n\n2\n");
+        folder.write("drops/.c.csv", "n\n2\n");
+    });
+    assert!(
+        said.contains("2 of the names begin with _ or . and are left out, such as "),
+        "{said}"
+    );
+
+    let log = |prepare: &dyn Fn(&Folder)| {
+        let folder = folder("drops/*.csv", "");
+        folder.write(
+            "inputs/rows.toml",
+            "[columns]\nn = \"BIGINT\"\n[[feeds]]\nname = \"live\"\nkind = \"log\"\nformat = \"json\"\npath = \"live\"\n",
+        );
+        prepare(&folder);
+        let ran = run(&folder);
+        exits(&ran, 0);
+        messages(&ran)
+    };
+    let said = log(&|folder| folder.write("live/0.json", "{}"));
+    assert!(
+        said.contains("has no <partition>.ndjson: it holds 1 other file (1 of .json)"),
+        "{said}"
+    );
+    let said = log(&|folder| folder.write("live/0.ndjson", "{\"value\": {\"n\": 1}}\n{\"value\": {\"n\": 2}}"));
+    assert!(
+        said.contains("at byte 21, has no newline and waits: 20 bytes"),
+        "{said}"
+    );
+}
+
+/// A month that was published again under another name counted twice.
+#[test]
+fn a_file_with_the_bytes_of_one_that_was_read_is_skipped_over_restarts_too() {
+    let folder = folder("drops/*.csv", "duplicates = \"skip\"");
+    folder.write("drops/b.csv", "n\n1\n");
+    folder.write("drops/c.csv", "n\n2\n");
+    let ran = run(&folder);
+    exits(&ran, 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+    let told = messages(&ran);
+    assert_eq!(told.matches("holds the same bytes as").count(), 1, "{told}");
+    folder.write("drops/c again.csv", "n\n2\n");
+    folder.write("drops/d.csv", "n\n3\n");
+    folder.write("drops/c.csv", "n\n2\n"); // written anew as it was
+    let ran = run(&folder);
+    exits(&ran, 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3");
+    assert!(messages(&ran).contains("c again.csv holds the same bytes as c.csv, which was read: it is skipped"));
+    let dataflow = folder.load("lake");
+    recompute(&dataflow, 2);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+}
+
+/// A file that was read before it was whole was a dead letter once the rest of it came, and the rest was never read.
+#[test]
+fn a_file_that_is_completed_by_appending_is_read_on() {
+    let folder = folder("drops/*.csv", "");
+    folder.write("drops/b.csv", "n\n2\n3");
+    folder.write("drops/torn.csv", "n\n4\n5");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5");
+    folder.append("drops/a.csv", "10\n11\n");
+    folder.append("drops/b.csv", "\n20\n");
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 10 11 20");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+    // The last record was taken half, which is said; what is behind it is read.
+    folder.append("drops/torn.csv", "6\n7\n");
+    folder.append("drops/a.csv", "12\n");
+    catch_up(&dataflow, 2);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 7 10 11 12 20");
+    let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+    assert!(letters.contains("its record 1 was taken half"), "{letters}");
+    catch_up(&dataflow, 1);
+    recompute(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 7 10 11 12 20");
+}
+
+/// A corrected file was a dead letter, whatever its input made of newer versions.
+#[test]
+fn a_changed_file_is_a_dead_letter_or_a_correction_as_the_feed_says() {
+    let keyed = |more: &str| {
+        format!(
+            "key = [\"n\"]\n[columns]\nn = {{ type = \"BIGINT\", nullable = false }}\nname = \"VARCHAR\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\nformat = \"csv\"\npath = \"drops/*.csv\"\n{more}\n"
+        )
+    };
+    for (more, corrected) in [("", "1:one 2:two"), ("changed = \"correct\"", "1:uno 2:two 3:tre")] {
+        let folder = folder("drops/*.csv", "");
+        folder.write("inputs/rows.toml", &keyed(more));
+        folder.write("silver/rows.sql", "SELECT n, name FROM rows");
+        folder.write("drops/a.csv", "n,name\n1,one\n2,two\n");
+        let dataflow = folder.load("lake");
+        catch_up(&dataflow, 1);
+        folder.write("drops/a.csv", "n,name\n1,uno\n3,tre\n");
+        catch_up(&dataflow, 1);
+        let rows = || {
+            assert_newest_is_exact(&dataflow, more);
+            ask(&dataflow, "SELECT n || ':' || name FROM silver.rows ORDER BY n").replace('\n', " ")
+        };
+        assert_eq!(rows(), corrected);
+        let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+        assert_eq!(letters.contains("or set changed = "), more.is_empty(), "{letters}");
+        if more.is_empty() {
+            continue;
+        }
+        folder.append("drops/a.csv", "4,four\n");
+        catch_up(&dataflow, 1);
+        assert_eq!(rows(), "1:uno 2:two 3:tre 4:four");
+        recompute(&dataflow, 2);
+        assert_eq!(rows(), "1:uno 2:two 3:tre 4:four");
+    }
+    let folder = folder("drops/*.csv", "changed = \"correct\"");
+    let checked = alluvium(&["check", "."], folder.path());
+    exits(&checked, 2);
+    assert!(text(&checked).contains("cannot take changed files as corrections, for the input has no key"));
+}
+
+/// A log line above 64 MiB ended every run.
+#[test]
+fn a_log_line_above_max_record_is_a_dead_letter_and_its_neighbours_are_read() {
+    let folder = folder("drops/*.csv", "");
+    folder.write(
+        "inputs/rows.toml",
+        "[columns]\nn = \"BIGINT\"\nx = \"VARCHAR\"\n[[feeds]]\nname = \"live\"\nkind = \"log\"\nformat = \"json\"\npath = \"live\"\n",
+    );
+    let long = "x".repeat(40 << 20);
+    folder.append("live/0.ndjson", "{\"value\": {\"n\": 1}}\n");
+    folder.append("live/0.ndjson", &format!("{{\"value\": {{\"n\": 90, \"x\": \"{long}"));
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1");
+    folder.append("live/0.ndjson", &format!("{long}\"}}}}\n{{\"value\": {{\"n\": 2}}}}\n"));
+    catch_up(&dataflow, 2);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+    let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+    assert!(letters.contains("more than max_record allows"), "{letters}");
+    catch_up(&dataflow, 1);
+    recompute(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+}
+
+/// 8 GB of blank lines in a small compressed file took 100 seconds without a word.
+#[test]
+fn blank_lines_without_end_are_a_dead_letter() {
+    let folder = folder("drops/*", "");
+    let mut blank = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("an encoder");
+    std::io::Write::write_all(&mut blank, b"n\n7\n").expect("it is written");
+    for _ in 0..300 {
+        std::io::Write::write_all(&mut blank, &[b'\n'; 1 << 20]).expect("it is written");
+    }
+    let blank = blank.finish().expect("it is whole");
+    assert!(blank.len() < 1 << 20);
+    std::fs::write(folder.path().join("drops/b.csv.zst"), blank).expect("it is written");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 7");
+    let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+    assert!(letters.contains("256 MiB of blank lines"), "{letters}");
+}
+
+/// Which file a row came from, and what its path says, no column could tell.
+#[test]
+fn rows_know_their_file_and_come_to_the_same_when_bronze_is_decoded_again() {
+    let columns = "n = \"BIGINT\"\nname = { type = \"VARCHAR\", nullable = false, from = \"file.name\" }\n\
+                   path = { type = \"VARCHAR\", from = \"file.path\" }\nline = { type = \"BIGINT\", from = \"file.line\" }\n\
+                   modified = { type = \"TIMESTAMP\", from = \"file.modified\" }\n\
+                   country = { type = \"VARCHAR\", from = \"path.country\" }\nday = { type = \"DATE\", from = \"path.day\" }\n";
+    let folder = Folder::new("placed", &[("silver/rows.sql", "SELECT * FROM rows")]);
+    let feed = |name: &str, format: &str| {
+        format!(
+            "[[feeds]]\nname = \"{name}\"\nkind = \"files\"\nformat = \"{format}\"\npath = \"{name}/**/*.{name}\"\n"
+        )
+    };
+    folder.write(
+        "inputs/rows.toml",
+        &format!(
+            "[columns]\n{columns}{}{}{}",
+            feed("csv", "csv"),
+            feed("ndjson", "ndjson"),
+            feed("parquet", "parquet")
+        ),
+    );
+    folder.write(
+        "csv/country=D%20E/day=2026-01-31/a.csv",
+        "n\r\n1\r\n\r\n2\r\nx\r\n3\r\n",
+    );
+    folder.write(
+        "ndjson/country=__HIVE_DEFAULT_PARTITION__/b.ndjson",
+        "{\"n\": 4}\n\n{\"n\": 5}\n",
+    );
+    let numbers: arrow::array::ArrayRef = std::sync::Arc::new(arrow::array::Int64Array::from(vec![6, 7]));
+    let batch = arrow::array::RecordBatch::try_from_iter([("n", numbers)]).expect("a batch");
+    let mut parquet = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).expect("a writer");
+    parquet.write(&batch).expect("it is written");
+    std::fs::create_dir_all(folder.path().join("parquet/country=FR")).expect("a folder");
+    let path = folder.path().join("parquet/country=FR/c.parquet");
+    std::fs::write(path, parquet.into_inner().expect("it is whole")).expect("it is written");
+    let dataflow = folder.load("lake");
+    let expected = "1,a.csv,country=D%20E/day=2026-01-31/a.csv,2,D E,2026-01-31,true\n\
+                    2,a.csv,country=D%20E/day=2026-01-31/a.csv,4,D E,2026-01-31,true\n\
+                    3,a.csv,country=D%20E/day=2026-01-31/a.csv,6,D E,2026-01-31,true\n\
+                    4,b.ndjson,country=__HIVE_DEFAULT_PARTITION__/b.ndjson,1,,,true\n\
+                    5,b.ndjson,country=__HIVE_DEFAULT_PARTITION__/b.ndjson,3,,,true\n\
+                    6,c.parquet,country=FR/c.parquet,1,FR,,true\n\
+                    7,c.parquet,country=FR/c.parquet,2,FR,,true";
+    let check = |what: &str| {
+        assert_newest_is_exact(&dataflow, what);
+        let sql =
+            "SELECT n, name, path, line, country, day, modified > TIMESTAMP '2020-01-01' FROM silver.rows ORDER BY n";
+        assert_eq!(ask(&dataflow, sql), expected, "{what}");
+        let letters = ask(&dataflow, "SELECT reason FROM dead_letters");
+        assert!(
+            letters.contains("line 5 of its file") && !letters.contains('\n'),
+            "{what}: {letters}"
+        );
+    };
+    catch_up(&dataflow, 2);
+    check("as it was read");
+    recompute(&dataflow, 1);
+    check("made again from Bronze");
+}

@@ -1,8 +1,8 @@
 //! Columns of cells to Arrow arrays. A value that is not of its column's type leaves a null and a [`Fault`];
 //! no value affects another.
 //!
-//! - BOOLEAN: `true`/`false`, `t`/`f`, `yes`/`no` in any case, `1`/`0`.
-//! - INT, BIGINT, DECIMAL: exact, or refused; a number in a string counts as a number.
+//! - BOOLEAN: `true`/`false`, `t`/`f`, `yes`/`no`, `y`/`n`, `on`/`off` in any case, `1`/`0`; or the column's words.
+//! - INT, BIGINT, DECIMAL: exact, or refused; a number in a string counts as a number, by the column's patterns if it has any.
 //! - DATE: ISO or the column's formats; a point in time only at midnight.
 //! - TIMESTAMP: ISO or the column's formats; zones are converted to UTC.
 //! - VARCHAR: text as it is; numbers, objects and arrays as written, decimals with their point.
@@ -58,29 +58,43 @@ pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<Fault
     match &target.sql_type {
         SqlType::Boolean => {
             let mut out = BooleanBuilder::with_capacity(rows);
-            each.run(|_| None, |_, text| boolean(text), |value| out.append_option(value));
+            let quick = |cell: &Cell<'_>| match cell.kind {
+                Kind::True => Some(Ok(true)),
+                Kind::False => Some(Ok(false)),
+                _ => None,
+            };
+            let read = |_: &Cell<'_>, text: &str| boolean(target, text);
+            each.run(quick, read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::Int => {
             let mut out = Int32Builder::with_capacity(rows);
-            let read = |cell: &Cell<'_>, text: &str| i32::try_from(integer(cell, text)?).map_err(|_| Why::Beyond);
+            let read =
+                |cell: &Cell<'_>, text: &str| i32::try_from(integer(target, cell, text)?).map_err(|_| Why::Beyond);
             let quick = |cell: &Cell<'_>| Some(whole(cell)?.and_then(|n| i32::try_from(n).map_err(|_| Why::Beyond)));
             each.run(quick, read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::BigInt => {
             let mut out = Int64Builder::with_capacity(rows);
-            each.run(whole, integer, |value| out.append_option(value));
+            let read = |cell: &Cell<'_>, text: &str| integer(target, cell, text);
+            each.run(whole, read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::Double => {
             let mut out = Float64Builder::with_capacity(rows);
-            each.run(real, double, |value| out.append_option(value));
+            let read = |cell: &Cell<'_>, text: &str| double(target, cell, text);
+            each.run(real, read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
         SqlType::Decimal(precision, scale) => {
             let mut out = Decimal128Builder::with_capacity(rows).with_data_type(target.arrow.clone());
-            let read = |cell: &Cell<'_>, text: &str| decimal(cell, text, *precision, *scale, target.encoding);
+            let read = |cell: &Cell<'_>, text: &str| match as_written(target, cell, text, |plain| {
+                number::decimal(plain, *precision, *scale)
+            }) {
+                Some(read) => read,
+                None => decimal(cell, text, *precision, *scale, target.encoding),
+            };
             let quick = |cell: &Cell<'_>| exact(cell, *precision, *scale, target.encoding);
             each.run(quick, read, |value| out.append_option(value));
             Arc::new(out.finish())
@@ -129,6 +143,14 @@ pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
                     "write ISO 8601, or give the column a `format`"
                 }
                 SqlType::Date | SqlType::Timestamp => "add its pattern to the column's `format`",
+                SqlType::Boolean if !target.flags.is_empty() => "add its words to the column's `format`, as in \"Y|N\"",
+                SqlType::Boolean if !text.is_empty() => {
+                    "say what is true by the column's `format`, as in \"ja|nein\", or correct the record"
+                }
+                _ if !target.numbers.is_empty() => "add its pattern to the column's `format`, or correct the record",
+                SqlType::Int | SqlType::BigInt | SqlType::Double | SqlType::Decimal(..) if looks_written(text) => {
+                    "say how its numbers are written by the column's `format`, as in \"#,##0.00\" or \"#.##0,00 €\""
+                }
                 _ => "correct the record, list it in the column's `null`, or declare the column VARCHAR",
             };
             format!("column {name:?}: {shown} is not a {sql_type}; {remedy}")
@@ -139,6 +161,16 @@ pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
         ),
         Why::Custom(what) => format!("column {name:?}: {shown} is not a {sql_type}: it {what}"),
     }
+}
+
+/// Whether a text may be a number as people write them.
+fn looks_written(text: &str) -> bool {
+    let written = |c: char| ",.'$€£¥%()\u{2019} \u{a0}\u{202f}".contains(c);
+    text.contains(|c: char| c.is_ascii_digit())
+        && text.contains(written)
+        && text
+            .chars()
+            .all(|c| c.is_ascii_digit() || written(c) || matches!(c, '-' | '+'))
 }
 
 /// A value for a person: in quotes, at most 80 characters of it.
@@ -299,7 +331,7 @@ fn told<'a>(cell: &Cell<'a>) -> Cow<'a, str> {
 fn whole(cell: &Cell<'_>) -> Option<Result<i64, Why>> {
     match cell.datum {
         Datum::Int(n) => Some(Ok(n)),
-        Datum::Bytes(_) if cell.meaning == Meaning::Unscaled => Some(integer(cell, "")),
+        Datum::Bytes(_) if cell.meaning == Meaning::Unscaled => Some(plain_integer(cell, "")),
         _ => None,
     }
 }
@@ -310,7 +342,7 @@ fn real(cell: &Cell<'_>) -> Option<Result<f64, Why>> {
         Datum::Int(n) => Some(Ok(n as f64)),
         Datum::Float(x) => Some(Ok(f64::from(x))),
         Datum::Double(x) => Some(Ok(x)),
-        Datum::Bytes(_) if cell.meaning == Meaning::Unscaled => Some(double(cell, "")),
+        Datum::Bytes(_) if cell.meaning == Meaning::Unscaled => Some(plain_double(cell, "")),
         _ => None,
     }
 }
@@ -383,26 +415,69 @@ pub(super) fn pointed<'s, 'a: 's>(cell: &Cell<'a>, scratch: &'s mut String) -> R
     Ok(scratch)
 }
 
-fn boolean(text: &str) -> Result<bool, Why> {
-    const TRUE: [&str; 4] = ["true", "t", "1", "yes"];
-    const FALSE: [&str; 4] = ["false", "f", "0", "no"];
-    if TRUE.iter().any(|t| text.eq_ignore_ascii_case(t)) {
-        Ok(true)
-    } else if FALSE.iter().any(|f| text.eq_ignore_ascii_case(f)) {
-        Ok(false)
-    } else {
-        Err(Why::Not)
+/// By the column's formats, or else as PostgreSQL reads them.
+fn boolean(target: &Target, text: &str) -> Result<bool, Why> {
+    const TRUE: [&str; 6] = ["true", "t", "1", "yes", "y", "on"];
+    const FALSE: [&str; 6] = ["false", "f", "0", "no", "n", "off"];
+    let text = text.trim_ascii();
+    let is = |word: &str| text.eq_ignore_ascii_case(word);
+    let (yes, no) = match target.flags.is_empty() {
+        true => (TRUE.iter().any(|word| is(word)), FALSE.iter().any(|word| is(word))),
+        // A text may stand on the other side of another format.
+        false => (
+            target.flags.iter().any(|(yes, _)| is(yes)),
+            target.flags.iter().any(|(_, no)| is(no)),
+        ),
+    };
+    match (yes, no) {
+        (true, false) => Ok(true),
+        (false, true) => Ok(false),
+        (true, true) => Err(AMBIGUOUS),
+        (false, false) => Err(Why::Not),
     }
 }
 
-fn integer(cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
+const AMBIGUOUS: Why = Why::Custom("may be two by the column's `format`; leave one pattern");
+
+/// A text by the patterns of its column's numbers; none: the column has none, or the value is a number already.
+fn as_written<T: PartialEq>(
+    target: &Target,
+    cell: &Cell<'_>,
+    text: &str,
+    read: impl Fn(&str) -> Result<T, Why>,
+) -> Option<Result<T, Why>> {
+    let is_text = matches!(cell.kind, Kind::Text | Kind::Escaped | Kind::Doubled) && cell.meaning == Meaning::Plain;
+    if target.numbers.is_empty() || !is_text {
+        return None;
+    }
+    let mut found: Option<Result<T, Why>> = None;
+    for plain in target.numbers.iter().filter_map(|pattern| pattern.plain(text)) {
+        let value = std::str::from_utf8(&plain).map_err(|_| Why::Not).and_then(&read);
+        match &found {
+            None => found = Some(value),
+            Some(before) if *before == value => (),
+            Some(_) => return Some(Err(AMBIGUOUS)),
+        }
+    }
+    Some(found.unwrap_or(Err(Why::Not)))
+}
+
+fn integer(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
+    as_written(target, cell, text, number::integer).unwrap_or_else(|| plain_integer(cell, text))
+}
+
+fn plain_integer(cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
     match unscaled(cell, text)? {
         Some((value, from)) => i64::try_from(number::rescale(value, from, 38, 0)?).map_err(|_| Why::Beyond),
         None => number::integer(text.trim_ascii()),
     }
 }
 
-fn double(cell: &Cell<'_>, text: &str) -> Result<f64, Why> {
+fn double(target: &Target, cell: &Cell<'_>, text: &str) -> Result<f64, Why> {
+    as_written(target, cell, text, number::double).unwrap_or_else(|| plain_double(cell, text))
+}
+
+fn plain_double(cell: &Cell<'_>, text: &str) -> Result<f64, Why> {
     match unscaled(cell, text)? {
         Some((value, from)) => number::double(&format!("{value}e{}", -from)),
         None => number::double(text.trim_ascii()),

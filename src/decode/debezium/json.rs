@@ -12,7 +12,7 @@ use super::super::flat::time;
 use super::super::json::{not_json, unmarked};
 use super::super::keys::Keys;
 use super::super::names::{Names, Slots};
-use super::super::{scan, utf8, wire};
+use super::super::{scan, wire};
 use super::meaning::{Payload, Schemas};
 use super::origin::{Origin, Transactions};
 use super::{Room, Side, metadata, tell_times};
@@ -72,7 +72,7 @@ impl DebeziumJson {
         // First the envelopes: rows that are JSON in a string (MongoDB) are unescaped into them, and cells borrow.
         let mut envelopes: Vec<(usize, Envelope<'_>, Meaning)> = Vec::with_capacity(values.len());
         for record in (0..values.len()).filter(|record| values.is_valid(*record)) {
-            match utf8(wire::unwrapped(values.value(record))).and_then(read) {
+            match shape.text(wire::unwrapped(values.value(record))).and_then(read) {
                 Ok(Record::Change(envelope)) => {
                     let origin = envelope.origin();
                     source_ms[record] = origin.source_ms().or(envelope.ts_ms).or(source_ms[record]);

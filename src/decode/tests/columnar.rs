@@ -15,6 +15,8 @@ fn columns(batch: RecordBatch) -> Raw {
             tag: Arc::from(""),
         },
         header: None,
+        cut: Vec::new(),
+        place: Default::default(),
     }
 }
 

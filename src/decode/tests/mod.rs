@@ -77,8 +77,14 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
         feeds: vec![Feed {
             name: "feed".to_string(),
             kind: match format {
-                Format::Avro | Format::Parquet => FeedKind::Files { path: String::new() },
-                _ => FeedKind::Log { path: PathBuf::new() },
+                Format::Avro | Format::Parquet => FeedKind::Files {
+                    path: String::new(),
+                    rules: Default::default(),
+                },
+                _ => FeedKind::Log {
+                    path: PathBuf::new(),
+                    follow_links: false,
+                },
             },
             format,
             wire: Default::default(),
@@ -134,6 +140,8 @@ fn keyed(header: Option<&str>, records: &[KeyAndValue<'_>]) -> Raw {
         },
         offsets: (0..records.len() as u64).collect(),
         header: header.map(Arc::from),
+        cut: Vec::new(),
+        place: Default::default(),
     }
 }
 

@@ -160,6 +160,8 @@ fn capture(file: &Path) -> Vec<Raw> {
             tag: Arc::from(""),
         },
         header: None,
+        cut: Vec::new(),
+        place: Default::default(),
     };
     batches.map(|batch| raw(batch.unwrap())).collect()
 }

@@ -18,7 +18,10 @@ impl Wired {
     pub fn new(format: Format, key: &[&str], columns: Vec<Col>) -> Self {
         let mock = Mock::start();
         let mut input = input(format, key, columns);
-        input.feeds[0].kind = FeedKind::Log { path: PathBuf::new() };
+        input.feeds[0].kind = FeedKind::Log {
+            path: PathBuf::new(),
+            follow_links: false,
+        };
         input.feeds[0].wire.registry = Some(settings(&[&mock.url]));
         Wired {
             mock,

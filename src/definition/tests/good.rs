@@ -153,7 +153,7 @@ fn a_rich_definition_loads_with_all_it_says() {
         panic!("two feeds: {:?}", input.feeds)
     };
     assert!(
-        matches!(&drops.kind, FeedKind::Files { path } if Path::new(path) == base.join("drops/*.csv.gz")),
+        matches!(&drops.kind, FeedKind::Files { path, .. } if Path::new(path) == base.join("drops/*.csv.gz")),
         "{drops:?}"
     );
     assert_eq!(

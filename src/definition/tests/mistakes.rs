@@ -45,12 +45,17 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             root("name = \"shop\"\nepock = \"10ms\"\n"),
             "dataflow.toml:2:1: unknown setting \"epock\"\n\
-             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, memory_limit, name, registry, store",
+             \x20 help: did you mean \"epoch\"? known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, max_value, memory_limit, name, registry, store",
+        ),
+        (
+            root("name = \"shop\"\nmax_value = \"2 GiB\"\n"),
+            "dataflow.toml:2:13: setting \"max_value\" must be 1 GiB at most\n\
+             \x20 help: a column of a batch holds less than 2 GiB; have the SQL compute shorter values",
         ),
         (
             root("name = \"shop\"\nzzz = 1\n"),
             "dataflow.toml:2:1: unknown setting \"zzz\"\n\
-             \x20 help: known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, memory_limit, name, registry, store",
+             \x20 help: known here: backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, max_value, memory_limit, name, registry, store",
         ),
         (
             root("name = \"shop\"\nepoch = 10\n"),
@@ -636,4 +641,46 @@ fn a_secret_never_shows_in_a_mistake() {
     let found = printed(folder.load());
     assert_eq!(found.matches("help:").count(), 4, "{found}");
     assert!(!found.contains("hunter2"), "{found}");
+}
+
+/// The feed read what the run wrote, which made the run write more.
+#[test]
+fn a_feed_that_would_read_the_lakes_own_files_is_refused() {
+    let mistakes = |lake: &str, path: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("inputs")).expect("a folder");
+        let root = format!("name = \"t\"\nlake = \"{lake}\"\n");
+        std::fs::write(folder.path().join("dataflow.toml"), root).expect("a file");
+        let input = format!(
+            "[columns]\na = \"INTEGER\"\n[[feeds]]\nname = \"f\"\nkind = \"files\"\nformat = \"parquet\"\npath = \"{path}\"\n"
+        );
+        std::fs::write(folder.path().join("inputs/orders.toml"), input).expect("a file");
+        match load(folder.path(), &|_| None) {
+            Ok(_) => String::new(),
+            Err(mistakes) => mistakes.to_string(),
+        }
+    };
+    for (lake, path) in [
+        ("lake", "**/*.parquet"),
+        ("lake", "lake/bronze/orders/*"),
+        ("lake", "lake/*/*/*"),
+        (".", "*/orders/*.parquet"),
+        ("s3://bucket/x/lake", "s3://bucket/x/**/*.parquet"),
+    ] {
+        let said = mistakes(lake, path);
+        assert!(
+            said.starts_with("inputs/orders.toml: feed \"f\" would read the lake's own files, such as ")
+                && said.contains("bronze/orders/part-"),
+            "{lake} {path}: {said}"
+        );
+    }
+    for (lake, path) in [
+        ("lake", "**/*.csv"),
+        ("lake", "drops/**/*.parquet"),
+        (".", "drops/**/*.parquet"),
+        (".lake", "**/*.parquet"),
+        ("s3://bucket/lake", "s3://bucket/lake-drops/*"),
+    ] {
+        assert_eq!(mistakes(lake, path), "", "{lake} {path}");
+    }
 }

@@ -113,7 +113,14 @@ fn refuse_unplannable(expr: &Logical) -> Planned<()> {
         refusal = match e {
             Logical::ScalarSubquery(_) | Logical::Exists(_) | Logical::InSubquery(_) | Logical::SetComparison(_) => Some(
                 Refusal::new("could not turn this subquery into a join")
-                    .help("join the subquery as a table in FROM, or move it into WHERE as its own condition")
+                    .help(match e {
+                        Logical::ScalarSubquery(_) => {
+                            "join it as a table in FROM: ... CROSS JOIN (SELECT ... AS value FROM t) u"
+                        }
+                        _ => {
+                            "move it into WHERE as its own condition, or join what it selects: LEFT JOIN (SELECT DISTINCT x FROM t) u ON u.x = ..., which is there where u.x IS NOT NULL"
+                        }
+                    })
                     .near(match e {
                         Logical::Exists(_) => "EXISTS",
                         Logical::InSubquery(_) => "IN",

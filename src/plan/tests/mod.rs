@@ -5,3 +5,5 @@ mod evaluate;
 mod explain;
 mod fixture;
 mod refusals;
+mod remedies;
+mod sweep;

@@ -11,6 +11,7 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::expressions::Literal;
 
+use crate::contain::contain;
 use crate::plan::{AggregateCall, Expr};
 use crate::render::arrange::{ByKey, reduce};
 use crate::render::tagged;
@@ -91,7 +92,9 @@ impl General {
             arranged,
             name,
             Box::new(move |_, values, results| {
-                let result = match self.evaluate(&converter, values) {
+                let result = match contain(|| self.evaluate(&converter, values))
+                    .unwrap_or_else(|panic| Err(format!("{}: {panic}", self.call.name())))
+                {
                     Ok(row) => tagged::ok(&[row.bytes()]),
                     Err(reason) => tagged::err(reason.as_bytes()),
                 };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::sources::First;
-use crate::definition::{Column, Dataflow, Feed, Input};
+use crate::definition::{Column, Dataflow, Feed, Input, TextDialect};
 use crate::plan::{Graph, Op, used_columns};
 use crate::repr::Epoch;
 use crate::sink::Plan;
@@ -255,7 +255,8 @@ fn wire_of(feed: &Feed) -> String {
         .iter()
         .map(|text| format!(" unavailable {text:?}"));
     let tables = feed.wire.tables.iter().map(|table| format!(" of {table:?}"));
-    unavailable.chain(tables).collect()
+    let text = (feed.wire.text != TextDialect::default()).then(|| format!(" {:?}", feed.wire.text));
+    unavailable.chain(tables).chain(text).collect()
 }
 
 impl InputPrint {

@@ -369,6 +369,7 @@ impl Bringing<'_> {
                         position: Position::default(),
                         arrived: started,
                         epoch: None,
+                        room: None,
                     };
                     hands.give(Past::Delivery(past.epoch, Box::new(delivery)));
                 })

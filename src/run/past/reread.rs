@@ -65,6 +65,7 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
     // All of the past comes at one epoch.
     let options = ReaderOptions {
         keeps_transactions: false,
+        record_bytes: dataflow.bounds.max_record as usize,
         ..ReaderOptions::default()
     };
     let readers = source::start(part.clone(), &start, decoders, vec![outlet], options)?;
@@ -181,6 +182,7 @@ fn cut(decoded: &mut Decoded, next: u64) {
     decoded.unchanged.retain(|(row, _)| (*row as usize) < changes);
     decoded.record.truncate(changes);
     decoded.raw.offsets.truncate(records);
+    decoded.raw.cut.retain(|cut| (cut.record as usize) < records);
     decoded.source_ms.truncate(records);
     decoded
         .rejects

@@ -370,6 +370,7 @@ mod tests {
             next,
             done: false,
             tag: None,
+            ..Position::default()
         };
         let id = |partition: &str| PartitionId {
             input: "i".into(),

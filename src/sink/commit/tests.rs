@@ -264,6 +264,7 @@ fn position(partition: &str, next: u64) -> (PartitionId, Position) {
             next,
             done: false,
             tag: None,
+            ..Position::default()
         },
     )
 }

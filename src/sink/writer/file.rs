@@ -18,8 +18,8 @@ use parquet::schema::types::ColumnPath;
 
 use super::bounds::Bounds;
 use super::error::WriterError;
-use super::layout::{Layout, PartitionValues, SLICE, to_log};
-use crate::repr::{Diff, Epoch, Row};
+use super::layout::{Layout, PartitionValues, SLICE, SLICE_BYTES, slice_of, to_log};
+use crate::repr::{Diff, Epoch, Row, rows_at_once};
 use crate::sink::{AddFile, ChangeFile};
 
 /// Names that no other file of the lake has: no other writer of this generation counts for this worker.
@@ -206,8 +206,7 @@ pub(super) fn encode_rows(
     for group in layout.group_rows(rows)? {
         let values = layout.values(&group.key)?;
         for numbers in group.rows.chunks(limit) {
-            let batches = numbers
-                .chunks(SLICE)
+            let batches = slices(numbers, rows)
                 .map(|slice| layout.to_file(&layout.decode(slice.iter().map(|n| rows[*n as usize]))?));
             files.push((
                 encode_file(layout, values.clone(), names, data_change, (numbers.len(), batches))?,
@@ -216,6 +215,16 @@ pub(super) fn encode_rows(
         }
     }
     Ok(files)
+}
+
+/// Numbers of rows, in slices that are decoded at once.
+fn slices<'n>(mut numbers: &'n [u32], rows: &[&[u8]]) -> impl Iterator<Item = &'n [u32]> {
+    std::iter::from_fn(move || {
+        let count = slice_of(numbers.iter().map(|n| rows[*n as usize].len()));
+        let (slice, rest) = numbers.split_at(count);
+        numbers = rest;
+        (count > 0).then_some(slice)
+    })
 }
 
 /// Changes of rows as change data files, one per partition.
@@ -237,7 +246,7 @@ pub(super) fn encode_changes(
     let mut files = Vec::new();
     for group in layout.group_rows(&rows)? {
         let values = layout.values(&group.key)?;
-        let batches = group.rows.chunks(SLICE).map(|slice| {
+        let batches = slices(&group.rows, &rows).map(|slice| {
             let data = layout.to_file(&layout.decode(slice.iter().map(|n| rows[*n as usize]))?)?;
             let mut columns = data.columns().to_vec();
             columns.push(Arc::new(
@@ -323,7 +332,10 @@ pub(super) fn decode_file(
         file: file.clone(),
         source,
     };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|b| b.with_batch_size(SLICE).build());
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| {
+        let rows = rows_at_once(builder.metadata(), SLICE, SLICE_BYTES as u64);
+        builder.with_batch_size(rows).build()
+    });
     let reader = reader.map_err(&damaged)?;
     Ok(reader.map(move |batch| batch.map_err(|e| damaged(e.into()))))
 }

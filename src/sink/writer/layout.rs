@@ -39,6 +39,21 @@ const FOLDER: usize = 512;
 
 /// Rows decoded at once.
 pub(super) const SLICE: usize = 1 << 15;
+/// And their bytes, but for one row among them: a column of texts holds less than 2 GiB.
+pub(super) const SLICE_BYTES: usize = 32 << 20;
+
+/// How many of the first rows are decoded at once, by the bytes of each.
+pub(super) fn slice_of(rows: impl Iterator<Item = usize>) -> usize {
+    let (mut bytes, mut count) = (0, 0);
+    for row in rows.take(SLICE) {
+        if count > 0 && bytes + row > SLICE_BYTES {
+            break;
+        }
+        bytes += row;
+        count += 1;
+    }
+    count
+}
 
 /// A table's codec and file layout.
 pub(super) struct Layout {
@@ -145,9 +160,12 @@ impl Layout {
             return Ok(whole(rows.len()));
         }
         let mut groups = Groups::default();
-        for slice in rows.chunks(SLICE) {
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (slice, behind) = rest.split_at(slice_of(rest.iter().map(|row| row.len())));
             let batch = self.decode(slice.iter().copied())?;
             self.group_into(&batch, &mut groups)?;
+            rest = behind;
         }
         Ok(groups.list)
     }
@@ -222,7 +240,10 @@ impl Layout {
             return Ok(rows);
         }
         let mut changed = false;
-        for slice in rows.chunks_mut(SLICE) {
+        let mut rest = &mut rows[..];
+        while !rest.is_empty() {
+            let (slice, behind) = rest.split_at_mut(slice_of(rest.iter().map(|(row, _)| row.bytes().len())));
+            rest = behind;
             let batch = self.decode(slice.iter().map(|(row, _)| row.bytes()))?;
             let mut columns = batch.columns().to_vec();
             for column in &self.spec.partition_by {

@@ -732,6 +732,7 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
                     next: epoch * 100,
                     done: false,
                     tag: None,
+                    ..Position::default()
                 };
                 arrivals
                     .send(Arrival::Progress {

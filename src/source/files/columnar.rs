@@ -1,7 +1,6 @@
 //! Reads the batches of a columnar file: Parquet and Avro object containers.
 
 use std::error::Error;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +20,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::listing::{Place, store_error};
 use super::open::{Break, Source};
+use crate::repr::rows_at_once;
 
 /// A file's batches, in order.
 pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, Break>>>;
@@ -31,21 +31,26 @@ pub(crate) struct Extent<'a> {
     pub size: u64,
     /// The first row wanted.
     pub next: u64,
-    /// Rows of a batch.
+    /// Rows of a batch, and about how many bytes they may have.
     pub rows: usize,
+    pub bytes: u64,
     /// Which content of the file.
     pub tag: &'a str,
 }
+
+/// Rows of Avro that are decoded at once: blocks say nothing of their size once they are uncompressed.
+const AVRO_ROWS: usize = 128;
 
 /// The batches of a Parquet file from row `extent.next` on.
 pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent<'_>) -> Result<Batches, Break> {
     let skip = usize::try_from(extent.next).expect("row numbers fit into memory's");
     match place {
-        Place::Local { folder, .. } => {
-            let file = File::open(folder.join(partition)).map_err(Break::from_io)?;
+        Place::Local { .. } => {
+            let file = place.open_local(partition).map_err(Break::from_io)?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(of_parquet)?;
+            let rows = rows_at_once(builder.metadata(), extent.rows, extent.bytes);
             let reader = builder
-                .with_batch_size(extent.rows)
+                .with_batch_size(rows)
                 .with_offset(skip)
                 .build()
                 .map_err(of_parquet)?;
@@ -67,7 +72,8 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent<'_>) -> Res
             let builder = runtime
                 .block_on(ParquetRecordBatchStreamBuilder::new(reader))
                 .map_err(of_parquet)?;
-            let stream = builder.with_batch_size(extent.rows).with_offset(skip).build();
+            let rows = rows_at_once(builder.metadata(), extent.rows, extent.bytes);
+            let stream = builder.with_batch_size(rows).with_offset(skip).build();
             let (mut stream, runtime) = (stream.map_err(of_parquet)?, runtime.clone());
             let next = move || runtime.block_on(stream.next()).map(|batch| batch.map_err(of_parquet));
             Ok(Box::new(std::iter::from_fn(next)))
@@ -137,7 +143,9 @@ pub(crate) fn avro(place: &Place, partition: &str, extent: Extent<'_>) -> Result
             tail: tail.clone(),
         },
     );
-    let reader = ReaderBuilder::new().with_batch_size(extent.rows).build(source);
+    let reader = ReaderBuilder::new()
+        .with_batch_size(extent.rows.min(AVRO_ROWS))
+        .build(source);
     let mut reader = reader.map_err(|e| trouble.explain(e))?;
     let marker = reader.avro_header().sync();
     let (mut skip, mut ended) = (extent.next, false);

@@ -2,11 +2,13 @@
 //!
 //! A store behind a URL shows a file only when it is whole; a local folder shows it while it is being written.
 //! Names that say "not yet" are left out: a leading `.` or `_` in any part below the glob's fixed part, and the endings
-//! that copying tools use for unfinished files.
+//! that copying tools use for unfinished files. So are the lake's own files, and what [`super::walk`] leaves out.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,14 +16,19 @@ use futures::TryStreamExt;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::walk::{LeftOut, Walk, Walked, WhyLeftOut};
+use crate::definition::{Dataflow, FileGlob, LAKE_FOLDERS};
+use crate::shown::{shown, shown_path};
 use crate::source::SourceError;
+use crate::source::guard::open_regular;
+use crate::source::names::{partition_of, path_in};
 
 const UNFINISHED: [&str; 4] = [".tmp", ".partial", ".crdownload", ".filepart"];
 
 /// A file that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Its path below the glob's fixed part, with `/`.
+    /// Its path below the glob's fixed part, with `/`; see [`crate::source::names`].
     pub partition: Arc<str>,
     /// Bytes.
     pub size: u64,
@@ -31,6 +38,19 @@ pub(crate) struct Found {
     pub modified: SystemTime,
 }
 
+/// What a look at a place found.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The files, by name.
+    pub files: Vec<Found>,
+    /// Whether there is a folder to list: one that is missing may be a disk that is not mounted.
+    pub is_there: bool,
+    /// What is not taken, and why.
+    pub left_out: Vec<LeftOut>,
+    /// Names that begin with `_` or `.` and would be named else, and the first of them.
+    pub hidden: Option<(u64, PathBuf)>,
+}
+
 /// Where a glob's files are.
 #[derive(Clone)]
 pub(crate) enum Place {
@@ -38,8 +58,12 @@ pub(crate) enum Place {
     Local {
         /// The glob's fixed part.
         folder: PathBuf,
-        /// The whole glob.
-        glob: String,
+        /// The rest.
+        glob: FileGlob,
+        /// Whether links may lead out of the folder.
+        follow_links: bool,
+        /// The lake, where it is a folder.
+        lake: Option<PathBuf>,
     },
     /// An object store.
     Remote {
@@ -49,39 +73,44 @@ pub(crate) enum Place {
         /// The glob's fixed part within the store.
         prefix: StorePath,
         /// The rest.
-        pattern: glob::Pattern,
+        glob: FileGlob,
+        /// The lake's URL.
+        lake: String,
         runtime: tokio::runtime::Handle,
     },
 }
 
-pub(crate) const MATCHING: glob::MatchOptions = glob::MatchOptions {
-    case_sensitive: true,
-    require_literal_separator: true,
-    require_literal_leading_dot: true,
-};
+/// What a place takes beside its path.
+pub(crate) struct Surroundings<'a> {
+    pub store_options: &'a BTreeMap<String, String>,
+    /// See [`Dataflow::lake`].
+    pub lake: &'a str,
+    /// Whether links may lead out of a local folder.
+    pub follow_links: bool,
+    /// There for remote places.
+    pub runtime: Option<tokio::runtime::Handle>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Of a dataflow's place.
+    pub fn of(dataflow: &'a Dataflow, follow_links: bool, runtime: Option<tokio::runtime::Handle>) -> Self {
+        Surroundings {
+            store_options: &dataflow.store_options,
+            lake: &dataflow.lake,
+            follow_links,
+            runtime,
+        }
+    }
+}
 
 /// Whether a feed's path is a URL of a store. `file://` is local.
 pub(crate) fn is_remote(path: &str) -> bool {
     path.contains("://") && !path.starts_with("file://")
 }
 
-/// Splits a path before the first part that holds a wildcard; without one, before the file's name.
-fn split(path: &str) -> (&str, &str) {
-    let wild = path.find(['*', '?', '[']).unwrap_or(path.len());
-    match path[..wild].rfind('/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => ("", path),
-    }
-}
-
 impl Place {
-    /// Takes a feed's path apart. `runtime` is there for remote ones.
-    pub fn new(
-        feed: &str,
-        path: &str,
-        store_options: &BTreeMap<String, String>,
-        runtime: Option<tokio::runtime::Handle>,
-    ) -> Result<Place, SourceError> {
+    /// Takes a feed's path apart.
+    pub fn new(feed: &str, path: &str, around: Surroundings<'_>) -> Result<Place, SourceError> {
         let bad_glob = |e: glob::PatternError| SourceError::Glob {
             feed: feed.to_string(),
             path: path.to_string(),
@@ -89,15 +118,17 @@ impl Place {
         };
         if !is_remote(path) {
             let path = path.strip_prefix("file://").unwrap_or(path);
-            glob::Pattern::new(path).map_err(bad_glob)?;
-            let folder = match split(path).0 {
+            let (fixed, rest) = FileGlob::split(path);
+            let folder = match fixed {
                 "" if path.starts_with('/') => "/",
                 "" => ".",
                 folder => folder,
             };
             return Ok(Place::Local {
                 folder: folder.into(),
-                glob: path.to_string(),
+                glob: FileGlob::new(rest).map_err(bad_glob)?,
+                follow_links: around.follow_links,
+                lake: (!is_remote(around.lake)).then(|| around.lake.into()),
             });
         }
         let bad_store = |reason: String| SourceError::Store {
@@ -105,20 +136,21 @@ impl Place {
             path: path.to_string(),
             reason,
         };
-        let (fixed, rest) = split(path);
+        let (fixed, rest) = FileGlob::split(path);
         if fixed.ends_with('/') || !fixed.contains("://") {
             return Err(bad_store(
                 "a bucket or container must be named without wildcards".into(),
             ));
         }
         let url = url::Url::parse(&format!("{fixed}/")).map_err(|e| bad_store(e.to_string()))?;
-        let (store, prefix) = crate::store::open(&url, store_options).map_err(|e| bad_store(e.to_string()))?;
+        let (store, prefix) = crate::store::open(&url, around.store_options).map_err(|e| bad_store(e.to_string()))?;
         Ok(Place::Remote {
             store,
             base: fixed.to_string(),
             prefix,
-            pattern: glob::Pattern::new(rest).map_err(bad_glob)?,
-            runtime: runtime.expect("a runtime is made where a feed is remote"),
+            glob: FileGlob::new(rest).map_err(bad_glob)?,
+            lake: around.lake.to_string(),
+            runtime: around.runtime.expect("a runtime is made where a feed is remote"),
         })
     }
 
@@ -127,50 +159,95 @@ impl Place {
         matches!(self, Place::Remote { .. })
     }
 
-    /// Whether there is a folder to list: one that is missing may be a disk that is not mounted.
-    pub fn is_there(&self) -> bool {
-        match self {
-            Place::Local { folder, .. } => folder.is_dir(),
-            Place::Remote { .. } => true,
-        }
+    /// The files that are there, by name, and what is left out. `stops` says whether to give up.
+    ///
+    /// # Errors
+    /// The folder or the store cannot be listed; `Interrupted` where `stops` said so.
+    pub fn list(&self, stops: &dyn Fn() -> bool) -> io::Result<Listing> {
+        let mut listing = match self {
+            Place::Local {
+                folder,
+                glob,
+                follow_links,
+                lake,
+            } => {
+                let walk = Walk {
+                    folder,
+                    glob,
+                    follow_links: *follow_links,
+                    lake: lake.as_deref(),
+                    stops,
+                };
+                match walk.walk() {
+                    Ok(walked) => list_walked(walked)?,
+                    Err(error) if error.kind() == ErrorKind::NotFound => Listing::default(),
+                    Err(error) => return Err(error),
+                }
+            }
+            Place::Remote { .. } => self.list_remote()?,
+        };
+        listing.files.sort_by(|a, b| a.partition.cmp(&b.partition));
+        Ok(listing)
     }
 
-    /// The files that are there, by name.
-    pub fn list(&self) -> io::Result<Vec<Found>> {
-        let mut found = match self {
-            Place::Local { folder, glob } => list_local(folder, glob)?,
-            Place::Remote {
-                store,
-                prefix,
-                pattern,
-                runtime,
-                ..
-            } => {
-                let objects = runtime
-                    .block_on(store.list(Some(prefix)).try_collect::<Vec<_>>())
-                    .map_err(store_error)?;
-                let mut found = Vec::new();
-                for object in objects {
-                    let Some(parts) = object.location.prefix_match(prefix) else {
-                        continue;
-                    };
-                    let name = parts.map(|p| p.as_ref().to_string()).collect::<Vec<_>>().join("/");
-                    if !name.is_empty() && pattern.matches_with(&name, MATCHING) && is_finished(&name) {
-                        let modified = SystemTime::from(object.last_modified);
-                        let tag = tag(object.size, object.e_tag.as_deref(), modified);
-                        found.push(Found {
-                            partition: name.into(),
-                            size: object.size,
-                            tag,
-                            modified,
-                        });
-                    }
-                }
-                found
-            }
+    fn list_remote(&self) -> io::Result<Listing> {
+        let Place::Remote {
+            store,
+            base,
+            prefix,
+            glob,
+            lake,
+            runtime,
+        } = self
+        else {
+            unreachable!("asked of stores alone")
         };
-        found.sort_by(|a, b| a.partition.cmp(&b.partition));
-        Ok(found)
+        let objects = runtime
+            .block_on(store.list(Some(prefix)).try_collect::<Vec<_>>())
+            .map_err(store_error)?;
+        let mut listing = Listing {
+            is_there: true,
+            ..Listing::default()
+        };
+        let of_lake = |name: &str| {
+            let below = format!("{base}/{name}");
+            let below = below
+                .strip_prefix(lake.as_str())
+                .and_then(|below| below.strip_prefix('/'));
+            let first = below.and_then(|below| below.split('/').next());
+            first.is_some_and(|first| LAKE_FOLDERS.contains(&first))
+        };
+        for object in objects {
+            let Some(parts) = object.location.prefix_match(prefix) else {
+                continue;
+            };
+            let parts: Vec<_> = parts.collect();
+            let parts: Vec<&str> = parts.iter().map(|part| part.as_ref()).collect();
+            let name = parts.join("/");
+            if !glob.names(&parts) || is_unfinished(&name) {
+                continue;
+            }
+            if parts.iter().any(|part| part.starts_with(['.', '_'])) {
+                listing.hidden.get_or_insert((0, PathBuf::from(&name))).0 += 1;
+            } else if of_lake(&name) {
+                let lake = LeftOut {
+                    path: lake.into(),
+                    why: WhyLeftOut::Lake,
+                };
+                if !listing.left_out.contains(&lake) {
+                    listing.left_out.push(lake);
+                }
+            } else {
+                let modified = SystemTime::from(object.last_modified);
+                listing.files.push(Found {
+                    partition: name.into(),
+                    size: object.size,
+                    tag: tag(object.size, object.e_tag.as_deref(), modified),
+                    modified,
+                });
+            }
+        }
+        Ok(listing)
     }
 
     /// The tag a file has now; none if it is gone.
@@ -182,7 +259,7 @@ impl Place {
     pub fn found(&self, partition: &str) -> io::Result<Option<Found>> {
         let found = match self {
             Place::Local { folder, .. } => {
-                std::fs::metadata(folder.join(partition)).and_then(|m| Ok((m.len(), None, m.modified()?)))
+                std::fs::metadata(path_in(folder, partition)).and_then(|m| Ok((m.len(), None, m.modified()?)))
             }
             Place::Remote { store, runtime, .. } => runtime
                 .block_on(store.head(&self.location(partition)))
@@ -209,53 +286,79 @@ impl Place {
         }
     }
 
-    /// A file's absolute path or URL.
+    /// Opens a local file for reading, as [`open_regular`] does.
+    pub fn open_local(&self, partition: &str) -> io::Result<File> {
+        match self {
+            Place::Local {
+                folder, follow_links, ..
+            } => {
+                let within = match follow_links {
+                    true => None,
+                    false => Some(folder.canonicalize()?),
+                };
+                open_regular(&path_in(folder, partition), within.as_deref())
+            }
+            Place::Remote { .. } => unreachable!("files of stores are opened by their location"),
+        }
+    }
+
+    /// A file's absolute path or URL, from which its partition can be told.
     pub fn display(&self, partition: &str) -> String {
         match self {
             Place::Local { folder, .. } => folder.join(partition).display().to_string(),
             Place::Remote { base, .. } => format!("{base}/{partition}"),
         }
     }
-}
 
-fn list_local(folder: &std::path::Path, pattern: &str) -> io::Result<Vec<Found>> {
-    let mut found = Vec::new();
-    let paths = glob::glob_with(pattern, MATCHING).map_err(|e| io::Error::new(ErrorKind::InvalidInput, e))?;
-    for path in paths {
-        let path =
-            path.map_err(|e| io::Error::new(e.error().kind(), format!("{}: {}", e.path().display(), e.error())))?;
-        let below = path.strip_prefix(folder).unwrap_or(&path);
-        // A name that is no UTF-8 cannot be kept in progress as it is; it is not one that a drop folder should hold.
-        let Some(name) = below.to_str() else {
-            tracing::warn!(path = %path.display(), "file with a name that is not UTF-8 is left out; rename it");
-            continue;
-        };
-        if !is_finished(name) {
-            continue;
-        }
-        let metadata = match std::fs::metadata(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => continue, // gone since it was listed
-            metadata => metadata?,
-        };
-        if metadata.is_file() {
-            let modified = metadata.modified()?;
-            let tag = tag(metadata.len(), None, modified);
-            found.push(Found {
-                partition: name.into(),
-                size: metadata.len(),
-                tag,
-                modified,
-            });
+    /// What is called so below the glob's fixed part, as people are shown it.
+    pub fn shown_below(&self, path: &Path) -> String {
+        match self {
+            Place::Local { folder, .. } => shown_path(&folder.join(path)).to_string(),
+            Place::Remote { .. } if path.to_string_lossy().contains("://") => shown_path(path).to_string(),
+            Place::Remote { base, .. } => format!("{}/{}", shown(base), shown_path(path)),
         }
     }
-    Ok(found)
+
+    /// A file's absolute path or URL as people are shown it.
+    pub fn shown(&self, partition: &str) -> String {
+        match self {
+            Place::Local { folder, .. } => shown_path(&path_in(folder, partition)).to_string(),
+            Place::Remote { base, .. } => shown(&format!("{base}/{partition}")).to_string(),
+        }
+    }
 }
 
-fn is_finished(name: &str) -> bool {
-    !name.split('/').any(|part| part.starts_with(['.', '_']))
-        && !UNFINISHED
-            .iter()
-            .any(|ending| name.to_ascii_lowercase().ends_with(ending))
+fn list_walked(walked: Walked) -> io::Result<Listing> {
+    let mut listing = Listing {
+        is_there: true,
+        left_out: walked.left_out,
+        hidden: walked.hidden,
+        ..Listing::default()
+    };
+    for file in walked.files {
+        let partition = partition_of(file.path.as_os_str().as_bytes());
+        if is_unfinished(&partition) {
+            continue;
+        }
+        let (size, modified) = (file.metadata.len(), file.metadata.modified()?);
+        listing.files.push(Found {
+            partition,
+            size,
+            tag: tag(size, None, modified),
+            modified,
+        });
+    }
+    Ok(listing)
+}
+
+/// Whether a feed that names a file by its glob reads it, by its path's parts below the fixed part.
+pub(super) fn is_read(parts: &[&str]) -> bool {
+    !parts.iter().any(|part| part.starts_with(['.', '_'])) && !parts.last().is_some_and(|name| is_unfinished(name))
+}
+
+fn is_unfinished(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    UNFINISHED.iter().any(|ending| name.ends_with(ending))
 }
 
 pub(super) fn tag(size: u64, entity: Option<&str>, modified: SystemTime) -> String {
@@ -289,29 +392,26 @@ mod tests {
     use super::*;
     use object_store::memory::InMemory;
 
-    #[test]
-    fn the_fixed_part_ends_before_the_first_wildcard() {
-        assert_eq!(split("/a/b/*.csv"), ("/a/b", "*.csv"));
-        assert_eq!(split("/a/b-[0-9]/c/*.csv"), ("/a", "b-[0-9]/c/*.csv"));
-        assert_eq!(split("/a/b.csv"), ("/a", "b.csv"));
-        assert_eq!(split("s3://bucket/in/**/x?.csv"), ("s3://bucket/in", "**/x?.csv"));
+    fn place(path: &str) -> Result<Place, SourceError> {
+        let around = Surroundings {
+            store_options: &BTreeMap::new(),
+            lake: "/lake",
+            follow_links: false,
+            runtime: None,
+        };
+        Place::new("i.f", path, around)
+    }
+
+    fn list(place: &Place) -> Vec<Found> {
+        place.list(&|| false).unwrap().files
     }
 
     #[test]
     fn a_url_that_names_no_store_is_refused() {
         for path in ["nosuch://bucket/a/*.csv", "s3://buck*/a.csv"] {
-            assert!(
-                matches!(
-                    Place::new("i.f", path, &BTreeMap::new(), None),
-                    Err(SourceError::Store { .. })
-                ),
-                "{path}"
-            );
+            assert!(matches!(place(path), Err(SourceError::Store { .. })), "{path}");
         }
-        assert!(matches!(
-            Place::new("i.f", "/a/[b.csv", &BTreeMap::new(), None),
-            Err(SourceError::Glob { .. })
-        ));
+        assert!(matches!(place("/a/[b.csv"), Err(SourceError::Glob { .. })));
     }
 
     #[test]
@@ -334,13 +434,8 @@ mod tests {
         }
         let names = |glob: &str| {
             let glob = folder.path().join(glob);
-            let place = Place::new("i.f", glob.to_str().unwrap(), &BTreeMap::new(), None).unwrap();
-            place
-                .list()
-                .unwrap()
-                .iter()
-                .map(|f| f.partition.to_string())
-                .collect::<Vec<_>>()
+            let place = place(glob.to_str().unwrap()).unwrap();
+            list(&place).iter().map(|f| f.partition.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(names("*.csv*"), ["a.csv", "b.csv"]);
         assert_eq!(names("**/*.csv"), ["a.csv", "b.csv", "sub/e.csv"]);
@@ -358,24 +453,41 @@ mod tests {
                 .block_on(store.put(&StorePath::from(name), text.into()))
                 .unwrap();
         };
-        ["in/b.csv", "in/a.csv", "in/_t/c.csv", "in/sub/d.csv", "other/e.csv"]
-            .iter()
-            .for_each(|n| put(n, "x"));
+        [
+            "in/b.csv",
+            "in/a.csv",
+            "in/_t/c.csv",
+            "in/sub/d.csv",
+            "other/e.csv",
+            "in/lake/gold/f.csv",
+        ]
+        .iter()
+        .for_each(|n| put(n, "x"));
         let place = Place::Remote {
             store: store.clone(),
             base: "memory://in".into(),
             prefix: StorePath::from("in"),
-            pattern: glob::Pattern::new("*.csv").unwrap(),
+            glob: FileGlob::new("**/*.csv").unwrap(),
+            lake: "memory://in/lake".into(),
             runtime: runtime.handle().clone(),
         };
-        let before = place.list().unwrap();
+        let before = list(&place);
         assert_eq!(
             before.iter().map(|f| &*f.partition).collect::<Vec<_>>(),
-            ["a.csv", "b.csv"]
+            ["a.csv", "b.csv", "sub/d.csv"]
         );
+        let listing = place.list(&|| false).unwrap();
+        assert!(matches!(
+            &listing.left_out[..],
+            [LeftOut {
+                why: WhyLeftOut::Lake,
+                ..
+            }]
+        ));
+        assert_eq!(listing.hidden, Some((1, "_t/c.csv".into())));
         assert_eq!(place.tag("a.csv").unwrap().as_ref(), Some(&before[0].tag));
         put("in/a.csv", "y");
-        assert_ne!(place.list().unwrap()[0].tag, before[0].tag);
+        assert_ne!(list(&place)[0].tag, before[0].tag);
         assert_eq!(place.tag("gone.csv").unwrap(), None);
     }
 }

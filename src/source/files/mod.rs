@@ -11,80 +11,111 @@
 //!    and its tag: size and entity tag or time.
 //! 2. A file that cannot be read is a dead letter as a whole: what came before the break is delivered, the file is
 //!    done, and the feed goes on.
-//! 3. A failure that may pass is tried again from the next record on, which repeats nothing; when it does not pass the
-//!    feed fails, for to go on would lose the file.
+//! 3. A failure that may pass is tried again from the next record on, which repeats nothing. When it does not pass, and
+//!    where a file may not be read, the file waits, and the feed with it where the order of arrival decides.
 
+mod charset;
 mod columnar;
+mod content;
+mod head;
+mod headers;
+mod lister;
 mod listing;
+mod magic;
+mod near;
 mod open;
 mod originals;
+mod portion;
 mod settle;
 mod single;
+mod skim;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod text;
+mod walk;
 
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, Sender};
 
 use super::batch::{BatchBuilder, Record};
+use super::fault::pause;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::share::Share;
-use super::{Decode, Position, Progress, SourceError};
-use crate::decode::{Payloads, Raw};
-use crate::definition::Format;
+use super::{Decode, FileContent, Position, Progress, SourceError};
+use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
+use crate::definition::{Changed, Duplicates, FeedKind, FileRules, Format};
+use crate::shown::shown;
 
+pub(crate) use charset::Peeked;
+pub(crate) use charset::to_utf8;
 use columnar::Extent;
-use listing::Place;
+use content::{FileComparison, KnownFiles, compare, content};
+pub(crate) use head::read_head;
+use head::{Head, HeadError};
+use headers::HeadersTold;
+use lister::{End, Lister, ListerState};
 pub(crate) use listing::is_remote;
-use open::{Break, Source, decompress};
+use listing::{Place, Surroundings};
+pub(crate) use magic::Mark as FileMark;
+pub(crate) use near::what_is_in;
+use open::{Break, Source, decompress, instead};
+pub(crate) use open::{file_mark, open_text};
 pub use originals::{Originals, archived_name};
+use portion::Gathered;
 use settle::{Job, Settle, Task};
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
-use text::{Records, SplitError};
+pub(crate) use text::{Line, Records as TextRecords, SplitError};
+use text::{MOST_BLANK, Records};
 
-/// Listing takes at most this part of a core.
-const LISTING_SHARE: u32 = 50;
-/// How often a store is listed, at most: each listing is a paid request.
-const REMOTE_POLL: Duration = Duration::from_secs(2);
-/// The longest pause before trying again.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
-
-/// How a file ended: its last position, or none where it was gone before it was opened.
-struct End {
-    partition: Arc<str>,
-    position: Option<Position>,
+/// How a reader was done with a file.
+#[derive(Debug)]
+pub(crate) enum FileEnd {
+    /// Read to its end or given up: its last position.
+    Done(Position),
+    /// Gone before anything of it was read.
+    Gone,
+    /// It cannot be read now; how far it was read, if anything of it was.
+    Stuck {
+        position: Option<Position>,
+        cause: io::Error,
+    },
 }
 
 /// Starts the feed's threads.
-pub(crate) fn start(starter: &mut Starter, hand: Hand, path: &str, resume: &Progress) -> Result<(), SourceError> {
-    let place = Place::new(
-        &hand.name(),
-        path,
-        &hand.dataflow.store_options,
-        starter.runtime.clone(),
-    )?;
+pub(crate) fn start(
+    starter: &mut Starter,
+    hand: Hand,
+    (path, rules): (&str, &FileRules),
+    resume: &Progress,
+) -> Result<(), SourceError> {
+    let around = Surroundings::of(&hand.dataflow, rules.follow_links, starter.runtime.clone());
+    let place = Place::new(&hand.name(), path, around)?;
+    let known = KnownFiles::default();
+    for (name, position) in hand.positions(resume) {
+        if let Some(content) = &position.content {
+            known.claim(content.clone(), &name.into());
+        }
+    }
     let positions = hand
         .positions(resume)
         .filter(|(name, _)| hand.reads(name))
         .map(|(name, position)| (name.into(), position.clone()))
         .collect();
     let options = starter.options.clone();
-    let settle = Settle::new(place.is_atomic(), options.settle, positions);
-    let readers = if Share::in_order(hand.input()) {
-        1
-    } else {
-        options.file_readers.max(1)
-    };
+    let in_order = Share::in_order(hand.input());
+    let settle = Settle::new((place.is_atomic(), in_order), options.settle, positions);
+    let readers = if in_order { 1 } else { options.file_readers.max(1) };
     // As many as readers: the lister never waits to hand out a job, and few files are taken out of their order.
     let (jobs, queue) = crossbeam_channel::bounded(readers);
     let (ends, ended) = crossbeam_channel::unbounded();
     for _ in 0..readers {
         let (place, options, decoders) = (place.clone(), options.clone(), starter.decoders.clone());
+        let known = known.clone();
         let (queue, ends): (Receiver<Job>, Sender<End>) = (queue.clone(), ends.clone());
         starter.spawn(&hand, move |hand| {
             let decode = decoders(hand.input, hand.feed);
@@ -93,20 +124,18 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, path: &str, resume: &Prog
                 place,
                 options,
                 decode,
+                known,
+                current: CurrentFile::default(),
+                headers: HeadersTold::default(),
             };
             // The queue closes when the lister ends.
             for job in queue {
-                let position = reader.run(&job)?;
-                if position.is_some() {
+                let finish = reader.run(&job)?;
+                if matches!(finish, FileEnd::Done(_)) {
                     reader.hand.gauges.files_done.fetch_add(1, Ordering::Relaxed);
                 }
-                if ends
-                    .send(End {
-                        partition: job.partition,
-                        position,
-                    })
-                    .is_err()
-                {
+                let partition = job.partition;
+                if ends.send(End { partition, finish }).is_err() {
                     break;
                 }
             }
@@ -115,106 +144,19 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, path: &str, resume: &Prog
     }
     let lister = Lister {
         place,
+        path: path.to_string(),
         options,
         settle,
         jobs,
         ended,
         free: readers,
-        failures: 0,
+        look: ListerState::default(),
     };
     starter.spawn(&hand, move |hand| lister.list(&hand))
 }
 
-struct Lister {
-    place: Place,
-    options: ReaderOptions,
-    settle: Settle,
-    jobs: Sender<Job>,
-    ended: Receiver<End>,
-    /// Readers with nothing to do.
-    free: usize,
-    /// Listings that failed in a row.
-    failures: u32,
-}
-
-impl Lister {
-    fn list(mut self, hand: &Hand) -> Result<(), Ended> {
-        let readers = self.free;
-        loop {
-            let (next_listing, fresh) = self.look(hand)?;
-            loop {
-                while self.free > 0 {
-                    let Some(job) = self.settle.next_job() else { break };
-                    self.free -= 1;
-                    if self.jobs.send(job).is_err() {
-                        return Err(Ended::Stopped); // every reader failed, and said why
-                    }
-                }
-                let (files, bytes) = self.settle.lag();
-                hand.gauges.set_lag(files, bytes);
-                let exhausted = fresh && files == 0 && self.free == readers;
-                hand.gauges.set_exhausted(exhausted);
-                if exhausted && self.options.stop_at_end {
-                    return Ok(());
-                }
-                select! {
-                    recv(self.ended) -> end => match end {
-                        Ok(end) => {
-                            self.settle.observe_end(&end.partition, end.position);
-                            self.free += 1;
-                        }
-                        Err(_) => return Err(Ended::Stopped), // every reader failed, and said why
-                    },
-                    recv(hand.stop) -> _ => return Err(Ended::Stopped),
-                    recv(crossbeam_channel::at(next_listing)) -> _ => break,
-                }
-            }
-        }
-    }
-
-    /// Lists; says when to list again and whether this listing told anything.
-    fn look(&mut self, hand: &Hand) -> Result<(Instant, bool), Ended> {
-        let start = Instant::now();
-        let poll = if self.place.is_atomic() {
-            self.options.poll.max(REMOTE_POLL)
-        } else {
-            self.options.poll
-        };
-        match self.place.list() {
-            Ok(mut listing) => {
-                self.failures = 0;
-                let there = !listing.is_empty() || self.place.is_there();
-                listing.retain(|found| hand.reads(&found.partition));
-                let listing = there.then_some(listing);
-                self.settle.observe(listing, start, (self.options.clock)());
-                let end = Instant::now();
-                Ok((end + poll.max((end - start) * LISTING_SHARE), true))
-            }
-            Err(error) => {
-                self.failures += 1;
-                tracing::warn!(feed = hand.name(), error = %error, attempt = self.failures, "could not list files");
-                hand.gauges.set_error(format!("could not list files: {error}"));
-                if self.failures > self.options.retries {
-                    return Err(SourceError::List {
-                        feed: hand.name(),
-                        path: self.place.display(""),
-                        attempts: self.failures,
-                        source: Arc::new(error),
-                    }
-                    .into());
-                }
-                Ok((Instant::now() + pause(&self.options, self.failures).max(poll), false))
-            }
-        }
-    }
-}
-
-fn pause(options: &ReaderOptions, attempt: u32) -> Duration {
-    options
-        .back_off
-        .saturating_mul(1 << (attempt - 1).min(16))
-        .min(LONGEST_BACK_OFF)
-}
+/// What to do once what a file was refused for is repaired.
+const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
 
 fn vanished(path: &str, next: u64) -> String {
     format!("file {path} vanished after {next} of its records were read; drop the others as a new file")
@@ -224,89 +166,223 @@ fn changed_halfway(path: &str, next: u64) -> String {
     format!("file {path} changed after {next} of its records were read; drop the other records as a new file")
 }
 
+/// Bytes of a file, which end with an error once readers are to stop: a record may be as long as the file is.
+struct Heard<R> {
+    source: R,
+    hand: Hand,
+}
+
+impl<R: Read> Read for Heard<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.hand.check() {
+            Ok(()) => self.source.read(buffer),
+            Err(_) => Err(io::Error::other("readers are to stop")),
+        }
+    }
+}
+
 struct FileReader {
     hand: Hand,
     place: Place,
     options: ReaderOptions,
     decode: Decode,
+    known: KnownFiles,
+    current: CurrentFile,
+    headers: HeadersTold,
+}
+
+/// The first record that is to be read.
+fn reached(task: &Task) -> u64 {
+    match task {
+        Task::Read { next, .. } | Task::ChangedHalfway { next } | Task::Vanished { next } => *next,
+        Task::Changed(then) => then.next,
+    }
+}
+
+/// What positions say of the file that is being read.
+#[derive(Default)]
+struct CurrentFile {
+    /// See [`Position::base`].
+    base: u64,
+    /// What it holds, where that is asked before it is read.
+    content: Option<FileContent>,
+    /// When it was last written, once that is asked.
+    modified: Option<Arc<str>>,
 }
 
 impl FileReader {
-    /// Does a job to its end, and returns the file's last position; none if it was gone before anything was read.
-    fn run(&mut self, job: &Job) -> Result<Option<Position>, Ended> {
-        let path = self.place.display(&job.partition);
-        match job.task {
-            Task::Changed { next } => {
-                let reason = format!(
-                    "file {path} changed after it was read: it was already read; drop corrected rows as a new file"
-                );
-                self.give_up(job, next, reason).map(Some)
+    /// Does a job to its end.
+    fn run(&mut self, job: &Job) -> Result<FileEnd, Ended> {
+        let path = self.place.shown(&job.partition);
+        self.current = CurrentFile::default();
+        match &job.task {
+            Task::Read { next, base } => {
+                self.current.base = *base;
+                match self.rules().duplicates {
+                    Duplicates::Read => self.read(job, *next, &path),
+                    Duplicates::Skip => self.read_unless_known(job, *next, &path),
+                }
             }
+            Task::Changed(position) => self.read_changed(job, position, &path),
             Task::ChangedHalfway { next } => {
-                let reason = changed_halfway(&path, next);
-                self.give_up(job, next, reason).map(Some)
+                self.give_up(job, *next, changed_halfway(&path, *next)).map(FileEnd::Done)
             }
-            Task::Vanished { next } => {
-                let reason = vanished(&path, next);
-                self.give_up(job, next, reason).map(Some)
-            }
-            Task::Read { next } => self.read(job, next, &path),
+            Task::Vanished { next } => self.give_up(job, *next, vanished(&path, *next)).map(FileEnd::Done),
         }
     }
 
-    fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<Option<Position>, Ended> {
-        let (mut attempts, mut reached) = (0, next);
+    fn rules(&self) -> FileRules {
+        match &self.hand.feed().kind {
+            FeedKind::Files { rules, .. } => rules.clone(),
+            _ => FileRules::default(),
+        }
+    }
+
+    /// Reads a file whose bytes no other file had that is read or being read.
+    fn read_unless_known(&mut self, job: &Job, next: u64, path: &str) -> Result<FileEnd, Ended> {
+        let hand = self.hand.clone();
+        let stops = || hand.check().is_err();
+        let content = Source::open(&self.place, &job.partition)
+            .and_then(|(source, _)| content(source, &stops).map_err(Break::from_io));
+        self.hand.check()?;
+        let content = match content {
+            Ok(content) => content,
+            Err(broke) => return self.finish(job, next, path, broke),
+        };
+        let Some(holder) = self.known.claim(content.clone(), &job.partition) else {
+            self.current.content = Some(content);
+            return self.read(job, next, path);
+        };
+        let feed = self.hand.name();
+        let holder = shown(&holder);
+        tracing::warn!(
+            feed,
+            "{path} holds the same bytes as {holder}, which was read: it is skipped"
+        );
+        let position = self.position(job, next, true);
+        self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
+        Ok(FileEnd::Done(position))
+    }
+
+    /// Reads on in a file that was read to its end and then changed: what was added to it, or all of it as a correction.
+    fn read_changed(&mut self, job: &Job, then: &Position, path: &str) -> Result<FileEnd, Ended> {
+        let (feed, next) = (self.hand.name(), then.next);
+        self.current.base = then.base;
+        let hand = self.hand.clone();
+        let stops = || hand.check().is_err();
+        let compared = match &then.content {
+            None => Ok(FileComparison::Other),
+            Some(earlier) => Source::open(&self.place, &job.partition)
+                .and_then(|(source, _)| compare(source, earlier, &stops).map_err(Break::from_io)),
+        };
+        self.hand.check()?;
+        match compared {
+            Err(Break::Vanished) => Ok(FileEnd::Done(then.clone())), // it was read to its end
+            Err(broke) => self.finish(job, next, path, broke),
+            Ok(FileComparison::Same) => {
+                tracing::info!(feed, "{path} was written anew with the bytes that were read");
+                self.current.content.clone_from(&then.content);
+                let position = self.position(job, next, true);
+                self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
+                Ok(FileEnd::Done(position))
+            }
+            Ok(FileComparison::Appended { tears }) if self.appends() => {
+                tracing::info!(feed, "{path} goes on behind what was read: its next records are read");
+                if tears {
+                    let last = next.saturating_sub(1);
+                    let reason = format!(
+                        "file {path} was read while it was being written: its record {last} was taken half; drop that record \
+                         as a new file, and rename files into the folder once they are whole"
+                    );
+                    let position = self.position(job, next, false);
+                    self.hand.conclude(&job.partition, position, Some(reason), job.seen)?;
+                }
+                self.read(job, next, path)
+            }
+            Ok(_) if self.rules().changed == Changed::Correct => {
+                tracing::warn!(
+                    feed,
+                    "{path} changed after it was read: it is read again, as newer versions of its rows; rows that it no longer holds stay"
+                );
+                self.current.base = next;
+                self.read(job, next, path)
+            }
+            Ok(_) => {
+                let keyed = !self.hand.input().key.is_empty() && self.appends();
+                let remedy = match keyed {
+                    true => {
+                        "drop corrected rows as a new file, or set changed = \"correct\" in the feed for changes to come"
+                    }
+                    false => "drop corrected rows as a new file",
+                };
+                let reason = format!("file {path} changed after it was read: it was already read; {remedy}");
+                self.give_up(job, next, reason).map(FileEnd::Done)
+            }
+        }
+    }
+
+    /// Whether files of the feed hold their records one after the other, so that more can come behind them.
+    fn appends(&self) -> bool {
+        !matches!(self.hand.feed().format, Format::Parquet | Format::Avro)
+    }
+
+    fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<FileEnd, Ended> {
+        let (mut attempts, mut arrived_at) = (0, next);
         loop {
             let broke = match self.attempt(job, &mut next) {
-                Ok(position) => return Ok(Some(position)),
+                Ok(position) => return Ok(FileEnd::Done(position)),
                 Err(broke) => broke,
             };
-            match broke {
-                Break::Ended(ended) => return Err(ended),
-                Break::Spoilt(reason) => {
-                    let reason = format!(
-                        "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
-                    );
-                    return self.give_up(job, next, reason).map(Some);
-                }
-                Break::Changed if next == 0 => {
-                    tracing::warn!(
-                        feed = self.hand.name(),
-                        path,
-                        "file changed before it was read; the next look takes it as it is then"
-                    );
-                    return Ok(None);
-                }
-                Break::Changed => {
-                    let reason = changed_halfway(path, next);
-                    return self.give_up(job, next, reason).map(Some);
-                }
-                Break::Vanished if next == 0 => {
-                    tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
-                    return Ok(None);
-                }
-                Break::Vanished => {
-                    let reason = vanished(path, next);
-                    return self.give_up(job, next, reason).map(Some);
-                }
-                Break::Passing(error) => {
-                    attempts = if next > reached { 1 } else { attempts + 1 };
-                    reached = next;
-                    tracing::warn!(feed = self.hand.name(), path, record = next, error = %error, attempts, "reading again");
-                    self.hand.gauges.set_error(format!("could not read {path}: {error}"));
-                    if attempts > self.options.retries {
-                        return Err(SourceError::Read {
-                            feed: self.hand.name(),
-                            path: path.to_string(),
-                            record: next,
-                            attempts,
-                            source: Arc::new(error),
-                        }
-                        .into());
-                    }
-                    self.hand.sleep(pause(&self.options, attempts))?;
-                }
+            let Break::Passing(cause) = broke else {
+                return self.finish(job, next, path, broke);
+            };
+            attempts = if next > arrived_at { 1 } else { attempts + 1 };
+            arrived_at = next;
+            tracing::warn!(feed = self.hand.name(), path, record = next, error = %cause, attempts, "reading again");
+            self.hand.gauges.set_error(format!("could not read {path}: {cause}"));
+            if attempts > self.options.retries {
+                return self.finish(job, next, path, Break::Passing(cause));
             }
+            self.hand.sleep(pause(&self.options, attempts))?;
+        }
+    }
+
+    /// What a break that was not overcome makes of a file of which `next` records were read.
+    fn finish(&mut self, job: &Job, next: u64, path: &str, broke: Break) -> Result<FileEnd, Ended> {
+        match broke {
+            Break::Ended(ended) => Err(ended),
+            Break::Spoilt(reason) => {
+                let reason = format!(
+                    "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
+                );
+                self.give_up(job, next, reason).map(FileEnd::Done)
+            }
+            Break::Refused(reason) => {
+                let behind = match next > 0 {
+                    true => format!(" behind its record {next}"),
+                    false => String::new(),
+                };
+                let reason = format!("file {path} was not read{behind}: {reason}");
+                self.give_up(job, next, reason).map(FileEnd::Done)
+            }
+            Break::Changed if next == 0 => {
+                tracing::warn!(
+                    feed = self.hand.name(),
+                    path,
+                    "file changed before it was read; the next look takes it as it is then"
+                );
+                Ok(FileEnd::Gone)
+            }
+            Break::Changed => (self.give_up(job, next, changed_halfway(path, next))).map(FileEnd::Done),
+            Break::Vanished if next == 0 => {
+                tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
+                Ok(FileEnd::Gone)
+            }
+            Break::Vanished => self.give_up(job, next, vanished(path, next)).map(FileEnd::Done),
+            Break::Denied(cause) | Break::Passing(cause) => Ok(FileEnd::Stuck {
+                position: (next > reached(&job.task)).then(|| self.position(job, next, false)),
+                cause,
+            }),
         }
     }
 
@@ -323,6 +399,8 @@ impl FileReader {
             next,
             done: true,
             tag: Some(tag),
+            base: self.current.base,
+            content: None,
         };
         self.hand
             .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
@@ -332,39 +410,59 @@ impl FileReader {
     /// Reads a file from record `next` on, and moves `next` with each delivery.
     fn attempt(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
         match self.hand.feed().format {
-            Format::Parquet | Format::Avro => self.attempt_columnar(job, next),
+            Format::Parquet | Format::Avro => self
+                .attempt_columnar(job, next)
+                .map_err(|broke| self.explain(job, broke)),
             Format::Csv => self.attempt_text(job, next, true),
             _ => self.attempt_text(job, next, false),
         }
     }
 
     fn attempt_text(&mut self, job: &Job, next: &mut u64, csv: bool) -> Result<Position, Break> {
-        let (source, trouble) = Source::open(&self.place, &job.partition)?;
-        let plain = decompress(source, &job.partition).map_err(|e| trouble.explain(e))?;
-        let mut records = Records::new(plain, csv, self.options.record_bytes);
-        let broken = |error: SplitError| match error {
-            SplitError::Io(e) => trouble.explain(e),
-            SplitError::TooLong { limit } => Break::Spoilt(format!(
-                "it has a record of more than {limit} bytes; perhaps a quote is never closed"
+        let dialect = self.hand.feed().wire.text;
+        let (mut source, trouble) = Source::open(&self.place, &job.partition)?;
+        let digest = source.digested();
+        let plain = Heard {
+            source: to_utf8(decompress(source, &trouble, &job.partition)?, dialect.charset),
+            hand: self.hand.clone(),
+        };
+        let mut records = Records::new(plain, csv.then_some(dialect), self.options.record_bytes);
+        let hand = self.hand.clone();
+        let broken = |error: SplitError| match (hand.check(), error) {
+            (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
+            (_, SplitError::Io(e)) => trouble.explain(e),
+            (_, SplitError::OpenQuote) => Break::Spoilt("a quote in the record behind it is never closed".into()),
+            (_, SplitError::Blank) => Break::Spoilt(format!(
+                "behind it are more than {} MiB of blank lines in a row",
+                MOST_BLANK >> 20
             )),
-            SplitError::OpenQuote => Break::Spoilt("a quote in the record behind it is never closed".into()),
         };
         let mut header = None;
-        if csv && let Some(line) = records.next().map_err(broken)? {
-            let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-            header = Some(Arc::from(String::from_utf8_lossy(line)));
+        if csv {
+            let head = read_head(&mut records).map_err(|error| match error {
+                HeadError::Split(error) => broken(error),
+                HeadError::Refused(reason) => Break::Refused(format!("{reason}; {TRY_AGAIN}")),
+            })?;
+            self.judge(job, &head, *next == 0)?;
+            header = head.header;
         }
-        for _ in 0..*next {
+        for _ in self.current.base..*next {
             records.next().map_err(broken)?;
         }
         let mut batch = BatchBuilder::new(self.hand.limits);
         let mut at = *next;
         let end = loop {
             match records.next() {
-                Ok(Some(record)) => {
+                Ok(Some(Line {
+                    bytes,
+                    cut_from,
+                    number,
+                })) => {
                     batch.push(Record {
                         offset: at,
-                        value: Some(record),
+                        value: Some(bytes),
+                        cut_from,
+                        line: Some(number),
                         ..Record::default()
                     });
                     at += 1;
@@ -376,11 +474,29 @@ impl FileReader {
                 self.hand_over(job, batch.take(header.clone()), next, false)?;
             }
         };
-        let end = end.and_then(|()| self.check_unchanged(job));
+        if end.is_ok() {
+            // As it was read: a change since then is found by the next listing.
+            self.current.content = Some(digest.content());
+        }
         if end.is_ok() || !batch.is_empty() {
             self.hand_over(job, batch.take(header), next, end.is_ok())?;
         }
         end.map(|()| self.position(job, *next, true))
+    }
+
+    /// Whether a file with this head is one of the feed's. What of it is not as the columns have it is told, once a file.
+    fn judge(&mut self, job: &Job, head: &Head, is_first: bool) -> Result<(), Break> {
+        let (input, feed) = (self.hand.input(), self.hand.feed());
+        if head.header.is_none() && feed.wire.text.header {
+            return Ok(()); // an empty file
+        }
+        let notes = judge_header(input, feed, head.header.as_deref(), &head.sample)
+            .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
+        if is_first {
+            self.headers
+                .tell(&self.hand.name(), &self.place.shown(&job.partition), notes);
+        }
+        Ok(())
     }
 
     fn attempt_columnar(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
@@ -388,6 +504,7 @@ impl FileReader {
             size: job.size,
             next: *next,
             rows: self.hand.limits.rows,
+            bytes: self.hand.limits.bytes as u64,
             tag: &job.tag,
         };
         let batches = match self.hand.feed().format {
@@ -396,26 +513,37 @@ impl FileReader {
         };
         let path: Arc<str> = self.place.display(&job.partition).into();
         let tag: Arc<str> = job.tag.as_str().into();
-        let mut is_first = true;
-        for batch in batches {
+        let mut is_first = *next == 0;
+        let mut is_checked = false;
+        for batch in Gathered::new(batches, self.hand.limits) {
             let batch = batch?;
             // Its rows are those of the file that Bronze comes to refer to. A store gives bytes of the object that was opened,
             // or none; a file may be written to while it is read.
-            if (is_first || !self.place.is_atomic()) && self.is_changed(job)? {
+            if !(is_checked && self.place.is_atomic()) && self.is_changed(job)? {
                 return Err(Break::Changed);
             }
-            is_first = false;
-            let offsets = (*next..*next + batch.num_rows() as u64).collect();
-            let raw = Raw {
-                payloads: Payloads::Columns {
-                    batch,
-                    path: path.clone(),
-                    tag: tag.clone(),
-                },
-                offsets,
-                header: None,
-            };
-            self.hand_over(job, raw, next, false)?;
+            is_checked = true;
+            if std::mem::take(&mut is_first) {
+                let notes = judge_columns(self.hand.input(), self.hand.feed(), &batch)
+                    .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
+                self.headers
+                    .tell(&self.hand.name(), &self.place.shown(&job.partition), notes);
+            }
+            for (batch, cut) in portion::portions(&batch, self.hand.limits) {
+                let offsets = (*next..*next + batch.num_rows() as u64).collect();
+                let raw = Raw {
+                    payloads: Payloads::Columns {
+                        batch,
+                        path: path.clone(),
+                        tag: tag.clone(),
+                    },
+                    offsets,
+                    header: None,
+                    cut: cut.into_iter().collect(),
+                    place: FilePlace::default(),
+                };
+                self.hand_over(job, raw, next, false)?;
+            }
         }
         self.check_unchanged(job)?;
         let position = self.position(job, *next, true);
@@ -423,16 +551,35 @@ impl FileReader {
         Ok(position)
     }
 
+    /// What broke the reading of a columnar file: perhaps it is none.
+    fn explain(&self, job: &Job, broke: Break) -> Break {
+        let wanted = match self.hand.feed().format {
+            Format::Parquet => FileMark::Parquet,
+            _ => FileMark::Avro,
+        };
+        match broke {
+            Break::Spoilt(reason) => match instead(&self.place, &job.partition, wanted) {
+                Some(what) => Break::Refused(what),
+                None => Break::Spoilt(reason),
+            },
+            other => other,
+        }
+    }
+
     fn position(&self, job: &Job, next: u64, done: bool) -> Position {
         Position {
             next,
             done,
             tag: Some(job.tag.clone()),
+            base: self.current.base,
+            content: self.current.content.clone(),
         }
     }
 
     /// Hands over a batch that starts at record `next`.
-    fn hand_over(&mut self, job: &Job, raw: Raw, next: &mut u64, done: bool) -> Result<(), Ended> {
+    fn hand_over(&mut self, job: &Job, mut raw: Raw, next: &mut u64, done: bool) -> Result<(), Ended> {
+        let modified = self.current.modified.get_or_insert_with(|| moment(job.modified));
+        raw.place.modified = Some(modified.clone());
         let behind = raw.offsets.last().map_or(*next, |last| last + 1);
         let position = self.position(job, behind, done);
         match raw.is_empty() {

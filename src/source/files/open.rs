@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -13,7 +14,10 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::ObjectStoreExt;
 
+use super::charset::Peeked;
+use super::content::ByteDigest;
 use super::listing::{Place, store_error};
+use super::magic::{HEAD, Mark, Packing, instead_of, mark};
 use crate::source::outlet::Ended;
 
 /// Why reading a file broke off.
@@ -23,8 +27,12 @@ pub(crate) enum Break {
     Ended(Ended),
     /// May pass: worth trying again.
     Passing(io::Error),
+    /// It is there and may not be read, until somebody allows it.
+    Denied(io::Error),
     /// Its bytes cannot be used, or not be read at all: goes on without it.
     Spoilt(String),
+    /// It is no file of the feed's, by what it is or by its header: goes on without it.
+    Refused(String),
     /// It is gone.
     Vanished,
     /// Another file has its name now, or it has other bytes.
@@ -45,10 +53,10 @@ impl Break {
     pub fn from_io(error: io::Error) -> Break {
         match error.kind() {
             ErrorKind::NotFound => Break::Vanished,
-            ErrorKind::PermissionDenied
-            | ErrorKind::InvalidInput
-            | ErrorKind::IsADirectory
-            | ErrorKind::StaleNetworkFileHandle => Break::Spoilt(error.to_string()),
+            ErrorKind::PermissionDenied => Break::Denied(error),
+            ErrorKind::InvalidInput | ErrorKind::IsADirectory | ErrorKind::StaleNetworkFileHandle => {
+                Break::Spoilt(error.to_string())
+            }
             _ => Break::Passing(error),
         }
     }
@@ -58,6 +66,7 @@ impl Break {
 pub(crate) struct Source {
     bytes: Stored,
     trouble: Trouble,
+    digest: Option<ByteDigest>,
 }
 
 /// The last failure of a [`Source`].
@@ -87,7 +96,7 @@ impl Source {
     /// Opens a file of a place.
     pub fn open(place: &Place, partition: &str) -> Result<(Source, Trouble), Break> {
         let bytes = match place {
-            Place::Local { folder, .. } => Stored::Local(File::open(folder.join(partition)).map_err(Break::from_io)?),
+            Place::Local { .. } => Stored::Local(place.open_local(partition).map_err(Break::from_io)?),
             Place::Remote { store, runtime, .. } => {
                 let location = place.location(partition);
                 let got = runtime
@@ -106,9 +115,28 @@ impl Source {
             Source {
                 bytes,
                 trouble: trouble.clone(),
+                digest: None,
             },
             trouble,
         ))
+    }
+}
+
+/// Why a file could not be opened, for whoever reads it whole.
+pub(crate) fn refusal(broken: Break) -> io::Error {
+    match broken {
+        Break::Passing(error) | Break::Denied(error) => error,
+        Break::Spoilt(reason) | Break::Refused(reason) => io::Error::new(ErrorKind::InvalidInput, reason),
+        Break::Vanished => io::Error::from(ErrorKind::NotFound),
+        Break::Ended(_) => io::Error::from(ErrorKind::Interrupted),
+        Break::Changed => io::Error::from(ErrorKind::StaleNetworkFileHandle),
+    }
+}
+
+impl Source {
+    /// Hashes what is read from here on.
+    pub fn digested(&mut self) -> ByteDigest {
+        self.digest.get_or_insert_default().clone()
     }
 }
 
@@ -129,6 +157,9 @@ impl Read for Source {
                 }
             },
         };
+        if let (Ok(read), Some(digest)) = (&read, &self.digest) {
+            digest.observe(&buffer[..*read]);
+        }
         read.inspect_err(|e| {
             if e.kind() != ErrorKind::Interrupted {
                 let own = io::Error::new(e.kind(), e.to_string());
@@ -138,17 +169,80 @@ impl Read for Source {
     }
 }
 
-/// The file's bytes without the compression that its name's ending tells.
-pub(crate) fn decompress(source: Source, name: &str) -> io::Result<Box<dyn Read>> {
+/// The file's bytes without their compression, which their first bytes tell, whatever the file is called.
+///
+/// # Errors
+/// What it is where it is no text, and what to do; a failure of the disk or the store.
+pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &str) -> Result<Box<dyn Read>, Break> {
+    let mut source: Box<dyn Read> = Box::new(BufReader::with_capacity(128 << 10, source));
+    // What was packed before it was packed is met, too.
+    for layer in 0..=LAYERS {
+        let mut peeked = Peeked::new(source, HEAD);
+        if layer == 0
+            && let Some(failure) = peeked.failure.take()
+        {
+            return Err(trouble.explain(failure));
+        }
+        let packing = match mark(&peeked.head) {
+            Some(Mark::Packed(packing)) if layer < LAYERS => packing,
+            Some(mark) => return Err(Break::Refused(mark.not_text())),
+            None => {
+                let named = Packing::of_name(name).filter(|_| layer == 0);
+                // Whoever fetches files by HTTP may unpack them and leave their names.
+                let is_text = peeked
+                    .head
+                    .iter()
+                    .all(|byte| *byte >= b' ' || byte.is_ascii_whitespace());
+                return match named {
+                    Some(packing) if !is_text => Err(Break::Refused(format!(
+                        "its name ends as one compressed by {}, and its bytes are neither that nor text; write it again",
+                        packing.name()
+                    ))),
+                    _ => Ok(Box::new(peeked)),
+                };
+            }
+        };
+        source = unpacked(packing, peeked).map_err(|e| trouble.explain(e))?;
+    }
+    unreachable!("the last layer is returned or refused")
+}
+
+/// How often a file may be packed.
+const LAYERS: usize = 2;
+
+fn unpacked(packing: Packing, source: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     let source = BufReader::with_capacity(128 << 10, source);
-    let ending = name
-        .rsplit_once('.')
-        .map_or("", |(_, ending)| ending)
-        .to_ascii_lowercase();
-    Ok(match ending.as_str() {
-        "gz" | "gzip" => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
-        "zst" | "zstd" => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
-        "sz" | "snappy" => Box::new(snap::read::FrameDecoder::new(source)),
-        _ => Box::new(source),
+    Ok(match packing {
+        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
+        Packing::Snappy => Box::new(snap::read::FrameDecoder::new(source)),
+        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
+        Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(source)),
     })
+}
+
+/// What a file is that could not be read as Parquet or Avro (`wanted`), and what to do.
+pub(crate) fn instead(place: &Place, partition: &str, wanted: Mark) -> Option<String> {
+    let (source, _) = Source::open(place, partition).ok()?;
+    instead_of(wanted, &Peeked::new(source, HEAD).head)
+}
+
+/// The bytes of a local file without their compression, for whoever looks into it.
+///
+/// # Errors
+/// Why it cannot be read as text.
+pub(crate) fn open_text(path: &Path) -> Result<Box<dyn Read>, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    decompress(file, &Trouble::default(), &name).map_err(|broke| match broke {
+        Break::Refused(reason) | Break::Spoilt(reason) => reason,
+        Break::Passing(error) | Break::Denied(error) => error.to_string(),
+        Break::Vanished => "it is not there any more".to_string(),
+        Break::Ended(_) => "reading was stopped".to_string(),
+    })
+}
+
+/// The mark that a file begins with.
+pub(crate) fn file_mark(file: File) -> Option<Mark> {
+    mark(&Peeked::new(file, HEAD).head)
 }

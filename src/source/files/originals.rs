@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::listing::{Place, is_remote};
-use super::open::{Break, Source};
+use super::listing::{Place, Surroundings, is_remote};
+use super::open::{Source, refusal};
 use crate::definition::{Dataflow, FeedKind};
 use crate::source::SourceError;
 
@@ -24,12 +24,12 @@ impl Originals {
     ) -> Result<Option<Originals>, SourceError> {
         let input = &dataflow.inputs[input];
         let feed = &input.feeds[feed];
-        let FeedKind::Files { path } = &feed.kind else {
+        let FeedKind::Files { path, rules } = &feed.kind else {
             return Ok(None);
         };
         let name = format!("{}.{}", input.name, feed.name);
         let remote = is_remote(path).then_some(runtime);
-        let place = Place::new(&name, path, &dataflow.store_options, remote)?;
+        let place = Place::new(&name, path, Surroundings::of(dataflow, rules.follow_links, remote))?;
         Ok(Some(Originals { place }))
     }
 
@@ -43,13 +43,7 @@ impl Originals {
         let partition = path
             .strip_prefix(&folder)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is not in {folder}")))?;
-        let opened = Source::open(&self.place, partition).map_err(|broken| match broken {
-            Break::Passing(error) => error,
-            Break::Spoilt(reason) => io::Error::new(io::ErrorKind::InvalidInput, reason),
-            Break::Vanished => io::Error::from(io::ErrorKind::NotFound),
-            Break::Ended(_) => io::Error::from(io::ErrorKind::Interrupted),
-            Break::Changed => io::Error::from(io::ErrorKind::StaleNetworkFileHandle),
-        });
+        let opened = Source::open(&self.place, partition).map_err(refusal);
         let (source, _) = opened?;
         Ok(Unchanged {
             source,

@@ -1,10 +1,11 @@
 //! Decides which file is read next: plain state, fed with listings, no I/O.
 //!
-//! 1. A file is read once. What is done stays done; if its content changes afterwards that is said once per change,
-//!    and not read: its rows are already counted.
+//! 1. A file is read once. What is done stays done; if it changes afterwards that is a task of its own, once per change.
 //! 2. A file is read only when it is whole. In a folder: when two listings at least `settle` apart saw one tag, or when
 //!    its last change is long past. In a store: at once.
 //! 3. Files that can be read are read by name.
+//! 4. A file that is there and cannot be read waits, and is tried again now and then. Where the order of arrival decides,
+//!    no other file goes before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub(crate) struct Job {
     pub partition: Arc<str>,
     pub tag: String,
     pub size: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
     /// When the file was first seen with this content.
     pub seen: Instant,
     pub task: Task,
@@ -29,10 +32,10 @@ pub(crate) struct Job {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Read it from this record on.
-    Read { next: u64 },
-    /// It was read to the end, and then changed: say so.
-    Changed { next: u64 },
+    /// Read it from this record on; `base` is the number of its first one.
+    Read { next: u64, base: u64 },
+    /// It was read to the end, up to this position, and then changed: find out how, and say so.
+    Changed(Position),
     /// It was read up to this record, and then changed: say so, and read no more of it.
     ChangedHalfway { next: u64 },
     /// It was read up to this record, and is gone: say so.
@@ -43,11 +46,16 @@ pub(crate) enum Task {
 struct File {
     tag: String,
     size: u64,
+    modified: SystemTime,
     /// Of this tag.
     seen: Instant,
     /// How far it is read, and as which content.
     position: Option<Position>,
     state: State,
+    /// Whether the last listing had it.
+    is_listed: bool,
+    /// Why it could not be read when it was tried last, if that is so.
+    stuck: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -58,27 +66,35 @@ enum State {
     Lost,
     /// Handed out, or waiting for its turn.
     Queued,
+    /// It could not be read, and is tried again at this time; by (4).
+    Stuck {
+        again: Instant,
+    },
     Done,
 }
 
 /// The files of a feed.
 pub(crate) struct Settle {
     atomic: bool,
+    in_order: bool,
     settle: Duration,
     files: BTreeMap<Arc<str>, File>,
     ready: BTreeSet<Arc<str>>,
 }
 
 impl Settle {
-    /// `resume` is how far files were read by an earlier run.
-    pub fn new(atomic: bool, settle: Duration, resume: BTreeMap<Arc<str>, Position>) -> Self {
+    /// `resume` is how far files were read by an earlier run; `in_order` says that the order of arrival decides.
+    pub fn new((atomic, in_order): (bool, bool), settle: Duration, resume: BTreeMap<Arc<str>, Position>) -> Self {
         let seen = Instant::now();
         let file = |position: Position| File {
             tag: position.tag.clone().unwrap_or_default(),
             size: 0,
+            modified: SystemTime::UNIX_EPOCH,
             seen,
             state: if position.done { State::Done } else { State::Watched },
             position: Some(position),
+            is_listed: false,
+            stuck: None,
         };
         let files = resume
             .into_iter()
@@ -86,32 +102,51 @@ impl Settle {
             .collect();
         Settle {
             atomic,
+            in_order,
             settle,
             files,
             ready: BTreeSet::new(),
         }
     }
 
-    /// Takes in a listing. None: the folder itself is not there, which tells nothing of its files.
-    pub fn observe(&mut self, listing: Option<Vec<Found>>, now: Instant, wall: SystemTime) {
+    /// Takes in a listing. None: the folder itself is not there, which tells nothing of its files. Of those that
+    /// `is_unseen` names nothing is known either.
+    pub fn observe(
+        &mut self,
+        listing: Option<Vec<Found>>,
+        is_unseen: &dyn Fn(&str) -> bool,
+        now: Instant,
+        wall: SystemTime,
+    ) {
+        self.files.values_mut().for_each(|file| file.is_listed = false);
         let Some(listing) = listing else { return };
-        self.observe_missing(&listing);
+        self.observe_missing(&listing, is_unseen);
         for found in listing {
             let file = self.files.entry(found.partition.clone()).or_insert_with(|| File {
                 tag: found.tag.clone(),
                 size: found.size,
+                modified: found.modified,
                 seen: now,
                 position: None,
                 state: State::Watched,
+                is_listed: true,
+                stuck: None,
             });
+            file.is_listed = true;
             if matches!(file.state, State::Queued | State::Lost) {
                 continue;
             }
             file.size = found.size;
+            file.modified = found.modified;
             if file.tag != found.tag {
                 file.tag = found.tag;
                 file.seen = now;
                 file.state = State::Watched;
+                file.stuck = None;
+            }
+            if matches!(file.state, State::Stuck { again } if again <= now) {
+                file.state = State::Queued;
+                self.ready.insert(found.partition.clone());
             }
             if file.state == State::Watched {
                 let age = wall.duration_since(found.modified).unwrap_or_default();
@@ -126,19 +161,22 @@ impl Settle {
 
     /// What was watched and is not listed any more owes nothing if nothing of it was taken or all of it was; the rest
     /// of a file that was read in part is lost, and that is said.
-    fn observe_missing(&mut self, listing: &[Found]) {
+    fn observe_missing(&mut self, listing: &[Found], is_unseen: &dyn Fn(&str) -> bool) {
         let shown: BTreeSet<&str> = listing.iter().map(|f| &*f.partition).collect();
         let ready = &mut self.ready;
         self.files.retain(|name, file| {
-            if file.state == State::Watched && !shown.contains(&**name) {
+            let waits = matches!(file.state, State::Watched | State::Stuck { .. });
+            if waits && !shown.contains(&**name) && !is_unseen(name) {
                 match &file.position {
                     None => return false,
                     Some(position) if position.done => {
                         file.state = State::Done;
+                        file.stuck = None;
                         file.tag = position.tag.clone().unwrap_or_default();
                     }
                     Some(_) => {
                         file.state = State::Lost;
+                        file.stuck = None;
                         ready.insert(name.clone());
                     }
                 }
@@ -147,21 +185,28 @@ impl Settle {
         });
     }
 
-    /// The next file to turn to, by (3).
+    /// The next file to turn to, by (3) and (4).
     pub fn next_job(&mut self) -> Option<Job> {
+        if self.is_blocked() {
+            return None;
+        }
         let partition = self.ready.pop_first()?;
         let file = &self.files[&partition];
         let task = match &file.position {
-            None => Task::Read { next: 0 },
+            None => Task::Read { next: 0, base: 0 },
             Some(p) if file.state == State::Lost => Task::Vanished { next: p.next },
-            Some(p) if p.done => Task::Changed { next: p.next },
-            Some(p) if p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read { next: p.next },
+            Some(p) if p.done => Task::Changed(p.clone()),
+            Some(p) if p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read {
+                next: p.next,
+                base: p.base,
+            },
             Some(p) => Task::ChangedHalfway { next: p.next },
         };
         Some(Job {
             partition,
             tag: file.tag.clone(),
             size: file.size,
+            modified: file.modified,
             seen: file.seen,
             task,
         })
@@ -181,8 +226,38 @@ impl Settle {
                 }
                 file.position = Some(position);
                 file.state = State::Done;
+                file.stuck = None;
             }
         }
+    }
+
+    /// A file could not be read for this cause. It was read up to this position, if anything of it was, and is tried
+    /// again at this time.
+    pub fn observe_stuck(&mut self, partition: &str, position: Option<Position>, cause: String, again: Instant) {
+        let file = self.files.get_mut(partition).expect("a queued file is never forgotten");
+        file.position = position.or(file.position.take());
+        file.state = State::Stuck { again };
+        file.stuck = Some(cause);
+    }
+
+    /// Why a file waits, the first by name that does.
+    pub fn stuck(&self) -> Option<&str> {
+        self.files.values().find_map(|file| file.stuck.as_deref())
+    }
+
+    fn is_blocked(&self) -> bool {
+        let is_stuck = |file: &File| matches!(file.state, State::Stuck { .. });
+        self.in_order && self.files.values().any(is_stuck)
+    }
+
+    /// Whether only files are left that cannot be read now: they are stuck, wait behind such a file, or are not listed.
+    pub fn is_at_rest(&self) -> bool {
+        let is_blocked = self.is_blocked();
+        self.files.values().all(|file| match file.state {
+            State::Done | State::Stuck { .. } => true,
+            State::Watched => is_blocked || !file.is_listed,
+            State::Queued | State::Lost => is_blocked,
+        })
     }
 
     /// Files that are not done, and their bytes.
@@ -210,6 +285,7 @@ mod tests {
             next,
             done: true,
             tag: Some(tag.into()),
+            ..Position::default()
         })
     }
 
@@ -223,25 +299,36 @@ mod tests {
         Some(listing)
     }
 
+    /// Listings show everything.
+    fn seen(_: &str) -> bool {
+        false
+    }
+
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_growing_file_waits_until_it_keeps_its_tag() {
-        let mut files = Settle::new(false, SECOND, BTreeMap::new());
+        let mut files = Settle::new((false, false), SECOND, BTreeMap::new());
         let (now, wall) = (Instant::now(), SystemTime::now());
-        files.observe(some(vec![found("a", "1", wall)]), now, wall);
-        files.observe(some(vec![found("a", "2", wall + SECOND)]), now + SECOND, wall + SECOND);
+        files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        files.observe(
+            some(vec![found("a", "2", wall + SECOND)]),
+            &seen,
+            now + SECOND,
+            wall + SECOND,
+        );
         assert_eq!(names(&mut files), []);
         assert_eq!(files.lag(), (1, 10));
         files.observe(
             some(vec![found("a", "2", wall + SECOND)]),
+            &seen,
             now + SECOND * 2,
             wall + SECOND * 2,
         );
         let job = files.next_job().unwrap();
         assert_eq!(
             (job.tag.as_str(), job.task, job.seen),
-            ("2", Task::Read { next: 0 }, now + SECOND)
+            ("2", Task::Read { next: 0, base: 0 }, now + SECOND)
         );
         assert_eq!(files.lag(), (1, 10));
         files.observe_end("a", done(3, "2"));
@@ -251,32 +338,37 @@ mod tests {
     #[test]
     fn old_files_and_stores_need_no_second_look_and_come_by_name() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut files = Settle::new(false, SECOND, BTreeMap::new());
+        let mut files = Settle::new((false, false), SECOND, BTreeMap::new());
         files.observe(
             some(vec![
                 found("b", "1", wall - SECOND * 2),
                 found("a", "1", wall - SECOND * 9),
             ]),
+            &seen,
             now,
             wall,
         );
-        let read = |name: &str| (name.to_string(), Task::Read { next: 0 });
+        let read = |name: &str| (name.to_string(), Task::Read { next: 0, base: 0 });
         assert_eq!(names(&mut files), [read("a"), read("b")]);
-        let mut store = Settle::new(true, SECOND, BTreeMap::new());
-        store.observe(some(vec![found("a", "1", wall)]), now, wall);
+        let mut store = Settle::new((true, false), SECOND, BTreeMap::new());
+        store.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
         assert_eq!(names(&mut store), [read("a")]);
     }
 
     #[test]
     fn a_change_after_the_end_is_told_once_and_not_read() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut files = Settle::new(true, SECOND, BTreeMap::from([("a".into(), done(7, "1").unwrap())]));
-        files.observe(some(vec![found("a", "1", wall)]), now, wall);
+        let mut files = Settle::new(
+            (true, false),
+            SECOND,
+            BTreeMap::from([("a".into(), done(7, "1").unwrap())]),
+        );
+        files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
-        files.observe(some(vec![found("a", "2", wall)]), now, wall);
-        assert_eq!(names(&mut files), [("a".into(), Task::Changed { next: 7 })]);
+        files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
+        assert_eq!(names(&mut files), [("a".into(), Task::Changed(done(7, "1").unwrap()))]);
         files.observe_end("a", done(7, "2"));
-        files.observe(some(vec![found("a", "2", wall)]), now, wall);
+        files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
     }
 
@@ -287,12 +379,18 @@ mod tests {
             next: 5,
             done: false,
             tag: Some(tag.into()),
+            ..Position::default()
         };
         let resume = BTreeMap::from([("a".into(), open("1")), ("b".into(), open("1"))]);
-        let mut files = Settle::new(true, SECOND, resume);
-        files.observe(some(vec![found("a", "1", wall), found("b", "2", wall)]), now, wall);
+        let mut files = Settle::new((true, false), SECOND, resume);
+        files.observe(
+            some(vec![found("a", "1", wall), found("b", "2", wall)]),
+            &seen,
+            now,
+            wall,
+        );
         let expected = [
-            ("a".into(), Task::Read { next: 5 }),
+            ("a".into(), Task::Read { next: 5, base: 0 }),
             ("b".into(), Task::ChangedHalfway { next: 5 }),
         ];
         assert_eq!(names(&mut files), expected);
@@ -301,11 +399,11 @@ mod tests {
     #[test]
     fn a_file_that_vanishes_before_its_turn_owes_nothing() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut files = Settle::new(false, SECOND, BTreeMap::new());
-        files.observe(some(vec![found("a", "1", wall)]), now, wall);
-        files.observe(None, now + SECOND, wall);
+        let mut files = Settle::new((false, false), SECOND, BTreeMap::new());
+        files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        files.observe(None, &seen, now + SECOND, wall);
         assert_eq!(files.lag(), (1, 10), "a folder that is not there tells nothing");
-        files.observe(some(vec![]), now + SECOND, wall);
+        files.observe(some(vec![]), &seen, now + SECOND, wall);
         assert_eq!(files.lag(), (0, 0));
     }
 
@@ -316,16 +414,60 @@ mod tests {
             next: 5,
             done: false,
             tag: Some("1".into()),
+            ..Position::default()
         };
         let resume = BTreeMap::from([("a".into(), open), ("b".into(), done(9, "1").unwrap())]);
-        let mut files = Settle::new(false, SECOND, resume);
-        files.observe(None, now, wall);
+        let mut files = Settle::new((false, false), SECOND, resume);
+        files.observe(None, &seen, now, wall);
         assert_eq!((names(&mut files), files.lag().0), (vec![], 1));
-        files.observe(some(vec![]), now, wall);
-        files.observe(some(vec![]), now, wall);
+        files.observe(some(vec![]), &seen, now, wall);
+        files.observe(some(vec![]), &seen, now, wall);
         assert_eq!(names(&mut files), [("a".into(), Task::Vanished { next: 5 })]);
         files.observe_end("a", done(5, "1"));
-        files.observe(some(vec![]), now, wall);
+        files.observe(some(vec![]), &seen, now, wall);
         assert_eq!((names(&mut files), files.lag()), (vec![], (0, 0)));
+    }
+
+    /// A file without permission was a dead letter, and never read when it could be.
+    #[test]
+    fn a_file_that_is_stuck_waits_and_lets_others_by_unless_order_decides() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let listing = || some(vec![found("a", "1", wall), found("b", "1", wall)]);
+        for in_order in [false, true] {
+            let mut files = Settle::new((true, in_order), SECOND, BTreeMap::new());
+            files.observe(listing(), &seen, now, wall);
+            assert_eq!(files.next_job().unwrap().partition.as_ref(), "a");
+            files.observe_stuck("a", None, "permission denied".into(), now + SECOND);
+            assert_eq!(files.stuck(), Some("permission denied"));
+            assert_eq!(files.is_at_rest(), in_order);
+            let others = if in_order {
+                vec![]
+            } else {
+                vec![("b".into(), Task::Read { next: 0, base: 0 })]
+            };
+            assert_eq!(names(&mut files), others);
+            files.observe(listing(), &seen, now + SECOND, wall);
+            assert_eq!(files.next_job().unwrap().partition.as_ref(), "a");
+        }
+    }
+
+    /// A file below a folder that lost its permission was told to have vanished, and its rest was not read.
+    #[test]
+    fn what_cannot_be_seen_has_not_vanished() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let open = Position {
+            next: 5,
+            done: false,
+            tag: Some("1".into()),
+            ..Position::default()
+        };
+        let mut files = Settle::new((false, false), SECOND, BTreeMap::from([("sub/a".into(), open)]));
+        files.observe(some(vec![]), &|name| name.starts_with("sub/"), now, wall);
+        assert_eq!(
+            (names(&mut files), files.lag().0, files.is_at_rest()),
+            (vec![], 1, true)
+        );
+        files.observe(some(vec![]), &seen, now, wall);
+        assert_eq!(names(&mut files), [("sub/a".into(), Task::Vanished { next: 5 })]);
     }
 }

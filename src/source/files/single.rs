@@ -8,14 +8,17 @@ use crossbeam_channel::{Receiver, Sender};
 use std::convert::Infallible;
 use twox_hash::XxHash3_128;
 
-use super::listing::{Found, MATCHING, Place, is_remote};
-use super::open::{Break, Source};
+use super::content::KnownFiles;
+use super::headers::HeadersTold;
+use super::listing::{Found, Place, Surroundings, is_read, is_remote};
+use super::open::{Source, refusal};
 use super::originals::Unchanged;
 use super::settle::{Job, Task};
-use super::{FileReader, ReaderOptions};
-use crate::definition::{Dataflow, FeedKind};
+use super::{CurrentFile, FileEnd, FileReader, ReaderOptions};
+use crate::definition::{Dataflow, FeedKind, FileGlob};
 use crate::source::batch::BatchLimits;
 use crate::source::outlet::{Ended, Gauges, Hand, Outlet};
+use crate::source::passage::Passage;
 use crate::source::{Decode, Delivery, Position, Share, SourceError};
 
 /// The files that a path names: a glob, or a file; absolute paths or URLs, by name.
@@ -27,21 +30,31 @@ pub fn list_files(
     path: &str,
     runtime: &tokio::runtime::Handle,
 ) -> Result<Vec<String>, SourceError> {
-    let place = Place::new("backfill", path, &dataflow.store_options, Some(runtime.clone()))?;
-    let listed = place.list().map_err(|source| SourceError::List {
+    // Somebody named these very files, be they the lake's.
+    let around = Surroundings {
+        lake: "",
+        ..Surroundings::of(dataflow, true, Some(runtime.clone()))
+    };
+    let place = Place::new("backfill", path, around)?;
+    let listed = place.list(&|| false).map_err(|source| SourceError::List {
         feed: "backfill".into(),
         path: path.to_string(),
-        attempts: 1,
         source: Arc::new(source),
     })?;
-    Ok(listed.iter().map(|found| place.display(&found.partition)).collect())
+    let files = listed.files.iter();
+    Ok(files.map(|found| place.display(&found.partition)).collect())
 }
 
 /// Whether a feed of this path reads a file by itself.
 pub fn reads(feed_path: &str, file: &str) -> bool {
     let plain = |text: &str| text.strip_prefix("file://").unwrap_or(text).to_string();
-    let (pattern, file) = (plain(feed_path), plain(file));
-    glob::Pattern::new(&pattern).is_ok_and(|pattern| pattern.matches_with(&file, MATCHING))
+    let (path, file) = (plain(feed_path), plain(file));
+    let (fixed, rest) = FileGlob::split(&path);
+    let below = file.strip_prefix(fixed).and_then(|below| below.strip_prefix('/'));
+    below.zip(FileGlob::new(rest).ok()).is_some_and(|(below, glob)| {
+        let parts: Vec<&str> = below.split('/').collect();
+        glob.names(&parts) && is_read(&parts)
+    })
 }
 
 /// A file that is there.
@@ -72,23 +85,32 @@ impl SingleFile {
     /// # Errors
     /// A URL that names no store; a file that cannot be looked at.
     pub fn find(dataflow: &Dataflow, path: &str, runtime: &tokio::runtime::Handle) -> io::Result<Option<SingleFile>> {
+        // The listing's names of files that are not UTF-8 begin with "./" below their folder.
+        let (folder, name) = match (path.split_once("/./"), path.rsplit_once('/')) {
+            (Some((folder, escaped)), _) => (folder, format!("./{escaped}")),
+            (None, Some((folder, name))) => (folder, name.to_string()),
+            (None, None) => (".", path.to_string()),
+        };
         let place = if is_remote(path) {
-            Place::new("backfill", path, &dataflow.store_options, Some(runtime.clone())).map_err(io::Error::other)?
+            let around = Surroundings::of(dataflow, true, Some(runtime.clone()));
+            Place::new("backfill", path, around).map_err(io::Error::other)?
         } else {
-            let path = std::path::Path::new(path.strip_prefix("file://").unwrap_or(path));
+            let folder = folder.strip_prefix("file://").unwrap_or(folder);
             Place::Local {
-                folder: path.parent().unwrap_or(path).to_path_buf(),
-                glob: glob::Pattern::escape(&path.to_string_lossy()),
+                folder: if folder.is_empty() { "/" } else { folder }.into(),
+                glob: FileGlob::new("*").expect("a star is a glob"),
+                // Somebody named this very file.
+                follow_links: true,
+                lake: None,
             }
         };
-        let name = path.rsplit('/').next().unwrap_or(path);
-        let found = place.found(name)?;
+        let found = place.found(&name)?;
         Ok(found.map(|found| SingleFile { place, found }))
     }
 
     /// Its name, without folders.
     pub fn name(&self) -> &str {
-        &self.found.partition
+        self.found.partition.rsplit('/').next().unwrap_or_default()
     }
 
     /// Its path or URL.
@@ -126,13 +148,7 @@ impl SingleFile {
     /// # Errors
     /// Failures of the disk or the store; at the end of the bytes, that they are not those of the file as it was found.
     pub fn open(&self) -> io::Result<impl Read + use<>> {
-        let opened = Source::open(&self.place, &self.found.partition).map_err(|broken| match broken {
-            Break::Passing(error) => error,
-            Break::Spoilt(reason) => io::Error::new(io::ErrorKind::InvalidInput, reason),
-            Break::Vanished => io::Error::from(io::ErrorKind::NotFound),
-            Break::Ended(_) => io::Error::from(io::ErrorKind::Interrupted),
-            Break::Changed => io::Error::from(io::ErrorKind::StaleNetworkFileHandle),
-        });
+        let opened = Source::open(&self.place, &self.found.partition).map_err(refusal);
         let (source, _) = opened?;
         Ok(Unchanged {
             source,
@@ -160,7 +176,9 @@ impl SingleFile {
         let limits = BatchLimits {
             rows: reading.options.batch_rows.max(1),
             bytes: reading.options.batch_bytes.max(1),
+            record: reading.options.record_bytes,
         };
+        let room = Passage::of_limit(reading.dataflow.bounds.memory);
         let mut reader = FileReader {
             hand: Hand {
                 dataflow: reading.dataflow,
@@ -171,21 +189,35 @@ impl SingleFile {
                 gauges: Arc::new(Gauges::default()),
                 line: None,
                 limits,
+                room,
                 share: Share::default(),
             },
             place: self.place.clone(),
             options: reading.options,
             decode: reading.decode,
+            known: KnownFiles::default(),
+            current: CurrentFile::default(),
+            headers: HeadersTold::default(),
         };
         let job = Job {
             partition: self.found.partition.clone(),
             tag: self.found.tag.clone(),
             size: self.found.size,
+            modified: self.found.modified,
             seen: Instant::now(),
-            task: Task::Read { next: reading.next },
+            task: Task::Read {
+                next: reading.next,
+                base: 0,
+            },
         };
         match reader.run(&job) {
-            Ok(position) => Ok(position),
+            Ok(FileEnd::Done(position)) => Ok(Some(position)),
+            Ok(FileEnd::Gone) => Ok(None),
+            Ok(FileEnd::Stuck { position, cause }) => Err(SourceError::Read {
+                path: self.place.shown(&job.partition),
+                record: position.map_or(reading.next, |position| position.next),
+                source: Arc::new(cause),
+            }),
             Err(Ended::Failed(SourceError::Disconnected { .. }) | Ended::Stopped | Ended::Changed) => Ok(None),
             Err(Ended::Failed(error)) => Err(error),
         }
@@ -202,6 +234,10 @@ pub fn path_of(
     partition: &str,
     runtime: &tokio::runtime::Handle,
 ) -> Result<String, SourceError> {
-    let place = Place::new("backfill", feed_path, &dataflow.store_options, Some(runtime.clone()))?;
+    let place = Place::new(
+        "backfill",
+        feed_path,
+        Surroundings::of(dataflow, true, Some(runtime.clone())),
+    )?;
     Ok(place.display(partition))
 }

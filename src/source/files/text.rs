@@ -1,12 +1,19 @@
 //! Splits text into records: lines of NDJSON, or records of CSV whose quoted fields may hold line breaks.
 //!
-//! CSV follows `csv_core`, which decodes the records later: a quote opens a field only as its first byte, a doubled
-//! quote within a quoted field is a quote, CR, LF and CRLF end a record. Blank lines are no records. The bytes of a
-//! record are given as they are, without the line's end; nothing is copied but what lies across two reads.
+//! CSV follows `csv_core`: a quote opens a field only as its first byte (`trim`: behind blanks, too), a doubled quote within
+//! a quoted field is a quote, what is behind an escape there is itself, CR, LF and CRLF end a record. Blank lines and
+//! comments are no records. The bytes of a record are given as they are, without the line's end; nothing is copied but what
+//! lies across two reads.
+//!
+//! A record above the limit is never held as a whole: its first bytes are kept, and the rest is passed over.
 
 use std::io::{self, Read};
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr_iter, memchr2, memchr3};
+
+use super::skim::Skim;
+use crate::decode::FIRST_BYTES;
+use crate::definition::TextDialect;
 
 /// Bytes asked for at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -16,27 +23,49 @@ const READ_BYTES: usize = 256 << 10;
 pub(crate) enum SplitError {
     /// The bytes ended with an error; a record they tore is not given.
     Io(io::Error),
-    /// A record that does not end within the limit.
-    TooLong { limit: usize },
     /// A quoted field that is open at the end of the text.
     OpenQuote,
+    /// More blank lines in a row than [`MOST_BLANK`] bytes.
+    Blank,
+}
+
+/// Bytes of blank lines in a row: a small compressed file may hold gigabytes of them, and it would be read for minutes to no
+/// end.
+pub(crate) const MOST_BLANK: u64 = 256 << 20;
+
+/// A record of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Line<'a> {
+    /// Its bytes, or the first of them where it is cut.
+    pub bytes: &'a [u8],
+    /// Of a record above the limit, how many bytes it has.
+    pub cut_from: Option<u64>,
+    /// The line that it begins on, from 1.
+    pub number: u64,
 }
 
 /// Records of a text.
 pub(crate) struct Records<R> {
     source: R,
-    csv: bool,
+    /// Of CSV; else a line is a record.
+    csv: Option<TextDialect>,
     limit: usize,
     buffer: Vec<u8>,
     /// The unread part of the buffer.
     start: usize,
     end: usize,
     at_end: bool,
+    /// The first bytes of the record that was passed over last.
+    first: Vec<u8>,
+    /// Line feeds before what is unread.
+    feeds: u64,
+    /// Bytes of blank lines since the last record.
+    blank: u64,
 }
 
 impl<R: Read> Records<R> {
-    /// Records of at most about `limit` bytes.
-    pub fn new(source: R, csv: bool, limit: usize) -> Self {
+    /// Records of at most `limit` bytes, of CSV of this dialect or else lines; longer ones are cut.
+    pub fn new(source: R, csv: Option<TextDialect>, limit: usize) -> Self {
         Records {
             source,
             csv,
@@ -45,20 +74,37 @@ impl<R: Read> Records<R> {
             start: 0,
             end: 0,
             at_end: false,
+            first: Vec::new(),
+            feeds: 0,
+            blank: 0,
         }
     }
 
+    /// What records of CSV are split by.
+    pub fn dialect(&self) -> Option<&TextDialect> {
+        self.csv.as_ref()
+    }
+
+    /// From here on fields are split by this delimiter.
+    pub fn split_by(&mut self, delimiter: u8) {
+        self.csv.iter_mut().for_each(|dialect| dialect.delimiter = delimiter);
+    }
+
     /// The next record; none at the end.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, SplitError> {
+    pub fn next(&mut self) -> Result<Option<Line<'_>>, SplitError> {
         loop {
             let unread = &self.buffer[self.start..self.end];
-            let found = if self.csv {
-                end_of_csv(unread)
-            } else {
-                memchr(b'\n', unread).ok_or(false)
+            if self.csv.as_ref().is_some_and(|dialect| is_comment(unread, dialect)) {
+                self.skip_line()?;
+                continue;
+            }
+            let found = match &self.csv {
+                Some(dialect) => end_of_csv(unread, dialect),
+                None => memchr(b'\n', unread).ok_or(false),
             };
             let length = match found {
                 Ok(length) => length,
+                Err(_) if !self.at_end && unread.len() > self.limit => return self.pass_over().map(Some),
                 Err(_) if !self.at_end => {
                     self.fill()?;
                     continue;
@@ -69,27 +115,122 @@ impl<R: Read> Records<R> {
             };
             let from = self.start;
             self.start = (from + length + 1).min(self.end);
-            let blank = match self.csv {
+            let number = self.feeds + 1;
+            self.feeds += line_feeds(&self.buffer[from..self.start]);
+            // As it is passed over: what a record is does not depend on how much of it was read at once.
+            if length > self.limit {
+                return Ok(Some(Line {
+                    bytes: &self.buffer[from..from + length.min(FIRST_BYTES)],
+                    cut_from: Some(length as u64),
+                    number,
+                }));
+            }
+            let is_csv = self.csv.is_some();
+            let blank = match is_csv {
                 true => length == 0,
                 false => self.buffer[from..from + length].trim_ascii().is_empty(),
             };
-            if !blank {
+            if blank {
+                self.blank += length as u64 + 1;
+                if self.blank > MOST_BLANK {
+                    return Err(SplitError::Blank);
+                }
+            } else {
+                self.blank = 0;
                 let record = &self.buffer[from..from + length];
-                return Ok(Some(if self.csv { record } else { record.trim_ascii() }));
+                return Ok(Some(Line {
+                    bytes: if is_csv { record } else { record.trim_ascii() },
+                    cut_from: None,
+                    number,
+                }));
             }
         }
     }
 
+    /// The bytes that come next, as many as there are up to `count`; they stay unread.
+    pub fn peek(&mut self, count: usize) -> Result<&[u8], SplitError> {
+        while self.end - self.start < count && !self.at_end {
+            self.fill()?;
+        }
+        Ok(&self.buffer[self.start..self.end.min(self.start + count)])
+    }
+
+    /// Passes over a line, whatever is in it, however long it is.
+    pub fn skip_line(&mut self) -> Result<(), SplitError> {
+        loop {
+            let unread = &self.buffer[self.start..self.end];
+            let passed = match memchr2(b'\n', b'\r', unread) {
+                // The line's end may have two bytes, of which the second is not there yet.
+                Some(at) if unread[at] == b'\r' && at + 1 == unread.len() && !self.at_end => at,
+                Some(at) => at + if unread[at..].starts_with(b"\r\n") { 2 } else { 1 },
+                None => unread.len(),
+            };
+            self.feeds += line_feeds(&unread[..passed]);
+            let is_over = unread[..passed]
+                .last()
+                .is_some_and(|byte| matches!(byte, b'\n' | b'\r'));
+            self.start += passed;
+            if is_over || self.at_end {
+                return Ok(());
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Passes over the record that starts here, which is above the limit, and keeps its first bytes.
+    fn pass_over(&mut self) -> Result<Line<'_>, SplitError> {
+        let mut skim = Skim::new(self.csv);
+        let number = self.feeds + 1;
+        let unread = &self.buffer[self.start..self.end];
+        self.first.clear();
+        self.first.extend_from_slice(&unread[..unread.len().min(FIRST_BYTES)]);
+        let mut length = 0;
+        loop {
+            let piece = &self.buffer[self.start..self.end];
+            match skim.find_end(piece) {
+                Some(end) => {
+                    length += end as u64;
+                    self.feeds += line_feeds(&piece[..=end]);
+                    self.start += end + 1;
+                    break;
+                }
+                None => {
+                    length += piece.len() as u64;
+                    self.feeds += line_feeds(piece);
+                    self.start = self.end;
+                }
+            }
+            if self.at_end {
+                if skim.is_quoted() {
+                    return Err(SplitError::OpenQuote);
+                }
+                break;
+            }
+            // What is kept of a long record is no reason to hold as much of all that follow.
+            self.buffer.truncate(READ_BYTES);
+            self.buffer.shrink_to_fit();
+            (self.start, self.end) = (0, 0);
+            self.read()?;
+        }
+        Ok(Line {
+            bytes: &self.first,
+            cut_from: Some(length),
+            number,
+        })
+    }
+
     /// Reads more behind what is unread.
     fn fill(&mut self) -> Result<(), SplitError> {
-        if self.end - self.start > self.limit {
-            return Err(SplitError::TooLong { limit: self.limit });
-        }
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         if self.end * 2 > self.buffer.len() {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
+        self.read()
+    }
+
+    /// Reads into the free end of the buffer.
+    fn read(&mut self) -> Result<(), SplitError> {
         loop {
             match self.source.read(&mut self.buffer[self.end..]) {
                 Ok(0) => self.at_end = true,
@@ -102,25 +243,60 @@ impl<R: Read> Records<R> {
     }
 }
 
+fn line_feeds(text: &[u8]) -> u64 {
+    memchr_iter(b'\n', text).count() as u64
+}
+
+fn is_comment(record: &[u8], dialect: &TextDialect) -> bool {
+    dialect.comment.is_some() && record.first() == dialect.comment.as_ref()
+}
+
 /// The length of the CSV record that starts here; or, where it does not end here, whether it ends within quotes.
-fn end_of_csv(text: &[u8]) -> Result<usize, bool> {
+fn end_of_csv(text: &[u8], dialect: &TextDialect) -> Result<usize, bool> {
+    let Some(quote) = dialect.quote else {
+        return memchr2(b'\n', b'\r', text).ok_or(false);
+    };
     let mut at = 0;
     loop {
-        at += memchr3(b'"', b'\n', b'\r', &text[at..]).ok_or(false)?;
-        if text[at] != b'"' {
+        at += memchr3(quote, b'\n', b'\r', &text[at..]).ok_or(false)?;
+        if text[at] != quote {
             return Ok(at);
         }
-        let opens = at == 0 || text[at - 1] == b',';
+        let opens = opens_field(&text[..at], dialect);
         at += 1;
         if !opens {
             continue;
         }
-        loop {
-            at += memchr(b'"', &text[at..]).ok_or(true)? + 1;
-            match text.get(at) {
-                Some(b'"') => at += 1,
-                _ => break,
+        at += end_of_quoted(&text[at..], quote, dialect.escape).ok_or(true)?;
+    }
+}
+
+/// Whether a quote behind these bytes of a record is the first of its field.
+fn opens_field(before: &[u8], dialect: &TextDialect) -> bool {
+    let blank = |byte: &u8| dialect.trim && matches!(byte, b' ' | b'\t') && *byte != dialect.delimiter;
+    let last = before.iter().rposition(|byte| !blank(byte));
+    last.is_none_or(|last| before[last] == dialect.delimiter)
+}
+
+/// The number of bytes up to the end of a quoted field, its closing quote included; none where it does not close.
+fn end_of_quoted(text: &[u8], quote: u8, escape: Option<u8>) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += match escape {
+            None => memchr(quote, &text[at..])?,
+            Some(escape) => memchr2(quote, escape, &text[at..])?,
+        };
+        if text[at] != quote {
+            // What is behind an escape is itself, a line's end, too.
+            at += 2;
+            if at > text.len() {
+                return None;
             }
+            continue;
+        }
+        match text.get(at + 1) {
+            Some(next) if *next == quote => at += 2,
+            _ => return Some(at + 1),
         }
     }
 }
@@ -142,10 +318,10 @@ mod tests {
     }
 
     fn split(text: &str, csv: bool, step: usize) -> Vec<String> {
-        let mut records = Records::new(Slowly(text.as_bytes(), step), csv, 1 << 20);
+        let mut records = Records::new(Slowly(text.as_bytes(), step), csv.then(TextDialect::default), 1 << 20);
         let mut split = Vec::new();
         while let Some(record) = records.next().unwrap() {
-            split.push(String::from_utf8(record.to_vec()).unwrap());
+            split.push(String::from_utf8(record.bytes.to_vec()).unwrap());
         }
         split
     }
@@ -180,35 +356,72 @@ mod tests {
 
     #[test]
     fn splits_as_csv_core_counts_records() {
-        // Every text of up to six bytes over the bytes that matter, against the parser that decodes the records.
-        let alphabet = b"a,\"\n\r";
-        for length in 0..=6u32 {
+        let usual = TextDialect::default();
+        let quoted_by = |quote, escape| TextDialect { quote, escape, ..usual };
+        // Dialects, with the bytes that matter to them.
+        for (dialect, alphabet) in [
+            (usual, &b"a,\"\n\r"[..]),
+            (
+                TextDialect {
+                    delimiter: b';',
+                    ..quoted_by(Some(b'\''), None)
+                },
+                b"a;'\n\r",
+            ),
+            (quoted_by(None, None), b"a,\"\n\r"),
+            (quoted_by(Some(b'"'), Some(b'\\')), b"a,\"\\\n"),
+            (
+                // `csv_core` has comments go on behind a CR.
+                TextDialect {
+                    comment: Some(b'#'),
+                    ..usual
+                },
+                b"a,\"#\n",
+            ),
+        ] {
+            agrees_on_every_text(dialect, alphabet);
+        }
+    }
+
+    /// Every text of a few bytes over these, against the parser that the dialects are described by.
+    fn agrees_on_every_text(dialect: TextDialect, alphabet: &[u8]) {
+        let longest = if dialect == TextDialect::default() { 6 } else { 5 };
+        for length in 0..=longest {
             for n in 0..alphabet.len().pow(length) {
-                let text: Vec<u8> = (0..length)
+                let mut text: Vec<u8> = (0..length)
                     .map(|i| alphabet[n / alphabet.len().pow(i) % alphabet.len()])
                     .collect();
-                let mut records = Records::new(&text[..], true, 1 << 20);
+                if dialect.comment.is_some() {
+                    text.push(b'\n'); // `csv_core` makes a record of a comment that the text ends within
+                }
+                let mut records = Records::new(&text[..], Some(dialect), 1 << 20);
                 let mut ours = Vec::new();
                 let open = loop {
                     match records.next() {
-                        Ok(Some(record)) => ours.push(fields(record).remove(0)),
+                        Ok(Some(record)) => ours.push(fields(record.bytes, &dialect).remove(0)),
                         Ok(None) => break false,
                         Err(SplitError::OpenQuote) => break true,
                         Err(e) => panic!("{e:?}"),
                     }
                 };
-                let mut theirs = fields(&text);
+                let mut theirs = fields(&text, &dialect);
                 if open {
                     theirs.pop();
                 }
-                assert_eq!(ours, theirs, "{:?}", String::from_utf8_lossy(&text));
+                assert_eq!(ours, theirs, "{:?} of {dialect:?}", String::from_utf8_lossy(&text));
             }
         }
     }
 
-    /// The fields of every record, as arrow-csv's parser sees them.
-    fn fields(text: &[u8]) -> Vec<Vec<Vec<u8>>> {
-        let mut reader = csv_core::Reader::new();
+    /// The fields of every record, as `csv_core` sees them.
+    fn fields(text: &[u8], dialect: &TextDialect) -> Vec<Vec<Vec<u8>>> {
+        let mut reader = csv_core::ReaderBuilder::new()
+            .delimiter(dialect.delimiter)
+            .quote(dialect.quote.unwrap_or(b'"'))
+            .quoting(dialect.quote.is_some())
+            .escape(dialect.escape)
+            .comment(dialect.comment)
+            .build();
         let (mut records, mut bytes, mut ends, mut input) = (Vec::new(), Vec::new(), Vec::new(), text);
         loop {
             let (mut output, mut new_ends) = ([0; 64], [0; 32]);
@@ -236,13 +449,128 @@ mod tests {
     }
 
     #[test]
+    fn a_quote_behind_blanks_opens_a_field_where_blanks_are_trimmed() {
+        let trim = TextDialect {
+            trim: true,
+            ..TextDialect::default()
+        };
+        let mut records = Records::new(&b"a, \"b\n\", c\n \"d\n\" \ne"[..], Some(trim), 1 << 20);
+        for expected in ["a, \"b\n\", c", " \"d\n\" ", "e"] {
+            assert_eq!(
+                records.next().unwrap().map(|line| line.bytes),
+                Some(expected.as_bytes())
+            );
+        }
+    }
+
+    #[test]
+    fn lines_are_passed_over_whatever_ends_them() {
+        for step in [1, 1000] {
+            let text = b"one \"\r\n\r\ntwo\rthree\nk,x\n1,2\n";
+            let mut records = Records::new(Slowly(text, step), Some(TextDialect::default()), 1 << 20);
+            assert_eq!(records.peek(3).unwrap(), b"one");
+            (0..4).for_each(|_| records.skip_line().unwrap());
+            let line = records.next().unwrap().unwrap();
+            assert_eq!((line.bytes, line.number), (&b"k,x"[..], 4), "in steps of {step}");
+        }
+    }
+
+    #[test]
     fn what_never_ends_is_refused_and_what_came_before_is_given() {
-        let mut records = Records::new(&b"a,b\n1,\"open\n2,x\n"[..], true, 1 << 20);
-        assert_eq!(records.next().unwrap(), Some(&b"a,b"[..]));
-        assert!(matches!(records.next(), Err(SplitError::OpenQuote)));
-        let long = [b"a\n\"".to_vec(), vec![b'x'; 3 << 20]].concat();
-        let mut records = Records::new(&long[..], true, 1 << 20);
-        assert_eq!(records.next().unwrap(), Some(&b"a"[..]));
-        assert!(matches!(records.next(), Err(SplitError::TooLong { .. })));
+        for limit in [1 << 20, 2] {
+            let mut records = Records::new(&b"ab\n\"open\n2,x\n"[..], Some(TextDialect::default()), limit);
+            assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(&b"ab"[..]));
+            assert!(matches!(records.next(), Err(SplitError::OpenQuote)));
+        }
+    }
+
+    /// One record of 60 MiB in a small file took as much memory several times over, and one above the limit ended the file.
+    #[test]
+    fn a_record_above_the_limit_is_cut_and_those_behind_it_are_given() {
+        let long = "x".repeat(3 << 20);
+        let csv = format!("a,b\n1,\"{long}\n\"\"{long}\",7\r\n2,y\n{long}");
+        let ndjson = format!("{{}}\n[\"{long}\"] \r\n\n[2]\n{long}{long}\n");
+        for step in [1000, 300 << 10, 5 << 20] {
+            for (text, is_csv) in [(&csv, true), (&ndjson, false)] {
+                let mut records = Records::new(
+                    Slowly(text.as_bytes(), step),
+                    is_csv.then(TextDialect::default),
+                    1 << 20,
+                );
+                let mut found = Vec::new();
+                while let Some(line) = records.next().unwrap() {
+                    let start = String::from_utf8(line.bytes[..line.bytes.len().min(4)].to_vec()).unwrap();
+                    assert!(line.cut_from.is_none() || line.bytes.len() == FIRST_BYTES);
+                    found.push((start, line.cut_from));
+                }
+                let n = long.len() as u64;
+                let expected = match is_csv {
+                    true => [
+                        ("a,b", None),
+                        ("1,\"x", Some(2 * n + 9)),
+                        ("2,y", None),
+                        ("xxxx", Some(n)),
+                    ],
+                    false => [
+                        ("{}", None),
+                        ("[\"xx", Some(n + 6)),
+                        ("[2]", None),
+                        ("xxxx", Some(2 * n)),
+                    ],
+                };
+                assert_eq!(
+                    found,
+                    expected.map(|(start, length)| (start.to_string(), length)),
+                    "steps of {step}"
+                );
+                assert!(records.buffer.len() <= 8 << 20, "{}", records.buffer.len());
+            }
+        }
+    }
+
+    #[test]
+    fn records_tell_the_lines_that_they_begin_on() {
+        let long = "y".repeat(100);
+        let text = format!("a,b\r\n1,\"x\ny\"\n\n2,\"{long}\n\n{long}\"\n3,z\n{long}{long}{long}\n4,w");
+        for step in [1, 7, 1000] {
+            let mut records = Records::new(Slowly(text.as_bytes(), step), Some(TextDialect::default()), 250);
+            let mut lines = Vec::new();
+            while let Some(line) = records.next().unwrap() {
+                lines.push(line.number);
+            }
+            assert_eq!(lines, [1, 2, 5, 8, 9, 10], "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn what_passes_over_a_record_ends_where_the_splitter_does() {
+        let usual = TextDialect::default();
+        let escape = Some(b'\\');
+        let trim = true;
+        for (dialect, alphabet) in [
+            (usual, &b"a,\"\n\r"[..]),
+            (TextDialect { escape, ..usual }, b"a,\"\\\n"),
+            (TextDialect { trim, ..usual }, b"a,\" \n"),
+            (TextDialect { quote: None, ..usual }, b"a,\"\n\r"),
+        ] {
+            for length in 0..=6u32 {
+                for n in 0..alphabet.len().pow(length) {
+                    let letter = |i| alphabet[n / alphabet.len().pow(i) % alphabet.len()];
+                    let text: Vec<u8> = (0..length).map(letter).collect();
+                    for piece in [1, 2, 6] {
+                        let mut skim = Skim::new(Some(dialect));
+                        let mut at = 0;
+                        let found = text.chunks(piece).find_map(|piece| {
+                            let end = skim.find_end(piece).map(|end| at + end);
+                            at += piece.len();
+                            end
+                        });
+                        let skimmed = found.ok_or(skim.is_quoted());
+                        let shown = String::from_utf8_lossy(&text);
+                        assert_eq!(skimmed, end_of_csv(&text, &dialect), "{shown:?} of {dialect:?}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -146,6 +146,7 @@ impl Pump {
                         value: Some(&event.value),
                         headers: None,
                         ts_ms,
+                        ..Record::default()
                     });
                 }
             }
@@ -159,6 +160,7 @@ impl Pump {
                     next,
                     done: false,
                     tag: None,
+                    ..Position::default()
                 };
                 self.hand
                     .deliver(&mut self.decode, &self.partitions[partition], raw, position, arrived)?;

@@ -37,6 +37,8 @@ pub(super) enum Refusal {
     Malformed(Option<usize>, String),
     /// Larger than a body may be, once uncompressed.
     TooLarge,
+    /// A row, by number from 1, is longer than `max_record`: so many bytes.
+    RowTooLong(u64, u64),
     /// There is no memory for what it holds, now.
     NoRoom,
 }
@@ -117,8 +119,9 @@ pub(super) fn uncompressed(
     }
 }
 
-/// The rows of a body, each as it is written and ended by a line break, and how many there are.
-pub(super) fn rows(body: &[u8], shape: Shape) -> Result<(Vec<u8>, u64), Refusal> {
+/// The rows of a body, each as it is written and ended by a line break, and how many there are. `longest`: the bytes that
+/// a row may have.
+pub(super) fn rows(body: &[u8], shape: Shape, longest: u64) -> Result<(Vec<u8>, u64), Refusal> {
     let text = std::str::from_utf8(body).map_err(|error| {
         let line = 1 + memchr::memchr_iter(b'\n', &body[..error.valid_up_to()]).count();
         Refusal::Malformed(Some(line), "the text is not UTF-8".to_string())
@@ -127,6 +130,8 @@ pub(super) fn rows(body: &[u8], shape: Shape) -> Result<(Vec<u8>, u64), Refusal>
     let mut rows = Rows {
         lines: Vec::with_capacity(body.len() + 1),
         count: 0,
+        longest,
+        too_long: None,
     };
     match shape {
         Shape::Lines => {
@@ -154,7 +159,10 @@ pub(super) fn rows(body: &[u8], shape: Shape) -> Result<(Vec<u8>, u64), Refusal>
             }
         }
     }
-    Ok((rows.lines, rows.count))
+    match rows.too_long {
+        Some((row, bytes)) => Err(Refusal::RowTooLong(row, bytes)),
+        None => Ok((rows.lines, rows.count)),
+    }
 }
 
 /// What the parser says, without the line, which is told beside it.
@@ -167,6 +175,9 @@ fn said(error: &serde_json::Error) -> String {
 struct Rows {
     lines: Vec<u8>,
     count: u64,
+    longest: u64,
+    /// The first row that is longer, by number, and its bytes.
+    too_long: Option<(u64, u64)>,
 }
 
 impl Rows {
@@ -183,6 +194,9 @@ impl Rows {
         }
         self.lines.push(b'\n');
         self.count += 1;
+        if row.len() as u64 > self.longest {
+            self.too_long.get_or_insert((self.count, row.len() as u64));
+        }
     }
 
     /// The elements of an array that is known to be well formed.
@@ -209,7 +223,7 @@ mod tests {
     use std::io::Write;
 
     fn lines(body: &str, shape: Shape) -> Result<Vec<String>, Refusal> {
-        let (lines, count) = rows(body.as_bytes(), shape)?;
+        let (lines, count) = rows(body.as_bytes(), shape, 1 << 20)?;
         let text = String::from_utf8(lines).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'));
         let lines: Vec<String> = text.lines().map(String::from).collect();
@@ -248,7 +262,7 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused_with_its_line() {
-        let refused = |body: &[u8], shape| match rows(body, shape) {
+        let refused = |body: &[u8], shape| match rows(body, shape, 1 << 20) {
             Err(Refusal::Malformed(line, reason)) => (line.unwrap_or(0), reason),
             other => panic!("{other:?}"),
         };
@@ -265,6 +279,17 @@ mod tests {
         assert_eq!(
             refused(b"{}\n{\"a\":\"\xff\"}", Shape::Lines),
             (2, "the text is not UTF-8".into())
+        );
+    }
+
+    #[test]
+    fn a_row_above_the_limit_is_refused_by_its_number() {
+        let body = b"{\"a\":1}\n{\"a\":12}\n";
+        assert!(rows(body, Shape::Lines, 8).is_ok());
+        assert_eq!(rows(body, Shape::Lines, 7), Err(Refusal::RowTooLong(2, 8)));
+        assert_eq!(
+            rows(b"[1, [1,2,3,4]]", Shape::Document, 8),
+            Err(Refusal::RowTooLong(2, 9))
         );
     }
 

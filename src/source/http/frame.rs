@@ -9,14 +9,21 @@
 //! 1. A frame is a head, one line, and its rows, one a line. In front stands the CRC-32 of all that follows: a frame that a
 //!    crash cut off, or whose bytes the disk never had, is known from what it says itself.
 //! 2. What a request's key and body were stands in the head, as digests: so a key is on the disk exactly if the rows are.
+//! 3. Where bytes are damaged, the next whole frame is looked for byte by byte; what a damaged head says of a length counts
+//!    for nothing.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter, memmem};
 use serde::{Deserialize, Serialize};
 
 /// The longest head.
 const HEAD: usize = 256;
+/// What is read of a file at a time.
+const READ: usize = 1 << 20;
+/// How a head begins behind its checksum.
+const BEGINNING: &[u8] = b" {\"rows\":";
 /// Digits of the checksum, and a space.
 const SUM: usize = 9;
 
@@ -114,30 +121,78 @@ pub(super) fn read(bytes: &[u8]) -> Found<'_> {
     }
 }
 
-/// The heads of all whole frames of a file, from its start to the first that is none, and where that is.
-pub(super) fn scan(mut file: impl Read) -> io::Result<(Vec<Head>, u64)> {
-    let (mut heads, mut end) = (Vec::new(), 0);
+/// The first whole frame behind the first byte: where it begins, which need not be a line's start where a line's end was
+/// damaged. No row is taken for one: nothing in JSON puts digits, a space and an object behind one another.
+pub(super) fn next_whole(bytes: &[u8]) -> Option<usize> {
+    let starts = memmem::find_iter(bytes, BEGINNING).filter_map(|found| found.checked_sub(SUM - 1));
+    let mut starts = starts.filter(|start| *start > 0);
+    starts.find(|start| matches!(read(&bytes[*start..]), Found::Whole(..)))
+}
+
+/// Whether what follows the last whole frame is the beginning of one that a crash cut off. Anything else was written as a
+/// whole once, and is damaged.
+fn is_torn(rest: &[u8]) -> bool {
+    let (head, rows) = match memchr(b'\n', &rest[..rest.len().min(HEAD)]) {
+        Some(end) => (rest.get(SUM..end), &rest[end + 1..]),
+        None => return !rest.ends_with(b"\n"),
+    };
+    match head.and_then(|json| serde_json::from_slice::<Head>(json).ok()) {
+        // A length that was damaged asks for more bytes than its rows have.
+        Some(head) => {
+            let has_rows = rows.ends_with(b"\n") && memchr_iter(b'\n', rows).count() as u64 >= head.rows;
+            (rows.len() as u64) < head.bytes && !has_rows
+        }
+        None => !rest.ends_with(b"\n"),
+    }
+}
+
+/// What a file of frames holds.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Scan {
+    /// Of its whole frames.
+    pub heads: Vec<Head>,
+    /// Where what was written as a whole ends: what follows is the beginning of a frame, at most.
+    pub end: u64,
+    /// Where bytes are that are no frames, and were once.
+    pub damaged: Vec<Range<u64>>,
+}
+
+/// Looks through a file of frames.
+pub(super) fn scan(mut file: impl Read) -> io::Result<Scan> {
+    let mut scan = Scan::default();
     let (mut bytes, mut at): (Vec<u8>, usize) = (Vec::new(), 0);
-    let mut wanted = 1 << 20;
+    let mut wanted = READ;
     loop {
         bytes.drain(..at);
         at = 0;
         let more = wanted - bytes.len().min(wanted);
         let got = (&mut file).take(more as u64).read_to_end(&mut bytes)?;
-        wanted = 1 << 20;
+        wanted = READ;
         loop {
             match read(&bytes[at..]) {
                 Found::Whole(head, _, length) => {
-                    heads.push(head);
+                    scan.heads.push(head);
                     at += length;
-                    end += length as u64;
+                    scan.end += length as u64;
+                    continue;
                 }
                 Found::Short(length) if got > 0 => {
                     wanted = wanted.max(length);
                     break;
                 }
-                Found::Short(_) | Found::Broken => return Ok((heads, end)),
+                Found::Short(_) | Found::Broken => {}
             }
+            // By (3), and a segment fits into memory.
+            file.read_to_end(&mut bytes)?;
+            let rest = &bytes[at..];
+            let length = match next_whole(rest) {
+                Some(length) => length,
+                None if is_torn(rest) => return Ok(scan),
+                None => rest.len(),
+            };
+            scan.damaged.push(scan.end..scan.end + length as u64);
+            at += length;
+            scan.end += length as u64;
         }
     }
 }
@@ -186,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_ends_before_the_first_frame_that_is_not_whole() {
+    fn a_scan_ends_before_a_frame_that_is_torn() {
         let long = [vec![b'x'; 3 << 20], b"\n".to_vec()].concat();
         let mut bytes = Vec::new();
         let mut ends = vec![0];
@@ -197,11 +252,75 @@ mod tests {
         for (whole, end) in ends.iter().enumerate() {
             for tail in [&b""[..], &bytes[..40], &[0; 5000]] {
                 let file = [&bytes[..*end], tail].concat();
-                let (heads, found) = scan(&file[..]).unwrap();
-                assert_eq!((heads.len(), found), (whole, *end as u64));
+                let found = scan(&file[..]).unwrap();
+                assert_eq!((found.heads.len(), found.end), (whole, *end as u64));
+                assert_eq!(found.damaged, []);
             }
         }
-        let (heads, _) = scan(&bytes[..]).unwrap();
-        assert_eq!(heads.iter().map(|h| h.rows).collect::<Vec<_>>(), [1, 0, 1, 1]);
+        let found = scan(&bytes[..]).unwrap();
+        assert_eq!(found.heads.iter().map(|h| h.rows).collect::<Vec<_>>(), [1, 0, 1, 1]);
+    }
+
+    fn log() -> (Vec<u8>, Vec<usize>, Vec<Head>) {
+        let (mut bytes, mut ends, mut heads) = (Vec::new(), vec![0], Vec::new());
+        for (n, lines) in ["{\"id\":1}\n", "{\"id\":2}\n{\"id\":3}\n", "", "[4]\n"]
+            .iter()
+            .enumerate()
+        {
+            let rows = lines.lines().count() as u64;
+            let head = head(rows, lines.as_bytes(), (n % 2 == 0).then_some("k"));
+            write(&head, lines.as_bytes(), &mut bytes);
+            ends.push(bytes.len());
+            heads.push(head);
+        }
+        (bytes, ends, heads)
+    }
+
+    /// One flipped byte dropped every request behind it, as one that was never answered.
+    #[test]
+    fn a_damaged_byte_takes_its_own_frame_and_no_other() {
+        let (bytes, ends, heads) = log();
+        for at in 0..bytes.len() {
+            let frame = ends.iter().filter(|end| **end <= at).count() - 1;
+            for flip in [1, 0x80, 0xff, b'\n' ^ bytes[at]] {
+                let mut wrong = bytes.clone();
+                wrong[at] ^= flip;
+                let found = scan(&wrong[..]).unwrap();
+                if found.damaged.is_empty() {
+                    // The space behind the sum, and digits of it that are capital letters now, say what they said.
+                    assert_eq!((found.heads.len(), found.end), (4, bytes.len() as u64), "{at} {flip}");
+                    continue;
+                }
+                let others: Vec<Head> = (0..4).filter(|n| *n != frame).map(|n| heads[n]).collect();
+                assert_eq!(found.heads, others, "{at} {flip}");
+                assert_eq!(
+                    found.damaged,
+                    [ends[frame] as u64..ends[frame + 1] as u64],
+                    "{at} {flip}"
+                );
+                assert_eq!(found.end, bytes.len() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_ends_early_keeps_its_whole_frames_and_calls_none_damaged() {
+        let (bytes, ends, _) = log();
+        for cut in 0..bytes.len() {
+            let found = scan(&bytes[..cut]).unwrap();
+            let whole = ends.iter().filter(|end| **end <= cut).count() - 1;
+            assert_eq!((found.heads.len(), found.end), (whole, ends[whole] as u64), "{cut}");
+            assert_eq!(found.damaged, [], "{cut}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_a_disk_lost_take_the_frames_that_they_were_of() {
+        let (bytes, ends, heads) = log();
+        let mut zeroed = bytes.clone();
+        zeroed[ends[1] - 3..ends[2] + 5].fill(0);
+        let found = scan(&zeroed[..]).unwrap();
+        assert_eq!(found.heads, [heads[3]]);
+        assert_eq!(found.damaged, [0..ends[3] as u64]);
     }
 }

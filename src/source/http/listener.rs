@@ -1,7 +1,7 @@
 //! Connections: accepted, with or without TLS, and ended in order.
 //!
-//! A client has so long to shake hands and to send a request's head, and connections are bounded; who holds one without
-//! asking for anything loses it. When the run ends none is accepted any more, and those that are there end behind the
+//! A client has so long to shake hands, to send a request's head and to take what it is answered, and connections are
+//! bounded; who holds one without asking for anything, or reading, loses it ([`super::seats`]). When the run ends none is accepted any more, and those that are there end behind the
 //! request that is under way, or after [`DRAIN`].
 
 use std::net::SocketAddr;
@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -22,12 +24,33 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::seats::{Place, Seats, Watched};
+use super::server::Admitted;
 use crate::definition::Tls;
 
-/// Connections at once.
-const CONNECTIONS: usize = 1024;
-/// How long a client may take to shake hands, and to send a request's head.
-const HEAD: Duration = Duration::from_secs(10);
+/// What clients may take of a listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListenerLimits {
+    /// Connections at once.
+    pub connections: usize,
+    /// How long a client may take to shake hands, and to send a request's head, from the end of the last request on.
+    pub head: Duration,
+    /// How long it may take nothing of what is sent to it.
+    pub unread: Duration,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        ListenerLimits {
+            connections: 1024,
+            head: Duration::from_secs(10),
+            unread: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a request's head may take at most.
+const HEAD_BYTES: usize = 64 << 10;
 /// How long requests that are under way may take when the run ends.
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 /// The pause after a connection could not be accepted: too many files are open, mostly.
@@ -53,34 +76,41 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
+    limits: ListenerLimits,
     mut closing: watch::Receiver<bool>,
 ) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let seats = Seats::new(limits.connections);
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             _ = closing.wait_for(|closing| *closing) => break,
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = accept(&listener, &seats) => accepted,
         };
         while tasks.try_join_next().is_some() {}
-        let Some((stream, permit)) = accepted else {
+        let Some((stream, place)) = accepted else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
         let (tls, router, mut closing) = (tls.clone(), router.clone(), closing.clone());
         tasks.spawn(async move {
-            let _permit = permit;
-            match tls {
-                None => talk(stream, router, closing).await,
-                Some(tls) => {
-                    let shaken = tokio::select! {
-                        _ = closing.wait_for(|closing| *closing) => return,
-                        shaken = tokio::time::timeout(HEAD, tls.accept(stream)) => shaken,
-                    };
-                    if let Ok(Ok(stream)) = shaken {
-                        talk(stream, router, closing).await;
+            let seat = place.seat.clone();
+            let talked = async {
+                match tls {
+                    None => talk(stream, router, &place, limits, closing).await,
+                    Some(tls) => {
+                        let shaken = tokio::select! {
+                            _ = closing.wait_for(|closing| *closing) => return,
+                            shaken = tokio::time::timeout(limits.head, tls.accept(stream)) => shaken,
+                        };
+                        if let Ok(Ok(stream)) = shaken {
+                            talk(stream, router, &place, limits, closing).await;
+                        }
                     }
                 }
+            };
+            tokio::select! {
+                () = talked => {}
+                () = seat.gone() => {}
             }
         });
     }
@@ -89,27 +119,48 @@ pub(super) async fn serve(
     let _ = tokio::time::timeout(DRAIN, ended).await; // those that are left go with the set
 }
 
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = connections.clone().acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener, seats: &Arc<Seats>) -> Option<(TcpStream, Place)> {
     match listener.accept().await {
         Ok((stream, _)) => {
             let _ = stream.set_nodelay(true); // a matter of speed alone
-            Some((stream, permit))
+            Some((stream, seats.take().await))
         }
         Err(error) => {
             tracing::debug!(%error, "could not accept a connection");
+            seats.free_one();
             None
         }
     }
 }
 
-async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, mut closing: watch::Receiver<bool>) {
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    place: &Place,
+    limits: ListenerLimits,
+    mut closing: watch::Receiver<bool>,
+) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(HEAD_BYTES);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let (under_way, answer) = (place.begin_request(), router.call(request));
+        async move {
+            let answered = answer.await;
+            if answered
+                .as_ref()
+                .is_ok_and(|answer| answer.extensions().get::<Admitted>().is_some())
+            {
+                place.seat.observe_answer();
+            }
+            drop(under_way);
+            answered
+        }
+    });
+    let stream = Watched::new(stream, place.seat.clone(), limits.unread);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),

@@ -35,6 +35,7 @@ mod frame;
 mod keys;
 mod listener;
 mod reader;
+mod seats;
 mod segments;
 mod server;
 mod writer;
@@ -53,6 +54,7 @@ use super::readers::Starter;
 use super::{PartitionId, Position, Progress, SourceError};
 use crate::definition::{Http, NEEDS_FOLDER};
 use keys::Keys;
+use listener::ListenerLimits;
 use reader::{Reader, Setup};
 use segments::{Extent, Segments};
 use server::{Door, Entry};
@@ -176,13 +178,17 @@ impl Doors {
             })?;
         }
         match listens {
-            true => listen(http, entries, ways).map(Some),
+            true => listen((http, dataflow.bounds.max_record), entries, ways).map(Some),
             false => Ok(None),
         }
     }
 }
 
-fn listen(http: &Http, entries: BTreeMap<String, Entry>, ways: Vec<Way>) -> Result<Listening, SourceError> {
+fn listen(
+    (http, max_record): (&Http, u64),
+    entries: BTreeMap<String, Entry>,
+    ways: Vec<Way>,
+) -> Result<Listening, SourceError> {
     let tls = http.tls.as_ref().map(listener::acceptor).transpose();
     let tls = tls.map_err(|reason| SourceError::Requests {
         what: "use the certificate or key of [http] tls",
@@ -208,9 +214,10 @@ fn listen(http: &Http, entries: BTreeMap<String, Entry>, ways: Vec<Way>) -> Resu
         ),
     })?;
     let (closing, closed) = watch::channel(false);
-    let door = Arc::new(Door::new(http, entries));
+    let door = Arc::new(Door::new(http, max_record, entries));
     let weak = Arc::downgrade(&door);
-    runtime.spawn(listener::serve(listener, tls, server::router(door), closed));
+    let limits = ListenerLimits::default();
+    runtime.spawn(listener::serve(listener, tls, server::router(door), limits, closed));
     let tls = http.tls.is_some();
     tracing::info!(%address, tls, "listening for requests");
     Ok(Listening {

@@ -2,6 +2,9 @@
 //!
 //! A record's offset is that of its row's first byte; `Position::next` is the one behind a row. Where a position lies within
 //! a request, the segment is read from its start, and rows before the position are passed over.
+//!
+//! Where bytes of a segment are damaged, all that stands before the next whole request becomes one record, which no decoder
+//! of JSON takes: it is a dead letter, and Bronze keeps it. The bytes are kept in a file beside the segment, too, for segments go.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -138,26 +141,66 @@ impl Reader {
             self.at = base;
         }
         let mut ask = READ.min(end - self.at);
-        loop {
-            let (_, file) = self.segment.as_ref().expect("opened just above");
-            self.buffer.resize(ask as usize, 0);
-            let read = file.read_exact_at(&mut self.buffer, self.at - base);
-            read.map_err(|error| self.failed(error))?;
+        let damaged = loop {
+            self.fill(base, ask)?;
             match frame::read(&self.buffer) {
-                Found::Whole(..) => break,
+                Found::Whole(..) => break None,
                 Found::Short(length) if length as u64 <= end - self.at => ask = length as u64,
                 Found::Short(_) | Found::Broken => {
-                    let path = segments::path(&self.folder, base);
-                    let (at, path) = (self.at - base, path.display());
-                    let wrong = format!("{path} holds no whole request at byte {at}, and one was written there");
-                    return Err(self.failed(std::io::Error::other(wrong)));
+                    self.fill(base, end - self.at)?;
+                    break Some(frame::next_whole(&self.buffer).unwrap_or(self.buffer.len()));
                 }
             }
-        }
+        };
         let buffer = std::mem::take(&mut self.buffer);
-        let handed = self.hand_over(&buffer);
-        self.buffer = buffer;
+        let handed = match damaged {
+            None => self.hand_over(&buffer),
+            Some(length) => self.hand_over_damaged(base, &buffer[..length]),
+        };
+        // A request may be large, and what is damaged is read with all that follows.
+        if buffer.len() as u64 <= 2 * READ {
+            self.buffer = buffer;
+        }
         handed.map(|()| true)
+    }
+
+    /// Reads so many bytes from where the reader is.
+    fn fill(&mut self, base: u64, bytes: u64) -> Result<(), Ended> {
+        let (_, file) = self.segment.as_ref().expect("a segment is opened before it is read");
+        self.buffer.resize(bytes as usize, 0);
+        let read = file.read_exact_at(&mut self.buffer, self.at - base);
+        read.map_err(|error| self.failed(error))
+    }
+
+    /// Hands over bytes that are no request, and were once, as one record.
+    fn hand_over_damaged(&mut self, base: u64, bytes: &[u8]) -> Result<(), Ended> {
+        let (at, behind) = (self.at, self.at + bytes.len() as u64);
+        if behind > self.next {
+            let segment = segments::path(&self.folder, base);
+            let aside = segments::damaged_path(&self.folder, at);
+            let kept = std::fs::write(&aside, bytes);
+            let wrong = format!(
+                "the log of posted rows {} is damaged at byte {}: {} bytes that were acknowledged are a dead letter, and are \
+                 kept in {}; look at the disk, and post their rows again, under a new key",
+                segment.display(),
+                at - base,
+                bytes.len(),
+                aside.display()
+            );
+            let kept = kept.err().map(|error| error.to_string());
+            tracing::error!(feed = self.hand.name(), not_kept = kept, "{wrong}");
+            self.hand.gauges.set_error(wrong);
+            let mut batch = BatchBuilder::new(self.hand.limits);
+            batch.push(Record {
+                // Rows of it may have been handed over before it was damaged.
+                offset: at.max(self.next),
+                value: Some(bytes),
+                ..Record::default()
+            });
+            self.deliver(&mut batch, behind, Instant::now())?;
+        }
+        self.at = behind;
+        Ok(())
     }
 
     /// Hands over the whole requests in a buffer, which begins with one.
@@ -204,6 +247,7 @@ impl Reader {
             next,
             done: false,
             tag: None,
+            ..Position::default()
         };
         let raw = batch.take(None);
         self.hand

@@ -4,12 +4,14 @@
 //! <folder>/lock                          held by the process that takes requests
 //! <folder>/00000000000000000000.log      frames; offsets count the bytes of all segments
 //! <folder>/00000000000000000000.keys     its idempotency keys, once it is full
+//! <folder>/00000000000000000123.damaged  what was found at an offset where a frame was once: kept for people
 //! ```
 //!
 //! 1. Offsets never begin anew: a segment begins where the one before it ended, or behind what the newest snapshot holds,
 //!    whichever is further.
-//! 2. A segment without a file of keys is looked through when the log is opened, and cut behind its last whole frame: what
-//!    follows was answered to nobody. Then it gets its file of keys; a new segment begins with the next request.
+//! 2. A segment without a file of keys is looked through when the log is opened, and cut where a torn frame begins: that was
+//!    answered to nobody. Then it gets its file of keys; a new segment begins with the next request. What is damaged was
+//!    answered once, and stays where it is, so that offsets stay: the reader hands it to the dead letters.
 //! 3. What readers see ([`Extent`]) is on the disk.
 //! 4. A segment goes when a snapshot holds all of it, and Bronze with it; its keys stay until all of them are forgotten.
 
@@ -77,6 +79,11 @@ pub(super) fn path(folder: &Path, base: u64) -> PathBuf {
     folder.join(format!("{base:020}.log"))
 }
 
+/// Where damaged bytes of a segment are kept, once they were found at an offset.
+pub(super) fn damaged_path(folder: &Path, at: u64) -> PathBuf {
+    folder.join(format!("{at:020}.damaged"))
+}
+
 fn keys_path(folder: &Path, base: u64) -> PathBuf {
     folder.join(format!("{base:020}.keys"))
 }
@@ -103,7 +110,7 @@ pub(super) fn look(folder: &Path) -> io::Result<Extent> {
         let file = File::open(path(folder, base))?;
         let end = match keys_path(folder, base).exists() {
             true => file.metadata()?.len(),
-            false => frame::scan(file)?.1,
+            false => frame::scan(file)?.end,
         };
         extent.segments().insert(base, base + end);
     }
@@ -193,15 +200,15 @@ impl Segments {
         self.extent.clone()
     }
 
-    /// By (2): cuts off what is no whole frame, and files the keys.
+    /// By (2): cuts off a torn frame, and files the keys.
     fn settle(&self, base: u64) -> io::Result<Vec<Entry>> {
         let path = path(&self.folder, base);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let (heads, whole) = frame::scan(&file)?;
+        let frame::Scan { heads, end, .. } = frame::scan(&file)?;
         let length = file.metadata()?.len();
-        if length > whole {
-            tracing::info!(path = %path.display(), bytes = length - whole, "cut off a request that was never answered");
-            file.set_len(whole)?;
+        if length > end {
+            tracing::info!(path = %path.display(), bytes = length - end, "cut off a request that was never answered");
+            file.set_len(end)?;
         }
         if self.durable {
             file.sync_all()?; // written without, perhaps

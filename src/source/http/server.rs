@@ -1,8 +1,9 @@
 //! What is asked and answered: rows posted to an input, the inputs there are, and whether the process is there.
 //!
 //! 1. Every answer is JSON. One that refuses says why, under `error`, and what to do.
-//! 2. Memory is bounded: a request reserves what its body may take before a byte of it is read, more as a compressed body grows,
-//!    and as much again for its rows; it is put off where too much is reserved already.
+//! 2. Memory is bounded: a request reserves what its body takes as it comes, more as a compressed body grows, and as much again
+//!    for its rows; it is put off where too much is reserved already. What a client promises to send reserves nothing, so
+//!    that who sends slowly holds little.
 //! 3. Nothing waits for what is full: a log that is too far ahead of its readers, or too many requests that wait for the
 //!    disk, are answered with 429 and when to come again.
 
@@ -38,6 +39,8 @@ pub(super) const WAITING: usize = 1024;
 const MEMORY: u64 = 256 << 20;
 /// What is read, and for how long, of a body that is refused: a client that is still sending would not see why.
 const REFUSED: (u64, Duration) = (1 << 20, Duration::from_secs(1));
+/// What is reserved at a time for a body that comes: more than a chunk of it.
+const RESERVED: u64 = 256 << 10;
 /// The longest idempotency key.
 const KEY: usize = 255;
 
@@ -73,6 +76,7 @@ pub(super) struct Door {
     /// SHA-256 of each token.
     tokens: Vec<[u8; 32]>,
     max_body: u64,
+    max_record: u64,
     max_waiting: u64,
     timeout: Duration,
     /// In KiB, what bodies may take; by (2).
@@ -81,12 +85,13 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub fn new(http: &Http, inputs: BTreeMap<String, Entry>) -> Door {
+    pub fn new(http: &Http, max_record: u64, inputs: BTreeMap<String, Entry>) -> Door {
         let memory = (4 * http.max_body).max(MEMORY) / 1024;
         Door {
             inputs,
             tokens: http.tokens.iter().map(|token| sha256(token.as_bytes())).collect(),
             max_body: http.max_body,
+            max_record,
             max_waiting: http.max_waiting,
             timeout: http.timeout,
             memory: Arc::new(Semaphore::new(memory as usize)),
@@ -103,6 +108,10 @@ impl Door {
         self.inputs.keys().cloned().collect::<Vec<_>>().join(", ")
     }
 }
+
+/// Stands in the answer to a request that its client may make.
+#[derive(Clone, Copy)]
+pub(super) struct Admitted;
 
 /// All that can be asked.
 pub(super) fn router(door: Arc<Door>) -> Router {
@@ -148,7 +157,12 @@ async fn inputs(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
         return *refused;
     }
     let told: Vec<&Value> = door.inputs.values().map(|entry| &entry.told).collect();
-    answer(StatusCode::OK, &json!({"inputs": told}))
+    admitted(answer(StatusCode::OK, &json!({"inputs": told})))
+}
+
+fn admitted(mut answer: Response) -> Response {
+    answer.extensions_mut().insert(Admitted);
+    answer
 }
 
 async fn unknown(State(door): State<Arc<Door>>, request: Request) -> Response {
@@ -201,7 +215,7 @@ async fn take(State(door): State<Arc<Door>>, name: Result<Path<String>, PathReje
     if let Some(body) = body {
         pass_over(body).await;
     }
-    taken.unwrap_or_else(|refused| *refused)
+    admitted(taken.unwrap_or_else(|refused| *refused))
 }
 
 /// Whether who asks may.
@@ -261,7 +275,7 @@ impl Door {
             )
             .into());
         }
-        let Some(mut reserved) = self.reserve(told.unwrap_or(self.max_body)) else {
+        let Some(mut reserved) = self.reserve(0) else {
             return Err(no_room());
         };
         let mut reserve = |bytes| match self.reserve(bytes) {
@@ -271,14 +285,16 @@ impl Door {
             }
             None => false,
         };
-        let gathered = gather(body.take().expect("a body is read once"), self.max_body);
+        let body = body.take().expect("a body is read once");
+        let gathered = gather(body, told, self.max_body, &mut reserve);
         let sent = match tokio::time::timeout(self.timeout, gathered).await {
-            Ok(Some(Ok(sent))) => sent,
-            Ok(Some(Err(error))) => {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(Ungathered::Broken(error))) => {
                 let reason = format!("the body broke off: {error}");
                 return Err(refuse(StatusCode::BAD_REQUEST, reason).into());
             }
-            Ok(None) => return Err(self.too_large()),
+            Ok(Err(Ungathered::TooLarge)) => return Err(self.too_large()),
+            Ok(Err(Ungathered::NoRoom)) => return Err(no_room()),
             Err(_) => {
                 let timeout = humantime::format_duration(self.timeout);
                 let reason = format!("the request did not come within {timeout}");
@@ -289,7 +305,7 @@ impl Door {
             if !reserve(plain.len() as u64) {
                 return Err(Refusal::NoRoom);
             }
-            let (lines, rows) = body::rows(&plain, shape)?;
+            let (lines, rows) = body::rows(&plain, shape, self.max_record)?;
             let keyed = key.map(|key| Keyed {
                 key: Digest::of(key.as_bytes()),
                 body: Digest::of(&plain),
@@ -369,6 +385,10 @@ fn refusal(refusal: Refusal) -> Box<Response> {
             &json!({"error": format!("line {line} is not JSON: {reason}; nothing was taken"), "line": line, "reason": reason}),
         ),
         Refusal::Malformed(None, reason) => refuse(StatusCode::BAD_REQUEST, format!("{reason}; nothing was taken")),
+        Refusal::RowTooLong(row, bytes) => refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("row {row} has {bytes} bytes, more than max_record allows; nothing was taken: send smaller rows"),
+        ),
         Refusal::NoRoom => *no_room(),
         Refusal::TooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
     };
@@ -389,21 +409,44 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, Box<Response>> {
     }
 }
 
-/// The bytes of a body; none: there are more than `most`.
-async fn gather(body: Body, most: u64) -> Option<Result<Vec<u8>, axum::Error>> {
+/// Why a body's bytes are not to be had.
+enum Ungathered {
+    Broken(axum::Error),
+    TooLarge,
+    NoRoom,
+}
+
+/// The bytes of a body, `most` at most. `told`: how many there are, if that was said. `reserve` asks for memory as they come.
+async fn gather(
+    body: Body,
+    told: Option<u64>,
+    most: u64,
+    reserve: &mut impl FnMut(u64) -> bool,
+) -> Result<Vec<u8>, Ungathered> {
     let mut chunks = body.into_data_stream();
-    let mut bytes = Vec::new();
+    // Room that is not written to is no memory yet.
+    let mut bytes = Vec::with_capacity(told.unwrap_or(0).min(most) as usize);
+    let mut reserved = 0;
     while let Some(chunk) = chunks.next().await {
-        match chunk {
-            Err(error) => return Some(Err(error)),
-            Ok(chunk) if (bytes.len() + chunk.len()) as u64 > most => {
-                pass_over(Body::from_stream(chunks)).await;
-                return None;
-            }
-            Ok(chunk) => bytes.extend_from_slice(&chunk),
+        let chunk = chunk.map_err(Ungathered::Broken)?;
+        let length = (bytes.len() + chunk.len()) as u64;
+        let refused = if length > most {
+            Some(Ungathered::TooLarge)
+        } else if length > reserved && !reserve(RESERVED) {
+            Some(Ungathered::NoRoom)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            pass_over(Body::from_stream(chunks)).await;
+            return Err(refused);
         }
+        if length > reserved {
+            reserved += RESERVED.max(length - reserved);
+        }
+        bytes.extend_from_slice(&chunk);
     }
-    Some(Ok(bytes))
+    Ok(bytes)
 }
 
 /// Reads some of a body that nobody wants.

@@ -722,6 +722,7 @@ impl Reading {
             value: message.payload(),
             headers: headers.as_deref(),
             ts_ms: message.timestamp().to_millis(),
+            ..Record::default()
         });
     }
 }

@@ -5,9 +5,14 @@
 //! 2. Partitions take turns, a batch each, so that one with a backlog does not keep the others waiting.
 //! 3. A line that is no record (broken, or an object without `value`) is handed on whole, as a value: its decoder
 //!    takes it or rejects it with its bytes. `verify`, which sees payloads alone, then judges as the run did.
-//! 4. What reading stopped at must still be there: a log that lost bytes ends the feed.
+//! 4. What reading stopped at must still be there: a log that lost bytes ends the feed. A file or folder that cannot be
+//!    read is another matter: the feed waits for it ([`FeedFault`]).
 //! 5. A log is text. Of formats whose records may be none, keys and values are JSON strings of base64; what is no such
 //!    string is taken as it is written.
+//!
+//! 6. What is no regular file is not opened, and links lead out of the folder only where the feed allows it. That is said,
+//!    as is what of the folder is not taken otherwise.
+//! 7. A line above `max_record` is a dead letter with its first bytes. It is passed over piece by piece and never held.
 //!
 //! One thread per feed looks at every partition's size: often while records come, less often while none do.
 //!
@@ -17,27 +22,35 @@
 //! records come, up to 50 ms after a pause), and never understated.
 
 mod envelope;
+mod partition;
 mod writer;
 
 pub use writer::{LogRecord, LogWriter};
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use memchr::{memchr, memrchr};
 
 use super::batch::{BatchBuilder, Record};
+use super::fault::FeedFault;
+use super::files::what_is_in;
+use super::guard::open_regular;
+use super::names::partition_of;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::{Decode, Position, Progress, SourceError};
+use crate::decode::FIRST_BYTES;
+use crate::shown::shown_path;
 use envelope::Envelope;
+use partition::Partition;
 
 /// Takes a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}` apart. None: it is no such object.
 pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
@@ -57,9 +70,18 @@ pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
 
 /// How many bytes one read asks for, at first; a longer line makes it grow.
 const READ_BYTES: usize = 1 << 20;
+/// How long a last line may be without its end before that is said.
+const TORN_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest pause of a feed that waits.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Starts the feed's thread.
-pub(crate) fn start(starter: &mut Starter, hand: Hand, folder: &Path, resume: &Progress) -> Result<(), SourceError> {
+pub(crate) fn start(
+    starter: &mut Starter,
+    hand: Hand,
+    (folder, follow_links): (&Path, bool),
+    resume: &Progress,
+) -> Result<(), SourceError> {
     let positions = hand
         .positions(resume)
         .filter(|(name, _)| hand.reads(name))
@@ -73,10 +95,14 @@ pub(crate) fn start(starter: &mut Starter, hand: Hand, folder: &Path, resume: &P
             hand,
             options,
             folder,
+            follow_links,
             decode,
             positions,
             partitions: BTreeMap::new(),
             buffer: Vec::new(),
+            fault: FeedFault::default(),
+            unseen: None,
+            said: LogSayings::default(),
         }
         .follow()
     })
@@ -96,41 +122,161 @@ fn plain(written: &[u8], is_binary: bool) -> Cow<'_, [u8]> {
     }
 }
 
-/// A partition's file and how far it is read.
-struct Partition {
-    name: Arc<str>,
-    path: PathBuf,
-    file: File,
-    next: u64,
-    /// How long the file is, when it was looked at last.
-    size: u64,
-    /// When it was looked at last.
-    looked: Instant,
-    /// The bytes from here up to `size` came between the last two looks.
-    fresh: u64,
-    /// The look before the last: a record of those bytes arrived no earlier.
-    seen: Instant,
-    /// When the last of those bytes were written.
-    written: Instant,
-    /// An unfinished line is known to start at `next` and to reach to here.
-    torn: u64,
+/// Why something of the log is not read now.
+enum LogUnread {
+    Ended(Ended),
+    /// It can be once this is mended.
+    Waits(String),
+}
+
+impl From<Ended> for LogUnread {
+    fn from(ended: Ended) -> Self {
+        LogUnread::Ended(ended)
+    }
+}
+
+impl From<SourceError> for LogUnread {
+    fn from(error: SourceError) -> Self {
+        LogUnread::Ended(error.into())
+    }
+}
+
+fn waits(path: &Path, error: std::io::Error) -> LogUnread {
+    LogUnread::Waits(format!("could not read {}: {error}", shown_path(path)))
+}
+
+/// What was said already.
+#[derive(Default)]
+struct LogSayings {
+    /// Of files that are left out.
+    left_out: BTreeSet<PathBuf>,
+    of_hidden: bool,
+    of_nothing: bool,
 }
 
 struct Follower {
     hand: Hand,
     options: ReaderOptions,
     folder: PathBuf,
+    follow_links: bool,
     decode: Decode,
     /// Of partitions not yet opened.
     positions: BTreeMap<String, u64>,
     partitions: BTreeMap<Arc<str>, Partition>,
     buffer: Vec<u8>,
+    fault: FeedFault,
+    /// Why the last look into the folder did not show all that is there.
+    unseen: Option<String>,
+    said: LogSayings,
 }
 
 impl Follower {
     fn follow(mut self) -> Result<(), Ended> {
-        self.find_partitions()?;
-        // Progress without a file: the log lost all of its bytes.
+        self.look_into_folder()?;
+        let mut pause = self.options.log_poll;
+        let mut looked = Instant::now();
+        loop {
+            let (mut took, mut unread) = (0, None);
+            let names: Vec<Arc<str>> = self.partitions.keys().cloned().collect();
+            for name in &names {
+                match self.turn(name) {
+                    Ok(bytes) => took += bytes,
+                    Err(LogUnread::Ended(ended)) => return Err(ended),
+                    Err(LogUnread::Waits(cause)) => unread = unread.or(Some(cause)),
+                }
+            }
+            self.report_lag();
+            if took > 0 {
+                pause = self.options.log_poll;
+                self.hand.check()?;
+                continue;
+            }
+            if looked.elapsed() >= self.options.log_idle_poll {
+                looked = Instant::now();
+                if self.look_into_folder()? {
+                    continue;
+                }
+            }
+            let cause = self.unseen.clone().or(unread);
+            self.fault.observe(&self.hand, cause);
+            let exhausted = !self.fault.is_there() || self.fault.lasts(&self.options);
+            self.hand.gauges.set_exhausted(exhausted);
+            let ends = exhausted && self.options.stop_at_end;
+            self.tell_torn(if ends { Duration::ZERO } else { TORN_PATIENCE });
+            if ends {
+                return Ok(());
+            }
+            self.hand.sleep(pause)?;
+            let longest = match self.fault.is_there() {
+                true => LONGEST_WAIT,
+                false => self.options.log_idle_poll.max(self.options.log_poll),
+            };
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Opens partitions that are new; says whether there were any.
+    fn look_into_folder(&mut self) -> Result<bool, Ended> {
+        match self.find_partitions() {
+            Ok(found) => {
+                self.unseen = None;
+                Ok(found)
+            }
+            Err(LogUnread::Waits(cause)) => {
+                self.unseen = Some(cause);
+                Ok(false)
+            }
+            Err(LogUnread::Ended(ended)) => Err(ended),
+        }
+    }
+
+    /// A folder that is not there yet has no partitions.
+    fn find_partitions(&mut self) -> Result<bool, LogUnread> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.tell_nothing("does not exist; what comes there is read");
+                return match self.was_read() {
+                    false => Ok(false),
+                    true => Err(LogUnread::Waits(format!(
+                        "folder {} is gone, and was read before",
+                        shown_path(&self.folder)
+                    ))),
+                };
+            }
+            entries => entries.map_err(|e| waits(&self.folder, e))?,
+        };
+        let (mut found, mut waiting, mut hidden) = (false, None, 0);
+        for entry in entries {
+            let path = entry.map_err(|e| waits(&self.folder, e))?.path();
+            let stem = path
+                .file_name()
+                .and_then(|name| name.as_bytes().strip_suffix(b".ndjson"));
+            let Some(stem) = stem else { continue };
+            if matches!(stem.first(), Some(b'.' | b'_')) {
+                hidden += 1;
+                continue;
+            }
+            let name = partition_of(stem);
+            if self.partitions.contains_key(&name) || !self.hand.reads(&name) {
+                continue;
+            }
+            match self.open(&name, &path) {
+                Ok(Some(partition)) => {
+                    self.said.left_out.remove(&path);
+                    self.positions.remove(&*name);
+                    self.partitions.insert(name, partition);
+                    found = true;
+                }
+                Ok(None) => {}
+                Err(LogUnread::Waits(cause)) => waiting = Some(cause),
+                Err(ended) => return Err(ended),
+            }
+        }
+        self.tell_hidden(hidden);
+        if let Some(cause) = waiting {
+            return Err(LogUnread::Waits(cause));
+        }
+        // By (4), progress without a file: the log lost all of its bytes.
         if let Some((name, position)) = self.positions.iter().find(|(_, next)| **next > 0) {
             let path = self.folder.join(format!("{name}.ndjson"));
             return Err(SourceError::LogShrank {
@@ -141,75 +287,36 @@ impl Follower {
             }
             .into());
         }
-        let mut pause = self.options.log_poll;
-        let mut looked_for_partitions = Instant::now();
-        loop {
-            let mut took = 0;
-            let names: Vec<Arc<str>> = self.partitions.keys().cloned().collect();
-            for name in &names {
-                took += self.turn(name)?;
-            }
-            self.report_lag();
-            if took > 0 {
-                pause = self.options.log_poll;
-                self.hand.check()?;
-                continue;
-            }
-            if looked_for_partitions.elapsed() >= self.options.log_idle_poll {
-                looked_for_partitions = Instant::now();
-                if self.find_partitions()? {
-                    continue;
-                }
-            }
-            self.hand.gauges.set_exhausted(true);
-            if self.options.stop_at_end {
-                return Ok(());
-            }
-            self.hand.sleep(pause)?;
-            pause = (pause * 2).min(self.options.log_idle_poll.max(self.options.log_poll));
-        }
-    }
-
-    fn error(&self, path: &Path, error: std::io::Error) -> Ended {
-        SourceError::Log {
-            feed: self.hand.name(),
-            path: path.to_path_buf(),
-            source: Arc::new(error),
-        }
-        .into()
-    }
-
-    /// Opens partitions that are new. A folder that is not there yet has none.
-    fn find_partitions(&mut self) -> Result<bool, Ended> {
-        let entries = match std::fs::read_dir(&self.folder) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-            entries => entries.map_err(|e| self.error(&self.folder, e))?,
-        };
-        let mut found = false;
-        for entry in entries {
-            let path = entry.map_err(|e| self.error(&self.folder, e))?.path();
-            let Some(name) = path
-                .file_name()
-                .and_then(|n| n.to_str())
-                .and_then(|n| n.strip_suffix(".ndjson"))
-            else {
-                continue;
-            };
-            if name.starts_with(['.', '_']) || self.partitions.contains_key(name) || !self.hand.reads(name) {
-                continue;
-            }
-            let partition = self.open(name, &path)?;
-            self.positions.remove(name);
-            self.partitions.insert(partition.name.clone(), partition);
-            found = true;
+        if self.partitions.is_empty() {
+            let there = what_is_in(&self.folder);
+            self.tell_nothing(&format!("has no <partition>.ndjson: it {there}"));
         }
         Ok(found)
     }
 
-    fn open(&self, name: &str, path: &Path) -> Result<Partition, Ended> {
-        let mut file = File::open(path).map_err(|e| self.error(path, e))?;
-        let next = self.positions.get(name).copied().unwrap_or(0);
-        let size = file.metadata().map_err(|e| self.error(path, e))?.len();
+    fn was_read(&self) -> bool {
+        !self.partitions.is_empty() || self.positions.values().any(|next| *next > 0)
+    }
+
+    /// Opens a partition; none: it is left out, and that is said.
+    fn open(&mut self, name: &Arc<str>, path: &Path) -> Result<Option<Partition>, LogUnread> {
+        let within = match self.follow_links {
+            true => None,
+            false => Some(self.folder.canonicalize().map_err(|e| waits(&self.folder, e))?),
+        };
+        let mut file = match open_regular(path, within.as_deref()) {
+            Ok(file) => file,
+            Err(error) if is_left_out(&error) && !self.positions.contains_key(&**name) => {
+                if self.said.left_out.insert(path.to_path_buf()) {
+                    let path = shown_path(path);
+                    tracing::warn!(feed = self.hand.name(), "{path} is left out of the log: {error}");
+                }
+                return Ok(None);
+            }
+            Err(error) => return Err(waits(path, error)),
+        };
+        let next = self.positions.get(&**name).copied().unwrap_or(0);
+        let size = file.metadata().map_err(|e| waits(path, e))?.len();
         let (feed, path) = (self.hand.name(), path.to_path_buf());
         if size < next {
             return Err(SourceError::LogShrank {
@@ -225,7 +332,7 @@ impl Follower {
             let read = file
                 .seek(SeekFrom::Start(next - 1))
                 .and_then(|_| file.read_exact(&mut last));
-            read.map_err(|e| self.error(&path, e))?;
+            read.map_err(|e| waits(&path, e))?;
             if last != *b"\n" {
                 return Err(SourceError::LogRewritten {
                     feed,
@@ -235,19 +342,39 @@ impl Follower {
                 .into());
             }
         }
-        let now = Instant::now();
-        Ok(Partition {
-            name: name.into(),
-            path,
-            file,
-            next,
-            size: next,
-            looked: now,
-            fresh: next,
-            seen: now,
-            written: now,
-            torn: next,
-        })
+        Ok(Some(Partition::new(name.clone(), path, file, next)))
+    }
+
+    fn tell_nothing(&mut self, what: &str) {
+        if !std::mem::replace(&mut self.said.of_nothing, true) {
+            tracing::warn!(feed = self.hand.name(), "folder {} {what}", shown_path(&self.folder));
+        }
+    }
+
+    fn tell_hidden(&mut self, count: usize) {
+        if count > 0 && !std::mem::replace(&mut self.said.of_hidden, true) {
+            let folder = shown_path(&self.folder);
+            tracing::warn!(
+                feed = self.hand.name(),
+                "{count} files of {folder} begin with _ or . and are left out of the log; rename what is to be read"
+            );
+        }
+    }
+
+    /// Says of last lines that they have had no end for so long.
+    fn tell_torn(&mut self, patience: Duration) {
+        let feed = self.hand.name();
+        for partition in self.partitions.values_mut() {
+            if let Some(since) = partition.observe_patience(patience) {
+                let (path, bytes) = (shown_path(&partition.path), partition.torn - partition.next);
+                tracing::warn!(
+                    feed,
+                    "the last line of {path}, at byte {}, has no newline and waits: {bytes} bytes for {:.0} s; end it with a newline",
+                    partition.next,
+                    since.as_secs_f64()
+                );
+            }
+        }
     }
 
     fn report_lag(&self) {
@@ -256,14 +383,14 @@ impl Follower {
     }
 
     /// Hands over one batch of a partition, if whole lines are there; returns how many bytes it took.
-    fn turn(&mut self, name: &Arc<str>) -> Result<u64, Ended> {
+    fn turn(&mut self, name: &Arc<str>) -> Result<u64, LogUnread> {
         let mut partition = self.partitions.remove(name).expect("named from the map's own keys");
         let took = self.take_batch(&mut partition);
         self.partitions.insert(name.clone(), partition);
         took
     }
 
-    fn take_batch(&mut self, partition: &mut Partition) -> Result<u64, Ended> {
+    fn take_batch(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
         // By the bytes of the last look, before a new one moves `seen`.
         if partition.size == partition.torn.max(partition.next) {
             self.look(partition)?;
@@ -272,30 +399,27 @@ impl Follower {
             }
         }
         self.hand.gauges.set_exhausted(false);
+        if partition.passed > partition.next {
+            return self.pass_over(partition);
+        }
         let mut ask = READ_BYTES;
         let lines = loop {
             let length = ask.min((partition.size - partition.next) as usize);
             self.buffer.resize(length, 0);
-            let read = partition.file.seek(SeekFrom::Start(partition.next));
-            let read = read.and_then(|_| partition.file.read_exact(&mut self.buffer));
-            read.map_err(|e| self.error(&partition.path, e))?;
+            partition
+                .read(partition.next, &mut self.buffer)
+                .map_err(|e| waits(&partition.path, e))?;
             if let Some(end) = memrchr(b'\n', &self.buffer) {
                 break end + 1;
             }
-            if partition.next + length as u64 == partition.size && length <= self.options.record_bytes {
-                partition.torn = partition.size; // by (1)
+            if length > self.options.record_bytes {
+                return self.pass_over(partition);
+            }
+            if partition.next + length as u64 == partition.size {
+                partition.observe_torn(); // by (1)
                 return Ok(0);
             }
-            if length > self.options.record_bytes {
-                return Err(SourceError::LineTooLong {
-                    feed: self.hand.name(),
-                    path: partition.path.clone(),
-                    position: partition.next,
-                    limit: self.options.record_bytes,
-                }
-                .into());
-            }
-            ask *= 4;
+            ask = (ask * 4).min(self.options.record_bytes.saturating_add(1));
         };
         let (mut at, start) = (0, partition.next);
         let arrived = partition.arrived(&self.buffer[..lines]);
@@ -304,7 +428,9 @@ impl Follower {
         while at < lines {
             let length = memchr(b'\n', &self.buffer[at..lines]).expect("by the loop above a line's end is last");
             let line = self.buffer[at..at + length].trim_ascii();
-            if !line.is_empty() {
+            if length > self.options.record_bytes {
+                batch.push(cut(start + at as u64, &self.buffer[at..at + length], length as u64));
+            } else if !line.is_empty() {
                 let parsed = envelope::parse(line);
                 let is_binary = is_binary && parsed.is_some(); // by (3) and (5)
                 let e = parsed.unwrap_or(Envelope {
@@ -319,6 +445,7 @@ impl Follower {
                     value: value.as_deref(),
                     headers: e.headers.and_then(|headers| std::str::from_utf8(headers).ok()),
                     ts_ms: e.ts_ms,
+                    ..Record::default()
                 });
             }
             at += length + 1;
@@ -327,6 +454,7 @@ impl Follower {
                     next: start + at as u64,
                     done: false,
                     tag: None,
+                    ..Position::default()
                 };
                 let (name, raw) = (&partition.name, batch.take(None));
                 self.hand.deliver(&mut self.decode, name, raw, position, arrived)?;
@@ -337,14 +465,51 @@ impl Follower {
         Ok(lines as u64)
     }
 
+    /// Passes over a line above the limit, by (7), and hands over its first bytes once its end is found.
+    fn pass_over(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
+        let start = partition.next;
+        let first = FIRST_BYTES.min((partition.size - start) as usize);
+        let mut first = vec![0; first];
+        partition
+            .read(start, &mut first)
+            .map_err(|e| waits(&partition.path, e))?;
+        let mut at = partition.passed.max(start);
+        loop {
+            self.hand.check()?;
+            partition.passed = at;
+            if at == partition.size {
+                partition.observe_torn();
+                return Ok(0);
+            }
+            self.buffer.resize(READ_BYTES.min((partition.size - at) as usize), 0);
+            partition
+                .read(at, &mut self.buffer)
+                .map_err(|e| waits(&partition.path, e))?;
+            let Some(end) = memchr(b'\n', &self.buffer) else {
+                at += self.buffer.len() as u64;
+                continue;
+            };
+            let end = at + end as u64;
+            let mut batch = BatchBuilder::new(self.hand.limits);
+            batch.push(cut(start, &first, end - start));
+            let (name, position) = (&partition.name, Position::at(end + 1));
+            let raw = batch.take(None);
+            self.hand
+                .deliver(&mut self.decode, name, raw, position, Instant::now())?;
+            partition.next = end + 1;
+            partition.torn = partition.next;
+            partition.passed = partition.next;
+            return Ok(partition.next - start);
+        }
+    }
+
     /// Looks how long a partition's file is, and when it was written last.
-    fn look(&self, partition: &mut Partition) -> Result<(), Ended> {
+    fn look(&self, partition: &mut Partition) -> Result<(), LogUnread> {
         let metadata = match std::fs::metadata(&partition.path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => None,
-            metadata => Some(metadata.map_err(|e| self.error(&partition.path, e))?),
+            Err(e) if e.kind() == ErrorKind::NotFound && self.folder.is_dir() => None,
+            metadata => Some(metadata.map_err(|e| waits(&partition.path, e))?),
         };
         let size = metadata.as_ref().map_or(0, |m| m.len());
-        let now = Instant::now();
         if size < partition.next {
             let (feed, path) = (self.hand.name(), partition.path.clone());
             return Err(SourceError::LogShrank {
@@ -355,64 +520,26 @@ impl Follower {
             }
             .into());
         }
-        let written = metadata
-            .and_then(|m| m.modified().ok())
-            .and_then(|at| SystemTime::now().duration_since(at).ok());
-        let written = written.and_then(|age| now.checked_sub(age));
-        partition.written = written.map_or(partition.looked, |at| at.clamp(partition.looked, now));
-        partition.seen = std::mem::replace(&mut partition.looked, now);
-        partition.fresh = std::mem::replace(&mut partition.size, size);
+        partition.observe_size(size, metadata.and_then(|m| m.modified().ok()));
         Ok(())
     }
 }
 
-impl Partition {
-    /// When whole lines that start at `next` arrived: with the last write if it is one line, and the last; otherwise as
-    /// early as they may have.
-    fn arrived(&self, lines: &[u8]) -> Instant {
-        let last = self.next + lines.len() as u64 == self.size;
-        let fresh = &lines[(self.fresh.saturating_sub(self.next) as usize).min(lines.len())..];
-        let alone = memchr(b'\n', fresh).is_some_and(|end| end + 1 == fresh.len());
-        let old = lines.len() - fresh.len();
-        let whole_before = memchr(b'\n', &lines[..old]).is_some();
-        if last && alone && !whole_before {
-            self.written
-        } else {
-            self.seen
-        }
+/// A record of which only the first bytes are taken, for it has so many.
+fn cut(offset: u64, first: &[u8], length: u64) -> Record<'_> {
+    Record {
+        offset,
+        value: Some(&first[..first.len().min(FIRST_BYTES)]),
+        cut_from: Some(length),
+        ..Record::default()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    /// Of two records that came between two looks, the first seemed to have arrived with the second: what the report said of
-    /// a stream's latency was too good by half the time between looks.
-    #[test]
-    fn no_record_counts_as_arrived_later_than_it_may_have() {
-        let start = Instant::now();
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let partition = |next: u64, fresh: u64, size: u64| Partition {
-            name: "0".into(),
-            path: PathBuf::new(),
-            file: tempfile::tempfile().expect("a file"),
-            next,
-            size,
-            looked: at(50),
-            fresh,
-            seen: at(0),
-            written: at(40),
-            torn: next,
-        };
-        // One line, whole or begun before the look before.
-        assert_eq!(partition(10, 10, 14).arrived(b"one\n"), at(40));
-        assert_eq!(partition(10, 12, 14).arrived(b"one\n"), at(40));
-        // The last write may have been of the second, or of what follows.
-        assert_eq!(partition(10, 10, 18).arrived(b"one\ntwo\n"), at(0));
-        assert_eq!(partition(10, 10, 16).arrived(b"one\n"), at(0));
-        // Part of a backlog.
-        assert_eq!(partition(10, 14, 18).arrived(b"one\ntwo\n"), at(0));
-    }
+/// Whether a file that could not be opened so is none of the log's.
+fn is_left_out(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ELOOP)
+        || matches!(
+            error.kind(),
+            ErrorKind::InvalidInput | ErrorKind::IsADirectory | ErrorKind::NotFound
+        )
 }

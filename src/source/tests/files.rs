@@ -77,7 +77,7 @@ fn an_unreadable_file_gives_its_good_rows_and_a_dead_letter_and_the_rest_goes_on
     let whole = gz(text.as_bytes());
     put(folder.path().join("a.ndjson.gz"), &whole[..whole.len() / 2]);
     put(folder.path().join("b.ndjson"), "{\"a\":1}\n");
-    put(folder.path().join("c.ndjson.gz"), "no gzip");
+    put(folder.path().join("c.ndjson.gz"), "\u{1}\u{0}no gzip");
     put(
         folder.path().join("d.ndjson.zst"),
         &zstd::encode_all(text.as_bytes(), 1).unwrap()[..1000],
@@ -184,6 +184,7 @@ fn parquet_and_avro_come_as_columns_and_go_on_in_the_middle() {
                 next: from,
                 done: false,
                 tag: tag.clone(),
+                ..Position::default()
             };
             let resume = if from == 0 {
                 Progress::new()

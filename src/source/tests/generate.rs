@@ -37,6 +37,7 @@ fn a_generator_hands_over_each_event_once_over_a_restart() {
                     next,
                     done: false,
                     tag: None,
+                    ..Position::default()
                 },
             )
         })

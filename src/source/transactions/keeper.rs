@@ -388,6 +388,7 @@ impl Keeper {
             position,
             arrived: Instant::now(),
             epoch: None,
+            room: None,
         }
     }
 
@@ -488,6 +489,7 @@ impl Partition {
                     decoded,
                     partition: first.partition.clone(),
                     position: Position::at(last + 1),
+                    room: None,
                     ..*first
                 });
             }

@@ -49,7 +49,7 @@ impl Kept {
 
     fn of(limits: Limits, stop_at_end: bool, open: OpenEpoch) -> Self {
         let path = std::path::PathBuf::new();
-        let dataflow = dataflow(vec![input("i", vec![("f", FeedKind::Log { path }, Format::Json)])]);
+        let dataflow = dataflow(vec![input("i", vec![("f", FeedKind::Log { path, follow_links: false }, Format::Json)])]);
         let (together, taken) = bounded(1);
         let outlet = Outlet {
             sender: bounded(0).0,
@@ -65,7 +65,12 @@ impl Kept {
             stop: stopped,
             gauges: Arc::default(),
             line: None,
-            limits: BatchLimits { rows: 100, bytes: 1000 },
+            limits: BatchLimits {
+                rows: 100,
+                bytes: 1000,
+                record: 1000,
+            },
+            room: crate::source::passage::Passage::of_limit(None),
             share: Default::default(),
         };
         let reads = Reads {
@@ -111,6 +116,7 @@ impl Kept {
             decoded,
             arrived: Instant::now(),
             epoch: None,
+            room: None,
         };
         self.line.keep(&self.hand, delivery).expect("it listens");
     }
@@ -178,7 +184,11 @@ impl Kept {
 }
 
 fn raw(offset: u64, value: &str) -> crate::decode::Raw {
-    let mut batch = BatchBuilder::new(BatchLimits { rows: 100, bytes: 1000 });
+    let mut batch = BatchBuilder::new(BatchLimits {
+        rows: 100,
+        bytes: 1000,
+        record: 1000,
+    });
     batch.push(Record {
         offset,
         value: Some(value.as_bytes()),
@@ -333,6 +343,7 @@ fn an_epoch_is_given_its_rows_and_then_the_next_is_waited_for() {
                 let mut batch = BatchBuilder::new(BatchLimits {
                     rows: BATCH,
                     bytes: 1 << 20,
+                    record: 1 << 20,
                 });
                 for record in 0..BATCH {
                     batch.push(Record {

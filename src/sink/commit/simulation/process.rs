@@ -209,6 +209,7 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
                 next,
                 done: false,
                 tag: None,
+                ..Position::default()
             };
             let partition = partition();
             writers[0].observe(Arrival::Progress {

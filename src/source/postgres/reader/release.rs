@@ -60,9 +60,11 @@ impl Reader {
                     next: member.next,
                     done: false,
                     tag: Some(reached.tag()),
+                    ..Position::default()
                 },
                 arrived,
                 epoch: None,
+                room: None,
             });
         }
         self.hand_on(deliveries, continues, line)?;

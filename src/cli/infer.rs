@@ -1,0 +1,44 @@
+//! `infer`: files to the TOML of an input.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::parse_duration;
+use crate::infer::{SampleLimits, infer};
+
+/// Look at files, and write the TOML of an input that reads them
+///
+/// What files are is told by what is in them: CSV of any delimiter, encoding or header, lines of JSON, change envelopes,
+/// Parquet, Avro, packed or not. The newest and the oldest of a folder are looked at first, and the text says how much was.
+/// Save it as inputs/NAME.toml of a dataflow, correct what you know better, and let `check` look at it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  alluvium infer drops/orders > shop/inputs/orders.toml
+  alluvium infer 'archive/2024-*/*.csv.gz'")]
+pub struct Infer {
+    /// A file, a folder, or a glob
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// Stop looking after so long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "20s")]
+    time: Duration,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// No file is there, or none can be read.
+pub fn run(args: Infer) -> Result<ExitCode> {
+    let limits = SampleLimits {
+        time: args.time,
+        ..SampleLimits::default()
+    };
+    let toml = infer(&args.path, &limits)?;
+    io::stdout().lock().write_all(toml.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}

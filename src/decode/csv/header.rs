@@ -1,0 +1,290 @@
+//! What a header says: which field fills which column, and whether a file with it is one of the feed's at all.
+
+use smallvec::SmallVec;
+
+use super::guess::guess;
+use super::split::{fields, trimmed};
+use crate::decode::brought::is_of_file;
+use crate::decode::coerce::shown;
+use crate::definition::{Feed, Input, TextDialect};
+
+/// A column as a header is asked for it.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub name: &'a str,
+    /// The names of its field, most wanted first.
+    pub from: &'a [String],
+    /// Whether no record can do without it.
+    pub required: bool,
+}
+
+impl Wanted<'_> {
+    /// Whether it is not a record's, but tells of the file.
+    fn is_of_file(&self) -> bool {
+        self.from.iter().any(|from| is_of_file(from))
+    }
+
+    /// Its field among these.
+    pub fn field(&self, names: &[String], dialect: &TextDialect) -> Option<usize> {
+        self.from.iter().find_map(|from| {
+            let exact = names.iter().position(|name| name == from);
+            exact
+                .or_else(|| {
+                    let from = from.to_lowercase();
+                    let alike = |name: &String| name.to_lowercase() == from;
+                    dialect.ignore_case.then(|| names.iter().position(alike)).flatten()
+                })
+                .or_else(|| place(from).filter(|place| *place < names.len()))
+        })
+    }
+}
+
+/// The place of a field that is named by its number, from 0.
+pub(super) fn place(from: &str) -> Option<usize> {
+    from.strip_prefix('#')?.parse::<usize>().ok()?.checked_sub(1)
+}
+
+/// The first line of a file where it tells its delimiter, as Excel reads it, and what is behind it.
+fn told_delimiter(header: &str) -> Option<(u8, &str)> {
+    let rest = header.strip_prefix("sep=")?;
+    let delimiter = *rest.as_bytes().first().filter(|byte| byte.is_ascii())?;
+    Some((delimiter, rest[1..].strip_prefix('\n').unwrap_or(&rest[1..])))
+}
+
+/// What a header says of the fields of its file's records.
+#[derive(Debug)]
+pub(super) struct Heading {
+    /// By it the file's records are read.
+    pub dialect: TextDialect,
+    /// The names of the fields; of a file without a header line, none.
+    pub names: Vec<String>,
+    /// By field: the columns it fills.
+    pub takes: Vec<SmallVec<[u32; 1]>>,
+    /// Of a file without a header line: how many fields its records have, and whether they may have more.
+    pub unnamed: Option<(usize, bool)>,
+    /// Why the header itself cannot be used.
+    pub broken: Option<&'static str>,
+    /// By column: whether no field fills it.
+    absent: Vec<bool>,
+}
+
+impl Heading {
+    /// Of a file with this header; none: a file without a header line.
+    pub fn new(wanted: &[Wanted<'_>], header: Option<&str>, dialect: &TextDialect) -> Self {
+        let mut dialect = *dialect;
+        let told = header.and_then(told_delimiter);
+        let is_told = |rest: &str| !dialect.header || !rest.is_empty();
+        let header = match told.filter(|(_, rest)| is_told(rest)) {
+            Some((delimiter, rest)) => {
+                dialect.delimiter = delimiter;
+                Some(rest)
+            }
+            None => header,
+        };
+        match header.filter(|_| dialect.header) {
+            Some(header) => Heading::named(wanted, header, dialect),
+            None => Heading::unnamed(wanted, dialect),
+        }
+    }
+
+    fn named(wanted: &[Wanted<'_>], header: &str, dialect: TextDialect) -> Self {
+        let line = trimmed(header.strip_prefix('\u{feff}').unwrap_or(header));
+        let (names, broken) = match fields(line, &dialect) {
+            Ok(names) => (names, None),
+            Err(what) => (Vec::new(), Some(what)),
+        };
+        let found: Vec<Option<usize>> = wanted.iter().map(|column| column.field(&names, &dialect)).collect();
+        Heading {
+            takes: takes(names.len(), &found),
+            absent: found.iter().map(Option::is_none).collect(),
+            dialect,
+            names,
+            unnamed: None,
+            broken,
+        }
+    }
+
+    /// By the places that columns name; where none does, the fields are the columns in their order.
+    fn unnamed(wanted: &[Wanted<'_>], dialect: TextDialect) -> Self {
+        let mut found: Vec<Option<usize>> = wanted
+            .iter()
+            .map(|column| column.from.iter().find_map(|from| place(from)))
+            .collect();
+        let by_place = found.iter().any(Option::is_some);
+        if !by_place {
+            let mut next = 0..;
+            found = wanted
+                .iter()
+                .map(|column| if column.is_of_file() { None } else { next.next() })
+                .collect();
+        }
+        let width = found.iter().flatten().max().map_or(0, |last| last + 1);
+        Heading {
+            takes: takes(width, &found),
+            absent: found.iter().map(Option::is_none).collect(),
+            dialect,
+            names: Vec::new(),
+            unnamed: Some((width, by_place)),
+            broken: None,
+        }
+    }
+
+    /// How many fields a record has at least.
+    pub fn width(&self) -> usize {
+        self.unnamed.map_or(self.names.len(), |(width, _)| width)
+    }
+
+    /// Why a record of so many fields is none of the file's.
+    pub fn misfit(&self, fields: usize) -> Option<String> {
+        let expected = self.width();
+        match self.unnamed {
+            None if fields != expected => Some(format!(
+                "the record has {fields} fields, the header {expected}; quote fields that hold delimiters or line ends"
+            )),
+            Some((_, true)) if fields < expected => Some(format!(
+                "the record has {fields} fields, and a column is field {expected}; correct the record, or the column's `from`"
+            )),
+            Some((_, false)) if fields != expected => Some(format!(
+                "the record has {fields} fields, the columns are {expected}; name fields by their places, `from = 1`, where \
+                 some are not taken"
+            )),
+            _ => None,
+        }
+    }
+
+    /// Why a file with this header, or a record of it, is none of the feed's, as far as its names say. `sample`: the file's
+    /// beginning.
+    pub fn refusal(&self, wanted: &[Wanted<'_>], sample: &str) -> Option<String> {
+        let asked = || {
+            wanted
+                .iter()
+                .zip(&self.absent)
+                .filter(|(column, _)| !column.is_of_file())
+        };
+        if let Some(what) = self.broken {
+            return Some(format!("its header line cannot be read: {what}; repair the file"));
+        }
+        if self.unnamed.is_some() || !asked().any(|(_, absent)| *absent) {
+            return None;
+        }
+        let quoted = |columns: &mut dyn Iterator<Item = &Wanted<'_>>| {
+            let names: Vec<String> = columns.map(|column| format!("{:?}", column.name)).collect();
+            shown_list(&names)
+        };
+        let has = shown(&self.names.join(&char::from(self.dialect.delimiter).to_string()));
+        let remedy = || guess(wanted, sample, &self.dialect);
+        if asked().all(|(_, absent)| *absent) {
+            let columns = quoted(&mut asked().map(|(column, _)| column));
+            let remedy = remedy().unwrap_or_else(|| {
+                "list its names in the columns' `from`; if that is no header but data, set `header = false`".to_string()
+            });
+            return Some(format!(
+                "its header has none of the columns {columns}: it has {has}; {remedy}"
+            ));
+        }
+        let mut lost = asked()
+            .filter(|(column, absent)| **absent && column.required)
+            .map(|(column, _)| column);
+        let first = lost.next()?;
+        let columns = quoted(&mut std::iter::once(first).chain(lost));
+        let remedy = remedy()
+            .unwrap_or_else(|| "list the field's name in the column's `from`, or make the column nullable".to_string());
+        Some(format!(
+            "its header lacks what is required, {columns}: it has {has}; {remedy}"
+        ))
+    }
+}
+
+fn takes(width: usize, found: &[Option<usize>]) -> Vec<SmallVec<[u32; 1]>> {
+    let mut takes = vec![SmallVec::new(); width];
+    for (column, field) in found.iter().enumerate() {
+        if let Some(field) = field {
+            takes[*field].push(column as u32);
+        }
+    }
+    takes
+}
+
+/// At most ten of these.
+fn shown_list(names: &[String]) -> String {
+    match names.get(..10).filter(|_| names.len() > 11) {
+        Some(first) => format!("{} and {} more", first.join(", "), names.len() - 10),
+        None => names.join(", "),
+    }
+}
+
+/// What of a header is not as the columns have it, though the file can be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HeaderNotes {
+    /// Columns that are null for want of a field; with the name that differs in case alone, where there is one.
+    pub absent: Vec<String>,
+    /// Fields that no column takes.
+    pub ignored: Vec<String>,
+    /// Names that several fields have, of which a column takes the first.
+    pub twice: Vec<String>,
+}
+
+impl HeaderNotes {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        *self == HeaderNotes::default()
+    }
+}
+
+/// The names in a header, as records come with it.
+pub fn csv_names(header: &str, dialect: &TextDialect) -> Vec<String> {
+    Heading::new(&[], Some(header), dialect).names
+}
+
+/// Whether a file with this header is one of a feed's, and what is to be told of it. `header` is as records come with it;
+/// `sample` the file's beginning.
+///
+/// # Errors
+/// Why it is none, and what to do.
+pub fn judge_header(input: &Input, feed: &Feed, header: Option<&str>, sample: &str) -> Result<HeaderNotes, String> {
+    let columns = input.columns.iter().zip(&feed.columns);
+    let wanted: Vec<Wanted<'_>> = columns
+        .map(|(ours, theirs)| Wanted {
+            name: &ours.name,
+            from: &theirs.from,
+            required: !ours.nullable || input.key.contains(&ours.name),
+        })
+        .collect();
+    let heading = Heading::new(&wanted, header, &feed.wire.text);
+    if let Some(reason) = heading.refusal(&wanted, sample) {
+        return Err(reason);
+    }
+    let mut notes = HeaderNotes::default();
+    if heading.unnamed.is_some() {
+        return Ok(notes);
+    }
+    let names = &heading.names;
+    let declared = wanted.len() - input.evolved.len().min(wanted.len());
+    for (column, absent) in wanted.iter().zip(&heading.absent).take(declared) {
+        if !absent || column.is_of_file() {
+            continue;
+        }
+        let loose = TextDialect {
+            ignore_case: true,
+            ..heading.dialect
+        };
+        notes.absent.push(match column.field(names, &loose) {
+            Some(field) => format!(
+                "{} (the header has {:?}: set `ignore_case = true`)",
+                column.name, names[field]
+            ),
+            None => column.name.to_string(),
+        });
+    }
+    for (field, name) in names.iter().enumerate() {
+        let before = names[..field].contains(name);
+        match heading.takes[field].is_empty() {
+            true if before && !notes.twice.contains(name) => notes.twice.push(name.clone()),
+            true if before => (),
+            true if name.is_empty() => notes.ignored.push(format!("#{}", field + 1)),
+            true => notes.ignored.push(name.clone()),
+            false => (),
+        }
+    }
+    Ok(notes)
+}

@@ -1,0 +1,201 @@
+//! One CSV record to its fields, by the same rules that files are split to records by.
+
+use memchr::{memchr, memchr2};
+
+use crate::decode::cell::{Cell, Datum, Kind};
+use crate::definition::TextDialect;
+
+/// Calls `put` with each field of a record; the number of fields. What a field with quotes or escapes in it stands for is
+/// written to `derived`, where its cell cannot borrow it.
+///
+/// # Errors
+/// What is wrong with the record's quotes.
+pub(super) fn split<'a>(
+    record: &'a str,
+    dialect: &TextDialect,
+    derived: &mut String,
+    mut put: impl FnMut(usize, Cell<'a>),
+) -> Result<usize, &'static str> {
+    let bytes = record.as_bytes();
+    let mut field = 0;
+    let mut start = 0;
+    loop {
+        if dialect.trim {
+            start += blanks(&bytes[start..], dialect);
+        }
+        let end = match dialect.quote {
+            Some(quote) if bytes.get(start) == Some(&quote) => {
+                let (close, form) = closing(bytes, start + 1, quote, dialect.escape)?;
+                put(
+                    field,
+                    quoted(&record[start + 1..close], form, quote, dialect.escape, derived),
+                );
+                match dialect.trim {
+                    true => close + 1 + blanks(&bytes[close + 1..], dialect),
+                    false => close + 1,
+                }
+            }
+            _ => {
+                let end = memchr(dialect.delimiter, &bytes[start..]).map_or(bytes.len(), |n| start + n);
+                let text = match dialect.trim {
+                    true => record[start..end].trim_end_matches([' ', '\t']),
+                    false => &record[start..end],
+                };
+                let kind = if text.is_empty() { Kind::Null } else { Kind::Text };
+                put(field, Cell::new(kind, text));
+                end
+            }
+        };
+        field += 1;
+        match bytes.get(end) {
+            None => return Ok(field),
+            Some(byte) if *byte == dialect.delimiter => start = end + 1,
+            Some(_) => return Err("a quoted field goes on behind its closing quote"),
+        }
+    }
+}
+
+/// All fields of a record as text, without a difference between what is empty and what is not there.
+///
+/// # Errors
+/// What is wrong with the record's quotes.
+pub fn fields(record: &str, dialect: &TextDialect) -> Result<Vec<String>, &'static str> {
+    let (mut derived, mut cells) = (String::new(), Vec::new());
+    split(record, dialect, &mut derived, |_, cell| cells.push(cell))?;
+    let text = |cell: &Cell<'_>| cell.settle(&derived).resolved().unwrap_or_default().into_owned();
+    Ok(cells.iter().map(text).collect())
+}
+
+/// Without its line end.
+pub(super) fn trimmed(line: &str) -> &str {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    line.strip_suffix('\r').unwrap_or(line)
+}
+
+/// How many blanks come first.
+fn blanks(bytes: &[u8], dialect: &TextDialect) -> usize {
+    let blank = |byte: &&u8| matches!(byte, b' ' | b'\t') && **byte != dialect.delimiter;
+    bytes.iter().take_while(blank).count()
+}
+
+/// What is in a quoted field besides its characters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Nothing,
+    Doubled,
+    Escapes,
+}
+
+/// Where a quoted field closes, and what is in it.
+fn closing(bytes: &[u8], from: usize, quote: u8, escape: Option<u8>) -> Result<(usize, Inside), &'static str> {
+    let mut at = from;
+    let mut inside = Inside::Nothing;
+    loop {
+        let next = match escape {
+            None => memchr(quote, &bytes[at..]),
+            Some(escape) => memchr2(quote, escape, &bytes[at..]),
+        };
+        at += next.ok_or("a quoted field does not end")?;
+        if bytes[at] != quote {
+            inside = Inside::Escapes;
+            at = (at + 2).min(bytes.len());
+            continue;
+        }
+        if bytes.get(at + 1) != Some(&quote) {
+            return Ok((at, inside));
+        }
+        if inside == Inside::Nothing {
+            inside = Inside::Doubled;
+        }
+        at += 2;
+    }
+}
+
+/// The cell of a quoted field, of what is between its quotes.
+fn quoted<'a>(text: &'a str, inside: Inside, quote: u8, escape: Option<u8>, derived: &mut String) -> Cell<'a> {
+    match inside {
+        Inside::Nothing => return Cell::new(Kind::Text, text),
+        Inside::Doubled if quote == b'"' => return Cell::new(Kind::Doubled, text),
+        Inside::Doubled | Inside::Escapes => (),
+    }
+    let start = derived.len();
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        let is = |byte: Option<u8>| byte.is_some_and(|byte| character == char::from(byte));
+        match is(escape) || is(Some(quote)) {
+            true => derived.extend(characters.next()),
+            false => derived.push(character),
+        }
+    }
+    Cell::of(Kind::Text, Datum::Derived(start, derived.len()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests {
+    use super::*;
+
+    /// The fields of a record, as `csv_core` sees them.
+    fn theirs(record: &str, dialect: &TextDialect) -> Vec<String> {
+        let mut reader = csv_core::ReaderBuilder::new()
+            .delimiter(dialect.delimiter)
+            .quote(dialect.quote.unwrap_or(b'"'))
+            .quoting(dialect.quote.is_some())
+            .escape(dialect.escape)
+            .build();
+        let (mut output, mut ends) = ([0; 64], [0; 32]);
+        let line = format!("{record}\n");
+        let (_, _, _, count) = reader.read_record(line.as_bytes(), &mut output, &mut ends);
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let fields = starts.zip(&ends[..count]);
+        fields
+            .map(|(from, to)| String::from_utf8(output[from..*to].to_vec()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn fields_are_those_of_csv_core_or_the_record_is_refused() {
+        let usual = TextDialect::default();
+        let quoted_by = |quote, escape| TextDialect { quote, escape, ..usual };
+        for (dialect, alphabet) in [
+            (usual, "a,\" "),
+            (quoted_by(Some(b'\''), None), "a,'\""),
+            (quoted_by(None, None), "a,\""),
+            (quoted_by(Some(b'"'), Some(b'\\')), "a,\"\\"),
+        ] {
+            let letters: Vec<char> = alphabet.chars().collect();
+            for length in 1..=7u32 {
+                for n in 0..letters.len().pow(length) {
+                    let letter = |i| letters[n / letters.len().pow(i) % letters.len()];
+                    let record: String = (0..length).map(letter).collect();
+                    if let Ok(ours) = fields(&record, &dialect) {
+                        assert_eq!(ours, theirs(&record, &dialect), "{record:?} of {dialect:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blanks_are_trimmed_outside_quotes_and_a_blank_field_is_none() {
+        let trim = TextDialect {
+            trim: true,
+            ..TextDialect::default()
+        };
+        let mut cells = Vec::new();
+        split(" a b ,\" c \" ,  ,\"\"", &trim, &mut String::new(), |_, cell| {
+            cells.push((cell.kind, cell.text()))
+        })
+        .unwrap();
+        assert_eq!(
+            cells,
+            [
+                (Kind::Text, "a b"),
+                (Kind::Text, " c "),
+                (Kind::Null, ""),
+                (Kind::Text, "")
+            ]
+        );
+        assert!(fields("a, \"b\" c", &trim).is_err());
+    }
+}

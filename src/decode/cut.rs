@@ -1,0 +1,98 @@
+//! Records that are longer than `max_record`: they become dead letters, and their neighbours are decoded without them.
+//!
+//! Whether a record is one of them was decided where it was read, and Bronze keeps the decision with the record's first
+//! bytes. So a replay refuses the same records for the same reason, whatever `max_record` has become since.
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::{filter, filter_record_batch};
+
+use super::{CutRecord, Decoded, FilePlace, Payloads, Raw, Reject};
+
+/// How many bytes are kept of a record that is longer than `max_record`.
+pub(crate) const FIRST_BYTES: usize = 64 << 10;
+
+/// Why such a record is a dead letter.
+fn reason(cut: &CutRecord) -> String {
+    format!(
+        "the record has {} bytes, more than max_record allows; its first {} bytes are kept: have its source write smaller \
+         records, or raise max_record in dataflow.toml and bring it again",
+        cut.length,
+        cut.length.min(FIRST_BYTES as u64)
+    )
+}
+
+/// The records of a batch that are whole.
+pub(super) fn whole_records(raw: &Raw) -> Raw {
+    let mut whole = vec![true; raw.len()];
+    raw.cut.iter().for_each(|cut| whole[cut.record as usize] = false);
+    let kept = |index: &usize| whole[*index];
+    let mask = BooleanArray::from(whole.clone());
+    let of = |array: &dyn Array| -> ArrayRef { filter(array, &mask).expect("a mask has the length of its records") };
+    let payloads = match &raw.payloads {
+        Payloads::Records {
+            values,
+            keys,
+            headers,
+            ts_ms,
+        } => Payloads::Records {
+            values: of(values).as_binary::<i32>().clone(),
+            keys: keys.as_ref().map(|keys| of(keys).as_binary::<i32>().clone()),
+            headers: headers.as_ref().map(|headers| of(headers).as_string::<i32>().clone()),
+            ts_ms: (0..ts_ms.len()).filter(kept).map(|index| ts_ms[index]).collect(),
+        },
+        Payloads::Columns { batch, path, tag } => Payloads::Columns {
+            batch: filter_record_batch(batch, &mask).expect("a mask has the length of its records"),
+            path: path.clone(),
+            tag: tag.clone(),
+        },
+    };
+    Raw {
+        payloads,
+        offsets: (0..raw.len()).filter(kept).map(|index| raw.offsets[index]).collect(),
+        header: raw.header.clone(),
+        cut: Vec::new(),
+        place: FilePlace {
+            lines: (0..raw.place.lines.len())
+                .filter(kept)
+                .map(|index| raw.place.lines[index])
+                .collect(),
+            ..raw.place.clone()
+        },
+    }
+}
+
+/// What the whole records of `raw` decoded to, with the others among the rejects.
+pub(super) fn with_cut_records(mut decoded: Decoded, raw: Raw) -> Decoded {
+    let mut cut = raw.cut.iter().map(|cut| cut.record).peekable();
+    // Of each whole record, its place among all.
+    let places: Vec<u32> = (0..raw.len() as u32)
+        .filter(|record| cut.next_if_eq(record).is_none())
+        .collect();
+    let place = |record: &mut u32| *record = places[*record as usize];
+    decoded.record.iter_mut().for_each(place);
+    decoded
+        .transactions
+        .iter_mut()
+        .for_each(|transaction| place(&mut transaction.record));
+    decoded
+        .rejects
+        .iter_mut()
+        .filter_map(|reject| reject.record.as_mut())
+        .for_each(place);
+    decoded.rejects.extend(raw.cut.iter().map(|cut| Reject {
+        record: Some(cut.record),
+        reason: reason(cut),
+    }));
+    decoded.rejects.sort_by_key(|reject| reject.record);
+    let mut times = match &raw.payloads {
+        Payloads::Records { ts_ms, .. } => ts_ms.clone(),
+        Payloads::Columns { .. } => Vec::new(),
+    };
+    times.resize(raw.len(), None);
+    for (place, time) in places.iter().zip(&decoded.source_ms) {
+        times[*place as usize] = *time;
+    }
+    decoded.source_ms = times;
+    decoded.raw = raw;
+    decoded
+}

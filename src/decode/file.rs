@@ -1,0 +1,349 @@
+//! Columns that take what is known of the file that a record is in: its name, its path, when it was written, the record's
+//! line, and the values that folders of its path name (`/country=DE/`). One mechanism for all formats: once a decoder has
+//! made rows, these columns are filled where the record itself left them null.
+//!
+//! 1. What a column comes to must be the same when Bronze is decoded again. The partition and the record's number are in
+//!    Bronze; line and time are kept beside the record, in its headers, where a column asks for them.
+//! 2. A refused record of text tells its line. So its line is kept beside it, too.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arrow::array::{Array, BooleanArray, StringArray, StringBuilder};
+use arrow::compute::kernels::zip::zip;
+use chrono::{DateTime, Utc};
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+
+use super::cell::{Cell, Datum, Kind};
+use super::changes::Typed;
+use super::coerce::{self, Fault};
+use super::target::Target;
+use super::{Decoded, Op, Payloads, Raw};
+use crate::definition::FileField;
+
+/// The value of a Hive partition that stands for null.
+const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// What is known of records' place in their file; nothing of records that are in none.
+#[derive(Clone, Debug, Default)]
+pub struct FilePlace {
+    /// The partition; see [`crate::source::Delivery::partition`].
+    pub partition: Option<Arc<str>>,
+    /// When the file was last written, as ISO 8601 has it, in UTC.
+    pub modified: Option<Arc<str>>,
+    /// The line that each record begins on, from 1; empty where that is not known.
+    pub lines: Vec<u64>,
+}
+
+/// What Bronze keeps beside a record of a file.
+#[derive(Debug, Default, Deserialize)]
+struct FileNote<'a> {
+    #[serde(rename = "file.line")]
+    line: Option<u64>,
+    #[serde(rename = "file.modified", borrow)]
+    modified: Option<&'a str>,
+}
+
+impl FileNote<'_> {
+    fn read(text: &str) -> FileNote<'_> {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    fn write(&self, texts: &mut StringBuilder) {
+        let mut before = '{';
+        if let Some(line) = self.line {
+            write!(texts, "{before}\"file.line\":{line}").expect("writing to memory does not fail");
+            before = ',';
+        }
+        if let Some(modified) = self.modified {
+            write!(texts, "{before}\"file.modified\":\"{modified}\"").expect("writing to memory does not fail");
+        }
+        texts.append_value("}");
+    }
+}
+
+/// What Bronze keeps beside the rows of a columnar file: when it was last written.
+pub fn columnar_note(place: &FilePlace) -> Option<String> {
+    let modified = place.modified.as_deref()?;
+    Some(format!("{{\"file.modified\":\"{modified}\"}}"))
+}
+
+/// The same as it is read back.
+pub fn modified_of(note: &str) -> Option<Arc<str>> {
+    FileNote::read(note).modified.map(Arc::from)
+}
+
+/// A moment as [`FilePlace::modified`] has it.
+pub fn moment(time: SystemTime) -> Arc<str> {
+    DateTime::<Utc>::from(time)
+        .format("%Y-%m-%dT%H:%M:%S%.6f")
+        .to_string()
+        .into()
+}
+
+/// The columns of a feed that take something of the file.
+#[derive(Debug, Default)]
+pub(super) struct FileColumns {
+    columns: Vec<FileColumn>,
+    /// Whether the feed's records are in files.
+    of_files: bool,
+}
+
+#[derive(Debug)]
+struct FileColumn {
+    column: usize,
+    field: FileField,
+    target: Target,
+    /// Whether a row needs it.
+    required: bool,
+}
+
+impl FileColumns {
+    /// Those among the targets. From then on no decoder misses them in a record, for they are filled later.
+    pub fn of(targets: &mut [Target], key: &mut Vec<usize>) -> FileColumns {
+        let mut columns = Vec::new();
+        for (column, target) in targets.iter_mut().enumerate() {
+            let Some(field) = target.from.iter().find_map(|name| FileField::of(name)) else {
+                continue;
+            };
+            let mut own = target.clone();
+            if !matches!(field, FileField::Folder(_)) {
+                // The column's formats and nulls are for what records say.
+                own.patterns.clear();
+                own.nulls.clear();
+            }
+            columns.push(FileColumn {
+                column,
+                field,
+                required: !target.nullable || key.contains(&column),
+                target: own,
+            });
+            target.nullable = true;
+        }
+        key.retain(|column| !columns.iter().any(|file| file.column == *column));
+        FileColumns {
+            columns,
+            of_files: true,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    /// Fills them in rows that were made of these records.
+    pub fn fill(&self, typed: &mut Typed, raw: &Raw) {
+        let mut faults = Vec::new();
+        let notes = Notes::of(raw);
+        for file in &self.columns {
+            let array = typed.arrays[file.column].clone();
+            if array.null_count() == 0 {
+                continue;
+            }
+            let path = raw.place.partition.as_deref().map(path_of);
+            let constant = path.and_then(|path| file.constant(path));
+            let cells: Vec<Cell<'_>> = typed
+                .record
+                .iter()
+                .enumerate()
+                .map(|(row, record)| {
+                    let record = *record as usize;
+                    if array.is_valid(row) || typed.ops[row] == Op::Truncate {
+                        return Cell::NULL;
+                    }
+                    match &file.field {
+                        FileField::Line => match notes.line(record) {
+                            Some(line) => Cell::of(Kind::Number, Datum::Int(line as i64)),
+                            None => Cell::NULL,
+                        },
+                        FileField::Modified => notes.modified(record).map_or(Cell::NULL, text),
+                        _ => constant.as_deref().map_or(Cell::NULL, text),
+                    }
+                })
+                .collect();
+            let filled = coerce::column(&file.target, &cells, &mut faults);
+            let was_null: BooleanArray = (0..array.len()).map(|row| Some(array.is_null(row))).collect();
+            let array = zip(&was_null, &filled, &array).expect("both are of the column's type and length");
+            if file.required {
+                let lacks = |row: &usize| array.is_null(*row) && typed.ops[*row] != Op::Truncate;
+                faults.extend((0..array.len()).filter(lacks).map(|row| Fault {
+                    row: row as u32,
+                    reason: format!(
+                        "column {:?} is required, but {} is not known of the record's file; make it nullable",
+                        file.target.name, file.field
+                    ),
+                }));
+            }
+            typed.arrays[file.column] = array;
+        }
+        typed.refuse(faults);
+    }
+
+    /// Has refused records tell their lines, and puts beside records that were just read what Bronze is to keep of their
+    /// places: by (1) of all where a column asks for it, and by (2) of refused ones.
+    pub fn keep(&self, decoded: &mut Decoded) {
+        if !self.of_files || matches!(decoded.raw.payloads, Payloads::Columns { .. }) {
+            return;
+        }
+        let mut is_refused = vec![false; decoded.raw.len()];
+        let notes = Notes::of(&decoded.raw);
+        for reject in &mut decoded.rejects {
+            let Some(record) = reject.record else { continue };
+            is_refused[record as usize] = true;
+            if let Some(line) = notes.line(record as usize) {
+                reject.reason = format!("{}; the record begins on line {line} of its file", reject.reason);
+            }
+        }
+        let asks_for = |field: FileField| self.columns.iter().any(|file| file.field == field);
+        let (asks_line, asks_time) = (asks_for(FileField::Line), asks_for(FileField::Modified));
+        let asks = asks_line || asks_time;
+        let place = &decoded.raw.place;
+        if place.lines.is_empty() || !(asks || is_refused.contains(&true)) {
+            return; // nothing is known that Bronze does not have, or nothing of it is asked for
+        }
+        let mut texts = StringBuilder::with_capacity(place.lines.len(), if asks { place.lines.len() * 24 } else { 0 });
+        for (line, is_refused) in place.lines.iter().zip(is_refused) {
+            let note = FileNote {
+                line: (asks_line || is_refused).then_some(*line),
+                modified: place.modified.as_deref().filter(|_| asks_time),
+            };
+            match note.line.is_some() || note.modified.is_some() {
+                true => note.write(&mut texts),
+                false => texts.append_null(),
+            }
+        }
+        if let Payloads::Records { headers, .. } = &mut decoded.raw.payloads {
+            *headers = Some(texts.finish());
+        }
+    }
+}
+
+impl FileColumn {
+    /// What it takes of a file's path, which is the same for all of its records.
+    fn constant<'a>(&self, path: &'a str) -> Option<Cow<'a, str>> {
+        match &self.field {
+            FileField::Name => path.rsplit('/').next().map(Cow::Borrowed),
+            FileField::Path => Some(Cow::Borrowed(path)),
+            FileField::Folder(name) => {
+                let (folders, _) = path.rsplit_once('/')?;
+                let value = folders.split('/').find_map(|folder| {
+                    let (key, value) = folder.split_once('=')?;
+                    (percent_decode_str(key).decode_utf8_lossy() == name.as_str()).then_some(value)
+                })?;
+                let value = percent_decode_str(value).decode_utf8_lossy();
+                (value != HIVE_NULL).then_some(value)
+            }
+            FileField::Line | FileField::Modified => None,
+        }
+    }
+}
+
+fn text(text: &str) -> Cell<'_> {
+    Cell::new(Kind::Text, text)
+}
+
+/// The path of a partition's file; of a file that a request brought, its name.
+fn path_of(partition: &str) -> &str {
+    match partition.strip_prefix("backfill:") {
+        Some(identity) => identity.split_once('/').map_or(identity, |(_, name)| name),
+        None => partition,
+    }
+}
+
+/// What is known of records one by one: as they were read, or as Bronze keeps it.
+struct Notes<'a> {
+    raw: &'a Raw,
+    headers: Option<&'a StringArray>,
+}
+
+impl<'a> Notes<'a> {
+    fn of(raw: &'a Raw) -> Notes<'a> {
+        let headers = match &raw.payloads {
+            Payloads::Records { headers, .. } => headers.as_ref(),
+            Payloads::Columns { .. } => None,
+        };
+        Notes { raw, headers }
+    }
+
+    fn note(&self, record: usize) -> FileNote<'a> {
+        let headers = self.headers.filter(|headers| headers.is_valid(record));
+        headers.map_or(FileNote::default(), |headers| FileNote::read(headers.value(record)))
+    }
+
+    /// The record's line; of a columnar file, its row, from 1.
+    fn line(&self, record: usize) -> Option<u64> {
+        match &self.raw.payloads {
+            Payloads::Columns { .. } => Some(self.raw.offsets[record] + 1),
+            Payloads::Records { .. } => {
+                let line = self.raw.place.lines.get(record).copied();
+                line.or_else(|| self.note(record).line)
+            }
+        }
+    }
+
+    /// When the file was last written.
+    fn modified(&self, record: usize) -> Option<&'a str> {
+        let modified = self.raw.place.modified.as_deref();
+        modified.or_else(|| self.note(record).modified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn constant(field: &str, path: &str) -> Option<String> {
+        let target = Target::new(
+            &crate::definition::Column {
+                name: "c".into(),
+                sql_type: crate::repr::SqlType::Varchar,
+                nullable: true,
+                from: vec![field.into()],
+                format: vec![],
+                null: vec![],
+            },
+            "a test",
+        );
+        let mut targets = vec![target.expect("a target")];
+        let columns = FileColumns::of(&mut targets, &mut vec![]);
+        columns.columns[0].constant(path).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn folders_of_a_path_name_values_as_hive_writes_them() {
+        let path = "country=DE/day=2026-01-31/city=K%C3%B6ln%2FS%C3%BCd/x=__HIVE_DEFAULT_PARTITION__/a=b.csv";
+        for (field, expected) in [
+            ("path.country", Some("DE")),
+            ("path.day", Some("2026-01-31")),
+            ("path.city", Some("Köln/Süd")),
+            ("path.x", None),
+            ("path.a", None),
+            ("path.none", None),
+            ("file.name", Some("a=b.csv")),
+            ("file.path", Some(path)),
+        ] {
+            assert_eq!(constant(field, path).as_deref(), expected, "{field}");
+        }
+        assert_eq!(path_of("backfill:0a1b-17+3/a.csv"), "a.csv");
+    }
+
+    #[test]
+    fn what_bronze_keeps_reads_back() {
+        let mut texts = StringBuilder::new();
+        let modified = moment(SystemTime::UNIX_EPOCH);
+        for (line, modified) in [(Some(7), None), (None, Some(&modified)), (Some(8), Some(&modified))] {
+            let modified = modified.map(|modified| &**modified);
+            FileNote { line, modified }.write(&mut texts);
+        }
+        let texts = texts.finish();
+        let read: Vec<_> = texts.iter().flatten().map(FileNote::read).collect();
+        assert_eq!(
+            read.iter().map(|note| note.line).collect::<Vec<_>>(),
+            [Some(7), None, Some(8)]
+        );
+        assert_eq!(read[2].modified, Some("1970-01-01T00:00:00.000000"));
+    }
+}

@@ -1,0 +1,61 @@
+//! Feeds whose path takes in files of the lake: what such a feed reads makes the lake grow, and so feeds the feed.
+//!
+//! What paths alone show is refused here. What only a look at the folders shows (a link into the lake) is left out of
+//! listings.
+
+use super::{Dataflow, Diagnostic, FeedKind, FileGlob, Layer};
+
+/// The folders directly in a lake that are its own.
+pub const LAKE_FOLDERS: [&str; 5] = ["_alluvium", "bronze", "dead_letters", "gold", "silver"];
+
+/// The name of a data file, as our writers give them.
+const DATA_FILE: &str = "part-1-g1-w0-1.parquet";
+
+/// A mistake for each feed that would read the lake's own files.
+pub fn feeds_on_lake(dataflow: &Dataflow) -> Vec<Diagnostic> {
+    let inputs = dataflow.inputs.iter();
+    let feeds = inputs.flat_map(|input| input.feeds.iter().map(move |feed| (input, feed)));
+    let mistake = |(input, feed): (&super::Input, &super::Feed)| {
+        let FeedKind::Files { path, .. } = &feed.kind else {
+            return None;
+        };
+        let example = own_file_in(path, dataflow)?;
+        Some(Diagnostic {
+            file: input.file.clone(),
+            line: 0,
+            column: 0,
+            message: format!(
+                "feed {:?} would read the lake's own files, such as {example}",
+                feed.name
+            ),
+            help: Some(format!(
+                "narrow its path {path}, or put the lake elsewhere by lake = \"...\" in dataflow.toml"
+            )),
+        })
+    };
+    feeds.filter_map(mistake).collect()
+}
+
+/// A file that the lake has or will have, and that a feed of this path reads.
+fn own_file_in(path: &str, dataflow: &Dataflow) -> Option<String> {
+    let plain = |text: &str| text.strip_prefix("file://").unwrap_or(text).to_string();
+    let (path, lake) = (plain(path), plain(&dataflow.lake));
+    let (fixed, rest) = FileGlob::split(&path);
+    let glob = FileGlob::new(rest).ok()?;
+    let kept = dataflow.inputs.iter().filter(|input| input.bronze);
+    let bronze = kept.map(|input| format!("bronze/{}", input.name));
+    let tables = dataflow.tables.iter().map(|table| match table.layer {
+        Layer::Silver => format!("silver/{}", table.name),
+        Layer::Gold => format!("gold/{}", table.name),
+    });
+    let folders = bronze.chain(tables).chain(["dead_letters".to_string()]);
+    let files = folders.flat_map(|folder| {
+        [DATA_FILE.to_string(), format!("p=1/{DATA_FILE}")].map(|name| format!("{lake}/{folder}/{name}"))
+    });
+    let is_read = |file: &String| {
+        let below = file.strip_prefix(fixed).and_then(|below| below.strip_prefix('/'));
+        let parts: Vec<&str> = below.into_iter().flat_map(|below| below.split('/')).collect();
+        glob.names(&parts) && !parts.iter().any(|part| part.starts_with(['.', '_']))
+    };
+    files.into_iter().find(is_read)
+}

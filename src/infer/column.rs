@@ -1,0 +1,288 @@
+//! What a column is, by all of its values that were looked at.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::moment::Moments;
+use super::number::{Numbers, Written};
+use crate::decode::{FieldValue, json_items};
+use crate::repr::SqlType;
+
+/// Texts that may stand for null.
+const NULLS: [&str; 15] = [
+    "NA", "N/A", "n/a", "#N/A", "NULL", "null", "Null", "(null)", "None", "nil", "\\N", "-", "--", "?", "missing",
+];
+
+/// Words of booleans that need no format: what is true, and what is false.
+const WORDS: [(&str, &str); 5] = [("true", "false"), ("t", "f"), ("yes", "no"), ("y", "n"), ("on", "off")];
+
+/// Values that are remembered to see whether one comes again.
+const DISTINCT: usize = 500_000;
+
+/// What was seen of a column.
+#[derive(Clone, Debug)]
+pub(super) struct Observed {
+    /// Records that have a value.
+    values: u64,
+    nulls: BTreeMap<&'static str, u64>,
+    /// Texts that are no plain number.
+    others: u64,
+    numbers: Numbers,
+    written: Written,
+    moments: Moments,
+    /// By [`WORDS`]: how many are true, and false.
+    words: [(u64, u64); WORDS.len()],
+    json_booleans: u64,
+    /// Numbers that were texts in JSON.
+    json_texts: u64,
+    objects: u64,
+    arrays: u64,
+    items: Option<Box<Observed>>,
+    /// Hashes of values; none: one came twice, or there were too many.
+    distinct: Option<HashSet<u64>>,
+}
+
+/// What a column is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Decided {
+    pub sql_type: SqlType,
+    pub format: Vec<String>,
+    /// Texts that stand for null in it.
+    pub nulls: Vec<&'static str>,
+    /// What a person should know.
+    pub note: Option<String>,
+}
+
+impl Decided {
+    fn plain(sql_type: SqlType) -> Self {
+        Decided {
+            sql_type,
+            format: Vec::new(),
+            nulls: Vec::new(),
+            note: None,
+        }
+    }
+}
+
+impl Observed {
+    pub fn new() -> Self {
+        Observed {
+            values: 0,
+            nulls: BTreeMap::new(),
+            others: 0,
+            numbers: Numbers::default(),
+            written: Written::new(),
+            moments: Moments::default(),
+            words: Default::default(),
+            json_booleans: 0,
+            json_texts: 0,
+            objects: 0,
+            arrays: 0,
+            items: None,
+            distinct: Some(HashSet::new()),
+        }
+    }
+
+    /// Takes a field of a CSV record that is not empty.
+    pub fn observe_text(&mut self, text: &str) {
+        if let Some(null) = NULLS.iter().find(|null| **null == text) {
+            *self.nulls.entry(null).or_default() += 1;
+            return;
+        }
+        self.values += 1;
+        self.remember(text);
+        let text = text.trim();
+        if self.numbers.observe(text) {
+            self.written.observe_plain(text);
+            return;
+        }
+        self.others += 1;
+        self.written.observe(text);
+        self.moments.observe(text);
+        for ((yes, no), counts) in WORDS.iter().zip(&mut self.words) {
+            counts.0 += u64::from(text.eq_ignore_ascii_case(yes));
+            counts.1 += u64::from(text.eq_ignore_ascii_case(no));
+        }
+    }
+
+    /// Takes a field of a JSON record that is there.
+    pub fn observe_json(&mut self, value: &FieldValue<'_>) {
+        match value {
+            FieldValue::Null => (),
+            FieldValue::Boolean => {
+                self.values += 1;
+                self.json_booleans += 1;
+                self.distinct = None;
+            }
+            FieldValue::Number(text) => self.observe_text(text),
+            FieldValue::Text(text) => {
+                let before = self.numbers.count();
+                if !text.is_empty() {
+                    self.observe_text(text);
+                }
+                self.json_texts += self.numbers.count() - before;
+            }
+            FieldValue::Object(_) => {
+                self.values += 1;
+                self.objects += 1;
+                self.distinct = None;
+            }
+            FieldValue::Array(text) => {
+                self.values += 1;
+                self.arrays += 1;
+                self.distinct = None;
+                let items = self.items.get_or_insert_with(|| Box::new(Observed::new()));
+                json_items(text, |item| items.observe_json(&item));
+            }
+        }
+    }
+
+    fn remember(&mut self, text: &str) {
+        let Some(distinct) = &mut self.distinct else { return };
+        let is_new = distinct.insert(twox_hash::XxHash3_64::oneshot(text.as_bytes()));
+        if !is_new || distinct.len() > DISTINCT {
+            self.distinct = None;
+        }
+    }
+
+    /// How many records have a value.
+    pub fn values(&self) -> u64 {
+        self.values
+    }
+
+    /// Whether each of so many records has a value of its own.
+    pub fn is_unique(&self, records: u64) -> bool {
+        let may_identify = !matches!(self.decided().sql_type, SqlType::Double | SqlType::Boolean);
+        self.distinct.is_some() && self.values == records && may_identify
+    }
+
+    /// What it is.
+    pub fn decided(&self) -> Decided {
+        let mut decided = self.judged();
+        if decided.sql_type != SqlType::Varchar {
+            decided.nulls = self.nulls.keys().copied().collect();
+        }
+        decided
+    }
+
+    fn judged(&self) -> Decided {
+        let all = |count: u64| count == self.values;
+        let text = |note: Option<String>| Decided {
+            note,
+            ..Decided::plain(SqlType::Varchar)
+        };
+        if self.values == 0 {
+            return text(Some("no value was seen".to_string()));
+        }
+        if all(self.json_booleans) {
+            return Decided::plain(SqlType::Boolean);
+        }
+        if all(self.arrays)
+            && let Some(items) = &self.items
+        {
+            let inner = items.decided();
+            let is_plain = inner.format.is_empty() && items.objects + items.arrays == 0;
+            return match is_plain {
+                true => Decided::plain(SqlType::List(Box::new(inner.sql_type))),
+                false => text(Some("JSON".to_string())),
+            };
+        }
+        if self.objects + self.arrays > 0 {
+            return text(Some("JSON".to_string()));
+        }
+        if self.json_booleans > 0 {
+            return text(None);
+        }
+        if all(self.numbers.count()) {
+            // Whoever writes whole numbers as texts in JSON means names.
+            let is_name = self.json_texts > 0 && !matches!(self.numbers.sql_type(), Some(SqlType::Decimal(_, 1..)));
+            return match self.numbers.sql_type().filter(|_| !is_name) {
+                Some(sql_type) => Decided::plain(sql_type),
+                None => text(Some("digits that are no number".to_string())),
+            };
+        }
+        let is_word = |(yes, no): &(u64, u64), n: usize| all(yes + no) && (n == 0 || *yes > 0 && *no > 0);
+        if self.words.iter().enumerate().any(|(n, counts)| is_word(counts, n)) {
+            return Decided::plain(SqlType::Boolean);
+        }
+        if all(self.others) {
+            if let Some((sql_type, format)) = self.moments.decided() {
+                return Decided {
+                    format,
+                    ..Decided::plain(sql_type)
+                };
+            }
+            if let Some(formats) = self.moments.ambiguous() {
+                return text(Some(format!("a date by {formats}: say which by `format`")));
+            }
+        }
+        if let Some((format, sql_type)) = self.written.decided() {
+            return Decided {
+                format: vec![format],
+                ..Decided::plain(sql_type)
+            };
+        }
+        text(
+            self.written
+                .ambiguous()
+                .map(|formats| format!("a number by {formats}: say which by `format`")),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(texts: &[&str]) -> String {
+        let mut observed = Observed::new();
+        texts.iter().for_each(|text| observed.observe_text(text));
+        let Decided {
+            sql_type,
+            format,
+            nulls,
+            note,
+        } = observed.decided();
+        format!(
+            "{sql_type} {} {} {}",
+            format.join(" "),
+            nulls.join(" "),
+            note.unwrap_or_default()
+        )
+        .trim()
+        .to_string()
+    }
+
+    #[test]
+    fn types_hold_what_was_seen_exactly() {
+        for (texts, expected) in [
+            (&["1", "-20"][..], "INT"),
+            (&["4111111111111111", "1"], "BIGINT"),
+            (&["99999999999999999999"], "DECIMAL(38,0)"),
+            (&["17850.0", "1.0"], "INT"),
+            (&["2.55", "10"], "DECIMAL(18,2)"),
+            (&["40.71458404", "1"], "DOUBLE"),
+            (&["1e3", "2"], "DOUBLE"),
+            (&["01234", "99999"], "VARCHAR   digits that are no number"),
+            (&["+49 30 1234"], "VARCHAR"),
+            (&["true", "TRUE"], "BOOLEAN"),
+            (&["y", "n"], "BOOLEAN"),
+            (&["y", "y"], "VARCHAR"),
+            (&["1", "NA"], "INT  NA"),
+            (&["a", "NA"], "VARCHAR"),
+            (&["1,234.50", "5"], "DECIMAL(18,2) #,##0.00"),
+            (&["1.234,50", "1.234"], "DECIMAL(18,2) #.##0,00"),
+            (&["$1,234.50", "$5.00"], "DECIMAL(18,2) $#,##0.00"),
+            (&["1.234,50 €"], "DECIMAL(18,2) #.##0,00 €"),
+            (
+                &["1,234", "2,345"],
+                "VARCHAR   a number by \"#,##0.00\" or \"#.##0,00\": say which by `format`",
+            ),
+            (&["1/31/17 0:21"], "TIMESTAMP %m/%d/%y %H:%M"),
+            (&["2017-01-31"], "DATE"),
+            (&["a", "1"], "VARCHAR"),
+            (&[], "VARCHAR   no value was seen"),
+        ] {
+            assert_eq!(of(texts), expected, "{texts:?}");
+        }
+    }
+}

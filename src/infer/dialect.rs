@@ -1,0 +1,198 @@
+//! How the text of a file is written, by its beginning.
+
+use crate::decode::csv_fields;
+use crate::definition::{Charset, TextDialect};
+use crate::source::{SplitError, TextRecords};
+
+/// Records that are looked at.
+const RECORDS: usize = 200;
+
+/// Lines in front of a header that are passed over at most.
+const TITLES: usize = 30;
+
+/// What the bytes of a text stand for; a byte order mark needs no setting.
+pub(super) fn charset(head: &[u8]) -> Charset {
+    let marked = [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"]
+        .iter()
+        .any(|mark| head.starts_with(mark));
+    match std::str::from_utf8(head) {
+        _ if marked => Charset::Utf8,
+        _ if head.contains(&0) => Charset::Utf16,
+        Ok(_) => Charset::Utf8,
+        // The last character may be cut.
+        Err(error) if error.error_len().is_none() => Charset::Utf8,
+        Err(_) if head.iter().any(|byte| [0x81, 0x8d, 0x8f, 0x90, 0x9d].contains(byte)) => Charset::Latin1,
+        Err(_) => Charset::Windows1252,
+    }
+}
+
+/// How CSV is written that begins so.
+pub(super) fn csv(sample: &str, charset: Charset) -> TextDialect {
+    let usual = TextDialect {
+        charset,
+        ..TextDialect::default()
+    };
+    let comment = sample
+        .lines()
+        .next()
+        .is_some_and(|line| line.starts_with('#'))
+        .then_some(b'#');
+    let quotings = [
+        (Some(b'"'), None),
+        (Some(b'"'), Some(b'\\')),
+        (Some(b'\''), None),
+        (None, None),
+    ];
+    let mut best: Option<(Fit, TextDialect)> = None;
+    for (quote, escape) in quotings {
+        if quote == Some(b'\'') && !sample.contains(",'") && !sample.contains(";'") && !sample.starts_with('\'') {
+            continue;
+        }
+        for delimiter in [b',', b';', b'\t', b'|'] {
+            let candidate = TextDialect {
+                delimiter,
+                quote,
+                escape,
+                comment,
+                ..usual
+            };
+            let fit = fit(sample, &candidate);
+            if best.as_ref().is_none_or(|(least, _)| fit.is_better_than(least)) {
+                best = Some((fit, candidate));
+            }
+        }
+    }
+    let Some((fit, mut dialect)) = best else { return usual };
+    dialect.skip_lines = titles(sample, &dialect, fit.width);
+    let told = sample.starts_with("sep=");
+    if told {
+        dialect.skip_lines = 0;
+        dialect.delimiter = usual.delimiter;
+        return dialect;
+    }
+    let mut lines = behind(sample, dialect.skip_lines);
+    let header = first_record(lines, &dialect);
+    lines = header.as_deref().unwrap_or_default();
+    let names = csv_fields(lines, &dialect).unwrap_or_default();
+    dialect.trim = names.iter().any(|name| name.trim() != name);
+    dialect.header = is_header(&names);
+    dialect
+}
+
+/// How well a dialect fits.
+#[derive(Clone, Copy, Debug)]
+struct Fit {
+    /// The number of fields that most records have.
+    width: usize,
+    /// Of a thousand records, how many have it.
+    share: usize,
+}
+
+impl Fit {
+    /// A later candidate must be plainly better than an earlier, more usual one.
+    fn is_better_than(self, other: &Fit) -> bool {
+        let rank = |fit: &Fit| (fit.width > 1, fit.share);
+        let ((wide, share), (other_wide, other_share)) = (rank(&self), rank(other));
+        match (wide, other_wide) {
+            (true, false) => share >= 600,
+            (false, true) => other_share < 600,
+            _ => share > other_share + 50 || share + 50 >= other_share && share >= 900 && self.width > other.width * 2,
+        }
+    }
+}
+
+fn fit(sample: &str, dialect: &TextDialect) -> Fit {
+    let mut records = TextRecords::new(sample.as_bytes(), Some(*dialect), sample.len().max(1));
+    let mut widths: std::collections::BTreeMap<usize, usize> = Default::default();
+    let mut count = 0;
+    for _ in 0..RECORDS {
+        match records.next() {
+            Ok(Some(record)) => {
+                count += 1;
+                let text = String::from_utf8_lossy(record.bytes);
+                if let Ok(fields) = csv_fields(&text, dialect) {
+                    *widths.entry(fields.len()).or_default() += 1;
+                }
+            }
+            // The sample may be cut within quotes.
+            Ok(None) | Err(SplitError::OpenQuote) => break,
+            Err(_) => break,
+        }
+    }
+    let (width, most) = widths.into_iter().max_by_key(|(_, count)| *count).unwrap_or((0, 0));
+    Fit {
+        width,
+        share: most * 1000 / count.max(1),
+    }
+}
+
+/// Lines in front of the first record of the usual width.
+fn titles(sample: &str, dialect: &TextDialect, width: usize) -> u64 {
+    let fits = |text: &str| csv_fields(text, dialect).is_ok_and(|fields| fields.len() == width);
+    if first_record(sample, dialect).is_some_and(|record| fits(&record)) {
+        return 0;
+    }
+    let lines = sample.lines().take(TITLES).enumerate();
+    let mut found = lines.filter(|(_, line)| !line.is_empty() && fits(line));
+    found.next().map_or(0, |(n, _)| n as u64)
+}
+
+fn behind(sample: &str, lines: u64) -> &str {
+    (0..lines).fold(sample, |rest, _| rest.split_once('\n').map_or("", |(_, rest)| rest))
+}
+
+fn first_record(text: &str, dialect: &TextDialect) -> Option<String> {
+    let mut records = TextRecords::new(text.as_bytes(), Some(*dialect), text.len().max(1));
+    let record = records.next().ok()??;
+    Some(String::from_utf8_lossy(record.bytes).into_owned())
+}
+
+/// Whether fields are names rather than data.
+fn is_header(fields: &[String]) -> bool {
+    let is_data = |field: &String| {
+        let text = field.trim().trim_start_matches(['-', '+', '$', '€', '(']);
+        text.starts_with(|c: char| c.is_ascii_digit())
+    };
+    let named = fields.iter().filter(|field| !field.trim().is_empty()).count();
+    let data = fields.iter().filter(|field| is_data(field)).count();
+    named > 0 && data * 2 < named && !fields.first().is_some_and(is_data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(sample: &str) -> String {
+        let dialect = csv(sample, Charset::Utf8);
+        format!(
+            "{} {} {} {} {}",
+            char::from(dialect.delimiter).escape_default(),
+            dialect.skip_lines,
+            dialect.header,
+            dialect
+                .quote
+                .map_or("-".to_string(), |quote| char::from(quote).to_string()),
+            dialect.escape.is_some()
+        )
+    }
+
+    #[test]
+    fn dialects_are_told_by_what_fits_most_records() {
+        for (sample, expected) in [
+            ("k,x\na,1\nb,2\n", ", 0 true \" false"),
+            ("k;x\n\"a;1\";1,5\nb;2,5\n", "; 0 true \" false"),
+            ("k\tx\na\t1\n", "\\t 0 true \" false"),
+            ("a,1\nb,2\n", ", 0 false \" false"),
+            (
+                "Report, of May\nmade by us\n\nk;x;y\na;1;2\nb;2;3\nc;3;3\nd;4;3\ne;5;3\n",
+                "; 3 true \" false",
+            ),
+            ("sep=;\nk;x\na;1\n", ", 0 true \" false"),
+            ("name\nAnn\nBob\n", ", 0 true \" false"),
+            ("k,x\n\"a\\\"b\",1\n\"c\\\",d\",2\n", ", 0 true \" true"),
+            ("\"k\",\"x\"\n\"a\nb\",\"1\"\n", ", 0 true \" false"),
+        ] {
+            assert_eq!(of(sample), expected, "{sample}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! In which of the usual ways a column's texts are dates or points in time.
+
+use std::collections::HashMap;
+
+use chrono::{Datelike, NaiveDate, NaiveDateTime};
+
+use crate::decode::iso_point;
+use crate::repr::SqlType;
+
+const DATES: [&str; 14] = [
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    "%d.%m.%Y",
+    "%d.%m.%y",
+    "%m/%d/%Y",
+    "%d/%m/%Y",
+    "%m/%d/%y",
+    "%d/%m/%y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%d-%b-%Y",
+    "%d-%b-%y",
+    "%d %b %Y",
+    "%b %d, %Y",
+];
+const TIMES: [&str; 5] = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p"];
+
+/// Years that data is of; others come of reading two digits as four, or a number as a date.
+const YEARS: std::ops::RangeInclusive<i32> = 1600..=2200;
+
+/// The bit of ISO 8601 in a mask, with a date alone and with a time; the others are those of [`DATES`] times [`TIMES`].
+const ISO_DATE: u128 = 1 << 126;
+const ISO_TIME: u128 = 1 << 127;
+
+/// Ways in which texts of a column can be read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Moments {
+    /// How many texts can be read in exactly these ways.
+    masks: HashMap<u128, u64>,
+    /// Some text cannot be read in any.
+    failed: bool,
+}
+
+impl Moments {
+    /// Takes a text.
+    pub fn observe(&mut self, text: &str) {
+        if self.failed {
+            return;
+        }
+        match mask(text) {
+            0 => self.failed = true,
+            mask => *self.masks.entry(mask).or_default() += 1,
+        }
+    }
+
+    /// The type, and the formats that together read every text; none where there are none.
+    pub fn decided(&self) -> Option<(SqlType, Vec<String>)> {
+        if self.failed || self.masks.is_empty() {
+            return None;
+        }
+        let mut left: Vec<u128> = self.masks.keys().copied().collect();
+        let mut chosen = Vec::new();
+        while !left.is_empty() {
+            let best = bits().max_by_key(|bit| left.iter().filter(|mask| *mask & bit != 0).count())?;
+            left.retain(|mask| mask & best == 0);
+            chosen.push(best);
+            if chosen.len() > 4 {
+                return None;
+            }
+        }
+        // A text that two chosen formats read, or another format just as well, may be two days.
+        let ambiguous = chosen.iter().any(|bit| {
+            let own: Vec<u128> = self.masks.keys().copied().filter(|mask| mask & bit != 0).collect();
+            swapped(*bit).is_some_and(|other| own.iter().all(|mask| mask & other != 0))
+        });
+        if ambiguous {
+            return None;
+        }
+        let has_time = chosen
+            .iter()
+            .any(|bit| *bit == ISO_TIME || *bit != ISO_DATE && time(*bit) != 0);
+        let sql_type = if has_time { SqlType::Timestamp } else { SqlType::Date };
+        if chosen.iter().all(|bit| matches!(*bit, ISO_DATE | ISO_TIME)) {
+            return Some((sql_type, Vec::new()));
+        }
+        Some((sql_type, chosen.into_iter().map(format).collect()))
+    }
+
+    /// Two formats of which one holds, where days may be months.
+    pub fn ambiguous(&self) -> Option<String> {
+        if self.failed {
+            return None;
+        }
+        let all = self.masks.keys().fold(u128::MAX, |all, mask| all & mask);
+        let bit = bits().find(|bit| all & bit != 0 && swapped(*bit).is_some_and(|other| all & other != 0))?;
+        Some(format!("{:?} or {:?}", format(bit), format(swapped(bit)?)))
+    }
+}
+
+fn bits() -> impl Iterator<Item = u128> {
+    let formats = (0..DATES.len() * TIMES.len()).map(|n| 1 << n);
+    [ISO_TIME, ISO_DATE].into_iter().chain(formats)
+}
+
+fn time(bit: u128) -> usize {
+    bit.trailing_zeros() as usize % TIMES.len()
+}
+
+fn format(bit: u128) -> String {
+    match bit {
+        ISO_DATE => "%Y-%m-%d".to_string(),
+        ISO_TIME => "%Y-%m-%d %H:%M:%S".to_string(),
+        bit => {
+            let n = bit.trailing_zeros() as usize;
+            format!("{}{}", DATES[n / TIMES.len()], TIMES[n % TIMES.len()])
+        }
+    }
+}
+
+/// The format with day and month changed for each other.
+fn swapped(bit: u128) -> Option<u128> {
+    if matches!(bit, ISO_DATE | ISO_TIME) {
+        return None;
+    }
+    let n = bit.trailing_zeros() as usize;
+    let (date, time) = (n / TIMES.len(), n % TIMES.len());
+    let other = match DATES[date] {
+        "%m/%d/%Y" => "%d/%m/%Y",
+        "%d/%m/%Y" => "%m/%d/%Y",
+        "%m/%d/%y" => "%d/%m/%y",
+        "%d/%m/%y" => "%m/%d/%y",
+        "%d-%m-%Y" => "%m-%d-%Y",
+        "%m-%d-%Y" => "%d-%m-%Y",
+        _ => return None,
+    };
+    let date = DATES.iter().position(|known| *known == other)?;
+    Some(1 << (date * TIMES.len() + time))
+}
+
+/// The ways in which a text can be read.
+fn mask(text: &str) -> u128 {
+    let text = text.trim();
+    let may_be = (6..=40).contains(&text.len())
+        && text.contains(['-', '/', '.', ' '])
+        && text.bytes().filter(u8::is_ascii_digit).count() >= 3;
+    if !may_be {
+        return 0;
+    }
+    let of_now = |date: NaiveDate| YEARS.contains(&date.year());
+    if text.as_bytes().first().is_some_and(u8::is_ascii_digit)
+        && text.as_bytes().get(4) == Some(&b'-')
+        && iso_point(text).is_some_and(|point| {
+            chrono::DateTime::from_timestamp_micros(point).is_some_and(|at| of_now(at.date_naive()))
+        })
+    {
+        return if text.len() <= 10 { ISO_DATE } else { ISO_TIME };
+    }
+    let colons = text.bytes().filter(|byte| *byte == b':').count();
+    let halves = text.ends_with(['m', 'M']);
+    let t = match (colons, halves) {
+        (0, false) => 0,
+        (1, false) => 1,
+        (2, false) => 2,
+        (1, true) => 3,
+        (2, true) => 4,
+        _ => return 0,
+    };
+    let joint = |text: &str| text.bytes().find(|byte| b"/.- ".contains(byte));
+    let mut mask = 0;
+    for (d, date) in DATES.iter().enumerate().filter(|(_, date)| joint(date) == joint(text)) {
+        let read = match TIMES[t] {
+            "" => NaiveDate::parse_from_str(text, date).ok(),
+            time => NaiveDateTime::parse_from_str(text, &format!("{date}{time}"))
+                .ok()
+                .map(|at| at.date()),
+        };
+        if read.is_some_and(of_now) {
+            mask |= 1 << (d * TIMES.len() + t);
+        }
+    }
+    mask
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests {
+    use super::*;
+
+    fn of(texts: &[&str]) -> Moments {
+        let mut moments = Moments::default();
+        texts.iter().for_each(|text| moments.observe(text));
+        moments
+    }
+
+    #[test]
+    fn days_and_months_are_told_apart_by_a_day_above_twelve_or_not_at_all() {
+        let clear = of(&["1/2/17 0:21", "1/31/17 23:59"]);
+        assert_eq!(
+            clear.decided(),
+            Some((SqlType::Timestamp, vec!["%m/%d/%y %H:%M".to_string()]))
+        );
+        let unclear = of(&["01/02/2017", "12/11/2017"]);
+        assert_eq!(unclear.decided(), None);
+        assert_eq!(unclear.ambiguous().unwrap(), "\"%m/%d/%Y\" or \"%d/%m/%Y\"");
+    }
+
+    #[test]
+    fn iso_needs_no_format_and_two_ways_need_two() {
+        assert_eq!(of(&["2017-01-31"]).decided(), Some((SqlType::Date, vec![])));
+        let zoned = of(&["2017-01-31T10:00:00Z", "2017-01-31 10:00:00.5"]);
+        assert_eq!(zoned.decided(), Some((SqlType::Timestamp, vec![])));
+        let both = of(&["2017-11-01 00:04:26", "1/31/17 0:21"]);
+        let (sql_type, mut formats) = both.decided().unwrap();
+        formats.sort();
+        assert_eq!(
+            (sql_type, formats),
+            (
+                SqlType::Timestamp,
+                vec!["%Y-%m-%d %H:%M:%S".to_string(), "%m/%d/%y %H:%M".to_string()]
+            )
+        );
+        assert_eq!(of(&["10.12.2017", "soon"]).decided(), None);
+        assert_eq!(of(&["40.71458404"]).decided(), None);
+    }
+}

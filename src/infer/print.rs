@@ -1,0 +1,231 @@
+//! Writes what was seen as an input's TOML.
+
+use std::fmt::Write;
+
+use super::column::Decided;
+use super::columns::{Candidate, Known};
+use super::files::Listed;
+use super::look::{Form, Looked};
+use crate::definition::TextDialect;
+use crate::shown::shown;
+
+/// Files that were passed over and are named.
+const NAMED: usize = 5;
+
+/// The TOML of an input.
+pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    comments(listed, looked, &mut line);
+    let all = &looked.columns.all;
+    let decided: Vec<(&Candidate, Decided, bool)> = all
+        .iter()
+        .filter(|column| !is_empty_object(column, all))
+        .map(decided)
+        .collect();
+    // Words that stand for null in some column do so in all: one writer wrote them.
+    let nulls: Vec<&str> = {
+        let all = decided.iter().flat_map(|(_, decided, _)| &decided.nulls);
+        let mut words: Vec<&str> = all.copied().filter(|null| is_word(null)).collect();
+        words.sort_unstable();
+        words.dedup();
+        words
+    };
+    let unique = decided.iter().filter(|(candidate, _, _)| match &candidate.known {
+        Known::Seen(seen) => looked.records > 1 && seen.is_unique(looked.records),
+        Known::Told(..) => false,
+    });
+    let unique: Vec<&str> = unique.map(|(candidate, _, _)| candidate.name.as_str()).collect();
+    if let [first, ..] = &unique[..] {
+        line(format!(
+            "# Unique in what was looked at: {}. A key, if it is one for all rows:",
+            unique.join(", ")
+        ));
+        line(format!("# key = [{}]", quoted(first)));
+    }
+    if !nulls.is_empty() {
+        line(format!("null = {}", list(&nulls)));
+    }
+    line("\n[columns]".to_string());
+    for (candidate, decided, nullable) in &decided {
+        line(column(candidate, decided, *nullable, &looked.form));
+    }
+    line("\n[[feeds]]\nname = \"files\"\nkind = \"files\"".to_string());
+    line(format!("path = {}", quoted(&listed.pattern)));
+    match &looked.form {
+        Form::Csv(dialect) => {
+            line("format = \"csv\"".to_string());
+            settings(dialect, &mut line);
+        }
+        Form::Json { charset, envelopes } => {
+            line(format!(
+                "format = \"{}\"",
+                if *envelopes { "debezium-json" } else { "ndjson" }
+            ));
+            settings(
+                &TextDialect {
+                    charset: *charset,
+                    ..TextDialect::default()
+                },
+                &mut line,
+            );
+        }
+        Form::Parquet => line("format = \"parquet\"".to_string()),
+        Form::Avro => line("format = \"avro\"".to_string()),
+    }
+    out
+}
+
+/// How much was looked at, and what was not.
+fn comments(listed: &Listed, looked: &Looked, line: &mut impl FnMut(String)) {
+    let name = |path: &std::path::Path| shown(&path.file_name().unwrap_or_default().to_string_lossy()).to_string();
+    line(format!(
+        "# Written by `alluvium infer`, which looked at {} of {} files and {} records{}.",
+        looked.files.len(),
+        listed.files.len(),
+        looked.records,
+        if looked.files.iter().all(|(_, is_whole)| *is_whole) {
+            ""
+        } else {
+            ", not at all of each"
+        }
+    ));
+    if let [(newest, _), rest @ ..] = &looked.files[..] {
+        let oldest = rest.first().map_or(newest, |(oldest, _)| oldest);
+        line(format!(
+            "# The newest is {}, the oldest {}.",
+            name(newest),
+            name(oldest)
+        ));
+    }
+    line("# Types are by these values alone: correct what you know better.".to_string());
+    for (path, reason) in looked.passed.iter().take(NAMED) {
+        line(format!("# Passed over: {}: {}", name(path), shown(reason)));
+    }
+    if looked.passed.len() > NAMED {
+        line(format!("# Passed over: {} more files", looked.passed.len() - NAMED));
+    }
+    if !listed.others.is_empty() {
+        line(format!("# Not looked at: files called *{}", listed.others.join(", *")));
+    }
+    if looked.columns.cut {
+        line("# There are more fields than columns were made for.".to_string());
+    }
+}
+
+fn decided(candidate: &Candidate) -> (&Candidate, Decided, bool) {
+    match &candidate.known {
+        Known::Seen(seen) => (candidate, seen.decided(), true),
+        Known::Told(decided, nullable) => (candidate, decided.clone(), *nullable),
+    }
+}
+
+/// Whether a field is null in some records and an object in others, whose own fields have columns.
+fn is_empty_object(column: &Candidate, all: &[Candidate]) -> bool {
+    let inside = |field: &String| {
+        field
+            .strip_prefix(&column.from[0])
+            .is_some_and(|rest| rest.starts_with('.'))
+    };
+    let is_empty = matches!(&column.known, Known::Seen(seen) if seen.values() == 0);
+    is_empty && all.iter().flat_map(|other| &other.from).any(inside)
+}
+
+/// Whether a text is a word for null that no other value is likely to be.
+fn is_word(null: &str) -> bool {
+    null.chars().any(|c| c.is_ascii_alphabetic())
+}
+
+fn column(candidate: &Candidate, decided: &Decided, nullable: bool, form: &Form) -> String {
+    let in_order = matches!(form, Form::Csv(dialect) if !dialect.header);
+    let mut settings = vec![format!("type = \"{}\"", decided.sql_type)];
+    if candidate.from != [candidate.name.clone()] && !in_order {
+        let names: Vec<&str> = candidate.from.iter().map(String::as_str).collect();
+        settings.push(format!("from = {}", fields(&names)));
+    }
+    if !nullable {
+        settings.push("nullable = false".to_string());
+    }
+    let formats: Vec<&str> = decided.format.iter().map(String::as_str).collect();
+    if !formats.is_empty() {
+        settings.push(format!("format = {}", list(&formats)));
+    }
+    let own: Vec<&str> = decided.nulls.iter().copied().filter(|null| !is_word(null)).collect();
+    if !own.is_empty() {
+        // A column's own list replaces the input's.
+        settings.push(format!("null = {}", list(&decided.nulls)));
+    }
+    let value = match &settings[..] {
+        [_] => format!("\"{}\"", decided.sql_type),
+        _ => format!("{{ {} }}", settings.join(", ")),
+    };
+    let mut text = format!("{} = {value}", key(&candidate.name));
+    if let Some(note) = &decided.note {
+        let _ = write!(text, " # {note}");
+    }
+    text
+}
+
+/// The settings that are not the usual ones.
+fn settings(dialect: &TextDialect, line: &mut impl FnMut(String)) {
+    let usual = TextDialect::default();
+    let text = |byte: Option<u8>| quoted(&byte.map(|byte| char::from(byte).to_string()).unwrap_or_default());
+    if dialect.delimiter != usual.delimiter {
+        line(format!("delimiter = {}", text(Some(dialect.delimiter))));
+    }
+    if dialect.quote != usual.quote {
+        line(format!("quote = {}", text(dialect.quote)));
+    }
+    if dialect.escape != usual.escape {
+        line(format!("escape = {}", text(dialect.escape)));
+    }
+    if dialect.comment != usual.comment {
+        line(format!("comment = {}", text(dialect.comment)));
+    }
+    if dialect.header != usual.header {
+        line(format!("header = {}", dialect.header));
+    }
+    if dialect.skip_lines != usual.skip_lines {
+        line(format!("skip_lines = {}", dialect.skip_lines));
+    }
+    if dialect.trim {
+        line("trim = true".to_string());
+    }
+    if dialect.charset != usual.charset {
+        line(format!("encoding = {}", quoted(dialect.charset.name())));
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}
+
+fn key(name: &str) -> String {
+    let is_bare = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if is_bare { name.to_string() } else { quoted(name) }
+}
+
+fn list(texts: &[&str]) -> String {
+    match texts {
+        [one] => quoted(one),
+        several => format!(
+            "[{}]",
+            several.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+/// Names of fields; one that stands for a place is its number.
+fn fields(names: &[&str]) -> String {
+    let one = |name: &&str| {
+        let place = name.strip_prefix('#').and_then(|place| place.parse::<u32>().ok());
+        place.map_or_else(|| quoted(name), |place| place.to_string())
+    };
+    match names {
+        [name] => one(name),
+        several => format!("[{}]", several.iter().map(one).collect::<Vec<_>>().join(", ")),
+    }
+}

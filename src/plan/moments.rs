@@ -1,0 +1,114 @@
+//! A type TIMESTAMP without a precision has microseconds.
+//!
+//! Columns of a lake have microseconds, which reach far beyond the year 9999. DataFusion takes TIMESTAMP for one of
+//! nanoseconds, which end in the year 2262: `TIMESTAMP '9999-12-31 00:00:00'`, the usual end of what is valid for ever,
+//! could not be written. Where a moment is compared with a text, DataFusion takes both for nanoseconds, too.
+
+use std::ops::ControlFlow;
+
+use arrow::datatypes::{DataType as ArrowType, TimeUnit};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::{Between, BinaryExpr, Expr as Logical, ExprSchemable, cast};
+use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, DataType, Expr, TypedString, VisitMut, VisitorMut};
+
+/// Gives each TIMESTAMP of a statement or query that has no precision six digits.
+pub fn microseconds(sql: &mut impl VisitMut) {
+    struct Types;
+    impl VisitorMut for Types {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
+                    six_digits(data_type)
+                }
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = sql.visit(&mut Types);
+}
+
+fn six_digits(of: &mut DataType) {
+    match of {
+        DataType::Timestamp(precision @ None, _) => *precision = Some(6),
+        DataType::Array(ArrayElemTypeDef::AngleBracket(item) | ArrayElemTypeDef::SquareBracket(item, _)) => {
+            six_digits(item);
+        }
+        _ => {}
+    }
+}
+
+/// A comparison whose sides were made nanoseconds, though one of them is not, as one of microseconds. Types are agreed on.
+pub(super) fn compared(expr: Logical, schema: &DFSchema) -> Result<Transformed<Logical>> {
+    match expr {
+        Logical::BinaryExpr(BinaryExpr { left, op, right })
+            if op.supports_propagation() && was_made_nanoseconds(&[&left, &right], schema)? =>
+        {
+            let (left, right) = (in_microseconds(*left, schema)?, in_microseconds(*right, schema)?);
+            let (left, right) = (Box::new(left), Box::new(right));
+            Ok(Transformed::yes(Logical::BinaryExpr(BinaryExpr { left, op, right })))
+        }
+        Logical::Between(Between {
+            expr,
+            negated,
+            low,
+            high,
+        }) if was_made_nanoseconds(&[&expr, &low, &high], schema)? => Ok(Transformed::yes(Logical::Between(Between {
+            expr: Box::new(in_microseconds(*expr, schema)?),
+            negated,
+            low: Box::new(in_microseconds(*low, schema)?),
+            high: Box::new(in_microseconds(*high, schema)?),
+        }))),
+        Logical::InList(InList { expr, list, negated })
+            if was_made_nanoseconds(&std::iter::once(expr.as_ref()).chain(&list).collect::<Vec<_>>(), schema)? =>
+        {
+            let list = list.into_iter().map(|item| in_microseconds(item, schema));
+            Ok(Transformed::yes(Logical::InList(InList {
+                list: list.collect::<Result<_>>()?,
+                expr: Box::new(in_microseconds(*expr, schema)?),
+                negated,
+            })))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn is_nanoseconds(of: &ArrowType) -> bool {
+    matches!(of, ArrowType::Timestamp(TimeUnit::Nanosecond, _))
+}
+
+/// Whether one of the operands of a comparison is a cast to nanoseconds from something else. now(), which is still held
+/// open as a placeholder, is solved for as it stands.
+fn was_made_nanoseconds(operands: &[&Logical], schema: &DFSchema) -> Result<bool> {
+    let mut made = false;
+    for operand in operands {
+        if let Logical::Cast(to) = operand
+            && is_nanoseconds(to.field.data_type())
+        {
+            made |= !is_nanoseconds(&to.expr.get_type(schema)?);
+        }
+        if operand.exists(|e| Ok(matches!(e, Logical::Placeholder(_))))? {
+            return Ok(false);
+        }
+    }
+    Ok(made)
+}
+
+fn in_microseconds(operand: Logical, schema: &DFSchema) -> Result<Logical> {
+    let ArrowType::Timestamp(TimeUnit::Nanosecond, zone) = operand.get_type(schema)? else {
+        return Ok(operand);
+    };
+    let to = ArrowType::Timestamp(TimeUnit::Microsecond, zone);
+    let inner = match operand {
+        Logical::Cast(made) => *made.expr,
+        other => other,
+    };
+    Ok(match inner.get_type(schema)? == to {
+        true => inner,
+        false => cast(inner, to),
+    })
+}

@@ -1,0 +1,383 @@
+//! Long chains of one operation, made flat trees before anything walks them.
+//!
+//! The parser makes of `a OR b OR c OR ...` a tree that is as deep as the chain is long, and each pass over it takes a step
+//! for each level at each level. A chain of an operation that is associative becomes a balanced tree here:
+//! `((a OR b) OR c) OR d` becomes `(a OR b) OR (c OR d)`; so do UNION, UNION ALL, and sums and products which would be too
+//! deep otherwise (of doubles, the last digits of a sum depend on that). What is deeper than [`DEEPEST`] then is refused.
+//!
+//! Chains are walked in loops: only what is nested by parentheses, which the parser bounds, is walked by recursion.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, Query, SetExpr, SetOperator, SetQuantifier, Spanned, Value, VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
+
+use super::error::Refusal;
+
+/// The deepest that operations may be nested or chained, but for those that are made flat.
+const DEEPEST: usize = 1000;
+
+/// A query has at most so many words and signs.
+const LONGEST: usize = 1_000_000;
+
+/// Shorter chains of conditions stay as they are, so that plans of common queries do.
+const LONG: usize = 64;
+
+/// How deep parentheses may be nested, for the parser; it counts some levels several times.
+pub const PARSER_DEPTH: usize = 500;
+
+/// Refuses SQL that is too long to be parsed.
+pub(super) fn check_length(tokens: &[TokenWithSpan]) -> Result<(), Refusal> {
+    if tokens.len() <= LONGEST {
+        return Ok(());
+    }
+    Err(
+        Refusal::new(format!("could not plan SQL of more than {LONGEST} words and signs"))
+            .help("keep long lists of values in an input, and join it")
+            .at(tokens.last().map(|token| token.span)),
+    )
+}
+
+/// Makes long chains of a query that is asked flat. What is too deep for that is told with its remedy.
+pub fn flatten_asked(query: &mut Query) -> Result<(), (String, String)> {
+    flatten(query).map_err(|refusal| (refusal.message, refusal.help.unwrap_or_default()))
+}
+
+/// Makes long chains flat.
+pub(super) fn flatten(query: &mut Query) -> Result<(), Refusal> {
+    match VisitMut::visit(query, &mut Flattening { depth: 0 }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(refusal) => Err(*refusal),
+    }
+}
+
+/// The SQL nests deeper than it may.
+pub(super) fn too_deep(what: &str) -> Refusal {
+    Refusal::new(format!("could not plan {what}"))
+        .help("compute a part of it as a column of a subquery in FROM, or in a table of its own")
+}
+
+struct Flattening {
+    depth: usize,
+}
+
+impl VisitorMut for Flattening {
+    type Break = Box<Refusal>;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Box<Refusal>> {
+        match flatten_sets(&mut query.body) {
+            depth if depth > DEEPEST => {
+                let what = format!("a chain of more than {DEEPEST} EXCEPTs and INTERSECTs");
+                ControlFlow::Break(Box::new(too_deep(&what).near("EXCEPT")))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Box<Refusal>> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            let what = format!("operations that are nested or chained more than {DEEPEST} deep");
+            return ControlFlow::Break(Box::new(too_deep(&what).at(last_span(expr))));
+        }
+        if let Some((kind, length)) = chain(expr)
+            && length >= kind.long()
+        {
+            let whole = std::mem::replace(expr, Expr::value(Value::Null));
+            let mut operands = operands(whole, kind);
+            *expr = balanced(&mut operands, kind);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, _: &mut Expr) -> ControlFlow<Box<Refusal>> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+}
+
+/// Where the last operand of an expression stands; that of the whole would be looked for all the way down.
+fn last_span(expr: &Expr) -> Option<Span> {
+    match expr {
+        Expr::BinaryOp { right, .. } => Some(right.span()),
+        _ => None,
+    }
+}
+
+/// Operations that form chains.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    And,
+    Or,
+    Concat,
+    /// + and -.
+    Sum,
+    Product,
+}
+
+impl Kind {
+    fn of(operator: &BinaryOperator) -> Option<Kind> {
+        Some(match operator {
+            BinaryOperator::And => Kind::And,
+            BinaryOperator::Or => Kind::Or,
+            BinaryOperator::StringConcat => Kind::Concat,
+            BinaryOperator::Plus | BinaryOperator::Minus => Kind::Sum,
+            BinaryOperator::Multiply => Kind::Product,
+            _ => return None,
+        })
+    }
+
+    /// From which length on a chain is made flat.
+    fn long(self) -> usize {
+        match self {
+            Kind::And | Kind::Or | Kind::Concat => LONG,
+            // Their type and their last digits may depend on it.
+            Kind::Sum | Kind::Product => DEEPEST / 2,
+        }
+    }
+}
+
+/// An operand of a chain, and whether it is subtracted.
+type Operand = (Expr, bool);
+
+/// The chain that an expression is, and how many operands stand in it without parentheses around a part.
+fn chain(expr: &Expr) -> Option<(Kind, usize)> {
+    let Expr::BinaryOp { op, .. } = expr else { return None };
+    let kind = Kind::of(op)?;
+    let (mut pending, mut length) = (vec![expr], 0);
+    while let Some(expr) = pending.pop() {
+        match inner(expr, kind) {
+            Some(Expr::BinaryOp { left, right, .. }) => pending.extend([right.as_ref(), left.as_ref()]),
+            _ => length += 1,
+        }
+    }
+    Some((kind, length))
+}
+
+/// The operation of a kind that an expression is, through parentheses where those change nothing.
+fn inner(expr: &Expr, kind: Kind) -> Option<&Expr> {
+    let mut expr = expr;
+    loop {
+        match expr {
+            Expr::BinaryOp { op, .. } => return (Kind::of(op) == Some(kind)).then_some(expr),
+            // Parentheses in a sum decide over its overflow: they stay.
+            Expr::Nested(nested) if matches!(kind, Kind::And | Kind::Or | Kind::Concat) => expr = nested,
+            _ => return None,
+        }
+    }
+}
+
+/// The operands of a chain, first to last.
+fn operands(whole: Expr, kind: Kind) -> Vec<Operand> {
+    let (mut pending, mut operands) = (vec![(whole, false)], Vec::new());
+    while let Some((mut expr, negative)) = pending.pop() {
+        if inner(&expr, kind).is_none() {
+            operands.push((expr, negative));
+            continue;
+        }
+        while let Expr::Nested(nested) = expr {
+            expr = *nested;
+        }
+        if let Expr::BinaryOp { left, op, right } = expr {
+            pending.push((*right, negative != (op == BinaryOperator::Minus)));
+            pending.push((*left, negative));
+        }
+    }
+    operands
+}
+
+/// The operands as a tree of the least depth, in their order. `a - b - c + d` is `(a - b) - (c - d)`.
+fn balanced(operands: &mut [Operand], kind: Kind) -> Expr {
+    if let [(only, _)] = operands {
+        return std::mem::replace(only, Expr::value(Value::Null));
+    }
+    let (left, right) = operands.split_at_mut(operands.len() / 2);
+    let subtracted = right[0].1;
+    if subtracted {
+        right.iter_mut().for_each(|(_, negative)| *negative = !*negative);
+    }
+    Expr::BinaryOp {
+        left: Box::new(nested(balanced(left, kind))),
+        op: match kind {
+            Kind::And => BinaryOperator::And,
+            Kind::Or => BinaryOperator::Or,
+            Kind::Concat => BinaryOperator::StringConcat,
+            Kind::Sum if subtracted => BinaryOperator::Minus,
+            Kind::Sum => BinaryOperator::Plus,
+            Kind::Product => BinaryOperator::Multiply,
+        },
+        right: Box::new(nested(balanced(right, kind))),
+    }
+}
+
+/// In parentheses, so that it is no chain any more when it is visited.
+fn nested(expr: Expr) -> Expr {
+    match expr {
+        Expr::BinaryOp { .. } => Expr::Nested(Box::new(expr)),
+        other => other,
+    }
+}
+
+/// Makes chains of one set operation flat; how deep they are then.
+fn flatten_sets(body: &mut Box<SetExpr>) -> usize {
+    // From the last to the first: (operation, right side).
+    let mut links = Vec::new();
+    let mut first = std::mem::replace(body, Box::new(SetExpr::Values(no_rows())));
+    while let SetExpr::SetOperation {
+        op,
+        set_quantifier,
+        left,
+        right,
+    } = *first
+    {
+        links.push((op, set_quantifier, right));
+        first = left;
+    }
+    let (mut whole, mut depth) = (first, 0);
+    while let Some((op, quantifier, right)) = links.pop() {
+        let mut run = vec![whole, right];
+        let flat = op == SetOperator::Union
+            && matches!(
+                quantifier,
+                SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None
+            );
+        while flat && links.last().is_some_and(|(o, q, _)| *o == op && *q == quantifier) {
+            run.extend(links.pop().map(|(_, _, right)| right));
+        }
+        depth += 1;
+        whole = union_of(run, op, quantifier);
+    }
+    *body = whole;
+    depth
+}
+
+fn union_of(mut run: Vec<Box<SetExpr>>, op: SetOperator, set_quantifier: SetQuantifier) -> Box<SetExpr> {
+    while run.len() > 1 {
+        let mut pairs = run.into_iter();
+        let mut joined = Vec::new();
+        while let Some(left) = pairs.next() {
+            joined.push(match pairs.next() {
+                Some(right) => Box::new(SetExpr::SetOperation {
+                    op,
+                    set_quantifier,
+                    left,
+                    right,
+                }),
+                None => left,
+            });
+        }
+        run = joined;
+    }
+    run.pop().expect("a set operation has two sides")
+}
+
+fn no_rows() -> datafusion::sql::sqlparser::ast::Values {
+    datafusion::sql::sqlparser::ast::Values {
+        explicit_row: false,
+        value_keyword: false,
+        rows: vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::sql::sqlparser::ast::Statement;
+    use datafusion::sql::sqlparser::dialect::GenericDialect;
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    fn flat(sql: &str) -> Result<String, String> {
+        let parser = Parser::new(&GenericDialect {}).with_recursion_limit(PARSER_DEPTH);
+        let mut statements = parser.try_with_sql(sql).unwrap().parse_statements().unwrap();
+        let Some(Statement::Query(mut query)) = statements.pop() else {
+            panic!("{sql}")
+        };
+        flatten(&mut query).map_err(|refusal| refusal.message)?;
+        Ok(query.to_string())
+    }
+
+    fn depth(sql: &str) -> usize {
+        let (mut open, mut deepest) = (0usize, 0);
+        for c in sql.chars() {
+            match c {
+                '(' => open += 1,
+                ')' => open -= 1,
+                _ => {}
+            }
+            deepest = deepest.max(open);
+        }
+        deepest
+    }
+
+    #[test]
+    fn chains_become_flat_and_keep_their_operands_in_order() {
+        crate::deep::deep(|| {
+            for (between, count) in [
+                (" OR ", 20_000),
+                (" AND ", 20_000),
+                (" || ", 1000),
+                (" + ", 20_000),
+                (" * ", 2000),
+            ] {
+                let operands: Vec<String> = (0..count).map(|n| format!("x{n}")).collect();
+                let made = flat(&format!("SELECT {}", operands.join(between))).unwrap();
+                assert!(depth(&made) < 20, "{between}: {}", depth(&made));
+                let plain: String = made.chars().filter(|c| !"()".contains(*c)).collect();
+                assert_eq!(plain, format!("SELECT {}", operands.join(between)));
+            }
+            let unions = vec!["SELECT 1"; 3001].join(" UNION ALL ");
+            assert_eq!(flat(&unions).unwrap(), unions);
+            let nested = format!("SELECT {}a{}", "(".repeat(300), " OR b)".repeat(300));
+            assert!(depth(&flat(&nested).unwrap_or_default()) < 20);
+        });
+    }
+
+    #[test]
+    fn what_is_subtracted_in_a_long_sum_stays_subtracted() {
+        crate::deep::deep(|| {
+            let terms: Vec<i64> = (0..1500i64).map(|n| if n % 3 == 1 { -n } else { n }).collect();
+            let sql: String = terms[1..]
+                .iter()
+                .map(|n| format!(" {} {}", if *n < 0 { '-' } else { '+' }, n.abs()))
+                .collect();
+            let made = flat(&format!("SELECT 0{sql}")).unwrap();
+            assert!(depth(&made) < 20);
+            assert_eq!(value(made.trim_start_matches("SELECT ")), terms.iter().sum::<i64>());
+        });
+    }
+
+    /// Adds up a sum with parentheses.
+    fn value(sum: &str) -> i64 {
+        let (mut signs, mut sign, mut total) = (vec![1], 1, 0);
+        for word in sum.replace('(', " ( ").replace(')', " ) ").split_whitespace() {
+            match word {
+                "(" => {
+                    signs.push(signs.last().unwrap() * sign);
+                    sign = 1;
+                }
+                ")" => drop(signs.pop()),
+                "+" => sign = 1,
+                "-" => sign = -1,
+                number => total += signs.last().unwrap() * sign * number.parse::<i64>().unwrap(),
+            }
+        }
+        total
+    }
+
+    #[test]
+    fn what_is_too_deep_is_refused() {
+        crate::deep::deep(|| {
+            let chain = format!("SELECT 1{}", " / 2".repeat(5000));
+            let refusal = flat(&chain).unwrap_err();
+            assert_eq!(
+                refusal,
+                "could not plan operations that are nested or chained more than 1000 deep"
+            );
+            let sets = vec!["SELECT 1"; 2000].join(" EXCEPT ");
+            assert!(flat(&sets).unwrap_err().contains("1000 EXCEPTs"));
+            assert!(flat(&format!("SELECT 1{}", " / 2".repeat(900))).is_ok());
+        });
+    }
+}

@@ -1,0 +1,174 @@
+//! Remedies that show SQL show SQL that works: each is applied to what it was said of, and planned.
+
+use super::fixture::{dataflow, table};
+use crate::definition::Layer;
+use crate::plan::compile;
+
+/// What is refused, words of its remedy, and the same with the remedy applied.
+const CASES: [(&str, &str, &str); 26] = [
+    (
+        "SELECT count(*) FROM orders",
+        "give it a name: AS ...",
+        "SELECT count(*) AS n FROM orders",
+    ),
+    (
+        "SELECT id, id FROM orders",
+        "name one of them anew: AS ...",
+        "SELECT id, id AS other FROM orders",
+    ),
+    (
+        "SELECT id FROM orders LIMIT 5",
+        "add ORDER BY",
+        "SELECT id FROM orders ORDER BY id LIMIT 5",
+    ),
+    (
+        "SELECT id, now() AS seen FROM orders",
+        "ts > now() - INTERVAL '1 hour'",
+        "SELECT id FROM orders WHERE at > now() - INTERVAL '1 hour'",
+    ),
+    (
+        "SELECT id FROM orders WHERE at > now() - INTERVAL '1 month'",
+        "months and years in days",
+        "SELECT id FROM orders WHERE at > now() - INTERVAL '30 days'",
+    ),
+    (
+        "SELECT id, current_time() AS t FROM orders",
+        "use now() in a condition of WHERE",
+        "SELECT id FROM orders WHERE at < now()",
+    ),
+    (
+        "SELECT id FROM orders WHERE customer AND quantity > 1",
+        "CAST(... AS ...)",
+        "SELECT id FROM orders WHERE CAST(customer AS BOOLEAN) AND quantity > 1",
+    ),
+    (
+        "SELECT id, customer FROM orders GROUP BY id",
+        "ANY_VALUE(orders.customer)",
+        "SELECT id, ANY_VALUE(orders.customer) AS customer FROM orders GROUP BY id",
+    ),
+    (
+        "SELECT id, customer FROM orders GROUP BY id",
+        "add 'orders.customer' to GROUP BY",
+        "SELECT id, customer FROM orders GROUP BY id, orders.customer",
+    ),
+    (
+        "SELECT sum(count(*)) AS x FROM orders",
+        "compute 'count(*)' in an inner query",
+        "SELECT sum(n) AS x FROM (SELECT count(*) AS n FROM orders GROUP BY id)",
+    ),
+    (
+        "SELECT id FROM orders WHERE amount = (SELECT credit FROM customers)",
+        "an aggregate without GROUP BY, or ORDER BY ... LIMIT 1",
+        "SELECT id FROM orders WHERE amount = (SELECT max(credit) AS c FROM customers)",
+    ),
+    (
+        "SELECT id FROM orders WHERE amount = (SELECT credit FROM customers)",
+        "ORDER BY ... LIMIT 1",
+        "SELECT id FROM orders WHERE amount = (SELECT credit FROM customers ORDER BY credit LIMIT 1)",
+    ),
+    (
+        "SELECT customer, last_value(id) OVER (PARTITION BY customer ORDER BY quantity) AS l FROM orders",
+        "OVER (... ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)",
+        "SELECT customer, last_value(id) OVER (PARTITION BY customer ORDER BY quantity \
+         ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS l FROM orders",
+    ),
+    (
+        "SELECT json_get(payload, 'n') AS n FROM orders",
+        "json_get_int",
+        "SELECT json_get_int(payload, 'n') AS n, json_get_json(payload, 'o') AS o FROM orders",
+    ),
+    (
+        "SELECT NULL AS nothing FROM orders",
+        "CAST(... AS VARCHAR) AS nothing",
+        "SELECT CAST(NULL AS VARCHAR) AS nothing FROM orders",
+    ),
+    (
+        "SELECT at - at AS span FROM orders",
+        "CAST(... AS VARCHAR) AS span",
+        "SELECT CAST(at - at AS VARCHAR) AS span FROM orders",
+    ),
+    (
+        "SELECT map(make_array(customer), make_array(id)) AS m FROM orders",
+        "map_keys(...), map_values(...) or map_extract(..., key)",
+        "SELECT map_keys(map(make_array(customer), make_array(id))) AS k, \
+         map_extract(map(make_array(customer), make_array(id)), 'a') AS a FROM orders",
+    ),
+    (
+        "SELECT * FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(at)))",
+        "write TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))",
+        "SELECT id, window_start FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(at), INTERVAL '1' MINUTE))",
+    ),
+    (
+        "SELECT * FROM TABLE(HOP(TABLE orders, DESCRIPTOR(at), INTERVAL '1' MINUTE, 5))",
+        "write TABLE(HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '15' MINUTE, INTERVAL '60' MINUTE))",
+        "SELECT id, window_end FROM TABLE(HOP(TABLE orders, DESCRIPTOR(at), INTERVAL '15' MINUTE, INTERVAL '60' MINUTE))",
+    ),
+    (
+        "SELECT * FROM TABLE(SESSION(TABLE orders, DESCRIPTOR(at)))",
+        "write TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '30' MINUTE))",
+        "SELECT id FROM TABLE(SESSION(TABLE orders PARTITION BY customer, DESCRIPTOR(at), INTERVAL '30' MINUTE))",
+    ),
+    (
+        "SELECT id FROM orders o WHERE customer NOT IN (SELECT name FROM customers c WHERE c.credit > o.amount)",
+        "NOT EXISTS (SELECT 1 FROM ... WHERE ...)",
+        "SELECT id FROM orders o \
+         WHERE NOT EXISTS (SELECT 1 FROM customers c WHERE c.name = o.customer AND c.credit > o.amount)",
+    ),
+    (
+        "SELECT id, customer IN (SELECT name FROM customers) AS c FROM orders",
+        "LEFT JOIN (SELECT DISTINCT x FROM t) u ON u.x = ...",
+        "SELECT o.id, u.name IS NOT NULL AS c FROM orders o \
+         LEFT JOIN (SELECT DISTINCT name FROM customers) u ON u.name = o.customer",
+    ),
+    (
+        "SELECT o.id, t.tag FROM orders o CROSS JOIN LATERAL (SELECT unnest(o.tags) AS tag) AS t",
+        "SELECT unnest(list) in a subquery of FROM",
+        "SELECT id, tag FROM (SELECT id, unnest(tags) AS tag FROM orders)",
+    ),
+    (
+        "SELECT customer, sum(quantity) AS s FROM orders WHERE sum(quantity) > 3 GROUP BY customer",
+        "move the condition into HAVING",
+        "SELECT customer, sum(quantity) AS s FROM orders GROUP BY customer HAVING sum(quantity) > 3",
+    ),
+    (
+        "SELECT id FROM orders WHERE row_number() OVER (ORDER BY id) < 3",
+        "compare it in QUALIFY",
+        "SELECT id FROM orders QUALIFY row_number() OVER (ORDER BY id) < 3",
+    ),
+    (
+        "SELECT a.id FROM orders a JOIN orders b ON a.id = b.id WHERE id > 1",
+        "write its table before it: t.id",
+        "SELECT a.id FROM orders a JOIN orders b ON a.id = b.id WHERE a.id > 1",
+    ),
+];
+
+fn told(sql: &str) -> Option<String> {
+    let planned = compile(&dataflow(vec![table(Layer::Gold, "t", sql)]));
+    planned.err().map(|mistakes| mistakes.to_string())
+}
+
+#[test]
+fn each_remedy_that_shows_sql_works_where_it_is_said() {
+    for (refused, remedy, remedied) in CASES {
+        let said = told(refused).unwrap_or_else(|| panic!("it was planned: {refused}"));
+        assert!(said.contains(remedy), "{refused}\n{said}");
+        assert_eq!(told(remedied), None, "{remedied}");
+    }
+}
+
+#[test]
+fn a_share_of_a_total_is_planned_as_it_is_written() {
+    // Two columns were `sum(t.x)`, and the remedy was no SQL.
+    for sql in [
+        "SELECT customer, sum(quantity) / (SELECT sum(quantity) FROM orders) AS share FROM orders GROUP BY customer",
+        "SELECT customer, sum(quantity) * 1.0 / (SELECT sum(quantity) * 1.0 FROM orders) AS share FROM orders GROUP BY customer",
+        "SELECT customer, sum(quantity) AS s FROM orders GROUP BY customer HAVING sum(quantity) > (SELECT sum(quantity) / 10 FROM orders)",
+        "SELECT customer, sum(quantity) AS s FROM orders GROUP BY customer HAVING sum(quantity) = (SELECT sum(quantity) FROM orders)",
+        "SELECT customer, sum(quantity) AS s FROM orders GROUP BY customer \
+         HAVING sum(quantity) IN (SELECT sum(quantity) FROM orders GROUP BY day)",
+        "SELECT count(*) AS n, count(*) - (SELECT count(*) FROM customers) AS more FROM orders",
+        "SELECT id, quantity - (SELECT avg(quantity) FROM orders) AS above FROM orders",
+    ] {
+        assert_eq!(told(sql), None, "{sql}");
+    }
+}

@@ -1,0 +1,414 @@
+//! Rows as text: aligned columns, CSV, JSON.
+//!
+//! Arrow's writers do most of it. What they refuse, or write as something else than it is, is encoded here: lists, structs
+//! and maps in CSV (as JSON text), doubles that are no numbers in JSON (as the texts "NaN", "Infinity", "-Infinity"), maps
+//! whose keys are no texts (as objects, keys as they print), values of JSON functions, and moments beyond the years that
+//! chrono knows. In a table for people nothing of a value acts on the terminal.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float32Array, Float64Array, MapArray, RecordBatch, StringArray, StringBuilder, UnionArray,
+};
+use arrow::csv::WriterBuilder as CsvWriter;
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
+};
+use arrow::error::ArrowError;
+use arrow::json::writer::{ArrayWriter, NullableEncoder, make_encoder};
+use arrow::json::{Encoder, EncoderFactory, EncoderOptions, WriterBuilder as JsonWriter};
+use arrow::temporal_conversions::as_datetime;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::util::pretty::pretty_format_batches_with_schema;
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// For people.
+    Table,
+    /// With a header line.
+    Csv,
+    /// One array of objects; nulls are written.
+    Json,
+}
+
+/// Rows as text; always ends in a newline.
+///
+/// # Errors
+/// Rows of a type that has no text.
+pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat) -> Result<String, ArrowError> {
+    let mut bytes = Vec::new();
+    match format {
+        OutputFormat::Table => {
+            let names = schema
+                .fields()
+                .iter()
+                .map(|field| Field::new(field.name(), DataType::Utf8, true));
+            let names: SchemaRef = Arc::new(Schema::new(names.collect::<Vec<_>>()));
+            let rows = batches
+                .iter()
+                .map(|batch| cells(batch, &names))
+                .collect::<Result<Vec<_>, _>>()?;
+            let table = pretty_format_batches_with_schema(names, &rows)?;
+            return Ok(format!("{table}\n"));
+        }
+        OutputFormat::Csv => {
+            let header = RecordBatch::new_empty(schema.clone());
+            let mut writer = CsvWriter::new().with_header(true).build(&mut bytes);
+            writer.write(&flat(&header)?)?;
+            for batch in batches {
+                writer.write(&flat(batch)?)?;
+            }
+        }
+        OutputFormat::Json => {
+            let options = JsonWriter::new()
+                .with_explicit_nulls(true)
+                .with_encoder_factory(Arc::new(Plain));
+            let mut writer: ArrayWriter<_> = options.build(&mut bytes);
+            for batch in batches {
+                writer.write(batch)?;
+            }
+            writer.finish()?;
+            drop(writer);
+            if bytes.is_empty() {
+                bytes.extend_from_slice(b"[]");
+            }
+            bytes.push(b'\n');
+        }
+    }
+    Ok(String::from_utf8(bytes).expect("Arrow's writers write UTF-8"))
+}
+
+/// Every value as people are shown it.
+fn cells(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().map(|column| {
+        let column = far_moments(column).unwrap_or_else(|| column.clone());
+        let formatter = ArrayFormatter::try_new(&column, &FormatOptions::default().with_display_error(true))?;
+        let texts = (0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string()));
+        Ok(Arc::new(texts.collect::<StringArray>()) as ArrayRef)
+    });
+    RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, ArrowError>>()?)
+}
+
+/// The rows with columns that CSV can hold.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema();
+    let columns = schema
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, column)| match field.data_type() {
+            nested if nested.is_nested() => json_texts(field, column),
+            _ => Ok(far_moments(column).unwrap_or_else(|| column.clone())),
+        });
+    let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
+    let fields = schema.fields().iter().zip(&columns);
+    let fields = fields.map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true));
+    RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
+}
+
+/// A column's values as JSON.
+fn json_texts(field: &FieldRef, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let options = EncoderOptions::default()
+        .with_explicit_nulls(true)
+        .with_encoder_factory(Arc::new(Plain));
+    let mut encoder = make_encoder(field, column, &options)?;
+    let mut texts = StringBuilder::new();
+    let mut bytes = Vec::new();
+    for row in 0..column.len() {
+        if encoder.is_null(row) {
+            texts.append_null();
+            continue;
+        }
+        bytes.clear();
+        encoder.encode(row, &mut bytes);
+        texts.append_value(std::str::from_utf8(&bytes).expect("JSON is UTF-8"));
+    }
+    Ok(Arc::new(texts.finish()))
+}
+
+/// Encodes what Arrow's JSON does not.
+#[derive(Debug)]
+struct Plain;
+
+impl EncoderFactory for Plain {
+    fn make_default_encoder<'a>(
+        &self,
+        _: &'a FieldRef,
+        array: &'a dyn Array,
+        options: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
+            DataType::Float64 => Box::new(Doubles(array.as_primitive())),
+            DataType::Float32 => Box::new(Floats(array.as_primitive())),
+            DataType::Timestamp(_, _) => match far(array) {
+                Some(texts) => Box::new(Texts(texts)),
+                None => return Ok(None),
+            },
+            DataType::Map(entries, _) => {
+                let DataType::Struct(fields) = entries.data_type() else {
+                    return Ok(None);
+                };
+                let map = array.as_map();
+                let keys = FormatOptions::new().with_display_error(true);
+                Box::new(Entries {
+                    map,
+                    keys: ArrayFormatter::try_new(map.keys().as_ref(), &keys)?,
+                    values: make_encoder(&fields[1], map.values(), options)?,
+                })
+            }
+            DataType::Union(fields, _) => {
+                let union = array
+                    .as_any()
+                    .downcast_ref::<UnionArray>()
+                    .expect("its type is a union");
+                let members = fields.iter().map(|(id, field)| {
+                    // JSON functions keep lists and objects as the text that they are.
+                    let raw = matches!(field.name().as_str(), "array" | "object");
+                    let encoder = make_encoder(field, union.child(id).as_ref(), options)?;
+                    let text = raw.then(|| union.child(id).as_string_opt::<i32>()).flatten();
+                    Ok(Member { id, encoder, text })
+                });
+                Box::new(Members {
+                    union,
+                    members: members.collect::<Result<Vec<_>, ArrowError>>()?,
+                })
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(NullableEncoder::new(encoder, array.logical_nulls())))
+    }
+}
+
+fn text(value: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("a text is written to memory");
+}
+
+/// A number, or the text of what is none.
+fn double(value: f64, out: &mut Vec<u8>) {
+    match value {
+        value if value.is_nan() => text("NaN", out),
+        f64::INFINITY => text("Infinity", out),
+        f64::NEG_INFINITY => text("-Infinity", out),
+        value => serde_json::to_writer(out, &value).expect("a number is written to memory"),
+    }
+}
+
+struct Doubles<'a>(&'a Float64Array);
+
+impl Encoder for Doubles<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        double(self.0.value(row), out);
+    }
+}
+
+struct Floats<'a>(&'a Float32Array);
+
+impl Encoder for Floats<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        match self.0.value(row) {
+            value if value.is_finite() => serde_json::to_writer(out, &value).expect("a number is written to memory"),
+            value => double(f64::from(value), out),
+        }
+    }
+}
+
+struct Texts(StringArray);
+
+impl Encoder for Texts {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        text(self.0.value(row), out);
+    }
+}
+
+struct Entries<'a> {
+    map: &'a MapArray,
+    keys: ArrayFormatter<'a>,
+    values: NullableEncoder<'a>,
+}
+
+impl Encoder for Entries<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let offsets = self.map.value_offsets();
+        out.push(b'{');
+        for entry in offsets[row] as usize..offsets[row + 1] as usize {
+            if entry > offsets[row] as usize {
+                out.push(b',');
+            }
+            text(&self.keys.value(entry).to_string(), out);
+            out.push(b':');
+            match self.values.is_null(entry) {
+                true => out.extend_from_slice(b"null"),
+                false => self.values.encode(entry, out),
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+struct Member<'a> {
+    id: i8,
+    encoder: NullableEncoder<'a>,
+    text: Option<&'a StringArray>,
+}
+
+struct Members<'a> {
+    union: &'a UnionArray,
+    members: Vec<Member<'a>>,
+}
+
+impl Encoder for Members<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let (id, at) = (self.union.type_id(row), self.union.value_offset(row));
+        let member = self.members.iter_mut().find(|member| member.id == id);
+        let member = member.expect("a value is of one of its union's types");
+        match member.text {
+            _ if member.encoder.is_null(at) => out.extend_from_slice(b"null"),
+            Some(texts) => out.extend_from_slice(texts.value(at).as_bytes()),
+            None => member.encoder.encode(at, out),
+        }
+    }
+}
+
+/// The column as texts, if it holds moments beyond the years that chrono knows.
+fn far_moments(column: &ArrayRef) -> Option<ArrayRef> {
+    Some(Arc::new(far(column)?))
+}
+
+fn far(array: &dyn Array) -> Option<StringArray> {
+    let DataType::Timestamp(unit, _) = array.data_type() else {
+        return None;
+    };
+    let micros = |row: usize| -> (i128, bool) {
+        match unit {
+            TimeUnit::Second => {
+                let value = array.as_primitive::<TimestampSecondType>().value(row);
+                (
+                    i128::from(value) * 1_000_000,
+                    as_datetime::<TimestampSecondType>(value).is_some(),
+                )
+            }
+            TimeUnit::Millisecond => {
+                let value = array.as_primitive::<TimestampMillisecondType>().value(row);
+                (
+                    i128::from(value) * 1000,
+                    as_datetime::<TimestampMillisecondType>(value).is_some(),
+                )
+            }
+            TimeUnit::Microsecond => {
+                let value = array.as_primitive::<TimestampMicrosecondType>().value(row);
+                (
+                    i128::from(value),
+                    as_datetime::<TimestampMicrosecondType>(value).is_some(),
+                )
+            }
+            // Nanoseconds reach to the year 2262.
+            TimeUnit::Nanosecond => {
+                let value = array.as_primitive::<TimestampNanosecondType>().value(row);
+                (i128::from(value) / 1000, true)
+            }
+        }
+    };
+    let valid = |row: &usize| array.is_valid(*row);
+    if (0..array.len()).filter(valid).all(|row| micros(row).1) {
+        return None;
+    }
+    let options = FormatOptions::new().with_display_error(true);
+    let formatter = ArrayFormatter::try_new(array, &options).ok()?;
+    let text = |row: usize| match micros(row) {
+        (_, true) => formatter.value(row).to_string(),
+        (micros, false) => moment(micros),
+    };
+    Some(
+        (0..array.len())
+            .map(|row| array.is_valid(row).then(|| text(row)))
+            .collect(),
+    )
+}
+
+/// A moment in microseconds since 1970 in the proleptic Gregorian calendar, as chrono would write it.
+fn moment(micros: i128) -> String {
+    const DAY: i128 = 86_400_000_000;
+    let (days, of_day) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
+    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin in March.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i128::from(month <= 2);
+    let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
+    let mut text = format!(
+        "{}{:06}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
+        if year < 0 { '-' } else { '+' },
+        year.abs(),
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    );
+    if fraction != 0 {
+        let _ = write!(text, ".{fraction:06}"); // writing to a string does not fail
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Builder, ListBuilder, MapBuilder, TimestampMicrosecondArray};
+
+    fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .unwrap()
+    }
+
+    fn printed(batch: &RecordBatch, format: OutputFormat) -> String {
+        render(&batch.schema(), std::slice::from_ref(batch), format).unwrap()
+    }
+
+    #[test]
+    fn lists_and_maps_are_json_in_csv() {
+        let mut lists = ListBuilder::new(arrow::array::Float64Builder::new());
+        lists.values().append_value(1.5);
+        lists.values().append_null();
+        lists.values().append_value(f64::NAN);
+        lists.append(true);
+        lists.append(false);
+        let mut maps = MapBuilder::new(None, Int64Builder::new(), arrow::array::StringBuilder::new());
+        maps.keys().append_value(7);
+        maps.values().append_value("a\"b");
+        maps.append(true).unwrap();
+        maps.append(true).unwrap();
+        let rows = batch(vec![("l", Arc::new(lists.finish())), ("m", Arc::new(maps.finish()))]);
+        assert_eq!(
+            printed(&rows, OutputFormat::Csv),
+            "l,m\n\"[1.5,null,\"\"NaN\"\"]\",\"{\"\"7\"\":\"\"a\\\"\"b\"\"}\"\n,{}\n"
+        );
+        assert_eq!(
+            printed(&rows, OutputFormat::Json),
+            "[{\"l\":[1.5,null,\"NaN\"],\"m\":{\"7\":\"a\\\"b\"}},{\"l\":null,\"m\":{}}]\n"
+        );
+    }
+
+    #[test]
+    fn doubles_and_moments_that_json_does_not_know_are_texts() {
+        let doubles: ArrayRef = Arc::new(Float64Array::from(vec![f64::INFINITY, -0.0, f64::NEG_INFINITY]));
+        let moments: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX, 0, i64::MIN]));
+        let rows = batch(vec![("x", doubles), ("t", moments)]);
+        assert_eq!(
+            printed(&rows, OutputFormat::Json),
+            "[{\"x\":\"Infinity\",\"t\":\"+294247-01-10T04:00:54.775807\"},\
+             {\"x\":-0.0,\"t\":\"1970-01-01T00:00:00\"},\
+             {\"x\":\"-Infinity\",\"t\":\"-290308-12-21T19:59:05.224192\"}]\n"
+        );
+        assert_eq!(
+            printed(&rows, OutputFormat::Csv),
+            "x,t\ninf,+294247-01-10T04:00:54.775807\n-0.0,1970-01-01T00:00:00\n-inf,-290308-12-21T19:59:05.224192\n"
+        );
+        assert!(printed(&rows, OutputFormat::Table).contains("| inf  | +294247-01-10T04:00:54.775807 |"));
+    }
+}

@@ -1,0 +1,230 @@
+//! What may be asked: one statement that only reads, within limits of memory and time.
+//!
+//! 1. A statement is looked at before it is planned: one SELECT, VALUES, WITH, EXPLAIN, SHOW or DESCRIBE, and no other
+//!    inside of it. What writes, sets or opens files is refused by its name; the session knows no table functions that
+//!    read files, and takes no path for a table.
+//! 2. A type TIMESTAMP has microseconds, as a lake's columns have: with DataFusion's nanoseconds a moment after the year
+//!    2262 could not be written in a condition.
+//! 3. A question runs on threads of its own. When its time is over the answer is given up, whether or not a kernel of it
+//!    ever hands back its thread; such a thread ends with the process.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SQLOptions, SessionContext};
+use datafusion::sql::parser::{DFParserBuilder, Statement as Parsed};
+use datafusion::sql::sqlparser::ast::{Query, Select, SetExpr, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use thiserror::Error;
+
+use crate::definition::Bounds;
+use crate::plan::{PARSER_DEPTH, flatten_asked, microseconds};
+
+/// What a question may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuestionLimits {
+    /// How long it may take; none: as long as it takes.
+    pub time: Option<Duration>,
+    /// Bytes of memory for what it computes, and as many for its answer; none: without bound.
+    pub memory: Option<u64>,
+    /// Bytes that one computed value may take.
+    pub max_value: u64,
+}
+
+impl Default for QuestionLimits {
+    fn default() -> Self {
+        QuestionLimits {
+            time: None,
+            memory: None,
+            max_value: Bounds::default().max_value,
+        }
+    }
+}
+
+/// SQL that is not asked.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum QuestionError {
+    /// It would do something else than read.
+    #[error("could not run {0}: a query only reads; tables change by the dataflow's SQL and its feeds alone")]
+    NotRead(String),
+    /// There is no statement, or there are several.
+    #[error("could not run {0} statements at once")]
+    NotOne(usize),
+    /// Its operations are nested or chained too deep: what, and what to do.
+    #[error("{0}; {1}")]
+    TooDeep(String, String),
+}
+
+/// The plan of a statement that only reads.
+///
+/// # Errors
+/// SQL that is wrong, or that does anything else.
+pub(super) async fn plan(context: &SessionContext, sql: &str) -> Result<LogicalPlan, DataFusionError> {
+    let statement = statement(sql)?;
+    let plan = context.state().statement_to_plan(statement).await?;
+    // The same once more of the plan, where new kinds of statements would show.
+    let reads = SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false);
+    reads.verify_plan(&plan)?;
+    Ok(plan)
+}
+
+/// The statement, which only reads, as it is planned.
+fn statement(sql: &str) -> Result<Parsed, DataFusionError> {
+    let refused = |refused: QuestionError| DataFusionError::External(Box::new(refused));
+    let mut parser = DFParserBuilder::new(sql)
+        .with_dialect(&GenericDialect {})
+        .with_recursion_limit(PARSER_DEPTH)
+        .build()?;
+    let mut statements = parser.parse_statements()?;
+    let count = statements.len();
+    let (Some(mut statement), 1) = (statements.pop_front(), count) else {
+        return Err(refused(QuestionError::NotOne(count)));
+    };
+    let mut inner = &mut statement;
+    while let Parsed::Explain(explain) = inner {
+        inner = &mut explain.statement;
+    }
+    if let Parsed::Statement(statement) = inner {
+        if let Statement::Query(query) = statement.as_mut() {
+            flatten_asked(query).map_err(|(what, help)| refused(QuestionError::TooDeep(what, help)))?;
+        }
+        microseconds(statement.as_mut());
+    }
+    only_reads(&statement).map_err(refused)?;
+    Ok(statement)
+}
+
+/// See (1).
+fn only_reads(statement: &Parsed) -> Result<(), QuestionError> {
+    match statement {
+        Parsed::Statement(statement) => reads(statement),
+        Parsed::Explain(explain) => only_reads(&explain.statement),
+        Parsed::CreateExternalTable(_) => Err(QuestionError::NotRead("CREATE EXTERNAL TABLE".to_string())),
+        Parsed::CopyTo(_) => Err(QuestionError::NotRead("COPY".to_string())),
+        other => Err(refused(other)),
+    }
+}
+
+fn reads(statement: &Statement) -> Result<(), QuestionError> {
+    match statement {
+        Statement::Query(query) => match Visit::visit(query.as_ref(), &mut Writes) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(what) => Err(QuestionError::NotRead(what)),
+        },
+        Statement::Explain { statement, .. } => reads(statement),
+        Statement::ExplainTable { .. }
+        | Statement::ShowTables { .. }
+        | Statement::ShowColumns { .. }
+        | Statement::ShowFunctions { .. }
+        | Statement::ShowVariable { .. }
+        | Statement::ShowCreate { .. }
+        | Statement::ShowViews { .. }
+        | Statement::ShowSchemas { .. }
+        | Statement::ShowDatabases { .. } => Ok(()),
+        other => Err(refused(other)),
+    }
+}
+
+fn refused(statement: &impl ToString) -> QuestionError {
+    let text = statement.to_string();
+    QuestionError::NotRead(text.split_whitespace().next().unwrap_or_default().to_uppercase())
+}
+
+/// Looks for statements inside a query that do something else than read.
+struct Writes;
+
+impl Visitor for Writes {
+    type Break = String;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
+        let mut pending = vec![query.body.as_ref()];
+        while let Some(body) = pending.pop() {
+            match body {
+                SetExpr::SetOperation { left, right, .. } => pending.extend([left.as_ref(), right.as_ref()]),
+                SetExpr::Insert(_) => return ControlFlow::Break("INSERT".to_string()),
+                SetExpr::Update(_) => return ControlFlow::Break("UPDATE".to_string()),
+                SetExpr::Delete(_) => return ControlFlow::Break("DELETE".to_string()),
+                SetExpr::Merge(_) => return ControlFlow::Break("MERGE".to_string()),
+                SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Table(_) => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
+        match select.into {
+            Some(_) => ControlFlow::Break("SELECT INTO".to_string()),
+            None => ControlFlow::Continue(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(sql: &str) -> Option<QuestionError> {
+        let mut parser = DFParserBuilder::new(sql)
+            .with_dialect(&GenericDialect {})
+            .build()
+            .unwrap();
+        only_reads(&parser.parse_statements().unwrap()[0]).err()
+    }
+
+    #[test]
+    fn what_reads_is_run_and_all_else_is_refused_by_its_name() {
+        for sql in [
+            "SELECT 1",
+            "VALUES (1), (2)",
+            "WITH a AS (SELECT 1 AS x) SELECT x FROM a UNION ALL SELECT 2",
+            "EXPLAIN SELECT 1",
+            "EXPLAIN ANALYZE SELECT 1",
+            "SHOW TABLES",
+            "SHOW ALL",
+            "DESCRIBE silver.t",
+            "(SELECT 1)",
+        ] {
+            assert_eq!(refusal(sql), None, "{sql}");
+        }
+        for (sql, verb) in [
+            ("INSERT INTO silver.t SELECT 1", "INSERT"),
+            ("INSERT OVERWRITE silver.t SELECT 1", "INSERT"),
+            ("WITH a AS (SELECT 1) INSERT INTO silver.t SELECT * FROM a", "INSERT"),
+            ("UPDATE silver.t SET x = 1", "UPDATE"),
+            ("DELETE FROM silver.t", "DELETE"),
+            (
+                "MERGE INTO silver.t USING silver.u ON t.x = u.x WHEN MATCHED THEN DELETE",
+                "MERGE",
+            ),
+            ("TRUNCATE TABLE silver.t", "TRUNCATE"),
+            ("COPY silver.t TO 'x.parquet'", "COPY"),
+            ("COPY (SELECT 1) TO 'x.csv'", "COPY"),
+            (
+                "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'",
+                "CREATE EXTERNAL TABLE",
+            ),
+            ("CREATE TABLE x AS SELECT 1", "CREATE"),
+            ("CREATE VIEW x AS SELECT 1", "CREATE"),
+            ("DROP TABLE silver.t", "DROP"),
+            ("ALTER TABLE silver.t ADD COLUMN x INT", "ALTER"),
+            ("SET datafusion.execution.batch_size = 1", "SET"),
+            ("RESET datafusion.execution.batch_size", "RESET"),
+            ("EXPLAIN INSERT INTO silver.t SELECT 1", "INSERT"),
+            ("EXPLAIN ANALYZE INSERT INTO silver.t SELECT 1", "INSERT"),
+            ("EXPLAIN COPY silver.t TO 'x.parquet'", "COPY"),
+            ("SELECT 1 INTO x", "SELECT INTO"),
+            ("BEGIN", "BEGIN"),
+            ("COMMIT", "COMMIT"),
+            ("PREPARE p AS SELECT 1", "PREPARE"),
+            ("EXECUTE p", "EXECUTE"),
+            ("USE x", "USE"),
+        ] {
+            assert_eq!(refusal(sql), Some(QuestionError::NotRead(verb.to_string())), "{sql}");
+        }
+    }
+}

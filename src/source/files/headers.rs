@@ -1,0 +1,77 @@
+//! Tells what of a file's header is not as the columns have it.
+
+use std::fmt::Write;
+
+use hashbrown::HashMap;
+
+use crate::decode::HeaderNotes;
+use crate::shown::shown;
+
+/// Files with one and the same thing to tell that are named; a folder of a million files tells it no million times.
+const NAMED: usize = 20;
+
+/// What was told by one reader.
+#[derive(Default)]
+pub(super) struct HeadersTold(HashMap<HeaderNotes, usize>);
+
+impl HeadersTold {
+    /// Warns of a file, if there is something to warn of.
+    pub fn tell(&mut self, feed: &str, path: &str, notes: HeaderNotes) {
+        if notes.is_empty() {
+            return;
+        }
+        let text = told(&notes);
+        let files = self.0.entry(notes).or_default();
+        *files += 1;
+        match *files {
+            ..=NAMED => tracing::warn!(feed, file = path, "the file is not as the columns are: {text}"),
+            files if files == NAMED + 1 => tracing::warn!(
+                feed,
+                file = path,
+                "the file is not as the columns are, like {NAMED} files before; more of them are not told: {text}"
+            ),
+            _ => (),
+        }
+    }
+}
+
+fn told(notes: &HeaderNotes) -> String {
+    let mut told = String::new();
+    for (names, what) in [
+        (&notes.absent, "it has no field for these columns, which are null"),
+        (&notes.ignored, "no column takes these fields, which are ignored"),
+        (&notes.twice, "several fields have these names, and the first is taken"),
+    ] {
+        if names.is_empty() {
+            continue;
+        }
+        let separator = if told.is_empty() { "" } else { "; " };
+        let _ = write!(told, "{separator}{what}: ");
+        for (n, name) in names.iter().take(NAMED).enumerate() {
+            let comma = if n > 0 { ", " } else { "" };
+            let _ = write!(told, "{comma}{}", shown(name));
+        }
+        if names.len() > NAMED {
+            let _ = write!(told, " and {} more", names.len() - NAMED);
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_differs_is_told_on_one_line() {
+        let notes = HeaderNotes {
+            absent: vec!["x".to_string()],
+            ignored: (0..23).map(|n| format!("f{n}\u{1b}[2J")).collect(),
+            twice: vec!["k".to_string()],
+        };
+        let text = told(&notes);
+        assert!(text.contains("which are null: x; no column takes"), "{text}");
+        assert!(text.contains("f19\\u{1b}[2J and 3 more; several fields"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+}

@@ -1,0 +1,153 @@
+//! What a file is by its first bytes, whatever it is called.
+
+/// A kind of bytes that begins with a mark of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A stream that is unpacked while it is read.
+    Packed(Packing),
+    /// A Parquet file.
+    Parquet,
+    /// An Avro object container.
+    Avro,
+    /// What is not read: what it is, and what to do.
+    Other(&'static str, &'static str),
+}
+
+/// How a stream is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Gzip,
+    Zstd,
+    /// Snappy's frame format.
+    Snappy,
+    Bzip2,
+    Xz,
+}
+
+/// Bytes that tell every mark: a tar archive has its own the farthest in.
+pub(crate) const HEAD: usize = 264;
+
+const UNPACK: &str = "unpack it, and drop the files in it";
+
+/// The mark at the start of a file; none: it may be text.
+pub(crate) fn mark(head: &[u8]) -> Option<Mark> {
+    let is = |mark: &[u8]| head.starts_with(mark);
+    Some(match head {
+        _ if is(b"\x1f\x8b") => Mark::Packed(Packing::Gzip),
+        _ if is(b"\x28\xb5\x2f\xfd") => Mark::Packed(Packing::Zstd),
+        // A frame that may be skipped, before the first that holds something.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Mark::Packed(Packing::Zstd),
+        _ if is(b"\xff\x06\x00\x00sNaPpY") => Mark::Packed(Packing::Snappy),
+        [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..]
+            if rest.starts_with(b"1AY&SY") || rest.starts_with(b"\x17rE8P\x90") =>
+        {
+            Mark::Packed(Packing::Bzip2)
+        }
+        _ if is(b"\xfd7zXZ\x00") => Mark::Packed(Packing::Xz),
+        _ if is(b"PAR1") || is(b"PARE") => Mark::Parquet,
+        _ if is(b"Obj\x01") => Mark::Avro,
+        _ if is(b"PK\x03\x04") && contains(head, b"[Content_Types].xml") => {
+            Mark::Other("an Excel workbook", "save its sheet as CSV")
+        }
+        _ if is(b"PK\x03\x04") || is(b"PK\x05\x06") => Mark::Other("a zip archive", UNPACK),
+        _ if is(b"7z\xbc\xaf\x27\x1c") => Mark::Other("a 7z archive", UNPACK),
+        _ if is(b"Rar!\x1a\x07") => Mark::Other("a rar archive", UNPACK),
+        _ if head.get(257..262) == Some(b"ustar") => Mark::Other("a tar archive", UNPACK),
+        _ if is(b"\x04\x22\x4d\x18") => Mark::Other("compressed by lz4", "compress it by zstd or gzip instead"),
+        _ if is(b"\x1f\x9d") => Mark::Other("compressed by compress", "compress it by zstd or gzip instead"),
+        _ if is(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") => Mark::Other("an old Excel workbook", "save its sheet as CSV"),
+        _ if is(b"ORC") && head.get(3).is_some_and(|byte| !(b' '..=b'~').contains(byte)) => {
+            Mark::Other("an ORC file", "convert it to Parquet")
+        }
+        _ if is(b"ARROW1\x00\x00") => Mark::Other("an Arrow file", "convert it to Parquet"),
+        _ if is(b"SQLite format 3\x00") => Mark::Other("a SQLite database", "export its table as CSV"),
+        _ if is(b"%PDF-") => Mark::Other("a PDF document", "drop the data that it was made of"),
+        _ => return None,
+    })
+}
+
+fn contains(head: &[u8], part: &[u8]) -> bool {
+    head.windows(part.len()).any(|window| window == part)
+}
+
+impl Packing {
+    /// The compression that a name's ending tells.
+    pub fn of_name(name: &str) -> Option<Packing> {
+        let (_, ending) = name.rsplit_once('.')?;
+        Some(match ending.to_ascii_lowercase().as_str() {
+            "gz" | "gzip" => Packing::Gzip,
+            "zst" | "zstd" => Packing::Zstd,
+            "sz" | "snappy" => Packing::Snappy,
+            "bz2" => Packing::Bzip2,
+            "xz" => Packing::Xz,
+            _ => return None,
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Packing::Gzip => "gzip",
+            Packing::Zstd => "zstd",
+            Packing::Snappy => "snappy",
+            Packing::Bzip2 => "bzip2",
+            Packing::Xz => "xz",
+        }
+    }
+}
+
+impl Mark {
+    /// Why a file of this mark is not read as text, and what to do.
+    pub fn not_text(self) -> String {
+        match self {
+            Mark::Packed(packing) => format!("it is compressed by {} more than twice; unpack it", packing.name()),
+            Mark::Parquet => "it is a Parquet file; give it to a feed with `format = \"parquet\"`".to_string(),
+            Mark::Avro => "it is an Avro file; give it to a feed with `format = \"avro\"`".to_string(),
+            Mark::Other(what, remedy) => format!("it is {what}; {remedy}"),
+        }
+    }
+}
+
+/// What a file is that was to be Parquet or Avro (`wanted`), and what to do; none: its first bytes do not say.
+pub(crate) fn instead_of(wanted: Mark, head: &[u8]) -> Option<String> {
+    let text = || {
+        let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+        let is_text = !head.is_empty() && !head.iter().any(|byte| *byte < b' ' && !byte.is_ascii_whitespace());
+        is_text.then(|| match head[0] {
+            b'{' | b'[' => "it looks like JSON; give it to a feed with `format = \"ndjson\"`".to_string(),
+            b'<' => "it looks like HTML or XML; look what the one who wrote it was told".to_string(),
+            _ => "it looks like text; give it to a feed with `format = \"csv\"`".to_string(),
+        })
+    };
+    match mark(head) {
+        Some(found) if found == wanted => None,
+        Some(Mark::Packed(packing)) => Some(format!("it is compressed by {} as a whole; unpack it", packing.name())),
+        Some(found) => Some(found.not_text()),
+        None => text(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_told_from_text_that_begins_alike() {
+        for text in [
+            "BZhello,1",
+            "ORCHID,price",
+            "PAR,1",
+            "Objects,1",
+            "PK,name",
+            "7zip",
+            "(%PDF",
+            "k,x\n",
+        ] {
+            assert_eq!(mark(text.as_bytes()), None, "{text}");
+        }
+        let mut tar = vec![0; HEAD];
+        tar[..5].copy_from_slice(b"a.csv");
+        tar[257..262].copy_from_slice(b"ustar");
+        assert_eq!(mark(&tar), Some(Mark::Other("a tar archive", UNPACK)));
+        assert_eq!(mark(b"BZh91AY&SY\x00"), Some(Mark::Packed(Packing::Bzip2)));
+    }
+}

@@ -1,0 +1,133 @@
+//! A partition of the log: its file, how far it is read, and when its bytes came.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use memchr::memchr;
+
+/// A partition's file and how far it is read.
+pub(super) struct Partition {
+    pub name: Arc<str>,
+    pub path: PathBuf,
+    pub file: File,
+    pub next: u64,
+    /// How long the file is, when it was looked at last.
+    pub size: u64,
+    /// When it was looked at last.
+    looked: Instant,
+    /// The bytes from here up to `size` came between the last two looks.
+    fresh: u64,
+    /// The look before the last: a record of those bytes arrived no earlier.
+    seen: Instant,
+    /// When the last of those bytes were written.
+    written: Instant,
+    /// An unfinished line is known to start at `next` and to reach to here.
+    pub torn: u64,
+    /// Since when it has been that long.
+    torn_since: Instant,
+    /// Of a line above the limit, which starts at `next`: no end of it is before this byte.
+    pub passed: u64,
+    /// The start of the unfinished line that was told last.
+    told_torn: Option<u64>,
+}
+
+impl Partition {
+    /// A file that is read up to `next` and was not looked at yet.
+    pub fn new(name: Arc<str>, path: PathBuf, file: File, next: u64) -> Partition {
+        let now = Instant::now();
+        Partition {
+            name,
+            path,
+            file,
+            next,
+            size: next,
+            looked: now,
+            fresh: next,
+            seen: now,
+            written: now,
+            torn: next,
+            passed: next,
+            torn_since: now,
+            told_torn: None,
+        }
+    }
+
+    /// Reads the bytes that start at `at`, as many as there is room for.
+    pub fn read(&mut self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(at))?;
+        self.file.read_exact(buffer)
+    }
+
+    /// The file was looked at: it is so long, and was written last at this time.
+    pub fn observe_size(&mut self, size: u64, modified: Option<SystemTime>) {
+        let now = Instant::now();
+        let age = modified.and_then(|at| SystemTime::now().duration_since(at).ok());
+        let written = age.and_then(|age| now.checked_sub(age));
+        self.written = written.map_or(self.looked, |at| at.clamp(self.looked, now));
+        self.seen = std::mem::replace(&mut self.looked, now);
+        self.fresh = std::mem::replace(&mut self.size, size);
+    }
+
+    /// The line that starts at `next` has no end.
+    pub fn observe_torn(&mut self) {
+        self.torn = self.size;
+        self.torn_since = self.looked;
+    }
+
+    /// How long the last line has had no end, where that is as long as this and was not told yet.
+    pub fn observe_patience(&mut self, patience: Duration) -> Option<Duration> {
+        let since = self.torn_since.elapsed();
+        let tells = self.torn > self.next && since >= patience && self.told_torn != Some(self.next);
+        tells.then(|| {
+            self.told_torn = Some(self.next);
+            since
+        })
+    }
+
+    /// When whole lines that start at `next` arrived: with the last write if it is one line, and the last; otherwise as
+    /// early as they may have.
+    pub fn arrived(&self, lines: &[u8]) -> Instant {
+        let last = self.next + lines.len() as u64 == self.size;
+        let fresh = &lines[(self.fresh.saturating_sub(self.next) as usize).min(lines.len())..];
+        let alone = memchr(b'\n', fresh).is_some_and(|end| end + 1 == fresh.len());
+        let old = lines.len() - fresh.len();
+        let whole_before = memchr(b'\n', &lines[..old]).is_some();
+        if last && alone && !whole_before {
+            self.written
+        } else {
+            self.seen
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two records that came between two looks, the first seemed to have arrived with the second: what the report said of
+    /// a stream's latency was too good by half the time between looks.
+    #[test]
+    fn no_record_counts_as_arrived_later_than_it_may_have() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let partition = |next: u64, fresh: u64, size: u64| Partition {
+            size,
+            looked: at(50),
+            fresh,
+            seen: at(0),
+            written: at(40),
+            ..Partition::new("0".into(), PathBuf::new(), tempfile::tempfile().expect("a file"), next)
+        };
+        // One line, whole or begun before the look before.
+        assert_eq!(partition(10, 10, 14).arrived(b"one\n"), at(40));
+        assert_eq!(partition(10, 12, 14).arrived(b"one\n"), at(40));
+        // The last write may have been of the second, or of what follows.
+        assert_eq!(partition(10, 10, 18).arrived(b"one\ntwo\n"), at(0));
+        assert_eq!(partition(10, 10, 16).arrived(b"one\n"), at(0));
+        // Part of a backlog.
+        assert_eq!(partition(10, 14, 18).arrived(b"one\ntwo\n"), at(0));
+    }
+}
