@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Reads every table of a lake with deltalake, DuckDB and Polars, and says whether they agree.
+"""Reads every table of a lake with deltalake, DuckDB, Polars and Spark, and says whether they agree.
 
-    python3 -m venv ~/.cache/alluvium/venv
-    ~/.cache/alluvium/venv/bin/pip install deltalake duckdb duckdb-extension-delta polars pyarrow
-    ~/.cache/alluvium/venv/bin/python scripts/read_with_others.py LAKE [--epoch EPOCH]
+    source scripts/env.sh; source scripts/readers.sh      # installs them into the cache
+    "$ALLUVIUM_PYTHON" scripts/read_with_others.py LAKE [--epoch EPOCH]
+
+Spark is left out where `ALLUVIUM_SPARK_JARS` is not set: there is no Java.
 
 For each table and engine it prints the version, the number of rows and a checksum of their content that
 does not depend on their order. With --epoch, tables are read at the versions that `_alluvium/snapshots`
-names for that epoch (DuckDB and Polars too); else each at its newest version.
+names for that epoch; else each at its newest version.
 Exits 0 when all engines agree on every table, 1 when they differ or one fails, 2 on wrong usage.
 
 DuckDB's delta extension comes from PyPI (`duckdb-extension-delta`, of DuckDB's own version): nothing is
@@ -19,6 +20,7 @@ import datetime
 import decimal
 import hashlib
 import math
+import os
 import pathlib
 import sys
 
@@ -41,6 +43,8 @@ def canonical(value):
         return value.isoformat()
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
+    if hasattr(value, "asDict"):  # a struct of Spark
+        value = value.asDict()
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(canonical(v) for v in value) + "]"
     if isinstance(value, dict):
@@ -99,7 +103,38 @@ def with_duckdb(path, version):
     return checksum(names, result.fetchall())
 
 
+_spark = None
+
+
+def with_spark(path, version):
+    global _spark
+    if _spark is None:
+        from pyspark.sql import SparkSession
+
+        settings = {
+            "spark.jars": os.environ["ALLUVIUM_SPARK_JARS"],
+            "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+            "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+            "spark.sql.session.timeZone": "UTC",
+            "spark.ui.enabled": "false",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+        }
+        builder = SparkSession.builder.master("local[*]").appName("read_with_others")
+        for name, value in settings.items():
+            builder = builder.config(name, value)
+        _spark = builder.getOrCreate()
+        _spark.sparkContext.setLogLevel("ERROR")
+    reader = _spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    frame = reader.load(str(path))
+    return checksum(frame.columns, frame.toLocalIterator())
+
+
 ENGINES = {"deltalake": with_deltalake, "duckdb": with_duckdb, "polars": with_polars}
+if "ALLUVIUM_SPARK_JARS" in os.environ:
+    ENGINES["spark"] = with_spark
 
 
 def tables_of(lake):

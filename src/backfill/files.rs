@@ -14,7 +14,9 @@ use crate::definition::{Feed, FeedKind, Format};
 use crate::registry::Registries;
 use crate::repr::Row;
 use crate::serve;
-use crate::source::{self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, SingleFile};
+use crate::source::{
+    self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, SingleFile, archived_name,
+};
 
 /// What progress of files is kept under, whatever the feed.
 const FEED: &str = "backfill";
@@ -290,14 +292,7 @@ impl Job<'_> {
     fn archive(&self, file: &SingleFile, hash: u128) -> Result<String, Halt> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
-        let plain = |c: char| {
-            if c.is_ascii_alphanumeric() || ".-_".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        };
-        let name: String = file.name().chars().map(plain).collect();
+        let name = archived_name(file.name());
         let reference = format!("_alluvium/archive/{}/{hash:032x}-{name}", input.name);
         let target = Path::from(reference.as_str());
         let failed = |error: String| Halt::Failed(format!("could not keep it in the lake: {error}"));

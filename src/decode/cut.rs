@@ -40,9 +40,10 @@ pub(super) fn whole_records(raw: &Raw) -> Raw {
             headers: headers.as_ref().map(|headers| of(headers).as_string::<i32>().clone()),
             ts_ms: (0..ts_ms.len()).filter(kept).map(|index| ts_ms[index]).collect(),
         },
-        Payloads::Columns { batch, path } => Payloads::Columns {
+        Payloads::Columns { batch, path, tag } => Payloads::Columns {
             batch: filter_record_batch(batch, &mask).expect("a mask has the length of its records"),
             path: path.clone(),
+            tag: tag.clone(),
         },
     };
     Raw {

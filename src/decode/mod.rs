@@ -129,6 +129,8 @@ pub enum Payloads {
         batch: RecordBatch,
         /// The file.
         path: Arc<str>,
+        /// Which content of the file: its size, and entity tag or time of change. Empty: the only one.
+        tag: Arc<str>,
     },
 }
 

@@ -28,10 +28,10 @@ use super::lower::{Lowering, physical};
 use super::moments::microseconds;
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
-use super::{casts, complete, normal, now, refuse, session, shape, values, wide, windows};
+use super::{casts, complete, normal, now, partitions, refuse, session, shape, values, wide, windows};
 use crate::contain::contain;
 use crate::deep::deep;
-use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Input, OnViolation, Table, nearest};
+use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Input, Table, nearest};
 use crate::repr::normalise_schema;
 
 /// Plans every table of a dataflow into one graph.
@@ -82,7 +82,7 @@ fn compile_tables(dataflow: &Dataflow, broken: &[String]) -> Result<Graph, Diagn
     }
 }
 
-struct Compiler<'a> {
+pub(super) struct Compiler<'a> {
     dataflow: &'a Dataflow,
     context: SessionContext,
     builder: Builder,
@@ -240,6 +240,16 @@ impl Compiler<'_> {
         let (mut expectations, mut mistakes) = self.expectations(table, &schema);
         let key = self.columns(table, "key", &table.key, &schema, &mut mistakes);
         let partition_by = self.columns(table, "partition_by", &table.partition_by, &schema, &mut mistakes);
+        mistakes.extend(partitions::mistakes(&schema, &partition_by).into_iter().map(|mistake| {
+            let file = settings_file(table);
+            Diagnostic {
+                line: self.setting_line(&file, "", "partition_by"),
+                file,
+                column: 0,
+                message: mistake.message,
+                help: mistake.help,
+            }
+        }));
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -345,23 +355,8 @@ impl Compiler<'_> {
         (planned, mistakes)
     }
 
-    /// Delta reads an empty partition value as null, so a text that partitions a table must not be empty: such a
-    /// row is a dead letter, rather than another row than the one that was computed.
-    fn readable(&self, schema: &SchemaRef, column: usize) -> Planned<Option<PlannedExpectation>> {
-        let field = schema.field(column);
-        if field.data_type() != &DataType::Utf8 {
-            return Ok(None);
-        }
-        let name = field.name();
-        Ok(Some(PlannedExpectation {
-            name: format!("{name} partitions the table and is not empty"),
-            check: self.check(&format!("\"{name}\" <> ''"), schema)?,
-            on_violation: OnViolation::Drop,
-        }))
-    }
-
     /// A boolean expression over a table's columns.
-    fn check(&self, sql: &str, schema: &SchemaRef) -> Planned<super::Expr> {
+    pub(super) fn check(&self, sql: &str, schema: &SchemaRef) -> Planned<super::Expr> {
         let named: DFSchema = schema.clone().to_dfschema()?;
         let expr = self.context.parse_sql_expr(sql, &named)?;
         let mut refusal = None;

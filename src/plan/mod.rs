@@ -22,6 +22,7 @@ mod meaning;
 mod moments;
 mod normal;
 mod now;
+mod partitions;
 mod refuse;
 mod rewrite;
 mod session;

@@ -2,11 +2,13 @@
 //! ([`Watch`]), and columnar drops are archived as they came: before the first rows of a file are handed over, the file is copied
 //! into the lake, where Bronze refers to it.
 //!
-//! The copy is made by the reader's thread, on the way through the decoder. Its name is made of the file's
-//! own, so copying twice (after a crash) changes nothing. A copy that fails ends the run: nothing of
-//! the file was handed over, so the next run reads it again.
+//! The copy is made by the reader's thread, on the way through the decoder. Its name is made of the file's own and of its tag, so
+//! copying twice (after a crash) changes nothing, and a file that was replaced in place has a copy of its own. It is there only
+//! if the file was the same one when its last byte was copied: so the copy holds what is decoded. A copy that fails ends the
+//! run: nothing of the file was handed over, so the next run reads it again.
 
 use std::hash::Hasher;
+use std::io;
 use std::sync::Arc;
 
 use object_store::ObjectStoreExt;
@@ -21,7 +23,7 @@ use crate::definition::Dataflow;
 use crate::evolve::Met;
 use crate::registry::Registries;
 use crate::sink::Lake;
-use crate::source::{Decode, Decoders, Held, Originals};
+use crate::source::{Decode, Decoders, Held, Originals, archived_name};
 
 /// Decoders for readers, each of which archives the columnar files that pass through it. `watches`: schemas are watched.
 pub fn decoders(
@@ -54,9 +56,10 @@ pub fn decoders(
         });
         let shared = shared.clone();
         let decode: Decode = Box::new(move |mut raw| {
-            if let (Payloads::Columns { path, .. }, Some(archive)) = (&mut raw.payloads, &mut archive) {
-                match archive.keep(path) {
+            if let (Payloads::Columns { path, tag, .. }, Some(archive)) = (&mut raw.payloads, &mut archive) {
+                match archive.keep(path, tag) {
                     Ok(reference) => *path = reference,
+                    Err(source) if is_stale(&*source) => return Err(Held::Changed),
                     Err(source) => shared.tell(Event::Failed(RunError::Archive {
                         file: path.to_string(),
                         source,
@@ -85,45 +88,50 @@ struct Archive {
     lake: Lake,
     durable: bool,
     runtime: Handle,
-    /// The file that was kept last, and what refers to it.
-    newest: Option<(Arc<str>, Arc<str>)>,
+    /// The file that was kept last with its tag, and what refers to it.
+    newest: Option<(Arc<str>, Arc<str>, Arc<str>)>,
 }
 
 impl Archive {
-    /// Makes sure that a file is kept; says what refers to it.
-    fn keep(&mut self, file: &Arc<str>) -> Result<Arc<str>, Box<dyn std::error::Error + Send + Sync>> {
-        if let Some((_, reference)) = self.newest.as_ref().filter(|(newest, _)| newest == file) {
+    /// Makes sure that a file is kept as its tag names it; says what refers to it.
+    fn keep(&mut self, file: &Arc<str>, tag: &Arc<str>) -> Result<Arc<str>, Box<dyn std::error::Error + Send + Sync>> {
+        if let Some((newest, of, reference)) = &self.newest
+            && (newest, of) == (file, tag)
+        {
             return Ok(reference.clone());
         }
-        let reference = reference(&self.input, file);
+        let reference = reference(&self.input, file, tag);
         let target = Path::from(&*reference);
         match self.runtime.block_on(self.lake.store.head(&target)) {
             Ok(_) => {}
             Err(object_store::Error::NotFound { .. }) => {
-                let mut bytes = self.originals.open(file)?;
+                let mut bytes = self.originals.open(file, tag)?;
                 self.lake.put_stream(&target, &mut bytes, self.durable, &self.runtime)?;
             }
             Err(error) => return Err(error.into()),
         }
-        self.newest = Some((file.clone(), reference.clone()));
+        self.newest = Some((file.clone(), tag.clone(), reference.clone()));
         Ok(reference)
     }
 }
 
 /// Where a file is kept, relative to the lake.
-fn reference(input: &str, file: &str) -> Arc<str> {
+fn reference(input: &str, file: &str, tag: &str) -> Arc<str> {
     let mut hash = XxHash3_64::new();
     hash.write(file.as_bytes());
+    hash.write(&[0]);
+    hash.write(tag.as_bytes());
     let name = file.rsplit('/').next().unwrap_or(file);
-    let safe: String = name
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || ".-_".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    format!("_alluvium/archive/{input}/{:016x}-{safe}", hash.finish()).into()
+    format!(
+        "_alluvium/archive/{input}/{:016x}-{}",
+        hash.finish(),
+        archived_name(name)
+    )
+    .into()
+}
+
+/// Whether a file was not the one any more that was to be copied.
+fn is_stale(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::StaleNetworkFileHandle)
 }

@@ -309,6 +309,7 @@ impl Archive<'_> {
             payloads: Payloads::Columns {
                 batch,
                 path: reference.into(),
+                tag: "".into(),
             },
             offsets,
             header: None,

@@ -13,6 +13,7 @@ mod question;
 mod reader;
 mod sums;
 pub mod verify;
+mod zeros;
 
 pub use letters::{LetterClass, Letters, letter_classes};
 pub use printed::{OutputFormat, render};

@@ -20,6 +20,7 @@ use futures::TryStreamExt;
 use thiserror::Error;
 
 use super::question::{self, QuestionError, QuestionLimits};
+use super::zeros::OneZero;
 use crate::plan;
 use crate::repr::{CodecError, Epoch};
 use crate::sink::ledger::{self, Entry, Intent};
@@ -56,6 +57,18 @@ pub enum QueryError {
         /// Why.
         #[source]
         source: Box<DeltaTableError>,
+    },
+    /// A table's checkpoint does not read, which a run makes good.
+    #[error(
+        "could not read {file} of table {table}: {reason}; run the dataflow once: a run passes a damaged checkpoint over and writes a new one"
+    )]
+    Checkpoint {
+        /// Which table.
+        table: String,
+        /// Below `_delta_log`.
+        file: String,
+        /// Why.
+        reason: String,
     },
     /// The SQL names what is not there.
     #[error("there is no table {wanted}; known are {known}")]
@@ -293,6 +306,7 @@ fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
     }
     let mut context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
     datafusion_functions_json::register_all(&mut context).expect("a new session takes functions");
+    context.add_optimizer_rule(Arc::new(OneZero));
     plan::keep_within_bounds(&context, limits.max_value);
     Ok(context)
 }
@@ -312,7 +326,18 @@ async fn register(
         source: Box::new(source),
     };
     let mut handle = lake.delta_table(&folder(table));
-    handle.load_version(version as u64).await.map_err(failed)?;
+    if let Err(source) = handle.load_version(version as u64).await {
+        let damaged = log::load(lake, &folder(table), Some(version)).await?;
+        let damage = damaged.and_then(|loaded| loaded.damaged.into_iter().next());
+        return Err(damage.map_or_else(
+            || failed(source),
+            |damage| QueryError::Checkpoint {
+                table: table.to_string(),
+                file: damage.file,
+                reason: damage.reason,
+            },
+        ));
+    }
     handle.update_datafusion_session(&context.state()).map_err(failed)?;
     let catalog = context.catalog("datafusion").expect("a new session has its catalog");
     let schema = match catalog.schema(schema) {

@@ -110,7 +110,7 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
                 delivery.decoded.source_ms.iter().map(micros).collect(),
             )
         }
-        Payloads::Columns { batch, path } => (
+        Payloads::Columns { batch, path, .. } => (
             Arc::new(BinaryArray::new_null(1)),
             Arc::new(BinaryArray::new_null(1)),
             Arc::new(StringArray::from_iter([columnar_note(&raw.place)])),

@@ -40,6 +40,8 @@ pub(crate) enum Ended {
     Stopped,
     /// It cannot go on.
     Failed(SourceError),
+    /// The file that it reads is not the one that was to be read any more: whoever reads files goes on with others.
+    Changed,
 }
 
 impl From<SourceError> for Ended {
@@ -230,6 +232,7 @@ impl Hand {
     fn decode(&self, decode: &mut Decode, partition: &Arc<str>, raw: Raw) -> Result<Decoded, Ended> {
         let mut held = match decode(raw) {
             Ok(decoded) => return Ok(decoded),
+            Err(Held::Changed) => return Err(Ended::Changed),
             Err(held) => held,
         };
         if let Some(line) = &self.line {

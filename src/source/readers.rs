@@ -37,6 +37,8 @@ pub enum Held {
     /// Their schema has fields that the input takes first. Whoever decodes has told the run, which ends its readers and
     /// begins anew with these records.
     Columns,
+    /// They are of a file that is not the one that was to be read any more.
+    Changed,
 }
 
 impl From<Box<Waiting>> for Held {
@@ -198,7 +200,7 @@ impl Starter {
         let body = move || {
             let outlets = hand.outlets.clone();
             let error = match std::panic::catch_unwind(AssertUnwindSafe(|| work(hand))) {
-                Ok(Ok(())) | Ok(Err(Ended::Stopped)) => None,
+                Ok(Ok(())) | Ok(Err(Ended::Stopped | Ended::Changed)) => None,
                 Ok(Err(Ended::Failed(error))) => Some(error),
                 Err(panic) => Some(SourceError::Panicked {
                     feed: feed.clone(),

@@ -35,6 +35,7 @@ mod rebuild;
 mod registry;
 mod restart;
 mod runs;
+mod spark;
 mod stores;
 mod support;
 #[path = "../../src/testing.rs"]

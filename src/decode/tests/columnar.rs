@@ -12,6 +12,7 @@ fn columns(batch: RecordBatch) -> Raw {
         payloads: Payloads::Columns {
             batch,
             path: Arc::from("file.parquet"),
+            tag: Arc::from(""),
         },
         header: None,
         cut: Vec::new(),

@@ -157,6 +157,7 @@ fn capture(file: &Path) -> Vec<Raw> {
         payloads: Payloads::Columns {
             batch,
             path: Arc::from("54.avro"),
+            tag: Arc::from(""),
         },
         header: None,
         cut: Vec::new(),

@@ -72,3 +72,44 @@ fn settings_that_name_no_column_point_to_the_settings_file() {
     };
     golden("settings.txt", &said.to_string());
 }
+
+/// A table partitioned by a list was planned, and its run ended at the first row.
+#[test]
+fn columns_that_cannot_partition_a_table_are_refused_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("gold")).unwrap();
+    let cases = [
+        (
+            "SELECT id, [customer] AS names FROM orders",
+            vec!["names"],
+            "the nested column \"names\"",
+        ),
+        (
+            "SELECT id, CAST(customer AS BYTEA) AS raw FROM orders",
+            vec!["raw"],
+            "the binary column \"raw\"",
+        ),
+        (
+            "SELECT id, customer FROM orders",
+            vec!["id", "id"],
+            "the column \"id\" twice",
+        ),
+        ("SELECT id, customer FROM orders", vec!["id", "customer"], "all columns"),
+    ];
+    for (sql, columns, words) in cases {
+        std::fs::write(folder.path().join("gold/t.toml"), "key = []\npartition_by = []\n").unwrap();
+        let mut t = table(Layer::Gold, "t", sql);
+        t.settings_file = Some(PathBuf::from("gold/t.toml"));
+        t.partition_by = columns.into_iter().map(String::from).collect();
+        let mut dataflow = dataflow(vec![t]);
+        dataflow.folder = folder.path().to_path_buf();
+        let Err(said) = compile(&dataflow) else {
+            panic!("{words}")
+        };
+        let said = said.to_string();
+        assert!(
+            said.starts_with(&format!("gold/t.toml:2: could not partition by {words}")),
+            "{said}"
+        );
+    }
+}

@@ -2,22 +2,20 @@
 //!
 //! [`load`] replays the newest checkpoint and the entries behind it with our own parser, because the committer
 //! needs actions exactly as they stand (paths, vectors, transactions), which deltalake's views do not give.
+//! A checkpoint that does not read is passed over where older ones, or the entries that it repeats, are there.
 //! [`apply`] puts an entry behind a version, reading every version that others put first; it never skips one.
 
 use std::collections::BTreeMap;
 
-use arrow::json::WriterBuilder;
-use arrow::json::writer::LineDelimited;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use roaring::RoaringTreemap;
 use thiserror::Error;
 
 use super::action::{self, Action, MetaData, Protocol, RemoveFile};
+use super::checkpoint::{self, LIVE};
 use super::foreign::{By, Foreign};
 use super::vector::{self, VectorError};
 use crate::sink::lake::{Lake, Put};
@@ -51,6 +49,20 @@ pub enum LogError {
         file: String,
         /// Why.
         reason: String,
+    },
+    /// A checkpoint does not read, and the log does not go back behind it.
+    #[error(
+        "could not read {file} of table {table}: {reason}; the log without it lacks version {lacks}, so it cannot be passed over: restore the file from a copy (a silver or gold table can also be made again: remove its folder)"
+    )]
+    Checkpoint {
+        /// Which table.
+        table: String,
+        /// Below `_delta_log`.
+        file: String,
+        /// Why.
+        reason: String,
+        /// The first version that is missing.
+        lacks: i64,
     },
     /// Entries are missing between the checkpoint and the newest.
     #[error("the log of table {table} lacks version {version} but has later ones; restore {version:020}.json")]
@@ -110,8 +122,23 @@ pub struct Loaded {
     pub files: BTreeMap<String, AddFile>,
     /// The oldest entry that is still there.
     pub oldest: i64,
-    /// The newest checkpoint, none before the first.
+    /// The newest checkpoint that reads, none before the first.
     pub checkpoint: Option<i64>,
+    /// Checkpoints that do not, and were passed over: the newest first.
+    pub damaged: Vec<Damage>,
+}
+
+/// A checkpoint that does not read.
+#[derive(Clone, Debug)]
+pub struct Damage {
+    /// Of which version.
+    pub version: i64,
+    /// Its parts.
+    pub parts: Vec<Path>,
+    /// Below `_delta_log`.
+    pub file: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What is to be put, and how to recognise it.
@@ -185,14 +212,38 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
     let Some(newest) = versions.last().copied().max(checkpoints.keys().last().copied()) else {
         return Ok(None);
     };
-    let checkpoint = checkpoints.keys().last().copied();
-    let mut replay = Replay::default();
-    if let Some(parts) = checkpoint.and_then(|v| checkpoints.get(&v)) {
-        for part in parts {
-            read_checkpoint(lake, table, part, &LIVE, &mut |actions| replay.take_checkpoint(actions)).await?;
+    let mut damaged: Vec<Damage> = Vec::new();
+    let mut start = None;
+    for (version, parts) in checkpoints.into_iter().rev() {
+        match of_checkpoint(lake, table, version, &parts).await {
+            Ok(replay) => {
+                start = Some((version, replay));
+                break;
+            }
+            Err(LogError::Damaged { file, reason, .. }) => damaged.push(Damage {
+                version,
+                parts,
+                file,
+                reason,
+            }),
+            Err(e) => return Err(e),
         }
     }
+    let (checkpoint, mut replay) = match start {
+        Some((version, replay)) => (Some(version), replay),
+        None => (None, Replay::default()),
+    };
     let first = checkpoint.map_or(0, |v| v + 1);
+    if let Some(damage) = damaged.first()
+        && let Some(lacks) = (first..=damage.version).find(|version| versions.binary_search(version).is_err())
+    {
+        return Err(LogError::Checkpoint {
+            table: table.into(),
+            file: damage.file.clone(),
+            reason: damage.reason.clone(),
+            lacks,
+        });
+    }
     let mut entries = stream::iter(first..=newest)
         .map(|version| async move {
             let actions = read(lake, table, version).await?;
@@ -219,19 +270,40 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
         files: replay.files,
         oldest: versions.first().copied().unwrap_or(newest + 1),
         checkpoint,
+        damaged,
     }))
+}
+
+/// What a checkpoint says.
+async fn of_checkpoint(lake: &Lake, table: &str, version: i64, parts: &[Path]) -> Result<Replay, LogError> {
+    let mut replay = Replay::default();
+    for part in parts {
+        checkpoint::read(lake, table, part, &LIVE, &mut |actions| replay.take_checkpoint(actions)).await?;
+    }
+    match (&replay.protocol, &replay.meta_data) {
+        (Some(_), Some(_)) => Ok(replay),
+        _ => Err(LogError::Damaged {
+            table: table.into(),
+            file: format!("{version:020}.checkpoint.parquet"),
+            reason: "it says nothing of the table's protocol and schema".into(),
+        }),
+    }
 }
 
 /// Tells of every file that a table's log says is removed: since the newest checkpoint, and those that it remembers. A file
 /// may be told several times. Nothing is held but what is read at a time, because there are as many as the history is long.
 pub async fn tombstones(lake: &Lake, table: &str, mut tell: impl FnMut(RemoveFile)) -> Result<(), LogError> {
     let (versions, checkpoints) = list(lake, table).await?;
-    let checkpoint = checkpoints.keys().last().copied();
-    for part in checkpoint.and_then(|v| checkpoints.get(&v)).into_iter().flatten() {
-        read_checkpoint(lake, table, part, &["remove"], &mut |actions| {
-            actions.into_iter().filter_map(|a| a.remove).for_each(&mut tell);
-        })
-        .await?;
+    let mut checkpoint = None;
+    for (version, parts) in checkpoints.iter().rev() {
+        match removed_by(lake, table, parts, &mut tell).await {
+            Ok(()) => {
+                checkpoint = Some(*version);
+                break;
+            }
+            Err(LogError::Damaged { .. }) => {} // Passed over, as `load` does.
+            Err(e) => return Err(e),
+        }
     }
     let newer = versions.into_iter().filter(|v| Some(*v) > checkpoint);
     let mut entries = stream::iter(newer)
@@ -240,6 +312,22 @@ pub async fn tombstones(lake: &Lake, table: &str, mut tell: impl FnMut(RemoveFil
     while let Some(actions) = entries.try_next().await? {
         let removed = actions.into_iter().flatten().filter_map(|a| a.remove);
         removed.for_each(&mut tell);
+    }
+    Ok(())
+}
+
+/// Tells of the files that a checkpoint remembers as removed.
+async fn removed_by(
+    lake: &Lake,
+    table: &str,
+    parts: &[Path],
+    tell: &mut impl FnMut(RemoveFile),
+) -> Result<(), LogError> {
+    for part in parts {
+        checkpoint::read(lake, table, part, &["remove"], &mut |actions| {
+            actions.into_iter().filter_map(|a| a.remove).for_each(&mut *tell);
+        })
+        .await?;
     }
     Ok(())
 }
@@ -343,7 +431,7 @@ impl Replay {
 }
 
 /// The versions there are, ascending, and the checkpoints with their parts.
-async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap<i64, Vec<Path>>), LogError> {
+pub(super) async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap<i64, Vec<Path>>), LogError> {
     let folder = Path::from(format!("{table}/_delta_log"));
     let found: Vec<_> = lake
         .store
@@ -368,67 +456,8 @@ async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap<i64, Vec<P
         }
     }
     versions.sort_unstable();
-    checkpoints.retain(|_, parts| is_complete(parts));
+    checkpoints.retain(|_, parts| checkpoint::is_complete(parts));
     Ok((versions, checkpoints))
-}
-
-/// Whether all parts of a checkpoint are there: `<v>.checkpoint.<part>.<parts>.parquet`, or a single file.
-fn is_complete(parts: &[Path]) -> bool {
-    let named = parts.iter().filter_map(|p| p.filename()).next().unwrap_or_default();
-    let pieces: Vec<&str> = named.split('.').collect();
-    match pieces.as_slice() {
-        [_, _, _, count, _] => count.parse() == Ok(parts.len()),
-        _ => true,
-    }
-}
-
-async fn read_checkpoint(
-    lake: &Lake,
-    table: &str,
-    path: &Path,
-    kinds: &[&str],
-    take: &mut dyn FnMut(Vec<Action>),
-) -> Result<(), LogError> {
-    let file = path.filename().unwrap_or_default();
-    let found = lake
-        .get(path)
-        .await
-        .map_err(|e| store_error(table, format!("read {file}"), e))?;
-    let damaged = |reason: String| LogError::Damaged {
-        table: table.into(),
-        file: file.into(),
-        reason,
-    };
-    let bytes = found.ok_or_else(|| damaged("it vanished".into()))?;
-    checkpoint_actions(bytes, kinds, take).map_err(damaged)
-}
-
-/// What a table is, without what it was.
-const LIVE: [&str; 4] = ["protocol", "metaData", "txn", "add"];
-
-/// A checkpoint's rows are actions as columns: written as JSON lines, they parse like an entry. Taken batch by batch.
-fn checkpoint_actions(bytes: Bytes, kinds: &[&str], take: &mut dyn FnMut(Vec<Action>)) -> Result<(), String> {
-    let text = |e: &dyn std::fmt::Display| e.to_string();
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| text(&e))?;
-    let roots = builder
-        .schema()
-        .fields()
-        .iter()
-        .enumerate()
-        .filter(|(_, f)| kinds.contains(&f.name().as_str()));
-    let mask = ProjectionMask::roots(builder.parquet_schema(), roots.map(|(i, _)| i).collect::<Vec<_>>());
-    let reader = builder.with_projection(mask).build().map_err(|e| text(&e))?;
-    for batch in reader {
-        let batch = batch.map_err(|e| text(&e))?;
-        // Nulls are explicit: a null partition value is a value, and would be dropped from its map otherwise.
-        let mut writer = WriterBuilder::new()
-            .with_explicit_nulls(true)
-            .build::<_, LineDelimited>(Vec::new());
-        writer.write(&batch).map_err(|e| text(&e))?;
-        writer.finish().map_err(|e| text(&e))?;
-        take(action::from_lines(&writer.into_inner()).map_err(|e| text(&e))?);
-    }
-    Ok(())
 }
 
 fn parse(table: &str, version: i64, bytes: &[u8]) -> Result<Vec<Action>, LogError> {
@@ -454,6 +483,7 @@ mod tests {
     use arrow::array::{Array, BooleanArray, RecordBatch};
     use arrow::compute::filter_record_batch;
     use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     const TABLE: &str = "silver/x";
 

@@ -15,6 +15,7 @@
 
 mod action;
 mod apply;
+mod checkpoint;
 mod foreign;
 pub(crate) mod history;
 pub(crate) mod ledger;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Fields, TimeUnit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -240,7 +240,8 @@ fn configuration(spec: &TableSpec, retention: Duration) -> BTreeMap<String, Stri
     all
 }
 
-/// The least protocol a table needs, so that as many readers as possible take it.
+/// The least protocol a table needs, so that as many readers as possible take it. A protocol of writer version 7 lists each
+/// feature that schema or settings put in force; Spark opens no table that lacks one (protocol, "Table Features").
 fn protocol_of(spec: &TableSpec) -> Protocol {
     let mut both = Vec::new();
     if takes_vectors(spec) {
@@ -261,6 +262,9 @@ fn protocol_of(spec: &TableSpec) -> Protocol {
     let mut writer = both.clone();
     if spec.change_data_feed {
         writer.push("changeDataFeed".into());
+    }
+    if has_required(spec.schema.fields()) {
+        writer.push("invariants".into());
     }
     Protocol {
         min_reader_version: 3,
@@ -301,12 +305,15 @@ fn raise(stored: &Protocol, wanted: &Protocol) -> Protocol {
             ..stored.clone()
         };
     }
-    let read: Vec<String> = reads(stored).union(&reads(wanted)).cloned().collect();
+    let mut read: BTreeSet<String> = reads(stored).union(&reads(wanted)).cloned().collect();
     let plain = read.is_empty() && stored.min_reader_version < 3;
+    if stored.min_reader_version == 2 {
+        read.insert("columnMapping".into()); // What version 2 demands of readers, by name.
+    }
     Protocol {
         min_reader_version: if plain { stored.min_reader_version } else { 3 },
         min_writer_version: 7,
-        reader_features: (!plain).then_some(read),
+        reader_features: (!plain).then(|| read.into_iter().collect()),
         writer_features: Some(have.union(&want).cloned().collect()),
     }
 }
@@ -315,10 +322,12 @@ fn raise(stored: &Protocol, wanted: &Protocol) -> Protocol {
 fn features(protocol: &Protocol) -> BTreeSet<String> {
     let mut all: BTreeSet<String> = protocol.writer_features.iter().flatten().cloned().collect();
     if protocol.min_writer_version < 7 {
-        let numbered: [(i32, &[&str]); 3] = [
+        let numbered: [(i32, &[&str]); 5] = [
             (2, &["appendOnly", "invariants"]),
             (3, &["checkConstraints"]),
             (4, &["changeDataFeed", "generatedColumns"]),
+            (5, &["columnMapping"]),
+            (6, &["identityColumns"]),
         ];
         for (version, names) in numbered {
             if protocol.min_writer_version >= version {
@@ -327,6 +336,21 @@ fn features(protocol: &Protocol) -> BTreeSet<String> {
         }
     }
     all
+}
+
+/// Whether a column, or a field of one, may not be null: Delta counts that among the invariants.
+fn has_required(fields: &Fields) -> bool {
+    fields.iter().any(|field| {
+        let within = match field.data_type() {
+            DataType::Struct(fields) => has_required(fields),
+            DataType::List(item) | DataType::LargeList(item) => match item.data_type() {
+                DataType::Struct(fields) => has_required(fields),
+                _ => false,
+            },
+            _ => false,
+        };
+        !field.is_nullable() || within
+    })
 }
 
 fn has_plain_timestamp(data_type: &DataType) -> bool {
@@ -574,5 +598,54 @@ mod tests {
             assert!(writer.iter().any(|w| w == name), "{name} is missing in {writer:?}");
         }
         assert_eq!(raise(&raised, protocol), raised);
+    }
+
+    /// Spark opened no table that had a column which may not be null: `invariants` was in force and not listed.
+    #[test]
+    fn a_protocol_of_named_features_lists_all_that_are_in_force() {
+        let writer = |fields: Vec<Field>| {
+            let protocol = protocol_of(&spec(fields));
+            protocol.writer_features.expect("deletion vectors are a named feature")
+        };
+        let note = Field::new("note", DataType::Utf8, true);
+        assert_eq!(writer(vec![note.clone()]), ["deletionVectors"]);
+        assert_eq!(writer(vec![note.clone(), id()]), ["deletionVectors", "invariants"]);
+        let nested = DataType::new_list(DataType::Struct(vec![id()].into()), true);
+        assert_eq!(
+            writer(vec![Field::new("ids", nested, true)]),
+            ["deletionVectors", "invariants"]
+        );
+        // A table from before is brought up by one action, and then left alone.
+        let spec = spec(vec![id()]);
+        let (mut protocol, meta_data) = stored(&spec);
+        let whole = protocol.clone();
+        protocol.writer_features = Some(vec!["deletionVectors".into()]);
+        let actions = now(evolve(&spec, &(protocol, meta_data.clone()), false));
+        assert_eq!(actions, vec![Action::protocol(whole.clone())]);
+        assert_eq!(now(evolve(&spec, &(whole, meta_data), false)), vec![]);
+    }
+
+    /// Another engine had raised a table to column mapping by its number; named features must not lose that.
+    #[test]
+    fn features_of_numbered_versions_are_named_when_a_protocol_is_raised() {
+        let numbered = Protocol {
+            min_reader_version: 2,
+            min_writer_version: 6,
+            reader_features: None,
+            writer_features: None,
+        };
+        let raised = raise(&numbered, &protocol_of(&spec(vec![id()])));
+        let read = raised.reader_features.expect("vectors are a feature of readers");
+        assert_eq!(read, ["columnMapping", "deletionVectors"]);
+        let writer = raised.writer_features.expect("features are named");
+        for name in [
+            "columnMapping",
+            "identityColumns",
+            "generatedColumns",
+            "checkConstraints",
+            "invariants",
+        ] {
+            assert!(writer.iter().any(|w| w == name), "{name} is missing in {writer:?}");
+        }
     }
 }

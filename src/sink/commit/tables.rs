@@ -11,6 +11,7 @@ use roaring::RoaringTreemap;
 
 use super::CommitError;
 use super::action::{self, Action};
+use super::checkpoint;
 use super::log::{self, Entry, Loaded};
 use super::schema::{self, Evolution, Terms};
 use super::state::{Live, Redefinition, engine_info};
@@ -65,7 +66,8 @@ pub async fn ensure(
         }
         loaded = log::load(lake, &spec.path, None).await?;
     }
-    let loaded = loaded.expect("a table whose first entry is there loads");
+    let mut loaded = loaded.expect("a table whose first entry is there loads");
+    checkpoint::mend(lake, &spec.path, &mut loaded, making.durable).await?;
     let stored = (&loaded.protocol, &loaded.meta_data);
     let mut actions = match schema::evolution(spec, stored, loaded.files.is_empty(), making.terms)? {
         Evolution::Now(actions) if actions.is_empty() => return Ok((loaded, None)),

@@ -1,8 +1,13 @@
 //! Delta's per-file statistics: how many rows, and per column nulls, least and greatest value
 //! (protocol, "Per-file Statistics").
 //!
-//! Only the first 32 columns have statistics, as Delta's own default. Nested columns have none; booleans
-//! and binaries have only their nulls; so do floats with NaN or infinity, and dates outside the years 1 to 9999.
+//! Readers leave out files by them, so bounds contain every value as every reader compares, or are left out:
+//!
+//! 1. Only the first 32 columns have statistics, as Delta's own default. Nested columns have none; booleans and binaries
+//!    have only their nulls; so do floats with NaN or infinity, and dates outside the years 1 to 9999.
+//! 2. Zero is both zeros: some readers order -0.0 below 0.0, so it is the bound below, and 0.0 the bound above.
+//! 3. Timestamps are milliseconds, as the protocol has them: the bound above is rounded up.
+//! 4. Texts are cut off after 32 characters: the bound above ends in a character greater than what was cut off.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{max, max_string, min, min_string};
@@ -151,14 +156,23 @@ fn literal(value: &Value, data_type: &DataType, upper: bool) -> Option<String> {
                 .then(|| format!("\"{}\"", date.format("%Y-%m-%d")))?
         }
         (Value::Int(micros), DataType::Timestamp(_, zone)) => {
-            let time = DateTime::from_timestamp_micros(*micros)?;
+            // By (3).
+            let down = micros.div_euclid(1000);
+            let millis = if upper && micros.rem_euclid(1000) > 0 {
+                down + 1
+            } else {
+                down
+            };
+            let time = DateTime::from_timestamp_millis(millis)?;
             let zone = if zone.is_some() { "Z" } else { "" };
             let text = (1..=9999)
                 .contains(&time.year())
-                .then(|| time.format("%Y-%m-%dT%H:%M:%S%.6f"))?;
+                .then(|| time.format("%Y-%m-%dT%H:%M:%S%.3f"))?;
             format!("\"{text}{zone}\"")
         }
         (Value::Int(i), _) => i.to_string(),
+        // By (2).
+        (Value::Float(0.0), _) => if upper { "0.0" } else { "-0.0" }.to_string(),
         (Value::Float(x), _) => serde_json::Number::from_f64(*x)?.to_string(),
         (Value::Decimal(units), DataType::Decimal128(precision, scale)) => {
             Decimal128Type::format_decimal(*units, *precision, *scale)
@@ -245,8 +259,8 @@ mod tests {
             (&(-2).into(), &3.into())
         );
         assert!(text.contains(r#""d":-0.05"#), "{text}");
-        assert_eq!(json["minValues"]["t"], "1969-12-31T23:59:59.999999");
-        assert_eq!(json["maxValues"]["t"], "1970-01-01T00:00:01.500000");
+        assert_eq!(json["minValues"]["t"], "1969-12-31T23:59:59.999");
+        assert_eq!(json["maxValues"]["t"], "1970-01-01T00:00:01.500");
         assert_eq!(
             (&json["minValues"]["day"], &json["maxValues"]["day"]),
             (&"1969-12-31".into(), &"1971-01-01".into())
@@ -259,6 +273,44 @@ mod tests {
             (&json["nullCount"]["b"], &json["nullCount"]["none"]),
             (&2.into(), &3.into())
         );
+    }
+
+    /// Bounds of one column, as JSON text.
+    fn of_column(array: ArrayRef) -> String {
+        let schema = Arc::new(Schema::new(vec![Field::new("x", array.data_type().clone(), true)]));
+        let mut bounds = Bounds::new(schema.clone());
+        bounds.observe(&RecordBatch::try_new(schema, vec![array]).unwrap());
+        bounds.json()
+    }
+
+    /// A reader that orders -0.0 below 0.0 left out the file that it asked for.
+    #[test]
+    fn zero_is_bounded_by_both_zeros() {
+        for zero in [0.0, -0.0] {
+            let text = of_column(Arc::new(Float64Array::from(vec![zero])));
+            assert!(
+                text.contains(r#""minValues":{"x":-0.0},"maxValues":{"x":0.0}"#),
+                "{text}"
+            );
+        }
+    }
+
+    /// Readers take what is finer than a millisecond off the bound, and missed the greatest value.
+    #[test]
+    fn bounds_of_timestamps_are_milliseconds_that_contain_them() {
+        let text = of_column(Arc::new(TimestampMicrosecondArray::from(vec![-1_001, 1_000_001])));
+        assert!(
+            text.contains(r#""minValues":{"x":"1969-12-31T23:59:59.998"}"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#""maxValues":{"x":"1970-01-01T00:00:01.001"}"#),
+            "{text}"
+        );
+        // The last microsecond of the year 9999 has no millisecond above it in four digits.
+        let last = 253_402_300_799_999_999;
+        let text = of_column(Arc::new(TimestampMicrosecondArray::from(vec![0, last])));
+        assert!(text.contains(r#""maxValues":{}"#), "{text}");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //!    in a nullable partition column as null, so [`Layout::canonical`] makes it null before anything else.
 //! 2. Data files hold no partition columns; their values are in the log.
 //! 3. The element of a list is called `element` in files, as Delta has it, whatever the schema calls it.
+//! 4. A folder's name tells a partition to people alone: readers take its values from the log. So a name that a file system
+//!    or a bucket could not hold is replaced by a hash.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,6 +18,10 @@ use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit,
 use arrow::error::ArrowError;
 use arrow::row::Rows;
 use chrono::{DateTime, TimeDelta};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::basic::Type;
+use parquet::schema::types::{ColumnDescPtr, ColumnPath};
+use twox_hash::XxHash3_128;
 
 use super::error::WriterError;
 use super::mint::consolidate_sorted;
@@ -24,6 +30,12 @@ use crate::sink::TableSpec;
 
 /// Partition column to Delta's text form.
 pub(super) type PartitionValues = Arc<BTreeMap<String, Option<String>>>;
+
+/// Bytes of one level of a partition's folder, its slash included, at most: file systems take names of 255 bytes.
+const LEVEL: usize = 256;
+/// Bytes of a partition's whole folder, at most: buckets take keys of 1024 bytes, in which the lake's own place, the table and the
+/// file's name need room.
+const FOLDER: usize = 512;
 
 /// Rows decoded at once.
 pub(super) const SLICE: usize = 1 << 15;
@@ -52,6 +64,8 @@ pub(super) struct Layout {
     data: Vec<usize>,
     /// What files hold.
     pub(super) file_schema: SchemaRef,
+    /// Columns of files, nested ones too, that hold floats.
+    pub(super) floats: Vec<ColumnPath>,
     partition: Option<RowCodec>,
 }
 
@@ -95,10 +109,20 @@ impl Layout {
                 .collect();
             Some(RowCodec::new(Arc::new(Schema::new(fields))).map_err(failed)?)
         };
+        let file_schema = Arc::new(Schema::new(fields));
+        let parquet = ArrowSchemaConverter::new().convert(&file_schema);
+        let parquet = parquet.map_err(|source| WriterError::Parquet {
+            table: spec.name.clone(),
+            source,
+        })?;
+        let is_float = |column: &&ColumnDescPtr| matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE);
         Ok(Layout {
             codec,
             data,
-            file_schema: Arc::new(Schema::new(fields)),
+            file_schema,
+            floats: (parquet.columns().iter().filter(is_float))
+                .map(|column| column.path().clone())
+                .collect(),
             partition,
             spec,
         })
@@ -254,9 +278,11 @@ impl Layout {
         Ok(Arc::new(values))
     }
 
-    /// The folder of a partition: empty, or `a=1/b=2/`, safe in a file system and in a URL but for `%`.
+    /// The folder of a partition: empty, or `a=1/b=2/`, safe in a file system and in a URL but for `%`; by (4), or
+    /// `partition-<hash>/`.
     pub(super) fn folder(&self, values: &PartitionValues) -> String {
         let mut folder = String::new();
+        let mut is_long = false;
         for column in &self.spec.partition_by {
             let name = self.spec.schema.field(*column).name();
             let value = values
@@ -264,7 +290,12 @@ impl Layout {
                 .cloned()
                 .flatten()
                 .unwrap_or("__HIVE_DEFAULT_PARTITION__".into());
-            folder += &format!("{}={}/", escape(name), escape(&value));
+            let level = format!("{}={}/", escape(name), escape(&value));
+            is_long |= level.len() > LEVEL;
+            folder += &level;
+        }
+        if is_long || folder.len() > FOLDER {
+            folder = format!("partition-{:032x}/", XxHash3_128::oneshot(folder.as_bytes()));
         }
         folder
     }
@@ -388,7 +419,13 @@ fn text(column: &ArrayRef) -> Result<Option<String>, ArrowError> {
         Some(text) => Ok(Some(text)),
         None => {
             let text = cast(column, &DataType::Utf8)?;
-            Ok(Some(text.as_string::<i32>().value(0).to_string()).filter(|t| !t.is_empty()))
+            let text = match (column.data_type(), text.as_string::<i32>().value(0)) {
+                // As Java writes and reads them.
+                (DataType::Float32 | DataType::Float64, "inf") => "Infinity",
+                (DataType::Float32 | DataType::Float64, "-inf") => "-Infinity",
+                (_, text) => text,
+            };
+            Ok(Some(text.to_string()).filter(|t| !t.is_empty()))
         }
     }
 }

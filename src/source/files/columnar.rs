@@ -12,14 +12,14 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use object_store::path::Path as StorePath;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, ObjectStoreExt, coalesce_ranges};
 use parquet_files::arrow::ParquetRecordBatchStreamBuilder;
 use parquet_files::arrow::arrow_reader::ArrowReaderOptions;
 use parquet_files::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
 use parquet_files::errors::ParquetError;
 use parquet_files::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
-use super::listing::Place;
+use super::listing::{Place, store_error};
 use super::open::{Break, Source};
 use crate::contain::contain;
 use crate::decode::avro::read_container;
@@ -30,7 +30,7 @@ use crate::repr::rows_at_once;
 pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, Break>>>;
 
 /// What to read of a columnar file.
-pub(crate) struct Extent {
+pub(crate) struct Extent<'a> {
     /// Its length in bytes.
     pub size: u64,
     /// The first row wanted.
@@ -38,10 +38,12 @@ pub(crate) struct Extent {
     /// Rows of a batch, and about how many bytes they may have.
     pub rows: usize,
     pub bytes: u64,
+    /// Which content of the file.
+    pub tag: &'a str,
 }
 
 /// The batches of a Parquet file from row `extent.next` on.
-pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
+pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent<'_>) -> Result<Batches, Break> {
     match place {
         Place::Local { .. } => {
             let file = place.open_local(partition).map_err(Break::from_io)?;
@@ -50,9 +52,16 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<
             Ok(Box::new(batches.map(|batch| batch.map_err(of_arrow))))
         }
         Place::Remote { store, runtime, .. } => {
+            let location = place.location(partition);
+            let there = runtime.block_on(store.head(&location));
+            let there = there.map_err(|e| Break::from_io(store_error(e)))?;
+            if super::listing::tag(there.size, there.e_tag.as_deref(), there.last_modified.into()) != extent.tag {
+                return Err(Break::Changed);
+            }
             let file = StoredFile {
                 store: store.clone(),
-                location: place.location(partition),
+                location,
+                entity: there.e_tag,
                 columns: None,
             };
             stored_parquet(file, &extent, runtime.clone())
@@ -61,10 +70,10 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent) -> Result<
 }
 
 /// The same of a file in a store.
-fn stored_parquet(file: StoredFile, extent: &Extent, runtime: tokio::runtime::Handle) -> Result<Batches, Break> {
+fn stored_parquet(file: StoredFile, extent: &Extent<'_>, runtime: tokio::runtime::Handle) -> Result<Batches, Break> {
     let metadata = parquet::read_metadata(extent.size, |range| {
-        let fetched = runtime.block_on(file.store.get_range(&file.location, range));
-        fetched.map_err(|e| Break::from_io(super::listing::store_error(e)))
+        let fetched = runtime.block_on(file.range(range));
+        fetched.map_err(|e| Break::from_io(store_error(e)))
     })?;
     let mut groups = parquet::groups_from(metadata.metadata(), extent.next).into_iter();
     let rows = rows_at_once(metadata.metadata(), extent.rows, extent.bytes);
@@ -100,16 +109,28 @@ fn stored_parquet(file: StoredFile, extent: &Extent, runtime: tokio::runtime::Ha
     })))
 }
 
-/// A Parquet file in a store, read by ranges.
+/// A Parquet file in a store, read by ranges, all of one object.
 #[derive(Clone)]
 struct StoredFile {
     store: Arc<dyn ObjectStore>,
     location: StorePath,
+    /// The object's entity tag, where the store has such.
+    entity: Option<String>,
     /// Of which row group columns are read.
     columns: Option<(Arc<ParquetMetaData>, usize)>,
 }
 
 impl StoredFile {
+    /// A range's bytes; none once another object has the name.
+    async fn range(&self, range: Range<u64>) -> object_store::Result<Bytes> {
+        let options = GetOptions {
+            range: Some(range.into()),
+            if_match: self.entity.clone(),
+            ..GetOptions::default()
+        };
+        self.store.get_opts(&self.location, options).await?.bytes().await
+    }
+
     /// Looks over the pages of a column that was fetched.
     fn check(&self, range: &Range<u64>, bytes: &Bytes) -> Result<(), ParquetError> {
         let Some((metadata, group)) = &self.columns else {
@@ -137,11 +158,7 @@ fn external(error: object_store::Error) -> ParquetError {
 impl AsyncFileReader for StoredFile {
     fn get_bytes(&mut self, range: Range<u64>) -> Fetched<'_, Bytes> {
         async move {
-            let fetched = self
-                .store
-                .get_range(&self.location, range.clone())
-                .await
-                .map_err(external)?;
+            let fetched = self.range(range.clone()).await.map_err(external)?;
             self.check(&range, &fetched)?;
             Ok(fetched)
         }
@@ -150,7 +167,8 @@ impl AsyncFileReader for StoredFile {
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> Fetched<'_, Vec<Bytes>> {
         async move {
-            let fetched = self.store.get_ranges(&self.location, &ranges).await.map_err(external)?;
+            let fetched = coalesce_ranges(&ranges, |range| self.range(range), OBJECT_STORE_COALESCE_DEFAULT);
+            let fetched = fetched.await.map_err(external)?;
             for (range, bytes) in ranges.iter().zip(&fetched) {
                 self.check(range, bytes)?;
             }
@@ -172,7 +190,7 @@ impl AsyncFileReader for StoredFile {
 
 /// The batches of an Avro object container from row `extent.next` on. Rows before are gone past: blocks do not say how many
 /// bytes a row has.
-pub(crate) fn avro(place: &Place, partition: &str, extent: Extent) -> Result<Batches, Break> {
+pub(crate) fn avro(place: &Place, partition: &str, extent: Extent<'_>) -> Result<Batches, Break> {
     let (source, trouble) = Source::open(place, partition)?;
     let source = BufReader::with_capacity(256 << 10, source);
     let broken = move |error: ArrowError| match error {
@@ -202,7 +220,7 @@ fn of_parquet(error: ParquetError) -> Break {
 /// What an error below Parquet's means, by the failure of disk or store in it.
 fn of_any(error: Box<dyn Error + Send + Sync>) -> Break {
     match error.downcast::<object_store::Error>() {
-        Ok(e) => Break::from_io(super::listing::store_error(*e)),
+        Ok(e) => Break::from_io(store_error(*e)),
         Err(error) => match error.downcast::<io::Error>() {
             Ok(e) if e.kind() == io::ErrorKind::UnexpectedEof => Break::Spoilt(e.to_string()),
             Ok(e) => Break::from_io(*e),

@@ -361,7 +361,7 @@ fn is_unfinished(name: &str) -> bool {
     UNFINISHED.iter().any(|ending| name.ends_with(ending))
 }
 
-fn tag(size: u64, entity: Option<&str>, modified: SystemTime) -> String {
+pub(super) fn tag(size: u64, entity: Option<&str>, modified: SystemTime) -> String {
     match entity {
         Some(entity) => format!("{size}:{}", entity.trim_matches('"')),
         None => format!(

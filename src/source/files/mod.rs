@@ -67,7 +67,7 @@ pub(crate) use magic::Mark as FileMark;
 pub(crate) use near::what_is_in;
 use open::{Break, Source, decompress, instead};
 pub(crate) use open::{file_mark, open_text};
-pub use originals::Originals;
+pub use originals::{Originals, archived_name};
 use portion::Gathered;
 use settle::{Job, Settle, Task};
 pub(crate) use single::local_path;
@@ -165,6 +165,10 @@ fn vanished(path: &str, next: u64) -> String {
     format!("file {path} vanished after {next} of its records were read; drop the others as a new file")
 }
 
+fn changed_halfway(path: &str, next: u64) -> String {
+    format!("file {path} changed after {next} of its records were read; drop the other records as a new file")
+}
+
 /// Bytes of a file, which end with an error once readers are to stop: a record may be as long as the file is.
 struct Heard<R> {
     source: R,
@@ -224,10 +228,7 @@ impl FileReader {
             }
             Task::Changed(position) => self.read_changed(job, position, &path),
             Task::ChangedHalfway { next } => {
-                let reason = format!(
-                    "file {path} changed after {next} of its records were read; drop the other records as a new file"
-                );
-                self.give_up(job, *next, reason).map(FileEnd::Done)
+                self.give_up(job, *next, changed_halfway(&path, *next)).map(FileEnd::Done)
             }
             Task::Vanished { next } => self.give_up(job, *next, vanished(&path, *next)).map(FileEnd::Done),
         }
@@ -367,6 +368,15 @@ impl FileReader {
                 let reason = format!("file {path} was not read{behind}: {reason}");
                 self.give_up(job, next, reason).map(FileEnd::Done)
             }
+            Break::Changed if next == 0 => {
+                tracing::warn!(
+                    feed = self.hand.name(),
+                    path,
+                    "file changed before it was read; the next look takes it as it is then"
+                );
+                Ok(FileEnd::Gone)
+            }
+            Break::Changed => (self.give_up(job, next, changed_halfway(path, next))).map(FileEnd::Done),
             Break::Vanished if next == 0 => {
                 tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
                 Ok(FileEnd::Gone)
@@ -502,16 +512,25 @@ impl FileReader {
             next: *next,
             rows: self.hand.limits.rows,
             bytes: self.hand.limits.bytes as u64,
+            tag: &job.tag,
         };
         let batches = match self.hand.feed().format {
             Format::Parquet => columnar::parquet(&self.place, &job.partition, extent)?,
             _ => columnar::avro(&self.place, &job.partition, extent)?,
         };
         let path: Arc<str> = self.place.display(&job.partition).into();
+        let tag: Arc<str> = job.tag.as_str().into();
         let mut is_first = *next == 0;
+        let mut is_checked = false;
         for batch in Gathered::new(batches, self.hand.limits) {
             let batch = batch?;
             self.hand.check()?;
+            // Its rows are those of the file that Bronze comes to refer to. A store gives bytes of the object that was opened,
+            // or none; a file may be written to while it is read.
+            if !(is_checked && self.place.is_atomic()) && self.is_changed(job)? {
+                return Err(Break::Changed);
+            }
+            is_checked = true;
             if std::mem::take(&mut is_first) {
                 let notes = judge_columns(self.hand.input(), self.hand.feed(), &batch)
                     .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
@@ -524,6 +543,7 @@ impl FileReader {
                     payloads: Payloads::Columns {
                         batch,
                         path: path.clone(),
+                        tag: tag.clone(),
                     },
                     offsets,
                     header: None,
@@ -582,9 +602,15 @@ impl FileReader {
 
     /// A file that was read to its end must still be the file that was opened. One that is gone was whole.
     fn check_unchanged(&self, job: &Job) -> Result<(), Break> {
-        match self.place.tag(&job.partition).map_err(Break::from_io)? {
-            Some(tag) if tag != job.tag => Err(Break::Spoilt("it changed while it was read".into())),
-            _ => Ok(()),
+        match self.is_changed(job)? {
+            true => Err(Break::Spoilt("it changed while it was read".into())),
+            false => Ok(()),
         }
+    }
+
+    /// Whether another file has its name now. One that is gone was whole.
+    fn is_changed(&self, job: &Job) -> Result<bool, Break> {
+        let tag = self.place.tag(&job.partition).map_err(Break::from_io)?;
+        Ok(tag.is_some_and(|tag| tag != job.tag))
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Break {
     Refused(String),
     /// It is gone.
     Vanished,
+    /// Another file has its name now, or it has other bytes.
+    Changed,
 }
 
 impl From<Damage> for Break {
@@ -46,7 +48,10 @@ impl From<Damage> for Break {
 
 impl From<Ended> for Break {
     fn from(ended: Ended) -> Self {
-        Break::Ended(ended)
+        match ended {
+            Ended::Changed => Break::Changed,
+            ended => Break::Ended(ended),
+        }
     }
 }
 
@@ -131,6 +136,7 @@ pub(crate) fn refusal(broken: Break) -> io::Error {
         Break::Spoilt(reason) | Break::Refused(reason) => io::Error::new(ErrorKind::InvalidInput, reason),
         Break::Vanished => io::Error::from(ErrorKind::NotFound),
         Break::Ended(_) => io::Error::from(ErrorKind::Interrupted),
+        Break::Changed => io::Error::from(ErrorKind::StaleNetworkFileHandle),
     }
 }
 

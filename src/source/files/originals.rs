@@ -1,4 +1,4 @@
-//! A feed's files as they lie there, for whoever keeps a copy of them.
+//! A feed's files as they lie there, for whoever keeps a copy of them: a copy holds the bytes that were decoded, or is none.
 
 use std::io::{self, Read};
 
@@ -33,16 +33,58 @@ impl Originals {
         Ok(Some(Originals { place }))
     }
 
-    /// A file's bytes, as they come; `path` is as deliveries of columns name it. Not to be read inside the runtime.
+    /// A file's bytes, as they come; `path` and `tag` are as deliveries of columns name it. Not to be read inside the runtime.
     ///
     /// # Errors
-    /// Failures of the disk or the store; `InvalidInput` for a file that is not one of the feed's.
-    pub fn open(&self, path: &str) -> io::Result<impl Read> {
+    /// Failures of the disk or the store; `InvalidInput` for a file that is not one of the feed's; at the end of its bytes
+    /// `StaleNetworkFileHandle` where they may be of other content than `tag` names.
+    pub fn open(&self, path: &str, tag: &str) -> io::Result<impl Read + use<>> {
         let folder = self.place.display("");
         let partition = path
             .strip_prefix(&folder)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is not in {folder}")))?;
         let opened = Source::open(&self.place, partition).map_err(refusal);
-        opened.map(|(source, _)| source)
+        let (source, _) = opened?;
+        Ok(Unchanged {
+            source,
+            place: self.place.clone(),
+            partition: partition.to_string(),
+            tag: tag.to_string(),
+        })
     }
+}
+
+/// A file's bytes, which end well only if the file is the same one then: a reader that opened it before had the same bytes.
+pub(super) struct Unchanged {
+    pub source: Source,
+    pub place: Place,
+    pub partition: String,
+    pub tag: String,
+}
+
+impl Read for Unchanged {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        if read == 0 && !buffer.is_empty() && self.place.tag(&self.partition)?.as_ref() != Some(&self.tag) {
+            let kind = io::ErrorKind::StaleNetworkFileHandle;
+            return Err(io::Error::new(kind, "it changed while it was read"));
+        }
+        Ok(read)
+    }
+}
+
+/// Characters that are kept of a file's name: file systems take names of 255 bytes, and a hash comes before.
+const NAME: usize = 200;
+
+/// The end of a file's name, which tells its format, as any file system takes it behind a hash.
+pub fn archived_name(name: &str) -> String {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || ".-_".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
+    let skipped = name.chars().count().saturating_sub(NAME);
+    name.chars().skip(skipped).map(plain).collect()
 }

@@ -14,6 +14,7 @@ use super::content::KnownFiles;
 use super::headers::HeadersTold;
 use super::listing::{Found, Place, Surroundings, is_read};
 use super::open::{Source, refusal};
+use super::originals::Unchanged;
 use super::settle::{Job, Task};
 use super::{CurrentFile, FileEnd, FileReader, ReaderOptions};
 use crate::definition::{Dataflow, FeedKind, FileGlob};
@@ -161,10 +162,16 @@ impl SingleFile {
     /// Its bytes, as stored. Not to be read inside the runtime.
     ///
     /// # Errors
-    /// Failures of the disk or the store.
+    /// Failures of the disk or the store; at the end of the bytes, that they are not those of the file as it was found.
     pub fn open(&self) -> io::Result<impl Read + use<>> {
         let opened = Source::open(&self.place, &self.found.partition).map_err(refusal);
-        opened.map(|(source, _)| source)
+        let (source, _) = opened?;
+        Ok(Unchanged {
+            source,
+            place: self.place.clone(),
+            partition: self.found.partition.to_string(),
+            tag: self.found.tag.clone(),
+        })
     }
 
     /// Reads it to its end, or to where it breaks: that is said by the last delivery, as a feed says it. None: it was
@@ -227,7 +234,7 @@ impl SingleFile {
                 record: position.map_or(reading.next, |position| position.next),
                 source: Arc::new(cause),
             }),
-            Err(Ended::Failed(SourceError::Disconnected { .. }) | Ended::Stopped) => Ok(None),
+            Err(Ended::Failed(SourceError::Disconnected { .. }) | Ended::Stopped | Ended::Changed) => Ok(None),
             Err(Ended::Failed(error)) => Err(error),
         }
     }

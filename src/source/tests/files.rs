@@ -209,7 +209,7 @@ fn parquet_and_avro_come_as_columns_and_go_on_in_the_middle() {
                 }
                 tag.clone_from(&delivery.position.tag);
                 offsets.extend(delivery.decoded.raw.offsets);
-                if let Payloads::Columns { batch, path } = delivery.decoded.raw.payloads {
+                if let Payloads::Columns { batch, path, .. } = delivery.decoded.raw.payloads {
                     assert!(path.ends_with(&name) && path.starts_with('/'));
                     match batch.column(0).as_any().downcast_ref::<Int64Array>() {
                         Some(column) => taken.extend(column.values().iter().map(|v| *v as u64)),
