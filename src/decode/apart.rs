@@ -27,9 +27,10 @@ impl Raw {
                 // Times are told for all records or for none.
                 ts_ms: ts_ms.get(start..start + length).unwrap_or_default().to_vec(),
             },
-            Payloads::Columns { batch, path } => Payloads::Columns {
+            Payloads::Columns { batch, path, tag } => Payloads::Columns {
                 batch: batch.slice(start, length),
                 path: path.clone(),
+                tag: tag.clone(),
             },
         };
         Raw {

@@ -26,7 +26,7 @@ use crate::evolve::Met;
 use crate::latency::{Latency, LatencyFiles};
 use crate::publish::Publisher;
 use crate::repr::Epoch;
-use crate::source::{self, Delivery};
+use crate::source::{self, Delivery, SourceError};
 
 /// How long a process that failed keeps its connections.
 const LINGER: Duration = Duration::from_millis(250);
@@ -202,9 +202,9 @@ impl Engine {
 
     /// Ends a run that failed; says why it did.
     fn part(mut self, error: RunError) -> RunError {
-        let error = match error {
-            RunError::WriterGone => first_fault(self.events.try_iter()).unwrap_or(RunError::WriterGone),
-            other => other,
+        let error = match follows(&error) {
+            true => first_fault(&self.events).unwrap_or(error),
+            false => error,
         };
         self.team.tell(&error);
         if self.team.share.processes > 1 {
@@ -257,12 +257,25 @@ fn evolved(dataflow: &Dataflow) -> Vec<(String, Evolved)> {
         .collect()
 }
 
-/// The failure that another one followed from, if it was told.
-fn first_fault(mut events: impl Iterator<Item = Event>) -> Option<RunError> {
-    events.find_map(|event| match event {
-        Event::Failed(error) if !matches!(error, RunError::WriterGone) => Some(error),
-        _ => None,
-    })
+/// Whether a failure says no more than that another thread ended, which tells its own.
+fn follows(error: &RunError) -> bool {
+    matches!(
+        error,
+        RunError::WriterGone | RunError::Source(SourceError::Disconnected { .. })
+    )
+}
+
+/// The failure that another one followed from. A worker that panics lets go of its channels before it tells why, so this
+/// waits for a moment.
+fn first_fault(events: &Receiver<Event>) -> Option<RunError> {
+    let until = Instant::now() + Duration::from_secs(1);
+    loop {
+        match events.recv_deadline(until) {
+            Ok(Event::Failed(error)) if !follows(&error) => return Some(error),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// What a panic says.

@@ -117,7 +117,7 @@ fn a_request_for_a_file_elsewhere_is_refused_and_the_run_goes_on() {
         "it leads to",
         "it leads to",
         "no absolute path",
-        "no regular file",
+        "it is a FIFO, not a file",
         "no absolute path",
         "outside of the folders",
     ]) {
