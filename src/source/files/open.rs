@@ -245,6 +245,7 @@ pub(crate) fn open_text(path: &Path) -> Result<Box<dyn Read>, String> {
         Break::Refused(reason) | Break::Spoilt(reason) => reason,
         Break::Passing(error) | Break::Denied(error) => error.to_string(),
         Break::Vanished => "it is not there any more".to_string(),
+        Break::Changed => "it changed while it was read".to_string(),
         Break::Ended(_) => "reading was stopped".to_string(),
     })
 }
