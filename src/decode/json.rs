@@ -4,8 +4,8 @@
 
 use arrow::array::{Array, BinaryArray};
 
-use super::cell::{Cell, Kind};
 use super::brought::is_of_file;
+use super::cell::{Cell, Kind};
 use super::changes::{Changes, Outcome, Shape};
 use super::debezium::meaning::{Payload, Schemas};
 use super::flat::Flat;

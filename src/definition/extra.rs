@@ -32,7 +32,10 @@ impl Input {
             None => Cow::Borrowed(&self.feeds[index]),
             Some(extra) => Cow::Owned(Feed {
                 name: NAMES[extra].to_string(),
-                kind: FeedKind::Files { path: String::new(), rules: Default::default() },
+                kind: FeedKind::Files {
+                    path: String::new(),
+                    rules: Default::default(),
+                },
                 format: EXTRA_FORMATS[extra].1,
                 wire: Wire::default(),
                 columns: self.columns.clone(),

@@ -323,7 +323,11 @@ const OF_KINDS: [(&[&str], &[Kind], &str); 7] = [
         &[Kind::Files, Kind::Generate],
         "\"files\" or \"generate\"",
     ),
-    (&["path", "follow_links"], &[Kind::Files, Kind::Log], "\"files\" or \"log\""),
+    (
+        &["path", "follow_links"],
+        &[Kind::Files, Kind::Log],
+        "\"files\" or \"log\"",
+    ),
     (&GENERATE, &[Kind::Generate], "\"generate\""),
     (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),
     (&postgres::SETTINGS, &[Kind::Postgres], "\"postgres\""),

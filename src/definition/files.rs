@@ -84,7 +84,9 @@ impl FileField {
             "file.path" => Some(FileField::Path),
             "file.modified" => Some(FileField::Modified),
             "file.line" => Some(FileField::Line),
-            _ => name.strip_prefix("path.").map(|folder| FileField::Folder(folder.to_string())),
+            _ => name
+                .strip_prefix("path.")
+                .map(|folder| FileField::Folder(folder.to_string())),
         }
     }
 }

@@ -32,7 +32,10 @@ fn input(key: &[&str], order_by: &[&str], dedup_key: &[&str], format: Format) ->
     let columns: Vec<Column> = ["k", "version", "x"].into_iter().map(column).collect();
     let feed = |name: &str, format| Feed {
         name: name.to_string(),
-        kind: FeedKind::Log { path: "log".into(), follow_links: false },
+        kind: FeedKind::Log {
+            path: "log".into(),
+            follow_links: false,
+        },
         format,
         wire: Default::default(),
         columns: columns.clone(),

@@ -384,7 +384,11 @@ impl OpenFile {
 fn open(bytes: Bytes, next: u64, rows: usize) -> Result<Batches, Unreadable> {
     let is_parquet = bytes.starts_with(b"PAR1");
     if is_parquet {
-        return Ok(Box::new(parquet::batches(move || Ok(bytes.clone()), next, (rows, BYTES))?));
+        return Ok(Box::new(parquet::batches(
+            move || Ok(bytes.clone()),
+            next,
+            (rows, BYTES),
+        )?));
     }
     Ok(Box::new(read_container(bytes.reader(), next, rows)?))
 }

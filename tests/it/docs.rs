@@ -24,7 +24,9 @@ fn functions(folder: &Path, names: &mut BTreeSet<String>) {
 fn last_cells(page: &str) -> Vec<(&str, &str)> {
     let rows = page.lines().filter(|line| line.starts_with('|'));
     let cells = rows.filter_map(|row| Some((row, row.trim_end().strip_suffix('|')?.rsplit('|').next()?.trim())));
-    cells.filter(|(_, cell)| *cell != "test" && !cell.starts_with("---")).collect()
+    cells
+        .filter(|(_, cell)| *cell != "test" && !cell.starts_with("---"))
+        .collect()
 }
 
 #[test]
@@ -39,7 +41,10 @@ fn every_row_about_bad_input_names_a_test_that_exists() {
         assert!(!tests.is_empty(), "this row names no test in backticks: {row}");
         for test in tests {
             let name = test.rsplit("::").next().unwrap_or(test);
-            assert!(known.contains(name), "there is no test {test}, which this row names: {row}");
+            assert!(
+                known.contains(name),
+                "there is no test {test}, which this row names: {row}"
+            );
         }
     }
 }

@@ -227,9 +227,9 @@ impl FileReader {
                 }
             }
             Task::Changed(position) => self.read_changed(job, position, &path),
-            Task::ChangedHalfway { next } => {
-                self.give_up(job, *next, changed_halfway(&path, *next)).map(FileEnd::Done)
-            }
+            Task::ChangedHalfway { next } => self
+                .give_up(job, *next, changed_halfway(&path, *next))
+                .map(FileEnd::Done),
             Task::Vanished { next } => self.give_up(job, *next, vanished(&path, *next)).map(FileEnd::Done),
         }
     }

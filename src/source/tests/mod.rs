@@ -76,13 +76,30 @@ pub(in crate::source) fn dataflow(inputs: Vec<Input>) -> Arc<Dataflow> {
 
 fn files(folder: &Path, glob: &str, format: Format) -> Arc<Dataflow> {
     let path = folder.join(glob).to_str().unwrap().to_string();
-    dataflow(vec![input("i", vec![("f", FeedKind::Files { path, rules: Default::default() }, format)])])
+    dataflow(vec![input(
+        "i",
+        vec![(
+            "f",
+            FeedKind::Files {
+                path,
+                rules: Default::default(),
+            },
+            format,
+        )],
+    )])
 }
 
 fn log(folder: &Path) -> Arc<Dataflow> {
     dataflow(vec![input(
         "i",
-        vec![("f", FeedKind::Log { path: folder.into(), follow_links: false }, Format::Json)],
+        vec![(
+            "f",
+            FeedKind::Log {
+                path: folder.into(),
+                follow_links: false,
+            },
+            Format::Json,
+        )],
     )])
 }
 

@@ -49,7 +49,17 @@ impl Kept {
 
     fn of(limits: Limits, stop_at_end: bool, open: OpenEpoch) -> Self {
         let path = std::path::PathBuf::new();
-        let dataflow = dataflow(vec![input("i", vec![("f", FeedKind::Log { path, follow_links: false }, Format::Json)])]);
+        let dataflow = dataflow(vec![input(
+            "i",
+            vec![(
+                "f",
+                FeedKind::Log {
+                    path,
+                    follow_links: false,
+                },
+                Format::Json,
+            )],
+        )]);
         let (together, taken) = bounded(1);
         let outlet = Outlet {
             sender: bounded(0).0,
