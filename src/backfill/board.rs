@@ -495,34 +495,34 @@ mod tests {
         let at = folder.path().join(FOLDER);
         std::fs::create_dir_all(at.join("done")).unwrap();
         let write = |name: &str, text: &str| std::fs::write(at.join(name), text).unwrap();
-        write("01-text.json", "no json");
-        write("02-cut.json", "{\"id\": \"02-cut\", \"inp");
-        write("03-later.json", "{\"version\": 9}");
+        write("001-text.json", "no json");
+        write("002-cut.json", "{\"id\": \"002-cut\", \"inp");
+        write("003-later.json", "{\"version\": 9}");
         write("...json", "{}");
         write("a..b.json", "{}");
         write("%2e%2e%2fx.json", "{}");
         write(".json", "{}");
         write("not-yet.json.tmp", "{");
         std::fs::write(at.join(std::ffi::OsStr::from_bytes(b"\xff.json")), "{}").unwrap();
-        std::fs::create_dir_all(at.join("04-folder.json/sub")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", at.join("05-link.json")).unwrap();
+        std::fs::create_dir_all(at.join("004-folder.json/sub")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", at.join("005-link.json")).unwrap();
         let made = std::process::Command::new("mkfifo")
-            .arg(at.join("06-fifo.json"))
+            .arg(at.join("006-fifo.json"))
             .status();
         assert!(made.is_ok_and(|status| status.success()), "mkfifo is there");
-        let huge = File::create(at.join("07-huge.json")).unwrap();
+        let huge = File::create(at.join("007-huge.json")).unwrap();
         huge.set_len(LARGEST + 1).unwrap();
         let good = Request {
             asker: Some(Asker::of(&std::fs::metadata(folder.path()).unwrap())),
             ..Request::new("orders", Work::Letters, None)
         };
-        write("08-copy.json", &serde_json::to_string(&good).unwrap());
-        write("done/06-fifo.json", "no outcome");
+        write("008-copy.json", &serde_json::to_string(&good).unwrap());
+        write("done/006-fifo.json", "no outcome");
         let names = || -> BTreeSet<String> { list_local(at.clone()).unwrap().into_iter().map(|p| p.name).collect() };
         let before = names();
         assert_eq!(requests.look().await.unwrap(), Look::Unsettled);
         let left = names();
-        assert!(left.contains("01-text.json") && !left.contains("a..b.json"), "{left:?}");
+        assert!(left.contains("001-text.json") && !left.contains("a..b.json"), "{left:?}");
         tokio::time::sleep(SETTLED).await;
 
         requests.put(&good).await.unwrap();
@@ -538,13 +538,13 @@ mod tests {
         let broken = list_local(at.join("broken")).unwrap().len();
         assert_eq!(broken, before.len() - 2, "all but done and not-yet.json.tmp");
         for (id, reason) in [
-            ("01-text", "it is no request"),
-            ("02-cut", "EOF"),
-            ("03-later", "of version 9"),
-            ("04-folder", "no regular file"),
-            ("05-link", "no regular file"),
-            ("07-huge", "bytes"),
-            ("08-copy", "its id is"),
+            ("001-text", "it is no request"),
+            ("002-cut", "EOF"),
+            ("003-later", "of version 9"),
+            ("004-folder", "no regular file"),
+            ("005-link", "no regular file"),
+            ("007-huge", "bytes"),
+            ("008-copy", "its id is"),
         ] {
             let outcome = requests.outcome(id).await.unwrap().and_then(|outcome| outcome.error);
             assert!(
