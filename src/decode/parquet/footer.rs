@@ -58,7 +58,7 @@ fn check_columns(compact: &mut Compact<'_>) -> Result<(), Garbled> {
             *left -= 1;
         }
         match usize::try_from(inside) {
-            Ok(inside) if inside <= count - n - 1 => open.push(inside),
+            Ok(inside) if inside < count - n => open.push(inside),
             _ => {
                 return Err(Garbled::Claims(
                     "a column claims more columns inside of it than there are",
