@@ -22,7 +22,7 @@ use thiserror::Error;
 use crate::decode::avro::read_container;
 use crate::decode::skip::{REASON, Skip, Skips};
 use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw, parquet};
-use crate::definition::Input;
+use crate::definition::{Format, Input};
 use crate::registry::{Registries, Unready};
 use crate::repr::{CodecError, Epoch, batch_slices, normalise_batch};
 use crate::sink::Lake;
@@ -184,7 +184,8 @@ pub async fn replay_where(
                     cut_from,
                     place,
                 } => {
-                    let raw = archive.read(reference, first, records).await?;
+                    let format = input.feed(feed).format;
+                    let raw = archive.read(format, reference, first, records).await?;
                     let cut = cut_from.map(|length| CutRecord { record: 0, length });
                     Raw {
                         cut: cut.into_iter().collect(),
@@ -295,9 +296,9 @@ struct OpenFile {
 }
 
 impl Archive<'_> {
-    async fn read(&mut self, reference: String, first: u64, records: u64) -> Result<Raw, HistoryError> {
+    async fn read(&mut self, format: Format, reference: String, first: u64, records: u64) -> Result<Raw, HistoryError> {
         let batch = self
-            .rows(&reference, first, records as usize)
+            .rows(format, &reference, first, records as usize)
             .await
             .map_err(|source| HistoryError::Archive {
                 input: self.input.name.clone(),
@@ -320,28 +321,40 @@ impl Archive<'_> {
 
     /// Rows of a file, from those that are read on where the file is open. What is read in batches may meet damage that is
     /// behind the rows asked for; so a batch that fails is read again as it was when it was archived: these rows alone.
-    async fn rows(&mut self, reference: &str, first: u64, records: usize) -> Result<RecordBatch, Unreadable> {
-        if let Ok(rows) = self.next_rows(reference, first, records).await {
+    async fn rows(
+        &mut self,
+        format: Format,
+        reference: &str,
+        first: u64,
+        records: usize,
+    ) -> Result<RecordBatch, Unreadable> {
+        if let Ok(rows) = self.next_rows(format, reference, first, records).await {
             return Ok(rows);
         }
         self.open.remove(reference);
         let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
         let mut alone = OpenFile {
             next: first,
-            batches: open(bytes, first, records)?,
+            batches: open(format, bytes, first, records)?,
             rest: None,
         };
         alone.rows(first, records)
     }
 
-    async fn next_rows(&mut self, reference: &str, first: u64, records: usize) -> Result<RecordBatch, Unreadable> {
+    async fn next_rows(
+        &mut self,
+        format: Format,
+        reference: &str,
+        first: u64,
+        records: usize,
+    ) -> Result<RecordBatch, Unreadable> {
         if self.open.get(reference).is_none_or(|file| file.next > first) {
             let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
             self.open.insert(
                 reference.to_string(),
                 OpenFile {
                     next: 0,
-                    batches: open(bytes, 0, ROWS)?,
+                    batches: open(format, bytes, 0, ROWS)?,
                     rest: None,
                 },
             );
@@ -381,9 +394,9 @@ impl OpenFile {
 }
 
 /// Rows of an archived file from row `next` on, by the rules that its feed was read by.
-fn open(bytes: Bytes, next: u64, rows: usize) -> Result<Batches, Unreadable> {
-    let is_parquet = bytes.starts_with(b"PAR1");
-    if is_parquet {
+fn open(format: Format, bytes: Bytes, next: u64, rows: usize) -> Result<Batches, Unreadable> {
+    // By its feed, as it was first read: damage may have changed the bytes that would tell.
+    if format == Format::Parquet {
         return Ok(Box::new(parquet::batches(
             move || Ok(bytes.clone()),
             next,
