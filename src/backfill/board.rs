@@ -522,7 +522,10 @@ mod tests {
         let before = names();
         assert_eq!(requests.look().await.unwrap(), Look::Unsettled);
         let left = names();
-        assert!(left.contains("001-text.json") && !left.contains("a..b.json"), "{left:?}");
+        assert!(
+            left.contains("001-text.json") && !left.contains("a..b.json"),
+            "{left:?}"
+        );
         tokio::time::sleep(SETTLED).await;
 
         requests.put(&good).await.unwrap();

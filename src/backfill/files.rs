@@ -276,7 +276,7 @@ impl Job<'_> {
             let read = reader
                 .join()
                 .map_err(|panic| Halt::Failed(format!("reading it panicked: {}", contain::message(&*panic))));
-            fed.and_then(|()| read)
+            fed.and(read)
         })?;
         match read {
             Err(error) => Err(Halt::Failed(error.to_string())),

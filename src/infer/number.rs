@@ -76,7 +76,7 @@ impl Numbers {
         if !self.fractional {
             return match self.largest {
                 ..100_000_000 => Some(SqlType::Int),
-                ..9_000_000_000_000_000_000 => Some(SqlType::BigInt),
+                100_000_000..9_000_000_000_000_000_000 => Some(SqlType::BigInt),
                 _ if self.before <= 38 => Some(SqlType::Decimal(38, 0)),
                 _ => None,
             };

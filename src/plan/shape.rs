@@ -253,6 +253,7 @@ fn flatten_sets(body: &mut Box<SetExpr>) -> usize {
     depth
 }
 
+#[expect(clippy::vec_box, reason = "the parser's tree holds its sides boxed")]
 fn union_of(mut run: Vec<Box<SetExpr>>, op: SetOperator, set_quantifier: SetQuantifier) -> Box<SetExpr> {
     while run.len() > 1 {
         let mut pairs = run.into_iter();

@@ -6,6 +6,7 @@ use std::io::{self, BufReader, Chain, Cursor, Read};
 type Whole<R> = Chain<Cursor<Vec<u8>>, R>;
 
 /// A file's plain bytes.
+#[expect(clippy::large_enum_variant, reason = "there is one a file")]
 pub(super) enum Unpacked<R: Read> {
     Plain(Whole<R>),
     Gzip(flate2::bufread::MultiGzDecoder<BufReader<Whole<R>>>),

@@ -121,9 +121,7 @@ impl Placeholder {
         let first = text[1..].trim_ascii_start();
         let number = first.starts_with(|c: char| c.is_ascii_digit() || c == '-');
         if number {
-            let end = first
-                .find(|c: char| matches!(c, ',' | ']' | ' '))
-                .unwrap_or(first.len());
+            let end = first.find([',', ']', ' ']).unwrap_or(first.len());
             if !self
                 .bytes
                 .first()

@@ -256,8 +256,7 @@ fn replaced_by_pattern(args: &[Argument], row: usize) -> Need {
         return Need::Bytes(most);
     }
     // A pattern that does not compile is refused by the kernel.
-    let found =
-        regex::Regex::new(&args[1].text(row)).map_or(0, |pattern| pattern.find_iter(&args[0].text(row)).count());
+    let found = regex::Regex::new(args[1].text(row)).map_or(0, |pattern| pattern.find_iter(args[0].text(row)).count());
     Need::Bytes(
         text.saturating_add(of_found)
             .saturating_add((found as u64).saturating_mul(to)),

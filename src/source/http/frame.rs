@@ -295,7 +295,7 @@ mod tests {
                 assert_eq!(found.heads, others, "{at} {flip}");
                 assert_eq!(
                     found.damaged,
-                    [ends[frame] as u64..ends[frame + 1] as u64],
+                    std::slice::from_ref(&(ends[frame] as u64..ends[frame + 1] as u64)),
                     "{at} {flip}"
                 );
                 assert_eq!(found.end, bytes.len() as u64);
@@ -321,6 +321,6 @@ mod tests {
         zeroed[ends[1] - 3..ends[2] + 5].fill(0);
         let found = scan(&zeroed[..]).unwrap();
         assert_eq!(found.heads, [heads[3]]);
-        assert_eq!(found.damaged, [0..ends[3] as u64]);
+        assert_eq!(found.damaged, std::slice::from_ref(&(0..ends[3] as u64)));
     }
 }
