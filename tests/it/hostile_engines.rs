@@ -779,7 +779,10 @@ fn checkpoint(dataflow: &Dataflow, table: &str) -> PathBuf {
     log.join(newest)
 }
 
-fn damages() -> Vec<(&'static str, fn(&Path))> {
+/// A way to damage a file, and what it is called.
+type Damage = (&'static str, fn(&Path));
+
+fn damages() -> Vec<Damage> {
     fn bytes(path: &Path) -> Vec<u8> {
         std::fs::read(path).expect("it is there")
     }
