@@ -154,7 +154,7 @@ fn feed(folder: &Folder, round: u32) {
             let version = id + round * 1000;
             lines.push_str(&format!(
                 "{{\"key\": {{\"id\": {id}}}, \"value\": {{\"id\": {id}, \"name\": \"n{}\", \"amount\": \"{version}.25\", \"at\": \"2024-01-01T00:00:{:02}.000123\"}}}}\n",
-                version % 5,
+                (id + round) % 5,
                 version % 60
             ));
         } else if (id + round).is_multiple_of(31) {
