@@ -370,20 +370,7 @@ fn every_value_is_found_by_equality_and_by_order_through_each_reader() {
     let cases = cases(&columns, &tables);
     assert!(cases.len() > 150, "{}", cases.len());
     for (table, case) in &cases {
-        let found = ask(
-            &dataflow,
-            &format!(
-                "SELECT id FROM {table} WHERE {} ORDER BY id",
-                case["sql"].as_str().expect("a text")
-            ),
-        );
-        let ids: Vec<String> = case["ids"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(Value::to_string)
-            .collect();
-        assert_eq!(found, ids.join("\n"), "{table} {}", case["sql"]);
+        assert_found(&dataflow, table, case);
     }
     let all: Vec<Value> = cases.iter().map(|(_, case)| case.clone()).collect();
     if let Some(found) = otherwise(&folder, "deltalake,duckdb,polars", &all) {
@@ -636,20 +623,7 @@ fn partitions_of_each_type_read_back_equal_or_are_dead_letters() {
             .expect("it is one of them");
         let cases = cases(std::slice::from_ref(column), &[(table.as_str(), path.clone())]);
         for (table, case) in &cases {
-            let found = ask(
-                &dataflow,
-                &format!(
-                    "SELECT id FROM {table} WHERE {} ORDER BY id",
-                    case["sql"].as_str().expect("a text")
-                ),
-            );
-            let ids: Vec<String> = case["ids"]
-                .as_array()
-                .expect("a list")
-                .iter()
-                .map(Value::to_string)
-                .collect();
-            assert_eq!(found, ids.join("\n"), "{table} {}", case["sql"]);
+            assert_found(&dataflow, table, case);
         }
         asked.extend(cases.into_iter().map(|(_, case)| case));
     }
@@ -674,6 +648,24 @@ fn partitions_of_each_type_read_back_equal_or_are_dead_letters() {
             "{sql}"
         );
     }
+}
+
+/// `query` finds the rows of a case, and no others.
+fn assert_found(dataflow: &Dataflow, table: &str, case: &Value) {
+    let found = ask(
+        dataflow,
+        &format!(
+            "SELECT id FROM {table} WHERE {} ORDER BY id",
+            case["sql"].as_str().expect("a text")
+        ),
+    );
+    let ids: Vec<String> = case["ids"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(Value::to_string)
+        .collect();
+    assert_eq!(found, ids.join("\n"), "{table} {}", case["sql"]);
 }
 
 /// The protocols that a table's log says, with their versions.
