@@ -1,6 +1,5 @@
 //! Requests to a graph: files and history fed beside live feeds, dead letters tried again, kills in between.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use alluvium::sink::Lake;
 use crate::commands::{alluvium, exits, text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::restart::parquet_of;
-use crate::support::{Folder, Running, catch_up, chain, snapshots};
+use crate::support::{Folder, Process, Running, catch_up, chain, snapshots};
 
 /// Every line counts.
 const EVENTS: &str = r#"
@@ -512,28 +511,6 @@ fn the_commands_say_what_they_cannot_do() {
 
 /// How long a run serves a request before it is killed.
 const SERVED: Duration = Duration::from_millis(700);
-
-/// A run as a process of its own, which is killed with the test.
-struct Process(Child);
-
-impl Process {
-    fn start(folder: &Folder, workers: u32) -> Process {
-        let child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
-            .args(["run", ".", "-w", &workers.to_string(), "--lake", "lakes/lake"])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Process(child.expect("the binary starts"))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.0.kill().expect("it can be killed");
-        self.0.wait().expect("it ends");
-    }
-}
 
 #[test]
 fn a_backfill_is_fed_exactly_once_over_kills_beside_live_records() {

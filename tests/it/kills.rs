@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::cluster::Processes;
 use crate::lake::{ask, assert_newest_is_exact};
-use crate::support::{chain, snapshots};
+use crate::support::{chain, number, snapshots};
 use crate::testing::{checkout, real_data};
 
 /// Processes and workers in each; each life is of another size than the one before.
@@ -149,10 +149,6 @@ fn assert_agreed_elsewhere(python: &str, dataflow: &Dataflow) -> Option<u64> {
     assert_eq!(answers.len(), 3 * AGREE.len(), "three engines, every table");
     assert!(answers.windows(2).all(|w| w[0] == w[1]), "{said}");
     first.trim_start_matches("snapshot ").parse().ok()
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 struct Replay(u64);

@@ -3,7 +3,7 @@
 //!
 //! `ALLUVIUM_POISONED_KILLS=100` for more kills than by default, `ALLUVIUM_KILLS_SEED=7` for other moments.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -11,49 +11,21 @@ use rand::{RngExt, SeedableRng};
 
 use crate::commands::{alluvium, exits, text};
 use crate::lake::{ask, assert_newest_is_exact};
-use crate::poison::{self, ALL, Hand, Poison};
+use crate::poison::{self, ALL, Hand};
 use crate::readers;
-use crate::support::{Folder, catch_up, snapshots};
-
-/// Kinds that end a run still, with the reason.
-const NOT_YET: [Poison; 3] = [
-    Poison::DamagedParquet, // some damages panic in the reader
-    Poison::DamagedAvro,    // the same
-    Poison::LongPartitions, // no folder can be called so
-];
-
-struct Life(Child);
-
-impl Life {
-    fn start(folder: &Folder, workers: u32) -> Life {
-        let child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
-            .args(["run", ".", "-w", &workers.to_string(), "--lake", "lakes/lake"])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Life(child.expect("the binary starts"))
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::support::{Folder, Process, catch_up, number, snapshots};
 
 /// Another run starts over the lake of one that goes on. The later of the two takes it over; the other one stops for good
 /// when it commits again. Answers with the one that is left.
-fn rival(first: Life, folder: &Folder, mut put: impl FnMut()) -> Life {
-    let mut lives = [first, Life::start(folder, 2)];
+fn rival(first: Process, folder: &Folder, mut put: impl FnMut()) -> Process {
+    let mut both = [first, Process::start(folder, 2)];
     put();
     let started = Instant::now();
     loop {
-        for (index, life) in lives.iter_mut().enumerate() {
-            if let Some(ended) = life.0.try_wait().expect("it can be asked") {
+        for (index, process) in both.iter_mut().enumerate() {
+            if let Some(ended) = process.0.try_wait().expect("it can be asked") {
                 assert_eq!(ended.code(), Some(1), "a run that was taken over says so");
-                let [first, second] = lives;
+                let [first, second] = both;
                 return if index == 0 { second } else { first };
             }
         }
@@ -65,13 +37,8 @@ fn rival(first: Life, folder: &Folder, mut put: impl FnMut()) -> Life {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
 #[test]
 fn runs_killed_over_poison_keep_every_good_row_once_and_every_bad_one_as_one_letter() {
-    let kinds: Vec<Poison> = ALL.into_iter().filter(|kind| !NOT_YET.contains(kind)).collect();
     let (kills, seed) = (number("ALLUVIUM_POISONED_KILLS", 12), number("ALLUVIUM_KILLS_SEED", 1));
     let mut rng = StdRng::seed_from_u64(seed);
     let folder = Folder::new("poisoned", &[]);
@@ -81,29 +48,29 @@ fn runs_killed_over_poison_keep_every_good_row_once_and_every_bad_one_as_one_let
     let mut committing = 0;
     for kill in 0..kills {
         let before = snapshots(&dataflow);
-        let mut life = Life::start(&folder, 1 + (kill % 3) as u32);
+        let mut process = Process::start(&folder, 1 + (kill % 3) as u32);
         // Every second one lives up to its first commit, and all of them a moment beyond.
         let started = Instant::now();
-        hand.put(&kinds);
+        hand.put(&ALL);
         while kill.is_multiple_of(2) && snapshots(&dataflow) == before {
             assert!(started.elapsed() < Duration::from_secs(60), "no snapshot, seed {seed}");
             assert_eq!(
-                life.0.try_wait().expect("it can be asked"),
+                process.0.try_wait().expect("it can be asked"),
                 None,
                 "the run ended by itself, seed {seed}"
             );
             std::thread::sleep(Duration::from_millis(10));
         }
         if kill % 4 == 3 {
-            life = rival(life, &folder, || hand.put(&kinds));
+            process = rival(process, &folder, || hand.put(&ALL));
         }
         std::thread::sleep(Duration::from_millis(rng.random_range(5..1500)));
         assert_eq!(
-            life.0.try_wait().expect("it can be asked"),
+            process.0.try_wait().expect("it can be asked"),
             None,
             "the run ended by itself, seed {seed}"
         );
-        drop(life);
+        drop(process);
         committing += u64::from(snapshots(&dataflow) > before);
     }
     assert!(

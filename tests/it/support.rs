@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -246,4 +247,32 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// A number from the environment.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// `alluvium run` of a folder into its lake `lakes/lake`, as a process of its own. Dropping it kills it.
+pub struct Process(pub Child);
+
+impl Process {
+    /// With so many workers.
+    pub fn start(folder: &Folder, workers: u32) -> Process {
+        let child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
+            .args(["run", ".", "-w", &workers.to_string(), "--lake", "lakes/lake"])
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Process(child.expect("the binary starts"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // It may have ended by itself.
+        self.0.wait().expect("a child can be waited for");
+    }
 }
