@@ -39,6 +39,7 @@ fn input(key: &[&str], order_by: &[&str], dedup_key: &[&str], format: Format) ->
         format,
         wire: Default::default(),
         columns: columns.clone(),
+        max_record: 16 << 20,
     };
     Input {
         name: "rows".into(),

@@ -89,6 +89,39 @@ fn a_record_of_text_above_max_record_is_a_dead_letter_for_good() {
     assert_cut_for_good(&folder, "cut-ndjson", "1,65536,true", &format!("1,65536,{whole}"));
 }
 
+/// One limit held for all feeds of a dataflow: who let one of them bring larger records let all of them.
+#[test]
+fn max_record_of_a_feed_is_its_own() {
+    let folder = notes("cut-feeds", "csv", "max_record = \"1 MiB\"");
+    let feed = |name: &str, more: &str| {
+        format!("[[feeds]]\nname = \"{name}\"\nkind = \"log\"\npath = \"{name}\"\nformat = \"json\"\n{more}")
+    };
+    let feeds = [
+        feed("usual", ""),
+        feed("large", "max_record = \"4 MiB\"\n"),
+        feed("small", "max_record = \"0.001 MiB\"\n"),
+    ];
+    folder.write(
+        "inputs/notes.toml",
+        &format!("[columns]\nid = \"BIGINT\"\ntext = \"VARCHAR\"\n{}", feeds.concat()),
+    );
+    let row = |id: u32, length: usize| {
+        let text = "x".repeat(length);
+        format!("{{\"value\": {{\"id\": {id}, \"text\": \"{text}\"}}}}\n")
+    };
+    for (feed, first) in [("usual", 1), ("large", 11), ("small", 21)] {
+        let rows = row(first, 2 << 20) + &row(first + 1, 10_000) + &row(first + 2, 3);
+        folder.write(&format!("{feed}/0.ndjson"), &rows);
+    }
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 2);
+    let kept = "2,10000\n3,3\n11,2097152\n12,10000\n13,3\n23,3";
+    assert_eq!(lengths(&dataflow), kept);
+    assert_newest_is_exact(&dataflow, "with limits of feeds");
+    recompute(&dataflow, 1);
+    assert_eq!(lengths(&dataflow), kept);
+}
+
 fn write_parquet(path: &Path, rows: &[(i64, &str)]) {
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(id, _)| *id)));
     let texts: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, text)| *text)));
