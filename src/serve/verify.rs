@@ -8,7 +8,7 @@
 //! This is a user's audit and the tests' oracle. It shares decoders and the plan's SQL rewriting with the run, but no
 //! operator: DataFusion runs the logical plans, and inputs are resolved by a simple batch implementation.
 //! Where DataFusion fails as a whole or wraps around, and the run has dead letters, batch is made to leave the same rows out:
-//! rows that do not evaluate ([`isolate`]), groups whose sums do not fit ([`sums`]). A GROUP BY whose aggregates have
+//! rows that do not evaluate ([`isolate`]), groups whose sums do not fit ([`sums`]) or whose gathered values are too large. A GROUP BY whose aggregates have
 //! different orders, which it refuses, is written otherwise ([`orders`]).
 //! All is read as of one snapshot, whose epoch is what `now()` means. Doubles are compared to nine significant digits: a sum of
 //! doubles depends on its order in batch (ours does not).
@@ -32,6 +32,7 @@ use twox_hash::XxHash3_128;
 use super::history::{self, HistoryError};
 use super::isolate;
 use super::orders;
+use super::printed::text_of;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
 use crate::deep::{self, deep};
@@ -240,7 +241,9 @@ async fn recompute(
     if let Some(missing) = missing.into_inner() {
         return Ok(Err(missing));
     }
-    let logical = orders::agreeing(plan::bind_now(rebound.map_err(batch)?, epoch)).map_err(batch)?;
+    let logical = plan::bind_now(rebound.map_err(batch)?, epoch);
+    let logical = plan::without_large_values(logical, dataflow.bounds.max_value).map_err(batch)?;
+    let logical = orders::agreeing(logical).map_err(batch)?;
     let logical = sums::fitting(logical).map_err(batch)?;
     let rows = run(planned, logical).await.map_err(batch)?;
     let table = &dataflow.tables[planned.table];
@@ -425,7 +428,7 @@ pub(super) fn differences(
         names
             .iter()
             .zip(&formatters)
-            .map(|(n, f)| format!("{n}={}", f.value(row)))
+            .map(|(n, f)| format!("{n}={}", text_of(f, row)))
             .collect::<Vec<_>>()
             .join(" ")
     };
