@@ -133,7 +133,10 @@ impl<'a> Resolver<'a> {
             Resolved::First(kept) => (vec![], Box::new(kept.into_values().map(|(row, _)| row))),
             Resolved::Counted(counts) => {
                 let rows = counts.into_iter();
-                (vec![], Box::new(rows.flat_map(|(row, count)| std::iter::repeat_n(row, count))))
+                (
+                    vec![],
+                    Box::new(rows.flat_map(|(row, count)| std::iter::repeat_n(row, count))),
+                )
             }
             Resolved::All(batches, rows) => (batches, Box::new(rows.into_iter())),
         };

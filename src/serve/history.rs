@@ -21,7 +21,7 @@ use object_store::path::Path;
 use thiserror::Error;
 
 use super::Snapshot;
-use super::portions::{Portion, Portions};
+use super::portions::{Portion, PortionLimits, Portions};
 use crate::decode::avro::read_container;
 use crate::decode::skip::{REASON, Skip, Skips};
 use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw, parquet};
@@ -126,6 +126,16 @@ pub async fn replay_where(
     lake: &Lake,
     input: &Input,
     condition: &str,
+    each: impl AsyncFnMut(Past) -> ControlFlow<()>,
+) -> Result<u64, HistoryError> {
+    replay_portions(snapshot, lake, input, (condition, PortionLimits::default()), each).await
+}
+
+async fn replay_portions(
+    snapshot: &Snapshot,
+    lake: &Lake,
+    input: &Input,
+    (condition, limits): (&str, PortionLimits),
     mut each: impl AsyncFnMut(Past) -> ControlFlow<()>,
 ) -> Result<u64, HistoryError> {
     let table = |source| HistoryError::Table {
@@ -134,7 +144,7 @@ pub async fn replay_where(
     };
     let bronze = format!("bronze.{}", input.name);
     let version = snapshot.versions().get(&bronze).copied().unwrap_or_default();
-    let portions = Portions::of(lake, &bronze.replacen('.', "/", 1), version).await;
+    let portions = Portions::of(lake, &bronze.replacen('.', "/", 1), version, limits).await;
     let portions = portions.map_err(|error| table(DataFusionError::External(Box::new(error))))?;
     let session = portions.session(snapshot.context()).map_err(table)?;
     let skips: Skips = skipped(snapshot.context(), Some(input))
@@ -165,7 +175,10 @@ pub async fn replay_where(
             let batch = match batch {
                 // A sort may need more than its share for rows that are large: better slow on memory than not at all.
                 Err(error) if !given && is_exhausted(&error) => {
-                    tracing::warn!(input = input.name, "could not sort within memory and on disk; sorting in memory");
+                    tracing::warn!(
+                        input = input.name,
+                        "could not sort within memory and on disk; sorting in memory"
+                    );
                     given = true;
                     batches = opened(snapshot.context(), &sql).await.map_err(table)?;
                     continue;
@@ -474,4 +487,80 @@ fn open(format: Format, bytes: Bytes, next: u64, rows: usize) -> Result<Batches,
         )?));
     }
     Ok(Box::new(read_container(bytes.reader(), next, rows)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::load;
+    use crate::run::{self, Options};
+
+    /// The offsets of records by epoch and partition, and how many portions they came in.
+    async fn past(
+        snapshot: &Snapshot,
+        lake: &Lake,
+        input: &Input,
+        limits: PortionLimits,
+    ) -> Vec<(Epoch, String, Vec<u64>)> {
+        let mut records: Vec<(Epoch, String, Vec<u64>)> = vec![];
+        let each = async |past: Past| {
+            let offsets = past.decoded.raw.offsets;
+            match records.last_mut() {
+                Some((epoch, partition, known)) if (*epoch, partition.as_str()) == (past.epoch, &*past.partition) => {
+                    known.extend(offsets);
+                }
+                _ => records.push((past.epoch, past.partition.to_string(), offsets)),
+            }
+            ControlFlow::Continue(())
+        };
+        let condition = ("feed = 'drops' OR \"offset\" < 0", limits);
+        let count = replay_portions(snapshot, lake, input, condition, each).await.unwrap();
+        assert_eq!(
+            count as usize,
+            records.iter().map(|(.., offsets)| offsets.len()).sum::<usize>()
+        );
+        records
+    }
+
+    #[test]
+    fn the_past_comes_in_one_order_whatever_the_portions() {
+        // All of Bronze was sorted at once, in memory.
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write(
+            "dataflow.toml",
+            "name = \"x\"\nepoch = \"1ms\"\ncommit = \"1ms\"\ndurability = \"none\"\n",
+        );
+        write(
+            "inputs/rows.toml",
+            "[columns]\nid = \"BIGINT\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\nformat = \"csv\"\npath = \"drops/*.csv\"\n",
+        );
+        write("silver/rows.sql", "SELECT * FROM rows");
+        // Each run adds a file, and snapshots of its own.
+        for run in 0..6 {
+            write(&format!("drops/{run}.csv"), &format!("id\n{run}1\n{run}2\n{run}3\n"));
+            let options = Options {
+                until_caught_up: true,
+                ..Options::default()
+            };
+            run::run(Arc::new(load(folder.path(), &|_| None).unwrap()), &options).unwrap();
+        }
+        let dataflow = load(folder.path(), &|_| None).unwrap();
+        let lake = Lake::open(&dataflow.lake, &dataflow.store_options).unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let snapshot = Snapshot::open(&lake, None).await.unwrap();
+            let version = snapshot.versions()["bronze.rows"];
+            let small = PortionLimits { enough: 1, most: 1 };
+            let portions = Portions::of(&lake, "bronze/rows", version, small).await.unwrap();
+            assert!(portions.portions.len() > 2, "{:?}", portions.portions);
+            let whole = past(&snapshot, &lake, &dataflow.inputs[0], PortionLimits::default()).await;
+            assert_eq!(whole.iter().map(|(.., offsets)| offsets.len()).sum::<usize>(), 18);
+            assert!(whole.is_sorted_by_key(|(epoch, ..)| *epoch));
+            assert_eq!(past(&snapshot, &lake, &dataflow.inputs[0], small).await, whole);
+        });
+    }
 }

@@ -16,16 +16,30 @@ use serde::Deserialize;
 
 use crate::sink::{AddFile, Lake, LogError, log};
 
-/// Bytes of files after which a portion ends where none reaches over its end. In memory they are several times as many.
-const ENOUGH: u64 = 16 << 20;
-/// Bytes of files after which a portion ends even so; the files that reach over its end are read again.
-const MOST: u64 = 64 << 20;
 /// Bytes that sorting may take before it goes on on disk.
 const SORTING: usize = 256 << 20;
 /// Bytes of rows that are decoded at once, about.
 const AT_ONCE: u64 = 8 << 20;
 /// How much larger than its file a row is, about.
 const PACKED: u64 = 8;
+
+/// How large portions become. In memory their rows are several times as many bytes as their files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PortionLimits {
+    /// Bytes of files after which a portion ends where none reaches over its end.
+    pub enough: u64,
+    /// Bytes of files after which a portion ends even so; the files that reach over its end are read again.
+    pub most: u64,
+}
+
+impl Default for PortionLimits {
+    fn default() -> Self {
+        PortionLimits {
+            enough: 16 << 20,
+            most: 64 << 20,
+        }
+    }
+}
 
 /// The epochs from `from` on, up to and without `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +78,7 @@ impl Portions {
     ///
     /// # Errors
     /// The table's log cannot be read.
-    pub async fn of(lake: &Lake, table: &str, version: i64) -> Result<Portions, LogError> {
+    pub async fn of(lake: &Lake, table: &str, version: i64, limits: PortionLimits) -> Result<Portions, LogError> {
         let loaded = log::load(lake, table, Some(version)).await?;
         let files: Vec<AddFile> = loaded.map_or(vec![], |loaded| loaded.files.into_values().collect());
         let known = |file: &AddFile| -> Option<(Extent, u64)> {
@@ -78,9 +92,9 @@ impl Portions {
         let of_row = (bytes * PACKED).checked_div(rows).unwrap_or(1).max(1);
         Ok(Portions {
             portions: match extents {
-                Some(extents) => cut(extents.into_iter().map(|(extent, _)| extent).collect()),
+                Some(extents) => cut(extents.into_iter().map(|(extent, _)| extent).collect(), limits),
                 // Of a file without statistics nothing is known: it may hold any epoch.
-                None => cut(vec![]),
+                None => cut(vec![], limits),
             },
             batch_rows: (AT_ONCE / of_row).clamp(16, 8192) as usize,
         })
@@ -103,7 +117,7 @@ impl Portions {
     }
 }
 
-fn cut(mut files: Vec<Extent>) -> Vec<Portion> {
+fn cut(mut files: Vec<Extent>, limits: PortionLimits) -> Vec<Portion> {
     files.sort_unstable();
     let mut portions = vec![Portion {
         from: i64::MIN,
@@ -114,7 +128,7 @@ fn cut(mut files: Vec<Extent>) -> Vec<Portion> {
     for (first, last, size) in files {
         let open = portions.last_mut().expect("there is one from the beginning");
         let is_clean = newest < first;
-        if first > oldest && (bytes >= ENOUGH && is_clean || bytes + size > MOST) {
+        if first > oldest && (bytes >= limits.enough && is_clean || bytes + size > limits.most) {
             open.until = first;
             portions.push(Portion {
                 from: first,
@@ -135,7 +149,7 @@ mod tests {
     const SMALL: u64 = 10 << 20;
 
     fn bounds(files: Vec<Extent>) -> Vec<i64> {
-        let portions = cut(files);
+        let portions = cut(files, PortionLimits::default());
         assert_eq!(portions[0].from, i64::MIN);
         assert_eq!(portions.last().map(|portion| portion.until), Some(i64::MAX));
         assert!(portions.windows(2).all(|pair| pair[0].until == pair[1].from));
@@ -148,7 +162,9 @@ mod tests {
         let files = (0..6).map(|n| (10 * n, 10 * n + 9, SMALL)).collect();
         assert_eq!(bounds(files), [20, 40]);
         // Two workers' files of each snapshot.
-        let files = (0..8).map(|n| (10 * (n / 2), 10 * (n / 2) + 9 - n % 2, SMALL)).collect();
+        let files = (0..8)
+            .map(|n| (10 * (n / 2), 10 * (n / 2) + 9 - n % 2, SMALL))
+            .collect();
         assert_eq!(bounds(files), [10, 20, 30]);
     }
 
