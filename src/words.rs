@@ -67,8 +67,12 @@ fn unwrapped(message: &str) -> &str {
 }
 
 /// A quoted value, and what is before it: `can't` opens none.
-static QUOTED: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:^|\W)'[^']*'"));
-static OPTION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bSome\(([^()]*)\)"));
+static QUOTED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?:^|\W)(?:'[^']*'|"(?:[^"\\]|\\.)*")"#));
+/// The name of an error around another, amid a message.
+static WRAPPER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"\b(?:Arrow|Cast|Compute|Execution|External|Internal|Invalid argument|Parser|Schema) error: ")
+});
+static OPTION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bSome\(((?:[^()]|\([^()]*\))*)\)"));
 static STRUCTURE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[A-Z]\w* \{ ([^{}]*?),? \}"));
 static PATH: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:\w+::)+(\w+)"));
 static NATIVE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([A-Z][A-Za-z0-9]*?)Type\b"));
@@ -85,7 +89,7 @@ fn pattern(text: &str) -> Regex {
 
 /// A part of a message that quotes nothing.
 fn plain(text: &str) -> String {
-    let mut text = text.to_string();
+    let mut text = WRAPPER.replace_all(text, "").into_owned();
     // From the inside to the outside.
     for inner in [&*OPTION, &*STRUCTURE] {
         while inner.is_match(&text) {
@@ -181,6 +185,10 @@ mod tests {
             (
                 "Execution error: no place for Some(3) in Some(List(Some(4)))",
                 "no place for 3 in List(4)",
+            ),
+            (
+                "round of Decimal128: Invalid argument error: \"Some(1)\" is too large",
+                "round of DECIMAL: \"Some(1)\" is too large",
             ),
             (
                 "Cast error: Cannot cast string 'it's Utf8' to value of Int64 type",

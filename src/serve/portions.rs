@@ -108,7 +108,11 @@ impl Portions {
         let runtime = RuntimeEnvBuilder::from_runtime_env(&of.runtime_env())
             .with_memory_pool(Arc::new(FairSpillPool::new(SORTING)))
             .build_arc()?;
-        let config = of.copied_config().with_batch_size(self.batch_rows);
+        // The tables are there; a new catalog would stand in their place.
+        let config = of
+            .copied_config()
+            .with_batch_size(self.batch_rows)
+            .with_create_default_catalog_and_schema(false);
         let state = SessionStateBuilder::new_from_existing(of.state())
             .with_config(config)
             .with_runtime_env(runtime)

@@ -435,9 +435,10 @@ impl Sweep {
 
 /// Whether a message that a user reads speaks of the code's own parts; values that it quotes do not count.
 fn tells_of_code(told: &str) -> bool {
-    let told = TEXTS_WITH_BRACES
+    let quoted = TEXTS_WITH_BRACES
         .iter()
-        .fold(told.to_string(), |told, text| told.replace(text, ""));
+        .flat_map(|text| [text.to_string(), format!("{text:?}")]);
+    let told = quoted.fold(told.to_string(), |told, text| told.replace(&text, ""));
     ["::", "Some(", "{", "ERROR:", "Error:", "error: "]
         .iter()
         .any(|sign| told.contains(sign))
