@@ -162,7 +162,7 @@ async fn replay_portions(
         archive: Archive {
             input,
             lake,
-            open: HashMap::new(),
+            open: vec![],
         },
         skips,
         records: 0,
@@ -364,11 +364,15 @@ type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
 
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
+/// Archived files that are open at once: as many as are read at the same time, in common. Each is in memory.
+const OPEN_FILES: usize = 4;
+
 /// Reads rows of archived files; rows of a file are asked for in order, so its reader stays open in between.
 struct Archive<'a> {
     input: &'a Input,
     lake: &'a Lake,
-    open: HashMap<String, OpenFile>,
+    /// By reference; what was read last is the last.
+    open: Vec<(String, OpenFile)>,
 }
 
 struct OpenFile {
@@ -414,7 +418,7 @@ impl Archive<'_> {
         if let Ok(rows) = self.next_rows(format, reference, first, records).await {
             return Ok(rows);
         }
-        self.open.remove(reference);
+        self.open.retain(|(open, _)| open != reference);
         let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
         let mut alone = OpenFile {
             next: first,
@@ -431,19 +435,25 @@ impl Archive<'_> {
         first: u64,
         records: usize,
     ) -> Result<RecordBatch, Unreadable> {
-        if self.open.get(reference).is_none_or(|file| file.next > first) {
-            let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
-            self.open.insert(
-                reference.to_string(),
+        let known = self.open.iter().position(|(open, _)| open == reference);
+        let known = known.map(|at| self.open.remove(at)).filter(|(_, file)| file.next <= first);
+        let mut file = match known {
+            Some((_, file)) => file,
+            None => {
+                if self.open.len() >= OPEN_FILES {
+                    self.open.remove(0);
+                }
+                let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
                 OpenFile {
-                    next: 0,
-                    batches: open(format, bytes, 0, ROWS)?,
+                    next: first,
+                    batches: open(format, bytes, first, ROWS)?,
                     rest: None,
-                },
-            );
-        }
-        let file = self.open.get_mut(reference).expect("the file was just opened");
-        file.rows(first, records)
+                }
+            }
+        };
+        let rows = file.rows(first, records)?;
+        self.open.push((reference.to_string(), file));
+        Ok(rows)
     }
 }
 

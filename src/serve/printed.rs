@@ -432,6 +432,23 @@ mod tests {
     }
 
     #[test]
+    fn dates_beyond_every_calendar_are_shown_as_digits() {
+        // They were the text "ERROR: Cast error: ..." among the values.
+        let dates: ArrayRef = Arc::new(Date32Array::from(vec![Some(i32::MAX), None, Some(0)]));
+        let mut lists = ListBuilder::new(arrow::array::Date32Builder::new());
+        lists.values().append_value(i32::MIN);
+        (0..3).for_each(|_| lists.append(true));
+        let rows = batch(vec![("d", dates), ("l", Arc::new(lists.finish()))]);
+        let csv = printed(&rows, OutputFormat::Csv);
+        assert!(csv.contains("+5881580-07-11") && csv.contains("1970-01-01"), "{csv}");
+        let json = printed(&rows, OutputFormat::Json);
+        assert!(json.contains("\"d\":\"+5881580-07-11\""), "{json}");
+        let table = printed(&rows, OutputFormat::Table);
+        assert!(table.contains("+5881580-07-11"), "{table}");
+        assert!(![csv, json, table].concat().contains("ERROR"));
+    }
+
+    #[test]
     fn doubles_and_moments_that_json_does_not_know_are_texts() {
         let doubles: ArrayRef = Arc::new(Float64Array::from(vec![f64::INFINITY, -0.0, f64::NEG_INFINITY]));
         let moments: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX, 0, i64::MIN]));
