@@ -144,7 +144,7 @@ async fn replay_portions(
     };
     let bronze = format!("bronze.{}", input.name);
     let version = snapshot.versions().get(&bronze).copied().unwrap_or_default();
-    let portions = Portions::of(lake, &bronze.replacen('.', "/", 1), version, limits).await;
+    let portions = Portions::read(lake, &bronze.replacen('.', "/", 1), version, limits).await;
     let portions = portions.map_err(|error| table(DataFusionError::External(Box::new(error))))?;
     let session = portions.session(snapshot.context()).map_err(table)?;
     let skips: Skips = skipped(snapshot.context(), Some(input))
@@ -565,7 +565,7 @@ mod tests {
             let snapshot = Snapshot::open(&lake, None).await.unwrap();
             let version = snapshot.versions()["bronze.rows"];
             let small = PortionLimits { enough: 1, most: 1 };
-            let portions = Portions::of(&lake, "bronze/rows", version, small).await.unwrap();
+            let portions = Portions::read(&lake, "bronze/rows", version, small).await.unwrap();
             assert!(portions.portions.len() > 2, "{:?}", portions.portions);
             let whole = past(&snapshot, &lake, &dataflow.inputs[0], PortionLimits::default()).await;
             assert_eq!(whole.iter().map(|(.., offsets)| offsets.len()).sum::<usize>(), 18);

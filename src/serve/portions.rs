@@ -78,7 +78,7 @@ impl Portions {
     ///
     /// # Errors
     /// The table's log cannot be read.
-    pub async fn of(lake: &Lake, table: &str, version: i64, limits: PortionLimits) -> Result<Portions, LogError> {
+    pub async fn read(lake: &Lake, table: &str, version: i64, limits: PortionLimits) -> Result<Portions, LogError> {
         let loaded = log::load(lake, table, Some(version)).await?;
         let files: Vec<AddFile> = loaded.map_or(vec![], |loaded| loaded.files.into_values().collect());
         let known = |file: &AddFile| -> Option<(Extent, u64)> {
@@ -104,16 +104,16 @@ impl Portions {
     ///
     /// # Errors
     /// There is no place for what does not fit.
-    pub fn session(&self, of: &SessionContext) -> Result<SessionContext, DataFusionError> {
-        let runtime = RuntimeEnvBuilder::from_runtime_env(&of.runtime_env())
+    pub fn session(&self, whole: &SessionContext) -> Result<SessionContext, DataFusionError> {
+        let runtime = RuntimeEnvBuilder::from_runtime_env(&whole.runtime_env())
             .with_memory_pool(Arc::new(FairSpillPool::new(SORTING)))
             .build_arc()?;
         // The tables are there; a new catalog would stand in their place.
-        let config = of
+        let config = whole
             .copied_config()
             .with_batch_size(self.batch_rows)
             .with_create_default_catalog_and_schema(false);
-        let state = SessionStateBuilder::new_from_existing(of.state())
+        let state = SessionStateBuilder::new_from_existing(whole.state())
             .with_config(config)
             .with_runtime_env(runtime)
             .build();
