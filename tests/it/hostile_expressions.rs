@@ -324,11 +324,14 @@ fn a_group_whose_gathered_value_is_too_long_is_a_dead_letter_until_it_shrinks() 
         .collect();
     tables.push((
         "so_far".to_string(),
-        "SELECT id, length(string_agg(text, ',') OVER (PARTITION BY g ORDER BY id)) AS v FROM notes".to_string(),
+        "SELECT id, length(string_agg(text, ',') OVER (PARTITION BY g ORDER BY id ROWS UNBOUNDED PRECEDING)) AS v FROM notes"
+            .to_string(),
     ));
     tables.push((
         "beside".to_string(),
-        "SELECT id, array_length(array_agg(text) OVER (PARTITION BY g)) AS v FROM notes".to_string(),
+        "SELECT id, array_length(array_agg(text) OVER (PARTITION BY g ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND \
+         UNBOUNDED FOLLOWING)) AS v FROM notes"
+            .to_string(),
     ));
     let tables: Vec<(&str, &str)> = tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
     let folder = folder("gathered", &tables);
