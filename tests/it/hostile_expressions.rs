@@ -554,3 +554,20 @@ fn a_table_can_be_made_of_years_1_to_9999() {
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.days"), "4");
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.ever"), "3");
 }
+
+/// A row that failed below a chain of n UNIONs of a table with itself was 2^n dead letters.
+#[test]
+fn a_bad_row_below_a_chain_of_unions_is_one_letter() {
+    let chain = (1..6).fold("SELECT k, 10 / n AS share FROM rows".to_string(), |below, n| {
+        format!("WITH e{n} AS ({below}) SELECT * FROM e{n} UNION SELECT * FROM e{n}")
+    });
+    let folder = folder("unions", &[("chain", &chain)]);
+    let dataflow = ran(&folder);
+    assert_eq!(letters(&dataflow, "silver.chain").lines().count(), 1);
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.chain"), "3");
+    // A row beside it that fails alike has a letter of its own.
+    folder.write("drops/b.csv", "k,n,x,d,at\nb2,0,1.00,2024-01-01,2024-01-01T00:00:00\n");
+    catch_up(&dataflow, 2);
+    assert_eq!(letters(&dataflow, "silver.chain").lines().count(), 2);
+    assert_newest_is_exact(&dataflow, "after another bad row");
+}

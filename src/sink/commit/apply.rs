@@ -204,7 +204,10 @@ impl Applying<'_> {
     /// Whether a commit's transaction is the dataflow's with one of these suffixes.
     fn is_of(&self, actions: &[Action], suffixes: &[&str]) -> bool {
         let mut ids = actions.iter().filter_map(|a| a.txn.as_ref()).map(|t| t.app_id.as_str());
-        ids.any(|id| id.strip_prefix(self.app_id).is_some_and(|rest| suffixes.contains(&rest)))
+        ids.any(|id| {
+            id.strip_prefix(self.app_id)
+                .is_some_and(|rest| suffixes.contains(&rest))
+        })
     }
 
     /// The version of a table's last commit of an intent that is known to be applied.

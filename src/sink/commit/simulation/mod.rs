@@ -406,9 +406,11 @@ fn simulate(seed: u64, safeguards: Safeguards, verbose: bool) -> Result<Summary,
     let ran = catch_unwind(AssertUnwindSafe(|| simulation.run()));
     if verbose {
         let lake = reader::lake(&simulation.world.objects);
-        specs()
-            .iter()
-            .for_each(|spec| reader::log_of(&lake, &spec.path).iter().for_each(|line| eprintln!("{line}")));
+        specs().iter().for_each(|spec| {
+            reader::log_of(&lake, &spec.path)
+                .iter()
+                .for_each(|line| eprintln!("{line}"))
+        });
     }
     let ran = ran.unwrap_or_else(|panic| {
         let told = panic.downcast_ref::<String>().cloned();

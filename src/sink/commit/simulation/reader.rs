@@ -110,7 +110,10 @@ pub fn log_of(lake: &Lake, table: &str) -> Vec<String> {
             if let Some(come) = &action.add {
                 let vector = come.deletion_vector.as_ref().map(|v| (&v.path_or_inline_dv, v.offset));
                 let rows = content(lake, table, &come.path);
-                line += &format!("\n    + {} {vector:?} (data change: {}) {rows:?}", come.path, come.data_change);
+                line += &format!(
+                    "\n    + {} {vector:?} (data change: {}) {rows:?}",
+                    come.path, come.data_change
+                );
             }
         }
         lines.push(line);
