@@ -34,6 +34,7 @@ use super::isolate;
 use super::orders;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
+use crate::causes;
 use crate::deep::{self, deep};
 use crate::definition::{Dataflow, OnViolation, Retention};
 use crate::evolve::{self, EvolveError};
@@ -72,8 +73,11 @@ pub struct Report {
     pub epoch: Epoch,
     /// By table: its name and how many rows it has.
     pub tables: Vec<(String, u64)>,
-    /// Tables that could not be recomputed, and why.
+    /// Tables whose rows cannot be known from what the lake keeps, and why.
     pub skipped: Vec<(String, String)>,
+    /// Tables whose SQL failed in batch, and how: whether their rows are right is not known. Tables that read them were recomputed
+    /// from their rows in the lake.
+    pub failed: Vec<(String, String)>,
     /// Rows that differ.
     pub differences: Vec<Difference>,
 }
@@ -173,6 +177,7 @@ async fn verify_in(
         epoch: snapshot.epoch(),
         tables: vec![],
         skipped: vec![],
+        failed: vec![],
         differences: vec![],
     };
     let mut relations: HashMap<String, RecordBatch> = HashMap::new();
@@ -197,21 +202,26 @@ async fn verify_in(
         }
     }
     for planned in &graph.tables {
-        let missing = match recompute(dataflow, planned, snapshot.epoch(), &relations).await? {
-            Ok(rows) => {
-                let found = stored(&snapshot, &planned.name, &planned.schema).await?;
-                report.tables.push((planned.name.clone(), found.num_rows() as u64));
-                let differing = differences(&planned.name, &planned.schema, &rows, &found)?;
+        let name = planned.name.clone();
+        match recompute(dataflow, planned, snapshot.epoch(), &relations).await {
+            Ok(Ok(rows)) => {
+                let found = stored(&snapshot, &name, &planned.schema).await?;
+                report.tables.push((name.clone(), found.num_rows() as u64));
+                let differing = differences(&name, &planned.schema, &rows, &found)?;
                 report.differences.extend(differing);
-                relations.insert(planned.name.clone(), rows);
-                continue;
+                relations.insert(name, rows);
             }
-            Err(missing) => missing,
-        };
-        report.skipped.push((
-            planned.name.clone(),
-            format!("it reads {missing}, which keeps no Bronze"),
-        ));
+            Ok(Err(missing)) => {
+                report
+                    .skipped
+                    .push((name, format!("it reads {missing}, which keeps no Bronze")));
+            }
+            Err(VerifyError::Batch { source, .. }) => {
+                report.failed.push((name.clone(), causes::chain(&source)));
+                relations.insert(name, stored(&snapshot, &planned.name, &planned.schema).await?);
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(report)
 }

@@ -571,3 +571,39 @@ fn a_bad_row_below_a_chain_of_unions_is_one_letter() {
     assert_eq!(letters(&dataflow, "silver.chain").lines().count(), 2);
     assert_newest_is_exact(&dataflow, "after another bad row");
 }
+
+/// `verify` ended with DataFusion's error, without a table's name, for every table of the dataflow.
+#[test]
+fn a_table_whose_sql_fails_in_batch_is_named_and_the_others_are_verified() {
+    let folder = folder(
+        "failing",
+        &[
+            (
+                "joined",
+                "SELECT a.k, b.n FROM rows a JOIN rows b ON CAST(a.k AS BIGINT) = b.n",
+            ),
+            ("plain", "SELECT k, n FROM rows"),
+        ],
+    );
+    folder.write("gold/read.sql", "SELECT COUNT(*) AS n FROM silver.joined");
+    folder.write("drops/b.csv", "k,n,x,d,at\n3,3,1.00,2024-01-01,2024-01-01T00:00:00\n");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    let verify = |more: &[&str]| {
+        alluvium(
+            &[&["verify", ".", "--lake", "lakes/lake"], more].concat(),
+            folder.path(),
+        )
+    };
+    let whole = verify(&[]);
+    exits(&whole, 1);
+    let said = text(&whole);
+    for line in [
+        "silver.joined: not verified: its SQL failed in batch: ",
+        "silver.plain: 5 rows, equal",
+        "gold.read: 1 rows, equal",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    exits(&verify(&["--table", "silver.plain"]), 0);
+}
