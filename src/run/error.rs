@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::past::ShiftedFolder;
 use super::suspects::Named;
 use crate::cluster::{ClusterError, Loss, Peer};
 use crate::decode::DecodeError;
@@ -65,6 +66,9 @@ pub enum RunError {
         /// How far it was read.
         next: u64,
     },
+    /// Files would be read a second time.
+    #[error(transparent)]
+    ShiftedFolder(#[from] ShiftedFolder),
     /// An expectation with `on_violation = "fail"`.
     #[error(
         "{violations} rows break an expectation that must hold ({example}); no snapshot holds them: repair the input or the expectation, then run again"

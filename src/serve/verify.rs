@@ -37,6 +37,7 @@ use super::orders;
 use super::printed::text_of;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
+use crate::causes;
 use crate::deep::{self, deep};
 use crate::definition::{Dataflow, OnViolation, Retention};
 use crate::evolve::{self, EvolveError};
@@ -86,8 +87,11 @@ pub struct Report {
     pub epoch: Epoch,
     /// By table: its name and how many rows it has.
     pub tables: Vec<(String, u64)>,
-    /// Tables that could not be recomputed, and why.
+    /// Tables whose rows cannot be known from what the lake keeps, and why.
     pub skipped: Vec<(String, String)>,
+    /// Tables whose SQL failed in batch, and how: whether their rows are right is not known. Tables that read them were recomputed
+    /// from their rows in the lake.
+    pub failed: Vec<(String, String)>,
     /// Rows that differ.
     pub differences: Vec<Difference>,
 }
@@ -190,6 +194,7 @@ async fn verify_in(
         epoch: snapshot.epoch(),
         tables: vec![],
         skipped: vec![],
+        failed: vec![],
         differences: vec![],
     };
     let mut relations: HashMap<String, Relation> = HashMap::new();
@@ -218,21 +223,31 @@ async fn verify_in(
         }
     }
     for planned in &graph.tables {
-        let missing = match recompute(dataflow, planned, snapshot.epoch(), &relations).await? {
-            Ok(rows) => {
+        let name = planned.name.clone();
+        let schema = nullable(&normalise_schema(&planned.schema));
+        match recompute(dataflow, planned, snapshot.epoch(), &relations).await {
+            Ok(Ok(rows)) => {
                 let (found, differing) = compare(&snapshot, planned, &rows).await?;
-                report.tables.push((planned.name.clone(), found));
+                report.tables.push((name.clone(), found));
                 report.differences.extend(differing);
-                let schema = nullable(&normalise_schema(&planned.schema));
-                relations.insert(planned.name.clone(), Relation { schema, rows });
-                continue;
+                relations.insert(name, Relation { schema, rows });
             }
-            Err(missing) => missing,
-        };
-        report.skipped.push((
-            planned.name.clone(),
-            format!("it reads {missing}, which keeps no Bronze"),
-        ));
+            Ok(Err(missing)) => {
+                report
+                    .skipped
+                    .push((name, format!("it reads {missing}, which keeps no Bronze")));
+            }
+            Err(VerifyError::Batch { source, .. }) => {
+                report.failed.push((name.clone(), causes::chain(&source)));
+                let mut stored = Stored::open(&snapshot, &name, &planned.schema).await?;
+                let mut rows = vec![];
+                while let Some(batch) = stored.next().await? {
+                    rows.push(batch);
+                }
+                relations.insert(name, Relation { schema, rows });
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(report)
 }

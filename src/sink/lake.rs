@@ -40,6 +40,8 @@ pub struct Lake {
 
 /// Bytes of a stream that are held and sent at once: stores take parts from 5 MiB on.
 const PART: u64 = 8 << 20;
+/// Bytes of an object that is read at once, at most.
+const MOST: u64 = 4 << 30;
 
 /// What became of a put-if-absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,9 +227,19 @@ impl Lake {
         Ok(())
     }
 
-    /// An object's bytes; none if there is no such object.
+    /// An object's bytes; none if there is no such object. What is no file on a disk is not opened: reading a FIFO never ends.
     pub async fn get(&self, path: &Path) -> Result<Option<Bytes>, object_store::Error> {
+        if let Some(folder) = &self.local {
+            let place = local_path(folder, path);
+            if fs::metadata(&place).is_ok_and(|found| !found.is_file()) {
+                return Err(unreadable(format!("{} is no file", place.display())));
+            }
+        }
         match self.store.get(path).await {
+            Ok(found) if found.meta.size > MOST => Err(unreadable(format!(
+                "{path} has {} bytes, more than any file of a lake",
+                found.meta.size
+            ))),
             Ok(found) => Ok(Some(found.bytes().await?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(e),
@@ -238,6 +250,19 @@ impl Lake {
 impl fmt::Debug for Lake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Lake({})", self.root)
+    }
+}
+
+/// An object's file below a local lake.
+fn local_path(lake: &std::path::Path, path: &Path) -> PathBuf {
+    path.parts()
+        .fold(lake.to_path_buf(), |folder, part| folder.join(part.as_ref()))
+}
+
+fn unreadable(reason: String) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "lake",
+        source: reason.into(),
     }
 }
 
@@ -293,9 +318,7 @@ fn placed(path: &std::path::Path, source: io::Error) -> io::Error {
 /// Put-if-absent on a local disk, synced. The name appears by a hard link to complete, synced bytes, so
 /// nobody can see a part of them, power cut or not; `object_store` alone would not sync.
 fn put_synced(lake: PathBuf, path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Put> {
-    let target = path
-        .parts()
-        .fold(lake.clone(), |folder, part| folder.join(part.as_ref()));
+    let target = local_path(&lake, path);
     let parent = target.parent().expect("an object's path has a folder");
     if !parent.is_dir() {
         create_dir_synced(parent).map_err(|e| placed(parent, e))?;
@@ -387,6 +410,25 @@ mod tests {
     }
 
     /// A drop was archived by reading all of it first: a file of a gigabyte took a gigabyte of memory.
+    /// A start waited for ever for a FIFO that was called like a ledger entry, and a sparse file of 100 GB ended it by an abort.
+    #[tokio::test]
+    async fn what_is_no_file_of_a_lake_is_named_and_never_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.path().join("fifo"))
+            .status();
+        assert!(made.is_ok_and(|status| status.success()));
+        fs::create_dir(folder.path().join("folder")).unwrap();
+        let sparse = File::create(folder.path().join("sparse")).unwrap();
+        sparse.set_len(100 << 30).unwrap();
+        for name in ["fifo", "folder", "sparse"] {
+            let error = lake.get(&Path::from(name)).await.expect_err(name);
+            assert!(crate::causes::chain(&error).contains(name), "{error}");
+        }
+        assert!(lake.get(&Path::from("none")).await.unwrap().is_none());
+    }
+
     #[test]
     fn a_stream_is_written_as_it_comes() {
         let runtime = tokio::runtime::Runtime::new().unwrap();

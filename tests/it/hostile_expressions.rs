@@ -725,3 +725,56 @@ fn a_table_can_be_made_of_years_1_to_9999() {
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.days"), "4");
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.ever"), "3");
 }
+
+/// A row that failed below a chain of n UNIONs of a table with itself was 2^n dead letters.
+#[test]
+fn a_bad_row_below_a_chain_of_unions_is_one_letter() {
+    let chain = (1..6).fold("SELECT k, 10 / n AS share FROM rows".to_string(), |below, n| {
+        format!("WITH e{n} AS ({below}) SELECT * FROM e{n} UNION SELECT * FROM e{n}")
+    });
+    let folder = folder("unions", &[("chain", &chain)]);
+    let dataflow = ran(&folder);
+    assert_eq!(letters(&dataflow, "silver.chain").lines().count(), 1);
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.chain"), "3");
+    // A row beside it that fails alike has a letter of its own.
+    folder.write("drops/b.csv", "k,n,x,d,at\nb2,0,1.00,2024-01-01,2024-01-01T00:00:00\n");
+    catch_up(&dataflow, 2);
+    assert_eq!(letters(&dataflow, "silver.chain").lines().count(), 2);
+    assert_newest_is_exact(&dataflow, "after another bad row");
+}
+
+/// `verify` ended with DataFusion's error, without a table's name, for every table of the dataflow.
+#[test]
+fn a_table_whose_sql_fails_in_batch_is_named_and_the_others_are_verified() {
+    let folder = folder(
+        "failing",
+        &[
+            (
+                "joined",
+                "SELECT a.k, b.n FROM rows a JOIN rows b ON CAST(a.k AS BIGINT) = b.n",
+            ),
+            ("plain", "SELECT k, n FROM rows"),
+        ],
+    );
+    folder.write("gold/read.sql", "SELECT COUNT(*) AS n FROM silver.joined");
+    folder.write("drops/b.csv", "k,n,x,d,at\n3,3,1.00,2024-01-01,2024-01-01T00:00:00\n");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    let verify = |more: &[&str]| {
+        alluvium(
+            &[&["verify", ".", "--lake", "lakes/lake"], more].concat(),
+            folder.path(),
+        )
+    };
+    let whole = verify(&[]);
+    exits(&whole, 1);
+    let said = text(&whole);
+    for line in [
+        "silver.joined: not verified: its SQL failed in batch: ",
+        "silver.plain: 5 rows, equal",
+        "gold.read: 1 rows, equal",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    exits(&verify(&["--table", "silver.plain"]), 0);
+}

@@ -595,3 +595,45 @@ fn rows_know_their_file_and_come_to_the_same_when_bronze_is_decoded_again() {
     recompute(&dataflow, 1);
     check("made again from Bronze");
 }
+
+/// Files were known by their names below the glob's fixed part, so a wider glob read each of them a second time, without a word.
+#[test]
+fn a_path_by_which_files_would_be_read_a_second_time_is_refused() {
+    let folder = folder("drops/2024/*.csv", "");
+    folder.write("drops/2024/a.csv", "n\n1\n");
+    folder.write("drops/2025/b.csv", "n\n2\n");
+    exits(&run(&folder), 0);
+    let widened = input("drops/*/*.csv", "csv", "");
+    folder.write("inputs/rows.toml", &widened);
+    for refused in [
+        run(&folder),
+        alluvium(&["plan", ".", "--lake", "lakes/lake"], folder.path()),
+    ] {
+        exits(&refused, 1);
+        let said = text(&refused);
+        assert!(
+            said.contains("feed drops of input rows") && said.contains("\"drops/2024\""),
+            "{said}"
+        );
+    }
+    // The remedy.
+    let other = input("drops/2025/*.csv", "csv", "").replace("\"drops\"", "\"newer\"");
+    let feed = &other[other.find("[[feeds]]").expect("a feed")..];
+    folder.write("inputs/rows.toml", &(input("drops/2024/*.csv", "csv", "") + feed));
+    exits(&run(&folder), 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+    // The same files in another place keep their names; a feed that has read nothing may look anywhere.
+    std::fs::rename(folder.path().join("drops"), folder.path().join("moved")).expect("it is moved");
+    let elsewhere = (input("moved/2024/*.csv", "csv", "") + feed).replace("drops/2025", "moved/2025");
+    let third = feed
+        .replace("\"newer\"", "\"third\"")
+        .replace("drops/2025", "moved/none");
+    folder.write("inputs/rows.toml", &(elsewhere.clone() + &third));
+    exits(&run(&folder), 0);
+    folder.write(
+        "inputs/rows.toml",
+        &(elsewhere + &third.replace("moved/none/*", "moved/2[67]/*")),
+    );
+    exits(&run(&folder), 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+}

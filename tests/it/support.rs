@@ -234,6 +234,7 @@ pub fn assert_exact(report: &Report, what: &str) {
     for difference in report.differences.iter().take(20) {
         let _ = writeln!(text, "{difference}");
     }
+    assert!(report.failed.is_empty(), "{what}: {:?}", report.failed);
     let count = report.differences.len();
     assert_eq!(count, 0, "{what} differs from batch in {count} rows, of which:\n{text}");
 }

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use super::blueprint::{Blueprint, Standing};
-use super::choose;
 use super::sources::{InputSource, Sources, TableSource};
+use super::{choose, folders, known};
 use crate::definition::Dataflow;
 use crate::evolve;
 use crate::repr::Epoch;
 use crate::run::{RunError, Wiring, runtime};
-use crate::sink::{Found, Lake, Survey, survey};
+use crate::serve;
+use crate::sink::{CommitError, Found, Lake, Survey, survey};
 
 /// An input, a table, or what an aggregate holds.
 #[derive(Clone, Debug)]
@@ -66,6 +67,12 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
         Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, kept, &altered)?,
         None => return Ok(PlanReport::of_a_new_lake(&wiring)),
     };
+    if let Some(written) = known(found.plan.as_ref()) {
+        let progress = runtime
+            .block_on(serve::progress(&lake, found.epoch))
+            .map_err(CommitError::from)?;
+        folders::refuse_shifted(&written, &now, &progress)?;
+    }
     let mut reporter = Reporter {
         wiring: &wiring,
         found: &found,
