@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::compute::kernels::concat_elements::{concat_elements_dyn, concat_elements_utf8_many};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
@@ -22,18 +22,16 @@ pub(super) const NAME: &str = "||";
 
 /// The sides of `a || b` as one call; other expressions as they are. Types must have been agreed on.
 pub(super) fn joined(expr: Expr, schema: &DFSchema, max_value: u64) -> Result<Transformed<Expr>> {
-    let Expr::BinaryExpr(BinaryExpr { op, .. }) = &expr else {
-        return Ok(Transformed::no(expr));
+    let returns = match &expr {
+        Expr::BinaryExpr(operation) if operation.op == Operator::StringConcat => expr.get_type(schema)?,
+        _ => return Ok(Transformed::no(expr)),
     };
-    if *op != Operator::StringConcat || !is_joinable(&expr.get_type(schema)?) {
-        return Ok(Transformed::no(expr));
-    }
-    let returns = expr.get_type(schema)?;
-    let Expr::BinaryExpr(BinaryExpr { left, right, .. }) = expr else {
-        return internal_err!("an operation is one still");
+    let sides = match expr {
+        Expr::BinaryExpr(BinaryExpr { left, right, .. }) if is_joinable(&returns) => [*left, *right],
+        expr => return Ok(Transformed::no(expr)),
     };
     let mut args = Vec::new();
-    for side in [*left, *right] {
+    for side in sides {
         match side {
             Expr::ScalarFunction(call) if call.name() == NAME && is_of(&call, &returns) => args.extend(call.args),
             side if side.get_type(schema)? == returns => args.push(side),
