@@ -284,7 +284,7 @@ fn read_expectation(expected: &Expected, schema: &Schema) -> Result<RecordBatch,
 
 /// The rows as text, for comparison and for people.
 fn shown(batch: &RecordBatch) -> Vec<String> {
-    let options = FormatOptions::default().with_null("null");
+    let options = FormatOptions::default().with_null("null").with_display_error(false);
     let columns: Vec<ArrayRef> = batch
         .columns()
         .iter()

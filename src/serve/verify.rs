@@ -564,7 +564,7 @@ pub(super) fn differences(
     let counts: Vec<(i64, i64)> = differing.into_values().collect();
     let open = forgive(&rows, &counts);
     let names: Vec<String> = rows.schema().fields().iter().map(|f| f.name().clone()).collect();
-    let options = FormatOptions::default().with_null("null");
+    let options = FormatOptions::default().with_null("null").with_display_error(false);
     let formatters: Vec<ArrayFormatter<'_>> = rows
         .columns()
         .iter()
