@@ -216,7 +216,11 @@ impl Job<'_> {
         let service = self.service;
         let serving = &service.serving;
         let input = &serving.dataflow.inputs[self.input];
-        let feed = input.feed(plan.feed).into_owned();
+        let mut feed = input.feed(plan.feed).into_owned();
+        if plan.feed >= input.feeds.len() {
+            // No definition writes that feed.
+            feed.max_record = serving.dataflow.bounds.max_record;
+        }
         let reference: Option<Arc<str>> = match feed.format {
             Format::Parquet | Format::Avro => Some(self.archive(file, hash)?.into()),
             _ => None,
@@ -246,7 +250,6 @@ impl Job<'_> {
             stop: service.stopped(),
             options: ReaderOptions {
                 batch_rows: PORTION,
-                record_bytes: serving.dataflow.bounds.max_record as usize,
                 ..ReaderOptions::default()
             },
         };

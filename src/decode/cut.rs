@@ -15,7 +15,7 @@ pub(crate) const FIRST_BYTES: usize = 64 << 10;
 fn reason(cut: &CutRecord) -> String {
     format!(
         "the record has {} bytes, more than max_record allows; its first {} bytes are kept: have its source write smaller \
-         records, or raise max_record in dataflow.toml and bring it again",
+         records, or raise max_record of its feed and bring it again",
         cut.length,
         cut.length.min(FIRST_BYTES as u64)
     )

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::bounds::read_max_record;
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
 use super::dialect::{TextDialect, read_dialect};
@@ -142,6 +143,8 @@ pub(super) struct Common<'a> {
     pub registry: Option<&'a Registry>,
     /// There is a registry whose mistakes were reported.
     pub registry_unread: bool,
+    /// Bytes of the longest record of a feed that says nothing else.
+    pub max_record: u64,
 }
 
 /// Reads a feed; none: mistakes were reported. `names`: those of the feeds before it.
@@ -159,6 +162,7 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
         Some(FeedKind::Generate(generate)) => read_format(&mut settings, kind, formats_of(&generate.generator)),
         _ => read_format(&mut settings, kind, kind.map_or(&[], Kind::formats)),
     };
+    let max_record = read_max_record(&mut settings, common.max_record);
     let null = read_null(&mut settings);
     let tables = read_tables_of(&mut settings, kind, format);
     let is_files = kind.is_none_or(|kind| kind == Kind::Files);
@@ -188,6 +192,7 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
             ..wire??
         },
         columns,
+        max_record: max_record?,
     })
 }
 

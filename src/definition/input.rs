@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::bounds::Bounds;
 use super::columns::{Written, check_column, finished, read_columns, read_names, read_null};
 use super::feed::{Common, read_feed};
 use super::file::File;
@@ -10,8 +11,18 @@ use super::wire::read_registry;
 use super::{Changed, Feed, FeedKind, Format, Input, Registry, Retention};
 use crate::repr::SqlType;
 
+/// What the dataflow says for all of its inputs.
+#[derive(Clone, Copy)]
+pub(super) struct OfAllInputs<'a> {
+    /// The dataflow's folder.
+    pub base: &'a Path,
+    pub registry: Option<&'a Registry>,
+    pub bounds: &'a Bounds,
+}
+
 /// Reads the file of the input `name`; none: mistakes were reported.
-pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path, registry: Option<&Registry>) -> Option<Input> {
+pub(super) fn read_input(file: &File<'_>, name: &str, all: OfAllInputs<'_>) -> Option<Input> {
+    let OfAllInputs { base, registry, bounds } = all;
     let table = file.parse();
     let mut settings = Settings::of_file(file, table.get_ref());
     let description = settings
@@ -54,6 +65,7 @@ pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path, registry: Opt
         // One that could not be read is there all the same.
         registry: own.as_ref().and_then(Option::as_ref).or(registry),
         registry_unread: own.is_none(),
+        max_record: bounds.max_record,
     };
     let feeds = read_feeds(&mut settings, &common);
     let evolving = feeds

@@ -214,6 +214,8 @@ pub struct Feed {
     pub wire: Wire,
     /// The input's columns as this feed names and writes them (same order as [`Input::columns`]).
     pub columns: Vec<Column>,
+    /// Bytes of the longest record that is taken, its key and headers counted; a longer one is a dead letter.
+    pub max_record: u64,
 }
 
 impl Feed {

@@ -35,11 +35,11 @@ mod wide;
 mod windows;
 
 pub use compile::{compile, compile_part};
-pub use guard::{keep_within_bounds, shown_bytes};
+pub use guard::{keep_within_bounds, shown_bytes, too_long, value_above, without_large_values};
 pub use meaning::{meanings, used_columns};
 pub use moments::microseconds;
 pub use now::bind_now;
-pub use session::{batch_context, rebind};
+pub use session::{batch_context, batch_context_within, rebind};
 pub use shape::{PARSER_DEPTH, flatten_asked};
 pub use wide::wider;
 
@@ -223,6 +223,8 @@ pub struct AggregateCall {
     /// The physical function, over the input's schema, with its own order (array_agg): what
     /// [`AggregateKind::General`] evaluates, and every kind's definition.
     pub function: Arc<AggregateFunctionExpr>,
+    /// The most bytes of its value, where that grows with the group.
+    pub most: Option<u64>,
 }
 
 /// How an aggregate is kept up to date.
@@ -301,6 +303,8 @@ pub struct Window {
     pub order: Vec<SortKey>,
     /// Evaluated on the partition's rows in that order.
     pub functions: Vec<Arc<dyn WindowExpr>>,
+    /// Of each function, the most bytes of its value, where that grows with the partition.
+    pub most: Vec<Option<u64>>,
 }
 
 /// UNNEST. The output schema is the node's.

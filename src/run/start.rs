@@ -551,7 +551,6 @@ impl Setup<'_> {
             registries: registries.clone(),
             stop_at_end,
             takes_requests: !stop_at_end,
-            record_bytes: dataflow.bounds.max_record as usize,
             share: self.share,
             clock: self.options.clock.of_readers(),
             together: self.shared.together.clone(),

@@ -20,9 +20,10 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use thiserror::Error;
 
+use super::printed::text_of;
 use super::query::QueryError;
 use super::reader::Reader;
-use crate::definition::{Case, Dataflow, Expected, Feed, FeedKind, FileRules, Format, Given, Wire};
+use crate::definition::{Bounds, Case, Dataflow, Expected, Feed, FeedKind, FileRules, Format, Given, Wire};
 use crate::run::{self, Options, RunError};
 
 /// How one step of a test ended.
@@ -179,6 +180,7 @@ fn on_trial(dataflow: &Dataflow, folder: &Path, case: &Case) -> Dataflow {
             format,
             wire: Wire::default(),
             columns: columns.clone(),
+            max_record: Bounds::default().max_record,
         };
         let json = if envelopes {
             Format::DebeziumJson
@@ -299,7 +301,7 @@ fn shown(batch: &RecordBatch) -> Vec<String> {
         .map(|row| {
             formatters
                 .iter()
-                .map(|f| f.value(row).to_string())
+                .map(|f| text_of(f, row))
                 .collect::<Vec<_>>()
                 .join(", ")
         })

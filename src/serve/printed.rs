@@ -9,12 +9,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float32Array, Float64Array, MapArray, RecordBatch, StringArray, StringBuilder, UnionArray,
+    Array, ArrayRef, AsArray, Date32Array, Float32Array, Float64Array, MapArray, RecordBatch, StringArray,
+    StringBuilder, UnionArray,
 };
 use arrow::csv::WriterBuilder as CsvWriter;
 use arrow::datatypes::{
-    DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType,
+    DataType, Date32Type, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
 use arrow::json::writer::{ArrayWriter, NullableEncoder, make_encoder};
@@ -88,11 +89,7 @@ fn cells(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowEr
     let columns = batch.columns().iter().map(|column| {
         let column = far_moments(column).unwrap_or_else(|| column.clone());
         let formatter = ArrayFormatter::try_new(&column, &FormatOptions::default().with_display_error(true))?;
-        let texts = (0..column.len()).map(|row| {
-            column
-                .is_valid(row)
-                .then(|| shown_lines(&formatter.value(row).to_string()))
-        });
+        let texts = (0..column.len()).map(|row| column.is_valid(row).then(|| shown_lines(&text_of(&formatter, row))));
         Ok(Arc::new(texts.collect::<StringArray>()) as ArrayRef)
     });
     RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, ArrowError>>()?)
@@ -149,7 +146,7 @@ impl EncoderFactory for Plain {
         let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
             DataType::Float64 => Box::new(Doubles(array.as_primitive())),
             DataType::Float32 => Box::new(Floats(array.as_primitive())),
-            DataType::Timestamp(_, _) => match far(array) {
+            DataType::Timestamp(_, _) | DataType::Date32 => match far(array) {
                 Some(texts) => Box::new(Texts(texts)),
                 None => return Ok(None),
             },
@@ -243,7 +240,7 @@ impl Encoder for Entries<'_> {
             if entry > offsets[row] as usize {
                 out.push(b',');
             }
-            text(&self.keys.value(entry).to_string(), out);
+            text(&text_of(&self.keys, entry), out);
             out.push(b':');
             match self.values.is_null(entry) {
                 true => out.extend_from_slice(b"null"),
@@ -278,12 +275,21 @@ impl Encoder for Members<'_> {
     }
 }
 
-/// The column as texts, if it holds moments beyond the years that chrono knows.
+/// A value as text. Arrow's own text of a value that it cannot show is its error.
+pub(super) fn text_of(formatter: &ArrayFormatter<'_>, row: usize) -> String {
+    let text = formatter.value(row).try_to_string();
+    text.unwrap_or_else(|_| "(no calendar has it)".to_string())
+}
+
+/// The column as texts, if it holds dates or moments beyond the years that chrono knows.
 fn far_moments(column: &ArrayRef) -> Option<ArrayRef> {
     Some(Arc::new(far(column)?))
 }
 
 fn far(array: &dyn Array) -> Option<StringArray> {
+    if let Some(days) = array.as_primitive_opt::<Date32Type>() {
+        return far_dates(days);
+    }
     let DataType::Timestamp(unit, _) = array.data_type() else {
         return None;
     };
@@ -332,6 +338,16 @@ fn far(array: &dyn Array) -> Option<StringArray> {
             .map(|row| array.is_valid(row).then(|| text(row)))
             .collect(),
     )
+}
+
+fn far_dates(days: &Date32Array) -> Option<StringArray> {
+    let known = |day: i32| Date32Type::to_naive_date_opt(day).map(|date| date.to_string());
+    if days.iter().flatten().all(|day| known(day).is_some()) {
+        return None;
+    }
+    let far = |day: i32| moment(i128::from(day) * 86_400_000_000);
+    let text = |day: i32| known(day).unwrap_or_else(|| far(day).split('T').next().unwrap_or_default().to_string());
+    Some(days.iter().map(|day| day.map(text)).collect())
 }
 
 /// A moment in microseconds since 1970 in the proleptic Gregorian calendar, as chrono would write it.
@@ -413,6 +429,23 @@ mod tests {
         assert_eq!(acts.count(), 0, "{table}");
         assert!(table.contains("\\u{1b}[2Jx\\r"), "{table}");
         assert!(table.contains("| two ") && table.contains("| lines "), "{table}");
+    }
+
+    #[test]
+    fn dates_beyond_every_calendar_are_shown_as_digits() {
+        // They were the text "ERROR: Cast error: ..." among the values.
+        let dates: ArrayRef = Arc::new(Date32Array::from(vec![Some(i32::MAX), None, Some(0)]));
+        let mut lists = ListBuilder::new(arrow::array::Date32Builder::new());
+        lists.values().append_value(i32::MIN);
+        (0..3).for_each(|_| lists.append(true));
+        let rows = batch(vec![("d", dates), ("l", Arc::new(lists.finish()))]);
+        let csv = printed(&rows, OutputFormat::Csv);
+        assert!(csv.contains("+5881580-07-11") && csv.contains("1970-01-01"), "{csv}");
+        let json = printed(&rows, OutputFormat::Json);
+        assert!(json.contains("\"d\":\"+5881580-07-11\""), "{json}");
+        let table = printed(&rows, OutputFormat::Table);
+        assert!(table.contains("+5881580-07-11"), "{table}");
+        assert!(![csv, json, table].concat().contains("ERROR"));
     }
 
     #[test]

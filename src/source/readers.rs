@@ -60,8 +60,6 @@ pub struct ReaderOptions {
     pub batch_rows: usize,
     /// Bytes of payload after which a batch is handed over, however few its records.
     pub batch_bytes: usize,
-    /// The longest record that is taken, in bytes: the dataflow's `max_record`.
-    pub record_bytes: usize,
     /// Threads that read files, per feed. An input where the order of arrival decides (a key without `order_by`,
     /// or a `dedup_key`) has one.
     pub file_readers: usize,
@@ -102,7 +100,6 @@ impl Default for ReaderOptions {
         ReaderOptions {
             batch_rows: 8192,
             batch_bytes: 4 << 20,
-            record_bytes: 16 << 20,
             file_readers: 2,
             poll: Duration::from_millis(200),
             settle: Duration::from_secs(1),
@@ -255,11 +252,6 @@ pub fn start(
     } else {
         None
     };
-    let limits = BatchLimits {
-        rows: options.batch_rows.max(1),
-        bytes: options.batch_bytes.max(1),
-        record: options.record_bytes,
-    };
     let room = Passage::of_limit(dataflow.bounds.memory);
     let share = options.share;
     let mut starter = Starter {
@@ -292,7 +284,7 @@ pub fn start(
                 stop: stopped.clone(),
                 gauges: gauges.clone(),
                 line: groups.line(input, feed),
-                limits,
+                limits: BatchLimits::new(&starter.options, definition_of_feed),
                 room: room.clone(),
                 share,
             };

@@ -78,6 +78,7 @@ mod tests {
             format: Format::Json,
             wire: Default::default(),
             columns: vec![],
+            max_record: 16 << 20,
         };
         Input {
             name: "accounts".into(),

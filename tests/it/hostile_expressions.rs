@@ -226,6 +226,177 @@ fn the_limit_of_a_value_is_the_dataflows() {
     assert_eq!(letters(&dataflow, "silver.repeated"), "");
 }
 
+const SMALL: &str =
+    "name = \"small\"\nepoch = \"1ms\"\ncommit = \"5ms\"\ndurability = \"none\"\nmax_value = \"1 MiB\"\n";
+
+#[test]
+fn a_row_whose_values_together_are_too_long_is_a_dead_letter() {
+    // 900,000 bytes for a, none for b, 300,000 for c.
+    let text = "repeat(k, least(abs(n), 3) * 300000)";
+    let list = "range(0, least(abs(n), 3) * 30000)";
+    let cases = [
+        ("operator", format!("length({text} || {text})")),
+        ("chain", format!("length('<' || {text} || '-' || {text} || '>')")),
+        (
+            "bytes",
+            format!("CAST({text} AS BYTEA) || CAST({text} AS BYTEA) > CAST('a' AS BYTEA)"),
+        ),
+        ("concat", format!("length(concat({text}, '-', {text}))")),
+        ("concat_ws", format!("length(concat_ws('-', {text}, {text}))")),
+        ("lists", format!("array_length(array_concat({list}, {list}))")),
+        ("lists_operator", format!("array_length({list} || {list})")),
+        ("list", format!("array_length(make_array({text}, {text}))")),
+    ];
+    let mut tables: Vec<(String, String)> = cases
+        .iter()
+        .map(|(name, expr)| {
+            (
+                name.to_string(),
+                format!("SELECT k, {expr} AS v FROM rows WHERE n < 10"),
+            )
+        })
+        .collect();
+    // What is null is not long, whatever stands beside it.
+    let nulls = format!("SELECT k, {text} || nullif(k, 'a') || {text} IS NULL AS v FROM rows WHERE n < 10");
+    tables.push(("nulls".to_string(), nulls));
+    let tables: Vec<(&str, &str)> = tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
+    let folder = folder("together", &tables);
+    folder.write("dataflow.toml", SMALL);
+    let dataflow = ran(&folder);
+    for (name, expr) in &cases {
+        let rows = ask(&dataflow, &format!("SELECT k FROM silver.{name} ORDER BY k"));
+        let told = letters(&dataflow, &format!("silver.{name}"));
+        assert_eq!(rows, "b\nc", "{expr}: {told}");
+        assert!(told.contains("max_value is 1 MiB"), "{expr}: {told}");
+    }
+    let told = letters(&dataflow, "silver.operator");
+    assert!(
+        told.starts_with("\"could not compute ||: the value may take 1.7 MiB"),
+        "{told}"
+    );
+    let nulls = ask(&dataflow, "SELECT k, v FROM silver.nulls ORDER BY k");
+    assert_eq!(nulls, "a,true\nb,false\nc,false");
+}
+
+#[test]
+fn a_value_that_doubles_from_table_to_table_is_a_dead_letter_where_it_is_too_long() {
+    // Thirty tables of `x || x` made gigabytes of three bytes, and the process was gone.
+    let mut tables = vec![("t00".to_string(), "SELECT k, k AS x FROM rows".to_string())];
+    for n in 1..=30 {
+        let sql = format!("SELECT k, x || x AS x FROM silver.t{:02}", n - 1);
+        tables.push((format!("t{n:02}"), sql));
+    }
+    let tables: Vec<(&str, &str)> = tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
+    let folder = folder("doubled", &tables);
+    folder.write("dataflow.toml", SMALL);
+    let dataflow = ran(&folder);
+    let rows = |table: &str| {
+        ask(
+            &dataflow,
+            &format!("SELECT k, length(x) FROM silver.{table} ORDER BY k"),
+        )
+    };
+    assert_eq!(rows("t17"), "a,131072\nb,131072\nc,131072\nhuge,524288");
+    assert_eq!(rows("t18"), "a,262144\nb,262144\nc,262144");
+    assert_eq!(rows("t19"), "a,524288\nb,524288\nc,524288");
+    assert_eq!(rows("t20"), "");
+    assert_eq!(rows("t30"), "");
+    assert_eq!(letters(&dataflow, "silver.t18").lines().count(), 1);
+    assert_eq!(letters(&dataflow, "silver.t20").lines().count(), 3);
+    assert_eq!(letters(&dataflow, "silver.t30"), "");
+}
+
+#[test]
+fn a_group_whose_gathered_value_is_too_long_is_a_dead_letter_until_it_shrinks() {
+    let gathered = [
+        ("texts", "length(string_agg(text, ','))"),
+        ("ordered", "length(string_agg(text, ',' ORDER BY id DESC))"),
+        ("listed", "array_length(array_agg(text))"),
+        ("distinct_texts", "array_length(array_agg(DISTINCT text || id))"),
+        ("some", "length(string_agg(text, ',') FILTER (WHERE id < 10))"),
+    ];
+    let mut tables: Vec<(String, String)> = gathered
+        .iter()
+        .map(|(name, expr)| {
+            let sql = format!("SELECT g, {expr} AS v, count(*) AS n, max(id) AS last FROM notes GROUP BY g");
+            (name.to_string(), sql)
+        })
+        .collect();
+    tables.push((
+        "so_far".to_string(),
+        "SELECT id, length(string_agg(text, ',') OVER (PARTITION BY g ORDER BY id ROWS UNBOUNDED PRECEDING)) AS v FROM notes"
+            .to_string(),
+    ));
+    tables.push((
+        "beside".to_string(),
+        "SELECT id, array_length(array_agg(text) OVER (PARTITION BY g ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND \
+         UNBOUNDED FOLLOWING)) AS v FROM notes"
+            .to_string(),
+    ));
+    let tables: Vec<(&str, &str)> = tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
+    let folder = folder("gathered", &tables);
+    folder.write("dataflow.toml", SMALL);
+    folder.write(
+        "inputs/notes.toml",
+        "key = [\"id\"]\norder_by = [\"version\"]\n[columns]\nid = \"BIGINT\"\nversion = \"BIGINT\"\ng = \"BIGINT\"\n\
+         text = \"VARCHAR\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"notes/*.csv\"\nformat = \"csv\"\n",
+    );
+    let long = "x".repeat(400_000);
+    let note = |id: u32, version: u32, g: u32, text: &str| format!("{id},{version},{g},{text}\n");
+    let drop = |name: &str, notes: &[String]| {
+        folder.write(
+            &format!("notes/{name}.csv"),
+            &format!("id,version,g,text\n{}", notes.concat()),
+        );
+    };
+    let values = |dataflow: &_, table: &str| ask(dataflow, &format!("SELECT g, v FROM silver.{table} ORDER BY g"));
+    let windows = |dataflow: &_, table: &str| ask(dataflow, &format!("SELECT id, v FROM silver.{table} ORDER BY id"));
+
+    let first = [
+        note(1, 1, 1, &long),
+        note(2, 1, 1, &long),
+        note(3, 1, 1, &long),
+        note(4, 1, 2, &long),
+    ];
+    drop("a", &first);
+    let dataflow = ran(&folder);
+    for (table, _) in gathered {
+        let expected = if table == "listed" || table == "distinct_texts" {
+            "2,1"
+        } else {
+            "2,400000"
+        };
+        assert_eq!(values(&dataflow, table), expected, "{table}");
+        let told = letters(&dataflow, &format!("silver.{table}"));
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(
+            told.contains("_agg(): the value may take 1.1 MiB, and max_value is 1 MiB"),
+            "{told}"
+        );
+    }
+    assert_eq!(windows(&dataflow, "so_far"), "1,400000\n2,800001\n4,400000");
+    assert_eq!(windows(&dataflow, "beside"), "4,1");
+    assert_eq!(letters(&dataflow, "silver.beside").lines().count(), 3);
+
+    drop("b", &[note(3, 2, 1, "short"), note(5, 1, 2, "brief")]);
+    let dataflow = ran(&folder);
+    assert_eq!(values(&dataflow, "texts"), "1,800007\n2,400006");
+    assert_eq!(values(&dataflow, "ordered"), "1,800007\n2,400006");
+    assert_eq!(values(&dataflow, "listed"), "1,3\n2,2");
+    assert_eq!(values(&dataflow, "distinct_texts"), "1,3\n2,2");
+    assert_eq!(
+        windows(&dataflow, "so_far"),
+        "1,400000\n2,800001\n3,800007\n4,400000\n5,400006"
+    );
+    assert_eq!(windows(&dataflow, "beside"), "1,3\n2,3\n3,3\n4,2\n5,2");
+    assert_eq!(ask(&dataflow, "SELECT count(*) FROM dead_letters"), "0");
+
+    drop("c", &[note(5, 2, 2, &long), note(6, 1, 2, &long)]);
+    let dataflow = ran(&folder);
+    assert_eq!(values(&dataflow, "texts"), "1,800007");
+    assert_eq!(letters(&dataflow, "silver.texts").lines().count(), 1);
+}
+
 #[test]
 fn a_constant_that_would_be_huge_does_not_stop_the_check_and_costs_nothing() {
     for sql in [

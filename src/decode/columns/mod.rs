@@ -21,6 +21,7 @@ use super::coerce::{self, Fault, Why, temporal};
 use super::target::{Epoch, Pattern, Target};
 use super::{Op, path};
 use crate::repr::SqlType;
+use crate::words::{in_sql_words, sql_types};
 
 /// What rows of a file come to.
 pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
@@ -183,8 +184,9 @@ fn unshown(target: &Target, row: usize, error: &ArrowError) -> Fault {
     Fault {
         row: row as u32,
         reason: format!(
-            "column {:?}: the value cannot be written as text: {error}; correct the file",
-            target.name
+            "column {:?}: the value cannot be written as text: {}; correct the file",
+            target.name,
+            in_sql_words(&error.to_string())
         ),
     }
 }
@@ -351,8 +353,10 @@ fn refuse(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRe
             faults.push(Fault {
                 row: row as u32,
                 reason: format!(
-                    "column {:?}: the file has {from}, which cannot become {}; declare another type",
-                    target.name, target.sql_type
+                    "column {:?}: the file has {}, which cannot become {}; declare another type",
+                    target.name,
+                    sql_types(&from.to_string()),
+                    target.sql_type
                 ),
             });
         }

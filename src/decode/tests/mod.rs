@@ -89,6 +89,7 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
             format,
             wire: Default::default(),
             columns,
+            max_record: 16 << 20,
         }],
         file: PathBuf::new(),
     }

@@ -444,6 +444,16 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: set it in [columns] of the input: it is the same for all feeds",
         ),
         (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nmax_record = \"2 GiB\"\n"),
+            "inputs/orders.toml:11:14: setting \"max_record\" must be 1 GiB at most\n\
+             \x20 help: a batch of records holds less than 2 GiB; have the source write smaller records",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nmax_record = \"much\"\n"),
+            "inputs/orders.toml:11:14: setting \"max_record\" is no amount of memory: \"much\"\n\
+             \x20 help: write a number and a unit (MB, GB, MiB, GiB), as in max_record = \"4 GiB\"",
+        ),
+        (
             feed("kind = \"generate\"\ngenerator = \"telemetry\"\nlate = 1.5\nrate = -1\npartitions = 0\n"),
             "inputs/orders.toml:9:13: unknown generator \"telemetry\"\n\
              \x20 help: did you mean \"devices.telemetry\"? generators are retail.order_lines, retail.products, \

@@ -22,6 +22,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use super::super::moments;
 use super::super::rewrite::rewrite;
 use super::Guarded;
+use super::joined::joined;
 
 /// How often types may have to be agreed on anew: once for each function inside another, at most.
 const ROUNDS: usize = 8;
@@ -73,7 +74,10 @@ impl Settled {
                 expr.transform_up(|e| {
                     let call = match e {
                         Expr::ScalarFunction(call) => call,
-                        e => return moments::compared(e, &schema),
+                        e => {
+                            let joined = joined(e, &schema, self.max_value)?;
+                            return joined.transform_data(|e| moments::compared(e, &schema));
+                        }
                     };
                     match bare(&call) {
                         Some(function) => guarded(function, call, &schema, self.max_value, changed),
@@ -95,7 +99,7 @@ impl Settled {
 pub(in crate::plan) fn settle(expr: Expr, schema: &DFSchema, max_value: u64) -> Result<Expr> {
     expr.transform_up(|e| {
         let Expr::ScalarFunction(call) = e else {
-            return Ok(Transformed::no(e));
+            return joined(e, schema, max_value);
         };
         match bare(&call) {
             Some(function) if !call.func.inner().is::<Guarded>() => {

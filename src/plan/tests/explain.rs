@@ -129,6 +129,7 @@ fn inputs_that_change_are_not_append_only() {
             format: Format::DebeziumJson,
             wire: Default::default(),
             columns: i.columns.clone(),
+            max_record: 16 << 20,
         })
     }));
 }

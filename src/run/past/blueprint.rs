@@ -17,8 +17,9 @@ use crate::plan::{Graph, Op, used_columns};
 use crate::repr::Epoch;
 use crate::sink::Plan;
 
-/// The form of states in the lake. What is written in another form is not read: it is made anew from Bronze.
-const FORMAT: u32 = 2;
+/// The form of states in the lake, and of the errors that they hold: one that is worded otherwise could not be taken back.
+/// What is written in another form is not read: it is made anew from Bronze.
+const FORMAT: u32 = 3;
 
 /// A definition and its plan, as a snapshot remembers them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

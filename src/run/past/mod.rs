@@ -372,7 +372,7 @@ impl Bringing<'_> {
                 if !replayed(index) || !snapshot.has(&format!("bronze.{}", input.name)) {
                     continue;
                 }
-                records += history::replay(snapshot.context(), self.lake, input, async |past| {
+                records += history::replay(&snapshot, self.lake, input, async |past| {
                     let delivery = Delivery {
                         input: index,
                         feed: past.feed,

@@ -65,7 +65,6 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
     // All of the past comes at one epoch.
     let options = ReaderOptions {
         keeps_transactions: false,
-        record_bytes: dataflow.bounds.max_record as usize,
         ..ReaderOptions::default()
     };
     let readers = source::start(part.clone(), &start, decoders, vec![outlet], options)?;

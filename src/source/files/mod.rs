@@ -433,7 +433,7 @@ impl FileReader {
             true => Box::new(plain),
             false => Box::new(LineDocuments::new(plain)),
         };
-        let mut records = Records::new(plain, csv.then_some(dialect), self.options.record_bytes);
+        let mut records = Records::new(plain, csv.then_some(dialect), self.hand.limits.record);
         let hand = self.hand.clone();
         let broken = |error: SplitError| match (hand.check(), error) {
             (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`

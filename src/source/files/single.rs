@@ -189,11 +189,7 @@ impl SingleFile {
             sender: reading.deliveries,
             wake: Arc::new(|| {}),
         };
-        let limits = BatchLimits {
-            rows: reading.options.batch_rows.max(1),
-            bytes: reading.options.batch_bytes.max(1),
-            record: reading.options.record_bytes,
-        };
+        let limits = BatchLimits::new(&reading.options, &reading.dataflow.inputs[0].feeds[0]);
         let room = Passage::of_limit(reading.dataflow.bounds.memory);
         let mut reader = FileReader {
             hand: Hand {

@@ -135,6 +135,7 @@ fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, deni
         format,
         wire: Default::default(),
         columns: vec![],
+        max_record: 16 << 20,
     };
     let input = Input {
         name: "i".into(),

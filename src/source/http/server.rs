@@ -54,6 +54,8 @@ pub(super) struct Entry {
     pub gauges: Arc<Gauges>,
     /// What is told of it.
     pub told: Value,
+    /// Bytes of its longest row.
+    pub max_record: u64,
 }
 
 /// What is told of an input.
@@ -76,7 +78,6 @@ pub(super) struct Door {
     /// SHA-256 of each token.
     tokens: Vec<[u8; 32]>,
     max_body: u64,
-    max_record: u64,
     max_waiting: u64,
     timeout: Duration,
     /// In KiB, what bodies may take; by (2).
@@ -85,13 +86,12 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub fn new(http: &Http, max_record: u64, inputs: BTreeMap<String, Entry>) -> Door {
+    pub fn new(http: &Http, inputs: BTreeMap<String, Entry>) -> Door {
         let memory = (4 * http.max_body).max(MEMORY) / 1024;
         Door {
             inputs,
             tokens: http.tokens.iter().map(|token| sha256(token.as_bytes())).collect(),
             max_body: http.max_body,
-            max_record,
             max_waiting: http.max_waiting,
             timeout: http.timeout,
             memory: Arc::new(Semaphore::new(memory as usize)),
@@ -305,7 +305,7 @@ impl Door {
             if !reserve(plain.len() as u64) {
                 return Err(Refusal::NoRoom);
             }
-            let (lines, rows) = body::rows(&plain, shape, self.max_record)?;
+            let (lines, rows) = body::rows(&plain, shape, entry.max_record)?;
             let keyed = key.map(|key| Keyed {
                 key: Digest::of(key.as_bytes()),
                 body: Digest::of(&plain),

@@ -412,14 +412,14 @@ impl Follower {
             if let Some(end) = memrchr(b'\n', &self.buffer) {
                 break end + 1;
             }
-            if length > self.options.record_bytes {
+            if length > self.hand.limits.record {
                 return self.pass_over(partition);
             }
             if partition.next + length as u64 == partition.size {
                 partition.observe_torn(); // by (1)
                 return Ok(0);
             }
-            ask = (ask * 4).min(self.options.record_bytes.saturating_add(1));
+            ask = (ask * 4).min(self.hand.limits.record.saturating_add(1));
         };
         let (mut at, start) = (0, partition.next);
         let arrived = partition.arrived(&self.buffer[..lines]);
@@ -428,7 +428,7 @@ impl Follower {
         while at < lines {
             let length = memchr(b'\n', &self.buffer[at..lines]).expect("by the loop above a line's end is last");
             let line = self.buffer[at..at + length].trim_ascii();
-            if length > self.options.record_bytes {
+            if length > self.hand.limits.record {
                 batch.push(cut(start + at as u64, &self.buffer[at..at + length], length as u64));
             } else if !line.is_empty() {
                 let parsed = envelope::parse(line);

@@ -49,6 +49,7 @@ pub(in crate::source) fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>)
                 format,
                 wire: Default::default(),
                 columns: vec![],
+                max_record: 16 << 20,
             })
             .collect(),
         file: PathBuf::new(),
