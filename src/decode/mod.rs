@@ -79,7 +79,7 @@ pub use damage::Damage;
 pub use debezium::Transaction;
 pub use fields::{Newcomer, newcomers};
 pub use file::FilePlace;
-pub(crate) use file::{columnar_note, modified_of, moment};
+pub(crate) use file::{columnar_note, columnar_place, moment};
 pub use loose::{FieldValue, iso_point, json_fields, json_items};
 pub use watch::Watch;
 

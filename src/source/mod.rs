@@ -87,8 +87,8 @@ pub struct Position {
     /// What a file held as far as it was read, where that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<FileContent>,
-    /// The number of the file's first record. Not 0 for a file that was read again from its start: its records go on where
-    /// those of its earlier version ended.
+    /// The number of the file's first record, or of a log's first byte. Not 0 for one that was read again from its start: its
+    /// records go on where those of its earlier version ended.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub base: u64,
 }

@@ -191,7 +191,7 @@ impl AsyncFileReader for StoredFile {
 /// The batches of an Avro object container from row `extent.next` on. Rows before are gone past: blocks do not say how many
 /// bytes a row has.
 pub(crate) fn avro(place: &Place, partition: &str, extent: Extent<'_>) -> Result<Batches, Break> {
-    let (source, trouble) = Source::open(place, partition)?;
+    let (source, trouble) = Source::open_version(place, partition, extent.tag)?;
     let source = BufReader::with_capacity(256 << 10, source);
     let broken = move |error: ArrowError| match error {
         ArrowError::IoError(_, e) => trouble.explain(e),
