@@ -2,7 +2,8 @@
 //!
 //! Columns of a lake have microseconds, which reach far beyond the year 9999. DataFusion takes TIMESTAMP for one of
 //! nanoseconds, which end in the year 2262: `TIMESTAMP '9999-12-31 00:00:00'`, the usual end of what is valid for ever,
-//! could not be written. Where a moment is compared with a text, DataFusion takes both for nanoseconds, too.
+//! could not be written. Where a moment meets a text or a DATE, in a comparison, a CASE, a COALESCE or a UNION, DataFusion takes
+//! all of them for nanoseconds, too.
 
 use std::ops::ControlFlow;
 
@@ -73,6 +74,66 @@ pub(super) fn compared(expr: Logical, schema: &DFSchema) -> Result<Transformed<L
                 negated,
             })))
         }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Functions whose arguments are made to agree on a type.
+const AGREEING: [&str; 9] = [
+    "coalesce",
+    "nullif",
+    "ifnull",
+    "nvl",
+    "nvl2",
+    "greatest",
+    "least",
+    "make_array",
+    "date_part",
+];
+
+/// A choice among values that were made nanoseconds, as one of microseconds; like [`compared`].
+pub(super) fn chosen(expr: Logical, schema: &DFSchema) -> Result<Transformed<Logical>> {
+    match expr {
+        Logical::Case(mut case) => {
+            let results = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
+            let results: Vec<&Logical> = results.map(AsRef::as_ref).collect();
+            if !was_made_nanoseconds(&results, schema)? {
+                return Ok(Transformed::no(Logical::Case(case)));
+            }
+            let thens = case.when_then_expr.iter_mut().map(|(_, then)| then);
+            for result in thens.chain(&mut case.else_expr) {
+                **result = in_microseconds(std::mem::take(result.as_mut()), schema)?;
+            }
+            Ok(Transformed::yes(Logical::Case(case)))
+        }
+        Logical::ScalarFunction(mut call) if AGREEING.contains(&call.name()) => {
+            let args: Vec<&Logical> = call.args.iter().collect();
+            if !was_made_nanoseconds(&args, schema)? {
+                return Ok(Transformed::no(Logical::ScalarFunction(call)));
+            }
+            let args = call.args.into_iter().map(|arg| in_microseconds(arg, schema));
+            call.args = args.collect::<Result<_>>()?;
+            Ok(Transformed::yes(Logical::ScalarFunction(call)))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// What a projection computes, in microseconds where it is a date or microseconds that were made nanoseconds: the inputs of a
+/// UNION agree on a type so. Rows hold microseconds.
+pub(super) fn projected(expr: Logical, schema: &DFSchema) -> Result<Transformed<Logical>> {
+    let is_made = |expr: &Logical| -> Result<bool> {
+        let Logical::Cast(to) = expr else { return Ok(false) };
+        let of = to.expr.get_type(schema)?;
+        let is_finer = is_nanoseconds(&of) || !matches!(of, ArrowType::Date32 | ArrowType::Timestamp(..));
+        Ok(is_nanoseconds(to.field.data_type()) && !is_finer)
+    };
+    match expr {
+        Logical::Alias(mut alias) if is_made(&alias.expr)? => {
+            *alias.expr = in_microseconds(*alias.expr, schema)?;
+            Ok(Transformed::yes(Logical::Alias(alias)))
+        }
+        cast if is_made(&cast)? => in_microseconds(cast, schema).map(Transformed::yes),
         other => Ok(Transformed::no(other)),
     }
 }

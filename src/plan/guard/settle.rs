@@ -19,6 +19,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
+use super::super::calendar;
 use super::super::moments;
 use super::super::rewrite::rewrite;
 use super::Guarded;
@@ -69,16 +70,28 @@ impl Settled {
             if let LogicalPlan::TableScan(scan) = &node {
                 schema.merge(&scan.projected_schema);
             }
+            let is_projection = matches!(node, LogicalPlan::Projection(_));
             let settled = rewrite(node, |expr| {
-                expr.transform_up(|e| {
-                    let call = match e {
-                        Expr::ScalarFunction(call) => call,
-                        e => return moments::compared(e, &schema),
+                let settled = expr.transform_up(|e| {
+                    let chosen = moments::chosen(e, &schema)?;
+                    *changed |= chosen.transformed;
+                    let mut settled = match chosen.data {
+                        Expr::ScalarFunction(call) => match bare(&call) {
+                            Some(function) => guarded(function, call, &schema, self.max_value, changed)?,
+                            None => Transformed::no(Expr::ScalarFunction(call)),
+                        },
+                        e => moments::compared(e, &schema)?,
                     };
-                    match bare(&call) {
-                        Some(function) => guarded(function, call, &schema, self.max_value, changed),
-                        None => Ok(Transformed::no(Expr::ScalarFunction(call))),
-                    }
+                    settled.transformed |= chosen.transformed;
+                    settled.transform_data(|e| calendar::looked_at(e, &schema))
+                })?;
+                if !is_projection {
+                    return Ok(settled);
+                }
+                settled.transform_data(|e| {
+                    let projected = moments::projected(e, &schema)?;
+                    *changed |= projected.transformed;
+                    Ok(projected)
                 })
             })?;
             // What a node below returns may have changed, and no expression of this one.
