@@ -15,7 +15,7 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, cast, cast_with_options, max, min};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Field, Int64Type, IntervalMonthDayNanoType, TimeUnit,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Field, Int64Type, IntervalMonthDayNanoType, TimeUnit,
     TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
@@ -179,6 +179,14 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
             let point = |row| temporal::wide(nanos(row), target.finer);
             points_by(target, array, faults, point, |row| format!("{} ns", nanos(row)))
         }
+        (from, S::BigInt) if *from == INT96 && plain => {
+            let values = array.as_primitive::<IntervalMonthDayNanoType>();
+            let nanos = |row: usize| int96_nanos(values.value(row));
+            let number = |row| i64::try_from(nanos(row)).map_err(|_| Why::Beyond);
+            values_by::<Int64Type>(target, array, faults, number, |row| format!("{} ns", nanos(row)))
+        }
+        // As the file counts them.
+        (T::Timestamp(..), S::BigInt) if plain => counts(array).unwrap_or_else(|_| refuse(target, array, faults)),
         (T::Date32, S::Timestamp | S::Date) => points(target, array, Epoch::Days, faults),
         (T::Date64, S::Timestamp | S::Date) => points(target, array, Epoch::Millis, faults),
         (T::LargeList(item) | T::FixedSizeList(item, _) | T::ListView(item) | T::LargeListView(item), S::List(_)) => {
@@ -286,28 +294,46 @@ fn points_by(
     point: impl Fn(usize) -> Result<i64, Why>,
     count: impl Fn(usize) -> String,
 ) -> ArrayRef {
-    let show = nested::shown(array.as_ref()).ok();
-    let mut value = |row: usize, read: Result<i64, Why>| {
-        read.map_err(|why| {
-            let mut text = String::new();
-            if show.as_ref().is_none_or(|show| show(row, &mut text).is_err()) {
-                text = count(row);
-            }
-            faults.push(Fault {
-                row: row as u32,
-                reason: coerce::reason(target, &text, why),
-            });
-        })
-        .ok()
-    };
-    let rows = (0..array.len()).map(|row| array.is_valid(row).then_some(row));
-    if target.sql_type == SqlType::Date {
-        let mut day = |row| value(row, point(row).and_then(|point| temporal::day(point).map(i64::from)));
-        let days = rows.map(|row| row.and_then(&mut day).map(|day| day as i32));
-        return Arc::new(days.collect::<PrimitiveArray<Date32Type>>());
+    match target.sql_type {
+        SqlType::Date => {
+            let day = |row| point(row).and_then(temporal::day);
+            values_by::<Date32Type>(target, array, faults, day, count)
+        }
+        _ => values_by::<TimestampMicrosecondType>(target, array, faults, point, count),
     }
-    let points = rows.map(|row| row.and_then(|row| value(row, point(row))));
-    Arc::new(points.collect::<PrimitiveArray<TimestampMicrosecondType>>())
+}
+
+/// What `value` makes of rows, with a null and a fault where it makes nothing.
+fn values_by<T: ArrowPrimitiveType>(
+    target: &Target,
+    array: &ArrayRef,
+    faults: &mut Vec<Fault>,
+    value: impl Fn(usize) -> Result<T::Native, Why>,
+    count: impl Fn(usize) -> String,
+) -> ArrayRef {
+    let show = nested::shown(array.as_ref()).ok();
+    let mut values = PrimitiveArray::<T>::builder(array.len());
+    for row in 0..array.len() {
+        if array.is_null(row) {
+            values.append_null();
+            continue;
+        }
+        match value(row) {
+            Ok(value) => values.append_value(value),
+            Err(why) => {
+                let mut text = String::new();
+                if show.as_ref().is_none_or(|show| show(row, &mut text).is_err()) {
+                    text = count(row);
+                }
+                faults.push(Fault {
+                    row: row as u32,
+                    reason: coerce::reason(target, &text, why),
+                });
+                values.append_null();
+            }
+        }
+    }
+    Arc::new(values.finish())
 }
 
 /// Lists, value by value.

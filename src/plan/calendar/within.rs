@@ -53,8 +53,10 @@ pub(in crate::plan) fn looked_at(expr: Expr, schema: &DFSchema) -> Result<Transf
     }
 }
 
+/// Nanoseconds do not reach the year 0, and are made microseconds by `moments`, which looks at what they are made of.
 fn is_time(of: &DataType) -> bool {
-    matches!(of, DataType::Date32 | DataType::Timestamp(..))
+    let is_nanos = matches!(of, DataType::Timestamp(TimeUnit::Nanosecond, _));
+    matches!(of, DataType::Date32 | DataType::Timestamp(..)) && !is_nanos
 }
 
 fn is_text(of: &DataType) -> bool {

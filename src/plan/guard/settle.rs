@@ -14,7 +14,7 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, Volatility};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, Union, Volatility};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -96,7 +96,13 @@ impl Settled {
             })?;
             // What a node below returns may have changed, and no expression of this one.
             match *changed {
-                true => settled.map_data(LogicalPlan::recompute_schema),
+                true => settled.map_data(|node| match node {
+                    // It keeps the types that its inputs had, and would have them cast back.
+                    LogicalPlan::Union(union) => Ok(LogicalPlan::Union(
+                        Union::try_new(union.inputs.clone()).unwrap_or(union),
+                    )),
+                    node => node.recompute_schema(),
+                }),
                 false => Ok(settled),
             }
         })
