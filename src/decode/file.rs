@@ -121,7 +121,7 @@ impl FileColumns {
     pub fn of(targets: &mut [Target], key: &mut Vec<usize>) -> FileColumns {
         let mut columns = Vec::new();
         for (column, target) in targets.iter_mut().enumerate() {
-            let Some(field) = target.from.iter().find_map(|name| FileField::of(name)) else {
+            let Some(field) = FileField::among(&target.from) else {
                 continue;
             };
             let mut own = target.clone();

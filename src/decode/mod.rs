@@ -36,6 +36,7 @@ mod keys;
 mod loose;
 mod names;
 pub(crate) mod parquet;
+mod part;
 mod path;
 mod protobuf;
 mod raw;
@@ -71,6 +72,7 @@ use schemas::Schemas;
 use target::Target;
 
 pub use against::{Misfit, against};
+pub(crate) use avro::{ContainerColumn, container_bodies, container_columns, container_rows};
 pub use brought::judge_columns;
 pub use changes::TRUNCATES_OTHERS;
 pub use csv::{HeaderNotes, csv_fields, csv_names, judge_header};

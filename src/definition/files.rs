@@ -95,8 +95,12 @@ pub enum FileField {
 }
 
 impl FileField {
-    /// The field of this name, as a column's `from` has it.
-    pub fn of(name: &str) -> Option<FileField> {
+    /// The first of a column's names in `from` that tells of the file rather than of its record.
+    pub fn among(names: &[String]) -> Option<FileField> {
+        names.iter().find_map(|name| FileField::named(name))
+    }
+
+    fn named(name: &str) -> Option<FileField> {
         match name {
             "file.name" => Some(FileField::Name),
             "file.path" => Some(FileField::Path),
@@ -118,5 +122,18 @@ impl fmt::Display for FileField {
             FileField::Line => f.write_str("file.line"),
             FileField::Folder(name) => write!(f, "path.{name}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_inside_of_an_object_that_is_called_file_is_none_of_the_file() {
+        let among = |names: &[&str]| FileField::among(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        assert_eq!(among(&["size", "file.size"]), None);
+        assert_eq!(among(&["size", "file.name"]), Some(FileField::Name));
+        assert_eq!(among(&["path.day"]), Some(FileField::Folder("day".to_string())));
     }
 }

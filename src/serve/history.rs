@@ -273,7 +273,10 @@ impl Replay<'_> {
                 place,
             } => {
                 let format = input.feed(feed).format;
-                let raw = self.archive.read(format, reference, (place.base, first), records).await?;
+                let raw = self
+                    .archive
+                    .read(format, reference, (place.base, first), records)
+                    .await?;
                 let cut = cut_from.map(|length| CutRecord { record: 0, length });
                 Raw {
                     cut: cut.into_iter().collect(),
@@ -443,7 +446,9 @@ impl Archive<'_> {
         records: usize,
     ) -> Result<RecordBatch, Unreadable> {
         let known = self.open.iter().position(|(open, _)| open == reference);
-        let known = known.map(|at| self.open.remove(at)).filter(|(_, file)| file.next <= first);
+        let known = known
+            .map(|at| self.open.remove(at))
+            .filter(|(_, file)| file.next <= first);
         let mut file = match known {
             Some((_, file)) => file,
             None => {

@@ -25,7 +25,9 @@ mod transactions;
 
 pub(crate) use batch::payload_bytes;
 pub use error::SourceError;
-pub(crate) use files::{FileMark, Peeked, SplitError, TextRecords, file_mark, open_text, read_head, to_utf8};
+pub(crate) use files::{
+    FileMark, LineDocuments, NamedFile, NamedFiles, Peeked, SplitError, TextRecords, read_head, to_utf8,
+};
 pub use files::{Originals, Reading, SingleFile, archived_name, list_files, path_of, reads};
 pub(crate) use files::{is_remote, local_path};
 pub(crate) use guard::open_regular;

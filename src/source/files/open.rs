@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -250,25 +249,4 @@ fn unpacked(packing: Packing, source: impl Read + 'static) -> io::Result<Box<dyn
 pub(crate) fn instead(place: &Place, partition: &str, wanted: Mark) -> Option<String> {
     let (source, _) = Source::open(place, partition).ok()?;
     instead_of(wanted, &Peeked::new(source, HEAD).head)
-}
-
-/// The bytes of a local file without their compression, for whoever looks into it.
-///
-/// # Errors
-/// Why it cannot be read as text.
-pub(crate) fn open_text(path: &Path) -> Result<Box<dyn Read>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    decompress(file, &Trouble::default(), &name).map_err(|broke| match broke {
-        Break::Refused(reason) | Break::Spoilt(reason) => reason,
-        Break::Passing(error) | Break::Denied(error) => error.to_string(),
-        Break::Vanished => "it is not there any more".to_string(),
-        Break::Changed => "it changed while it was read".to_string(),
-        Break::Ended(_) => "reading was stopped".to_string(),
-    })
-}
-
-/// The mark that a file begins with.
-pub(crate) fn file_mark(file: File) -> Option<Mark> {
-    mark(&Peeked::new(file, HEAD).head)
 }
