@@ -7,14 +7,14 @@ use super::bounds::read_max_record;
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
 use super::dialect::{TextDialect, read_dialect};
-use super::files::{read_follow_links, read_rules};
+use super::files::{read_log_rules, read_rules};
 use super::http;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, folder_location};
 use super::postgres::{self, read_postgres, read_tables};
 use super::settings::{Settings, Text, Value};
 use super::wire::{KeyFormat, read_key_format, read_registry, read_schema, read_unavailable};
-use super::{Feed, FeedKind, FileRules, Format, Generate, Registry, Wire};
+use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -321,7 +321,7 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
 }
 
 /// Settings that belong to some kinds alone, and those kinds, as they are told.
-const OF_KINDS: [(&[&str], &[Kind], &str); 7] = [
+const OF_KINDS: [(&[&str], &[Kind], &str); 8] = [
     (&["changed"], &[Kind::Files], "\"files\""),
     (
         &["duplicates"],
@@ -337,6 +337,7 @@ const OF_KINDS: [(&[&str], &[Kind], &str); 7] = [
     (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),
     (&postgres::SETTINGS, &[Kind::Postgres], "\"postgres\""),
     (&["start"], &[Kind::Kafka, Kind::Postgres], "\"kafka\" or \"postgres\""),
+    (&["on_missing"], &[Kind::Kafka, Kind::Log], "\"kafka\" or \"log\""),
 ];
 
 /// The settings that the kind decides. Of an unknown kind they are all taken, and not looked at.
@@ -375,27 +376,15 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
         kind => {
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
-            let rules = match kind {
-                Kind::Log => read_follow_links(settings).map(|follow_links| FileRules {
-                    follow_links,
-                    ..FileRules::default()
-                }),
-                _ => read_rules(settings),
-            }?;
             let say = |error: LocationError| value.say(format!("bad path {:?}: {error}", text.written), error.help());
-            match kind {
-                Kind::Log => folder_location(&text.value, base)
-                    .map_err(say)
-                    .map(|path| FeedKind::Log {
-                        path,
-                        follow_links: rules.follow_links,
-                    })
-                    .ok(),
-                _ => files_location(&text.value, base)
-                    .map_err(say)
-                    .map(|path| FeedKind::Files { path, rules })
-                    .ok(),
+            if kind == Kind::Log {
+                let rules = read_log_rules(settings)?;
+                let path = folder_location(&text.value, base).map_err(say).ok()?;
+                return Some(FeedKind::Log { path, rules });
             }
+            let rules = read_rules(settings)?;
+            let path = files_location(&text.value, base).map_err(say).ok()?;
+            Some(FeedKind::Files { path, rules })
         }
     }
 }

@@ -8,7 +8,7 @@ use super::feed::{Common, read_feed};
 use super::file::File;
 use super::settings::Settings;
 use super::wire::read_registry;
-use super::{Changed, Feed, FeedKind, Format, Input, Registry, Retention};
+use super::{Changed, Feed, FeedKind, Input, Registry, Retention};
 use crate::repr::SqlType;
 
 /// What the dataflow says for all of its inputs.
@@ -114,8 +114,8 @@ fn check_corrections(settings: &mut Settings<'_>, feeds: &Option<Vec<Feed>>, key
     if keyless {
         settings.say(
             format!("feed {name:?} cannot take changed files as corrections, for the input has no key"),
-            "add key = [...], so that rows of a changed file are newer versions; or remove changed = \"correct\" and drop \
-             corrected rows as a new file",
+            "without a key rows have no newer versions; add key = [...], or remove changed = \"correct\" and drop what is \
+             missing as a new file",
         );
     }
     if bronze == Some(false) {
@@ -123,12 +123,6 @@ fn check_corrections(settings: &mut Settings<'_>, feeds: &Option<Vec<Feed>>, key
             "bronze",
             &format!("feed {name:?} cannot take changed files as corrections without Bronze"),
             "only Bronze holds what the file held before: remove bronze = false, or changed = \"correct\"",
-        );
-    }
-    if matches!(feed.format, Format::Parquet | Format::Avro) {
-        settings.say(
-            format!("feed {name:?} cannot take changed files as corrections: its files hold columns"),
-            "changed = \"correct\" is for text; remove it, and drop corrected rows as a new file",
         );
     }
 }

@@ -34,7 +34,7 @@ fn input(key: &[&str], order_by: &[&str], dedup_key: &[&str], format: Format) ->
         name: name.to_string(),
         kind: FeedKind::Log {
             path: "log".into(),
-            follow_links: false,
+            rules: Default::default(),
         },
         format,
         wire: Default::default(),

@@ -9,6 +9,7 @@
 //! ROW_NUMBER, the order inside array_agg), the remaining columns complete it, in the graph and in
 //! `logical` alike.
 
+mod calendar;
 mod casts;
 mod compile;
 mod complete;
@@ -34,6 +35,7 @@ mod values;
 mod wide;
 mod windows;
 
+pub use calendar::register as register_calendar;
 pub use compile::{compile, compile_part};
 pub use guard::{keep_within_bounds, shown_bytes, too_long, value_above, without_large_values};
 pub use meaning::{meanings, used_columns};

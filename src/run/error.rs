@@ -54,7 +54,7 @@ pub enum RunError {
     LatencyFiles(#[from] LatencyFileError),
     /// An input without Bronze whose feed does not hold its past any more.
     #[error(
-        "could not resume: input {input} keeps no Bronze, and feed {feed} no longer holds {partition:?} as it was read, up to {next}; put it back, or use a new lake (bronze = true keeps what arrives)"
+        "could not resume: input {input} keeps no Bronze, and feed {feed} no longer holds {partition:?} as it was read, up to {next}{causes}; put it back, or use a new lake (bronze = true keeps what arrives)"
     )]
     NoBronze {
         /// Which input.
@@ -65,6 +65,8 @@ pub enum RunError {
         partition: String,
         /// How far it was read.
         next: u64,
+        /// What its feeds wait for, in brackets, if they do.
+        causes: String,
     },
     /// Files would be read a second time.
     #[error(transparent)]

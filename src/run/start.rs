@@ -88,7 +88,7 @@ fn assemble(
     let share = team.share;
     let all = workers * share.processes;
     let written = &definition.dataflow;
-    let lake = Lake::open(&written.lake, &written.store_options)?;
+    let lake = Lake::make(&written.lake, &written.store_options)?;
     let presence = Presence::announce(&lake);
     let told = match &team.role {
         Role::Leads(_) => None,

@@ -273,7 +273,10 @@ impl Replay<'_> {
                 place,
             } => {
                 let format = input.feed(feed).format;
-                let raw = self.archive.read(format, reference, first, records).await?;
+                let raw = self
+                    .archive
+                    .read(format, reference, (place.base, first), records)
+                    .await?;
                 let cut = cut_from.map(|length| CutRecord { record: 0, length });
                 Raw {
                     cut: cut.into_iter().collect(),
@@ -383,9 +386,16 @@ struct OpenFile {
 }
 
 impl Archive<'_> {
-    async fn read(&mut self, format: Format, reference: String, first: u64, records: u64) -> Result<Raw, HistoryError> {
+    /// Records of a file whose first row has the number `base`.
+    async fn read(
+        &mut self,
+        format: Format,
+        reference: String,
+        (base, first): (u64, u64),
+        records: u64,
+    ) -> Result<Raw, HistoryError> {
         let batch = self
-            .rows(format, &reference, first, records as usize)
+            .rows(format, &reference, first.saturating_sub(base), records as usize)
             .await
             .map_err(|source| HistoryError::Archive {
                 input: self.input.name.clone(),
@@ -436,7 +446,9 @@ impl Archive<'_> {
         records: usize,
     ) -> Result<RecordBatch, Unreadable> {
         let known = self.open.iter().position(|(open, _)| open == reference);
-        let known = known.map(|at| self.open.remove(at)).filter(|(_, file)| file.next <= first);
+        let known = known
+            .map(|at| self.open.remove(at))
+            .filter(|(_, file)| file.next <= first);
         let mut file = match known {
             Some((_, file)) => file,
             None => {

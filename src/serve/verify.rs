@@ -21,7 +21,6 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordB
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
@@ -34,7 +33,6 @@ use twox_hash::XxHash3_128;
 use super::history::{self, HistoryError};
 use super::isolate;
 use super::orders;
-use super::printed::text_of;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
 use crate::causes;
@@ -43,7 +41,7 @@ use crate::definition::{Dataflow, OnViolation, Retention};
 use crate::evolve::{self, EvolveError};
 use crate::input::{Arrived, Resolver};
 use crate::plan::{self, Graph, PlannedTable};
-use crate::repr::{CodecError, Epoch, Row, RowCodec, normalise_batch, normalise_schema};
+use crate::repr::{CodecError, Epoch, Row, RowCodec, ValueTexts, normalise_batch, normalise_schema};
 use crate::sink::{Lake, LakeError};
 
 /// Of `memory_limit`, what a table's computation may hold before it goes to disk.
@@ -564,17 +562,20 @@ pub(super) fn differences(
     let counts: Vec<(i64, i64)> = differing.into_values().collect();
     let open = forgive(&rows, &counts);
     let names: Vec<String> = rows.schema().fields().iter().map(|f| f.name().clone()).collect();
-    let options = FormatOptions::default().with_null("null").with_display_error(false);
-    let formatters: Vec<ArrayFormatter<'_>> = rows
-        .columns()
-        .iter()
-        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).expect("every type of a table can be shown"))
+    let columns = rows.columns().iter().zip(&names);
+    let columns: Vec<_> = columns
+        .map(|(column, name)| {
+            let values = ValueTexts::new(column.as_ref()).expect("every type of a table can be shown");
+            (name, column, values)
+        })
         .collect();
     let text = |row: usize| {
-        names
+        columns
             .iter()
-            .zip(&formatters)
-            .map(|(n, f)| format!("{n}={}", text_of(f, row)))
+            .map(|(name, column, values)| match column.is_null(row) {
+                true => format!("{name}=null"),
+                false => format!("{name}={}", values.text(row)),
+            })
             .collect::<Vec<_>>()
             .join(" ")
     };

@@ -24,6 +24,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::disk;
+use crate::store::Closing;
 
 /// Where the tables of a dataflow live.
 #[derive(Clone)]
@@ -65,8 +66,14 @@ pub enum LakeError {
         /// Why.
         reason: String,
     },
+    /// No run has made it.
+    #[error("there is no lake in {folder:?} yet; `alluvium run` makes it with the dataflow's first snapshot")]
+    Absent {
+        /// Which folder.
+        folder: PathBuf,
+    },
     /// The folder could not be made.
-    #[error("could not create the lake's folder {folder:?}: check that its parent exists and may be written")]
+    #[error("could not open the lake's folder {folder:?}: check that its parent exists and may be written")]
     Folder {
         /// Which.
         folder: PathBuf,
@@ -86,9 +93,19 @@ pub enum LakeError {
 }
 
 impl Lake {
-    /// Opens the lake at a folder (made if missing) or URL. `options` are the object store's own
-    /// (`aws_region`, `azure_storage_account_key`, ...), and beat the environment's.
+    /// Opens the lake at a folder, which must be there, or at a URL. `options` are the object store's own
+    /// (`aws_region`, `azure_storage_account_key`, ...), and beat the environment's. Nothing is made: who only reads leaves no
+    /// trace.
     pub fn open(address: &str, options: &BTreeMap<String, String>) -> Result<Lake, LakeError> {
+        Lake::at(address, options, false)
+    }
+
+    /// The same for who writes: a folder that is missing is made.
+    pub fn make(address: &str, options: &BTreeMap<String, String>) -> Result<Lake, LakeError> {
+        Lake::at(address, options, true)
+    }
+
+    fn at(address: &str, options: &BTreeMap<String, String>, makes: bool) -> Result<Lake, LakeError> {
         let bad = |reason: String| LakeError::Address {
             address: address.to_string(),
             reason,
@@ -96,9 +113,10 @@ impl Lake {
         let url = match Url::parse(address) {
             Ok(url) if url.scheme() != "file" && url.scheme().len() > 1 => url,
             Ok(url) if url.scheme() == "file" => {
-                return Lake::at_folder(url.to_file_path().map_err(|()| bad("not a local file URL".into()))?);
+                let folder = url.to_file_path().map_err(|()| bad("not a local file URL".into()))?;
+                return Lake::at_folder(folder, makes);
             }
-            _ => return Lake::at_folder(PathBuf::from(address)),
+            _ => return Lake::at_folder(PathBuf::from(address), makes),
         };
         let mut root = url.clone();
         root.set_query(None);
@@ -129,24 +147,29 @@ impl Lake {
         }
     }
 
-    fn at_folder(folder: PathBuf) -> Result<Lake, LakeError> {
+    fn at_folder(folder: PathBuf, makes: bool) -> Result<Lake, LakeError> {
         let failed = |source| LakeError::Folder {
             folder: folder.clone(),
             source,
         };
-        let made = std::path::absolute(&folder).and_then(|folder| create_dir_synced(&folder));
-        made.map_err(failed)?;
-        let folder = fs::canonicalize(&folder).map_err(failed)?;
+        if makes {
+            let made = std::path::absolute(&folder).and_then(|folder| create_dir_synced(&folder));
+            made.map_err(failed)?;
+        }
+        let folder = fs::canonicalize(&folder).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => LakeError::Absent { folder: folder.clone() },
+            _ => failed(error),
+        })?;
         let root = Url::from_directory_path(&folder).expect("a canonical path is absolute");
         let store = LocalFileSystem::new_with_prefix(&folder).map_err(|source| LakeError::Store {
             url: root.to_string(),
             source,
         })?;
         Ok(Lake {
-            store: Arc::new(store),
+            store: Arc::new(Closing::new(store)),
             root,
             local: Some(folder),
-            bucket: Arc::new(LocalFileSystem::new()),
+            bucket: Arc::new(Closing::new(LocalFileSystem::new())),
         })
     }
 

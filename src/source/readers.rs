@@ -6,6 +6,7 @@
 //!    [`Readers::failure`] and wakes the workers, so that whoever looks there sees it at once.
 
 use std::convert::Infallible;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,8 +38,8 @@ pub enum Held {
     /// Their schema has fields that the input takes first. Whoever decodes has told the run, which ends its readers and
     /// begins anew with these records.
     Columns,
-    /// They are of a file that is not the one that was to be read any more.
-    Changed,
+    /// They are of a file that is not the one any more that was to be read, or that disk or store do not give now.
+    Unread(io::Error),
 }
 
 impl From<Box<Waiting>> for Held {
@@ -197,7 +198,7 @@ impl Starter {
         let body = move || {
             let outlets = hand.outlets.clone();
             let error = match std::panic::catch_unwind(AssertUnwindSafe(|| work(hand))) {
-                Ok(Ok(())) | Ok(Err(Ended::Stopped | Ended::Changed)) => None,
+                Ok(Ok(())) | Ok(Err(Ended::Stopped | Ended::Unread(_))) => None,
                 Ok(Err(Ended::Failed(error))) => Some(error),
                 Err(panic) => Some(SourceError::Panicked {
                     feed: feed.clone(),
@@ -229,7 +230,7 @@ impl Starter {
 /// Starts the readers of every feed, each partition from where `resume` says.
 ///
 /// `outlets` has one entry per worker and is not empty. Fails at once on what cannot get better: a URL that names no
-/// store, a glob that does not parse, a generator that does not exist; a log that lost bytes fails in its thread.
+/// store, a glob that does not parse, a generator that does not exist.
 pub fn start(
     dataflow: Arc<Dataflow>,
     resume: &Progress,
@@ -297,9 +298,7 @@ pub fn start(
             if started.is_ok() {
                 started = match &definition_of_feed.kind {
                     FeedKind::Files { path, rules } => files::start(&mut starter, hand, (path, rules), resume),
-                    FeedKind::Log { path, follow_links } => {
-                        log::start(&mut starter, hand, (path, *follow_links), resume)
-                    }
+                    FeedKind::Log { path, rules } => log::start(&mut starter, hand, (path, *rules), resume),
                     FeedKind::Kafka(kafka) => kafka::start(&mut starter, hand, kafka, resume),
                     FeedKind::Http => {
                         doors.observe_hand(hand);

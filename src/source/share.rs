@@ -102,7 +102,7 @@ mod tests {
                     "live",
                     FeedKind::Log {
                         path: "live".into(),
-                        follow_links: false,
+                        rules: Default::default(),
                     },
                 ),
             ],

@@ -286,7 +286,9 @@ fn verify_holds_current_rows_and_a_portion_of_bronze() {
     );
     let mut state = 7u64;
     let mut letter = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         char::from(b'a' + (state >> 33) as u8 % 26)
     };
     for file in 0..8 {

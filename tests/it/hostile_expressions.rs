@@ -700,6 +700,287 @@ fn years_1_to_9999_can_be_asked_for() {
     }
 }
 
+/// Moments outside of the years 1677 to 2262 made errors of their rows, wherever a function or an agreement on types went
+/// through nanoseconds.
+#[test]
+fn functions_of_time_are_right_in_every_year_of_the_calendar() {
+    let moments = [
+        "0001-01-01T00:00:00",
+        "1600-02-29T13:14:15.123456",
+        "2263-01-01T00:00:00.000001",
+        "9999-12-31T23:59:59.999999",
+    ];
+    // By expression, what it is for each of the moments.
+    let functions: [(&str, [&str; 4]); 26] = [
+        (
+            "DATE_TRUNC('millennium', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1001-01-01T00:00:00",
+                "2001-01-01T00:00:00",
+                "9001-01-01T00:00:00",
+            ],
+        ),
+        (
+            "DATE_TRUNC('quarter', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-01-01T00:00:00",
+                "2263-01-01T00:00:00",
+                "9999-10-01T00:00:00",
+            ],
+        ),
+        (
+            "DATE_TRUNC('week', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-28T00:00:00",
+                "2262-12-29T00:00:00",
+                "9999-12-27T00:00:00",
+            ],
+        ),
+        (
+            "DATE_TRUNC('hour', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:00:00",
+                "2263-01-01T00:00:00",
+                "9999-12-31T23:00:00",
+            ],
+        ),
+        (
+            "DATE_TRUNC('month', d)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-01T00:00:00",
+                "2263-01-01T00:00:00",
+                "9999-12-01T00:00:00",
+            ],
+        ),
+        (
+            "DATE_BIN(INTERVAL '15 minutes', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:00:00",
+                "2263-01-01T00:00:00",
+                "9999-12-31T23:45:00",
+            ],
+        ),
+        (
+            "DATE_BIN(INTERVAL '1 year', t, TIMESTAMP '0001-01-01 00:00:00')",
+            [
+                "0001-01-01T00:00:00",
+                "1600-01-01T00:00:00",
+                "2263-01-01T00:00:00",
+                "9999-01-01T00:00:00",
+            ],
+        ),
+        ("EXTRACT(YEAR FROM t)", ["1", "1600", "2263", "9999"]),
+        ("EXTRACT(DOY FROM d)", ["1", "60", "1", "365"]),
+        ("EXTRACT(WEEK FROM t)", ["1", "9", "1", "52"]),
+        (
+            "CAST(EXTRACT(EPOCH FROM DATE_TRUNC('second', t)) AS BIGINT)",
+            ["-62135596800", "-11670950745", "9246182400", "253402300799"],
+        ),
+        (
+            "TO_TIMESTAMP(CAST(EXTRACT(EPOCH FROM DATE_TRUNC('second', t)) AS BIGINT))",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15",
+                "2263-01-01T00:00:00",
+                "9999-12-31T23:59:59",
+            ],
+        ),
+        (
+            "TO_TIMESTAMP(CAST(t AS VARCHAR))",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "TO_TIMESTAMP_MILLIS(CAST(t AS VARCHAR))",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123",
+                "2263-01-01T00:00:00",
+                "9999-12-31T23:59:59.999",
+            ],
+        ),
+        (
+            "TO_TIMESTAMP(CAST(d AS VARCHAR), '%Y-%m-%d')",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T00:00:00",
+                "2263-01-01T00:00:00",
+                "9999-12-31T00:00:00",
+            ],
+        ),
+        (
+            "TO_CHAR(t, '%d.%m.%Y %H:%M')",
+            [
+                "01.01.0001 00:00",
+                "29.02.1600 13:14",
+                "01.01.2263 00:00",
+                "31.12.9999 23:59",
+            ],
+        ),
+        (
+            "TO_UNIXTIME(DATE_TRUNC('second', t))",
+            ["-62135596800", "-11670950745", "9246182400", "253402300799"],
+        ),
+        (
+            "COALESCE(t, d)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "GREATEST(t, DATE '0001-01-01')",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "CASE WHEN t > d THEN t ELSE d END",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "NULLIF(t, DATE '2000-01-01')",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "CAST(t - TIMESTAMP '2000-01-01 00:00:00' < INTERVAL '0 days' AS INT)",
+            ["1", "1", "0", "0"],
+        ),
+        // 30 hours were less than a day, in any year.
+        (
+            "CAST(t + INTERVAL '30 hours' - t > INTERVAL '1 day' AS INT)",
+            ["1", "1", "1", "1"],
+        ),
+        (
+            "CAST(t - d BETWEEN INTERVAL '1 hour' AND INTERVAL '1 day' AS INT)",
+            ["0", "1", "0", "1"],
+        ),
+        ("EXTRACT(YEAR FROM t AT TIME ZONE 'UTC')", ["1", "1600", "2263", "9999"]),
+        (
+            "DATE_TRUNC('month', t AT TIME ZONE 'UTC') = DATE_TRUNC('month', t)",
+            ["true", "true", "true", "true"],
+        ),
+    ];
+    let input = "[columns]\nid = \"INT\"\nt = \"TIMESTAMP\"\nd = \"DATE\"\n[[feeds]]\nname = \"f\"\nkind = \"files\"\npath = \"data/*.csv\"\nformat = \"csv\"\n";
+    let folder = Folder::new("calendar", &[("inputs/m.toml", input)]);
+    let rows = moments
+        .iter()
+        .enumerate()
+        .map(|(n, t)| format!("{n},{t},{}\n", &t[..10]));
+    folder.write("data/a.csv", &format!("id,t,d\n{}", rows.collect::<String>()));
+    for (n, (function, _)) in functions.iter().enumerate() {
+        folder.write(
+            &format!("silver/f{n}.sql"),
+            &format!("SELECT id, {function} AS v FROM m"),
+        );
+    }
+    folder.write("silver/m.sql", "SELECT * FROM m");
+    folder.write("silver/all_days.sql", "SELECT t AS v FROM m UNION SELECT d FROM m");
+    folder.write("silver/joined.sql", "SELECT a.id FROM m a JOIN m b ON a.t = b.d");
+    let dataflow = folder.load("../lake");
+    catch_up(&dataflow, 2);
+    assert_newest_is_exact(&dataflow, "after the run");
+    let mut wrong = Vec::new();
+    for (n, (function, expected)) in functions.iter().enumerate() {
+        for (place, from) in [
+            ("in a table", format!("SELECT v FROM silver.f{n} ORDER BY id")),
+            ("asked", format!("SELECT {function} AS v FROM silver.m ORDER BY id")),
+        ] {
+            let answer = query(folder.path(), &from, &["--format", "csv"]);
+            let answer = text(&answer);
+            let found: Vec<&str> = answer.lines().skip(1).collect();
+            if found != expected.as_slice() {
+                wrong.push(format!("{function} {place}: {answer}"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}\n{}",
+        wrong.join("\n"),
+        ask(&dataflow, "SELECT reason FROM dead_letters")
+    );
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.all_days"), "7");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.joined"), "1");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+}
+
+/// The year 0, which PostgreSQL does not know, was taken by casts and literals.
+#[test]
+fn the_year_0_is_no_date_in_a_cast_or_a_literal() {
+    let year = "CASE k WHEN 'a' THEN '0000-12-31' ELSE '0001-01-01' END";
+    let sqls = [
+        "CAST(# AS DATE)",
+        "CAST(# AS TIMESTAMP)",
+        "TO_DATE(#)",
+        "TO_TIMESTAMP(#)",
+    ];
+    let sqls = sqls.map(|sql| format!("SELECT k, {} AS v FROM rows", sql.replace('#', year)));
+    let tables: Vec<(&str, &str)> = ["day", "point", "read_day", "read_point"]
+        .into_iter()
+        .zip(sqls.iter().map(String::as_str))
+        .collect();
+    let folder = folder("year_0", &tables);
+    let dataflow = ran(&folder);
+    for (table, _) in &tables {
+        assert_eq!(
+            ask(&dataflow, &format!("SELECT COUNT(*) FROM silver.{table}")),
+            "3",
+            "{table}"
+        );
+        let letters = letters(&dataflow, &format!("silver.{table}"));
+        assert_eq!(
+            letters.matches("of the years 1 to 9999").count(),
+            1,
+            "{table}: {letters}"
+        );
+    }
+    folder.write(
+        "silver/literal.sql",
+        "SELECT k FROM rows WHERE d > DATE '0000-06-01' OR at > CAST('0000-06-01' AS TIMESTAMP)",
+    );
+    let check = alluvium(&["check", "."], folder.path());
+    exits(&check, 2);
+    let told = text(&check);
+    assert_eq!(told.matches("there is no year 0").count(), 2, "{told}");
+}
+
+/// It was a list of nulls, or none.
+#[test]
+fn a_series_of_moments_that_cannot_be_counted_is_a_dead_letter() {
+    let series = "SELECT k, CARDINALITY(GENERATE_SERIES(at, at + INTERVAL '2 days', INTERVAL '1 day')) AS n FROM rows";
+    let folder = folder("series", &[("t", series)]);
+    let dataflow = ran(&folder);
+    assert_eq!(ask(&dataflow, "SELECT k, n FROM silver.t ORDER BY k"), "a,3\nhuge,3");
+    let letters = letters(&dataflow, "silver.t");
+    assert_eq!(letters.matches("of the years 1678 to 2261").count(), 2, "{letters}");
+}
+
 #[test]
 fn a_table_can_be_made_of_years_1_to_9999() {
     let folder = folder(

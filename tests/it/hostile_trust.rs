@@ -460,7 +460,8 @@ fn the_summary_of_a_run_counts_dead_letters_of_every_kind() {
     exits(&ran, 0);
     let told = text(&ran);
     assert!(
-        told.contains("dead letters in the lake: 1 record, 1 file, 2 rows\n"),
+        told.contains("; new dead letters: 1 record, 1 file; newest snapshot")
+            && told.contains("dead letters in the lake: 1 record, 1 file, 2 rows\n"),
         "{told}"
     );
     assert!(told.contains("  silver.ratio: 2 rows: "), "{told}");
@@ -582,7 +583,7 @@ fn a_fault_of_a_worker_names_its_record_and_a_skip_gets_past_it_for_good() {
     );
     exits(&replayed, 0);
     assert!(
-        text(&replayed).contains("1 dead letters tried again, 1 there now"),
+        text(&replayed).contains("1 dead letter tried again, 1 there now"),
         "{}",
         text(&replayed)
     );

@@ -83,7 +83,7 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
                 },
                 _ => FeedKind::Log {
                     path: PathBuf::new(),
-                    follow_links: false,
+                    rules: Default::default(),
                 },
             },
             format,

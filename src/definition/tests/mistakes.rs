@@ -127,9 +127,9 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
                 "{ type = \"TIMESTAMP\", format = [\"%Y-%!\", \"epoch_ms\", \"yyyy-MM-dd\"] }",
             ),
             "inputs/orders.toml:5:38: format \"%Y-%!\" does not fit type TIMESTAMP\n\
-             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days\n\
+             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days, cut_to_us\n\
              inputs/orders.toml:5:59: format \"yyyy-MM-dd\" does not fit type TIMESTAMP\n\
-             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days",
+             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days, cut_to_us",
         ),
         (
             good().edit(INPUT, "\"BIGINT\"", "{ type = \"BINARY[]\", format = \"base32\" }"),

@@ -173,6 +173,10 @@ impl Argument {
     }
 
     /// A date in days, a moment in its unit, as nanoseconds.
+    fn is_moment(&self) -> bool {
+        matches!(self.values.data_type(), DataType::Timestamp(..))
+    }
+
     fn nanos(&self, row: usize) -> Option<i128> {
         if self.is_null(row) {
             return None;
@@ -236,6 +240,12 @@ fn series(args: &[Argument], row: usize) -> Need {
     let length = match args {
         [stop] => i128::from(stop.int(row).unwrap_or(0)),
         [start, stop, rest @ ..] => match (start.nanos(row), stop.nanos(row)) {
+            // The kernel makes null of what nanoseconds cannot say.
+            (Some(from), Some(to))
+                if start.is_moment() && [from, to].iter().any(|end| i64::try_from(*end).is_err()) =>
+            {
+                return Need::TooLong("a series of points in time is of the years 1678 to 2261; cast them to DATE");
+            }
             (Some(start), Some(stop)) => {
                 let steps = rest.first().and_then(|step| {
                     let values = step.values.as_primitive_opt::<IntervalMonthDayNanoType>()?;

@@ -124,7 +124,7 @@ fn inputs_that_change_are_not_append_only() {
             name: "live".to_string(),
             kind: FeedKind::Log {
                 path: PathBuf::from("live"),
-                follow_links: false,
+                rules: Default::default(),
             },
             format: Format::DebeziumJson,
             wire: Default::default(),

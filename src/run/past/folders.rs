@@ -46,8 +46,8 @@ pub fn folders(dataflow: &Dataflow) -> Folders {
             if let FeedKind::Files { path, .. } = &feed.kind {
                 let plain = path.strip_prefix("file://").unwrap_or(path);
                 let folder = FileGlob::split(plain).0;
-                let below = Path::new(folder).strip_prefix(&own);
-                let folder = below.map_or(folder.to_string(), |below| below.display().to_string());
+                let below = Path::new(&folder).strip_prefix(&own);
+                let folder = below.map_or_else(|_| folder.clone(), |below| below.display().to_string());
                 folders
                     .entry(input.name.clone())
                     .or_default()

@@ -7,11 +7,12 @@ use super::blueprint::{Blueprint, Standing};
 use super::sources::{InputSource, Sources, TableSource};
 use super::{choose, folders, known};
 use crate::definition::Dataflow;
-use crate::evolve;
+use crate::evolve::{self, EvolveError};
+use crate::plan::compile;
 use crate::repr::Epoch;
 use crate::run::{RunError, Wiring, runtime};
 use crate::serve;
-use crate::sink::{CommitError, Found, Lake, Survey, survey};
+use crate::sink::{CommitError, Found, Lake, LakeError, Survey, survey};
 
 /// An input, a table, or what an aggregate holds.
 #[derive(Clone, Debug)]
@@ -52,7 +53,13 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
         what: "the runtime",
         source,
     })?;
-    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let lake = match Lake::open(&dataflow.lake, &dataflow.store_options) {
+        Err(LakeError::Absent { .. }) => {
+            let graph = compile(&dataflow).map_err(EvolveError::Definition)?;
+            return Ok(PlanReport::of_a_new_lake(&Wiring::new(dataflow, Arc::new(graph))));
+        }
+        lake => lake?,
+    };
     let (dataflow, graph) = runtime.block_on(evolve::known(&dataflow, &lake))?;
     let wiring = Wiring::new(Arc::new(dataflow), Arc::new(graph));
     let dataflow = &wiring.dataflow;

@@ -14,6 +14,7 @@
 //! 3. A failure that may pass is tried again from the next record on, which repeats nothing. When it does not pass, and
 //!    where a file may not be read, the file waits, and the feed with it where the order of arrival decides.
 
+mod attempt;
 mod charset;
 mod columnar;
 mod content;
@@ -23,10 +24,12 @@ mod headers;
 mod lister;
 mod listing;
 mod magic;
+mod named;
 mod near;
 mod open;
 mod originals;
 mod portion;
+mod reader;
 mod settle;
 mod single;
 mod skim;
@@ -36,58 +39,32 @@ mod tests;
 mod text;
 mod walk;
 
-use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::batch::{BatchBuilder, Record};
-use super::fault::pause;
-use super::outlet::{Ended, Hand};
-use super::readers::{ReaderOptions, Starter};
+use super::outlet::Hand;
+use super::readers::Starter;
 use super::share::Share;
-use super::{Decode, FileContent, Position, Progress, SourceError};
-use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
-use crate::definition::{Changed, Duplicates, FeedKind, FileRules, Format};
-use crate::shown::shown;
+use super::{Progress, SourceError};
+use crate::definition::FileRules;
 
-pub(crate) use charset::Peeked;
-pub(crate) use charset::to_utf8;
-use columnar::Extent;
-use content::{FileComparison, KnownFiles, compare, content};
-use documents::LineDocuments;
+pub(crate) use charset::{Peeked, to_utf8};
+use content::KnownFiles;
+pub(crate) use documents::LineDocuments;
 pub(crate) use head::read_head;
-use head::{Head, HeadError};
-use headers::HeadersTold;
 use lister::{End, Lister, ListerState};
 pub(crate) use listing::is_remote;
 use listing::{Place, Surroundings};
 pub(crate) use magic::Mark as FileMark;
+pub(crate) use named::{NamedFile, NamedFiles};
 pub(crate) use near::what_is_in;
-use open::{Break, Source, decompress, instead};
-pub(crate) use open::{file_mark, open_text};
 pub use originals::{Originals, archived_name};
-use portion::Gathered;
-use settle::{Job, Settle, Task};
+use reader::{FileEnd, FileReader};
+use settle::{Job, Settle};
 pub(crate) use single::local_path;
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
-pub(crate) use text::{Line, Records as TextRecords, SplitError};
-use text::{MOST_BLANK, Records};
-
-/// How a reader was done with a file.
-#[derive(Debug)]
-pub(crate) enum FileEnd {
-    /// Read to its end or given up: its last position.
-    Done(Position),
-    /// Gone before anything of it was read.
-    Gone,
-    /// It cannot be read now; how far it was read, if anything of it was.
-    Stuck {
-        position: Option<Position>,
-        cause: io::Error,
-    },
-}
+pub(crate) use text::{Records as TextRecords, SplitError};
 
 /// Starts the feed's threads.
 pub(crate) fn start(
@@ -122,15 +99,7 @@ pub(crate) fn start(
         let (queue, ends): (Receiver<Job>, Sender<End>) = (queue.clone(), ends.clone());
         starter.spawn(&hand, move |hand| {
             let decode = decoders(hand.input, hand.feed);
-            let mut reader = FileReader {
-                hand,
-                place,
-                options,
-                decode,
-                known,
-                current: CurrentFile::default(),
-                headers: HeadersTold::default(),
-            };
+            let mut reader = FileReader::new(hand, place, options, decode, known);
             // The queue closes when the lister ends.
             for job in queue {
                 let finish = reader.run(&job)?;
@@ -156,461 +125,4 @@ pub(crate) fn start(
         look: ListerState::default(),
     };
     starter.spawn(&hand, move |hand| lister.list(&hand))
-}
-
-/// What to do once what a file was refused for is repaired.
-const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
-
-fn vanished(path: &str, next: u64) -> String {
-    format!("file {path} vanished after {next} of its records were read; drop the others as a new file")
-}
-
-fn changed_halfway(path: &str, next: u64) -> String {
-    format!("file {path} changed after {next} of its records were read; drop the other records as a new file")
-}
-
-/// Bytes of a file, which end with an error once readers are to stop: a record may be as long as the file is.
-struct Heard<R> {
-    source: R,
-    hand: Hand,
-}
-
-impl<R: Read> Read for Heard<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.hand.check() {
-            Ok(()) => self.source.read(buffer),
-            Err(_) => Err(io::Error::other("readers are to stop")),
-        }
-    }
-}
-
-struct FileReader {
-    hand: Hand,
-    place: Place,
-    options: ReaderOptions,
-    decode: Decode,
-    known: KnownFiles,
-    current: CurrentFile,
-    headers: HeadersTold,
-}
-
-/// The first record that is to be read.
-fn reached(task: &Task) -> u64 {
-    match task {
-        Task::Read { next, .. } | Task::ChangedHalfway { next } | Task::Vanished { next } => *next,
-        Task::Changed(then) => then.next,
-    }
-}
-
-/// What positions say of the file that is being read.
-#[derive(Default)]
-struct CurrentFile {
-    /// See [`Position::base`].
-    base: u64,
-    /// What it holds, where that is asked before it is read.
-    content: Option<FileContent>,
-    /// When it was last written, once that is asked.
-    modified: Option<Arc<str>>,
-}
-
-impl FileReader {
-    /// Does a job to its end.
-    fn run(&mut self, job: &Job) -> Result<FileEnd, Ended> {
-        let path = self.place.shown(&job.partition);
-        self.current = CurrentFile::default();
-        match &job.task {
-            Task::Read { next, base } => {
-                self.current.base = *base;
-                match self.rules().duplicates {
-                    Duplicates::Read => self.read(job, *next, &path),
-                    Duplicates::Skip => self.read_unless_known(job, *next, &path),
-                }
-            }
-            Task::Changed(position) => self.read_changed(job, position, &path),
-            Task::ChangedHalfway { next } => self
-                .give_up(job, *next, changed_halfway(&path, *next))
-                .map(FileEnd::Done),
-            Task::Vanished { next } => self.give_up(job, *next, vanished(&path, *next)).map(FileEnd::Done),
-        }
-    }
-
-    fn rules(&self) -> FileRules {
-        match &self.hand.feed().kind {
-            FeedKind::Files { rules, .. } => rules.clone(),
-            _ => FileRules::default(),
-        }
-    }
-
-    /// Reads a file whose bytes no other file had that is read or being read.
-    fn read_unless_known(&mut self, job: &Job, next: u64, path: &str) -> Result<FileEnd, Ended> {
-        let hand = self.hand.clone();
-        let stops = || hand.check().is_err();
-        let content = Source::open(&self.place, &job.partition)
-            .and_then(|(source, _)| content(source, &stops).map_err(Break::from_io));
-        self.hand.check()?;
-        let content = match content {
-            Ok(content) => content,
-            Err(broke) => return self.finish(job, next, path, broke),
-        };
-        let Some(holder) = self.known.claim(content.clone(), &job.partition) else {
-            self.current.content = Some(content);
-            return self.read(job, next, path);
-        };
-        let feed = self.hand.name();
-        let holder = shown(&holder);
-        tracing::warn!(
-            feed,
-            "{path} holds the same bytes as {holder}, which was read: it is skipped"
-        );
-        let position = self.position(job, next, true);
-        self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
-        Ok(FileEnd::Done(position))
-    }
-
-    /// Reads on in a file that was read to its end and then changed: what was added to it, or all of it as a correction.
-    fn read_changed(&mut self, job: &Job, then: &Position, path: &str) -> Result<FileEnd, Ended> {
-        let (feed, next) = (self.hand.name(), then.next);
-        self.current.base = then.base;
-        let hand = self.hand.clone();
-        let stops = || hand.check().is_err();
-        let compared = match &then.content {
-            None => Ok(FileComparison::Other),
-            Some(earlier) => Source::open(&self.place, &job.partition)
-                .and_then(|(source, _)| compare(source, earlier, &stops).map_err(Break::from_io)),
-        };
-        self.hand.check()?;
-        match compared {
-            Err(Break::Vanished) => Ok(FileEnd::Done(then.clone())), // it was read to its end
-            Err(broke) => self.finish(job, next, path, broke),
-            Ok(FileComparison::Same) => {
-                tracing::info!(feed, "{path} was written anew with the bytes that were read");
-                self.current.content.clone_from(&then.content);
-                let position = self.position(job, next, true);
-                self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
-                Ok(FileEnd::Done(position))
-            }
-            Ok(FileComparison::Appended { tears }) if self.appends() => {
-                tracing::info!(feed, "{path} goes on behind what was read: its next records are read");
-                if tears {
-                    let last = next.saturating_sub(1);
-                    let reason = format!(
-                        "file {path} was read while it was being written: its record {last} was taken half; drop that record \
-                         as a new file, and rename files into the folder once they are whole"
-                    );
-                    let position = self.position(job, next, false);
-                    self.hand.conclude(&job.partition, position, Some(reason), job.seen)?;
-                }
-                self.read(job, next, path)
-            }
-            Ok(_) if self.rules().changed == Changed::Correct => {
-                tracing::warn!(
-                    feed,
-                    "{path} changed after it was read: it is read again, as newer versions of its rows; rows that it no longer holds stay"
-                );
-                self.current.base = next;
-                self.read(job, next, path)
-            }
-            Ok(_) => {
-                let keyed = !self.hand.input().key.is_empty() && self.appends();
-                let remedy = match keyed {
-                    true => {
-                        "drop corrected rows as a new file, or set changed = \"correct\" in the feed for changes to come"
-                    }
-                    false => "drop corrected rows as a new file",
-                };
-                let reason = format!("file {path} changed after it was read: it was already read; {remedy}");
-                self.give_up(job, next, reason).map(FileEnd::Done)
-            }
-        }
-    }
-
-    /// Whether files of the feed hold their records one after the other, so that more can come behind them.
-    fn appends(&self) -> bool {
-        !matches!(self.hand.feed().format, Format::Parquet | Format::Avro)
-    }
-
-    fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<FileEnd, Ended> {
-        let (mut attempts, mut arrived_at) = (0, next);
-        loop {
-            let broke = match self.attempt(job, &mut next) {
-                Ok(position) => return Ok(FileEnd::Done(position)),
-                Err(broke) => broke,
-            };
-            let Break::Passing(cause) = broke else {
-                return self.finish(job, next, path, broke);
-            };
-            attempts = if next > arrived_at { 1 } else { attempts + 1 };
-            arrived_at = next;
-            tracing::warn!(feed = self.hand.name(), path, record = next, error = %cause, attempts, "reading again");
-            self.hand.gauges.set_error(format!("could not read {path}: {cause}"));
-            if attempts > self.options.retries {
-                return self.finish(job, next, path, Break::Passing(cause));
-            }
-            self.hand.sleep(pause(&self.options, attempts))?;
-        }
-    }
-
-    /// What a break that was not overcome makes of a file of which `next` records were read.
-    fn finish(&mut self, job: &Job, next: u64, path: &str, broke: Break) -> Result<FileEnd, Ended> {
-        match broke {
-            Break::Ended(ended) => Err(ended),
-            Break::Spoilt(reason) => {
-                let reason = format!(
-                    "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
-                );
-                self.give_up(job, next, reason).map(FileEnd::Done)
-            }
-            Break::Refused(reason) => {
-                let behind = match next > 0 {
-                    true => format!(" behind its record {next}"),
-                    false => String::new(),
-                };
-                let reason = format!("file {path} was not read{behind}: {reason}");
-                self.give_up(job, next, reason).map(FileEnd::Done)
-            }
-            Break::Changed if next == 0 => {
-                tracing::warn!(
-                    feed = self.hand.name(),
-                    path,
-                    "file changed before it was read; the next look takes it as it is then"
-                );
-                Ok(FileEnd::Gone)
-            }
-            Break::Changed => (self.give_up(job, next, changed_halfway(path, next))).map(FileEnd::Done),
-            Break::Vanished if next == 0 => {
-                tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
-                Ok(FileEnd::Gone)
-            }
-            Break::Vanished => self.give_up(job, next, vanished(path, next)).map(FileEnd::Done),
-            Break::Denied(cause) | Break::Passing(cause) => Ok(FileEnd::Stuck {
-                position: (next > reached(&job.task)).then(|| self.position(job, next, false)),
-                cause,
-            }),
-        }
-    }
-
-    /// The file is done, and a dead letter, by (2).
-    fn give_up(&mut self, job: &Job, next: u64, reason: String) -> Result<Position, Ended> {
-        // Its tag as of now: a later look must not take it for another change.
-        let tag = self
-            .place
-            .tag(&job.partition)
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| job.tag.clone());
-        let position = Position {
-            next,
-            done: true,
-            tag: Some(tag),
-            base: self.current.base,
-            content: None,
-        };
-        self.hand
-            .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
-        Ok(position)
-    }
-
-    /// Reads a file from record `next` on, and moves `next` with each delivery.
-    fn attempt(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
-        match self.hand.feed().format {
-            Format::Parquet | Format::Avro => self
-                .attempt_columnar(job, next)
-                .map_err(|broke| self.explain(job, broke)),
-            Format::Csv => self.attempt_text(job, next, true),
-            _ => self.attempt_text(job, next, false),
-        }
-    }
-
-    fn attempt_text(&mut self, job: &Job, next: &mut u64, csv: bool) -> Result<Position, Break> {
-        let dialect = self.hand.feed().wire.text;
-        let (mut source, trouble) = Source::open(&self.place, &job.partition)?;
-        let digest = source.digested();
-        let plain = Heard {
-            source: to_utf8(decompress(source, &trouble, &job.partition)?, dialect.charset),
-            hand: self.hand.clone(),
-        };
-        let plain: Box<dyn Read> = match csv {
-            true => Box::new(plain),
-            false => Box::new(LineDocuments::new(plain)),
-        };
-        let mut records = Records::new(plain, csv.then_some(dialect), self.hand.limits.record);
-        let hand = self.hand.clone();
-        let broken = |error: SplitError| match (hand.check(), error) {
-            (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
-            (_, SplitError::Io(e)) => trouble.explain(e),
-            (_, SplitError::OpenQuote) => Break::Spoilt("a quote in the record behind it is never closed".into()),
-            (_, SplitError::Blank) => Break::Spoilt(format!(
-                "behind it are more than {} MiB of blank lines in a row",
-                MOST_BLANK >> 20
-            )),
-        };
-        let mut header = None;
-        if csv {
-            let head = read_head(&mut records).map_err(|error| match error {
-                HeadError::Split(error) => broken(error),
-                HeadError::Refused(reason) => Break::Refused(format!("{reason}; {TRY_AGAIN}")),
-            })?;
-            self.judge(job, &head, *next == 0)?;
-            header = head.header;
-        }
-        for _ in self.current.base..*next {
-            records.next().map_err(broken)?;
-        }
-        let mut batch = BatchBuilder::new(self.hand.limits);
-        let mut at = *next;
-        let end = loop {
-            match records.next() {
-                Ok(Some(Line {
-                    bytes,
-                    cut_from,
-                    number,
-                })) => {
-                    batch.push(Record {
-                        offset: at,
-                        value: Some(bytes),
-                        cut_from,
-                        line: Some(number),
-                        ..Record::default()
-                    });
-                    at += 1;
-                }
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(broken(error)),
-            }
-            if batch.is_full() {
-                self.hand_over(job, batch.take(header.clone()), next, false)?;
-            }
-        };
-        if end.is_ok() {
-            // As it was read: a change since then is found by the next listing.
-            self.current.content = Some(digest.content());
-        }
-        if end.is_ok() || !batch.is_empty() {
-            self.hand_over(job, batch.take(header), next, end.is_ok())?;
-        }
-        end.map(|()| self.position(job, *next, true))
-    }
-
-    /// Whether a file with this head is one of the feed's. What of it is not as the columns have it is told, once a file.
-    fn judge(&mut self, job: &Job, head: &Head, is_first: bool) -> Result<(), Break> {
-        let (input, feed) = (self.hand.input(), self.hand.feed());
-        if head.header.is_none() && feed.wire.text.header {
-            return Ok(()); // an empty file
-        }
-        let notes = judge_header(input, feed, head.header.as_deref(), &head.sample)
-            .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
-        if is_first {
-            self.headers
-                .tell(&self.hand.name(), &self.place.shown(&job.partition), notes);
-        }
-        Ok(())
-    }
-
-    fn attempt_columnar(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
-        let extent = Extent {
-            size: job.size,
-            next: *next,
-            rows: self.hand.limits.rows,
-            bytes: self.hand.limits.bytes as u64,
-            tag: &job.tag,
-        };
-        let batches = match self.hand.feed().format {
-            Format::Parquet => columnar::parquet(&self.place, &job.partition, extent)?,
-            _ => columnar::avro(&self.place, &job.partition, extent)?,
-        };
-        let path: Arc<str> = self.place.display(&job.partition).into();
-        let tag: Arc<str> = job.tag.as_str().into();
-        let mut is_first = *next == 0;
-        let mut is_checked = false;
-        for batch in Gathered::new(batches, self.hand.limits) {
-            let batch = batch?;
-            self.hand.check()?;
-            // Its rows are those of the file that Bronze comes to refer to. A store gives bytes of the object that was opened,
-            // or none; a file may be written to while it is read.
-            if !(is_checked && self.place.is_atomic()) && self.is_changed(job)? {
-                return Err(Break::Changed);
-            }
-            is_checked = true;
-            if std::mem::take(&mut is_first) {
-                let notes = judge_columns(self.hand.input(), self.hand.feed(), &batch)
-                    .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
-                self.headers
-                    .tell(&self.hand.name(), &self.place.shown(&job.partition), notes);
-            }
-            for (batch, cut) in portion::portions(&batch, self.hand.limits) {
-                let offsets = (*next..*next + batch.num_rows() as u64).collect();
-                let raw = Raw {
-                    payloads: Payloads::Columns {
-                        batch,
-                        path: path.clone(),
-                        tag: tag.clone(),
-                    },
-                    offsets,
-                    header: None,
-                    cut: cut.into_iter().collect(),
-                    place: FilePlace::default(),
-                };
-                self.hand_over(job, raw, next, false)?;
-            }
-        }
-        self.check_unchanged(job)?;
-        let position = self.position(job, *next, true);
-        self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
-        Ok(position)
-    }
-
-    /// What broke the reading of a columnar file: perhaps it is none.
-    fn explain(&self, job: &Job, broke: Break) -> Break {
-        let wanted = match self.hand.feed().format {
-            Format::Parquet => FileMark::Parquet,
-            _ => FileMark::Avro,
-        };
-        match broke {
-            Break::Spoilt(reason) => match instead(&self.place, &job.partition, wanted) {
-                Some(what) => Break::Refused(what),
-                None => Break::Spoilt(reason),
-            },
-            other => other,
-        }
-    }
-
-    fn position(&self, job: &Job, next: u64, done: bool) -> Position {
-        Position {
-            next,
-            done,
-            tag: Some(job.tag.clone()),
-            base: self.current.base,
-            content: self.current.content.clone(),
-        }
-    }
-
-    /// Hands over a batch that starts at record `next`.
-    fn hand_over(&mut self, job: &Job, mut raw: Raw, next: &mut u64, done: bool) -> Result<(), Ended> {
-        let modified = self.current.modified.get_or_insert_with(|| moment(job.modified));
-        raw.place.modified = Some(modified.clone());
-        let behind = raw.offsets.last().map_or(*next, |last| last + 1);
-        let position = self.position(job, behind, done);
-        match raw.is_empty() {
-            true => self.hand.conclude(&job.partition, position, None, job.seen)?,
-            false => self
-                .hand
-                .deliver(&mut self.decode, &job.partition, raw, position, job.seen)?,
-        }
-        *next = behind;
-        Ok(())
-    }
-
-    /// A file that was read to its end must still be the file that was opened. One that is gone was whole.
-    fn check_unchanged(&self, job: &Job) -> Result<(), Break> {
-        match self.is_changed(job)? {
-            true => Err(Break::Spoilt("it changed while it was read".into())),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether another file has its name now. One that is gone was whole.
-    fn is_changed(&self, job: &Job) -> Result<bool, Break> {
-        let tag = self.place.tag(&job.partition).map_err(Break::from_io)?;
-        Ok(tag.is_some_and(|tag| tag != job.tag))
-    }
 }

@@ -169,8 +169,7 @@ impl Doors {
                 next,
                 wake: woken,
                 whole: !listens && !starter.options.stop_at_end,
-                stop_at_end: starter.options.stop_at_end,
-                clock: starter.options.clock.clone(),
+                options: starter.options.clone(),
             };
             let decoders = starter.decoders.clone();
             starter.spawn(&hand, move |hand| {
@@ -239,9 +238,9 @@ impl Listening {
         self.ways.iter().all(|way| way.written.load(Ordering::Acquire))
     }
 
-    /// Whether all that is in the logs is handed over.
+    /// Whether all that is in the logs is handed over, but for what cannot be read.
     pub fn is_read_out(&self) -> bool {
-        self.ways.iter().all(|way| way.extent.unread() == 0)
+        self.ways.iter().all(|way| way.extent.is_read_out())
     }
 
     /// A snapshot holds this progress.

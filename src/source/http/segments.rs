@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(super) struct Extent {
     segments: Mutex<BTreeMap<u64, u64>>,
     /// Up to where it was handed over.
     pub taken: AtomicU64,
+    /// What follows cannot be read now.
+    pub is_stuck: AtomicBool,
 }
 
 impl Extent {
@@ -50,11 +52,6 @@ impl Extent {
         let segments = self.segments();
         let mut whole = segments.iter().map(|(base, end)| (*base, *end));
         whole.find(|(_, end)| *end > offset)
-    }
-
-    /// The first offset there is; none: nothing is.
-    pub fn start(&self) -> Option<u64> {
-        self.segments().keys().next().copied()
     }
 
     /// Whether nothing is missing from the very first request on.
@@ -71,6 +68,11 @@ impl Extent {
         let taken = self.taken.load(Ordering::Acquire);
         let unread = |(base, end): (&u64, &u64)| end.saturating_sub(taken.max(*base));
         self.segments().iter().map(unread).sum()
+    }
+
+    /// Whether all that can be read was handed over.
+    pub fn is_read_out(&self) -> bool {
+        self.unread() == 0 || self.is_stuck.load(Ordering::Acquire)
     }
 }
 
@@ -521,7 +523,7 @@ mod tests {
         assert_eq!(remembered.get(&Digest([1; 16])), None);
         assert!(remembered.get(&Digest([2; 16])).is_some());
         log.append(&framed("3", None, 1).0, &[]).unwrap();
-        assert_eq!(log.extent.start(), Some(ends[2] + 7));
+        assert_eq!(log.extent.behind(0).map(|(base, _)| base), Some(ends[2] + 7));
     }
 
     #[test]
