@@ -54,6 +54,6 @@ pub fn judge_columns(input: &Input, feed: &Feed, batch: &RecordBatch) -> Result<
     Ok(HeaderNotes {
         absent,
         ignored: ignored.map(|(name, _)| name.to_string()).collect(),
-        twice: Vec::new(),
+        ..HeaderNotes::default()
     })
 }
