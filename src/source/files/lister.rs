@@ -2,6 +2,7 @@
 //!
 //! A file or folder that cannot be read is the feed's [`FeedFault`].
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::near::why_nothing;
 use super::settle::{Job, Settle};
 use super::telling::Telling;
 use super::walk::WhyLeftOut;
-use super::{FileEnd, ReaderOptions};
+use super::{FileEnd, ReaderOptions, TORN_PATIENCE};
 use crate::source::fault::{FeedFault, pause};
 use crate::source::names::relative_path;
 use crate::source::outlet::{Ended, Hand};
@@ -101,9 +102,14 @@ impl Lister {
             FileEnd::Done(position) => self.settle.observe_end(&end.partition, Some(position)),
             FileEnd::Gone => self.settle.observe_end(&end.partition, None),
             FileEnd::Stuck { position, cause } => {
+                // What may still be written is read once it is longer, or once it has been left alone for long.
+                let pause = match cause.kind() {
+                    ErrorKind::UnexpectedEof => self.options.settle * TORN_PATIENCE,
+                    _ => STUCK,
+                };
                 let cause = format!("could not read {}: {cause}", self.place.shown(&end.partition));
                 self.settle
-                    .observe_stuck(&end.partition, position, cause, Instant::now() + STUCK);
+                    .observe_stuck(&end.partition, position, cause, Instant::now() + pause);
             }
         }
     }

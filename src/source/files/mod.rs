@@ -11,6 +11,8 @@
 //!    and its tag: size and entity tag or time.
 //! 2. A file that cannot be read is a dead letter as a whole: what came before the break is delivered, the file is
 //!    done, and the feed goes on.
+//!    What was added to it meanwhile or is added later is read: nothing of it was taken, or all of its first bytes were.
+//!    A file that ends where more must come waits first, for as long as it may still be written.
 //! 3. A failure that may pass is tried again from the next record on, which repeats nothing. When it does not pass, and
 //!    where a file may not be read, the file waits, and the feed with it where the order of arrival decides.
 
@@ -20,6 +22,7 @@ mod content;
 mod documents;
 mod head;
 mod headers;
+mod line_number;
 mod lister;
 mod listing;
 mod magic;
@@ -47,18 +50,18 @@ use super::fault::pause;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
 use super::share::Share;
-use super::{Decode, FileContent, Position, Progress, SourceError};
+use super::{Decode, FileContent, Position, Progress, SourceError, TextPlace};
 use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
 use crate::definition::{Changed, Duplicates, FeedKind, FileRules, Format};
 use crate::shown::shown;
 
-pub(crate) use charset::Peeked;
-pub(crate) use charset::to_utf8;
+use charset::as_utf8;
+pub(crate) use charset::{Peeked, to_utf8};
 use columnar::Extent;
 use content::{FileComparison, KnownFiles, compare, content};
 use documents::LineDocuments;
 pub(crate) use head::read_head;
-use head::{Head, HeadError};
+use head::{Head, HeadError, SAMPLE};
 use headers::HeadersTold;
 use lister::{End, Lister, ListerState};
 pub(crate) use listing::is_remote;
@@ -158,6 +161,9 @@ pub(crate) fn start(
     starter.spawn(&hand, move |hand| lister.list(&hand))
 }
 
+/// How many times `settle` a file must have been left alone that ends where more must come.
+const TORN_PATIENCE: u32 = 20;
+
 /// What to do once what a file was refused for is repaired.
 const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
 
@@ -207,8 +213,11 @@ fn reached(task: &Task) -> u64 {
 struct CurrentFile {
     /// See [`Position::base`].
     base: u64,
-    /// What it holds, where that is asked before it is read.
+    /// What it holds, where that is asked before it is read; what is known of it already; what of it was read.
     content: Option<FileContent>,
+    /// See [`Position::open_end`] and [`Position::at`].
+    open_end: Option<u64>,
+    at: Option<TextPlace>,
     /// When it was last written, once that is asked.
     modified: Option<Arc<str>>,
 }
@@ -221,6 +230,7 @@ impl FileReader {
         match &job.task {
             Task::Read { next, base } => {
                 self.current.base = *base;
+                self.current.at = job.at;
                 match self.rules().duplicates {
                     Duplicates::Read => self.read(job, *next, &path),
                     Duplicates::Skip => self.read_unless_known(job, *next, &path),
@@ -280,28 +290,27 @@ impl FileReader {
         };
         self.hand.check()?;
         match compared {
-            Err(Break::Vanished) => Ok(FileEnd::Done(then.clone())), // it was read to its end
+            Err(Break::Vanished) if then.done => Ok(FileEnd::Done(then.clone())), // it was read to its end
             Err(broke) => self.finish(job, next, path, broke),
+            Ok(FileComparison::Same) if !then.done => {
+                self.current.at = then.at;
+                self.read(job, next, path)
+            }
             Ok(FileComparison::Same) => {
                 tracing::info!(feed, "{path} was written anew with the bytes that were read");
                 self.current.content.clone_from(&then.content);
+                (self.current.open_end, self.current.at) = (then.open_end, then.at);
                 let position = self.position(job, next, true);
                 self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
                 Ok(FileEnd::Done(position))
             }
-            Ok(FileComparison::Appended { tears }) if self.appends() => {
+            Ok(FileComparison::Appended) if self.appends() => {
                 tracing::info!(feed, "{path} goes on behind what was read: its next records are read");
-                if tears {
-                    let last = next.saturating_sub(1);
-                    let reason = format!(
-                        "file {path} was read while it was being written: its record {last} was taken half; drop that record \
-                         as a new file, and rename files into the folder once they are whole"
-                    );
-                    let position = self.position(job, next, false);
-                    self.hand.conclude(&job.partition, position, Some(reason), job.seen)?;
-                }
+                self.current.content.clone_from(&then.content);
+                (self.current.open_end, self.current.at) = (then.open_end, then.at);
                 self.read(job, next, path)
             }
+            Ok(_) if !then.done => (self.give_up(job, next, changed_halfway(path, next))).map(FileEnd::Done),
             Ok(_) if self.rules().changed == Changed::Correct => {
                 tracing::warn!(
                     feed,
@@ -311,7 +320,8 @@ impl FileReader {
                 self.read(job, next, path)
             }
             Ok(_) => {
-                let keyed = !self.hand.input().key.is_empty() && self.appends();
+                let is_text = self.appends() && self.hand.feed().format != Format::Avro;
+                let keyed = !self.hand.input().key.is_empty() && is_text;
                 let remedy = match keyed {
                     true => {
                         "drop corrected rows as a new file, or set changed = \"correct\" in the feed for changes to come"
@@ -326,7 +336,7 @@ impl FileReader {
 
     /// Whether files of the feed hold their records one after the other, so that more can come behind them.
     fn appends(&self) -> bool {
-        !matches!(self.hand.feed().format, Format::Parquet | Format::Avro)
+        self.hand.feed().format != Format::Parquet
     }
 
     fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<FileEnd, Ended> {
@@ -354,11 +364,19 @@ impl FileReader {
     fn finish(&mut self, job: &Job, next: u64, path: &str, broke: Break) -> Result<FileEnd, Ended> {
         match broke {
             Break::Ended(ended) => Err(ended),
+            Break::Torn(_) if self.may_grow(job) => Ok(FileEnd::Stuck {
+                position: (next > reached(&job.task)).then(|| self.position(job, next, false)),
+                cause: io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "it ends where more must come, and may still be written",
+                ),
+            }),
+            Break::Torn(broke) => self.finish(job, next, path, *broke),
             Break::Spoilt(reason) => {
                 let reason = format!(
                     "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
                 );
-                self.give_up(job, next, reason).map(FileEnd::Done)
+                self.refuse(job, next, reason).map(FileEnd::Done)
             }
             Break::Refused(reason) => {
                 let behind = match next > 0 {
@@ -366,7 +384,7 @@ impl FileReader {
                     false => String::new(),
                 };
                 let reason = format!("file {path} was not read{behind}: {reason}");
-                self.give_up(job, next, reason).map(FileEnd::Done)
+                self.refuse(job, next, reason).map(FileEnd::Done)
             }
             Break::Changed if next == 0 => {
                 tracing::warn!(
@@ -389,7 +407,26 @@ impl FileReader {
         }
     }
 
-    /// The file is done, and a dead letter, by (2).
+    /// Whether a file may still be written: whoever waits for the feed's end waits for none.
+    fn may_grow(&self, job: &Job) -> bool {
+        let age = (self.options.clock)().duration_since(job.modified).unwrap_or_default();
+        !self.options.stop_at_end && !self.place.is_atomic() && age < self.options.settle * TORN_PATIENCE
+    }
+
+    /// The file as it is now is done, and a dead letter, by (2). What it may become is read: all of it where no record was
+    /// taken, and otherwise what is added to it.
+    fn refuse(&mut self, job: &Job, next: u64, reason: String) -> Result<Position, Ended> {
+        if next > self.current.base && (self.current.content.is_none() || !self.appends()) {
+            return self.give_up(job, next, reason);
+        }
+        // Whatever it became meanwhile is a change.
+        let position = self.position(job, next, true);
+        self.hand
+            .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
+        Ok(position)
+    }
+
+    /// The file is done for good, and a dead letter.
     fn give_up(&mut self, job: &Job, next: u64, reason: String) -> Result<Position, Ended> {
         // Its tag as of now: a later look must not take it for another change.
         let tag = self
@@ -404,6 +441,8 @@ impl FileReader {
             tag: Some(tag),
             base: self.current.base,
             content: None,
+            open_end: None,
+            at: None,
         };
         self.hand
             .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
@@ -415,7 +454,7 @@ impl FileReader {
         match self.hand.feed().format {
             Format::Parquet | Format::Avro => self
                 .attempt_columnar(job, next)
-                .map_err(|broke| self.explain(job, broke)),
+                .map_err(|broke| self.explain(job, *next, broke)),
             Format::Csv => self.attempt_text(job, next, true),
             _ => self.attempt_text(job, next, false),
         }
@@ -425,8 +464,14 @@ impl FileReader {
         let dialect = self.hand.feed().wire.text;
         let (mut source, trouble) = Source::open(&self.place, &job.partition)?;
         let digest = source.digested();
+        let mut source = decompress(source, &trouble, &job.partition)?;
+        if dialect.charset.is_single_byte() {
+            let peeked = Peeked::new(source, SAMPLE);
+            self.tell_utf8(job, *next == 0, &peeked.head);
+            source = Box::new(peeked);
+        }
         let plain = Heard {
-            source: to_utf8(decompress(source, &trouble, &job.partition)?, dialect.charset),
+            source: to_utf8(source, dialect.charset),
             hand: self.hand.clone(),
         };
         let plain: Box<dyn Read> = match csv {
@@ -438,7 +483,9 @@ impl FileReader {
         let broken = |error: SplitError| match (hand.check(), error) {
             (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
             (_, SplitError::Io(e)) => trouble.explain(e),
-            (_, SplitError::OpenQuote) => Break::Spoilt("a quote in the record behind it is never closed".into()),
+            (_, SplitError::OpenQuote) => {
+                Break::torn(Break::Spoilt("a quote in the record behind it is never closed".into()))
+            }
             (_, SplitError::Blank) => Break::Spoilt(format!(
                 "behind it are more than {} MiB of blank lines in a row",
                 MOST_BLANK >> 20
@@ -450,11 +497,34 @@ impl FileReader {
                 HeadError::Split(error) => broken(error),
                 HeadError::Refused(reason) => Break::Refused(format!("{reason}; {TRY_AGAIN}")),
             })?;
-            self.judge(job, &head, *next == 0)?;
+            self.judge(job, &head, *next == 0)
+                .map_err(|broke| match records.open_end() {
+                    Some(_) => Break::torn(broke),
+                    None => broke,
+                })?;
             header = head.header;
         }
-        for _ in self.current.base..*next {
-            records.next().map_err(broken)?;
+        let charset = dialect.charset;
+        let place = |bytes: u64| csv.then_some(TextPlace { bytes, charset });
+        let mut passed = self.current.base..*next;
+        let known = self.current.at.filter(|at| csv && at.charset == charset);
+        if let (Some(at), false) = (known, passed.is_empty()) {
+            records.skip_to(at.bytes).map_err(broken)?;
+            let open = u64::from(self.current.open_end.is_some());
+            passed = *next - open..*next;
+        }
+        let mut last_length = None;
+        for _ in passed {
+            last_length = records.next().map_err(broken)?.map(|line| line.length());
+        }
+        if let Some(length) = self.current.open_end.take() {
+            self.current.at = place(records.passed());
+            if last_length != Some(length) {
+                self.tell_torn(job, *next)?;
+            }
+        }
+        if self.rules().duplicates != Duplicates::Skip {
+            self.current.content = None; // it is of what was read before
         }
         let mut batch = BatchBuilder::new(self.hand.limits);
         let mut at = *next;
@@ -478,17 +548,53 @@ impl FileReader {
                 Err(error) => break Err(broken(error)),
             }
             if batch.is_full() {
+                self.current.at = place(records.passed());
                 self.hand_over(job, batch.take(header.clone()), next, false)?;
             }
         };
-        if end.is_ok() {
+        if matches!(end, Ok(()) | Err(Break::Spoilt(_) | Break::Torn(_))) {
             // As it was read: a change since then is found by the next listing.
             self.current.content = Some(digest.content());
+        }
+        self.current.at = place(records.passed());
+        if end.is_ok() {
+            self.current.open_end = records.open_end();
+            self.current.at = place(records.reached());
+            if self.rules().duplicates == Duplicates::Skip {
+                self.known.claim(digest.content(), &job.partition);
+            }
         }
         if end.is_ok() || !batch.is_empty() {
             self.hand_over(job, batch.take(header), next, end.is_ok())?;
         }
         end.map(|()| self.position(job, *next, true))
+    }
+
+    /// Says that a file looks as if its encoding were another than the feed's: its text would be another, without a word.
+    fn tell_utf8(&self, job: &Job, is_first: bool, head: &[u8]) {
+        if let (true, Some(text)) = (is_first, as_utf8(head)) {
+            let first = text.char_indices().find(|(_, c)| !c.is_ascii()).map_or(0, |(at, _)| at);
+            let from = text[..first].char_indices().rev().nth(9).map_or(0, |(at, _)| at);
+            let shown: String = text[from..].chars().take(20).collect();
+            tracing::warn!(
+                feed = self.hand.name(),
+                file = self.place.shown(&job.partition),
+                "the file is read as {}, and looks like UTF-8 at {shown:?}; if it is, set `encoding = \"utf-8\"`",
+                self.hand.feed().wire.text.charset.name(),
+            );
+        }
+    }
+
+    /// What was taken as the last record of a file that was read while it was being written was only the first part of it.
+    fn tell_torn(&self, job: &Job, next: u64) -> Result<(), Ended> {
+        let path = self.place.shown(&job.partition);
+        let last = next.saturating_sub(1);
+        let reason = format!(
+            "file {path} was read while it was being written: its record {last} was taken half; drop that record \
+             as a new file, and rename files into the folder once they are whole"
+        );
+        let position = self.position(job, next, false);
+        self.hand.conclude(&job.partition, position, Some(reason), job.seen)
     }
 
     /// Whether a file with this head is one of the feed's. What of it is not as the columns have it is told, once a file.
@@ -514,8 +620,8 @@ impl FileReader {
             bytes: self.hand.limits.bytes as u64,
             tag: &job.tag,
         };
-        let batches = match self.hand.feed().format {
-            Format::Parquet => columnar::parquet(&self.place, &job.partition, extent)?,
+        let (batches, digest) = match self.hand.feed().format {
+            Format::Parquet => (columnar::parquet(&self.place, &job.partition, extent)?, None),
             _ => columnar::avro(&self.place, &job.partition, extent)?,
         };
         let path: Arc<str> = self.place.display(&job.partition).into();
@@ -523,6 +629,9 @@ impl FileReader {
         let mut is_first = *next == 0;
         let mut is_checked = false;
         for batch in Gathered::new(batches, self.hand.limits) {
+            if let (Err(Break::Spoilt(_) | Break::Torn(_)), Some(digest)) = (&batch, &digest) {
+                self.current.content = Some(digest.content());
+            }
             let batch = batch?;
             self.hand.check()?;
             // Its rows are those of the file that Bronze comes to refer to. A store gives bytes of the object that was opened,
@@ -554,13 +663,16 @@ impl FileReader {
             }
         }
         self.check_unchanged(job)?;
+        if let Some(digest) = digest {
+            self.current.content = Some(digest.content());
+        }
         let position = self.position(job, *next, true);
         self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
         Ok(position)
     }
 
     /// What broke the reading of a columnar file: perhaps it is none.
-    fn explain(&self, job: &Job, broke: Break) -> Break {
+    fn explain(&self, job: &Job, next: u64, broke: Break) -> Break {
         let wanted = match self.hand.feed().format {
             Format::Parquet => FileMark::Parquet,
             _ => FileMark::Avro,
@@ -568,6 +680,8 @@ impl FileReader {
         match broke {
             Break::Spoilt(reason) => match instead(&self.place, &job.partition, wanted) {
                 Some(what) => Break::Refused(what),
+                // The end of either may be missing; a Parquet file without it has no rows.
+                None if wanted == FileMark::Avro || next == 0 => Break::torn(Break::Spoilt(reason)),
                 None => Break::Spoilt(reason),
             },
             other => other,
@@ -581,6 +695,8 @@ impl FileReader {
             tag: Some(job.tag.clone()),
             base: self.current.base,
             content: self.current.content.clone(),
+            open_end: self.current.open_end,
+            at: self.current.at,
         }
     }
 

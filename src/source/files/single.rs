@@ -209,7 +209,11 @@ impl SingleFile {
                 share: Share::default(),
             },
             place: self.place.clone(),
-            options: reading.options,
+            // Whoever named the file says that it is whole.
+            options: ReaderOptions {
+                stop_at_end: true,
+                ..reading.options
+            },
             decode: reading.decode,
             known: KnownFiles::default(),
             current: CurrentFile::default(),
@@ -221,6 +225,7 @@ impl SingleFile {
             size: self.found.size,
             modified: self.found.modified,
             seen: Instant::now(),
+            at: None,
             task: Task::Read {
                 next: reading.next,
                 base: 0,
