@@ -3,11 +3,13 @@
 //! 1. Footer and pages are looked over before they are read (`footer`, `pages`), so that no reader makes room for more than
 //!    a file's bytes can become; a reader that panics is contained.
 //! 2. Row groups are read one after the other. A batch has rows of one group, so that damage takes no rows of another.
-//! 3. INT96 is a point in time by the microsecond, so that all years of the calendar fit.
+//! 3. UUIDs are marked as such (`uuids`).
+//! 4. INT96 is a point in time by the microsecond, so that all years of the calendar fit.
 
 mod footer;
 mod pages;
 mod thrift;
+mod uuids;
 
 use std::io;
 use std::ops::Range;
@@ -62,7 +64,7 @@ pub(crate) fn read_metadata<E: From<Damage>>(
         return damage("its footer claims more bytes than the file has");
     }
     let footer = fetch(size - TAIL - length..size - TAIL)?;
-    let read = contain(|| parse(&footer, size)).map_err(Damage::of_panic);
+    let read = contain(|| parse(&footer, size).and_then(uuids::marked)).map_err(Damage::of_panic);
     Ok(read.flatten()?)
 }
 
@@ -81,7 +83,7 @@ fn parse(bytes: &[u8], size: u64) -> Result<ArrowReaderMetadata, Damage> {
     }
 }
 
-/// The file's columns with INT96 by the microsecond (3); none where no column is of that type. Arrow's default is the
+/// The file's columns with INT96 by the microsecond (4); none where no column is of that type. Arrow's default is the
 /// nanosecond, whose 64 bits end in the year 2262.
 fn by_microseconds(schema: &Schema, file: &SchemaDescriptor) -> Option<Schema> {
     let is_old = |column: &parquet::schema::types::ColumnDescPtr| column.physical_type() == Type::INT96;
