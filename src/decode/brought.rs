@@ -75,6 +75,6 @@ pub fn judge_columns(input: &Input, feed: &Feed, batch: &RecordBatch) -> Result<
     Ok(HeaderNotes {
         absent,
         ignored: brought.ignored,
-        twice: Vec::new(),
+        ..HeaderNotes::default()
     })
 }

@@ -65,7 +65,7 @@ pub(super) struct Target {
     pub nulls: Vec<String>,
     /// Names in the payload, most wanted first.
     pub from: Vec<String>,
-    /// Tried in order; empty: ISO 8601.
+    /// Each is tried; empty: ISO 8601.
     pub patterns: Vec<Pattern>,
     /// Of points in time.
     pub finer: Finer,

@@ -144,6 +144,31 @@ fn check_formats(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
             );
         }
     }
+    check_ways(file, formats, sql_type);
+}
+
+/// Says where a second format could only read every value differently, or is never asked.
+fn check_ways(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
+    let is = |known: fn(&str) -> bool| formats.iter().filter(|format| known(format.value.as_str())).nth(1);
+    let (second, what) = match element(sql_type) {
+        SqlType::Date | SqlType::Timestamp => (is(|format| format.starts_with("epoch_")), "a number counts one unit"),
+        SqlType::Binary => (is(|_| true), "bytes are written in one way"),
+        SqlType::Decimal(..)
+            if formats
+                .iter()
+                .any(|format| matches!(format.value.as_str(), "base64" | "digits")) =>
+        {
+            (is(|_| true), "base64 and digits stand alone")
+        }
+        _ => (None, ""),
+    };
+    if let Some(second) = second {
+        file.say(
+            &second.at,
+            format!("format {:?} cannot stand beside another: {what}", second.written),
+            "leave one of them",
+        );
+    }
 }
 
 /// Whether chrono can read by it; `yyyy-MM-dd` has no field at all.

@@ -1,5 +1,7 @@
 //! How the text of files is written: `delimiter`, `quote`, `encoding` and their like, of a feed of kind `files`.
 
+use serde::{Deserialize, Serialize};
+
 use super::Format;
 use super::settings::{Settings, Value};
 
@@ -43,7 +45,7 @@ impl Default for TextDialect {
 }
 
 /// What the bytes of a text stand for. A byte order mark at its start says more than this.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Charset {
     /// UTF-8.
     #[default]

@@ -127,8 +127,10 @@ impl<'f> Settings<'f> {
 
     /// Reports a setting that is fine in itself and wrong beside the others.
     pub fn conflicting(&self, name: &str, message: &str, help: &str) {
-        if let Some(entry) = self.entries.iter().find(|entry| entry.key == name) {
-            self.file.say(&entry.key_at, message, help);
+        match self.entries.iter().find(|entry| entry.key == name) {
+            Some(entry) => self.file.say(&entry.key_at, message, help),
+            // Its usual value is what the others conflict with.
+            None => self.say(message, help),
         }
     }
 

@@ -79,7 +79,10 @@ impl Moments {
         // A text that two chosen formats read, or another format just as well, may be two days.
         let ambiguous = chosen.iter().any(|bit| {
             let own: Vec<u128> = self.masks.keys().copied().filter(|mask| mask & bit != 0).collect();
-            swapped(*bit).is_some_and(|other| own.iter().all(|mask| mask & other != 0))
+            swapped(*bit).is_some_and(|other| {
+                let reads = |mask: &u128| mask & other != 0;
+                own.iter().all(reads) || chosen.contains(&other) && own.iter().any(reads)
+            })
         });
         if ambiguous {
             return None;
@@ -210,6 +213,8 @@ mod tests {
         let unclear = of(&["01/02/2017", "12/11/2017"]);
         assert_eq!(unclear.decided(), None);
         assert_eq!(unclear.ambiguous().unwrap(), "\"%m/%d/%Y\" or \"%d/%m/%Y\"");
+        let both = of(&["01/31/2017", "31/01/2017", "02/03/2017"]);
+        assert_eq!(both.decided(), None, "the last one is two days");
     }
 
     #[test]

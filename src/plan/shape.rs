@@ -7,10 +7,12 @@
 //!
 //! Chains are walked in loops: only what is nested by parentheses, which the parser bounds, is walked by recursion.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Query, SetExpr, SetOperator, SetQuantifier, Spanned, Value, VisitMut, VisitorMut,
+    BinaryOperator, Expr, ObjectName, Query, SetExpr, SetOperator, SetQuantifier, Spanned, Value, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
@@ -21,6 +23,9 @@ const DEEPEST: usize = 1000;
 
 /// A query has at most so many words and signs.
 const LONGEST: usize = 1_000_000;
+
+/// How often a query may read tables: a chain of WITH queries that name the one before twice doubles that each time.
+const MOST_READS: u64 = 10_000;
 
 /// Shorter chains of conditions stay as they are, so that plans of common queries do.
 const LONG: usize = 64;
@@ -45,12 +50,20 @@ pub fn flatten_asked(query: &mut Query) -> Result<(), (String, String)> {
     flatten(query).map_err(|refusal| (refusal.message, refusal.help.unwrap_or_default()))
 }
 
-/// Makes long chains flat.
+/// Makes long chains flat. Refuses what becomes too much once each WITH query stands wherever it is named.
 pub(super) fn flatten(query: &mut Query) -> Result<(), Refusal> {
-    match VisitMut::visit(query, &mut Flattening { depth: 0 }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(refusal) => Err(*refusal),
+    if let ControlFlow::Break(refusal) = VisitMut::visit(query, &mut Flattening { depth: 0 }) {
+        return Err(*refusal);
     }
+    let reads = reads(query);
+    if reads <= MOST_READS {
+        return Ok(());
+    }
+    Err(Refusal::new(format!(
+        "could not plan SQL that reads tables {reads} times, more than {MOST_READS}, once its WITH queries stand where they are named"
+    ))
+    .help("make a table of each WITH query that others name more than once")
+    .near("WITH"))
 }
 
 /// The SQL nests deeper than it may.
@@ -94,6 +107,58 @@ impl VisitorMut for Flattening {
 
     fn post_visit_expr(&mut self, _: &mut Expr) -> ControlFlow<Box<Refusal>> {
         self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+}
+
+/// How often a query reads tables, where each WITH query stands wherever it is named.
+fn reads(query: &Query) -> u64 {
+    let mut reads = Reads::default();
+    let _ = Visit::visit(query, &mut reads);
+    reads.whole
+}
+
+/// Counts reads from the innermost query outwards.
+#[derive(Default)]
+struct Reads {
+    /// Of the queries that are being visited.
+    open: Vec<u64>,
+    whole: u64,
+    /// Of WITH queries, by name; and which queries those are.
+    named: HashMap<String, u64>,
+    names: HashMap<*const Query, String>,
+}
+
+impl Visitor for Reads {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let name = cte.alias.name.value.to_lowercase();
+            self.names.insert(std::ptr::from_ref::<Query>(&cte.query), name);
+        }
+        self.open.push(0);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        let name = relation.to_string().to_lowercase();
+        let reads = self.named.get(name.trim_matches('"')).copied().unwrap_or(1);
+        if let Some(open) = self.open.last_mut() {
+            *open = open.saturating_add(reads);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let reads = self.open.pop().unwrap_or_default();
+        match (self.names.get(&std::ptr::from_ref(query)), self.open.last_mut()) {
+            (Some(name), _) => {
+                self.named.insert(name.clone(), reads);
+            }
+            (None, Some(outer)) => *outer = outer.saturating_add(reads),
+            (None, None) => self.whole = reads,
+        }
         ControlFlow::Continue(())
     }
 }
@@ -365,6 +430,27 @@ mod tests {
             }
         }
         total
+    }
+
+    /// A chain of WITH queries that name the one before twice was planned without end.
+    #[test]
+    fn with_queries_that_name_each_other_too_often_are_refused() {
+        let chain = |length: usize| {
+            let queries: Vec<String> = (1..=length)
+                .map(|n| format!("e{n} AS (SELECT * FROM E{0} UNION SELECT * FROM e{0})", n - 1))
+                .collect();
+            format!(
+                "WITH e0 AS (SELECT * FROM t), {} SELECT * FROM e{length}",
+                queries.join(", ")
+            )
+        };
+        crate::deep::deep(move || {
+            assert!(flat(&chain(13)).is_ok());
+            assert!(flat(&chain(14)).unwrap_err().contains("reads tables 16384 times"));
+            assert!(flat(&chain(90)).is_err());
+            let once = "WITH a AS (SELECT 1), b AS (SELECT * FROM a) SELECT * FROM b WHERE x IN (SELECT y FROM b)";
+            assert!(flat(once).is_ok());
+        });
     }
 
     #[test]

@@ -49,7 +49,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::Decoded;
-use crate::definition::Input;
+use crate::definition::{Charset, Input};
 use crate::repr::Epoch;
 
 /// What a reader hands to a worker: decoded records of one partition, and how far they reach.
@@ -89,10 +89,27 @@ pub struct Position {
     /// What a file held as far as it was read, where that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<FileContent>,
+    /// How many bytes the last record of a text has, where the text ended before its line did: more of it may come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_end: Option<u64>,
+    /// How far a file's CSV is read: up to behind the last record, or up to it where that has an open end. So reading goes on
+    /// at the same place when records are split otherwise than they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<TextPlace>,
     /// The number of the file's first record, or of a log's first byte. Not 0 for one that was read again from its start: its
     /// records go on where those of its earlier version ended.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub base: u64,
+}
+
+/// A place in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextPlace {
+    /// Bytes before it, unpacked and in UTF-8.
+    pub bytes: u64,
+    /// What the text was read as.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub charset: Charset,
 }
 
 /// The bytes of a file, as they are stored.
@@ -102,6 +119,10 @@ pub struct FileContent {
     pub bytes: u64,
     /// XXH3 of 128 bits, hexadecimal.
     pub hash: String,
+}
+
+fn is_usual(charset: &Charset) -> bool {
+    *charset == Charset::default()
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -12,7 +12,7 @@ use crate::commands::{alluvium, exits, text};
 use crate::formats::{long, text as avro_text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, catch_up, recompute};
-use samples::{avro_block, avro_header, int96_file, nested_file, parquet_file, repeated_file};
+use samples::{avro_block, avro_header, int96_file, nested_file, parquet_file, repeated_file, uuid_file};
 
 /// A dataflow of one input `t` of files, and its rows as they are.
 fn of_files(name: &str, format: &str, columns: &str) -> Folder {
@@ -198,6 +198,36 @@ fn what_is_finer_than_a_microsecond_is_refused_exact_in_a_text_or_cut_off_as_the
 }
 
 /// Entries with null values were missing, NaN was null, and points in time beyond the calendar were `ERROR: ...`.
+/// The sixteen bytes of a UUID that happened to be UTF-8 became a text of control characters.
+#[test]
+fn a_uuid_is_its_text_and_in_a_binary_its_bytes() {
+    let folder = of_files(
+        "uuid",
+        "parquet",
+        "a = \"VARCHAR\"\nb = { type = \"BINARY\", from = \"a\" }\nl = \"VARCHAR\"\nm = { type = \"VARCHAR[]\", from = \"l\" }\n\
+         s = \"VARCHAR\"\nu = { type = \"VARCHAR\", from = \"s.u\" }",
+    );
+    let uuid = "11111111-2222-3333-4444-555555555555";
+    let bytes = *b"\x11\x11\x11\x11\"\"33DDUUUUUU";
+    put(&folder, "a.parquet", &uuid_file(bytes));
+    let dataflow = settled(
+        &folder,
+        "SELECT a || '|' || encode(b, 'hex') || '|' || l || '|' || array_to_string(m, ',') || '|' || s || '|' || u FROM silver.t WHERE a IS NOT NULL",
+        &format!(
+            "\"{uuid}|{}|[\"\"{uuid}\"\"]|{uuid}|{{\"\"u\"\":\"\"{uuid}\"\"}}|{uuid}\"",
+            uuid.replace('-', "")
+        ),
+    );
+    assert_eq!(letters(&dataflow), "");
+    assert_eq!(
+        ask(
+            &dataflow,
+            "SELECT COUNT(*), COUNT(a), COUNT(l), COUNT(m), COUNT(s) FROM silver.t"
+        ),
+        "2,1,1,1,1"
+    );
+}
+
 #[test]
 fn nested_values_are_json_without_a_silent_loss() {
     let folder = of_files("nested", "parquet", "m = \"VARCHAR\"\ns = \"VARCHAR\"\nl = \"VARCHAR\"");
@@ -502,6 +532,79 @@ fn json_files_may_be_arrays_or_pretty() {
         assert!(letters.contains(&format!("record,{place}")), "{place}: {letters}");
     }
     assert_eq!(letters.lines().count(), 4, "{letters}");
+}
+
+/// Objects without a line break between them, as Kinesis Firehose writes them, were one dead letter of all.
+#[test]
+fn json_objects_one_behind_the_other_are_records() {
+    let folder = of_files(
+        "behind",
+        "json",
+        "id = \"BIGINT\"\nline = { type = \"BIGINT\", from = \"file.line\" }",
+    );
+    put(&folder, "firehose.ndjson", b"{\"id\":1}{\"id\":2}{\"id\":3}");
+    put(
+        &folder,
+        "lines.ndjson",
+        b"{\"id\":4}\n{\"id\":5} {\"id\":6}\n{\"id\":}{\"id\":7}\n{\"id\":8},{\"id\":9}\n",
+    );
+    put(&folder, "pretty.ndjson", b"{\n \"id\": 10\n}{\n \"id\": 11\n}\n");
+    let sql = "SELECT id, line FROM silver.t ORDER BY id";
+    let expected = "1,1\n2,1\n3,1\n4,1\n5,2\n6,2\n7,3\n10,1\n11,3";
+    let dataflow = settled(&folder, sql, expected);
+    let found = letters(&dataflow);
+    for place in ["lines.ndjson,3,", "lines.ndjson,5,"] {
+        assert!(found.contains(&format!("record,{place}")), "{place}: {found}");
+    }
+    assert_eq!(found.lines().count(), 2, "{found}");
+    // What is written behind them is read on, once.
+    folder.append("data/firehose.ndjson", "{\"id\":12}{\"id\":13}");
+    catch_up(&dataflow, 1);
+    catch_up(&dataflow, 2);
+    assert_eq!(ask(&dataflow, sql), format!("{expected}\n12,1\n13,1"));
+    assert_eq!(letters(&dataflow), found);
+    recompute(&dataflow, 1);
+    assert_eq!(ask(&dataflow, sql), format!("{expected}\n12,1\n13,1"));
+}
+
+/// A file that was being written was given up, and said to have changed once it was whole.
+#[test]
+fn columnar_files_that_were_read_half_written_are_read_once_they_are_whole() {
+    let avro = of_files("half", "avro", "id = \"BIGINT\"");
+    let whole = [avro_header(NUMBERS, "null"), numbers(0, 10), numbers(10, 20)].concat();
+    put(&avro, "a.avro", &whole[..whole.len() - 18]);
+    let parquet = of_files("half", "parquet", "id = \"BIGINT\"");
+    let ids: arrow::array::ArrayRef = std::sync::Arc::new(arrow::array::Int64Array::from_iter_values(0..20));
+    let batch = arrow::array::RecordBatch::try_from_iter([("id", ids)]).expect("a batch");
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).expect("a writer");
+    writer.write(&batch).expect("it is written");
+    let file = writer.into_inner().expect("it is whole");
+    put(&parquet, "a.parquet", &file[..file.len() - 10]);
+    let sql = "SELECT COUNT(*), COUNT(DISTINCT id) FROM silver.t";
+    for (folder, name, bytes, before) in [
+        (&avro, "a.avro", &whole, "10,10"),
+        (&parquet, "a.parquet", &file, "0,0"),
+    ] {
+        let dataflow = folder.load("lake");
+        catch_up(&dataflow, 1);
+        assert_eq!(ask(&dataflow, sql), before, "{name}");
+        assert_eq!(letters(&dataflow).lines().count(), 1, "{name}");
+        put(folder, name, bytes);
+        catch_up(&dataflow, 2);
+        catch_up(&dataflow, 1);
+        assert_eq!(ask(&dataflow, sql), "20,20", "{name}: {}", letters(&dataflow));
+        recompute(&dataflow, 2);
+        assert_newest_is_exact(&dataflow, name);
+        assert_eq!(ask(&dataflow, sql), "20,20", "{name}, made again from Bronze");
+        assert_eq!(letters(&dataflow).lines().count(), 1, "{name}");
+        let replayed = alluvium(
+            &["dead-letters", ".", "--replay", "--lake", "lakes/lake"],
+            folder.path(),
+        );
+        exits(&replayed, 0);
+        assert_eq!(letters(&dataflow), "", "{name}: it is whole");
+        assert_eq!(ask(&dataflow, sql), "20,20", "{name}");
+    }
 }
 
 /// Numbers of a placeholder were taken for the current value of an array.

@@ -549,6 +549,16 @@ fn sql_that_is_too_deep_is_refused_by_its_limit() {
             format!("SELECT k, {} AS v FROM rows", vec!["n"; 600_000].join(" + ")),
             "more than 1000000 words and signs",
         ),
+        (
+            format!(
+                "WITH e0 AS (SELECT k FROM rows), {} SELECT k FROM e30",
+                (1..=30)
+                    .map(|n| format!("e{n} AS (SELECT k FROM e{0} UNION SELECT k FROM e{0})", n - 1))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+            "once its WITH queries stand where they are named",
+        ),
     ] {
         let folder = folder("deep", &[("t", &sql)]);
         let checked = alluvium(&["check", "."], folder.path());

@@ -481,6 +481,127 @@ fn a_file_that_is_completed_by_appending_is_read_on() {
     assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 7 10 11 12 20");
 }
 
+/// Two files with a header alone hold the same bytes; the one that was skipped was said to have changed when it grew.
+#[test]
+fn a_file_that_was_skipped_and_then_grew_is_read() {
+    let folder = folder("drops/*.csv", "duplicates = \"skip\"");
+    for name in ["b", "c", "d"] {
+        folder.write(&format!("drops/{name}.csv"), "n\n");
+    }
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    folder.append("drops/b.csv", "2\n");
+    folder.append("drops/c.csv", "3\n");
+    folder.append("drops/d.csv", "3\n");
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3");
+    // What came to hold the same as another by growing is known, too.
+    folder.append("drops/a.csv", "4\n");
+    catch_up(&dataflow, 2);
+    folder.write("drops/e.csv", "n\n1\n4\n");
+    catch_up(&dataflow, 1);
+    recompute(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+}
+
+fn packed(text: &str) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, text.as_bytes()).expect("memory takes it");
+    packed.finish().expect("memory takes it")
+}
+
+/// A file that was refused while it was being written, or that was repaired under its own name, was said to have changed after
+/// it was read, and not one of its rows was.
+#[test]
+fn a_file_that_was_refused_is_read_once_it_is_whole_or_repaired() {
+    let folder = folder("drops/*", "");
+    let put = |name: &str, bytes: &[u8]| {
+        std::fs::write(folder.path().join("drops").join(name), bytes).expect("the file is written");
+    };
+    let rows = |from: u32, to: u32| (from..to).map(|n| format!("{n}\n")).collect::<String>();
+    let gz = packed(&format!("n\n{}", rows(1_000, 9_000)));
+    put("header.csv", b"number");
+    put("quote.csv", b"n\n10\n\"1");
+    put("gz.csv.gz", &gz[..gz.len() / 2]);
+    put("other.csv", b"k\n12\n");
+    put("zip.csv", b"PK\x03\x04 is an archive");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    let letters = || {
+        ask(
+            &dataflow,
+            "SELECT \"partition\", reason FROM dead_letters ORDER BY 1, 2",
+        )
+    };
+    let refused = letters();
+    assert_eq!(refused.lines().count(), 5, "{refused}");
+    let taken = ask(&dataflow, "SELECT COUNT(*) FROM silver.rows WHERE n >= 1000");
+    assert!((1..8_000).contains(&taken.parse::<u32>().expect("a count")), "{taken}");
+
+    put("header.csv", b"number,n\n0,13\n");
+    put("quote.csv", b"n\n10\n\"11\"\n");
+    put("gz.csv.gz", &gz);
+    put("other.csv", b"n\n12\n");
+    put("zip.csv", b"n\n14\n");
+    catch_up(&dataflow, 2);
+    catch_up(&dataflow, 1);
+    let check = |what: &str| {
+        let small = "SELECT n FROM silver.rows WHERE n < 1000 ORDER BY n";
+        assert_eq!(ask(&dataflow, small).replace('\n', " "), "1 10 11 12 13 14", "{what}");
+        let large = "SELECT COUNT(*), COUNT(DISTINCT n) FROM silver.rows WHERE n >= 1000";
+        assert_eq!(ask(&dataflow, large), "8000,8000", "{what}");
+        assert_newest_is_exact(&dataflow, what);
+    };
+    check("once they are whole");
+    assert_eq!(letters(), refused, "nothing more is wrong");
+    let numbered = "SELECT MIN(\"offset\"), MAX(\"offset\" + records), SUM(records) FROM bronze.rows WHERE \"partition\" = 'gz.csv.gz'";
+    assert_eq!(ask(&dataflow, numbered), "0,8000,8000");
+    recompute(&dataflow, 1);
+    check("made again from Bronze");
+
+    let replayed = alluvium(
+        &["dead-letters", ".", "--replay", "--lake", "lakes/lake"],
+        folder.path(),
+    );
+    exits(&replayed, 0);
+    check("behind a replay");
+    assert_eq!(letters(), "");
+}
+
+/// Whether a record had been taken half was told by the bytes as they are stored: one that was whole was to be dropped again.
+#[test]
+fn what_is_appended_to_packed_or_utf_16_text_tears_no_record() {
+    let folder = folder("drops/*", "");
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let add = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join("drops").join(name);
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .expect("it opens");
+        std::io::Write::write_all(&mut file, bytes).expect("it is written");
+    };
+    add("gz.csv.gz", &packed("n\n2\n"));
+    add("utf16.csv", &utf16("\u{feff}n\n3\n"));
+    add("torn.csv.gz", &packed("n\n4\n5"));
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    add("gz.csv.gz", &packed("20\n"));
+    add("utf16.csv", &utf16("30\n"));
+    add("torn.csv.gz", &packed("6\n40\n"));
+    catch_up(&dataflow, 1);
+    catch_up(&dataflow, 1);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 20 30 40");
+    let letters = ask(&dataflow, "SELECT \"partition\", reason FROM dead_letters");
+    assert!(
+        letters.starts_with("torn.csv.gz,") && letters.contains("its record 1 was taken half"),
+        "{letters}"
+    );
+    assert_eq!(letters.lines().count(), 1, "{letters}");
+}
+
 /// A corrected file was a dead letter, whatever its input made of newer versions.
 #[test]
 fn a_changed_file_is_a_dead_letter_or_a_correction_as_the_feed_says() {

@@ -230,6 +230,148 @@ fn first_bytes_say_what_a_file_is_whatever_it_is_called() {
     assert_eq!(rows("", "a.xz", xz.finish().expect("packed")), "a,1");
 }
 
+/// A CSV whose header began with PARENT_ID was taken for a Parquet file, one with "mustard" at the right place for a tar archive.
+#[test]
+fn a_text_that_begins_like_another_kind_of_file_is_read() {
+    let columns = "k = { type = \"VARCHAR\", from = [\"PARENT_ID\", \"PAR1\", \"ORC\", \"k\"] }\nx = \"VARCHAR\"\n";
+    let folder = with_columns(columns, "");
+    put(&folder, "a.csv", "PARENT_ID,x\na,1\n");
+    put(&folder, "b.csv", "PAR1,x\nb,2\n");
+    put(&folder, "c.csv", "ORC\nc\n");
+    put(&folder, "d.csv", format!("k,x\nd,{:>257}\n", "mustard"));
+    let (rows, letters) = take(&folder);
+    assert_eq!(letters, "");
+    assert_eq!(rows.replace(' ', ""), "a,1\nb,2\nc,\nd,mustard");
+}
+
+/// A small file with a fault behind its end gave none of its rows, and zeros behind a gzip were one.
+#[test]
+fn what_stands_before_a_fault_behind_a_gzip_is_read_and_padding_is_none() {
+    let folder = folder("");
+    let whole = gzipped(b"k,x\na,1\n");
+    let mut sum = gzipped(b"k,x\nd,4\n");
+    let at = sum.len() - 8;
+    sum[at] ^= 1;
+    put(&folder, "padded.csv.gz", [whole.clone(), vec![0; 700_000]].concat());
+    put(
+        &folder,
+        "members.csv.gz",
+        [gzipped(b"k,x\nb,2\n"), vec![0; 5], gzipped(b"b,3\n")].concat(),
+    );
+    put(
+        &folder,
+        "garbage.csv.gz",
+        [gzipped(b"k,x\nc,3\n"), b"garbage".to_vec()].concat(),
+    );
+    put(&folder, "sum.csv.gz", sum);
+    let (rows, letters) = take(&folder);
+    assert_eq!(rows, "a,1\nb,2\nb,3\nc,3\nd,4");
+    assert_eq!(letters.matches("file,").count(), 2, "{letters}");
+    for name in ["garbage", "sum"] {
+        assert!(letters.contains(&format!("file,{name}.csv.gz")), "{letters}");
+    }
+}
+
+/// Records that were counted by settings of one day were passed over, or read twice, by those of the next.
+#[test]
+fn a_file_that_grows_is_read_on_where_it_was_when_its_settings_are_others() {
+    for (before, text, settings, more, expected) in [
+        (
+            "",
+            "k,x\n#a,1\n#b,2\nc,3\n",
+            "comment = \"#\"\n",
+            "d,4\n#e,5\nf,6\n",
+            "d,4\nf,6",
+        ),
+        ("", "k,x\na,\"1\n1\"\n", "quote = \"\"\n", "d,4\nf,6\n", "d,4\nf,6"),
+        ("quote = \"\"\n", "k,x\nc,\"3\nc,3\n", "", "d,4\nf,6", "d,4\nf,6"),
+        ("", "title\n\nk,x\nc,3\n", "skip_lines = 2\n", "d,4\nf,6", "d,4\nf,6"),
+    ] {
+        let folder = folder(before);
+        put(&folder, "a.csv", text);
+        take(&folder);
+        define(&folder, "k = \"VARCHAR\"\nx = \"VARCHAR\"\n", settings);
+        put(&folder, "a.csv", format!("{text}{more}"));
+        take(&folder);
+        let dataflow = folder.load("lake");
+        catch_up(&dataflow, 2);
+        let found = ask(
+            &dataflow,
+            "SELECT k, x FROM silver.t WHERE k IN ('d', 'e', 'f') ORDER BY 1, 2",
+        );
+        assert_eq!(found, expected, "{settings:?} behind {before:?}");
+    }
+}
+
+/// UTF-8 that is read as Windows-1252 became another text without a word.
+#[test]
+fn utf_8_that_is_read_as_another_encoding_is_told() {
+    let folder = folder("encoding = \"windows-1252\"\n");
+    put(&folder, "utf8.csv", "k,x\na,M\u{fc}ller\n");
+    put(&folder, "ansi.csv", b"k,x\nb,M\xfcller\n");
+    put(&folder, "ascii.csv", b"k,x\nc,Miller\n");
+    let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
+    exits(&output, 0);
+    let told = text(&output);
+    assert_eq!(
+        told.matches("is read as windows-1252, and looks like UTF-8 at").count(),
+        1,
+        "{told}"
+    );
+    assert!(told.contains("utf8.csv"), "{told}");
+}
+
+/// The header of a file that was appended to another became a row, or a dead letter.
+#[test]
+fn a_header_that_comes_again_is_no_row() {
+    assert_eq!(rows("", "a.csv", "k,x\na,1\nk,x\nb,2\nk,y\n"), "a,1\nb,2\nk,y");
+    assert_eq!(rows("", "a.csv", "sep=;\nk;x\na;1\nk;x\n"), "a,1");
+    assert_eq!(
+        rows("", "one.csv", "k\na\nk\n"),
+        "a,\nk,",
+        "a single name may be a value"
+    );
+    assert_eq!(rows("header = false\n", "none.csv", "k,x\nk,x\n"), "k,x\nk,x");
+}
+
+/// Columns that name their fields by places fit any first line: one row of each file went without a word.
+#[test]
+fn a_first_line_of_data_that_is_taken_for_a_header_is_told() {
+    let folder = with_columns(
+        "k = { type = \"VARCHAR\", from = 1 }\nx = { type = \"VARCHAR\", from = 2 }\n",
+        "",
+    );
+    put(&folder, "data.csv", "7,1\n8,2\n");
+    put(&folder, "header.csv", "key,,\n9,3,\n");
+    let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
+    exits(&output, 0);
+    let told = text(&output);
+    assert_eq!(
+        told.matches("looks like data: \"7,1\"; if it is, set `header = false`")
+            .count(),
+        1,
+        "{told}"
+    );
+    assert_eq!(told.matches("looks like data").count(), 1, "{told}");
+    assert!(!told.contains("several fields have these names"), "{told}");
+}
+
+/// Where CR alone ends lines, every record was on line 1.
+#[test]
+fn lines_that_cr_alone_ends_have_their_numbers() {
+    let folder = with_columns("k = \"BIGINT\"\nx = { type = \"BIGINT\", from = \"file.line\" }\n", "");
+    for (name, end) in [("lf.csv", "\n"), ("crlf.csv", "\r\n"), ("cr.csv", "\r")] {
+        put(&folder, name, "k\n7\n\n8\nx\n9\n".replace('\n', end));
+    }
+    let (rows, letters) = take(&folder);
+    let thrice = |row: &str| [row; 3].join("\n");
+    assert_eq!(rows, [thrice("7,2"), thrice("8,4"), thrice("9,6")].join("\n"));
+    assert_eq!(letters.matches("line 5 of its file").count(), 3, "{letters}");
+    let dataflow = folder.load("lake");
+    recompute(&dataflow, 2);
+    assert_newest_is_exact(&dataflow, "made again from Bronze");
+}
+
 /// A byte order mark stayed in front of the quote, which then opened no field: the header was torn at its line break.
 #[test]
 fn byte_order_marks_are_no_part_of_a_header_with_a_line_break() {
@@ -386,6 +528,37 @@ fn a_number_that_two_patterns_read_differently_is_refused() {
     assert!(letters.contains("may be two by the column's `format`"), "{letters}");
 }
 
+/// The first of two patterns won, and days became months without a word.
+#[test]
+fn a_date_that_two_patterns_read_differently_is_refused() {
+    let columns = "k = \"VARCHAR\"\nx = { type = \"DATE\", format = [\"%d/%m/%Y\", \"%m/%d/%Y\", \"%m/%d/%y\"] }\n";
+    let folder = with_columns(columns, "");
+    put(
+        &folder,
+        "a.csv",
+        "k,x\na,03/04/2024\nb,13/04/2024\nc,04/13/2024\nd,04/04/2024\ne,04/13/24\n",
+    );
+    let (rows, letters) = take(&folder);
+    assert_eq!(rows, "b,2024-04-13\nc,2024-04-13\nd,2024-04-04\ne,2024-04-13");
+    assert!(letters.contains("may be two by the column's `format`"), "{letters}");
+    assert_eq!(letters.lines().count(), 1, "{letters}");
+    for (sql_type, formats) in [
+        ("TIMESTAMP", "\"epoch_ms\", \"epoch_s\""),
+        ("BINARY", "\"hex\", \"base64\""),
+        ("DECIMAL(9,2)", "\"digits\", \"#,##0.00\""),
+    ] {
+        let columns = format!("k = \"VARCHAR\"\nx = {{ type = \"{sql_type}\", format = [{formats}] }}\n");
+        let folder = with_columns(&columns, "");
+        let checked = alluvium(&["check", "."], folder.path());
+        exits(&checked, 2);
+        assert!(
+            text(&checked).contains("cannot stand beside another"),
+            "{}",
+            text(&checked)
+        );
+    }
+}
+
 #[test]
 fn json_records_without_any_column_are_dead_letters() {
     let folder = folder("format = \"ndjson\"\n");
@@ -432,6 +605,7 @@ fn mistakes_in_csv_settings_are_told_with_what_is_known() {
             "setting \"delimiter\" must be one ASCII character",
         ),
         ("quote = \",\"\n", "quote and delimiter are the same character"),
+        ("delimiter = '\"'\n", "quote and delimiter are the same character"),
         ("encoding = \"ebcdic\"\n", "unknown encoding \"ebcdic\""),
         ("delimeter = \";\"\n", "did you mean \"delimiter\"?"),
         (

@@ -51,47 +51,48 @@ impl Fine {
     }
 }
 
-/// A point in time from text, by the patterns in order, or ISO 8601 without any.
+/// A point in time from text, by the patterns, or ISO 8601 without any. Two patterns that read it as two points tell nothing.
 pub fn point(text: &str, patterns: &[Pattern], finer: Finer) -> Result<i64, Why> {
-    let point = match patterns {
-        [] => iso(text.as_bytes()).ok_or(Why::Not)?,
-        patterns => by_patterns(text, patterns)?,
-    };
-    point.settle(finer)
-}
-
-fn by_patterns(text: &str, patterns: &[Pattern]) -> Result<Fine, Why> {
-    let mut why = Why::Not;
+    if patterns.is_empty() {
+        return iso(text.as_bytes()).ok_or(Why::Not)?.settle(finer);
+    }
+    let mut found = Err(Why::Not);
     for pattern in patterns {
-        let items = match pattern {
-            Pattern::Epoch(unit) => match counted(text, *unit) {
-                Ok(point) => return Ok(point),
-                Err(other) => {
-                    why = other;
-                    continue;
-                }
-            },
-            Pattern::Plain(joint, items) => {
-                let bytes = text.as_bytes();
-                if bytes.len() == 19
-                    && bytes[10] == *joint
-                    && bytes[16] == b':'
-                    && let Some(point) = iso(bytes)
-                {
-                    return Ok(point);
-                }
-                items
-            }
-            Pattern::Items(items) => items,
-        };
-        let mut parsed = Parsed::new();
-        if parse(&mut parsed, text, items.iter()).is_ok()
-            && let Some(point) = settle(&parsed)
-        {
-            return Ok(point);
+        match (by_pattern(text, pattern).and_then(|point| point.settle(finer)), found) {
+            (Ok(point), Ok(before)) if point != before => return Err(super::AMBIGUOUS),
+            (Ok(point), _) => found = Ok(point),
+            (Err(why), Err(Why::Not)) => found = Err(why),
+            (Err(_), _) => (),
         }
     }
-    Err(why)
+    found
+}
+
+fn by_pattern(text: &str, pattern: &Pattern) -> Result<Fine, Why> {
+    let items = match pattern {
+        Pattern::Epoch(unit) => return counted(text, *unit),
+        Pattern::Plain(joint, items) => {
+            let bytes = text.as_bytes();
+            if bytes.len() == 19
+                && bytes[10] == *joint
+                && bytes[16] == b':'
+                && let Some(point) = iso(bytes)
+            {
+                return Ok(point);
+            }
+            items
+        }
+        Pattern::Items(items) => items,
+    };
+    let mut parsed = Parsed::new();
+    parse(&mut parsed, text, items.iter()).map_err(|_| Why::Not)?;
+    // chrono takes fewer than four digits for a whole year: 24 as the year 24.
+    if let Some(year) = parsed.year().filter(|year| (0..1000).contains(year))
+        && !text.contains(&format!("{year:04}"))
+    {
+        return Err(Why::Not);
+    }
+    settle(&parsed).ok_or(Why::Not)
 }
 
 /// What was parsed as a point; a date alone is its midnight, an hour without minutes its start.
@@ -270,8 +271,10 @@ fn number(text: &[u8], at: usize, length: usize) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use chrono::format::StrftimeItems;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn iso_texts_of_every_shape_are_read_as_utc() {
@@ -351,6 +354,51 @@ mod tests {
         }
         assert_eq!(point("0001-01-01", &[], Finer::Refused), Ok(FIRST));
         assert_eq!(point("9999-12-31T23:59:59.999999", &[], Finer::Refused), Ok(LAST));
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::Items(StrftimeItems::new(text).parse_to_owned().expect("a pattern"))
+    }
+
+    /// A day was silently what the first of two patterns read.
+    #[test]
+    fn a_text_that_two_patterns_read_differently_is_refused() {
+        let day_or_month = [pattern("%d/%m/%Y"), pattern("%m/%d/%Y")];
+        assert_eq!(
+            point("03/04/2024", &day_or_month, Finer::Refused),
+            Err(super::super::AMBIGUOUS)
+        );
+        assert_eq!(
+            point("13/04/2024", &day_or_month, Finer::Refused),
+            point("04/13/2024", &day_or_month, Finer::Refused)
+        );
+        assert_eq!(
+            point("04/04/2024", &day_or_month, Finer::Refused),
+            Ok(19_817 * DAY),
+            "both read the same"
+        );
+        let count_or_day = [Pattern::Epoch(Epoch::Seconds), pattern("%Y%m%d %H")];
+        assert_eq!(point("20240101", &count_or_day, Finer::Refused), Ok(20_240_101_000_000));
+        assert_eq!(point("20240101 00", &count_or_day, Finer::Refused), Ok(19_723 * DAY));
+        let plain = [Pattern::Plain(b' ', vec![]), pattern("%Y-%d-%m %H:%M:%S")];
+        assert_eq!(
+            point("2024-03-04 00:00:00", &plain, Finer::Refused),
+            Err(super::super::AMBIGUOUS)
+        );
+    }
+
+    /// `%Y` took 24 for the year 24.
+    #[test]
+    fn a_whole_year_has_four_digits() {
+        let whole = [pattern("%m/%d/%Y")];
+        assert_eq!(point("1/31/17", &whole, Finer::Refused), Err(Why::Not));
+        assert!(point("01/31/0017", &whole, Finer::Refused).is_ok());
+        let both = [pattern("%m/%d/%Y"), pattern("%m/%d/%y")];
+        assert_eq!(
+            point("1/31/17", &both, Finer::Refused),
+            point("1/31/2017", &both, Finer::Refused)
+        );
+        assert!(point("1/31/17", &both, Finer::Refused).is_ok());
     }
 
     proptest! {

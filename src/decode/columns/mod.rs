@@ -6,6 +6,7 @@
 //! a VARCHAR are JSON (`nested`).
 
 mod nested;
+mod uuids;
 
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ use crate::definition::FileField;
 use crate::repr::SqlType;
 use crate::words::{in_sql_words, sql_types};
 
+pub(super) use uuids::UUID;
+
 /// What rows of a file come to.
 pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
     let rows = batch.num_rows();
@@ -40,8 +43,13 @@ pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
     let mut missing = vec![false; shape.targets.len()];
     let mut arrays = Vec::with_capacity(shape.targets.len());
     for (column, target) in shape.targets.iter().enumerate() {
-        match target.from.iter().find_map(|name| find(batch, name)) {
-            Some((root, array)) => {
+        let found = target
+            .from
+            .iter()
+            .find_map(|name| find(batch, name).map(|found| (found, name)));
+        match found {
+            Some(((root, array), name)) => {
+                let array = uuids::taken(array, uuids::field_of(batch, name).as_deref(), &target.sql_type);
                 used[root] = true;
                 let twins = fields.iter().filter(|field| field.name() == fields[root].name());
                 arrays.push(match twins.count() {
@@ -342,7 +350,12 @@ fn values_by<T: ArrowPrimitiveType>(
 fn lists(target: &Target, lists: &ListArray, faults: &mut Vec<Fault>) -> ArrayRef {
     let item = target.item().expect("only list targets come here");
     let mut inner = Vec::new();
-    let values = convert(&item, lists.values(), &mut inner);
+    let field = match lists.data_type() {
+        DataType::List(field) => Some(field.as_ref()),
+        _ => None,
+    };
+    let values = uuids::taken(lists.values().clone(), field, &item.sql_type);
+    let values = convert(&item, &values, &mut inner);
     let offsets = lists.value_offsets();
     for fault in inner {
         // The list whose slice holds the value; values of no list (behind a null) are nobody's fault.

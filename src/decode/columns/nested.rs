@@ -4,7 +4,7 @@
 //!   are in the file, and a null value is `null`. A list is an array.
 //! - Numbers are as the file has them, decimals with all their digits. JSON has no NaN and no infinities: they are the strings
 //!   `"NaN"`, `"Infinity"` and `"-Infinity"`.
-//! - Bytes are base64. Dates, times and points in time are ISO 8601.
+//! - Bytes are base64, UUIDs their text. Dates, times and points in time are ISO 8601.
 //!
 //! It replaces arrow-json's encoder here: that one leaves null fields and entries out, makes `null` of NaN, and writes
 //! `ERROR: ...` for a point in time that it cannot show.
@@ -12,15 +12,16 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Float16Type, Float32Type, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    DataType, Field, Float16Type, Float32Type, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::DateTime;
 
+use super::uuids::{is_uuid, text as uuid_text};
 use crate::decode::avro::{write_base64, write_float, write_text};
 use crate::decode::parquet::{INT96, int96_nanos};
 
@@ -44,6 +45,7 @@ enum Form<'a> {
     Float(Box<dyn Fn(usize) -> f64 + 'a>, ArrayFormatter<'a>),
     Text(Box<dyn Fn(usize) -> &'a str + 'a>),
     Bytes(Box<dyn Fn(usize) -> &'a [u8] + 'a>),
+    Uuid(&'a FixedSizeBinaryArray),
     /// The values, and which of them a list has.
     List(Box<JsonWriter<'a>>, Box<dyn Fn(usize) -> (usize, usize) + 'a>),
     /// Name and values of each field.
@@ -63,7 +65,7 @@ impl<'a> JsonWriter<'a> {
         use DataType as T;
         const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
         let shown = || ArrayFormatter::try_new(array, &OPTIONS);
-        let inner = |array: &'a ArrayRef| JsonWriter::new(array.as_ref()).map(Box::new);
+        let inner = |field: &Field, array: &'a ArrayRef| JsonWriter::of_field(field, array).map(Box::new);
         macro_rules! ends {
             ($lists:expr) => {{
                 let offsets = $lists.value_offsets();
@@ -98,25 +100,36 @@ impl<'a> JsonWriter<'a> {
             T::LargeBinary => values!(Form::Bytes, array.as_binary::<i64>()),
             T::BinaryView => values!(Form::Bytes, array.as_binary_view()),
             T::FixedSizeBinary(_) => values!(Form::Bytes, array.as_fixed_size_binary()),
-            T::List(_) => Form::List(inner(array.as_list::<i32>().values())?, ends!(array.as_list::<i32>())),
-            T::LargeList(_) => Form::List(inner(array.as_list::<i64>().values())?, ends!(array.as_list::<i64>())),
-            T::FixedSizeList(_, width) => {
+            T::List(item) => Form::List(
+                inner(item, array.as_list::<i32>().values())?,
+                ends!(array.as_list::<i32>()),
+            ),
+            T::LargeList(item) => Form::List(
+                inner(item, array.as_list::<i64>().values())?,
+                ends!(array.as_list::<i64>()),
+            ),
+            T::FixedSizeList(item, width) => {
                 let width = *width as usize;
                 let lists = array.as_fixed_size_list();
                 Form::List(
-                    inner(lists.values())?,
+                    inner(item, lists.values())?,
                     Box::new(move |row| (row * width, (row + 1) * width)),
                 )
             }
             T::Struct(fields) => {
                 let columns = fields.iter().zip(array.as_struct().columns());
                 let columns =
-                    columns.map(|(field, column)| Ok((field.name().as_str(), JsonWriter::new(column.as_ref())?)));
+                    columns.map(|(field, column)| Ok((field.name().as_str(), JsonWriter::of_field(field, column)?)));
                 Form::Struct(columns.collect::<Result<_, ArrowError>>()?)
             }
             T::Map(..) => {
                 let maps = array.as_map();
-                Form::Map(inner(maps.keys())?, inner(maps.values())?, maps.value_offsets())
+                let entries = maps.entries().fields();
+                Form::Map(
+                    inner(&entries[0], maps.keys())?,
+                    inner(&entries[1], maps.values())?,
+                    maps.value_offsets(),
+                )
             }
             T::Dictionary(..) => {
                 let dictionary = array.as_any_dictionary();
@@ -127,13 +140,25 @@ impl<'a> JsonWriter<'a> {
                         keys.map(|(row, key)| array.is_valid(row).then_some(key)).collect()
                     }
                 };
-                Form::Dictionary(inner(dictionary.values())?, keys)
+                Form::Dictionary(Box::new(JsonWriter::new(dictionary.values().as_ref())?), keys)
             }
             other => {
                 return Err(ArrowError::NotYetImplemented(format!("{other} has no form in JSON")));
             }
         };
         Ok(JsonWriter { array, form })
+    }
+
+    /// Of an array that a field names.
+    fn of_field(field: &Field, array: &'a ArrayRef) -> Result<Self, ArrowError> {
+        if !is_uuid(field) {
+            return JsonWriter::new(array.as_ref());
+        }
+        let form = Form::Uuid(array.as_fixed_size_binary());
+        Ok(JsonWriter {
+            array: array.as_ref(),
+            form,
+        })
     }
 
     /// Appends the value of a row.
@@ -165,6 +190,7 @@ impl<'a> JsonWriter<'a> {
             },
             Form::Text(value) => write_text(out, value(row)),
             Form::Bytes(value) => write_base64(out, value(row)),
+            Form::Uuid(values) => write_text(out, &uuid_text(values, row)),
             Form::List(values, ends) => {
                 let (start, end) = ends(row);
                 out.push('[');

@@ -119,7 +119,7 @@ fn looks(delimiter: u8) -> String {
 }
 
 /// Whether a first line is data: a field of it is a number, a date or the like.
-fn without_header(wanted: &[Wanted<'_>], line: &str, dialect: &TextDialect) -> Option<String> {
+pub(super) fn without_header(wanted: &[Wanted<'_>], line: &str, dialect: &TextDialect) -> Option<String> {
     let is_data = |field: &String| {
         let text = field.trim();
         let digits = text.strip_prefix(['-', '+', '$', '€', '(']).unwrap_or(text);

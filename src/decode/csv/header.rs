@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::guess::guess;
+use super::guess::{guess, without_header};
 use super::split::{fields, trimmed};
 use crate::decode::coerce::shown;
 use crate::definition::{Feed, FileField, Input, TextDialect};
@@ -63,6 +63,8 @@ pub(super) struct Heading {
     pub unnamed: Option<(usize, bool)>,
     /// Why the header itself cannot be used.
     pub broken: Option<&'static str>,
+    /// The header line, where it has several names: a record that is the same is the header of a file that was appended.
+    pub line: Option<String>,
     /// By column: whether no field fills it.
     absent: Vec<bool>,
 }
@@ -97,9 +99,10 @@ impl Heading {
             takes: takes(names.len(), &found),
             absent: found.iter().map(Option::is_none).collect(),
             dialect,
-            names,
             unnamed: None,
             broken,
+            line: (names.len() > 1).then(|| line.to_string()),
+            names,
         }
     }
 
@@ -125,6 +128,7 @@ impl Heading {
             names: Vec::new(),
             unnamed: Some((width, by_place)),
             broken: None,
+            line: None,
         }
     }
 
@@ -221,6 +225,8 @@ pub struct HeaderNotes {
     pub ignored: Vec<String>,
     /// Names that several fields have, of which a column takes the first.
     pub twice: Vec<String>,
+    /// The names, where columns are found by their places alone and these look like data.
+    pub data: Option<String>,
 }
 
 impl HeaderNotes {
@@ -278,12 +284,17 @@ pub fn judge_header(input: &Input, feed: &Feed, header: Option<&str>, sample: &s
     for (field, name) in names.iter().enumerate() {
         let before = names[..field].contains(name);
         match heading.takes[field].is_empty() {
+            true if name.is_empty() => notes.ignored.push(format!("#{}", field + 1)),
             true if before && !notes.twice.contains(name) => notes.twice.push(name.clone()),
             true if before => (),
-            true if name.is_empty() => notes.ignored.push(format!("#{}", field + 1)),
             true => notes.ignored.push(name.clone()),
             false => (),
         }
+    }
+    let is_named = |column: &Wanted<'_>| column.from.iter().any(|from| place(from).is_none());
+    if !wanted.iter().any(|column| !column.is_of_file() && is_named(column)) {
+        let names = names.join(&char::from(heading.dialect.delimiter).to_string());
+        notes.data = without_header(&wanted, &names, &heading.dialect).map(|_| shown(&names));
     }
     Ok(notes)
 }

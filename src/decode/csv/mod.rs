@@ -3,7 +3,8 @@
 //! empty field from an empty one.)
 //!
 //! An empty field is null, for VARCHAR too; a quoted empty field is the empty text. Fields are not trimmed
-//! for VARCHAR, unless the feed says `trim`. A record without any text is no record (counted as `(blank line)`).
+//! for VARCHAR, unless the feed says `trim`. A record without any text is no record (counted as `(blank line)`),
+//! nor is one that is the header again, where files were appended to each other.
 //!
 //! A file whose header has none of the columns, or lacks a required one, is refused where it is read ([`judge_header`]).
 //! What is in Bronze under such a header, since the definition was another one then, is refused record by record, by the
@@ -105,6 +106,10 @@ impl Csv {
             }
             if comment.is_some_and(|comment| text.starts_with(comment)) {
                 changes.count("(comment)");
+                continue;
+            }
+            if heading.line.as_deref() == Some(text) {
+                changes.count("(header again)");
                 continue;
             }
             if let Some(what) = heading.broken {

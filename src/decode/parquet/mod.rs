@@ -4,11 +4,13 @@
 //!    a file's bytes can become; a reader that panics is contained.
 //! 2. Row groups are read one after the other. A batch has rows of one group, so that damage takes no rows of another.
 //! 3. INT96 is a day and its nanoseconds, so that nothing of it is lost (`int96`).
+//! 4. UUIDs are marked as such (`uuids`).
 
 mod footer;
 mod int96;
 mod pages;
 mod thrift;
+mod uuids;
 
 use std::io;
 use std::ops::Range;
@@ -61,7 +63,7 @@ pub(crate) fn read_metadata<E: From<Damage>>(
         return damage("its footer claims more bytes than the file has");
     }
     let footer = fetch(size - TAIL - length..size - TAIL)?;
-    let read = contain(|| parse(&footer, size)).map_err(Damage::of_panic);
+    let read = contain(|| parse(&footer, size).and_then(uuids::marked)).map_err(Damage::of_panic);
     Ok(read.flatten()?)
 }
 

@@ -3,10 +3,10 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::charset::to_utf8;
+use super::charset::{Peeked, as_utf8, to_utf8};
 use super::columnar::{self, Extent};
 use super::documents::LineDocuments;
-use super::head::{Head, HeadError, read_head};
+use super::head::{Head, HeadError, SAMPLE, read_head};
 use super::magic::Mark;
 use super::open::{Break, Source, decompress, instead};
 use super::portion::{self, Gathered};
@@ -14,10 +14,10 @@ use super::reader::FileReader;
 use super::settle::Job;
 use super::text::{Line, MOST_BLANK, Records, SplitError};
 use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
-use crate::definition::Format;
-use crate::source::Position;
+use crate::definition::{Duplicates, Format};
 use crate::source::batch::{BatchBuilder, Record};
 use crate::source::outlet::{Ended, Hand};
+use crate::source::{Position, TextPlace};
 
 /// What to do once what a file was refused for is repaired.
 const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
@@ -43,7 +43,7 @@ impl FileReader {
         match self.hand.feed().format {
             Format::Parquet | Format::Avro => self
                 .attempt_columnar(job, next)
-                .map_err(|broke| self.explain(job, broke)),
+                .map_err(|broke| self.explain(job, *next, broke)),
             Format::Csv => self.attempt_text(job, next, true),
             _ => self.attempt_text(job, next, false),
         }
@@ -53,8 +53,14 @@ impl FileReader {
         let dialect = self.hand.feed().wire.text;
         let (mut source, trouble) = Source::open_version(&self.place, &job.partition, &job.tag)?;
         let digest = source.digested();
+        let mut source = decompress(source, &trouble, &job.partition)?;
+        if dialect.charset.is_single_byte() {
+            let peeked = Peeked::new(source, SAMPLE);
+            self.tell_utf8(job, *next == self.current.base, &peeked.head);
+            source = Box::new(peeked);
+        }
         let plain = Heard {
-            source: to_utf8(decompress(source, &trouble, &job.partition)?, dialect.charset),
+            source: to_utf8(source, dialect.charset),
             hand: self.hand.clone(),
         };
         let plain: Box<dyn Read> = match csv {
@@ -66,7 +72,9 @@ impl FileReader {
         let broken = |error: SplitError| match (hand.check(), error) {
             (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
             (_, SplitError::Io(e)) => trouble.explain(e),
-            (_, SplitError::OpenQuote) => Break::Spoilt("a quote in the record behind it is never closed".into()),
+            (_, SplitError::OpenQuote) => {
+                Break::torn(Break::Spoilt("a quote in the record behind it is never closed".into()))
+            }
             (_, SplitError::Blank) => Break::Spoilt(format!(
                 "behind it are more than {} MiB of blank lines in a row",
                 MOST_BLANK >> 20
@@ -78,11 +86,34 @@ impl FileReader {
                 HeadError::Split(error) => broken(error),
                 HeadError::Refused(reason) => Break::Refused(format!("{reason}; {TRY_AGAIN}")),
             })?;
-            self.judge(job, &head, *next == self.current.base)?;
+            self.judge(job, &head, *next == self.current.base)
+                .map_err(|broke| match records.open_end() {
+                    Some(_) => Break::torn(broke),
+                    None => broke,
+                })?;
             header = head.header;
         }
-        for _ in self.current.base..*next {
-            records.next().map_err(broken)?;
+        let charset = dialect.charset;
+        let place = |bytes: u64| csv.then_some(TextPlace { bytes, charset });
+        let mut passed = self.current.base..*next;
+        let known = self.current.at.filter(|at| csv && at.charset == charset);
+        if let (Some(at), false) = (known, passed.is_empty()) {
+            records.skip_to(at.bytes).map_err(broken)?;
+            let open = u64::from(self.current.open_end.is_some());
+            passed = *next - open..*next;
+        }
+        let mut last_length = None;
+        for _ in passed {
+            last_length = records.next().map_err(broken)?.map(|line| line.length());
+        }
+        if let Some(length) = self.current.open_end.take() {
+            self.current.at = place(records.passed());
+            if last_length != Some(length) {
+                self.tell_torn(job, *next)?;
+            }
+        }
+        if self.rules().duplicates != Duplicates::Skip {
+            self.current.content = None; // it is of what was read before
         }
         let mut batch = BatchBuilder::new(self.hand.limits);
         let mut at = *next;
@@ -106,17 +137,53 @@ impl FileReader {
                 Err(error) => break Err(broken(error)),
             }
             if batch.is_full() {
+                self.current.at = place(records.passed());
                 self.hand_over(job, batch.take(header.clone()), next, false)?;
             }
         };
-        if end.is_ok() {
+        if matches!(end, Ok(()) | Err(Break::Spoilt(_) | Break::Torn(_))) {
             // As it was read: a change since then is found by the next listing.
             self.current.content = Some(digest.content());
+        }
+        self.current.at = place(records.passed());
+        if end.is_ok() {
+            self.current.open_end = records.open_end();
+            self.current.at = place(records.reached());
+            if self.rules().duplicates == Duplicates::Skip {
+                self.known.claim(digest.content(), &job.partition);
+            }
         }
         if end.is_ok() || !batch.is_empty() {
             self.hand_over(job, batch.take(header), next, end.is_ok())?;
         }
         end.map(|()| self.position(job, *next, true))
+    }
+
+    /// Says that a file looks as if its encoding were another than the feed's: its text would be another, without a word.
+    fn tell_utf8(&self, job: &Job, is_first: bool, head: &[u8]) {
+        if let (true, Some(text)) = (is_first, as_utf8(head)) {
+            let first = text.char_indices().find(|(_, c)| !c.is_ascii()).map_or(0, |(at, _)| at);
+            let from = text[..first].char_indices().rev().nth(9).map_or(0, |(at, _)| at);
+            let shown: String = text[from..].chars().take(20).collect();
+            tracing::warn!(
+                feed = self.hand.name(),
+                file = self.place.shown(&job.partition),
+                "the file is read as {}, and looks like UTF-8 at {shown:?}; if it is, set `encoding = \"utf-8\"`",
+                self.hand.feed().wire.text.charset.name(),
+            );
+        }
+    }
+
+    /// What was taken as the last record of a file that was read while it was being written was only the first part of it.
+    fn tell_torn(&self, job: &Job, next: u64) -> Result<(), Ended> {
+        let path = self.place.shown(&job.partition);
+        let last = next.saturating_sub(1);
+        let reason = format!(
+            "file {path} was read while it was being written: its record {last} was taken half; drop that record \
+             as a new file, and rename files into the folder once they are whole"
+        );
+        let position = self.position(job, next, false);
+        self.hand.conclude(&job.partition, position, Some(reason), job.seen)
     }
 
     /// Whether a file with this head is one of the feed's. What of it is not as the columns have it is told, once a file.
@@ -146,8 +213,8 @@ impl FileReader {
             bytes: self.hand.limits.bytes as u64,
             tag: &job.tag,
         };
-        let batches = match self.hand.feed().format {
-            Format::Parquet => columnar::parquet(&self.place, &job.partition, extent)?,
+        let (batches, digest) = match self.hand.feed().format {
+            Format::Parquet => (columnar::parquet(&self.place, &job.partition, extent)?, None),
             _ => columnar::avro(&self.place, &job.partition, extent)?,
         };
         let path: Arc<str> = self.place.display(&job.partition).into();
@@ -155,6 +222,9 @@ impl FileReader {
         let mut is_first = *next == self.current.base;
         let mut is_checked = false;
         for batch in Gathered::new(batches, self.hand.limits) {
+            if let (Err(Break::Spoilt(_) | Break::Torn(_)), Some(digest)) = (&batch, &digest) {
+                self.current.content = Some(digest.content());
+            }
             let batch = batch?;
             self.hand.check()?;
             // Its rows are those of the file that Bronze comes to refer to. A store gives bytes of the object that was opened,
@@ -186,13 +256,16 @@ impl FileReader {
             }
         }
         self.check_unchanged(job)?;
+        if let Some(digest) = digest {
+            self.current.content = Some(digest.content());
+        }
         let position = self.position(job, *next, true);
         self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
         Ok(position)
     }
 
     /// What broke the reading of a columnar file: perhaps it is none.
-    fn explain(&self, job: &Job, broke: Break) -> Break {
+    fn explain(&self, job: &Job, next: u64, broke: Break) -> Break {
         let wanted = match self.hand.feed().format {
             Format::Parquet => Mark::Parquet,
             _ => Mark::Avro,
@@ -200,6 +273,8 @@ impl FileReader {
         match broke {
             Break::Spoilt(reason) => match instead(&self.place, &job.partition, wanted) {
                 Some(what) => Break::Refused(what),
+                // The end of either may be missing; a Parquet file without it has no rows.
+                None if wanted == Mark::Avro || next == 0 => Break::torn(Break::Spoilt(reason)),
                 None => Break::Spoilt(reason),
             },
             other => other,

@@ -47,6 +47,17 @@ pub(crate) fn to_utf8(source: Box<dyn Read>, charset: Charset) -> Box<dyn Read> 
     })
 }
 
+/// The beginning of a text, where its bytes are UTF-8 with characters of several bytes: hardly ever is another encoding meant.
+pub(crate) fn as_utf8(head: &[u8]) -> Option<&str> {
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // A character that is cut at the end.
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    (!text.is_ascii()).then_some(text)
+}
+
 /// A stream whose first bytes were looked at. A failure to read them is told behind those that came.
 pub(crate) struct Peeked<R> {
     pub head: Vec<u8>,

@@ -20,6 +20,7 @@ use parquet_files::errors::ParquetError;
 use parquet_files::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet_files::file::reader::ChunkReader;
 
+use super::content::ByteDigest;
 use super::listing::{Place, store_error};
 use super::open::{Break, Source};
 use crate::contain::contain;
@@ -211,16 +212,17 @@ impl AsyncFileReader for StoredFile {
 }
 
 /// The batches of an Avro object container from row `extent.next` on. Rows before are gone past: blocks do not say how many
-/// bytes a row has.
-pub(crate) fn avro(place: &Place, partition: &str, extent: Extent<'_>) -> Result<Batches, Break> {
-    let (source, trouble) = Source::open_version(place, partition, extent.tag)?;
+/// bytes a row has. With them what the file's bytes are, as far as they are read.
+pub(crate) fn avro(place: &Place, partition: &str, extent: Extent<'_>) -> Result<(Batches, Option<ByteDigest>), Break> {
+    let (mut source, trouble) = Source::open_version(place, partition, extent.tag)?;
+    let digest = source.digested();
     let source = BufReader::with_capacity(256 << 10, source);
     let broken = move |error: ArrowError| match error {
         ArrowError::IoError(_, e) => trouble.explain(e),
         other => of_arrow(other),
     };
     let batches = read_container(source, extent.next, extent.rows).map_err(&broken)?;
-    Ok(Box::new(batches.map(move |batch| batch.map_err(&broken))))
+    Ok((Box::new(batches.map(move |batch| batch.map_err(&broken))), Some(digest)))
 }
 
 fn of_arrow(error: ArrowError) -> Break {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::text::{Line, Records, SplitError};
 
 /// Bytes of a file's beginning that are kept to guess by what it is, if it is none of the feed's.
-const SAMPLE: usize = 8 << 10;
+pub(super) const SAMPLE: usize = 8 << 10;
 
 /// What stands before the records.
 pub(crate) struct Head {

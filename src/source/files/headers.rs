@@ -49,13 +49,34 @@ fn told(notes: &HeaderNotes) -> String {
         let _ = write!(told, "{separator}{what}: ");
         for (n, name) in names.iter().take(NAMED).enumerate() {
             let comma = if n > 0 { ", " } else { "" };
-            let _ = write!(told, "{comma}{}", shown(name));
+            let _ = write!(told, "{comma}{}", name_shown(name));
         }
         if names.len() > NAMED {
             let _ = write!(told, " and {} more", names.len() - NAMED);
         }
     }
+    if let Some(data) = &notes.data {
+        let separator = if told.is_empty() { "" } else { "; " };
+        let data = shown(data);
+        let _ = write!(
+            told,
+            "{separator}its first line is taken for the header, and looks like data: {data}; if it is, set `header = false`"
+        );
+    }
     told
+}
+
+/// A name with what nobody would see in it: blanks that are none, characters without a width, blanks at its ends.
+fn name_shown(name: &str) -> String {
+    let escaped = name
+        .escape_debug()
+        .to_string()
+        .replace("\\\"", "\"")
+        .replace("\\'", "'");
+    match name.starts_with(' ') || name.ends_with(' ') {
+        true => format!("\"{escaped}\""),
+        false => escaped,
+    }
 }
 
 #[cfg(test)]
@@ -63,11 +84,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_nobody_would_see_in_a_name_is_shown() {
+        for (name, seen) in [
+            ("stra\u{df}e \"x\" 'y'", "stra\u{df}e \"x\" 'y'"),
+            ("a\u{a0}", "a\\u{a0}"),
+            ("a\u{200b}b", "a\\u{200b}b"),
+            ("\u{feff}a", "\\u{feff}a"),
+            ("a ", "\"a \""),
+            ("a\u{1b}[2J", "a\\u{1b}[2J"),
+        ] {
+            assert_eq!(name_shown(name), seen);
+        }
+    }
+
+    #[test]
     fn all_that_differs_is_told_on_one_line() {
         let notes = HeaderNotes {
             absent: vec!["x".to_string()],
             ignored: (0..23).map(|n| format!("f{n}\u{1b}[2J")).collect(),
             twice: vec!["k".to_string()],
+            data: None,
         };
         let text = told(&notes);
         assert!(text.contains("which are null: x; no column takes"), "{text}");

@@ -2,12 +2,14 @@
 //!
 //! A file or folder that cannot be read is the feed's [`FeedFault`].
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
+use super::TORN_PATIENCE;
 use super::listing::{Listing, Place};
 use super::near::why_nothing;
 use super::reader::FileEnd;
@@ -103,9 +105,14 @@ impl Lister {
             FileEnd::Gone => self.settle.observe_end(&end.partition, None),
             FileEnd::Changed => self.settle.observe_changed(&end.partition),
             FileEnd::Stuck { position, cause } => {
+                // What may still be written is read once it is longer, or once it has been left alone for long.
+                let pause = match cause.kind() {
+                    ErrorKind::UnexpectedEof => self.options.settle * TORN_PATIENCE,
+                    _ => STUCK,
+                };
                 let cause = format!("could not read {}: {cause}", self.place.shown(&end.partition));
                 self.settle
-                    .observe_stuck(&end.partition, position, cause, Instant::now() + STUCK);
+                    .observe_stuck(&end.partition, position, cause, Instant::now() + pause);
             }
         }
     }

@@ -1,4 +1,7 @@
 //! What a file is by its first bytes, whatever it is called.
+//!
+//! Some marks are letters, and a text may begin with them: a column called `PARENT_ID`, the word "mustard" where a tar archive
+//! has its mark. So such a mark counts only with bytes behind it that its format has there and no text has.
 
 /// A kind of bytes that begins with a mark of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,32 +41,58 @@ pub(crate) fn mark(head: &[u8]) -> Option<Mark> {
         // A frame that may be skipped, before the first that holds something.
         [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Mark::Packed(Packing::Zstd),
         _ if is(b"\xff\x06\x00\x00sNaPpY") => Mark::Packed(Packing::Snappy),
-        [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..]
-            if rest.starts_with(b"1AY&SY") || rest.starts_with(b"\x17rE8P\x90") =>
-        {
-            Mark::Packed(Packing::Bzip2)
-        }
+        [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..] if begins_bzip2(rest) => Mark::Packed(Packing::Bzip2),
         _ if is(b"\xfd7zXZ\x00") => Mark::Packed(Packing::Xz),
-        _ if is(b"PAR1") || is(b"PARE") => Mark::Parquet,
-        _ if is(b"Obj\x01") => Mark::Avro,
+        [b'P', b'A', b'R', b'1' | b'E', rest @ ..] if begins_parquet(rest) => Mark::Parquet,
+        [b'O', b'b', b'j', 1, rest @ ..] if begins_avro(rest) => Mark::Avro,
         _ if is(b"PK\x03\x04") && contains(head, b"[Content_Types].xml") => {
             Mark::Other("an Excel workbook", "save its sheet as CSV")
         }
         _ if is(b"PK\x03\x04") || is(b"PK\x05\x06") => Mark::Other("a zip archive", UNPACK),
         _ if is(b"7z\xbc\xaf\x27\x1c") => Mark::Other("a 7z archive", UNPACK),
         _ if is(b"Rar!\x1a\x07") => Mark::Other("a rar archive", UNPACK),
-        _ if head.get(257..262) == Some(b"ustar") => Mark::Other("a tar archive", UNPACK),
+        // Names and numbers before the mark end with NUL.
+        _ if matches!(head.get(257..263), Some(b"ustar\0" | b"ustar ")) && head[..257].contains(&0) => {
+            Mark::Other("a tar archive", UNPACK)
+        }
         _ if is(b"\x04\x22\x4d\x18") => Mark::Other("compressed by lz4", "compress it by zstd or gzip instead"),
         _ if is(b"\x1f\x9d") => Mark::Other("compressed by compress", "compress it by zstd or gzip instead"),
         _ if is(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") => Mark::Other("an old Excel workbook", "save its sheet as CSV"),
-        _ if is(b"ORC") && head.get(3).is_some_and(|byte| !(b' '..=b'~').contains(byte)) => {
-            Mark::Other("an ORC file", "convert it to Parquet")
-        }
+        _ if is(b"ORC") && head.contains(&0) => Mark::Other("an ORC file", "convert it to Parquet"),
         _ if is(b"ARROW1\x00\x00") => Mark::Other("an Arrow file", "convert it to Parquet"),
         _ if is(b"SQLite format 3\x00") => Mark::Other("a SQLite database", "export its table as CSV"),
-        _ if is(b"%PDF-") => Mark::Other("a PDF document", "drop the data that it was made of"),
+        [
+            b'%',
+            b'P',
+            b'D',
+            b'F',
+            b'-',
+            b'1'..=b'2',
+            b'.',
+            b'0'..=b'9',
+            b'\r' | b'\n' | b' ',
+            ..,
+        ] => Mark::Other("a PDF document", "drop the data that it was made of"),
         _ => return None,
     })
+}
+
+/// Behind `BZh` and the blocks' size: the mark of the first block, its checksum, and a number below 900,000 in 24 bits; or the mark
+/// of the end.
+fn begins_bzip2(rest: &[u8]) -> bool {
+    let is_block = |rest: &[u8]| rest.starts_with(b"1AY&SY") && rest.get(10).is_none_or(|byte| byte & 0x7f < 8);
+    is_block(rest) || rest.starts_with(b"\x17rE8P\x90")
+}
+
+/// Behind the first mark of Parquet: the first field of a page's header, of a bloom filter or of a footer, a number; or the four
+/// bytes that say how long an encrypted part is, which has less than 16 MiB.
+fn begins_parquet(rest: &[u8]) -> bool {
+    rest.first() == Some(&0x15) || rest.get(3) == Some(&0)
+}
+
+/// Behind the mark of Avro: how many entries of metadata there are, few as a rule; one of them is the schema.
+fn begins_avro(rest: &[u8]) -> bool {
+    rest.first().is_none_or(|count| *count < b' ') || contains(rest, b"avro.schema")
 }
 
 fn contains(head: &[u8], part: &[u8]) -> bool {
@@ -140,14 +169,35 @@ mod tests {
             "PK,name",
             "7zip",
             "(%PDF",
+            "%PDF-share,1.4",
             "k,x\n",
+            "PARENT_ID,b\n1,x\n",
+            "PARENT\x01ID\n",
+            "PARE",
+            "PAR1\tx\n1\t2\n",
+            "Obj\x01name\n",
+            "BZh91AY&SY,a column\n",
+            "ORC\n1\n",
+            "ORC\tx\n1\t2\n",
+            &format!("{:>256}mustard,1\n", "m"),
+            &format!("{:>257}ustar 1\n", ""),
         ] {
             assert_eq!(mark(text.as_bytes()), None, "{text}");
         }
         let mut tar = vec![0; HEAD];
         tar[..5].copy_from_slice(b"a.csv");
-        tar[257..262].copy_from_slice(b"ustar");
+        tar[257..263].copy_from_slice(b"ustar\0");
         assert_eq!(mark(&tar), Some(Mark::Other("a tar archive", UNPACK)));
         assert_eq!(mark(b"BZh91AY&SY\x00"), Some(Mark::Packed(Packing::Bzip2)));
+        for parquet in [&b"PAR1\x15\x04"[..], b"PARE\x2c\x01\x00\x00nonce", b"PAR1ab \x00"] {
+            assert_eq!(mark(parquet), Some(Mark::Parquet));
+        }
+        assert_eq!(mark(b"Obj\x01\x04\x14avro.codec"), Some(Mark::Avro));
+        assert_eq!(mark(b"Obj\x01\x42\x16avro.schema"), Some(Mark::Avro));
+        assert!(matches!(
+            mark(b"ORC\x0a\x14\x0a\x00"),
+            Some(Mark::Other("an ORC file", _))
+        ));
+        assert!(matches!(mark(b"%PDF-1.7\n"), Some(Mark::Other("a PDF document", _))));
     }
 }

@@ -11,6 +11,8 @@
 //!    and its tag: size and entity tag or time.
 //! 2. A file that cannot be read is a dead letter as a whole: what came before the break is delivered, the file is
 //!    done, and the feed goes on.
+//!    What was added to it meanwhile or is added later is read: nothing of it was taken, or all of its first bytes were.
+//!    A file that ends where more must come waits first, for as long as it may still be written.
 //! 3. A failure that may pass is tried again from the next record on, which repeats nothing. When it does not pass, and
 //!    where a file may not be read, the file waits, and the feed with it where the order of arrival decides.
 
@@ -21,6 +23,7 @@ mod content;
 mod documents;
 mod head;
 mod headers;
+mod line_number;
 mod lister;
 mod listing;
 mod magic;
@@ -126,3 +129,6 @@ pub(crate) fn start(
     };
     starter.spawn(&hand, move |hand| lister.list(&hand))
 }
+
+/// How many times `settle` a file must have been left alone that ends where more must come.
+const TORN_PATIENCE: u32 = 20;

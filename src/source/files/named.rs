@@ -122,7 +122,7 @@ impl NamedFile {
         };
         let batches = match of {
             Mark::Parquet => columnar::parquet(&self.place, &self.found.partition, extent),
-            _ => columnar::avro(&self.place, &self.found.partition, extent),
+            _ => columnar::avro(&self.place, &self.found.partition, extent).map(|(batches, _)| batches),
         };
         Ok(batches.map_err(told)?.map(|batch| batch.map_err(told)))
     }

@@ -5,10 +5,11 @@
 //! error above can ask which of the two it was.
 
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
+use flate2::bufread::GzDecoder;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::ObjectStoreExt;
@@ -33,6 +34,8 @@ pub(crate) enum Break {
     Spoilt(String),
     /// It is no file of the feed's, by what it is or by its header: goes on without it.
     Refused(String),
+    /// It ends where more must come: perhaps it is still being written. What it is if nothing more comes.
+    Torn(Box<Break>),
     /// It is gone.
     Vanished,
     /// Another file has its name now, or it has other bytes.
@@ -55,6 +58,10 @@ impl From<Ended> for Break {
 }
 
 impl Break {
+    pub fn torn(otherwise: Break) -> Break {
+        Break::Torn(Box::new(otherwise))
+    }
+
     /// What a failure of disk or store means.
     pub fn from_io(error: io::Error) -> Break {
         match error.kind() {
@@ -89,9 +96,10 @@ enum Stored {
 
 impl Trouble {
     /// What an error that was met above the source means.
-    pub fn explain(&self, error: impl std::fmt::Display) -> Break {
+    pub fn explain(&self, error: io::Error) -> Break {
         match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(own) => Break::from_io(own),
+            None if error.kind() == ErrorKind::UnexpectedEof => Break::torn(Break::Spoilt(error.to_string())),
             None => Break::Spoilt(error.to_string()),
         }
     }
@@ -154,6 +162,7 @@ pub(crate) fn refusal(broken: Break) -> io::Error {
         Break::Vanished => io::Error::from(ErrorKind::NotFound),
         Break::Ended(_) => io::Error::from(ErrorKind::Interrupted),
         Break::Changed => io::Error::from(ErrorKind::StaleNetworkFileHandle),
+        Break::Torn(broken) => refusal(*broken),
     }
 }
 
@@ -237,12 +246,58 @@ const LAYERS: usize = 2;
 fn unpacked(packing: Packing, source: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     let source = BufReader::with_capacity(128 << 10, source);
     Ok(match packing {
-        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
+        Packing::Gzip => Box::new(Gunzip::Member(GzDecoder::new(source))),
         Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
         Packing::Snappy => Box::new(snap::read::FrameDecoder::new(source)),
         Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
         Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(source)),
     })
+}
+
+/// The members of a gzip one behind the other. Zeros behind one are passed over, as gzip does: tapes and some mirrors fill files up
+/// with them.
+enum Gunzip<R> {
+    Member(GzDecoder<R>),
+    Between(R),
+    End,
+}
+
+impl<R: BufRead> Read for Gunzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match std::mem::replace(self, Gunzip::End) {
+                Gunzip::Member(mut member) => {
+                    let read = member.read(buffer);
+                    if matches!(read, Ok(0)) && !buffer.is_empty() {
+                        *self = Gunzip::Between(member.into_inner());
+                        continue;
+                    }
+                    *self = Gunzip::Member(member);
+                    return read;
+                }
+                Gunzip::Between(mut source) => match source.fill_buf().map(|bytes| (bytes.len(), padding(bytes))) {
+                    Ok((0, _)) => return Ok(0),
+                    Ok((bytes, padding)) if padding == bytes => {
+                        source.consume(padding);
+                        *self = Gunzip::Between(source);
+                    }
+                    Ok((_, padding)) => {
+                        source.consume(padding);
+                        *self = Gunzip::Member(GzDecoder::new(source));
+                    }
+                    Err(error) => {
+                        *self = Gunzip::Between(source);
+                        return Err(error);
+                    }
+                },
+                Gunzip::End => return Ok(0),
+            }
+        }
+    }
+}
+
+fn padding(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len())
 }
 
 /// What a file is that could not be read as Parquet or Avro (`wanted`), and what to do.

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::TORN_PATIENCE;
 use super::content::{FileComparison, KnownFiles, compare, content};
 use super::headers::HeadersTold;
 use super::listing::Place;
@@ -14,7 +15,7 @@ use crate::shown::shown;
 use crate::source::fault::pause;
 use crate::source::outlet::{Ended, Hand};
 use crate::source::readers::ReaderOptions;
-use crate::source::{Decode, FileContent, Position};
+use crate::source::{Decode, FileContent, Position, TextPlace};
 
 /// How a reader was done with a file.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub(super) struct FileReader {
     pub place: Place,
     pub options: ReaderOptions,
     pub decode: Decode,
-    known: KnownFiles,
+    pub known: KnownFiles,
     pub current: CurrentFile,
     pub headers: HeadersTold,
 }
@@ -47,8 +48,11 @@ pub(super) struct FileReader {
 pub(super) struct CurrentFile {
     /// See [`Position::base`].
     pub base: u64,
-    /// What it holds, where that is asked before it is read.
+    /// What it holds, where that is asked before it is read; what is known of it already; what of it was read.
     pub content: Option<FileContent>,
+    /// See [`Position::open_end`] and [`Position::at`].
+    pub open_end: Option<u64>,
+    pub at: Option<TextPlace>,
     /// When it was last written, once that is asked.
     pub modified: Option<Arc<str>>,
 }
@@ -74,6 +78,7 @@ impl FileReader {
         match &job.task {
             Task::Read { next, base } => {
                 self.current.base = *base;
+                self.current.at = job.at;
                 match self.rules().duplicates {
                     Duplicates::Read => self.read(job, *next, &path),
                     Duplicates::Skip => self.read_unless_known(job, *next, &path),
@@ -87,7 +92,7 @@ impl FileReader {
         }
     }
 
-    fn rules(&self) -> FileRules {
+    pub(super) fn rules(&self) -> FileRules {
         match &self.hand.feed().kind {
             FeedKind::Files { rules, .. } => rules.clone(),
             _ => FileRules::default(),
@@ -142,28 +147,27 @@ impl FileReader {
         };
         self.hand.check()?;
         match compared {
-            Err(Break::Vanished) => Ok(FileEnd::Done(then.clone())), // it was read to its end
+            Err(Break::Vanished) if then.done => Ok(FileEnd::Done(then.clone())), // it was read to its end
             Err(broke) => self.finish(job, next, path, broke),
+            Ok(FileComparison::Same) if !then.done => {
+                self.current.at = then.at;
+                self.read(job, next, path)
+            }
             Ok(FileComparison::Same) => {
                 tracing::info!(feed, "{path} was written anew with the bytes that were read");
                 self.current.content.clone_from(&then.content);
+                (self.current.open_end, self.current.at) = (then.open_end, then.at);
                 let position = self.position(job, next, true);
                 self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
                 Ok(FileEnd::Done(position))
             }
-            Ok(FileComparison::Appended { tears }) if self.appends() => {
+            Ok(FileComparison::Appended) if self.appends() => {
                 tracing::info!(feed, "{path} goes on behind what was read: its next records are read");
-                if tears {
-                    let last = next.saturating_sub(1);
-                    let reason = format!(
-                        "file {path} was read while it was being written: its record {last} was taken half; drop that record \
-                         as a new file, and rename files into the folder once they are whole"
-                    );
-                    let position = self.position(job, next, false);
-                    self.hand.conclude(&job.partition, position, Some(reason), job.seen)?;
-                }
+                self.current.content.clone_from(&then.content);
+                (self.current.open_end, self.current.at) = (then.open_end, then.at);
                 self.read(job, next, path)
             }
+            Ok(_) if !then.done => (self.give_up(job, next, changed_halfway(path, next))).map(FileEnd::Done),
             Ok(_) if self.corrects() => {
                 tracing::warn!(
                     feed,
@@ -187,7 +191,7 @@ impl FileReader {
 
     /// Whether files of the feed hold their records one after the other, so that more can come behind them.
     fn appends(&self) -> bool {
-        !matches!(self.hand.feed().format, Format::Parquet | Format::Avro)
+        self.hand.feed().format != Format::Parquet
     }
 
     fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<FileEnd, Ended> {
@@ -215,11 +219,19 @@ impl FileReader {
     fn finish(&mut self, job: &Job, next: u64, path: &str, broke: Break) -> Result<FileEnd, Ended> {
         match broke {
             Break::Ended(ended) => Err(ended),
+            Break::Torn(_) if self.may_grow(job) => Ok(FileEnd::Stuck {
+                position: (next > reached(&job.task)).then(|| self.position(job, next, false)),
+                cause: io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "it ends where more must come, and may still be written",
+                ),
+            }),
+            Break::Torn(broke) => self.finish(job, next, path, *broke),
             Break::Spoilt(reason) => {
                 let reason = format!(
                     "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
                 );
-                self.give_up(job, next, reason).map(FileEnd::Done)
+                self.refuse(job, next, reason).map(FileEnd::Done)
             }
             Break::Refused(reason) => {
                 let behind = match next > 0 {
@@ -227,7 +239,7 @@ impl FileReader {
                     false => String::new(),
                 };
                 let reason = format!("file {path} was not read{behind}: {reason}");
-                self.give_up(job, next, reason).map(FileEnd::Done)
+                self.refuse(job, next, reason).map(FileEnd::Done)
             }
             Break::Vanished if next == 0 => {
                 tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
@@ -250,7 +262,26 @@ impl FileReader {
         }
     }
 
-    /// The file is done, and a dead letter, by (2) of the module.
+    /// Whether a file may still be written: whoever waits for the feed's end waits for none.
+    fn may_grow(&self, job: &Job) -> bool {
+        let age = (self.options.clock)().duration_since(job.modified).unwrap_or_default();
+        !self.options.stop_at_end && !self.place.is_atomic() && age < self.options.settle * TORN_PATIENCE
+    }
+
+    /// The file as it is now is done, and a dead letter, by (2) of the module. What it may become is read: all of it where no record
+    /// was taken, and otherwise what is added to it.
+    fn refuse(&mut self, job: &Job, next: u64, reason: String) -> Result<Position, Ended> {
+        if next > self.current.base && (self.current.content.is_none() || !self.appends()) {
+            return self.give_up(job, next, reason);
+        }
+        // Whatever it became meanwhile is a change.
+        let position = self.position(job, next, true);
+        self.hand
+            .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
+        Ok(position)
+    }
+
+    /// The file is done for good, and a dead letter.
     fn give_up(&mut self, job: &Job, next: u64, reason: String) -> Result<Position, Ended> {
         // Its tag as of now: a later look must not take it for another change.
         let tag = self
@@ -265,6 +296,8 @@ impl FileReader {
             tag: Some(tag),
             base: self.current.base,
             content: None,
+            open_end: None,
+            at: None,
         };
         self.hand
             .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
@@ -277,6 +310,8 @@ impl FileReader {
             tag: Some(job.tag.clone()),
             base: self.current.base,
             content: self.current.content.clone(),
+            open_end: self.current.open_end,
+            at: self.current.at,
         }
     }
 }

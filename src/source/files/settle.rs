@@ -1,6 +1,7 @@
 //! Decides which file is read next: plain state, fed with listings, no I/O.
 //!
-//! 1. A file is read once. What is done stays done; if it changes afterwards that is a task of its own, once per change.
+//! 1. A file is read once. What is done stays done; if it changes afterwards that is a task of its own, once per change. One
+//!    of which no record was taken (it was refused, skipped or empty) is read as it is then, for that repeats nothing.
 //! 2. A file is read only when it is whole. In a folder: when two listings at least `settle` apart saw one tag, or when
 //!    its last change is long past. In a store: at once.
 //! 3. Files that can be read are read by name.
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::listing::Found;
-use crate::source::Position;
+use crate::source::{Position, TextPlace};
 
 /// How many times `settle` a file's last change must be past for it to count as whole at first sight.
 const LONG_PAST: u32 = 2;
@@ -27,6 +28,8 @@ pub(crate) struct Job {
     pub modified: SystemTime,
     /// When the file was first seen with this content.
     pub seen: Instant,
+    /// Where in the text the first record is that is to be read; see [`Position::at`].
+    pub at: Option<TextPlace>,
     pub task: Task,
 }
 
@@ -34,7 +37,7 @@ pub(crate) struct Job {
 pub(crate) enum Task {
     /// Read it from this record on; `base` is the number of its first one.
     Read { next: u64, base: u64 },
-    /// It was read to the end, up to this position, and then changed: find out how, and say so.
+    /// It was read up to this position, to its end or to where it broke off, and then changed: find out how, and say so.
     Changed(Position),
     /// It was read up to this record, and then changed: say so, and read no more of it.
     ChangedHalfway { next: u64 },
@@ -195,8 +198,10 @@ impl Settle {
         let task = match &file.position {
             None => Task::Read { next: 0, base: 0 },
             Some(p) if file.state == State::Lost => Task::Vanished { next: p.next },
-            Some(p) if p.done => Task::Changed(p.clone()),
-            Some(p) if p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read {
+            Some(p) if p.next > p.base && (p.done || p.content.is_some() && p.tag.as_ref() != Some(&file.tag)) => {
+                Task::Changed(p.clone())
+            }
+            Some(p) if p.next == p.base || p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read {
                 next: p.next,
                 base: p.base,
             },
@@ -208,6 +213,7 @@ impl Settle {
             size: file.size,
             modified: file.modified,
             seen: file.seen,
+            at: file.position.as_ref().and_then(|position| position.at),
             task,
         })
     }
@@ -383,6 +389,27 @@ mod tests {
         files.observe_end("a", done(7, "2"));
         files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
+    }
+
+    /// A file that was refused and then repaired, or skipped and then grown, was never read.
+    #[test]
+    fn a_file_of_which_nothing_was_taken_is_read_once_it_changes() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let again = Position {
+            base: 4,
+            ..done(4, "1").unwrap()
+        };
+        let resume = BTreeMap::from([("a".into(), done(0, "1").unwrap()), ("b".into(), again)]);
+        let mut files = Settle::new((true, false), SECOND, resume);
+        let listing = |tag: &str| some(vec![found("a", tag, wall), found("b", tag, wall)]);
+        files.observe(listing("1"), &seen, now, wall);
+        assert_eq!(names(&mut files), []);
+        files.observe(listing("2"), &seen, now, wall);
+        let expected = [
+            ("a".into(), Task::Read { next: 0, base: 0 }),
+            ("b".into(), Task::Read { next: 4, base: 4 }),
+        ];
+        assert_eq!(names(&mut files), expected);
     }
 
     #[test]

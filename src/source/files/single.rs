@@ -205,14 +205,20 @@ impl SingleFile {
             room,
             share: Share::default(),
         };
+        // Whoever named the file says that it is whole.
+        let options = ReaderOptions {
+            stop_at_end: true,
+            ..reading.options
+        };
         let known = KnownFiles::default();
-        let mut reader = FileReader::new(hand, self.place.clone(), reading.options, reading.decode, known);
+        let mut reader = FileReader::new(hand, self.place.clone(), options, reading.decode, known);
         let job = Job {
             partition: self.found.partition.clone(),
             tag: self.found.tag.clone(),
             size: self.found.size,
             modified: self.found.modified,
             seen: Instant::now(),
+            at: None,
             task: Task::Read {
                 next: reading.next,
                 base: 0,

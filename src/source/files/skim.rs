@@ -2,6 +2,7 @@
 
 use memchr::{memchr, memchr2, memchr3};
 
+use super::text::end_of_json;
 use crate::definition::TextDialect;
 
 /// Where in a record the next byte is.
@@ -43,7 +44,7 @@ impl Skim {
     /// Passes over the next piece. Says where in it the record ends, if it does: at the first byte of the line's end.
     pub fn find_end(&mut self, piece: &[u8]) -> Option<usize> {
         let Some(dialect) = self.csv else {
-            return memchr(b'\n', piece);
+            return end_of_json(piece);
         };
         let Some(quote) = dialect.quote else {
             return memchr2(b'\n', b'\r', piece);

@@ -6,11 +6,14 @@
 //! lies across two reads.
 //!
 //! A record above the limit is never held as a whole: its first bytes are kept, and the rest is passed over.
+//!
+//! A record's number is its line in the file, whatever ends lines there: see [`LineNumber`].
 
 use std::io::{self, Read};
 
-use memchr::{memchr, memchr_iter, memchr2, memchr3};
+use memchr::{memchr, memchr2, memchr3};
 
+use super::line_number::LineNumber;
 use super::skim::Skim;
 use crate::decode::FIRST_BYTES;
 use crate::definition::TextDialect;
@@ -33,6 +36,9 @@ pub(crate) enum SplitError {
 /// end.
 pub(crate) const MOST_BLANK: u64 = 256 << 20;
 
+/// What ends a record of JSON where no line ends: RFC 7464 has it between JSON texts, and it is in none.
+pub(super) const RECORD_SEPARATOR: u8 = 0x1e;
+
 /// A record of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
@@ -42,6 +48,13 @@ pub(crate) struct Line<'a> {
     pub cut_from: Option<u64>,
     /// The line that it begins on, from 1.
     pub number: u64,
+}
+
+impl Line<'_> {
+    /// How many bytes it has.
+    pub fn length(&self) -> u64 {
+        self.cut_from.unwrap_or(self.bytes.len() as u64)
+    }
 }
 
 /// Records of a text.
@@ -57,10 +70,17 @@ pub(crate) struct Records<R> {
     at_end: bool,
     /// The first bytes of the record that was passed over last.
     first: Vec<u8>,
-    /// Line feeds before what is unread.
-    feeds: u64,
+    /// Bytes of the text before what is unread, and before the record that was given last.
+    at: u64,
+    last: u64,
+    /// Of what is unread.
+    line: LineNumber,
+    /// The length of the record that was given last, where the text ended before its line did.
+    open_end: Option<u64>,
     /// Bytes of blank lines since the last record.
     blank: u64,
+    /// What the source failed of, behind what is unread.
+    failure: Option<io::Error>,
 }
 
 impl<R: Read> Records<R> {
@@ -75,8 +95,12 @@ impl<R: Read> Records<R> {
             end: 0,
             at_end: false,
             first: Vec::new(),
-            feeds: 0,
+            at: 0,
+            last: 0,
+            line: LineNumber::default(),
+            open_end: None,
             blank: 0,
+            failure: None,
         }
     }
 
@@ -100,7 +124,7 @@ impl<R: Read> Records<R> {
             }
             let found = match &self.csv {
                 Some(dialect) => end_of_csv(unread, dialect),
-                None => memchr(b'\n', unread).ok_or(false),
+                None => end_of_json(unread).ok_or(false),
             };
             let length = match found {
                 Ok(length) => length,
@@ -115,10 +139,13 @@ impl<R: Read> Records<R> {
             };
             let from = self.start;
             self.start = (from + length + 1).min(self.end);
-            let number = self.feeds + 1;
-            self.feeds += line_feeds(&self.buffer[from..self.start]);
+            self.last = self.at;
+            self.at += (self.start - from) as u64;
+            let is_open = from + length == self.end;
+            let number = self.line.observe(&self.buffer[from..self.start], !is_open);
             // As it is passed over: what a record is does not depend on how much of it was read at once.
             if length > self.limit {
+                self.open_end = is_open.then_some(length as u64);
                 return Ok(Some(Line {
                     bytes: &self.buffer[from..from + length.min(FIRST_BYTES)],
                     cut_from: Some(length as u64),
@@ -138,8 +165,10 @@ impl<R: Read> Records<R> {
             } else {
                 self.blank = 0;
                 let record = &self.buffer[from..from + length];
+                let bytes = if is_csv { record } else { record.trim_ascii() };
+                self.open_end = is_open.then_some(bytes.len() as u64);
                 return Ok(Some(Line {
-                    bytes: if is_csv { record } else { record.trim_ascii() },
+                    bytes,
                     cut_from: None,
                     number,
                 }));
@@ -147,12 +176,55 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// The bytes that come next, as many as there are up to `count`; they stay unread.
+    /// The bytes that come next, as many as there are up to `count`; they stay unread. What the source fails of behind some is
+    /// told once they are read.
     pub fn peek(&mut self, count: usize) -> Result<&[u8], SplitError> {
-        while self.end - self.start < count && !self.at_end {
-            self.fill()?;
+        while self.end - self.start < count && !self.at_end && self.failure.is_none() {
+            match self.fill() {
+                Err(SplitError::Io(failure)) if self.end > self.start => self.failure = Some(failure),
+                filled => filled?,
+            }
         }
         Ok(&self.buffer[self.start..self.end.min(self.start + count)])
+    }
+
+    /// How many bytes of the text were passed over.
+    pub fn passed(&self) -> u64 {
+        self.at
+    }
+
+    /// How many bytes of the text a reader that goes on behind the record that was given last passes over. Where that has no
+    /// end yet, it is the record that it goes on with.
+    pub fn reached(&self) -> u64 {
+        match self.open_end {
+            Some(_) => self.last,
+            None => self.at,
+        }
+    }
+
+    /// Passes over the text up to a place that an earlier reader reached, if it is not behind it already.
+    pub fn skip_to(&mut self, place: u64) -> Result<(), SplitError> {
+        while self.at < place {
+            let left = usize::try_from(place - self.at).unwrap_or(usize::MAX);
+            let passed = left.min(self.end - self.start);
+            if passed == 0 {
+                if self.at_end {
+                    break;
+                }
+                self.fill()?;
+                continue;
+            }
+            self.line
+                .observe(&self.buffer[self.start..self.start + passed], passed == left);
+            self.start += passed;
+            self.at += passed as u64;
+        }
+        Ok(())
+    }
+
+    /// The length of the record that was given last, where the text ended before its line did: more of it may come.
+    pub fn open_end(&self) -> Option<u64> {
+        self.open_end
     }
 
     /// Passes over a line, whatever is in it, however long it is.
@@ -165,11 +237,12 @@ impl<R: Read> Records<R> {
                 Some(at) => at + if unread[at..].starts_with(b"\r\n") { 2 } else { 1 },
                 None => unread.len(),
             };
-            self.feeds += line_feeds(&unread[..passed]);
+            self.line.observe(&unread[..passed], true);
             let is_over = unread[..passed]
                 .last()
                 .is_some_and(|byte| matches!(byte, b'\n' | b'\r'));
             self.start += passed;
+            self.at += passed as u64;
             if is_over || self.at_end {
                 return Ok(());
             }
@@ -180,25 +253,23 @@ impl<R: Read> Records<R> {
     /// Passes over the record that starts here, which is above the limit, and keeps its first bytes.
     fn pass_over(&mut self) -> Result<Line<'_>, SplitError> {
         let mut skim = Skim::new(self.csv);
-        let number = self.feeds + 1;
         let unread = &self.buffer[self.start..self.end];
         self.first.clear();
         self.first.extend_from_slice(&unread[..unread.len().min(FIRST_BYTES)]);
-        let mut length = 0;
+        let mut at = self.at;
+        let (mut length, mut number) = (0, None);
         loop {
             let piece = &self.buffer[self.start..self.end];
-            match skim.find_end(piece) {
-                Some(end) => {
-                    length += end as u64;
-                    self.feeds += line_feeds(&piece[..=end]);
-                    self.start += end + 1;
-                    break;
-                }
-                None => {
-                    length += piece.len() as u64;
-                    self.feeds += line_feeds(piece);
-                    self.start = self.end;
-                }
+            let end = skim.find_end(piece);
+            let passed = end.map_or(piece.len(), |end| end + 1);
+            let line = self.line.observe(&piece[..passed], end.is_some());
+            number.get_or_insert(line);
+            length += end.unwrap_or(piece.len()) as u64;
+            self.start += passed;
+            at += passed as u64;
+            self.open_end = end.is_none().then_some(length);
+            if end.is_some() {
+                break;
             }
             if self.at_end {
                 if skim.is_quoted() {
@@ -212,10 +283,11 @@ impl<R: Read> Records<R> {
             (self.start, self.end) = (0, 0);
             self.read()?;
         }
+        (self.last, self.at) = (self.at, at);
         Ok(Line {
             bytes: &self.first,
             cut_from: Some(length),
-            number,
+            number: number.unwrap_or_default(),
         })
     }
 
@@ -231,6 +303,9 @@ impl<R: Read> Records<R> {
 
     /// Reads into the free end of the buffer.
     fn read(&mut self) -> Result<(), SplitError> {
+        if let Some(failure) = self.failure.take() {
+            return Err(SplitError::Io(failure));
+        }
         loop {
             match self.source.read(&mut self.buffer[self.end..]) {
                 Ok(0) => self.at_end = true,
@@ -243,8 +318,9 @@ impl<R: Read> Records<R> {
     }
 }
 
-fn line_feeds(text: &[u8]) -> u64 {
-    memchr_iter(b'\n', text).count() as u64
+/// The length of the record of JSON that starts here, where it ends here.
+pub(super) fn end_of_json(text: &[u8]) -> Option<usize> {
+    memchr2(b'\n', RECORD_SEPARATOR, text)
 }
 
 fn is_comment(record: &[u8], dialect: &TextDialect) -> bool {
@@ -471,7 +547,7 @@ mod tests {
             assert_eq!(records.peek(3).unwrap(), b"one");
             (0..4).for_each(|_| records.skip_line().unwrap());
             let line = records.next().unwrap().unwrap();
-            assert_eq!((line.bytes, line.number), (&b"k,x"[..], 4), "in steps of {step}");
+            assert_eq!((line.bytes, line.number), (&b"k,x"[..], 5), "in steps of {step}");
         }
     }
 
@@ -539,6 +615,102 @@ mod tests {
                 lines.push(line.number);
             }
             assert_eq!(lines, [1, 2, 5, 8, 9, 10], "in steps of {step}");
+        }
+    }
+
+    /// Where CR alone ends lines, every record was on line 1: a key of file and line lost all rows but one.
+    #[test]
+    fn records_of_every_line_end_tell_their_lines() {
+        let text = "a,b\n1,\"x\ny\"\n\n2,z\n3,w";
+        let long = "l".repeat(300);
+        for end in ["\n", "\r\n", "\r"] {
+            let text = format!("{}{end}4,{long}{end}5,v", text.replace('\n', end));
+            for step in [1, 2, 7, 1000] {
+                let mut records = Records::new(Slowly(text.as_bytes(), step), Some(TextDialect::default()), 250);
+                let mut lines = Vec::new();
+                while let Some(line) = records.next().unwrap() {
+                    lines.push(line.number);
+                }
+                assert_eq!(lines, [1, 2, 5, 6, 7, 8], "{end:?} in steps of {step}");
+                let mut records = Records::new(Slowly(text.as_bytes(), step), Some(TextDialect::default()), 250);
+                records.skip_line().unwrap();
+                assert_eq!(records.next().unwrap().map(|line| line.number), Some(2));
+            }
+        }
+        // Each record has a number of its own whatever ends it; a CR within quotes is no line where others end lines.
+        let mixed = b"a\n\"1\r1\"\n2\r3\r\n4";
+        let mut records = Records::new(&mixed[..], Some(TextDialect::default()), 250);
+        let mut lines = Vec::new();
+        while let Some(line) = records.next().unwrap() {
+            lines.push(line.number);
+        }
+        assert_eq!(lines, [1, 2, 3, 4, 5]);
+    }
+
+    /// Records that were counted by settings of one day were passed over by those of the next.
+    #[test]
+    fn reading_goes_on_where_it_was_whatever_records_are_split_by() {
+        let usual = TextDialect::default();
+        let quote = None;
+        let comment = Some(b'#');
+        let text = "h\n#1\n\"2\n3\"\n4\n";
+        for (dialect, rest) in [
+            (usual, vec!["5", "6"]),
+            (TextDialect { comment, ..usual }, vec!["5", "6"]),
+            (TextDialect { quote, ..usual }, vec!["5", "6"]),
+        ] {
+            let mut before = Records::new(text.as_bytes(), Some(usual), 250);
+            while before.next().unwrap().is_some() {}
+            let longer = format!("{text}5\n6\n");
+            let mut records = Records::new(Slowly(longer.as_bytes(), 3), Some(dialect), 250);
+            assert!(records.next().unwrap().is_some(), "the header");
+            records.skip_to(before.reached()).unwrap();
+            let mut found = Vec::new();
+            while let Some(line) = records.next().unwrap() {
+                found.push((String::from_utf8_lossy(line.bytes).into_owned(), line.number));
+            }
+            let expected = rest.into_iter().map(str::to_string).zip(6..);
+            assert_eq!(found, expected.collect::<Vec<_>>());
+        }
+        let mut open = Records::new(&b"h\n1\n2"[..], Some(usual), 250);
+        while open.next().unwrap().is_some() {}
+        assert_eq!(open.reached(), 4, "the last record may go on");
+    }
+
+    /// A small file that broke off gave none of its records, for its beginning was looked at first.
+    #[test]
+    fn what_is_looked_at_before_a_failure_is_given() {
+        struct Failing<'a>(&'a [u8]);
+        impl Read for Failing<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if self.0.is_empty() {
+                    return Err(io::Error::other("torn"));
+                }
+                let n = self.0.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&self.0[..n]);
+                self.0 = &self.0[n..];
+                Ok(n)
+            }
+        }
+        let mut records = Records::new(Failing(b"h\n1\n2"), Some(TextDialect::default()), 250);
+        assert_eq!(records.peek(100).unwrap(), b"h\n1\n2");
+        for expected in [&b"h"[..], b"1"] {
+            assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(expected));
+        }
+        assert!(matches!(records.next(), Err(SplitError::Io(_))));
+    }
+
+    #[test]
+    fn a_text_that_ends_amid_a_line_says_how_long_its_last_record_is() {
+        for (text, open) in [
+            ("a\n12\n", None),
+            ("a\n12", Some(2)),
+            ("a\r12\r", None),
+            ("a\n\"1\n2\"", Some(5)),
+        ] {
+            let mut records = Records::new(text.as_bytes(), Some(TextDialect::default()), 250);
+            while records.next().unwrap().is_some() {}
+            assert_eq!(records.open_end(), open, "{text:?}");
         }
     }
 

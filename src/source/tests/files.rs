@@ -119,6 +119,54 @@ fn an_unreadable_file_gives_its_good_rows_and_a_dead_letter_and_the_rest_goes_on
     run.readers.stop().unwrap();
 }
 
+/// Files that were written in parts, with pauses longer than it takes to count as whole, were given up for good.
+#[test]
+fn a_file_that_ends_where_more_must_come_waits_for_its_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: Vec<String> = (0..5_000).map(|n| (n * 7919 % 10_007).to_string()).collect();
+    let packed = gz(format!("a\n{}\n", rows.join("\n")).as_bytes());
+    let parts: Vec<&[u8]> = packed.chunks(packed.len() / 3 + 1).collect();
+    let mut flow = files(folder.path(), "*.csv*", Format::Csv);
+    let input = &mut Arc::get_mut(&mut flow).unwrap().inputs[0];
+    input.feeds[0].columns.clone_from(&input.columns);
+    let slow = ReaderOptions {
+        settle: Duration::from_millis(150),
+        retries: 13,
+        ..options()
+    };
+    let run = run(&flow, &Progress::new(), 1, 100_000, slow);
+    let add = |name: &str, bytes: &[u8]| {
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.path().join(name));
+        file.unwrap().write_all(bytes).unwrap();
+    };
+    add("header.csv", b"b");
+    add("lost.csv", b"a\n6\n\"7");
+    add("quote.csv", b"a\n1\n\"2");
+    for part in parts {
+        add("torn.csv.gz", part);
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    add("quote.csv", b"\n3\"\n");
+    add("header.csv", b",a\n4,5\n");
+    let came = run.drain();
+    assert_eq!(records(&came["torn.csv.gz"]), rows);
+    assert_eq!(records(&came["quote.csv"]), ["1", "\"2\n3\""]);
+    assert_eq!(records(&came["header.csv"]), ["4,5"]);
+    for name in ["torn.csv.gz", "quote.csv", "header.csv"] {
+        assert_eq!(came[name].rejects, Vec::<String>::new(), "{name}");
+    }
+    // Nothing more comes for long.
+    assert_eq!(records(&came["lost.csv"]), ["6"]);
+    assert!(
+        came["lost.csv"].rejects[0].contains("never closed"),
+        "{:?}",
+        came["lost.csv"].rejects
+    );
+}
+
 #[test]
 fn reading_goes_on_in_the_middle_of_a_file() {
     let folder = tempfile::tempdir().unwrap();

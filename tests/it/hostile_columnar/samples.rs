@@ -11,7 +11,7 @@ use arrow::array::{Int32Builder, StringBuilder};
 use arrow::datatypes::{DataType, Field, Float64Type};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Repetition, Type as Physical};
-use parquet::data_type::{DataType as Data, Int32Type, Int96, Int96Type};
+use parquet::data_type::{DataType as Data, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int96, Int96Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
@@ -84,6 +84,27 @@ pub fn int96_file(points: &[Option<(u32, u64)>]) -> Vec<u8> {
     let values: Vec<Int96> = points.iter().flatten().map(of_point).collect();
     let levels: Vec<i16> = points.iter().map(|point| i16::from(point.is_some())).collect();
     one_column::<Int96Type>(column(Physical::INT96, Repetition::OPTIONAL), &values, &levels, None)
+}
+
+/// A UUID `a`, a list `l` of one, and one in a struct `s`: a row with it in all places, and a row without.
+pub fn uuid_file(uuid: [u8; 16]) -> Vec<u8> {
+    let schema = "message schema { optional fixed_len_byte_array(16) a (UUID); optional group l (LIST) { repeated group list { \
+                  optional fixed_len_byte_array(16) element (UUID); } } optional group s { \
+                  optional fixed_len_byte_array(16) u (UUID); } }";
+    let schema = parquet::schema::parser::parse_message_type(schema).expect("a schema");
+    let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::default()).expect("a writer");
+    let mut group = writer.next_row_group().expect("a row group");
+    let value = [FixedLenByteArray::from(uuid.to_vec())];
+    for (defined, repeated) in [(1, None), (3, Some(&[0, 0][..])), (2, None)] {
+        let mut column = group.next_column().expect("no failure").expect("a column");
+        let written = column
+            .typed::<FixedLenByteArrayType>()
+            .write_batch(&value, Some(&[defined, 0]), repeated);
+        written.expect("values are written");
+        column.close().expect("the column is written");
+    }
+    group.close().expect("the row group is written");
+    writer.into_inner().expect("the file is written")
 }
 
 /// A repeated column `a` that no annotation calls a list: of the rows 1 and 2, none, and 3.
