@@ -68,7 +68,11 @@ fn told(notes: &HeaderNotes) -> String {
 
 /// A name with what nobody would see in it: blanks that are none, characters without a width, blanks at its ends.
 fn name_shown(name: &str) -> String {
-    let escaped = name.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
+    let escaped = name
+        .escape_debug()
+        .to_string()
+        .replace("\\\"", "\"")
+        .replace("\\'", "'");
     match name.starts_with(' ') || name.ends_with(' ') {
         true => format!("\"{escaped}\""),
         false => escaped,
