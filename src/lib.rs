@@ -24,6 +24,7 @@
 //! | [`store`] | object stores by URL |
 //! | `contain` | panics of code that is not ours, as errors |
 //! | `shown` | names and bytes from outside, as people may be shown them |
+//! | `words` | messages of Arrow and DataFusion in SQL's words |
 //! | [`repr`] | rows, types, layouts: the vocabulary |
 
 pub mod backfill;
@@ -51,3 +52,4 @@ pub mod source;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod words;

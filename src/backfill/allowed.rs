@@ -52,7 +52,7 @@ impl Allowed {
         let feeds = dataflow.inputs.iter().flat_map(|input| &input.feeds);
         let of_feeds = feeds.filter_map(|feed| match &feed.kind {
             // Everything is below the root: of a feed there, only a folder that is set counts.
-            FeedKind::Files { path, .. } => Some(fixed_part(path).to_string()).filter(|folder| folder != "/"),
+            FeedKind::Files { path, .. } => Some(fixed_part(path)).filter(|folder| folder != "/"),
             FeedKind::Log { path, .. } => Some(path.to_string_lossy().into_owned()),
             _ => None,
         });
@@ -70,14 +70,15 @@ impl Allowed {
 
     /// Of one feed of kind `files`: its own folder alone, or wherever its links lead, if it follows them.
     pub fn of_feed(feed_path: &str, follows_links: bool) -> Allowed {
-        let folder = match (fixed_part(feed_path), follows_links) {
-            (folder, _) if is_remote(folder) => folder,
-            ("", _) | (_, true) => "/",
-            (folder, false) => folder,
+        let fixed = fixed_part(feed_path);
+        let folder = match follows_links {
+            _ if is_remote(&fixed) => fixed,
+            false if !fixed.is_empty() => fixed,
+            _ => "/".to_string(),
         };
         Allowed {
             is_of_feed: true,
-            ..Allowed::in_places(&[folder.to_string()])
+            ..Allowed::in_places(&[folder])
         }
     }
 
@@ -155,7 +156,7 @@ impl Allowed {
 }
 
 /// The folder or URL that a feed's path lies in, whatever its wildcards stand for.
-fn fixed_part(feed_path: &str) -> &str {
+fn fixed_part(feed_path: &str) -> String {
     FileGlob::split(feed_path.strip_prefix("file://").unwrap_or(feed_path)).0
 }
 

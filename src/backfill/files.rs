@@ -1,6 +1,8 @@
 //! Files of a request: each read once, by what it holds.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use object_store::ObjectStoreExt;
@@ -54,8 +56,13 @@ impl Job<'_> {
             .service
             .wait_for(serve::progress(&serving.lake, None))
             .map_err(|error| Halt::Failed(format!("could not read how far files are read: {error}")))?;
+        let mut named = HashSet::new();
+        let files: Vec<&String> = files.iter().filter(|path| named.insert(*path)).collect();
         self.status.files.1 = files.len() as u64;
         for path in files {
+            // A file that is known or refused hands nothing over, where it would be noticed that the run ends.
+            self.service.rest(Duration::ZERO)?;
+            self.tell()?;
             let fed = self.feed_file(feed, path, again, &mut progress);
             self.note_file(path.clone(), fed)?;
         }
@@ -209,7 +216,11 @@ impl Job<'_> {
         let service = self.service;
         let serving = &service.serving;
         let input = &serving.dataflow.inputs[self.input];
-        let feed = input.feed(plan.feed).into_owned();
+        let mut feed = input.feed(plan.feed).into_owned();
+        if plan.feed >= input.feeds.len() {
+            // No definition writes that feed.
+            feed.max_record = serving.dataflow.bounds.max_record;
+        }
         let reference: Option<Arc<str>> = match feed.format {
             Format::Parquet | Format::Avro => Some(self.archive(file, hash)?.into()),
             _ => None,
@@ -239,7 +250,6 @@ impl Job<'_> {
             stop: service.stopped(),
             options: ReaderOptions {
                 batch_rows: PORTION,
-                record_bytes: serving.dataflow.bounds.max_record as usize,
                 ..ReaderOptions::default()
             },
         };
@@ -281,7 +291,7 @@ impl Job<'_> {
         match read {
             Err(error) => Err(Halt::Failed(error.to_string())),
             Ok(None) => {
-                service.rest(std::time::Duration::ZERO)?; // stopped, or else:
+                service.rest(Duration::ZERO)?; // stopped, or else:
                 Err(Halt::Failed("it is not there any more".to_string()))
             }
             Ok(Some(end)) => Ok((position.unwrap_or(end), broken)),

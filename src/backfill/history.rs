@@ -220,14 +220,14 @@ impl Job<'_> {
             true => format!("({}) AND {}", choice.condition, has_letter(input)),
             false => choice.condition.clone(),
         };
-        let (runtime, context, lake) = (&serving.runtime, snapshot.context(), &serving.lake);
+        let (runtime, lake) = (&serving.runtime, &serving.lake);
         let truncated = self.newest_truncation(snapshot)?;
         let mut position = 0;
         // Reading goes on a little ahead, on a thread that may wait: feeding asks the runtime too.
         let (pasts_in, pasts) = bounded::<Past>(2);
         std::thread::scope(|scope| {
             let reader = scope.spawn(move || {
-                runtime.block_on(history::replay_where(context, lake, input, &condition, async |past| {
+                runtime.block_on(history::replay_where(snapshot, lake, input, &condition, async |past| {
                     match pasts_in.send(past) {
                         Ok(()) => ControlFlow::Continue(()),
                         Err(_) => ControlFlow::Break(()), // feeding has ended, and says why
@@ -322,7 +322,7 @@ impl Job<'_> {
         }
         let condition = format!("feed IN ({})", names.join(", "));
         let mut newest = None;
-        let replayed = history::replay_where(snapshot.context(), &serving.lake, input, &condition, async |past| {
+        let replayed = history::replay_where(snapshot, &serving.lake, input, &condition, async |past| {
             let arrived = Arrived {
                 epoch: past.epoch,
                 feed: input.feed_rank(past.feed),

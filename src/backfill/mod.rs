@@ -68,15 +68,17 @@ pub struct Receipt {
     taken: AtomicU64,
     /// The newest epoch that took one.
     epoch: AtomicU64,
-    /// Records of them that were refused.
+    /// Records of them that were refused, and files.
     rejected: AtomicU64,
+    rejected_files: AtomicU64,
 }
 
 impl Receipt {
     /// A worker took a portion at `epoch`.
-    pub fn take(&self, epoch: Epoch, rejected: u64) {
+    pub fn take(&self, epoch: Epoch, (rejected, rejected_files): (u64, u64)) {
         self.epoch.fetch_max(epoch, Ordering::AcqRel);
         self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        self.rejected_files.fetch_add(rejected_files, Ordering::Relaxed);
         self.taken.fetch_add(1, Ordering::AcqRel); // last: who reads the number finds the rest
     }
 

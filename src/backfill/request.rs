@@ -77,6 +77,9 @@ pub struct Outcome {
     pub records: u64,
     /// Of them, those that were refused.
     pub rejected: u64,
+    /// Files that were refused as a whole, or from where they could not be read on.
+    #[serde(default)]
+    pub rejected_files: u64,
     /// Dead letters that were looked at.
     pub letters: u64,
     /// By file.

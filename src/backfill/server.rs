@@ -204,7 +204,7 @@ impl Service {
         tracing::info!(
             id = request.id,
             records = outcome.records,
-            rejected = outcome.rejected,
+            rejected = outcome.rejected + outcome.rejected_files,
             error = outcome.error,
             "request done"
         );
@@ -361,6 +361,7 @@ impl Job<'_> {
             self.tell()?;
         }
         self.outcome.rejected = self.receipt.rejected.load(Ordering::Acquire);
+        self.outcome.rejected_files = self.receipt.rejected_files.load(Ordering::Acquire);
         self.outcome.snapshot = self.receipt.epoch.load(Ordering::Acquire);
         if self.outcome.snapshot > 0 {
             self.outcome.snapshot = (self.service.serving.committed)();

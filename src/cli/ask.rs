@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 
-use super::{FAILED, output};
+use super::FAILED;
+use super::output::{self, counted, new_letters};
 use crate::backfill::{FileState, Outcome, Request, Requests, Status};
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
@@ -33,7 +34,7 @@ pub struct Asking {
 /// Puts requests and waits until they are done; where no run is on the lake, runs the graph itself for as long as that takes.
 pub fn ask(dataflow: Dataflow, requests: &[Request], asking: &Asking) -> Result<Vec<Outcome>> {
     let runtime = run::runtime()?;
-    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let lake = Lake::make(&dataflow.lake, &dataflow.store_options)?;
     let board = Requests::new(lake.clone(), dataflow.durable);
     for request in requests {
         let put = runtime.block_on(board.put(request));
@@ -155,7 +156,7 @@ pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
         for file in &outcome.files {
             let path = shown(&file.path);
             match &file.state {
-                FileState::Read => writeln!(out, "{path}: {} records", file.records)?,
+                FileState::Read => writeln!(out, "{path}: {}", counted(file.records, "record"))?,
                 FileState::Known => writeln!(out, "{path}: known, nothing was read")?,
                 FileState::Feeds(feed) => writeln!(out, "{path}: left to feed {feed}, which reads it by itself")?,
                 FileState::Failed(reason) => writeln!(out, "{path}: failed: {}", shown(reason))?,
@@ -164,9 +165,9 @@ pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
         }
         writeln!(
             out,
-            "fed {} records, {} of them dead letters; {}",
-            outcome.records,
-            outcome.rejected,
+            "fed {}; {}; {}",
+            counted(outcome.records, "record"),
+            new_letters(outcome.rejected, outcome.rejected_files),
             match outcome.snapshot {
                 0 => "nothing changed".to_string(),
                 epoch => format!("committed by snapshot {epoch}"),

@@ -13,7 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::ask::{Asking, ask, report};
 use super::backfill::{find_input, parse_rate};
-use super::{OutputFormat, SourceAndLake, find_table, output};
+use super::output::{self, counted};
+use super::{OutputFormat, SourceAndLake, find_table};
 use crate::backfill::{Request, Work};
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
@@ -98,7 +99,8 @@ fn dead_letters(dataflow: &Dataflow, limit: usize, snapshot: Option<Epoch>, form
     let (schema, rows) = readable(&schema, &rows, format)?;
     output::print_rows(&render(&schema, &rows, format.into())?, format)?;
     let count = reader.print("SELECT COUNT(*) AS n FROM dead_letters", ServeFormat::Csv)?;
-    eprintln!("{} dead letters in all", count.lines().nth(1).unwrap_or("0"));
+    let count = count.lines().nth(1).and_then(|count| count.parse().ok()).unwrap_or(0);
+    eprintln!("{} in all", counted(count, "dead letter"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -192,8 +194,9 @@ fn replay(dataflow: Dataflow, args: &DeadLetters) -> Result<ExitCode> {
             .find(|(input, _)| *input == request.input)
             .map_or(0, |(_, left)| *left);
         println!(
-            "{}: {} dead letters tried again, {left} there now",
-            request.input, outcome.letters
+            "{}: {} tried again, {left} there now",
+            request.input,
+            counted(outcome.letters, "dead letter")
         );
     }
     Ok(code)

@@ -12,16 +12,18 @@ use crate::infer::{SampleLimits, infer};
 
 /// Look at files, and write the TOML of an input that reads them
 ///
-/// What files are is told by what is in them: CSV of any delimiter, encoding or header, lines of JSON, change envelopes,
-/// Parquet, Avro, packed or not. The newest and the oldest of a folder are looked at first, and the text says how much was.
+/// What files are is told by what is in them: CSV of any delimiter, encoding or header, JSON by lines, as an array or over
+/// several lines, change envelopes, Parquet, Avro, packed or not. What a store takes beside its URL is in the environment
+/// (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_NAME and their like). The newest and the oldest of a folder are looked at first, and the text says how much was.
 /// Save it as inputs/NAME.toml of a dataflow, correct what you know better, and let `check` look at it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium infer drops/orders > shop/inputs/orders.toml
-  alluvium infer 'archive/2024-*/*.csv.gz'")]
+  alluvium infer 'archive/2024-*/*.csv.gz'
+  alluvium infer s3://bucket/orders/")]
 pub struct Infer {
-    /// A file, a folder, or a glob
+    /// A file, a folder or a glob, or a URL of one in an object store
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Stop looking after so long

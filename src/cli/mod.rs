@@ -110,7 +110,7 @@ pub enum OutputFormat {
     Table,
     /// Comma-separated text with a header line
     Csv,
-    /// One JSON object a line
+    /// An array of JSON objects
     Json,
 }
 

@@ -19,6 +19,25 @@ pub(super) fn print_rows(rows: &str, format: OutputFormat) -> io::Result<()> {
     }
 }
 
+/// A number of things: `1 record`, `2 records`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// The dead letters that came of what was taken.
+pub(super) fn new_letters(records: u64, files: u64) -> String {
+    let kinds = [(records, "record"), (files, "file")];
+    let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
+    let kinds: Vec<String> = kinds.map(|(count, noun)| counted(count, noun)).collect();
+    match kinds.is_empty() {
+        true => "no new dead letters".to_string(),
+        false => format!("new dead letters: {}", kinds.join(", ")),
+    }
+}
+
 /// Writes text on as [`shown_lines`] shows it.
 pub(super) struct Harmless<W>(W);
 
@@ -37,6 +56,16 @@ impl<W: Write> Write for Harmless<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One record and two broken files were "took 1 records, 3 of them dead letters".
+    #[test]
+    fn dead_letters_are_counted_by_what_they_are() {
+        assert_eq!(counted(1, "record"), "1 record");
+        assert_eq!(counted(0, "record"), "0 records");
+        assert_eq!(new_letters(0, 0), "no new dead letters");
+        assert_eq!(new_letters(1, 2), "new dead letters: 1 record, 2 files");
+        assert_eq!(new_letters(0, 1), "new dead letters: 1 file");
+    }
 
     #[test]
     fn lines_stay_and_what_a_terminal_would_obey_is_escaped() {

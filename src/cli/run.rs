@@ -10,7 +10,8 @@ use anyhow::Result;
 
 use super::backfill::find_input;
 use super::cluster::Cluster;
-use super::{SourceAndLake, UsageError, output, parse_duration};
+use super::output::{self, counted, new_letters};
+use super::{SourceAndLake, UsageError, parse_duration};
 use crate::causes;
 use crate::decode::skip::Skip;
 use crate::definition::Dataflow;
@@ -105,20 +106,20 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     let outcome = run::run(dataflow.clone(), options)?;
     let mut out = output::out();
     if outcome.loaded > 0 {
-        write!(out, "loaded {} rows of state, ", outcome.loaded)?;
+        write!(out, "loaded {} of state, ", counted(outcome.loaded, "row"))?;
     }
     if outcome.replayed > 0 {
-        write!(out, "replayed {} records of the past, ", outcome.replayed)?;
+        write!(out, "replayed {} of the past, ", counted(outcome.replayed, "record"))?;
     }
     if outcome.backfilled > 0 {
-        write!(out, "fed {} records of requests, ", outcome.backfilled)?;
+        write!(out, "fed {} of requests, ", counted(outcome.backfilled, "record"))?;
     }
     writeln!(
         out,
-        "took {} records in {:.1} s, {} of them dead letters; {}",
-        outcome.records,
+        "took {} in {:.1} s; {}; {}",
+        counted(outcome.records, "record"),
         outcome.elapsed.as_secs_f64(),
-        outcome.rejected,
+        new_letters(outcome.rejected, outcome.rejected_files),
         match outcome.snapshot {
             0 => "nothing changed".to_string(),
             epoch => format!("newest snapshot {epoch}"),
@@ -127,6 +128,7 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     match outcome.skipped {
         _ if options.skip.is_empty() => {}
         0 => writeln!(out, "no record came that --skip names")?,
+        1 => writeln!(out, "skipped 1 record, which is a dead letter")?,
         records => writeln!(out, "skipped {records} records, which are dead letters")?,
     }
     tell_letters(&mut out, &dataflow)?;
@@ -136,13 +138,17 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     for ((input, field), records) in &outcome.ignored {
         let input = &dataflow.inputs[*input].name;
         match field.starts_with('(') {
-            true => writeln!(out, "{input}: {field} {records} times")?,
-            false => writeln!(out, "{input}: no column takes field {field:?} of {records} records")?,
+            true => writeln!(out, "{input}: {field} {}", counted(*records, "time"))?,
+            false => writeln!(
+                out,
+                "{input}: no column takes field {field:?} of {}",
+                counted(*records, "record")
+            )?,
         }
     }
     if let Some(corrections) = outcome.corrections.filter(|c| !c.is_empty()) {
         for (table, rows) in corrections {
-            writeln!(out, "audit: corrected {rows} rows of {table}")?;
+            writeln!(out, "audit: corrected {} of {table}", counted(rows, "row"))?;
         }
     }
     if !outcome.figures.lines.is_empty() {
@@ -186,7 +192,7 @@ fn tell_letters(out: &mut impl Write, dataflow: &Dataflow) -> io::Result<()> {
         "dead letters in the lake: {}, {}, {}",
         counted(records, "record"),
         counted(files, "file"),
-        counted(rows, "row")
+        counted(rows, "row"),
     )?;
     for class in classes.iter().take(CLASSES) {
         let reason: String = class.reason.chars().take(REASON).collect();
@@ -194,19 +200,8 @@ fn tell_letters(out: &mut impl Write, dataflow: &Dataflow) -> io::Result<()> {
         writeln!(out, "  {}: {letters}: {}", class.source, shown(&reason))?;
     }
     if classes.len() > CLASSES {
-        let others = classes[CLASSES..].iter().map(|class| class.letters).sum();
-        writeln!(
-            out,
-            "  {} for other reasons: see `alluvium dead-letters`",
-            counted(others, "more")
-        )?;
+        let others: u64 = classes[CLASSES..].iter().map(|class| class.letters).sum();
+        writeln!(out, "  {others} more for other reasons: see `alluvium dead-letters`")?;
     }
     Ok(())
-}
-
-fn counted(count: u64, noun: &str) -> String {
-    match (count, noun) {
-        (_, "more") | (1, _) => format!("{count} {noun}"),
-        _ => format!("{count} {noun}s"),
-    }
 }

@@ -18,7 +18,7 @@ use crate::shown::shown;
 /// lake at its newest snapshot. Left out is what tells when a record was taken: the epochs of Bronze and dead letters, and
 /// Bronze's ingest_time. Tables that depend on now() differ where the snapshots' times do.
 ///
-/// Exits with 1 if any row differs.
+/// Exits with 1 if any row differs, or a table's SQL fails in batch.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -58,7 +58,7 @@ pub fn run(args: Verify) -> Result<ExitCode> {
     let wanted = |table: &str| args.table.is_empty() || args.table.iter().any(|name| name == table);
     let mut out = output::out();
     writeln!(out, "snapshot {}", report.epoch)?;
-    let mut differs = false;
+    let mut differs = false; // or is not known
     for (table, rows) in report.tables.iter().filter(|(table, _)| wanted(table)) {
         let differences: Vec<_> = report.differences.iter().filter(|d| d.table == *table).collect();
         differs |= !differences.is_empty();
@@ -72,6 +72,10 @@ pub fn run(args: Verify) -> Result<ExitCode> {
     }
     for (table, why) in report.skipped.iter().filter(|(table, _)| wanted(table)) {
         writeln!(out, "{table}: not verified: {why}")?;
+    }
+    for (table, why) in report.failed.iter().filter(|(table, _)| wanted(table)) {
+        differs = true;
+        writeln!(out, "{table}: not verified: its SQL failed in batch: {}", shown(why))?;
     }
     Ok(if differs {
         ExitCode::from(FAILED)

@@ -118,9 +118,7 @@ fn fits(schema: &Schema, index: usize, target: &Target, wanted: &SqlType) -> boo
         Form::Null | Form::String | Form::Enum(_) => true,
         Form::Boolean => matches!(wanted, S::Boolean | S::Varchar),
         Form::Int | Form::Long => match found.meaning {
-            Meaning::Days | Meaning::Millis | Meaning::Micros | Meaning::Nanos | Meaning::ExactNanos => {
-                number || moment
-            }
+            Meaning::Days | Meaning::Millis | Meaning::Micros | Meaning::Nanos => number || moment,
             _ => number || *wanted == S::Boolean || (moment && !target.patterns.is_empty()),
         },
         Form::Float | Form::Double => number,

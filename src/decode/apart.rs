@@ -8,44 +8,8 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 
-use super::{Decoded, FilePlace, Payloads, Raw, Reject};
+use super::{Decoded, Raw, Reject};
 use crate::contain::contain;
-
-impl Raw {
-    /// Some of the records.
-    fn slice(&self, start: usize, length: usize) -> Raw {
-        let payloads = match &self.payloads {
-            Payloads::Records {
-                values,
-                keys,
-                headers,
-                ts_ms,
-            } => Payloads::Records {
-                values: values.slice(start, length),
-                keys: keys.as_ref().map(|keys| keys.slice(start, length)),
-                headers: headers.as_ref().map(|headers| headers.slice(start, length)),
-                // Times are told for all records or for none.
-                ts_ms: ts_ms.get(start..start + length).unwrap_or_default().to_vec(),
-            },
-            Payloads::Columns { batch, path, tag } => Payloads::Columns {
-                batch: batch.slice(start, length),
-                path: path.clone(),
-                tag: tag.clone(),
-            },
-        };
-        Raw {
-            payloads,
-            offsets: self.offsets[start..start + length].to_vec(),
-            header: self.header.clone(),
-            // Records that are cut were taken out before.
-            cut: Vec::new(),
-            place: FilePlace {
-                lines: self.place.lines.get(start..start + length).unwrap_or_default().to_vec(),
-                ..self.place.clone()
-            },
-        }
-    }
-}
 
 /// Decodes records of which the whole batch made `decode` panic. `rows` is the schema of decoded rows. The answer's `raw` is
 /// for the caller to fill.
@@ -54,7 +18,7 @@ pub(super) fn decode_apart(raw: &Raw, rows: &SchemaRef, mut decode: impl FnMut(&
     // Ranges that are still to be decoded, the first of them last.
     let mut ranges = halves(0, raw.len());
     while let Some((start, length)) = ranges.pop() {
-        let part = raw.slice(start, length);
+        let part = raw.part(|record| (start..start + length).contains(&record));
         match contain(|| decode(&part)) {
             Ok(decoded) => parts.push((start, decoded)),
             Err(_) if length > 1 => ranges.extend(halves(start, length)),
@@ -127,7 +91,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
-    use crate::decode::Op;
+    use crate::decode::{FilePlace, Op, Payloads};
 
     /// One row a record, and a panic at a record of `x`; as a decoder of which one value is poison.
     fn decode(raw: &Raw, schema: &SchemaRef) -> Decoded {

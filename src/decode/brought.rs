@@ -4,11 +4,29 @@ use arrow::array::RecordBatch;
 
 use super::coerce::shown;
 use super::csv::HeaderNotes;
-use crate::definition::{Feed, Format, Input};
+use super::target::Target;
+use super::{avro, columns};
+use crate::definition::{Column, Feed, FileField, Format, Input};
 
-/// Whether a column's field is none of a record's, but tells of the file that the record is in.
-pub(super) fn is_of_file(from: &str) -> bool {
-    from.starts_with("file.") || from.starts_with("path.")
+/// What to do about a file without columns that are asked for.
+pub(super) const REMEDY: &str = "list its names in the columns' `from`";
+
+/// What a file has of the columns that are asked for.
+pub(super) struct Brought {
+    /// By column: whether the file has a field for it.
+    pub columns: Vec<bool>,
+    /// The names of its own fields.
+    pub names: Vec<String>,
+    /// Those that no column takes.
+    pub ignored: Vec<String>,
+}
+
+/// Why a file with none of the columns is none of a feed's.
+pub(super) fn stranger(names: &[String]) -> String {
+    format!(
+        "none of its columns is one of the input: it has {}; {REMEDY}",
+        shown(&names.join(","))
+    )
 }
 
 /// Whether a file with these columns is one of a feed's, and what is to be told of it.
@@ -16,44 +34,47 @@ pub(super) fn is_of_file(from: &str) -> bool {
 /// # Errors
 /// Why it is none, and what to do.
 pub fn judge_columns(input: &Input, feed: &Feed, batch: &RecordBatch) -> Result<HeaderNotes, String> {
-    if feed.format != Format::Parquet {
-        return Ok(HeaderNotes::default()); // the fields of Avro's records may be anywhere in them
-    }
-    let schema = batch.schema_ref();
-    let root = |name: &str| schema.column_with_name(name).map(|(index, _)| index);
-    // A path is looked into when it is read; that its first step is there is enough here.
-    let field = |name: &String| root(name).or_else(|| root(name.split_once('.')?.0));
+    let columns = input.columns.iter().zip(&feed.columns).map(|(ours, theirs)| Column {
+        from: theirs.from.clone(),
+        format: theirs.format.clone(),
+        ..ours.clone()
+    });
+    // What is wrong with a format is told where the definition is read.
+    let targets: Result<Vec<Target>, _> = columns.map(|column| Target::new(&column, "")).collect();
+    let targets = targets.map_err(|error| error.to_string())?;
+    let brought = match feed.format {
+        Format::Parquet => columns::brought(&targets, batch),
+        _ => match avro::brought(&targets, batch) {
+            Some(brought) => brought?,
+            None => return Ok(HeaderNotes::default()), // the fields of events are in their bodies
+        },
+    };
     let declared = input.columns.len() - input.evolved.len();
-    let columns = input.columns.iter().zip(&feed.columns).take(declared);
-    let columns = columns.filter(|(_, theirs)| !theirs.from.iter().any(|from| is_of_file(from)));
-    let (mut brought, mut absent, mut lost) = (vec![false; batch.num_columns()], Vec::new(), Vec::new());
-    let mut asked = 0;
-    for (ours, theirs) in columns {
+    let (mut absent, mut lost, mut asked) = (Vec::new(), Vec::new(), 0);
+    for (target, is_brought) in targets.iter().zip(&brought.columns).take(declared) {
+        if FileField::among(&target.from).is_some() {
+            continue;
+        }
         asked += 1;
-        match theirs.from.iter().find_map(field) {
-            Some(index) => brought[index] = true,
-            None if !ours.nullable || input.key.contains(&ours.name) => lost.push(format!("{:?}", ours.name)),
-            None => absent.push(ours.name.clone()),
+        match is_brought {
+            true => (),
+            false if !target.nullable || input.key.contains(&target.name) => lost.push(format!("{:?}", target.name)),
+            false => absent.push(target.name.clone()),
         }
     }
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let has = shown(&names.join(","));
-    let remedy = "list its names in the columns' `from`";
     if asked > 0 && absent.len() + lost.len() == asked {
-        return Err(format!(
-            "none of its columns is one of the input: it has {has}; {remedy}"
-        ));
+        return Err(stranger(&brought.names));
     }
     if !lost.is_empty() {
         return Err(format!(
-            "it lacks columns that are required, {}: it has {has}; {remedy}, or make them nullable",
-            lost.join(", ")
+            "it lacks columns that are required, {}: it has {}; {REMEDY}, or make them nullable",
+            lost.join(", "),
+            shown(&brought.names.join(","))
         ));
     }
-    let ignored = names.iter().zip(brought).filter(|(_, brought)| !brought);
     Ok(HeaderNotes {
         absent,
-        ignored: ignored.map(|(name, _)| name.to_string()).collect(),
+        ignored: brought.ignored,
         ..HeaderNotes::default()
     })
 }

@@ -52,10 +52,8 @@ pub(super) enum Meaning {
     Millis,
     /// Microseconds since 1970-01-01 00:00.
     Micros,
-    /// Nanoseconds since 1970-01-01 00:00; what is finer than a microsecond is cut off.
+    /// Nanoseconds since 1970-01-01 00:00.
     Nanos,
-    /// The same, but nothing may be lost.
-    ExactNanos,
     /// A time of day or a duration: no point in time. Of Avro's times of day the cell's `scale` says the digits of a second.
     NoPoint,
     /// A big-endian two's complement number (as text: in base64), to be divided by 10 to the cell's `scale`.

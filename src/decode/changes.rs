@@ -14,7 +14,7 @@ use super::coerce::{self, Fault};
 use super::debezium::Placeholder;
 use super::target::Target;
 use super::{Decoded, Op, Raw, Reject, Transaction, utf8, utf8_of_file};
-use crate::definition::Charset;
+use crate::definition::{Charset, FileField};
 
 /// Why a truncation is refused.
 pub const TRUNCATES_OTHERS: &str = "TRUNCATE of one of several tables or feeds of an input cannot be applied: it would empty the input; delete its \
@@ -63,6 +63,14 @@ impl Shape {
             target.name,
             from.join(" or ")
         )
+    }
+
+    /// Whether a record without a field of any column would be a row of nulls: no column is required, and not all tell of the
+    /// record's file.
+    pub fn may_be_null(&self) -> bool {
+        let is_required = (0..self.targets.len()).any(|column| self.requires(column, Op::Upsert));
+        let is_of_file = |target: &Target| FileField::among(&target.from).is_some();
+        !is_required && !self.targets.iter().all(is_of_file)
     }
 
     /// Whether a null here makes a row of this kind unusable.

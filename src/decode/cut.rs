@@ -3,10 +3,7 @@
 //! Whether a record is one of them was decided where it was read, and Bronze keeps the decision with the record's first
 //! bytes. So a replay refuses the same records for the same reason, whatever `max_record` has become since.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
-use arrow::compute::{filter, filter_record_batch};
-
-use super::{CutRecord, Decoded, FilePlace, Payloads, Raw, Reject};
+use super::{CutRecord, Decoded, Payloads, Raw, Reject};
 
 /// How many bytes are kept of a record that is longer than `max_record`.
 pub(crate) const FIRST_BYTES: usize = 64 << 10;
@@ -15,7 +12,7 @@ pub(crate) const FIRST_BYTES: usize = 64 << 10;
 fn reason(cut: &CutRecord) -> String {
     format!(
         "the record has {} bytes, more than max_record allows; its first {} bytes are kept: have its source write smaller \
-         records, or raise max_record in dataflow.toml and bring it again",
+         records, or raise max_record of its feed and bring it again",
         cut.length,
         cut.length.min(FIRST_BYTES as u64)
     )
@@ -25,40 +22,7 @@ fn reason(cut: &CutRecord) -> String {
 pub(super) fn whole_records(raw: &Raw) -> Raw {
     let mut whole = vec![true; raw.len()];
     raw.cut.iter().for_each(|cut| whole[cut.record as usize] = false);
-    let kept = |index: &usize| whole[*index];
-    let mask = BooleanArray::from(whole.clone());
-    let of = |array: &dyn Array| -> ArrayRef { filter(array, &mask).expect("a mask has the length of its records") };
-    let payloads = match &raw.payloads {
-        Payloads::Records {
-            values,
-            keys,
-            headers,
-            ts_ms,
-        } => Payloads::Records {
-            values: of(values).as_binary::<i32>().clone(),
-            keys: keys.as_ref().map(|keys| of(keys).as_binary::<i32>().clone()),
-            headers: headers.as_ref().map(|headers| of(headers).as_string::<i32>().clone()),
-            ts_ms: (0..ts_ms.len()).filter(kept).map(|index| ts_ms[index]).collect(),
-        },
-        Payloads::Columns { batch, path, tag } => Payloads::Columns {
-            batch: filter_record_batch(batch, &mask).expect("a mask has the length of its records"),
-            path: path.clone(),
-            tag: tag.clone(),
-        },
-    };
-    Raw {
-        payloads,
-        offsets: (0..raw.len()).filter(kept).map(|index| raw.offsets[index]).collect(),
-        header: raw.header.clone(),
-        cut: Vec::new(),
-        place: FilePlace {
-            lines: (0..raw.place.lines.len())
-                .filter(kept)
-                .map(|index| raw.place.lines[index])
-                .collect(),
-            ..raw.place.clone()
-        },
-    }
+    raw.part(|record| whole[record])
 }
 
 /// What the whole records of `raw` decoded to, with the others among the rejects.

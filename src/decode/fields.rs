@@ -13,7 +13,7 @@
 
 use serde_json::Value;
 
-use super::avro::{Form, Schema};
+use super::avro::{self, Form, Schema};
 use super::cell::Meaning;
 use super::protobuf;
 use crate::definition::{Feed, Format, Input};
@@ -96,16 +96,21 @@ fn of_avro(registered: &registry::Schema, rows: Option<&str>) -> Result<Vec<Fiel
         }
     };
     // Heartbeats and the like have no rows.
-    let fields = record.unwrap_or_default().iter().map(|field| Field {
+    Ok(fields_of(&schema, record.unwrap_or_default()))
+}
+
+/// Of a record of a schema.
+pub(super) fn fields_of(schema: &Schema, record: &[avro::Field]) -> Vec<Field> {
+    let field = |field: &avro::Field| Field {
         name: field.name.to_string(),
-        sql_type: avro_type(&schema, field.schema),
+        sql_type: avro_type(schema, field.schema),
         optional: field.default.is_some() || schema.takes_null(field.schema),
-    });
-    Ok(fields.collect())
+    };
+    record.iter().map(field).collect()
 }
 
 impl Schema {
-    fn takes_null(&self, index: usize) -> bool {
+    pub(super) fn takes_null(&self, index: usize) -> bool {
         match &self.of(index).form {
             Form::Null => true,
             Form::Union(branches) => branches.iter().any(|branch| self.takes_null(*branch)),
@@ -121,7 +126,7 @@ fn avro_type(schema: &Schema, index: usize) -> Result<SqlType, String> {
         Form::Boolean => SqlType::Boolean,
         Form::Int | Form::Long => match found.meaning {
             Meaning::Days => SqlType::Date,
-            Meaning::Millis | Meaning::Micros | Meaning::Nanos | Meaning::ExactNanos => SqlType::Timestamp,
+            Meaning::Millis | Meaning::Micros | Meaning::Nanos => SqlType::Timestamp,
             _ if matches!(found.form, Form::Int) => SqlType::Int,
             _ => SqlType::BigInt,
         },

@@ -36,6 +36,8 @@ pub struct FilePlace {
     pub modified: Option<Arc<str>>,
     /// The line that each record begins on, from 1; empty where that is not known.
     pub lines: Vec<u64>,
+    /// The number of the file's first record; see [`crate::source::Position::base`].
+    pub base: u64,
 }
 
 /// What Bronze keeps beside a record of a file.
@@ -45,6 +47,9 @@ struct FileNote<'a> {
     line: Option<u64>,
     #[serde(rename = "file.modified", borrow)]
     modified: Option<&'a str>,
+    /// Of columnar files alone: others have each record in Bronze.
+    #[serde(rename = "file.base", default)]
+    base: u64,
 }
 
 impl FileNote<'_> {
@@ -65,15 +70,25 @@ impl FileNote<'_> {
     }
 }
 
-/// What Bronze keeps beside the rows of a columnar file: when it was last written.
+/// What Bronze keeps beside the rows of a columnar file: when it was last written, and the number of its first row where
+/// that is not 0.
 pub fn columnar_note(place: &FilePlace) -> Option<String> {
     let modified = place.modified.as_deref()?;
-    Some(format!("{{\"file.modified\":\"{modified}\"}}"))
+    Some(match place.base {
+        0 => format!("{{\"file.modified\":\"{modified}\"}}"),
+        base => format!("{{\"file.modified\":\"{modified}\",\"file.base\":{base}}}"),
+    })
 }
 
-/// The same as it is read back.
-pub fn modified_of(note: &str) -> Option<Arc<str>> {
-    FileNote::read(note).modified.map(Arc::from)
+/// The same as it is read back, of a file of this partition.
+pub fn columnar_place(partition: &str, note: Option<&str>) -> FilePlace {
+    let note = note.map_or(FileNote::default(), FileNote::read);
+    FilePlace {
+        partition: Some(partition.into()),
+        modified: note.modified.map(Arc::from),
+        base: note.base,
+        ..FilePlace::default()
+    }
 }
 
 /// A moment as [`FilePlace::modified`] has it.
@@ -106,7 +121,7 @@ impl FileColumns {
     pub fn of(targets: &mut [Target], key: &mut Vec<usize>) -> FileColumns {
         let mut columns = Vec::new();
         for (column, target) in targets.iter_mut().enumerate() {
-            let Some(field) = target.from.iter().find_map(|name| FileField::of(name)) else {
+            let Some(field) = FileField::among(&target.from) else {
                 continue;
             };
             let mut own = target.clone();
@@ -209,6 +224,7 @@ impl FileColumns {
             let note = FileNote {
                 line: (asks_line || is_refused).then_some(*line),
                 modified: place.modified.as_deref().filter(|_| asks_time),
+                ..FileNote::default()
             };
             match note.line.is_some() || note.modified.is_some() {
                 true => note.write(&mut texts),
@@ -276,7 +292,7 @@ impl<'a> Notes<'a> {
     /// The record's line; of a columnar file, its row, from 1.
     fn line(&self, record: usize) -> Option<u64> {
         match &self.raw.payloads {
-            Payloads::Columns { .. } => Some(self.raw.offsets[record] + 1),
+            Payloads::Columns { .. } => Some(self.raw.offsets[record] - self.raw.place.base + 1),
             Payloads::Records { .. } => {
                 let line = self.raw.place.lines.get(record).copied();
                 line.or_else(|| self.note(record).line)
@@ -332,11 +348,26 @@ mod tests {
 
     #[test]
     fn what_bronze_keeps_reads_back() {
+        for base in [0, 7] {
+            let place = FilePlace {
+                modified: Some(moment(SystemTime::UNIX_EPOCH)),
+                base,
+                ..FilePlace::default()
+            };
+            let back = columnar_place("p", columnar_note(&place).as_deref());
+            assert_eq!((back.base, back.modified), (base, place.modified));
+        }
+        assert_eq!(columnar_place("p", None).base, 0);
         let mut texts = StringBuilder::new();
         let modified = moment(SystemTime::UNIX_EPOCH);
         for (line, modified) in [(Some(7), None), (None, Some(&modified)), (Some(8), Some(&modified))] {
             let modified = modified.map(|modified| &**modified);
-            FileNote { line, modified }.write(&mut texts);
+            FileNote {
+                line,
+                modified,
+                base: 0,
+            }
+            .write(&mut texts);
         }
         let texts = texts.finish();
         let read: Vec<_> = texts.iter().flatten().map(FileNote::read).collect();

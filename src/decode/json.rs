@@ -4,7 +4,6 @@
 
 use arrow::array::{Array, BinaryArray};
 
-use super::brought::is_of_file;
 use super::cell::{Cell, Kind};
 use super::changes::{Changes, Outcome, Shape};
 use super::debezium::meaning::{Payload, Schemas};
@@ -12,7 +11,6 @@ use super::flat::Flat;
 use super::keys::Keys;
 use super::names::{Names, Slots};
 use super::scan::Broken;
-use super::target::Target;
 use super::{Batch, Op, coerce, scan, wire};
 use crate::registry::Unready;
 
@@ -45,10 +43,8 @@ impl Json {
     /// A record that has no field of any column is refused, rather than made a row of nulls, where no required column says
     /// what it lacks.
     pub fn refusing_strangers(self, shape: &Shape) -> Self {
-        let is_of_file = |target: &Target| target.from.iter().any(|from| is_of_file(from));
-        let required = (0..shape.targets.len()).any(|column| shape.requires(column, Op::Upsert));
         Json {
-            refuses_strangers: !required && !shape.targets.iter().all(is_of_file),
+            refuses_strangers: shape.may_be_null(),
             ..self
         }
     }

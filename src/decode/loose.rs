@@ -52,7 +52,8 @@ pub fn json_items<'a>(text: &'a str, mut each: impl FnMut(FieldValue<'a>)) -> bo
     scan::array(text, |item| each(FieldValue::of(item))).is_ok()
 }
 
-/// A point in time in ISO 8601, as DATE and TIMESTAMP read it without a format: microseconds since 1970-01-01.
-pub fn iso_point(text: &str) -> Option<i64> {
-    temporal::iso(text.trim_ascii().as_bytes())
+/// A point in time in ISO 8601, as DATE and TIMESTAMP read it without a format: microseconds since 1970-01-01, and whether it
+/// is finer than that.
+pub fn iso_point(text: &str) -> Option<(i64, bool)> {
+    temporal::iso(text.trim_ascii().as_bytes()).map(|point| (point.micros, point.is_finer))
 }

@@ -36,6 +36,7 @@ mod keys;
 mod loose;
 mod names;
 pub(crate) mod parquet;
+mod part;
 mod path;
 mod protobuf;
 mod raw;
@@ -71,6 +72,7 @@ use schemas::Schemas;
 use target::Target;
 
 pub use against::{Misfit, against};
+pub(crate) use avro::{ContainerColumn, container_bodies, container_columns, container_rows};
 pub use brought::judge_columns;
 pub use changes::TRUNCATES_OTHERS;
 pub use csv::{HeaderNotes, csv_fields, csv_names, judge_header};
@@ -79,7 +81,7 @@ pub use damage::Damage;
 pub use debezium::Transaction;
 pub use fields::{Newcomer, newcomers};
 pub use file::FilePlace;
-pub(crate) use file::{columnar_note, modified_of, moment};
+pub(crate) use file::{columnar_note, columnar_place, moment};
 pub use loose::{FieldValue, iso_point, json_fields, json_items};
 pub use watch::Watch;
 

@@ -17,6 +17,16 @@ pub(super) enum Epoch {
     Days,
 }
 
+/// What becomes of the part of a point in time that is finer than a microsecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Finer {
+    /// The value is refused for it.
+    #[default]
+    Refused,
+    /// It is dropped, as the column's format says.
+    CutOff,
+}
+
 /// How text is read as DATE or TIMESTAMP.
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
@@ -57,6 +67,8 @@ pub(super) struct Target {
     pub from: Vec<String>,
     /// Each is tried; empty: ISO 8601.
     pub patterns: Vec<Pattern>,
+    /// Of points in time.
+    pub finer: Finer,
     /// Of bytes.
     pub encoding: Encoding,
     /// How numbers are written as text; empty: as programs write them.
@@ -76,6 +88,7 @@ impl Target {
             nulls: column.null.clone(),
             from: column.from.clone(),
             patterns: Vec::new(),
+            finer: Finer::Refused,
             encoding: Encoding::Usual,
             numbers: Vec::new(),
             flags: Vec::new(),
@@ -92,9 +105,17 @@ impl Target {
                 expected,
             };
             match scalar {
-                SqlType::Date | SqlType::Timestamp => target.patterns.push(pattern(text).ok_or(wrong(
-                    "strftime as chrono knows it, or epoch_s, epoch_ms, epoch_us, epoch_ns or epoch_days",
-                ))?),
+                SqlType::Date | SqlType::Timestamp if text == "cut_to_us" => target.finer = Finer::CutOff,
+                SqlType::Date | SqlType::Timestamp => {
+                    let pattern = pattern(text).ok_or(wrong(
+                        "strftime as chrono knows it, or epoch_s, epoch_ms, epoch_us, epoch_ns or epoch_days, or cut_to_us",
+                    ))?;
+                    // Who says that a number counts nanoseconds knows that the column has microseconds.
+                    if matches!(pattern, Pattern::Epoch(Epoch::Nanos)) {
+                        target.finer = Finer::CutOff;
+                    }
+                    target.patterns.push(pattern);
+                }
                 SqlType::Binary => {
                     target.encoding = match text.as_str() {
                         "base64" => Encoding::Base64,

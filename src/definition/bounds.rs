@@ -17,7 +17,7 @@ pub struct Bounds {
     pub backfill_from: Vec<String>,
     /// Bytes of resident memory above which no feed is read; none: without bound.
     pub memory: Option<u64>,
-    /// Bytes of the longest record that is taken, its key and headers counted; a longer one is a dead letter.
+    /// Bytes of the longest record that a feed takes which says nothing else; see [`Feed::max_record`](super::Feed).
     pub max_record: u64,
     /// Bytes that one value may take which an expression computes; a row with a longer one is a dead letter.
     pub max_value: u64,
@@ -59,12 +59,7 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>, base: &Path) -> Option<Bo
         None => Some(usual.memory),
         Some(value) => read_bytes(&value).map(Some),
     };
-    let max_record = read_limit(
-        settings,
-        "max_record",
-        usual.max_record,
-        "a batch of records holds less than 2 GiB; have the source write smaller records",
-    );
+    let max_record = read_max_record(settings, usual.max_record);
     let max_value = read_limit(
         settings,
         "max_value",
@@ -78,6 +73,16 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>, base: &Path) -> Option<Bo
         max_record: max_record?,
         max_value: max_value?,
     })
+}
+
+/// The longest record: of the dataflow's feeds, or of one of them. `usual` where nothing is said.
+pub(super) fn read_max_record(settings: &mut Settings<'_>, usual: u64) -> Option<u64> {
+    read_limit(
+        settings,
+        "max_record",
+        usual,
+        "a batch of records holds less than 2 GiB; have the source write smaller records",
+    )
 }
 
 /// Reads the limit of a record or a value, in bytes; `help` says why it has one itself.

@@ -114,8 +114,9 @@ fn check_formats(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
         let text = format.value.as_str();
         let (fits, help) = match element(sql_type) {
             SqlType::Date | SqlType::Timestamp => (
-                ["epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_days"].contains(&text) || is_strftime(text),
-                "write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days",
+                ["epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_days", "cut_to_us"].contains(&text)
+                    || is_strftime(text),
+                "write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days, cut_to_us",
             ),
             SqlType::Binary => (
                 ["base64", "hex", "utf8"].contains(&text),

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Feed, FeedKind, Format, Input, Wire};
+use super::{Bounds, Feed, FeedKind, Format, Input, Wire};
 
 /// Formats of files that a backfill may name, as in `--format`.
 pub const EXTRA_FORMATS: [(&str, Format); 5] = [
@@ -39,6 +39,7 @@ impl Input {
                 format: EXTRA_FORMATS[extra].1,
                 wire: Wire::default(),
                 columns: self.columns.clone(),
+                max_record: Bounds::default().max_record,
             }),
         }
     }

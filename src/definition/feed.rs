@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::bounds::read_max_record;
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
 use super::dialect::{TextDialect, read_dialect};
-use super::files::{read_follow_links, read_rules};
+use super::files::{read_log_rules, read_rules};
 use super::http;
 use super::kafka::{self, read_kafka};
 use super::location::{LocationError, files_location, folder_location};
 use super::postgres::{self, read_postgres, read_tables};
 use super::settings::{Settings, Text, Value};
 use super::wire::{KeyFormat, read_key_format, read_registry, read_schema, read_unavailable};
-use super::{Feed, FeedKind, FileRules, Format, Generate, Registry, Wire};
+use super::{Feed, FeedKind, Format, Generate, Registry, Wire};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -142,6 +143,8 @@ pub(super) struct Common<'a> {
     pub registry: Option<&'a Registry>,
     /// There is a registry whose mistakes were reported.
     pub registry_unread: bool,
+    /// Bytes of the longest record of a feed that says nothing else.
+    pub max_record: u64,
 }
 
 /// Reads a feed; none: mistakes were reported. `names`: those of the feeds before it.
@@ -159,6 +162,7 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
         Some(FeedKind::Generate(generate)) => read_format(&mut settings, kind, formats_of(&generate.generator)),
         _ => read_format(&mut settings, kind, kind.map_or(&[], Kind::formats)),
     };
+    let max_record = read_max_record(&mut settings, common.max_record);
     let null = read_null(&mut settings);
     let tables = read_tables_of(&mut settings, kind, format);
     let is_files = kind.is_none_or(|kind| kind == Kind::Files);
@@ -188,6 +192,7 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
             ..wire??
         },
         columns,
+        max_record: max_record?,
     })
 }
 
@@ -316,7 +321,7 @@ fn read_kind(value: &Value<'_>, text: &Text) -> Option<Kind> {
 }
 
 /// Settings that belong to some kinds alone, and those kinds, as they are told.
-const OF_KINDS: [(&[&str], &[Kind], &str); 7] = [
+const OF_KINDS: [(&[&str], &[Kind], &str); 8] = [
     (&["changed"], &[Kind::Files], "\"files\""),
     (
         &["duplicates"],
@@ -332,6 +337,7 @@ const OF_KINDS: [(&[&str], &[Kind], &str); 7] = [
     (&kafka::SETTINGS, &[Kind::Kafka], "\"kafka\""),
     (&postgres::SETTINGS, &[Kind::Postgres], "\"postgres\""),
     (&["start"], &[Kind::Kafka, Kind::Postgres], "\"kafka\" or \"postgres\""),
+    (&["on_missing"], &[Kind::Kafka, Kind::Log], "\"kafka\" or \"log\""),
 ];
 
 /// The settings that the kind decides. Of an unknown kind they are all taken, and not looked at.
@@ -370,27 +376,15 @@ fn read_feed_kind(settings: &mut Settings<'_>, kind: Option<Kind>, base: &Path) 
         kind => {
             let value = settings.require("path", "\"drops/orders/*.csv\"")?;
             let text = value.text()?;
-            let rules = match kind {
-                Kind::Log => read_follow_links(settings).map(|follow_links| FileRules {
-                    follow_links,
-                    ..FileRules::default()
-                }),
-                _ => read_rules(settings),
-            }?;
             let say = |error: LocationError| value.say(format!("bad path {:?}: {error}", text.written), error.help());
-            match kind {
-                Kind::Log => folder_location(&text.value, base)
-                    .map_err(say)
-                    .map(|path| FeedKind::Log {
-                        path,
-                        follow_links: rules.follow_links,
-                    })
-                    .ok(),
-                _ => files_location(&text.value, base)
-                    .map_err(say)
-                    .map(|path| FeedKind::Files { path, rules })
-                    .ok(),
+            if kind == Kind::Log {
+                let rules = read_log_rules(settings)?;
+                let path = folder_location(&text.value, base).map_err(say).ok()?;
+                return Some(FeedKind::Log { path, rules });
             }
+            let rules = read_rules(settings)?;
+            let path = files_location(&text.value, base).map_err(say).ok()?;
+            Some(FeedKind::Files { path, rules })
         }
     }
 }

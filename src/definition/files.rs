@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::kafka::{OnMissing, read_on_missing};
 use super::settings::Settings;
 
 /// Settings of a feed that reads files, beside its path.
@@ -13,6 +14,15 @@ pub struct FileRules {
     pub duplicates: Duplicates,
     /// What happens to a file that was read and then holds other bytes.
     pub changed: Changed,
+}
+
+/// Settings of a feed that follows a log, beside its folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogRules {
+    /// Whether links may lead out of the feed's folder.
+    pub follow_links: bool,
+    /// What happens to a log that holds no more what was read of it.
+    pub on_missing: OnMissing,
 }
 
 /// What happens to a file with the bytes of one that was read, whatever it is called.
@@ -53,8 +63,16 @@ pub(super) fn read_rules(settings: &mut Settings<'_>) -> Option<FileRules> {
     })
 }
 
-/// Reads `follow_links` alone; none: mistakes were reported.
-pub(super) fn read_follow_links(settings: &mut Settings<'_>) -> Option<bool> {
+/// Reads those of a log; none: mistakes were reported.
+pub(super) fn read_log_rules(settings: &mut Settings<'_>) -> Option<LogRules> {
+    let (follow_links, on_missing) = (read_follow_links(settings), read_on_missing(settings));
+    Some(LogRules {
+        follow_links: follow_links?,
+        on_missing: on_missing?,
+    })
+}
+
+fn read_follow_links(settings: &mut Settings<'_>) -> Option<bool> {
     match settings.take("follow_links", "true") {
         None => Some(false),
         Some(value) => value.boolean(),
@@ -77,8 +95,12 @@ pub enum FileField {
 }
 
 impl FileField {
-    /// The field of this name, as a column's `from` has it.
-    pub fn of(name: &str) -> Option<FileField> {
+    /// The first of a column's names in `from` that tells of the file rather than of its record.
+    pub fn among(names: &[String]) -> Option<FileField> {
+        names.iter().find_map(|name| FileField::named(name))
+    }
+
+    fn named(name: &str) -> Option<FileField> {
         match name {
             "file.name" => Some(FileField::Name),
             "file.path" => Some(FileField::Path),
@@ -100,5 +122,18 @@ impl fmt::Display for FileField {
             FileField::Line => f.write_str("file.line"),
             FileField::Folder(name) => write!(f, "path.{name}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_inside_of_an_object_that_is_called_file_is_none_of_the_file() {
+        let among = |names: &[&str]| FileField::among(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        assert_eq!(among(&["size", "file.size"]), None);
+        assert_eq!(among(&["size", "file.name"]), Some(FileField::Name));
+        assert_eq!(among(&["path.day"]), Some(FileField::Folder("day".to_string())));
     }
 }

@@ -2,16 +2,27 @@
 
 use std::path::Path;
 
+use super::bounds::Bounds;
 use super::columns::{Written, check_column, finished, read_columns, read_names, read_null};
 use super::feed::{Common, read_feed};
 use super::file::File;
 use super::settings::Settings;
 use super::wire::read_registry;
-use super::{Changed, Feed, FeedKind, Format, Input, Registry, Retention};
+use super::{Changed, Feed, FeedKind, Input, Registry, Retention};
 use crate::repr::SqlType;
 
+/// What the dataflow says for all of its inputs.
+#[derive(Clone, Copy)]
+pub(super) struct OfAllInputs<'a> {
+    /// The dataflow's folder.
+    pub base: &'a Path,
+    pub registry: Option<&'a Registry>,
+    pub bounds: &'a Bounds,
+}
+
 /// Reads the file of the input `name`; none: mistakes were reported.
-pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path, registry: Option<&Registry>) -> Option<Input> {
+pub(super) fn read_input(file: &File<'_>, name: &str, all: OfAllInputs<'_>) -> Option<Input> {
+    let OfAllInputs { base, registry, bounds } = all;
     let table = file.parse();
     let mut settings = Settings::of_file(file, table.get_ref());
     let description = settings
@@ -54,6 +65,7 @@ pub(super) fn read_input(file: &File<'_>, name: &str, base: &Path, registry: Opt
         // One that could not be read is there all the same.
         registry: own.as_ref().and_then(Option::as_ref).or(registry),
         registry_unread: own.is_none(),
+        max_record: bounds.max_record,
     };
     let feeds = read_feeds(&mut settings, &common);
     let evolving = feeds
@@ -102,8 +114,8 @@ fn check_corrections(settings: &mut Settings<'_>, feeds: &Option<Vec<Feed>>, key
     if keyless {
         settings.say(
             format!("feed {name:?} cannot take changed files as corrections, for the input has no key"),
-            "add key = [...], so that rows of a changed file are newer versions; or remove changed = \"correct\" and drop \
-             corrected rows as a new file",
+            "without a key rows have no newer versions; add key = [...], or remove changed = \"correct\" and drop what is \
+             missing as a new file",
         );
     }
     if bronze == Some(false) {
@@ -111,12 +123,6 @@ fn check_corrections(settings: &mut Settings<'_>, feeds: &Option<Vec<Feed>>, key
             "bronze",
             &format!("feed {name:?} cannot take changed files as corrections without Bronze"),
             "only Bronze holds what the file held before: remove bronze = false, or changed = \"correct\"",
-        );
-    }
-    if matches!(feed.format, Format::Parquet | Format::Avro) {
-        settings.say(
-            format!("feed {name:?} cannot take changed files as corrections: its files hold columns"),
-            "changed = \"correct\" is for text; remove it, and drop corrected rows as a new file",
         );
     }
 }

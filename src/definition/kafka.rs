@@ -67,10 +67,11 @@ pub enum Start {
     Offsets(BTreeMap<String, u64>),
 }
 
-/// What a feed does whose next record the topic has no more: retention removed it before it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a feed does whose next record its source has no more: retention removed it before it was read, or a log was begun anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMissing {
-    /// The run stops, and says what is missing.
+    /// That partition waits, and says what is missing.
+    #[default]
     Stop,
     /// Reading goes on at the first record there is; what is missing is counted, and told among the dead letters.
     Earliest,
@@ -99,11 +100,19 @@ const OWN_OPTIONS: [(&str, &str); 9] = [
     ("isolation.level", "only committed records are read"),
 ];
 
-/// The settings of this kind alone; `start` is of several.
-pub(super) const SETTINGS: [&str; 6] = ["brokers", "topics", "on_missing", "group", "transactions", "options"];
+/// The settings of this kind alone; `start` and `on_missing` are of several.
+pub(super) const SETTINGS: [&str; 5] = ["brokers", "topics", "group", "transactions", "options"];
 
 const TOPICS: &str = "[\"shop.public.orders\"]";
 const START: &str = "\"earliest\"";
+
+/// Reads `on_missing` alone; none: mistakes were reported.
+pub(super) fn read_on_missing(settings: &mut Settings<'_>) -> Option<OnMissing> {
+    match settings.take("on_missing", "\"stop\"") {
+        None => Some(OnMissing::Stop),
+        Some(value) => value.choice(&[("stop", OnMissing::Stop), ("earliest", OnMissing::Earliest)]),
+    }
+}
 
 /// Reads the settings; none: mistakes were reported.
 pub(super) fn read_kafka(settings: &mut Settings<'_>) -> Option<Kafka> {
@@ -114,10 +123,7 @@ pub(super) fn read_kafka(settings: &mut Settings<'_>) -> Option<Kafka> {
         None => Some(Start::Earliest),
         Some(value) => read_start(&value),
     };
-    let on_missing = match settings.take("on_missing", "\"stop\"") {
-        None => Some(OnMissing::Stop),
-        Some(value) => value.choice(&[("stop", OnMissing::Stop), ("earliest", OnMissing::Earliest)]),
-    };
+    let on_missing = read_on_missing(settings);
     let group = match settings.take("group", "\"alluvium-retail\"") {
         None => Some(None),
         Some(value) => value.text().map(|text| Some(text.value)),

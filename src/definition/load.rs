@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Diagnostics, nearest};
 use super::file::{Env, File, Found, read};
-use super::input::read_input;
+use super::input::{OfAllInputs, read_input};
 use super::order::order;
 use super::output::{Going, OfDataflow, collisions};
 use super::overlap::feeds_on_lake;
 use super::references::{Reference, scan};
 use super::root::{Root, read_root};
 use super::table::{plain_table, read_table_settings};
-use super::{Dataflow, Feed, FeedKind, Input, Layer, NEEDS_FOLDER, Registry, Table};
+use super::{Dataflow, Feed, FeedKind, Input, Layer, NEEDS_FOLDER, Table};
 
 /// The file that makes a folder a dataflow.
 const ROOT: &str = "dataflow.toml";
@@ -100,11 +100,16 @@ impl Loader<'_> {
         };
         let root = self.with_file(Path::new(ROOT), |file| read_root(file, &base));
         let root = root.flatten();
-        let (inputs, broken) = self.inputs(&base, root.as_ref().and_then(|root| root.registry.as_ref()));
-        if let Some(root) = &root {
-            self.check_requests(root, &inputs);
-        }
+        let is_read = root.is_some();
         let root = root.unwrap_or_default();
+        let (inputs, broken) = self.inputs(OfAllInputs {
+            base: &base,
+            registry: root.registry.as_ref(),
+            bounds: &root.bounds,
+        });
+        if is_read {
+            self.check_requests(&root, &inputs);
+        }
         let common = OfDataflow {
             base: &base,
             registry: root.registry.as_ref(),
@@ -134,7 +139,7 @@ impl Loader<'_> {
     }
 
     /// The inputs, and the names of those that could not be read.
-    fn inputs(&self, base: &Path, registry: Option<&Registry>) -> (Vec<Input>, Vec<String>) {
+    fn inputs(&self, all: OfAllInputs<'_>) -> (Vec<Input>, Vec<String>) {
         let files = self.listing("inputs", &["toml"]);
         if files.is_empty() {
             let near = std::fs::read_dir(self.folder)
@@ -162,7 +167,7 @@ impl Loader<'_> {
                     "rename the file",
                 );
             }
-            let input = self.with_file(path, |file| read_input(file, name, base, registry));
+            let input = self.with_file(path, |file| read_input(file, name, all));
             match input.flatten() {
                 Some(input) => inputs.push(input),
                 None => broken.push(name.clone()),

@@ -9,6 +9,7 @@ use thiserror::Error;
 use url::Url;
 
 use super::diagnostic::nearest;
+use super::file_glob::{FileGlob, literal};
 
 const SCHEMES: [&str; 8] = ["abfs", "abfss", "az", "azure", "file", "gs", "s3", "s3a"];
 
@@ -175,7 +176,7 @@ fn file_path(rest: &str) -> Option<String> {
 }
 
 fn check_glob(pattern: &str) -> Result<(), LocationError> {
-    match glob::Pattern::new(pattern) {
+    match FileGlob::new(pattern) {
         Ok(_) => Ok(()),
         Err(error) => Err(LocationError::BadGlob(error.msg.to_string())),
     }
@@ -185,7 +186,7 @@ fn everything_in(path: String) -> String {
     let last = path.rsplit('/').next().unwrap_or_default();
     if last.is_empty() {
         format!("{path}*")
-    } else if last.contains(['*', '?', '[']) || last.trim_matches('.').contains('.') {
+    } else if literal(last).is_none_or(|name| name.trim_matches('.').contains('.')) {
         path
     } else {
         format!("{path}/*")
@@ -239,6 +240,9 @@ mod tests {
             ("drops/orders", "/flows/retail/drops/orders/*"),
             ("drops/orders/", "/flows/retail/drops/orders/*"),
             ("drops/one.csv", "/flows/retail/drops/one.csv"),
+            ("drops/[[]x[]]", "/flows/retail/drops/[[]x[]]/*"),
+            ("drops/a[[]x[]].csv", "/flows/retail/drops/a[[]x[]].csv"),
+            ("drops/a[xy]", "/flows/retail/drops/a[xy]"),
             ("s3://bucket/a?.csv", "s3://bucket/a?.csv"),
             ("gs://bucket", "gs://bucket/*"),
             ("file:///data/a?.csv", "/data/a?.csv"),

@@ -43,7 +43,7 @@ pub use evolved::Evolved;
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;
 pub use file_glob::{FileGlob, GlobState};
-pub use files::{Changed, Duplicates, FileField, FileRules};
+pub use files::{Changed, Duplicates, FileField, FileRules, LogRules};
 pub use http::{Http, NEEDS_FOLDER, Tls};
 pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
 pub use load::{Survey, load, survey};
@@ -214,6 +214,8 @@ pub struct Feed {
     pub wire: Wire,
     /// The input's columns as this feed names and writes them (same order as [`Input::columns`]).
     pub columns: Vec<Column>,
+    /// Bytes of the longest record that is taken, its key and headers counted; a longer one is a dead letter.
+    pub max_record: u64,
 }
 
 impl Feed {
@@ -251,8 +253,8 @@ pub enum FeedKind {
     Log {
         /// The folder.
         path: PathBuf,
-        /// Whether links may lead out of it.
-        follow_links: bool,
+        /// How it treats what it finds.
+        rules: LogRules,
     },
     /// Topics of a Kafka cluster, or of what speaks its protocol.
     Kafka(Kafka),

@@ -53,7 +53,9 @@ fn own_file_in(path: &str, dataflow: &Dataflow) -> Option<String> {
         [DATA_FILE.to_string(), format!("p=1/{DATA_FILE}")].map(|name| format!("{lake}/{folder}/{name}"))
     });
     let is_read = |file: &String| {
-        let below = file.strip_prefix(fixed).and_then(|below| below.strip_prefix('/'));
+        let below = file
+            .strip_prefix(fixed.as_str())
+            .and_then(|below| below.strip_prefix('/'));
         let parts: Vec<&str> = below.into_iter().flat_map(|below| below.split('/')).collect();
         glob.names(&parts) && !parts.iter().any(|part| part.starts_with(['.', '_']))
     };

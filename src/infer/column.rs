@@ -15,6 +15,9 @@ const NULLS: [&str; 15] = [
 /// Words of booleans that need no format: what is true, and what is false.
 const WORDS: [(&str, &str); 5] = [("true", "false"), ("t", "f"), ("yes", "no"), ("y", "n"), ("on", "off")];
 
+/// How deep arrays within arrays are looked into.
+const DEPTH: usize = 3;
+
 /// Values that are remembered to see whether one comes again.
 const DISTINCT: usize = 500_000;
 
@@ -106,6 +109,10 @@ impl Observed {
 
     /// Takes a field of a JSON record that is there.
     pub fn observe_json(&mut self, value: &FieldValue<'_>) {
+        self.observe_within(value, DEPTH);
+    }
+
+    fn observe_within(&mut self, value: &FieldValue<'_>, depth: usize) {
         match value {
             FieldValue::Null => (),
             FieldValue::Boolean => {
@@ -121,19 +128,23 @@ impl Observed {
                 }
                 self.json_texts += self.numbers.count() - before;
             }
-            FieldValue::Object(_) => {
-                self.values += 1;
-                self.objects += 1;
-                self.distinct = None;
-            }
+            FieldValue::Object(_) => self.observe_nested(),
+            // An array that is too deep is no list either.
+            FieldValue::Array(_) if depth == 0 => self.observe_nested(),
             FieldValue::Array(text) => {
                 self.values += 1;
                 self.arrays += 1;
                 self.distinct = None;
                 let items = self.items.get_or_insert_with(|| Box::new(Observed::new()));
-                json_items(text, |item| items.observe_json(&item));
+                json_items(text, |item| items.observe_within(&item, depth - 1));
             }
         }
+    }
+
+    fn observe_nested(&mut self) {
+        self.values += 1;
+        self.objects += 1;
+        self.distinct = None;
     }
 
     fn remember(&mut self, text: &str) {
@@ -211,6 +222,12 @@ impl Observed {
                     ..Decided::plain(sql_type)
                 };
             }
+            if self.moments.are_too_fine() {
+                return text(Some(
+                    "a TIMESTAMP, were it not finer than a microsecond: format = \"cut_to_us\" cuts the rest off"
+                        .to_string(),
+                ));
+            }
             if let Some(formats) = self.moments.ambiguous() {
                 return text(Some(format!("a date by {formats}: say which by `format`")));
             }
@@ -279,6 +296,10 @@ mod tests {
             ),
             (&["1/31/17 0:21"], "TIMESTAMP %m/%d/%y %H:%M"),
             (&["2017-01-31"], "DATE"),
+            (
+                &["2017-01-31T10:00:00.1234567Z"],
+                "VARCHAR   a TIMESTAMP, were it not finer than a microsecond: format = \"cut_to_us\" cuts the rest off",
+            ),
             (&["a", "1"], "VARCHAR"),
             (&[], "VARCHAR   no value was seen"),
         ] {

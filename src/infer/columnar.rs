@@ -1,76 +1,139 @@
-//! The columns of Parquet and Avro files, by their schemas.
+//! The columns of Parquet and Avro files, by their schemas; their first rows tell which columns may be keys.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
-
-use arrow::array::AsArray;
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Schema};
-use arrow_avro::reader::ReaderBuilder;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, TimeUnit};
+use arrow::row::{RowConverter, SortField};
 
 use super::column::Decided;
 use super::columns::Columns;
+use super::look::{Looked, Part};
+use crate::contain::contain;
+use crate::decode::parquet::INT96;
+use crate::decode::{ContainerColumn, container_bodies, container_columns, container_rows};
 use crate::repr::SqlType;
+use crate::source::{FileMark, NamedFile};
 
-/// Rows that a batch of an Avro file has.
+/// Rows that a batch has.
 const BATCH: usize = 1024;
 
-/// Takes the columns of a Parquet file; says how many rows it has.
+/// What stands beside a column of nanoseconds.
+const NANOS: &str = "nanoseconds: what is finer than a microsecond is refused, or cut off by format = \"cut_to_us\"";
+
+/// Takes in the columns of a Parquet file, and rows of its part.
 ///
 /// # Errors
 /// Why it cannot be read.
-pub(super) fn parquet(path: &Path, columns: &mut Columns) -> Result<u64, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
-    tell(columns, builder.schema());
-    let rows = builder.metadata().file_metadata().num_rows();
-    Ok(u64::try_from(rows).unwrap_or_default())
+pub(super) fn parquet(file: &NamedFile, looked: &mut Looked, part: &Part<'_>) -> Result<bool, String> {
+    if part.skip == 0 {
+        for field in file.footer()?.schema().fields() {
+            let (sql_type, note) = sql_type(field.data_type());
+            looked
+                .columns
+                .tell(field.name(), decided(sql_type, note), field.is_nullable());
+        }
+    }
+    each_batch(file, FileMark::Parquet, looked, part, |columns, batch| {
+        let fields = batch.schema_ref().fields().iter();
+        let names: Vec<&str> = fields.map(|field| field.name().as_str()).collect();
+        remember(columns, &names, batch.columns(), batch.num_rows());
+        Ok(batch.num_rows() as u64)
+    })
 }
 
-/// Takes the columns of an Avro file, or the fields of the events that Event Hubs Capture put into it; says how many rows
-/// were looked at.
+/// Takes in the columns of an Avro file, or the fields of the events that Event Hubs Capture put into it.
 ///
 /// # Errors
 /// Why it cannot be read.
-pub(super) fn avro(path: &Path, columns: &mut Columns, limit: u64) -> Result<u64, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let reader = ReaderBuilder::new().with_batch_size(BATCH);
-    let batches = reader.build(BufReader::new(file)).map_err(|error| error.to_string())?;
-    let mut rows = 0;
-    for batch in batches {
-        let batch = batch.map_err(|error| error.to_string())?;
-        rows += batch.num_rows() as u64;
-        let schema = batch.schema();
-        let is_capture = ["Body", "SequenceNumber", "Offset", "EnqueuedTimeUtc"]
-            .iter()
-            .all(|name| schema.column_with_name(name).is_some());
-        if !is_capture {
-            tell(columns, &schema);
-            return Ok(rows);
+pub(super) fn avro(file: &NamedFile, looked: &mut Looked, part: &Part<'_>) -> Result<bool, String> {
+    each_batch(file, FileMark::Avro, looked, part, |columns, batch| {
+        if let Some(bodies) = container_bodies(batch)? {
+            let mut events = 0;
+            for body in bodies.iter() {
+                events += u64::from(columns.observe_object(&String::from_utf8_lossy(body), true));
+            }
+            columns.tell("EnqueuedTimeUtc", decided(SqlType::Timestamp, None), true);
+            columns.tell("SequenceNumber", decided(SqlType::BigInt, None), true);
+            return Ok(events);
         }
-        let body = batch
-            .column_by_name("Body")
-            .and_then(|body| cast(body, &DataType::Binary).ok());
-        for event in body.iter().flat_map(|body| body.as_binary::<i32>().iter().flatten()) {
-            columns.observe_object(&String::from_utf8_lossy(event), true);
+        for column in container_columns(batch)? {
+            let ContainerColumn {
+                name,
+                sql_type,
+                nullable,
+                nanos,
+            } = column;
+            let decided = match sql_type {
+                Ok(sql_type) => decided(sql_type, nanos.then_some(NANOS)),
+                Err(reason) => Decided {
+                    note: Some(reason),
+                    ..decided(SqlType::Varchar, None)
+                },
+            };
+            columns.tell(&name, decided, nullable);
         }
-        if rows >= limit {
-            break;
-        }
-    }
-    if !columns.all.is_empty() {
-        columns.tell("EnqueuedTimeUtc", decided(SqlType::Timestamp, None), true);
-        columns.tell("SequenceNumber", decided(SqlType::BigInt, None), true);
-    }
-    Ok(rows)
+        let mut rows = 0;
+        container_rows(batch, |cells| {
+            for (name, value) in cells {
+                if let Some(column) = columns.known(name) {
+                    columns.rows.put(column, value.as_bytes());
+                }
+            }
+            columns.rows.end_row(true);
+            rows += 1;
+        })?;
+        Ok(rows)
+    })
 }
 
-fn tell(columns: &mut Columns, schema: &Schema) {
-    for field in schema.fields() {
-        let (sql_type, note) = sql_type(field.data_type());
-        columns.tell(field.name(), decided(sql_type, note), field.is_nullable());
+/// Gives the batches of a part of a file to `each`, which says how many rows count. Says whether they were the last of the file.
+fn each_batch(
+    file: &NamedFile,
+    of: FileMark,
+    looked: &mut Looked,
+    part: &Part<'_>,
+    mut each: impl FnMut(&mut Columns, &RecordBatch) -> Result<u64, String>,
+) -> Result<bool, String> {
+    let mut row = 0;
+    for batch in file.batches(of, BATCH)? {
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(reason) if row == 0 => return Err(reason),
+            // What is behind the damage nobody can see.
+            Err(_) => break,
+        };
+        let rows = batch.num_rows() as u64;
+        if row + rows > part.skip {
+            let start = part.skip.saturating_sub(row);
+            let wanted = batch.slice(start as usize, (rows - start) as usize);
+            looked.records += contain(|| each(&mut looked.columns, &wanted))??;
+        }
+        row += rows;
+        if row.saturating_sub(part.skip) >= part.limit || (part.is_over)(looked.records) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Remembers the rows of a batch.
+fn remember(columns: &mut Columns, names: &[&str], arrays: &[ArrayRef], rows: usize) {
+    let mut encoded = Vec::new();
+    for (name, array) in names.iter().zip(arrays) {
+        let (Some(column), false) = (columns.known(name), array.data_type().is_nested()) else {
+            continue;
+        };
+        let converter = RowConverter::new(vec![SortField::new(array.data_type().clone())]);
+        if let Ok(values) = converter.and_then(|converter| converter.convert_columns(std::slice::from_ref(array))) {
+            encoded.push((column, array, values));
+        }
+    }
+    for row in 0..rows {
+        for (column, array, values) in &encoded {
+            if array.is_valid(row) {
+                columns.rows.put(*column, values.row(row).as_ref());
+            }
+        }
+        columns.rows.end_row(true);
     }
 }
 
@@ -99,7 +162,9 @@ fn sql_type(arrow: &DataType) -> (SqlType, Option<&'static str>) {
             plain(SqlType::Decimal(*precision, *scale))
         }
         T::Date32 | T::Date64 => plain(SqlType::Date),
+        T::Timestamp(TimeUnit::Nanosecond, _) => (SqlType::Timestamp, Some(NANOS)),
         T::Timestamp(..) => plain(SqlType::Timestamp),
+        int96 if *int96 == INT96 => plain(SqlType::Timestamp),
         T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_) => plain(SqlType::Binary),
         T::Dictionary(_, values) => sql_type(values),
         T::List(item) | T::LargeList(item) | T::FixedSizeList(item, _) => match sql_type(item.data_type()) {

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::column::{Decided, Observed};
+use super::keys::{KeyRows, Rank};
 use crate::decode::{FieldValue, json_fields};
+use crate::repr::SqlType;
 
 /// Columns that are made at most: objects may have keys that are data.
 const COLUMNS: usize = 500;
@@ -17,6 +19,11 @@ const RESERVED: [&str; 31] = [
     "all", "and", "as", "asc", "between", "by", "case", "cast", "cross", "desc", "distinct", "else", "end", "except",
     "false", "from", "group", "having", "in", "join", "limit", "not", "null", "on", "or", "order", "select", "table",
     "then", "true", "where",
+];
+
+/// Words that the names of columns end with that identify something.
+const IDENTIFYING: [&str; 12] = [
+    "id", "no", "nr", "key", "code", "number", "num", "line", "seq", "sequence", "uuid", "guid",
 ];
 
 /// What is known of a column.
@@ -45,6 +52,8 @@ pub(super) struct Columns {
     by_field: HashMap<String, usize>,
     /// Fields were left out, for there were too many.
     pub cut: bool,
+    /// What the first rows hold.
+    pub rows: KeyRows,
 }
 
 impl Columns {
@@ -105,17 +114,50 @@ impl Columns {
         Some(self.all.len() - 1)
     }
 
-    /// What was seen of a column.
-    pub fn seen(&mut self, column: usize) -> Option<&mut Observed> {
+    /// The column of a field that has one.
+    pub fn known(&self, field: &str) -> Option<usize> {
+        self.by_field.get(field).copied()
+    }
+
+    fn seen(&mut self, column: usize) -> Option<&mut Observed> {
         match &mut self.all[column].known {
             Known::Seen(observed) => Some(observed),
             Known::Told(..) => None,
         }
     }
 
+    /// Takes a field of a CSV record that is not empty.
+    pub fn observe_text(&mut self, column: usize, text: &str) {
+        if let Some(seen) = self.seen(column) {
+            seen.observe_text(text);
+        }
+        self.rows.put(column, text.as_bytes());
+    }
+
     /// Takes the fields of a JSON object; says whether it is one. Objects inside are taken apart where `nested`.
     pub fn observe_object(&mut self, text: &str, nested: bool) -> bool {
-        self.observe_within(text, "", if nested { DEPTH } else { 0 })
+        let is_object = self.observe_within(text, "", if nested { DEPTH } else { 0 });
+        self.rows.end_row(is_object);
+        is_object
+    }
+
+    /// How likely each column is part of a key, by its type and its name; none: it is in none.
+    pub fn ranks(&self) -> Vec<Option<Rank>> {
+        let rank = |candidate: &Candidate| {
+            let sql_type = match &candidate.known {
+                Known::Seen(seen) => seen.decided().sql_type,
+                Known::Told(decided, _) => decided.sql_type.clone(),
+            };
+            let last = candidate.name.rsplit('_').next().unwrap_or_default();
+            let is_named = IDENTIFYING.contains(&last) || candidate.name.ends_with("id");
+            match sql_type {
+                SqlType::Int | SqlType::BigInt | SqlType::Varchar | SqlType::Decimal(_, 0) if is_named => Some(0),
+                SqlType::Int | SqlType::BigInt | SqlType::Varchar | SqlType::Decimal(_, 0) => Some(1),
+                SqlType::Date | SqlType::Timestamp | SqlType::Binary => Some(2),
+                SqlType::Double | SqlType::Boolean | SqlType::Decimal(..) | SqlType::List(_) => None,
+            }
+        };
+        self.all.iter().map(rank).collect()
     }
 
     fn observe_within(&mut self, text: &str, path: &str, depth: usize) -> bool {
@@ -128,10 +170,15 @@ impl Columns {
             match value {
                 FieldValue::Object(text) if depth > 0 && text.len() > 2 => inner.push((field.into_owned(), text)),
                 value => {
-                    if let Some(column) = self.of_field(&field, None)
-                        && let Some(seen) = self.seen(column)
-                    {
-                        seen.observe_json(&value);
+                    if let Some(column) = self.of_field(&field, None) {
+                        if let Some(seen) = self.seen(column) {
+                            seen.observe_json(&value);
+                        }
+                        match &value {
+                            FieldValue::Number(text) => self.rows.put(column, text.as_bytes()),
+                            FieldValue::Text(text) => self.rows.put(column, text.as_bytes()),
+                            _ => (),
+                        }
                     }
                 }
             }

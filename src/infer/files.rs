@@ -1,94 +1,121 @@
 //! Which files a path names, and which of them are looked at first.
 
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+
+use glob::Pattern;
+use tokio::runtime::Handle;
 
 use super::InferError;
-
-/// Files that are listed at most: a look at a folder of millions must end.
-const LISTED: usize = 100_000;
+use super::clock::Clock;
+use crate::source::{NamedFile, NamedFiles, SourceError, is_remote};
 
 /// The files of a path.
 pub(super) struct Listed {
     /// The glob that a feed reads them by; absolute.
     pub pattern: String,
     /// Newest, oldest, the next newest and so on.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<NamedFile>,
     /// By how their names end, those of the folder that are not of the pattern.
     pub others: Vec<String>,
 }
 
-/// The files that a file's, a folder's or a glob's path names.
+/// What a path is.
+enum Named {
+    File(String),
+    Glob(String),
+    /// Without a slash at its end, and as a part of a glob.
+    Folder(String),
+}
+
+/// The files that a file's, a folder's or a glob's path names, or a URL.
 ///
 /// # Errors
 /// There is none.
-pub(super) fn list(path: &Path) -> Result<Listed, InferError> {
+pub(super) fn list(path: &Path, runtime: &Handle, clock: &Clock) -> Result<Listed, InferError> {
     let text = path.to_str().ok_or_else(|| InferError::NotText(path.to_path_buf()))?;
-    if text.contains("://") {
-        return Err(InferError::Url(text.to_string()));
-    }
-    let missing = || InferError::None(text.to_string());
-    let meta = std::fs::metadata(path).ok();
-    if meta.as_ref().is_some_and(|meta| meta.is_file()) {
-        let whole = std::path::absolute(path).map_err(|source| InferError::Io(path.to_path_buf(), source))?;
-        return Ok(Listed {
-            pattern: glob::Pattern::escape(&whole.to_string_lossy()),
-            files: vec![whole],
-            others: vec![],
-        });
-    }
-    let (pattern, is_folder) = match meta {
-        Some(_) => (path.join("**/*"), true),
-        None => (path.to_path_buf(), false),
+    let found = |pattern: &str, follow_links: bool| {
+        let files = NamedFiles::at(pattern, follow_links, runtime.clone());
+        let files = files.map_err(|error| match error {
+            SourceError::Store { reason, .. } | SourceError::Glob { reason, .. } => {
+                InferError::Place(text.to_string(), reason)
+            }
+            other => InferError::Place(text.to_string(), other.to_string()),
+        })?;
+        let listed = files.list(&|| clock.is_over());
+        listed.map_err(|source| InferError::Io(path.to_path_buf(), source))
     };
-    let pattern = std::path::absolute(&pattern).map_err(|source| InferError::Io(path.to_path_buf(), source))?;
-    let pattern = pattern.to_string_lossy().into_owned();
-    let found = glob::glob(&pattern).map_err(|_| missing())?;
-    let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for found in found.flatten().take(LISTED) {
-        let hidden = found
-            .file_name()
-            .is_none_or(|name| name.to_string_lossy().starts_with(['.', '_']));
-        let Ok(meta) = found.metadata() else { continue };
-        if meta.is_file() && !hidden && meta.len() > 0 {
-            files.push((meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), found));
+    let (named, mut files) = match is_remote(text) {
+        false => {
+            let named = local(text)?;
+            let files = match &named {
+                // Somebody named this very file, wherever it leads.
+                Named::File(pattern) => found(pattern, true)?,
+                Named::Glob(pattern) => found(pattern, false)?,
+                Named::Folder(folder) => found(&format!("{folder}/**/*"), false)?,
+            };
+            (named, files)
         }
-    }
+        true if text.contains(['*', '?', '[']) => (Named::Glob(text.to_string()), found(text, false)?),
+        true => {
+            let whole = text.trim_end_matches('/');
+            let files = match whole == text {
+                true => found(whole, false)?,
+                false => Vec::new(),
+            };
+            match files.is_empty() {
+                true => (
+                    Named::Folder(whole.to_string()),
+                    found(&format!("{whole}/**/*"), false)?,
+                ),
+                false => (Named::File(whole.to_string()), files),
+            }
+        }
+    };
     if files.is_empty() {
-        return Err(missing());
+        return Err(InferError::None(text.to_string()));
     }
-    let (mut pattern, mut others) = (pattern, Vec::new());
-    if is_folder {
-        let ending = usual_ending(&files);
-        let folder = std::path::absolute(path).map_err(|source| InferError::Io(path.to_path_buf(), source))?;
-        let flat = |file: &Path| file.parent() == Some(&folder);
-        others = files
-            .iter()
-            .filter(|(_, file)| ending_of(file) != ending)
-            .map(|(_, file)| ending_of(file))
-            .collect();
-        others.sort();
-        others.dedup();
-        files.retain(|(_, file)| ending_of(file) == ending);
-        let depth = if files.iter().all(|(_, file)| flat(file)) {
-            ""
-        } else {
-            "**/"
-        };
-        let escaped = glob::Pattern::escape(&folder.to_string_lossy());
-        pattern = format!("{escaped}/{depth}*{ending}");
-    }
-    files.sort();
+    let mut others = Vec::new();
+    let pattern = match named {
+        Named::File(pattern) | Named::Glob(pattern) => pattern,
+        Named::Folder(folder) => {
+            let ending = usual_ending(&files);
+            let is_other = |file: &&NamedFile| ending_of(file.partition()) != ending;
+            others = files
+                .iter()
+                .filter(is_other)
+                .map(|file| ending_of(file.partition()))
+                .collect();
+            others.sort();
+            others.dedup();
+            files.retain(|file| !is_other(&file));
+            let is_flat = files.iter().all(|file| !file.partition().contains('/'));
+            format!("{folder}/{}*{ending}", if is_flat { "" } else { "**/" })
+        }
+    };
+    files.sort_by(|a, b| (a.modified(), a.partition()).cmp(&(b.modified(), b.partition())));
     Ok(Listed {
         pattern,
-        files: from_both_ends(files.into_iter().map(|(_, file)| file).collect()),
+        files: from_both_ends(files),
         others,
     })
 }
 
+/// What a local path is.
+fn local(text: &str) -> Result<Named, InferError> {
+    let path = Path::new(text.strip_prefix("file://").unwrap_or(text));
+    let whole = std::path::absolute(path).map_err(|source| InferError::Io(path.to_path_buf(), source))?;
+    let whole = whole.to_string_lossy();
+    Ok(match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => Named::File(Pattern::escape(&whole)),
+        Ok(meta) if meta.is_dir() => Named::Folder(Pattern::escape(whole.trim_end_matches('/'))),
+        _ => Named::Glob(whole.into_owned()),
+    })
+}
+
 /// How a file's name ends: from its first point on, where that is short.
-fn ending_of(file: &Path) -> String {
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+fn ending_of(file: &str) -> String {
+    let name = file.rsplit('/').next().unwrap_or_default();
     let mut at = None;
     for (n, _) in name.match_indices('.').collect::<Vec<_>>().into_iter().rev().take(2) {
         let part = name[n + 1..].split('.').next().unwrap_or_default();
@@ -102,20 +129,20 @@ fn ending_of(file: &Path) -> String {
 }
 
 /// The ending that most files have.
-fn usual_ending(files: &[(SystemTime, PathBuf)]) -> String {
-    let mut counts: std::collections::BTreeMap<String, usize> = Default::default();
-    for (_, file) in files {
-        *counts.entry(ending_of(file)).or_default() += 1;
+fn usual_ending(files: &[NamedFile]) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::default();
+    for file in files {
+        *counts.entry(ending_of(file.partition())).or_default() += 1;
     }
     let most = counts.into_iter().max_by_key(|(_, count)| *count);
     most.map_or(String::new(), |(ending, _)| ending)
 }
 
 /// Last, first, last but one, second and so on.
-fn from_both_ends(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
+fn from_both_ends<T>(mut files: Vec<T>) -> Vec<T> {
     let mut order = Vec::with_capacity(files.len());
     files.reverse();
-    let mut queue: std::collections::VecDeque<PathBuf> = files.into();
+    let mut queue: VecDeque<T> = files.into();
     while let Some(newest) = queue.pop_front() {
         order.push(newest);
         order.extend(queue.pop_back());
@@ -133,12 +160,11 @@ mod tests {
             ("2010-12-01.csv.gz", ".csv.gz"),
             ("a.b.csv", ".b.csv"),
             ("v1.2.csv", ".csv"),
-            ("data", ""),
+            ("folder.d/data", ""),
             ("x.parquet", ".parquet"),
         ] {
-            assert_eq!(ending_of(Path::new(name)), ending, "{name}");
+            assert_eq!(ending_of(name), ending, "{name}");
         }
-        let files = ["1", "2", "3", "4"].map(PathBuf::from).to_vec();
-        assert_eq!(from_both_ends(files), ["4", "1", "3", "2"].map(PathBuf::from));
+        assert_eq!(from_both_ends(vec!["1", "2", "3", "4"]), ["4", "1", "3", "2"]);
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Moments {
     masks: HashMap<u128, u64>,
     /// Some text cannot be read in any.
     failed: bool,
+    /// Some text is finer than a microsecond.
+    finer: bool,
 }
 
 impl Moments {
@@ -51,11 +53,17 @@ impl Moments {
             0 => self.failed = true,
             mask => *self.masks.entry(mask).or_default() += 1,
         }
+        self.finer |= iso_point(text).is_some_and(|(_, is_finer)| is_finer);
+    }
+
+    /// Whether every text is a point in time, and a TIMESTAMP would refuse some for being finer than a microsecond.
+    pub fn are_too_fine(&self) -> bool {
+        self.finer && !self.failed
     }
 
     /// The type, and the formats that together read every text; none where there are none.
     pub fn decided(&self) -> Option<(SqlType, Vec<String>)> {
-        if self.failed || self.masks.is_empty() {
+        if self.failed || self.finer || self.masks.is_empty() {
             return None;
         }
         let mut left: Vec<u128> = self.masks.keys().copied().collect();
@@ -152,7 +160,7 @@ fn mask(text: &str) -> u128 {
     let of_now = |date: NaiveDate| YEARS.contains(&date.year());
     if text.as_bytes().first().is_some_and(u8::is_ascii_digit)
         && text.as_bytes().get(4) == Some(&b'-')
-        && iso_point(text).is_some_and(|point| {
+        && iso_point(text).is_some_and(|(point, _)| {
             chrono::DateTime::from_timestamp_micros(point).is_some_and(|at| of_now(at.date_naive()))
         })
     {
@@ -224,6 +232,8 @@ mod tests {
                 vec!["%Y-%m-%d %H:%M:%S".to_string(), "%m/%d/%y %H:%M".to_string()]
             )
         );
+        let fine = of(&["2017-01-31T10:00:00.1234567Z", "2017-01-31T10:00:00Z"]);
+        assert_eq!((fine.decided(), fine.are_too_fine()), (None, true));
         assert_eq!(of(&["10.12.2017", "soon"]).decided(), None);
         assert_eq!(of(&["40.71458404"]).decided(), None);
     }

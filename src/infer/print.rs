@@ -1,13 +1,17 @@
 //! Writes what was seen as an input's TOML.
 
 use std::fmt::Write;
+use std::time::Duration;
 
+use super::clock::Clock;
 use super::column::Decided;
 use super::columns::{Candidate, Known};
 use super::files::Listed;
-use super::look::{Form, Looked};
+use super::form::{Form, JsonForm};
+use super::look::Looked;
 use crate::definition::TextDialect;
 use crate::shown::shown;
+use crate::source::NamedFile;
 
 /// Files that were passed over and are named.
 const NAMED: usize = 5;
@@ -34,18 +38,7 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
         words.dedup();
         words
     };
-    let unique = decided.iter().filter(|(candidate, _, _)| match &candidate.known {
-        Known::Seen(seen) => looked.records > 1 && seen.is_unique(looked.records),
-        Known::Told(..) => false,
-    });
-    let unique: Vec<&str> = unique.map(|(candidate, _, _)| candidate.name.as_str()).collect();
-    if let [first, ..] = &unique[..] {
-        line(format!(
-            "# Unique in what was looked at: {}. A key, if it is one for all rows:",
-            unique.join(", ")
-        ));
-        line(format!("# key = [{}]", quoted(first)));
-    }
+    keys(looked, &decided, &mut line);
     if !nulls.is_empty() {
         line(format!("null = {}", list(&nulls)));
     }
@@ -60,10 +53,18 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
             line("format = \"csv\"".to_string());
             settings(dialect, &mut line);
         }
-        Form::Json { charset, envelopes } => {
+        Form::Json(JsonForm {
+            charset,
+            envelopes,
+            lines,
+        }) => {
             line(format!(
                 "format = \"{}\"",
-                if *envelopes { "debezium-json" } else { "ndjson" }
+                match (envelopes, lines) {
+                    (true, _) => "debezium-json",
+                    (false, true) => "ndjson",
+                    (false, false) => "json",
+                }
             ));
             settings(
                 &TextDialect {
@@ -81,7 +82,7 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
 
 /// How much was looked at, and what was not.
 fn comments(listed: &Listed, looked: &Looked, line: &mut impl FnMut(String)) {
-    let name = |path: &std::path::Path| shown(&path.file_name().unwrap_or_default().to_string_lossy()).to_string();
+    let name = |file: &NamedFile| shown(file.partition().rsplit('/').next().unwrap_or_default()).to_string();
     line(format!(
         "# Written by `alluvium infer`, which looked at {} of {} files and {} records{}.",
         looked.files.len(),
@@ -113,6 +114,50 @@ fn comments(listed: &Listed, looked: &Looked, line: &mut impl FnMut(String)) {
     }
     if looked.columns.cut {
         line("# There are more fields than columns were made for.".to_string());
+    }
+}
+
+/// How long sets of columns may be looked for.
+const SEARCH: Duration = Duration::from_secs(3);
+
+/// Which columns may be the key.
+fn keys(looked: &Looked, decided: &[(&Candidate, Decided, bool)], line: &mut impl FnMut(String)) {
+    if looked.records < 2 {
+        return;
+    }
+    let columns = &looked.columns;
+    let name = |column: usize| columns.all[column].name.as_str();
+    let ranks = columns.ranks();
+    let mut unique: Vec<&str> = decided
+        .iter()
+        .filter(|(candidate, _, _)| matches!(&candidate.known, Known::Seen(seen) if seen.is_unique(looked.records)))
+        .map(|(candidate, _, _)| candidate.name.as_str())
+        .collect();
+    // Of files with a schema, rows alone tell.
+    let told = |column: &usize| matches!(columns.all[*column].known, Known::Told(..));
+    if columns.rows.len() > 1 {
+        unique.extend(columns.rows.single(&ranks).into_iter().filter(told).map(name));
+    }
+    let key = |names: &[&str]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+    if let [first, ..] = &unique[..] {
+        line(format!(
+            "# Unique in what was looked at: {}. A key, if it is one for all rows:",
+            unique.join(", ")
+        ));
+        line(format!("# key = [{}]", quoted(first)));
+        return;
+    }
+    let sets = columns.rows.several(&ranks, &Clock::new(SEARCH));
+    if sets.is_empty() {
+        return;
+    }
+    line(format!(
+        "# No column is unique in what was looked at; these are together, in {} rows. A key, if they are one for all rows:",
+        columns.rows.len()
+    ));
+    for (n, set) in sets.iter().enumerate() {
+        let names: Vec<&str> = set.iter().map(|column| name(*column)).collect();
+        line(format!("# {}key = [{}]", if n > 0 { "or " } else { "" }, key(&names)));
     }
 }
 

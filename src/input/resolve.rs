@@ -1,4 +1,4 @@
-//! The current rows of an input, recomputed in batch from all its changes: what `verify` compares with, and
+//! The current rows of an input, recomputed in batch from all its changes, an epoch at a time: what `verify` compares with, and
 //! the oracle of the operator's tests. Shares nothing with the operator but what a change is.
 
 use std::collections::HashMap;
@@ -13,12 +13,32 @@ use crate::decode::Op;
 use crate::definition::{Input, Retention};
 use crate::repr::{CodecError, Epoch, Row, RowCodec};
 
-/// Gathers the changes of an input, in any order, and resolves them to its rows.
+/// Takes the changes of an input, those of an epoch in any order, epochs ascending, and resolves them to its rows. It holds
+/// the rows, and the changes of one epoch.
 pub struct Resolver<'a> {
     input: &'a Input,
     rows: RowCodec,
+    /// The epoch that is being gathered, and its changes.
+    epoch: Epoch,
     changes: Vec<Recorded>,
+    resolved: Resolved,
 }
+
+/// What the changes of all epochs before have come to.
+enum Resolved {
+    /// Of each key its newest version.
+    Newest(HashMap<Row, Held>),
+    /// Of each `dedup_key` its first row.
+    First(HashMap<Row, (Row, Option<i64>)>),
+    /// How often each row is there.
+    Counted(HashMap<Row, usize>),
+    /// All rows that came: as batches, but for the last ones.
+    All(Vec<RecordBatch>, Vec<Row>),
+}
+
+/// Rows of a batch that is given back, and its bytes, about.
+const BATCH: usize = 8192;
+const BATCH_BYTES: usize = 16 << 20;
 
 struct Recorded {
     arrival: Arrival,
@@ -36,15 +56,31 @@ struct Recorded {
 impl<'a> Resolver<'a> {
     /// A resolver for an input.
     pub fn new(input: &'a Input) -> Result<Self, CodecError> {
+        let resolved = if !input.key.is_empty() {
+            Resolved::Newest(HashMap::new())
+        } else if !input.dedup_key.is_empty() {
+            Resolved::First(HashMap::new())
+        } else if super::retracts(input) {
+            Resolved::Counted(HashMap::new())
+        } else {
+            Resolved::All(vec![], vec![])
+        };
         Ok(Resolver {
             input,
             rows: RowCodec::new(input.schema())?,
+            epoch: Epoch::MIN,
             changes: vec![],
+            resolved,
         })
     }
 
     /// Takes the changes of some records.
     pub fn add(&mut self, arrived: Arrived<'_>) -> Result<(), CodecError> {
+        debug_assert!(arrived.epoch >= self.epoch, "epochs ascend");
+        if arrived.epoch > self.epoch {
+            self.resolve()?;
+            self.epoch = arrived.epoch;
+        }
         let batch = &arrived.decoded.rows;
         let key = if self.input.key.is_empty() {
             &self.input.dedup_key
@@ -86,33 +122,72 @@ impl<'a> Resolver<'a> {
     }
 
     /// The rows as of all changes taken; with `now`, less those that the input's retention cuts off by then.
-    pub fn finish(mut self, now: Option<Epoch>) -> Result<RecordBatch, CodecError> {
-        self.changes.sort_by_key(|change| change.arrival);
-        let changes = std::mem::take(&mut self.changes);
+    pub fn finish(mut self, now: Option<Epoch>) -> Result<Vec<RecordBatch>, CodecError> {
+        self.resolve()?;
         let term = self.term();
-        let rows = if !self.input.key.is_empty() {
-            self.newest(changes, term)?
-        } else if !self.input.dedup_key.is_empty() {
-            first(changes, term)
-        } else if super::retracts(self.input) {
-            counted(changes)
-        } else {
-            let inserted = changes.into_iter().filter(|c| c.op == Op::Upsert);
-            inserted.map(|change| change.row).collect()
-        };
-        let batch = self.rows.decode(rows.iter().map(Row::bytes))?;
-        Ok(match (&self.input.retention, now) {
-            (Some(retention), Some(now)) => {
-                let moments = moments(self.input, retention, &batch).into_iter();
-                let kept = moments.map(|moment| Some(term.keeps(moment, now))).collect();
-                filter_record_batch(&batch, &kept).expect("the mask was made from the batch")
+        let (mut batches, rows): (_, Box<dyn Iterator<Item = Row>>) = match self.resolved {
+            Resolved::Newest(current) => {
+                let rows = current.into_values().filter_map(|(_, row)| row);
+                (vec![], Box::new(rows.map(|(row, _)| row)))
             }
-            _ => batch,
-        })
+            Resolved::First(kept) => (vec![], Box::new(kept.into_values().map(|(row, _)| row))),
+            Resolved::Counted(counts) => {
+                let rows = counts.into_iter();
+                (
+                    vec![],
+                    Box::new(rows.flat_map(|(row, count)| std::iter::repeat_n(row, count))),
+                )
+            }
+            Resolved::All(batches, rows) => (batches, Box::new(rows.into_iter())),
+        };
+        // One at a time: rows go as their batch comes.
+        let mut rows = rows.peekable();
+        while rows.peek().is_some() {
+            let (mut some, mut bytes) = (vec![], 0);
+            while let Some(row) = rows.next_if(|_| some.len() < BATCH && bytes < BATCH_BYTES) {
+                bytes += row.bytes().len();
+                some.push(row);
+            }
+            batches.push(self.rows.decode(some.iter().map(Row::bytes))?);
+        }
+        if let (Some(retention), Some(now)) = (&self.input.retention, now) {
+            for batch in &mut batches {
+                let moments = moments(self.input, retention, batch).into_iter();
+                let kept = moments.map(|moment| Some(term.keeps(moment, now))).collect();
+                *batch = filter_record_batch(batch, &kept).expect("the mask was made from the batch");
+            }
+        }
+        Ok(batches)
     }
 
-    fn newest(&self, changes: Vec<Recorded>, term: Term) -> Result<Vec<Row>, CodecError> {
-        let mut current: HashMap<Row, Held> = HashMap::new();
+    /// Resolves the changes of the epoch that was gathered.
+    fn resolve(&mut self) -> Result<(), CodecError> {
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.sort_by_key(|change| change.arrival);
+        let term = self.term();
+        let mut resolved = std::mem::replace(&mut self.resolved, Resolved::All(vec![], vec![]));
+        match &mut resolved {
+            Resolved::Newest(current) => self.newest(current, changes, term)?,
+            Resolved::First(kept) => first(kept, changes, term),
+            Resolved::Counted(counts) => counted(counts, changes),
+            Resolved::All(batches, rows) => {
+                let mut bytes: usize = rows.iter().map(|row| row.bytes().len()).sum();
+                for change in changes.into_iter().filter(|change| change.op == Op::Upsert) {
+                    bytes += change.row.bytes().len();
+                    rows.push(change.row);
+                    if rows.len() == BATCH || bytes > BATCH_BYTES {
+                        batches.push(self.rows.decode(rows.iter().map(Row::bytes))?);
+                        rows.clear();
+                        bytes = 0;
+                    }
+                }
+            }
+        }
+        self.resolved = resolved;
+        Ok(())
+    }
+
+    fn newest(&self, current: &mut HashMap<Row, Held>, changes: Vec<Recorded>, term: Term) -> Result<(), CodecError> {
         for change in changes {
             if change.op == Op::Truncate {
                 current.clear();
@@ -142,8 +217,7 @@ impl<'a> Resolver<'a> {
                 current.insert(change.key, (version, row));
             }
         }
-        let rows = current.into_values().filter_map(|(_, row)| row);
-        Ok(rows.map(|(row, _)| row).collect())
+        Ok(())
     }
 
     /// A row with the values that its change left out, from the row before it.
@@ -221,8 +295,7 @@ type Version = (Row, u16, Arrival);
 /// A key's version, and its row with its moment; a row that is gone is none.
 type Held = (Version, Option<(Row, Option<i64>)>);
 
-fn first(changes: Vec<Recorded>, term: Term) -> Vec<Row> {
-    let mut kept: HashMap<Row, (Row, Option<i64>)> = HashMap::new();
+fn first(kept: &mut HashMap<Row, (Row, Option<i64>)>, changes: Vec<Recorded>, term: Term) {
     for change in changes {
         match change.op {
             Op::Upsert => {
@@ -238,11 +311,9 @@ fn first(changes: Vec<Recorded>, term: Term) -> Vec<Row> {
             Op::Truncate => kept.clear(),
         }
     }
-    kept.into_values().map(|(row, _)| row).collect()
 }
 
-fn counted(changes: Vec<Recorded>) -> Vec<Row> {
-    let mut counts: HashMap<Row, usize> = HashMap::new();
+fn counted(counts: &mut HashMap<Row, usize>, changes: Vec<Recorded>) {
     for change in changes {
         match change.op {
             Op::Upsert => *counts.entry(change.row).or_default() += 1,
@@ -254,8 +325,4 @@ fn counted(changes: Vec<Recorded>) -> Vec<Row> {
             Op::Truncate => counts.clear(),
         }
     }
-    counts
-        .into_iter()
-        .flat_map(|(row, count)| std::iter::repeat_n(row, count))
-        .collect()
 }

@@ -34,11 +34,12 @@ fn input(key: &[&str], order_by: &[&str], dedup_key: &[&str], format: Format) ->
         name: name.to_string(),
         kind: FeedKind::Log {
             path: "log".into(),
-            follow_links: false,
+            rules: Default::default(),
         },
         format,
         wire: Default::default(),
         columns: columns.clone(),
+        max_record: 16 << 20,
     };
     Input {
         name: "rows".into(),
@@ -222,8 +223,10 @@ fn as_of(input: &Input, updates: &[Update], epoch: Epoch) -> Bag {
 
 fn resolved(input: &Input, batches: &[Batch], epoch: Epoch, now: Option<Epoch>) -> Bag {
     let mut resolver = Resolver::new(input).unwrap();
-    // In reverse: the answer must not depend on the order in which changes are read.
-    for (at, feed, partition, records) in batches.iter().filter(|b| b.0 <= epoch).rev() {
+    // Those of an epoch in reverse: the answer must not depend on the order in which they are read.
+    let mut past: Vec<&Batch> = batches.iter().filter(|batch| batch.0 <= epoch).rev().collect();
+    past.sort_by_key(|batch| batch.0);
+    for (at, feed, partition, records) in past {
         let decoded = decoded(input, records);
         let arrived = Arrived {
             epoch: *at,
@@ -234,7 +237,7 @@ fn resolved(input: &Input, batches: &[Batch], epoch: Epoch, now: Option<Epoch>) 
         resolver.add(arrived).unwrap();
     }
     let mut bag = Bag::new();
-    for tuple in tuples(&resolver.finish(now).unwrap()) {
+    for tuple in resolver.finish(now).unwrap().iter().flat_map(tuples) {
         *bag.entry(tuple).or_default() += 1;
     }
     bag

@@ -231,6 +231,7 @@ impl Compiler<'_> {
         let mut lowering = Lowering {
             builder: &mut self.builder,
             sources: &self.sources,
+            max_value: self.dataflow.bounds.max_value,
         };
         let node = lowering
             .lower(&logical)

@@ -9,6 +9,7 @@ use super::compile::two_columns;
 use super::error::{PlanError, Refusal};
 use super::shape;
 use crate::definition::{Diagnostic, nearest};
+use crate::words::sql_types;
 
 /// What DataFusion says of two expressions with one name.
 const ONE_NAME: &str = "require unique expression names";
@@ -279,7 +280,7 @@ fn of_types(text: &str) -> Option<Refusal> {
             .map_or("", |(_, forms)| forms)
             .split(['\t', '\n'])
             .map(|form| sql_types(form.trim()))
-            .filter(|form| !form.is_empty() && !form.contains("UBIGINT"))
+            .filter(|form| !form.is_empty() && !form.contains("unsigned"))
             .collect();
         let name = call.split('(').next().unwrap_or_default().to_string();
         return Some(refusal.near(name).help(match forms.as_slice() {
@@ -316,27 +317,6 @@ fn of_types(text: &str) -> Option<Refusal> {
     let (left, right) = (words[..at].join(" "), words[at + 1..].join(" "));
     let message = format!("could not apply {} to {left} and {right}", words[at]);
     Some(Refusal::new(sql_types(&message)).help("cast one side: CAST(... AS ...)"))
-}
-
-/// Arrow's names of types as SQL's.
-fn sql_types(text: &str) -> String {
-    const NAMES: [(&str, &str); 12] = [
-        ("Timestamp(µs)", "TIMESTAMP"),
-        ("Utf8View", "VARCHAR"),
-        ("LargeUtf8", "VARCHAR"),
-        ("Utf8", "VARCHAR"),
-        ("Int64", "BIGINT"),
-        ("Int32", "INT"),
-        ("Float64", "DOUBLE"),
-        ("Date32", "DATE"),
-        ("Boolean", "BOOLEAN"),
-        ("Decimal128", "DECIMAL"),
-        ("Decimal", "DECIMAL"),
-        ("Interval(MonthDayNano)", "INTERVAL"),
-    ];
-    NAMES
-        .iter()
-        .fold(text.to_string(), |text, (arrow, sql)| text.replace(arrow, sql))
 }
 
 fn unknown_column(field: &Column, valid: &[Column], tokens: &[TokenWithSpan]) -> Refusal {

@@ -1,4 +1,5 @@
-//! The functions that window table functions are rewritten to, for the graph and for batch alike.
+//! The functions that window table functions are rewritten to, for the graph and for batch alike; beside them, `calendar` has
+//! those that take the places of DataFusion's.
 //!
 //! `window_time(t)` is t as a TIMESTAMP, refused when planned where it is neither that nor a DATE.
 //! `hop_windows(ts, slide, size)` lists the starts of all windows of `size`, one every `slide` since
@@ -25,6 +26,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 
+use super::calendar;
 use super::casts::AsType;
 
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -34,11 +36,12 @@ const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// A row falls into at most so many hopping windows; more is a mistake in the settings.
 pub(super) const MAX_WINDOWS_PER_ROW: i64 = 10_000;
 
-/// Registers these and the JSON functions.
+/// Registers these, those of the calendar and the JSON functions.
 pub(super) fn register(context: &SessionContext) {
     let mut state = context.state();
     datafusion_functions_json::register_all(&mut state).expect("a fresh session takes the JSON functions");
     *context.state_ref().write() = state;
+    calendar::register(context);
     context.register_udf(ScalarUDF::from(AsType::new()));
     context.register_udf(ScalarUDF::from(WindowTime::new()));
     context.register_udf(ScalarUDF::from(HopWindows::new()));

@@ -9,6 +9,7 @@
 //! ROW_NUMBER, the order inside array_agg), the remaining columns complete it, in the graph and in
 //! `logical` alike.
 
+mod calendar;
 mod casts;
 mod compile;
 mod complete;
@@ -34,12 +35,13 @@ mod values;
 mod wide;
 mod windows;
 
+pub use calendar::register as register_calendar;
 pub use compile::{compile, compile_part};
-pub use guard::{keep_within_bounds, shown_bytes};
+pub use guard::{keep_within_bounds, shown_bytes, too_long, value_above, without_large_values};
 pub use meaning::{meanings, used_columns};
 pub use moments::microseconds;
 pub use now::bind_now;
-pub use session::{batch_context, rebind};
+pub use session::{batch_context, batch_context_within, rebind};
 pub use shape::{PARSER_DEPTH, flatten_asked};
 pub use wide::wider;
 
@@ -223,6 +225,8 @@ pub struct AggregateCall {
     /// The physical function, over the input's schema, with its own order (array_agg): what
     /// [`AggregateKind::General`] evaluates, and every kind's definition.
     pub function: Arc<AggregateFunctionExpr>,
+    /// The most bytes of its value, where that grows with the group.
+    pub most: Option<u64>,
 }
 
 /// How an aggregate is kept up to date.
@@ -301,6 +305,8 @@ pub struct Window {
     pub order: Vec<SortKey>,
     /// Evaluated on the partition's rows in that order.
     pub functions: Vec<Arc<dyn WindowExpr>>,
+    /// Of each function, the most bytes of its value, where that grows with the partition.
+    pub most: Vec<Option<u64>>,
 }
 
 /// UNNEST. The output schema is the node's.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::functions::datetime::date_bin;
 use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr, cast, lit};
 
+use super::calendar::date_bin;
 use super::error::{Planned, Refusal};
 use super::functions::interval_micros;
 use super::rewrite::rewrite;

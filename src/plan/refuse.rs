@@ -9,8 +9,8 @@ use datafusion::logical_expr::Volatility;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, LimitClause, ObjectName, ObjectNamePart, Query, Select, Spanned, Statement, TableFactor, Value,
-    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    DataType, Expr, GroupByExpr, LimitClause, ObjectName, ObjectNamePart, Query, Select, Spanned, Statement,
+    TableFactor, TypedString, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -76,6 +76,24 @@ pub(super) fn fetch_as_limit(query: &mut Query) {
         }
     }
     let _ = VisitMut::visit(query, &mut Fetches);
+}
+
+/// The text of a date or moment that is written out and is of the year 0, which PostgreSQL does not know either.
+fn of_the_year_0(expr: &Expr) -> Option<&str> {
+    let (value, to) = match expr {
+        Expr::TypedString(TypedString { data_type, value, .. }) => (value, data_type),
+        Expr::Cast { expr, data_type, .. } => match expr.as_ref() {
+            Expr::Value(value) => (value, data_type),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let (Value::SingleQuotedString(text), DataType::Date | DataType::Timestamp(..) | DataType::Datetime(_)) =
+        (&value.value, to)
+    else {
+        return None;
+    };
+    text.trim_start().starts_with("0000-").then_some(text)
 }
 
 /// What a query reads, and what is wrong with it.
@@ -303,6 +321,12 @@ impl Visitor for Looker<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         if let Expr::Subquery(query) = expr {
             self.look.subquery.get_or_insert(query.span());
+        }
+        if let Some(text) = of_the_year_0(expr) {
+            let refusal = Refusal::new(format!("could not read {text:?} as a date: there is no year 0"))
+                .help("write one of the years 1 to 9999")
+                .at(Some(expr.span()));
+            self.refuse(refusal);
         }
         let Expr::Function(function) = expr else {
             return ControlFlow::Continue(());

@@ -13,6 +13,8 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNodeRecu
 use datafusion::common::{Result, TableReference};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
@@ -37,6 +39,19 @@ pub fn batch_context() -> SessionContext {
     let context = SessionContext::new_with_config(config());
     functions::register(&context);
     context
+}
+
+/// The same, within so many bytes of memory: what sorts and aggregates hold above that goes to disk, and what cannot is an
+/// error.
+///
+/// # Errors
+/// There is no place for what goes to disk.
+pub fn batch_context_within(memory: u64) -> Result<SessionContext> {
+    let pool = FairSpillPool::new(usize::try_from(memory).unwrap_or(usize::MAX));
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
+    let context = SessionContext::new_with_config_rt(config(), runtime);
+    functions::register(&context);
+    Ok(context)
 }
 
 /// The plan with every table scan reading what `provider` gives for its name (`order_lines`,

@@ -99,11 +99,10 @@ pub(super) fn expr_key_by(expr: &Expr, rename: impl Fn(&Column) -> Expr) -> Stri
         if let Some(literal) = e.downcast_ref::<Literal>() {
             literals.push(format!("{:?}", literal.value()));
         }
-        // With the usual limit a node keeps the hash that it had before there was one.
         let limit = e
             .downcast_ref::<ScalarFunctionExpr>()
             .and_then(|call| Guarded::limit_of(call.fun()));
-        if let Some(limit) = limit.filter(|limit| *limit != Bounds::default().max_value) {
+        if let Some(limit) = unusual(limit) {
             literals.push(format!("{limit} bytes"));
         }
         Ok(TreeNodeRecursion::Continue)
@@ -114,6 +113,15 @@ pub(super) fn expr_key_by(expr: &Expr, rename: impl Fn(&Column) -> Expr) -> Stri
     } else {
         format!("{bare} with {}", literals.join(" "))
     }
+}
+
+/// A limit that is not the usual one: with that a node keeps the hash that it had before there was one.
+fn unusual(limit: Option<u64>) -> Option<u64> {
+    limit.filter(|limit| *limit != Bounds::default().max_value)
+}
+
+fn limit_key(limit: Option<u64>) -> String {
+    unusual(limit).map_or(String::new(), |limit| format!(" {limit} bytes"))
 }
 
 fn keys(exprs: &[Expr]) -> String {
@@ -171,7 +179,7 @@ pub(super) fn op_key(op: &Op) -> String {
                 .iter()
                 .map(|call| {
                     format!(
-                        "{:?} {}[{}] [{}] {} {} [{}]",
+                        "{:?} {}[{}] [{}] {} {} [{}]{}",
                         call.kind,
                         call.function.fun().name(),
                         keys(&call.args),
@@ -179,6 +187,7 @@ pub(super) fn op_key(op: &Op) -> String {
                         call.distinct,
                         call.function.ignore_nulls(),
                         sort_key(call.function.order_bys()),
+                        limit_key(call.most),
                     )
                 })
                 .collect();
@@ -199,13 +208,15 @@ pub(super) fn op_key(op: &Op) -> String {
             let functions: Vec<String> = window
                 .functions
                 .iter()
-                .map(|f| {
+                .zip(&window.most)
+                .map(|(f, most)| {
                     format!(
                         // Its name is what it computes, see `lower::window`.
-                        "{} [{}] {}",
+                        "{} [{}] {}{}",
                         f.name(),
                         sort_key(f.order_by()),
                         f.get_window_frame(),
+                        limit_key(*most),
                     )
                 })
                 .collect();

@@ -14,6 +14,7 @@ use super::avro::{AvroWriter, RegisterError};
 use super::changes::Changes;
 use crate::definition::{Output, OutputFormat};
 use crate::registry::{Registries, RegistryError};
+use crate::repr::ShowableJson;
 use crate::sink::TableSpec;
 use crate::source::{RecordHeaders, headers_of_json};
 
@@ -178,6 +179,7 @@ fn encode(
 fn json(rows: &RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError> {
     let mut writer = WriterBuilder::new()
         .with_explicit_nulls(true)
+        .with_encoder_factory(Arc::new(ShowableJson))
         .build::<_, LineDelimited>(Vec::new());
     writer.write(rows)?;
     writer.finish()?;
@@ -247,4 +249,22 @@ fn letters(rows: &RecordBatch) -> Vec<Keyed> {
         }
     };
     (0..rows.num_rows()).map(letter).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests {
+    use super::*;
+
+    /// A topic's record had `ERROR: ...` in the place of a date beyond the calendar.
+    #[test]
+    fn a_record_is_what_the_row_is_whatever_it_holds() {
+        for column in crate::repr::extremes() {
+            let rows = RecordBatch::try_from_iter_with_nullable([("x", column, true)]).unwrap();
+            for record in json(&rows).unwrap() {
+                let text = String::from_utf8(record).unwrap();
+                assert!(text.starts_with("{\"x\":") && !text.contains("ERROR"), "{text}");
+            }
+        }
+    }
 }

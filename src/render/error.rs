@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
 
-use crate::repr::{CodecError, Row, RowCodec};
+use crate::repr::{CodecError, Row, RowCodec, ShowableJson};
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -77,6 +77,7 @@ pub fn read_error(codec: &RowCodec, row: &Row) -> Result<(String, Vec<u8>), Code
 fn json(row: &RecordBatch) -> Vec<u8> {
     let mut writer = WriterBuilder::new()
         .with_explicit_nulls(true)
+        .with_encoder_factory(Arc::new(ShowableJson))
         .build::<_, LineDelimited>(Vec::new());
     let written = writer.write(row).and_then(|()| writer.finish());
     let mut bytes = writer.into_inner();
@@ -87,4 +88,22 @@ fn json(row: &RecordBatch) -> Vec<u8> {
         bytes.pop();
     }
     bytes
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests {
+    use super::*;
+
+    /// The payload of a dead letter had `ERROR: ...` in the place of a date beyond the calendar.
+    #[test]
+    fn a_row_is_told_as_it_is_whatever_it_holds() {
+        for column in crate::repr::extremes() {
+            let rows = RecordBatch::try_from_iter_with_nullable([("x", column, true)]).unwrap();
+            for row in 0..rows.num_rows() {
+                let text = String::from_utf8(json(&rows.slice(row, 1))).unwrap();
+                assert!(text.starts_with("{\"x\":") && !text.contains("ERROR"), "{text}");
+            }
+        }
+    }
 }

@@ -24,9 +24,12 @@ use super::error::Errors;
 use crate::contain::contain;
 use crate::plan::Expr;
 use crate::repr::{CodecError, Diff, Epoch, Row, RowCodec, Update, normalise_type};
+use crate::words::in_sql_words;
 
 /// Rows decoded at once: enough to amortise a kernel's set-up, few enough to stay in cache.
 const CHUNK: usize = 8192;
+/// Their bytes at most, but for a single row with more: the offsets of a column end at 2 GiB.
+const CHUNK_BYTES: usize = 64 << 20;
 
 /// Why a kernel failed for a batch.
 #[derive(Debug, Error)]
@@ -46,7 +49,7 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    /// What a user should read: the innermost message, without wrappers and backtraces.
+    /// What a user should read: the innermost message, in the words of SQL.
     pub fn reason(&self) -> String {
         let text = match self {
             KernelError::Expression(e) => e.strip_backtrace(),
@@ -54,20 +57,7 @@ impl KernelError {
             KernelError::Codec(e) => e.to_string(),
             KernelError::Panic(_) => self.to_string(),
         };
-        let mut text = text.as_str();
-        let wrappers = [
-            "Arrow error: ",
-            "Execution error: ",
-            "Compute error: ",
-            "Cast error: ",
-            "Parser error: ",
-            "Invalid argument error: ",
-            "Arithmetic overflow: ",
-        ];
-        while let Some(rest) = wrappers.iter().find_map(|w| text.strip_prefix(w)) {
-            text = rest;
-        }
-        text.lines().next().unwrap_or("").trim().to_string()
+        in_sql_words(&text)
     }
 }
 
@@ -141,24 +131,56 @@ pub fn apply<'s, D: Clone + 'static>(
     }
 }
 
-/// Hands the updates of several containers to `run` in batches of about [`CHUNK`], by way of `gathered`, which is empty
-/// before and after.
+/// Hands the updates of several containers to `run` in batches of about [`CHUNK`] rows and [`CHUNK_BYTES`], by way of
+/// `gathered`, which is empty before and after.
 pub fn gather<'c>(
     containers: impl Iterator<Item = &'c mut Vec<Update>>,
     gathered: &mut Vec<Update>,
     run: &mut dyn FnMut(&mut Vec<Update>),
 ) {
+    let mut bytes = 0;
+    let mut hand_over = |gathered: &mut Vec<Update>, bytes: &mut usize| {
+        run(gathered);
+        gathered.clear();
+        *bytes = 0;
+    };
     for container in containers {
-        gathered.append(container);
+        let more: usize = container.iter().map(|(row, ..)| row.bytes().len()).sum();
+        if bytes + more <= CHUNK_BYTES {
+            gathered.append(container);
+            bytes += more;
+        }
+        for update in container.drain(..) {
+            let more = update.0.bytes().len();
+            if bytes + more > CHUNK_BYTES && !gathered.is_empty() {
+                hand_over(gathered, &mut bytes);
+            }
+            bytes += more;
+            gathered.push(update);
+        }
         if gathered.len() >= CHUNK {
-            run(gathered);
-            gathered.clear();
+            hand_over(gathered, &mut bytes);
         }
     }
     if !gathered.is_empty() {
-        run(gathered);
-        gathered.clear();
+        hand_over(gathered, &mut bytes);
     }
+}
+
+/// Rows in pieces of [`CHUNK_BYTES`] at most, or of one row.
+pub fn pieces<T>(rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let mut taken = 0;
+        let fitting = rest.iter().take_while(|row| {
+            taken += bytes(row);
+            taken <= CHUNK_BYTES
+        });
+        let length = fitting.count().max(1).min(rest.len());
+        let (piece, behind) = rest.split_at(length);
+        rest = behind;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// Runs the kernel, and where it fails, on halves. See (1).
@@ -338,4 +360,36 @@ pub fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Resu
         columns,
         &RecordBatchOptions::new().with_row_count(Some(rows)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_large_values_are_handed_over_some_at_a_time() {
+        // Forty values of 60 MiB in one batch are more than a column can hold.
+        let row = |bytes: usize| Row::new(&vec![0; bytes]);
+        let large = CHUNK_BYTES / 2 + 1;
+        let mut containers = vec![
+            vec![(row(1), 0, 1), (row(large), 0, 1)],
+            vec![
+                (row(large), 0, 1),
+                (row(2), 0, 1),
+                (row(2 * large), 0, 1),
+                (row(3), 0, -1),
+            ],
+        ];
+        let (mut lengths, mut gathered) = (vec![], vec![]);
+        gather(containers.iter_mut(), &mut gathered, &mut |rows| {
+            lengths.push(rows.iter().map(|(row, ..)| row.bytes().len()).collect::<Vec<_>>());
+        });
+        assert_eq!(lengths, [vec![1, large], vec![large, 2], vec![2 * large], vec![3]]);
+        assert!(gathered.is_empty());
+
+        let rows = [1, large, large, 2, 2 * large, 3];
+        let cut: Vec<&[usize]> = pieces(&rows, |bytes| *bytes).collect();
+        assert_eq!(cut, [&rows[..2], &rows[2..4], &rows[4..5], &rows[5..]]);
+        assert_eq!(pieces(&[0; 0], |bytes| *bytes).count(), 0);
+    }
 }

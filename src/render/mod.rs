@@ -274,9 +274,12 @@ impl<'s> Builder<'_, 's> {
             }
             Op::Distinct => {
                 let input = self.node(node.inputs[0]);
+                let distinct =
+                    |rows, name: &str| arrange::distinct(arrange::arrange_rows(rows, &format!("arrange {name}")), name);
+                // Errors are rows here, too: a chain of UNIONs over one bad row would double its letter at each.
                 Collections {
-                    oks: arrange::distinct(arrange::arrange_rows(input.oks, &format!("arrange {name}")), name),
-                    errs: input.errs,
+                    oks: distinct(input.oks, name),
+                    errs: distinct(input.errs, &format!("errors of {name}")),
                 }
             }
             Op::TopK(plan) => topk::topk(self.node(node.inputs[0]), schema(0), plan, name),

@@ -703,6 +703,7 @@ fn windows_equal_the_oracle() {
         partition: vec![col(0)],
         order: keys().into(),
         functions: vec![function],
+        most: vec![None],
     };
     let node = plan.add(Op::Window(window), &[source], schema(4));
     plan.table(node);

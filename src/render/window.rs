@@ -1,17 +1,24 @@
 //! General window functions: a changed partition is read in its order, decoded, and evaluated as a whole.
-//! Costs O(partition) per change; a partition that fails to evaluate becomes errors, row by row.
+//! Costs O(partition) per change; a partition that fails to evaluate becomes errors, row by row. A row becomes an error for
+//! itself where a value that is gathered over its partition (`array_agg`, `string_agg`) is too large.
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::error::DataFusionError;
+use datafusion::physical_plan::WindowExpr;
 use std::sync::Arc;
 
 use super::arrange::{Rows, Scan, scan};
 use super::error::Errors;
-use super::expr::{KernelError, relaxed};
+use super::expr::{KernelError, evaluated, relaxed};
 use super::order::{Ordering, ordered, split};
 use super::{Collections, tagged};
 use crate::contain::contain;
-use crate::plan::Window;
-use crate::repr::{Row, RowCodec, RowRef};
+use crate::plan::{self, Window};
+use crate::repr::{Row, RowCodec, RowRef, rows_bytes};
+
+/// Bytes that a partition may take with its functions' values: a column's offsets end at 2 GiB.
+const MOST_OF_PARTITION: u64 = 1 << 30;
 
 /// Appends the functions' columns to every row.
 pub fn window<'s>(
@@ -35,9 +42,34 @@ pub fn window<'s>(
     }
 }
 
+/// Refuses a partition that takes so many bytes.
+fn check_size(bytes: u64, rows: usize) -> Result<(), String> {
+    if bytes <= MOST_OF_PARTITION {
+        return Ok(());
+    }
+    Err(format!(
+        "could not compute a window function over a partition of {rows} rows: it may take {}, more than {}; partition by \
+         more columns, or gather shorter values",
+        plan::shown_bytes(bytes),
+        plan::shown_bytes(MOST_OF_PARTITION)
+    ))
+}
+
+/// Refuses a partition of which each row may have all values up to it, or behind it, where those take too much together.
+fn check_gathered(function: &Arc<dyn WindowExpr>, batch: &RecordBatch) -> Result<(), KernelError> {
+    let frame = function.get_window_frame();
+    let is_bounded = !frame.start_bound.is_unbounded() && !frame.end_bound.is_unbounded();
+    let Some(gathered) = function.expressions().into_iter().next().filter(|_| !is_bounded) else {
+        return Ok(());
+    };
+    let rows = batch.num_rows();
+    let bytes = rows_bytes(&[evaluated(&gathered, batch)?], 0..rows);
+    check_size(bytes.saturating_mul(rows as u64), rows).map_err(|reason| DataFusionError::Execution(reason).into())
+}
+
 fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Scan {
     let codec = RowCodec::new(relaxed(input_schema)).expect("a planned schema has a row encoding");
-    let functions = plan.functions.clone();
+    let (functions, most) = (plan.functions.clone(), plan.most.clone());
     let added: Vec<_> = output_schema.fields()[input_schema.fields().len()..].to_vec();
     let types: Vec<_> = added.iter().map(|f| f.data_type().clone()).collect();
     let added = RowCodec::new(Arc::new(Schema::new(added))).expect("a planned schema has a row encoding");
@@ -49,22 +81,44 @@ fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> 
         if rows.is_empty() {
             return;
         }
+        if let Err(reason) = check_size(rows.iter().map(|row| row.bytes().len() as u64).sum(), rows.len()) {
+            output.extend(rows.iter().map(|row| {
+                let error = errors.encoded(&reason, &codec, row.bytes());
+                (tagged::err(error.bytes()), 1)
+            }));
+            return;
+        }
         let batch = codec
             .decode(rows.iter().map(|row| row.bytes()))
             .expect("a row was encoded with the schema of its node");
-        let evaluate = || -> Result<Vec<Row>, KernelError> {
+        let evaluate = || -> Result<Vec<Result<Row, String>>, KernelError> {
             let mut columns = Vec::with_capacity(functions.len());
-            for (function, data_type) in functions.iter().zip(&types) {
+            for ((function, most), data_type) in functions.iter().zip(&most).zip(&types) {
+                if most.is_some() {
+                    check_gathered(function, &batch)?;
+                }
                 columns.push(arrow::compute::cast(&function.evaluate(&batch)?, data_type)?);
             }
-            Ok(added.encode_rows(&columns, batch.num_rows())?)
+            let rows = added.encode_rows(&columns, batch.num_rows())?;
+            let rows = rows.into_iter().enumerate().map(|(row, made)| {
+                let bounded = columns.iter().zip(&functions).zip(&most);
+                for ((column, function), most) in bounded {
+                    if let Some(most) = most
+                        && let Some(bytes) = plan::value_above(&column.slice(row, 1), *most)
+                    {
+                        let name = function.name().split('(').next().unwrap_or_default();
+                        return Err(plan::too_long(name, bytes, *most));
+                    }
+                }
+                Ok(made)
+            });
+            Ok(rows.collect())
         };
         match contain(evaluate).unwrap_or_else(|panic| Err(KernelError::Panic(panic))) {
-            Ok(columns) => output.extend(
-                rows.iter()
-                    .zip(columns)
-                    .map(|(row, added)| (tagged::ok(&[row.bytes(), added.bytes()]), 1)),
-            ),
+            Ok(made) => output.extend(made.into_iter().enumerate().map(|(i, added)| match added {
+                Ok(added) => (tagged::ok(&[rows[i].bytes(), added.bytes()]), 1),
+                Err(reason) => (tagged::err(errors.row(&reason, &batch, i).bytes()), 1),
+            })),
             Err(error) => {
                 let reason = error.reason();
                 output.extend((0..rows.len()).map(|i| (tagged::err(errors.row(&reason, &batch, i).bytes()), 1)));

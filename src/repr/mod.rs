@@ -19,6 +19,7 @@ mod size;
 pub mod sort;
 mod spine;
 mod splice;
+mod text;
 mod types;
 
 pub use self::parquet::rows_at_once;
@@ -33,6 +34,9 @@ pub use spine::{
     RowValBuilder, RowValChunker, RowValSpine,
 };
 pub use splice::{Nulls, Splice};
+#[cfg(test)]
+pub(crate) use text::extremes;
+pub use text::{ShowableJson, TextEncoder, ValueTexts, unshown_texts};
 pub use types::{SqlType, TypeError};
 
 /// Milliseconds of wall clock (Unix) at which an epoch opened: the timestamp of the whole graph.

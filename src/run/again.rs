@@ -164,6 +164,7 @@ impl Outcome {
             phases: self.phases,
             backfilled: self.backfilled + next.backfilled,
             rejected: self.rejected + next.rejected,
+            rejected_files: self.rejected_files + next.rejected_files,
             skipped: self.skipped + next.skipped,
             ignored: self.ignored,
             corrections,

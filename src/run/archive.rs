@@ -4,11 +4,11 @@
 //!
 //! The copy is made by the reader's thread, on the way through the decoder. Its name is made of the file's own and of its tag, so
 //! copying twice (after a crash) changes nothing, and a file that was replaced in place has a copy of its own. It is there only
-//! if the file was the same one when its last byte was copied: so the copy holds what is decoded. A copy that fails ends the
-//! run: nothing of the file was handed over, so the next run reads it again.
+//! if the file was the same one when its last byte was copied: so the copy holds what is decoded. A copy that the lake does not
+//! take ends the run; a file that cannot be read is its reader's matter, as any other. Nothing of it was handed over before.
 
 use std::hash::Hasher;
-use std::io;
+use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
 
 use object_store::ObjectStoreExt;
@@ -59,8 +59,8 @@ pub fn decoders(
             if let (Payloads::Columns { path, tag, .. }, Some(archive)) = (&mut raw.payloads, &mut archive) {
                 match archive.keep(path, tag) {
                     Ok(reference) => *path = reference,
-                    Err(source) if is_stale(&*source) => return Err(Held::Changed),
-                    Err(source) => shared.tell(Event::Failed(RunError::Archive {
+                    Err(Unkept::Unread(error)) => return Err(Held::Unread(error)),
+                    Err(Unkept::Unwritten(source)) => shared.tell(Event::Failed(RunError::Archive {
                         file: path.to_string(),
                         source,
                     })),
@@ -92,9 +92,34 @@ struct Archive {
     newest: Option<(Arc<str>, Arc<str>, Arc<str>)>,
 }
 
+/// Why a file was not kept.
+#[derive(Debug)]
+enum Unkept {
+    /// It could not be read.
+    Unread(io::Error),
+    /// The lake did not take it.
+    Unwritten(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What is read, and what it failed by.
+struct Remembering<R> {
+    bytes: R,
+    failure: Option<io::Error>,
+}
+
+impl<R: Read> Read for Remembering<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buffer).inspect_err(|error| {
+            if error.kind() != ErrorKind::Interrupted {
+                self.failure = Some(io::Error::new(error.kind(), error.to_string()));
+            }
+        })
+    }
+}
+
 impl Archive {
     /// Makes sure that a file is kept as its tag names it; says what refers to it.
-    fn keep(&mut self, file: &Arc<str>, tag: &Arc<str>) -> Result<Arc<str>, Box<dyn std::error::Error + Send + Sync>> {
+    fn keep(&mut self, file: &Arc<str>, tag: &Arc<str>) -> Result<Arc<str>, Unkept> {
         if let Some((newest, of, reference)) = &self.newest
             && (newest, of) == (file, tag)
         {
@@ -105,10 +130,17 @@ impl Archive {
         match self.runtime.block_on(self.lake.store.head(&target)) {
             Ok(_) => {}
             Err(object_store::Error::NotFound { .. }) => {
-                let mut bytes = self.originals.open(file, tag)?;
-                self.lake.put_stream(&target, &mut bytes, self.durable, &self.runtime)?;
+                let mut bytes = Remembering {
+                    bytes: self.originals.open(file, tag).map_err(Unkept::Unread)?,
+                    failure: None,
+                };
+                let put = self.lake.put_stream(&target, &mut bytes, self.durable, &self.runtime);
+                put.map_err(|error| match bytes.failure {
+                    Some(own) => Unkept::Unread(own),
+                    None => Unkept::Unwritten(error.into()),
+                })?;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Unkept::Unwritten(error.into())),
         }
         self.newest = Some((file.clone(), tag.clone(), reference.clone()));
         Ok(reference)
@@ -130,8 +162,47 @@ fn reference(input: &str, file: &str, tag: &str) -> Arc<str> {
     .into()
 }
 
-/// Whether a file was not the one any more that was to be copied.
-fn is_stale(error: &(dyn std::error::Error + 'static)) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::StaleNetworkFileHandle)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that was moved away between its reading and its copying ended the run.
+    #[test]
+    fn a_file_that_cannot_be_copied_is_its_readers_matter_and_a_lake_that_takes_none_the_runs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |path: &str| folder.path().join(path);
+        std::fs::create_dir_all(at("inputs")).expect("a folder");
+        std::fs::create_dir_all(at("drops")).expect("a folder");
+        std::fs::create_dir_all(at("lake")).expect("a folder");
+        std::fs::write(at("dataflow.toml"), "name = \"t\"\n").expect("a file");
+        let input = "[columns]\nn = \"BIGINT\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\nformat = \"parquet\"\npath = \"drops/*\"\n";
+        std::fs::write(at("inputs/t.toml"), input).expect("a file");
+        std::fs::write(at("drops/a"), "bytes").expect("a file");
+        let dataflow = crate::definition::load(folder.path(), &|_| None).unwrap_or_else(|e| panic!("{e}"));
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let originals = Originals::of(&dataflow, (0, 0), runtime.handle().clone());
+        let mut archive = Archive {
+            input: "t".into(),
+            originals: originals.expect("a folder").expect("of files"),
+            lake: Lake::open(&dataflow.lake, &dataflow.store_options).expect("a lake"),
+            durable: false,
+            runtime: runtime.handle().clone(),
+            newest: None,
+        };
+        let path = |name: &str| at("drops").join(name).display().to_string().into();
+        let gone = archive.keep(&path("gone"), &"1".into());
+        assert!(
+            matches!(&gone, Err(Unkept::Unread(error)) if error.kind() == ErrorKind::NotFound),
+            "{gone:?}"
+        );
+        let other = archive.keep(&path("a"), &"another".into());
+        assert!(
+            matches!(&other, Err(Unkept::Unread(error)) if error.kind() == ErrorKind::StaleNetworkFileHandle),
+            "{other:?}"
+        );
+        // A file lies where the folder of copies should.
+        std::fs::write(at("lake/_alluvium"), "in the way").expect("a file");
+        let refused = archive.keep(&path("a"), &"1".into());
+        assert!(matches!(&refused, Err(Unkept::Unwritten(_))), "{refused:?}");
+    }
 }

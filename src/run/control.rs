@@ -146,8 +146,8 @@ struct BatchHead {
 /// What a process adds to the figures of the run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct FiguresHead {
-    /// By input: records, replayed, rejected, since the last ones.
-    pub inputs: Vec<[u64; 3]>,
+    /// By input: records, replayed, rejected, rejected files, since the last ones.
+    pub inputs: Vec<[u64; 4]>,
     /// Fields that no column takes, since the last ones: input, name, records.
     pub ignored: Vec<(usize, String, u64)>,
     /// How the feeds are doing.

@@ -122,6 +122,7 @@ impl Engine {
             loaded: self.shared.loaded.load(Ordering::Relaxed),
             phases: self.shared.phases(),
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
+            rejected_files: sum(|c| c.rejected_files.load(Ordering::Relaxed)),
             ignored: self.shared.ignored(),
             corrections,
             unread,

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::past::ShiftedFolder;
 use super::suspects::Named;
 use crate::cluster::{ClusterError, Loss, Peer};
 use crate::decode::DecodeError;
@@ -53,7 +54,7 @@ pub enum RunError {
     LatencyFiles(#[from] LatencyFileError),
     /// An input without Bronze whose feed does not hold its past any more.
     #[error(
-        "could not resume: input {input} keeps no Bronze, and feed {feed} no longer holds {partition:?} as it was read, up to {next}; put it back, or use a new lake (bronze = true keeps what arrives)"
+        "could not resume: input {input} keeps no Bronze, and feed {feed} no longer holds {partition:?} as it was read, up to {next}{causes}; put it back, or use a new lake (bronze = true keeps what arrives)"
     )]
     NoBronze {
         /// Which input.
@@ -64,7 +65,12 @@ pub enum RunError {
         partition: String,
         /// How far it was read.
         next: u64,
+        /// What its feeds wait for, in brackets, if they do.
+        causes: String,
     },
+    /// Files would be read a second time.
+    #[error(transparent)]
+    ShiftedFolder(#[from] ShiftedFolder),
     /// An expectation with `on_violation = "fail"`.
     #[error(
         "{violations} rows break an expectation that must hold ({example}); no snapshot holds them: repair the input or the expectation, then run again"

@@ -216,7 +216,7 @@ pub struct Told {
     progress: Progress,
     caught_up: bool,
     drained: bool,
-    inputs: Vec<[u64; 3]>,
+    inputs: Vec<[u64; 4]>,
     ignored: BTreeMap<(usize, String), u64>,
     snapshot: Epoch,
 }
@@ -336,11 +336,17 @@ impl Told {
     /// What counters have come to since the last time.
     pub fn figures(&mut self, shared: &Shared) -> FiguresHead {
         let of = |counters: &super::shared::InputCounters| {
-            [&counters.records, &counters.replayed, &counters.rejected].map(|count| count.load(Ordering::Relaxed))
+            let counts = [
+                &counters.records,
+                &counters.replayed,
+                &counters.rejected,
+                &counters.rejected_files,
+            ];
+            counts.map(|count| count.load(Ordering::Relaxed))
         };
-        let now: Vec<[u64; 3]> = shared.inputs.iter().map(of).collect();
-        self.inputs.resize(now.len(), [0; 3]);
-        let since = |(now, before): (&[u64; 3], &[u64; 3])| [0, 1, 2].map(|i| now[i] - before[i]);
+        let now: Vec<[u64; 4]> = shared.inputs.iter().map(of).collect();
+        self.inputs.resize(now.len(), [0; 4]);
+        let since = |(now, before): (&[u64; 4], &[u64; 4])| [0, 1, 2, 3].map(|i| now[i] - before[i]);
         let inputs = now.iter().zip(&self.inputs).map(since).collect();
         self.inputs = now;
         let ignored = shared.ignored();

@@ -124,6 +124,8 @@ pub struct Outcome {
     pub backfilled: u64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: u64,
+    /// Files of feeds that became dead letters as a whole, or from where they could not be read on.
+    pub rejected_files: u64,
     /// Fields that no column takes, by input and name: how many records had them.
     pub ignored: BTreeMap<(usize, String), u64>,
     /// Over a lake with a past, what the audit found to differ from the stored tables and corrected: (table, rows),

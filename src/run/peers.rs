@@ -303,10 +303,13 @@ impl State {
                 for part in figures.latencies(more)? {
                     run.latency.absorb(&part);
                 }
-                for (counters, [records, replayed, rejected]) in shared.inputs.iter().zip(&figures.inputs) {
+                for (counters, [records, replayed, rejected, rejected_files]) in
+                    shared.inputs.iter().zip(&figures.inputs)
+                {
                     counters.records.fetch_add(*records, Ordering::Relaxed);
                     counters.replayed.fetch_add(*replayed, Ordering::Relaxed);
                     counters.rejected.fetch_add(*rejected, Ordering::Relaxed);
+                    counters.rejected_files.fetch_add(*rejected_files, Ordering::Relaxed);
                 }
                 for (input, field, records) in figures.ignored {
                     shared.observe_ignored(input, &[(field, records)]);

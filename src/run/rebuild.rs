@@ -134,7 +134,7 @@ pub fn rebuild(
         source,
     })?;
     let from = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    let target = Lake::open(into, &dataflow.store_options)?;
+    let target = Lake::make(into, &dataflow.store_options)?;
     let mut new = dataflow.clone();
     new.lake = into.to_string();
     let (known, graph) = runtime.block_on(evolve::known(&new, &from)).map_err(RunError::from)?;

@@ -53,6 +53,8 @@ pub struct InputCounters {
     pub loaded: AtomicU64,
     /// Of the records taken from feeds, those that became dead letters.
     pub rejected: AtomicU64,
+    /// Files of feeds that became dead letters as a whole, or from where they could not be read on.
+    pub rejected_files: AtomicU64,
     /// Records that requests brought.
     pub backfilled: AtomicU64,
 }

@@ -88,7 +88,7 @@ fn assemble(
     let share = team.share;
     let all = workers * share.processes;
     let written = &definition.dataflow;
-    let lake = Lake::open(&written.lake, &written.store_options)?;
+    let lake = Lake::make(&written.lake, &written.store_options)?;
     let presence = Presence::announce(&lake);
     let told = match &team.role {
         Role::Leads(_) => None,
@@ -551,7 +551,6 @@ impl Setup<'_> {
             registries: registries.clone(),
             stop_at_end,
             takes_requests: !stop_at_end,
-            record_bytes: dataflow.bounds.max_record as usize,
             share: self.share,
             clock: self.options.clock.of_readers(),
             together: self.shared.together.clone(),

@@ -217,7 +217,8 @@ impl Status {
                     records,
                     replayed,
                     rate: more as f64 / since.as_secs_f64(),
-                    dead_letters: counters.rejected.load(Ordering::Relaxed),
+                    dead_letters: counters.rejected.load(Ordering::Relaxed)
+                        + counters.rejected_files.load(Ordering::Relaxed),
                     lag: Lag::of(feeds.iter().filter(|feed| feed.input == *name)),
                 }
             })

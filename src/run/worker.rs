@@ -246,10 +246,11 @@ impl<'a> Taker<'a> {
             self.rows_in_epoch += taken;
             bytes += self.weigh(&delivery);
             let records = delivery.decoded.raw.len() as u64;
-            let rejected = self.ingest(&delivery, self.epoch)?;
+            let (rejected, rejected_files) = self.ingest(&delivery, self.epoch)?;
             let counters = &self.shared.inputs[delivery.input];
             counters.records.fetch_add(records, Ordering::Relaxed);
             counters.rejected.fetch_add(rejected, Ordering::Relaxed);
+            counters.rejected_files.fetch_add(rejected_files, Ordering::Relaxed);
             self.keep(&delivery)?;
             let feed = &self.wiring.dataflow.inputs[delivery.input].feeds.get(delivery.feed);
             let is_topic = feed.is_some_and(|feed| matches!(feed.kind, FeedKind::Kafka(_)));
@@ -397,9 +398,9 @@ impl<'a> Taker<'a> {
         shared.skipped.fetch_add(skipped, Ordering::Relaxed);
     }
 
-    /// A delivery's changes and dead letters go into the graph. `arrival` orders versions of a key. Says how many of its
-    /// records, or whether it as a file, became dead letters.
-    fn ingest(&mut self, delivery: &Delivery, arrival: Epoch) -> Result<u64, RunError> {
+    /// A delivery's changes and dead letters go into the graph. `arrival` orders versions of a key. Says how many dead letters
+    /// its records became, and how many its file did.
+    fn ingest(&mut self, delivery: &Delivery, arrival: Epoch) -> Result<(u64, u64), RunError> {
         let input = &self.wiring.dataflow.inputs[delivery.input];
         let decoded = &delivery.decoded;
         let arrived = Arrived {
@@ -411,13 +412,15 @@ impl<'a> Taker<'a> {
         self.shared.suspects.observe_taken(self.index, self.epoch, delivery);
         let refused = self.inputs.put(delivery.input, self.epoch, arrived)?.late;
         let shared = self.shared.clone();
-        let mut rejected = 0;
+        let (mut rejected, mut rejected_files) = (0, 0);
         shared.observe_ignored(delivery.input, &decoded.ignored_fields);
         for rejects in [&decoded.rejects, &refused]
             .into_iter()
             .filter(|rejects| !rejects.is_empty())
         {
-            rejected += rejects.len() as u64;
+            let files = rejects.iter().filter(|reject| reject.record.is_none()).count() as u64;
+            rejected_files += files;
+            rejected += rejects.len() as u64 - files;
             let from = dead_letters::Origin {
                 input: &input.name,
                 feed: input.feed_name(delivery.feed),
@@ -428,7 +431,7 @@ impl<'a> Taker<'a> {
             self.send_letters(letters);
         }
         self.shared.suspects.observe_in(self.index);
-        Ok(rejected)
+        Ok((rejected, rejected_files))
     }
 
     fn send_letters(&mut self, letters: Vec<Row>) {

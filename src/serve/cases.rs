@@ -11,18 +11,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Format as CsvFormat;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use thiserror::Error;
 
 use super::query::QueryError;
 use super::reader::Reader;
-use crate::definition::{Case, Dataflow, Expected, Feed, FeedKind, FileRules, Format, Given, Wire};
+use crate::definition::{Bounds, Case, Dataflow, Expected, Feed, FeedKind, FileRules, Format, Given, Wire};
+use crate::repr::ValueTexts;
 use crate::run::{self, Options, RunError};
 
 /// How one step of a test ended.
@@ -179,6 +179,7 @@ fn on_trial(dataflow: &Dataflow, folder: &Path, case: &Case) -> Dataflow {
             format,
             wire: Wire::default(),
             columns: columns.clone(),
+            max_record: Bounds::default().max_record,
         };
         let json = if envelopes {
             Format::DebeziumJson
@@ -282,7 +283,6 @@ fn read_expectation(expected: &Expected, schema: &Schema) -> Result<RecordBatch,
 
 /// The rows as text, for comparison and for people.
 fn shown(batch: &RecordBatch) -> Vec<String> {
-    let options = FormatOptions::default().with_null("null");
     let columns: Vec<ArrayRef> = batch
         .columns()
         .iter()
@@ -291,15 +291,19 @@ fn shown(batch: &RecordBatch) -> Vec<String> {
             None => column.clone(),
         })
         .collect();
-    let formatters: Vec<ArrayFormatter<'_>> = columns
+    let texts: Vec<ValueTexts<'_>> = columns
         .iter()
-        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).expect("every type of a table can be shown"))
+        .map(|column| ValueTexts::new(column.as_ref()).expect("every type of a table can be shown"))
         .collect();
     (0..batch.num_rows())
         .map(|row| {
-            formatters
+            texts
                 .iter()
-                .map(|f| f.value(row).to_string())
+                .zip(&columns)
+                .map(|(texts, column)| match column.is_null(row) {
+                    true => "null".to_string(),
+                    false => texts.text(row),
+                })
                 .collect::<Vec<_>>()
                 .join(", ")
         })

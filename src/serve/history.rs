@@ -1,6 +1,6 @@
 //! An input's past: its Bronze rows, decoded again by the same decoders that saw them arrive.
 //!
-//! Records come in the order of their epochs, and inside an epoch by feed, partition and offset; each with the
+//! Records come in the order of their epochs (a portion of them at a time, see [`super::portions`]), and inside an epoch by feed, partition and offset; each with the
 //! epoch it arrived in, so that versions of a key are ordered as they were. Bronze holds refused records too:
 //! they are refused again. So are those that `run --skip` passed by: the dead letters of the snapshot name them.
 
@@ -13,12 +13,15 @@ use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
 use bytes::{Buf, Bytes};
 use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use thiserror::Error;
 
+use super::Snapshot;
+use super::portions::{Portion, PortionLimits, Portions};
 use crate::decode::avro::read_container;
 use crate::decode::skip::{REASON, Skip, Skips};
 use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw, parquet};
@@ -102,14 +105,14 @@ pub enum HistoryError {
     },
 }
 
-/// Gives an input's past to `each`, in order; `context` knows the lake's tables. Says how many records there were.
+/// Gives an input's past to `each`, in order, as of a snapshot that has the input's Bronze. Says how many records there were.
 pub async fn replay(
-    context: &SessionContext,
+    snapshot: &Snapshot,
     lake: &Lake,
     input: &Input,
     mut each: impl AsyncFnMut(Past),
 ) -> Result<u64, HistoryError> {
-    replay_where(context, lake, input, "TRUE", async |past| {
+    replay_where(snapshot, lake, input, "TRUE", async |past| {
         each(past).await;
         ControlFlow::Continue(())
     })
@@ -119,99 +122,182 @@ pub async fn replay(
 /// Gives those records of an input's past that meet a condition on Bronze's columns (the table is called `b`), until
 /// `each` has had enough.
 pub async fn replay_where(
-    context: &SessionContext,
+    snapshot: &Snapshot,
     lake: &Lake,
     input: &Input,
     condition: &str,
+    each: impl AsyncFnMut(Past) -> ControlFlow<()>,
+) -> Result<u64, HistoryError> {
+    replay_portions(snapshot, lake, input, (condition, PortionLimits::default()), each).await
+}
+
+async fn replay_portions(
+    snapshot: &Snapshot,
+    lake: &Lake,
+    input: &Input,
+    (condition, limits): (&str, PortionLimits),
     mut each: impl AsyncFnMut(Past) -> ControlFlow<()>,
 ) -> Result<u64, HistoryError> {
-    let sql = format!(
-        "SELECT b.* FROM bronze.\"{}\" b WHERE {condition} ORDER BY epoch, feed, \"partition\", \"offset\"",
-        input.name
-    );
     let table = |source| HistoryError::Table {
         input: input.name.clone(),
         source,
     };
-    let mut batches = context
-        .sql(&sql)
-        .await
-        .map_err(table)?
-        .execute_stream()
-        .await
-        .map_err(table)?;
-    let skips: Skips = skipped(context, Some(input))
+    let bronze = format!("bronze.{}", input.name);
+    let version = snapshot.versions().get(&bronze).copied().unwrap_or_default();
+    let portions = Portions::read(lake, &bronze.replacen('.', "/", 1), version, limits).await;
+    let portions = portions.map_err(|error| table(DataFusionError::External(Box::new(error))))?;
+    let session = portions.session(snapshot.context()).map_err(table)?;
+    let skips: Skips = skipped(snapshot.context(), Some(input))
         .await
         .map_err(table)?
         .into_iter()
         .collect();
-    let mut decoders = Decoders {
+    let mut past = Replay {
         input,
-        registries: Registries::new(Some(lake.clone())),
-        decoders: HashMap::new(),
+        decoders: Decoders {
+            input,
+            registries: Registries::new(Some(lake.clone())),
+            decoders: HashMap::new(),
+        },
+        archive: Archive {
+            input,
+            lake,
+            open: vec![],
+        },
+        skips,
+        records: 0,
     };
-    let mut archive = Archive {
-        input,
-        lake,
-        open: HashMap::new(),
-    };
-    let mut records = 0;
-    while let Some(batch) = batches.next().await {
-        let batch = bronze::completed(batch.map_err(table)?);
-        let mut runs = Vec::new();
+    for portion in &portions.portions {
+        let sql = sorted(input, condition, *portion);
+        let mut batches = opened(&session, &sql).await.map_err(table)?;
+        let mut given = false;
+        while let Some(batch) = batches.next().await {
+            let batch = match batch {
+                // A sort may need more than its share for rows that are large: better slow on memory than not at all.
+                Err(error) if !given && is_exhausted(&error) => {
+                    tracing::warn!(
+                        input = input.name,
+                        "could not sort within memory and on disk; sorting in memory"
+                    );
+                    given = true;
+                    batches = opened(snapshot.context(), &sql).await.map_err(table)?;
+                    continue;
+                }
+                batch => batch.map_err(table)?,
+            };
+            given = true;
+            match past.give(batch, &mut each).await? {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break(()) => return Ok(past.records),
+            }
+        }
+    }
+    Ok(past.records)
+}
+
+/// What asks for a portion of an input's past, in order.
+fn sorted(input: &Input, condition: &str, Portion { from, until }: Portion) -> String {
+    let mut within = String::new();
+    if from > i64::MIN {
+        within += &format!(" AND epoch >= {from}");
+    }
+    if until < i64::MAX {
+        within += &format!(" AND epoch < {until}");
+    }
+    format!(
+        "SELECT b.* FROM bronze.\"{}\" b WHERE ({condition}){within} ORDER BY epoch, feed, \"partition\", \"offset\"",
+        input.name
+    )
+}
+
+async fn opened(context: &SessionContext, sql: &str) -> Result<SendableRecordBatchStream, DataFusionError> {
+    context.sql(sql).await?.execute_stream().await
+}
+
+fn is_exhausted(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
+}
+
+/// A past that is being replayed.
+struct Replay<'a> {
+    input: &'a Input,
+    decoders: Decoders<'a>,
+    archive: Archive<'a>,
+    skips: Skips,
+    /// How many were given.
+    records: u64,
+}
+
+impl Replay<'_> {
+    /// Gives the records of some rows of Bronze to `each`, until it has had enough.
+    async fn give(
+        &mut self,
+        batch: RecordBatch,
+        each: &mut impl AsyncFnMut(Past) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, HistoryError> {
+        let input = self.input;
+        let batch = bronze::completed(batch);
         // Columns of views become columns that hold less than 2 GiB.
         for slice in batch_slices(&batch, SLICE) {
             let slice = normalise_batch(&bronze::schema(), &slice).map_err(|source| HistoryError::Columns {
                 input: input.name.clone(),
                 source,
             })?;
-            runs.extend(bronze::runs(&slice));
+            for run in bronze::runs(&slice) {
+                let past = self.decode(run).await?;
+                self.records += past.decoded.raw.len() as u64;
+                if each(past).await.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
         }
-        for Run {
+        Ok(ControlFlow::Continue(()))
+    }
+
+    async fn decode(&mut self, run: Run) -> Result<Past, HistoryError> {
+        let input = self.input;
+        let Run {
             feed,
             partition,
             epoch,
             content,
-        } in runs
-        {
-            let (feed, decoder) = decoders.of(&feed)?;
-            let raw = match content {
-                Content::Records(raw) => raw,
-                Content::Archived {
-                    reference,
-                    first,
-                    records,
-                    cut_from,
+        } = run;
+        let (feed, decoder) = self.decoders.of(&feed)?;
+        let raw = match content {
+            Content::Records(raw) => raw,
+            Content::Archived {
+                reference,
+                first,
+                records,
+                cut_from,
+                place,
+            } => {
+                let format = input.feed(feed).format;
+                let raw = self
+                    .archive
+                    .read(format, reference, (place.base, first), records)
+                    .await?;
+                let cut = cut_from.map(|length| CutRecord { record: 0, length });
+                Raw {
+                    cut: cut.into_iter().collect(),
                     place,
-                } => {
-                    let format = input.feed(feed).format;
-                    let raw = archive.read(format, reference, first, records).await?;
-                    let cut = cut_from.map(|length| CutRecord { record: 0, length });
-                    Raw {
-                        cut: cut.into_iter().collect(),
-                        place,
-                        ..raw
-                    }
+                    ..raw
                 }
-            };
-            records += raw.len() as u64;
-            let mut decoded = decoder.decode(raw).map_err(|waiting| HistoryError::Schemas {
-                input: input.name.clone(),
-                source: waiting.unready,
-            })?;
-            skips.apply((&input.name, input.feed_name(feed)), &partition, &mut decoded);
-            let past = Past {
-                epoch,
-                feed,
-                partition,
-                decoded,
-            };
-            if each(past).await.is_break() {
-                return Ok(records);
             }
-        }
+        };
+        let mut decoded = decoder.decode(raw).map_err(|waiting| HistoryError::Schemas {
+            input: input.name.clone(),
+            source: waiting.unready,
+        })?;
+        self.skips
+            .apply((&input.name, input.feed_name(feed)), &partition, &mut decoded);
+        Ok(Past {
+            epoch,
+            feed,
+            partition,
+            decoded,
+        })
     }
-    Ok(records)
 }
 
 /// Records that the dead letters say are skipped: of one input, or of all.
@@ -281,11 +367,15 @@ type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
 
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
+/// Archived files that are open at once: as many as are read at the same time, in common. Each is in memory.
+const OPEN_FILES: usize = 4;
+
 /// Reads rows of archived files; rows of a file are asked for in order, so its reader stays open in between.
 struct Archive<'a> {
     input: &'a Input,
     lake: &'a Lake,
-    open: HashMap<String, OpenFile>,
+    /// By reference; what was read last is the last.
+    open: Vec<(String, OpenFile)>,
 }
 
 struct OpenFile {
@@ -296,9 +386,16 @@ struct OpenFile {
 }
 
 impl Archive<'_> {
-    async fn read(&mut self, format: Format, reference: String, first: u64, records: u64) -> Result<Raw, HistoryError> {
+    /// Records of a file whose first row has the number `base`.
+    async fn read(
+        &mut self,
+        format: Format,
+        reference: String,
+        (base, first): (u64, u64),
+        records: u64,
+    ) -> Result<Raw, HistoryError> {
         let batch = self
-            .rows(format, &reference, first, records as usize)
+            .rows(format, &reference, first.saturating_sub(base), records as usize)
             .await
             .map_err(|source| HistoryError::Archive {
                 input: self.input.name.clone(),
@@ -331,7 +428,7 @@ impl Archive<'_> {
         if let Ok(rows) = self.next_rows(format, reference, first, records).await {
             return Ok(rows);
         }
-        self.open.remove(reference);
+        self.open.retain(|(open, _)| open != reference);
         let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
         let mut alone = OpenFile {
             next: first,
@@ -348,19 +445,27 @@ impl Archive<'_> {
         first: u64,
         records: usize,
     ) -> Result<RecordBatch, Unreadable> {
-        if self.open.get(reference).is_none_or(|file| file.next > first) {
-            let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
-            self.open.insert(
-                reference.to_string(),
+        let known = self.open.iter().position(|(open, _)| open == reference);
+        let known = known
+            .map(|at| self.open.remove(at))
+            .filter(|(_, file)| file.next <= first);
+        let mut file = match known {
+            Some((_, file)) => file,
+            None => {
+                if self.open.len() >= OPEN_FILES {
+                    self.open.remove(0);
+                }
+                let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
                 OpenFile {
-                    next: 0,
-                    batches: open(format, bytes, 0, ROWS)?,
+                    next: first,
+                    batches: open(format, bytes, first, ROWS)?,
                     rest: None,
-                },
-            );
-        }
-        let file = self.open.get_mut(reference).expect("the file was just opened");
-        file.rows(first, records)
+                }
+            }
+        };
+        let rows = file.rows(first, records)?;
+        self.open.push((reference.to_string(), file));
+        Ok(rows)
     }
 }
 
@@ -404,4 +509,80 @@ fn open(format: Format, bytes: Bytes, next: u64, rows: usize) -> Result<Batches,
         )?));
     }
     Ok(Box::new(read_container(bytes.reader(), next, rows)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::load;
+    use crate::run::{self, Options};
+
+    /// The offsets of records by epoch and partition, and how many portions they came in.
+    async fn past(
+        snapshot: &Snapshot,
+        lake: &Lake,
+        input: &Input,
+        limits: PortionLimits,
+    ) -> Vec<(Epoch, String, Vec<u64>)> {
+        let mut records: Vec<(Epoch, String, Vec<u64>)> = vec![];
+        let each = async |past: Past| {
+            let offsets = past.decoded.raw.offsets;
+            match records.last_mut() {
+                Some((epoch, partition, known)) if (*epoch, partition.as_str()) == (past.epoch, &*past.partition) => {
+                    known.extend(offsets);
+                }
+                _ => records.push((past.epoch, past.partition.to_string(), offsets)),
+            }
+            ControlFlow::Continue(())
+        };
+        let condition = ("feed = 'drops' OR \"offset\" < 0", limits);
+        let count = replay_portions(snapshot, lake, input, condition, each).await.unwrap();
+        assert_eq!(
+            count as usize,
+            records.iter().map(|(.., offsets)| offsets.len()).sum::<usize>()
+        );
+        records
+    }
+
+    #[test]
+    fn the_past_comes_in_one_order_whatever_the_portions() {
+        // All of Bronze was sorted at once, in memory.
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write(
+            "dataflow.toml",
+            "name = \"x\"\nepoch = \"1ms\"\ncommit = \"1ms\"\ndurability = \"none\"\n",
+        );
+        write(
+            "inputs/rows.toml",
+            "[columns]\nid = \"BIGINT\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\nformat = \"csv\"\npath = \"drops/*.csv\"\n",
+        );
+        write("silver/rows.sql", "SELECT * FROM rows");
+        // Each run adds a file, and snapshots of its own.
+        for run in 0..6 {
+            write(&format!("drops/{run}.csv"), &format!("id\n{run}1\n{run}2\n{run}3\n"));
+            let options = Options {
+                until_caught_up: true,
+                ..Options::default()
+            };
+            run::run(Arc::new(load(folder.path(), &|_| None).unwrap()), &options).unwrap();
+        }
+        let dataflow = load(folder.path(), &|_| None).unwrap();
+        let lake = Lake::open(&dataflow.lake, &dataflow.store_options).unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let snapshot = Snapshot::open(&lake, None).await.unwrap();
+            let version = snapshot.versions()["bronze.rows"];
+            let small = PortionLimits { enough: 1, most: 1 };
+            let portions = Portions::read(&lake, "bronze/rows", version, small).await.unwrap();
+            assert!(portions.portions.len() > 2, "{:?}", portions.portions);
+            let whole = past(&snapshot, &lake, &dataflow.inputs[0], PortionLimits::default()).await;
+            assert_eq!(whole.iter().map(|(.., offsets)| offsets.len()).sum::<usize>(), 18);
+            assert!(whole.is_sorted_by_key(|(epoch, ..)| *epoch));
+            assert_eq!(past(&snapshot, &lake, &dataflow.inputs[0], small).await, whole);
+        });
+    }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::exec_err;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::datasource::{MemTable, provider_as_source};
@@ -22,9 +23,22 @@ use futures::future::BoxFuture;
 use crate::contain;
 
 /// The rows of a plan, without those rows of its operators' inputs that fail to evaluate.
-pub async fn collect(context: &SessionContext, plan: &LogicalPlan) -> Result<RecordBatch, DataFusionError> {
+pub async fn collect(context: &SessionContext, plan: &LogicalPlan) -> Result<Vec<RecordBatch>, DataFusionError> {
     match execute(context, plan.clone()).await {
-        Ok(rows) => Ok(rows),
+        Ok((_, rows)) => Ok(rows),
+        Err(_) => Ok(vec![step(context, plan).await?]),
+    }
+}
+
+/// The rows of a plan of which none fails.
+pub async fn execute_whole(context: &SessionContext, plan: &LogicalPlan) -> Result<Vec<RecordBatch>, DataFusionError> {
+    Ok(execute(context, plan.clone()).await?.1)
+}
+
+/// The same as [`collect`], as one batch.
+async fn gather(context: &SessionContext, plan: &LogicalPlan) -> Result<RecordBatch, DataFusionError> {
+    match execute(context, plan.clone()).await {
+        Ok((schema, rows)) => Ok(concat_batches(&schema, &rows)?),
         Err(_) => step(context, plan).await,
     }
 }
@@ -34,7 +48,7 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
         let children = plan.inputs();
         let mut inputs = Vec::new();
         for child in &children {
-            inputs.push(collect(context, child).await?);
+            inputs.push(gather(context, child).await?);
         }
         let over = |rows: &[RecordBatch]| -> Result<LogicalPlan, DataFusionError> {
             let scans: Result<Vec<LogicalPlan>, _> = children
@@ -58,9 +72,13 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
                     }
                 }
                 let fine = concat_batches(&rows.schema(), &fine)?;
-                execute(context, over(&[fine])?).await
+                let (schema, rows) = execute(context, over(&[fine])?).await?;
+                Ok(concat_batches(&schema, &rows)?)
             }
-            (outcome, _) => outcome,
+            (outcome, _) => {
+                let (schema, rows) = outcome?;
+                Ok(concat_batches(&schema, &rows)?)
+            }
         }
     })
 }
@@ -90,7 +108,10 @@ fn standing_for(plan: &LogicalPlan, rows: &RecordBatch) -> Result<LogicalPlan, D
         .build()
 }
 
-async fn execute(context: &SessionContext, plan: LogicalPlan) -> Result<RecordBatch, DataFusionError> {
+async fn execute(
+    context: &SessionContext,
+    plan: LogicalPlan,
+) -> Result<(SchemaRef, Vec<RecordBatch>), DataFusionError> {
     debug_assert!(
         !plan.exists(|node| Ok(matches!(node, LogicalPlan::Extension(_))))?,
         "our plans have no extensions"
@@ -101,5 +122,5 @@ async fn execute(context: &SessionContext, plan: LogicalPlan) -> Result<RecordBa
     let collected = AssertUnwindSafe(frame.collect()).catch_unwind().await;
     let batches = collected.unwrap_or_else(|panic| exec_err!("{}", contain::message(panic.as_ref())))?;
     let schema = batches.first().map_or(schema, RecordBatch::schema);
-    Ok(concat_batches(&schema, &batches)?)
+    Ok((schema, batches))
 }

@@ -6,6 +6,7 @@ pub mod history;
 mod isolate;
 mod letters;
 mod orders;
+mod portions;
 mod printed;
 mod progress;
 mod query;

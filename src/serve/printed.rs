@@ -2,27 +2,22 @@
 //!
 //! Arrow's writers do most of it. What they refuse, or write as something else than it is, is encoded here: lists, structs
 //! and maps in CSV (as JSON text), doubles that are no numbers in JSON (as the texts "NaN", "Infinity", "-Infinity"), maps
-//! whose keys are no texts (as objects, keys as they print), values of JSON functions, and moments beyond the years that
-//! chrono knows. In a table for people nothing of a value acts on the terminal.
+//! whose keys are no texts (as objects, keys as they print), values of JSON functions; and what they cannot show at all
+//! ([`crate::repr::unshown_texts`]). In a table for people nothing of a value acts on the terminal.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Float32Array, Float64Array, MapArray, RecordBatch, StringArray, StringBuilder, UnionArray,
 };
 use arrow::csv::WriterBuilder as CsvWriter;
-use arrow::datatypes::{
-    DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType,
-};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::writer::{ArrayWriter, NullableEncoder, make_encoder};
 use arrow::json::{Encoder, EncoderFactory, EncoderOptions, WriterBuilder as JsonWriter};
-use arrow::temporal_conversions::as_datetime;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches_with_schema;
 
+use crate::repr::{TextEncoder, ValueTexts, unshown_texts};
 use crate::shown::shown_lines;
 
 /// How rows are printed.
@@ -86,13 +81,8 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat)
 /// Every value as people are shown it. The lines of a value stay: a table frames them.
 fn cells(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(|column| {
-        let column = far_moments(column).unwrap_or_else(|| column.clone());
-        let formatter = ArrayFormatter::try_new(&column, &FormatOptions::default().with_display_error(true))?;
-        let texts = (0..column.len()).map(|row| {
-            column
-                .is_valid(row)
-                .then(|| shown_lines(&formatter.value(row).to_string()))
-        });
+        let values = ValueTexts::new(column.as_ref())?;
+        let texts = (0..column.len()).map(|row| column.is_valid(row).then(|| shown_lines(&values.text(row))));
         Ok(Arc::new(texts.collect::<StringArray>()) as ArrayRef)
     });
     RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, ArrowError>>()?)
@@ -107,7 +97,7 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         .zip(batch.columns())
         .map(|(field, column)| match field.data_type() {
             nested if nested.is_nested() => json_texts(field, column),
-            _ => Ok(far_moments(column).unwrap_or_else(|| column.clone())),
+            _ => Ok(unshown_texts(column.as_ref()).map_or_else(|| column.clone(), |texts| Arc::new(texts) as ArrayRef)),
         });
     let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
     let fields = schema.fields().iter().zip(&columns);
@@ -149,8 +139,8 @@ impl EncoderFactory for Plain {
         let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
             DataType::Float64 => Box::new(Doubles(array.as_primitive())),
             DataType::Float32 => Box::new(Floats(array.as_primitive())),
-            DataType::Timestamp(_, _) => match far(array) {
-                Some(texts) => Box::new(Texts(texts)),
+            temporal if temporal.is_temporal() => match unshown_texts(array) {
+                Some(texts) => Box::new(TextEncoder(texts)),
                 None => return Ok(None),
             },
             DataType::Map(entries, _) => {
@@ -158,10 +148,9 @@ impl EncoderFactory for Plain {
                     return Ok(None);
                 };
                 let map = array.as_map();
-                let keys = FormatOptions::new().with_display_error(true);
                 Box::new(Entries {
                     map,
-                    keys: ArrayFormatter::try_new(map.keys().as_ref(), &keys)?,
+                    keys: ValueTexts::new(map.keys().as_ref())?,
                     values: make_encoder(&fields[1], map.values(), options)?,
                 })
             }
@@ -221,17 +210,9 @@ impl Encoder for Floats<'_> {
     }
 }
 
-struct Texts(StringArray);
-
-impl Encoder for Texts {
-    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
-        text(self.0.value(row), out);
-    }
-}
-
 struct Entries<'a> {
     map: &'a MapArray,
-    keys: ArrayFormatter<'a>,
+    keys: ValueTexts<'a>,
     values: NullableEncoder<'a>,
 }
 
@@ -243,7 +224,7 @@ impl Encoder for Entries<'_> {
             if entry > offsets[row] as usize {
                 out.push(b',');
             }
-            text(&self.keys.value(entry).to_string(), out);
+            text(&self.keys.text(entry), out);
             out.push(b':');
             match self.values.is_null(entry) {
                 true => out.extend_from_slice(b"null"),
@@ -276,90 +257,6 @@ impl Encoder for Members<'_> {
             None => member.encoder.encode(at, out),
         }
     }
-}
-
-/// The column as texts, if it holds moments beyond the years that chrono knows.
-fn far_moments(column: &ArrayRef) -> Option<ArrayRef> {
-    Some(Arc::new(far(column)?))
-}
-
-fn far(array: &dyn Array) -> Option<StringArray> {
-    let DataType::Timestamp(unit, _) = array.data_type() else {
-        return None;
-    };
-    let micros = |row: usize| -> (i128, bool) {
-        match unit {
-            TimeUnit::Second => {
-                let value = array.as_primitive::<TimestampSecondType>().value(row);
-                (
-                    i128::from(value) * 1_000_000,
-                    as_datetime::<TimestampSecondType>(value).is_some(),
-                )
-            }
-            TimeUnit::Millisecond => {
-                let value = array.as_primitive::<TimestampMillisecondType>().value(row);
-                (
-                    i128::from(value) * 1000,
-                    as_datetime::<TimestampMillisecondType>(value).is_some(),
-                )
-            }
-            TimeUnit::Microsecond => {
-                let value = array.as_primitive::<TimestampMicrosecondType>().value(row);
-                (
-                    i128::from(value),
-                    as_datetime::<TimestampMicrosecondType>(value).is_some(),
-                )
-            }
-            // Nanoseconds reach to the year 2262.
-            TimeUnit::Nanosecond => {
-                let value = array.as_primitive::<TimestampNanosecondType>().value(row);
-                (i128::from(value) / 1000, true)
-            }
-        }
-    };
-    let valid = |row: &usize| array.is_valid(*row);
-    if (0..array.len()).filter(valid).all(|row| micros(row).1) {
-        return None;
-    }
-    let options = FormatOptions::new().with_display_error(true);
-    let formatter = ArrayFormatter::try_new(array, &options).ok()?;
-    let text = |row: usize| match micros(row) {
-        (_, true) => formatter.value(row).to_string(),
-        (micros, false) => moment(micros),
-    };
-    Some(
-        (0..array.len())
-            .map(|row| array.is_valid(row).then(|| text(row)))
-            .collect(),
-    )
-}
-
-/// A moment in microseconds since 1970 in the proleptic Gregorian calendar, as chrono would write it.
-fn moment(micros: i128) -> String {
-    const DAY: i128 = 86_400_000_000;
-    let (days, of_day) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
-    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin in March.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i128::from(month <= 2);
-    let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
-    let mut text = format!(
-        "{}{:06}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
-        if year < 0 { '-' } else { '+' },
-        year.abs(),
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    );
-    if fraction != 0 {
-        let _ = write!(text, ".{fraction:06}"); // writing to a string does not fail
-    }
-    text
 }
 
 #[cfg(test)]
@@ -413,6 +310,22 @@ mod tests {
         assert_eq!(acts.count(), 0, "{table}");
         assert!(table.contains("\\u{1b}[2Jx\\r"), "{table}");
         assert!(table.contains("| two ") && table.contains("| lines "), "{table}");
+    }
+
+    /// `ERROR: ...` stood in the place of values that Arrow cannot show: dates beyond its calendar, and lists of those.
+    #[test]
+    fn no_value_of_any_type_is_printed_as_an_error() {
+        for format in [OutputFormat::Table, OutputFormat::Csv, OutputFormat::Json] {
+            for column in crate::repr::extremes() {
+                let text = printed(&batch(vec![("x", column.clone())]), format);
+                assert!(!text.contains("ERROR"), "{}: {text}", column.data_type());
+            }
+        }
+        let days: ArrayRef = Arc::new(arrow::array::Date32Array::from(vec![i32::MAX, i32::MIN, 0]));
+        assert_eq!(
+            printed(&batch(vec![("d", days)]), OutputFormat::Csv),
+            "d\n+5881580-07-11\n-5877641-06-23\n1970-01-01\n"
+        );
     }
 
     #[test]

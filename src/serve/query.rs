@@ -306,6 +306,7 @@ fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
     }
     let mut context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
     datafusion_functions_json::register_all(&mut context).expect("a new session takes functions");
+    plan::register_calendar(&context);
     context.add_optimizer_rule(Arc::new(OneZero));
     plan::keep_within_bounds(&context, limits.max_value);
     Ok(context)

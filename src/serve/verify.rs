@@ -8,7 +8,7 @@
 //! This is a user's audit and the tests' oracle. It shares decoders and the plan's SQL rewriting with the run, but no
 //! operator: DataFusion runs the logical plans, and inputs are resolved by a simple batch implementation.
 //! Where DataFusion fails as a whole or wraps around, and the run has dead letters, batch is made to leave the same rows out:
-//! rows that do not evaluate ([`isolate`]), groups whose sums do not fit ([`sums`]). A GROUP BY whose aggregates have
+//! rows that do not evaluate ([`isolate`]), groups whose sums do not fit ([`sums`]) or whose gathered values are too large. A GROUP BY whose aggregates have
 //! different orders, which it refuses, is written otherwise ([`orders`]).
 //! All is read as of one snapshot, whose epoch is what `now()` means. Doubles are compared to nine significant digits: a sum of
 //! doubles depends on its order in batch (ours does not).
@@ -21,11 +21,12 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordB
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
+use futures::StreamExt;
 use thiserror::Error;
 use twox_hash::XxHash3_128;
 
@@ -34,13 +35,25 @@ use super::isolate;
 use super::orders;
 use super::query::{self, QueryError, Snapshot};
 use super::sums;
+use crate::causes;
 use crate::deep::{self, deep};
 use crate::definition::{Dataflow, OnViolation, Retention};
 use crate::evolve::{self, EvolveError};
 use crate::input::{Arrived, Resolver};
 use crate::plan::{self, Graph, PlannedTable};
-use crate::repr::{CodecError, Epoch, Row, RowCodec, normalise_batch, normalise_schema};
+use crate::repr::{CodecError, Epoch, Row, RowCodec, ValueTexts, normalise_batch, normalise_schema};
 use crate::sink::{Lake, LakeError};
+
+/// Of `memory_limit`, what a table's computation may hold before it goes to disk.
+const SHARE: u64 = 4;
+/// The same where there is no limit.
+const USUAL: u64 = 1 << 30;
+
+/// Rows of an input, or of a table in batch.
+struct Relation {
+    schema: SchemaRef,
+    rows: Vec<RecordBatch>,
+}
 
 /// A row on one side only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +85,11 @@ pub struct Report {
     pub epoch: Epoch,
     /// By table: its name and how many rows it has.
     pub tables: Vec<(String, u64)>,
-    /// Tables that could not be recomputed, and why.
+    /// Tables whose rows cannot be known from what the lake keeps, and why.
     pub skipped: Vec<(String, String)>,
+    /// Tables whose SQL failed in batch, and how: whether their rows are right is not known. Tables that read them were recomputed
+    /// from their rows in the lake.
+    pub failed: Vec<(String, String)>,
     /// Rows that differ.
     pub differences: Vec<Difference>,
 }
@@ -143,10 +159,13 @@ pub fn fingerprints(dataflow: &Dataflow) -> Result<BTreeMap<String, u128>, Verif
         let snapshot = Snapshot::open(&lake, None).await?;
         let mut fingerprints = BTreeMap::new();
         for planned in &graph.tables {
-            let rows = stored(&snapshot, &planned.name, &planned.schema).await?;
-            let sum = counted(&rows)?.into_iter().fold(0u128, |sum, (row, count)| {
-                sum.wrapping_add(XxHash3_128::oneshot(row.bytes()).wrapping_mul(count as u128))
-            });
+            let hasher = Hasher::new(&planned.schema)?;
+            let mut stored = Stored::open(&snapshot, &planned.name, &planned.schema).await?;
+            let mut sum = 0u128;
+            while let Some(rows) = stored.next().await? {
+                let hashes = hasher.hashes(&rows)?;
+                sum = hashes.into_iter().fold(sum, u128::wrapping_add);
+            }
             fingerprints.insert(planned.name.clone(), sum);
         }
         Ok(fingerprints)
@@ -173,14 +192,15 @@ async fn verify_in(
         epoch: snapshot.epoch(),
         tables: vec![],
         skipped: vec![],
+        failed: vec![],
         differences: vec![],
     };
-    let mut relations: HashMap<String, RecordBatch> = HashMap::new();
+    let mut relations: HashMap<String, Relation> = HashMap::new();
     for input in &dataflow.inputs {
         if input.bronze && snapshot.has(&format!("bronze.{}", input.name)) {
             let mut resolver = Resolver::new(input)?;
             let mut outcome = Ok(());
-            history::replay(snapshot.context(), lake, input, async |past| {
+            history::replay(&snapshot, lake, input, async |past| {
                 let arrived = Arrived {
                     epoch: past.epoch,
                     feed: input.feed_rank(past.feed),
@@ -193,25 +213,39 @@ async fn verify_in(
             })
             .await?;
             outcome?;
-            relations.insert(input.name.clone(), resolver.finish(Some(snapshot.epoch()))?);
+            let relation = Relation {
+                schema: input.schema(),
+                rows: resolver.finish(Some(snapshot.epoch()))?,
+            };
+            relations.insert(input.name.clone(), relation);
         }
     }
     for planned in &graph.tables {
-        let missing = match recompute(dataflow, planned, snapshot.epoch(), &relations).await? {
-            Ok(rows) => {
-                let found = stored(&snapshot, &planned.name, &planned.schema).await?;
-                report.tables.push((planned.name.clone(), found.num_rows() as u64));
-                let differing = differences(&planned.name, &planned.schema, &rows, &found)?;
+        let name = planned.name.clone();
+        let schema = nullable(&normalise_schema(&planned.schema));
+        match recompute(dataflow, planned, snapshot.epoch(), &relations).await {
+            Ok(Ok(rows)) => {
+                let (found, differing) = compare(&snapshot, planned, &rows).await?;
+                report.tables.push((name.clone(), found));
                 report.differences.extend(differing);
-                relations.insert(planned.name.clone(), rows);
-                continue;
+                relations.insert(name, Relation { schema, rows });
             }
-            Err(missing) => missing,
-        };
-        report.skipped.push((
-            planned.name.clone(),
-            format!("it reads {missing}, which keeps no Bronze"),
-        ));
+            Ok(Err(missing)) => {
+                report
+                    .skipped
+                    .push((name, format!("it reads {missing}, which keeps no Bronze")));
+            }
+            Err(VerifyError::Batch { source, .. }) => {
+                report.failed.push((name.clone(), causes::chain(&source)));
+                let mut stored = Stored::open(&snapshot, &name, &planned.schema).await?;
+                let mut rows = vec![];
+                while let Some(batch) = stored.next().await? {
+                    rows.push(batch);
+                }
+                relations.insert(name, Relation { schema, rows });
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(report)
 }
@@ -221,40 +255,85 @@ async fn recompute(
     dataflow: &Dataflow,
     planned: &PlannedTable,
     epoch: Epoch,
-    relations: &HashMap<String, RecordBatch>,
-) -> Result<Result<RecordBatch, String>, VerifyError> {
+    relations: &HashMap<String, Relation>,
+) -> Result<Result<Vec<RecordBatch>, String>, VerifyError> {
     let batch = |source| VerifyError::Batch {
         table: planned.name.clone(),
         source,
     };
     let missing = std::cell::RefCell::new(None);
     let provider = |name: &str| -> Option<Arc<dyn TableProvider>> {
-        let Some(rows) = relations.get(name) else {
+        let Some(Relation { schema, rows }) = relations.get(name) else {
             missing.replace(Some(name.to_string()));
             return None;
         };
-        let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]);
-        Some(Arc::new(table.expect("a batch is of its own schema")))
+        let table = MemTable::try_new(schema.clone(), vec![rows.clone()]);
+        Some(Arc::new(table.expect("a relation's rows are of its schema")))
     };
     let rebound = plan::rebind(&planned.logical, &provider);
     if let Some(missing) = missing.into_inner() {
         return Ok(Err(missing));
     }
-    let logical = orders::agreeing(plan::bind_now(rebound.map_err(batch)?, epoch)).map_err(batch)?;
+    let logical = plan::bind_now(rebound.map_err(batch)?, epoch);
+    let logical = plan::without_large_values(logical, dataflow.bounds.max_value).map_err(batch)?;
+    let logical = orders::agreeing(logical).map_err(batch)?;
     let logical = sums::fitting(logical).map_err(batch)?;
-    let rows = run(planned, logical).await.map_err(batch)?;
+    let memory = dataflow.bounds.memory.map_or(USUAL, |limit| limit / SHARE);
+    let rows = run(planned, logical, memory).await.map_err(batch)?;
     let table = &dataflow.tables[planned.table];
     Ok(Ok(checked(planned, table.retention.as_ref(), epoch, rows)?))
 }
 
-/// Runs a plan; rows that fail to evaluate are left out, as they are dead letters of the run.
-async fn run(planned: &PlannedTable, logical: LogicalPlan) -> Result<RecordBatch, DataFusionError> {
-    let rows = isolate::collect(&plan::batch_context(), &logical).await?;
-    normalise_batch(&nullable(&planned.schema), &rows).map_err(|e| DataFusionError::External(Box::new(e)))
+/// Runs a plan; rows that fail to evaluate are left out, as they are dead letters of the run. What it holds goes to disk above
+/// `memory`; a plan that needs more, or has rows that fail, is run again in memory.
+async fn run(planned: &PlannedTable, logical: LogicalPlan, memory: u64) -> Result<Vec<RecordBatch>, DataFusionError> {
+    let rows = match isolate::execute_whole(&plan::batch_context_within(memory)?, &logical).await {
+        Ok(rows) => rows,
+        Err(_) => isolate::collect(&plan::batch_context(), &logical).await?,
+    };
+    let schema = nullable(&planned.schema);
+    let normal = rows.iter().map(|rows| normalise_batch(&schema, rows));
+    normal
+        .collect::<Result<_, _>>()
+        .map_err(|e| DataFusionError::External(Box::new(e)))
 }
 
 /// The table's rows: what its SELECT yields, less what retention, expectations and the key check take away.
 fn checked(
+    planned: &PlannedTable,
+    retention: Option<&Retention>,
+    epoch: Epoch,
+    rows: Vec<RecordBatch>,
+) -> Result<Vec<RecordBatch>, VerifyError> {
+    let failed = |source| VerifyError::Check {
+        table: planned.name.clone(),
+        source,
+    };
+    let fine = rows.into_iter().map(|rows| fine(planned, retention, epoch, rows));
+    let mut rows = fine.collect::<Result<Vec<RecordBatch>, VerifyError>>()?;
+    if planned.key.is_empty() {
+        return Ok(rows);
+    }
+    let hashes = |rows: &RecordBatch| -> Result<Vec<u128>, VerifyError> {
+        let keys = rows.project(&planned.key).map_err(failed)?;
+        let encoded = RowCodec::new(keys.schema())?.encode(keys.columns())?;
+        Ok(encoded.iter().map(|key| XxHash3_128::oneshot(key.as_ref())).collect())
+    };
+    let mut counts: HashMap<u128, usize> = HashMap::new();
+    for rows in &rows {
+        for key in hashes(rows)? {
+            *counts.entry(key).or_default() += 1;
+        }
+    }
+    for rows in &mut rows {
+        let unique: BooleanArray = hashes(rows)?.iter().map(|key| Some(counts[key] == 1)).collect();
+        *rows = filter_record_batch(rows, &unique).map_err(failed)?;
+    }
+    Ok(rows)
+}
+
+/// The rows that retention and expectations leave.
+fn fine(
     planned: &PlannedTable,
     retention: Option<&Retention>,
     epoch: Epoch,
@@ -290,17 +369,7 @@ fn checked(
             .collect();
         rows = filter_record_batch(&rows, &fine).map_err(failed)?;
     }
-    if planned.key.is_empty() {
-        return Ok(rows);
-    }
-    let keys = rows.project(&planned.key).map_err(failed)?;
-    let keys = RowCodec::new(keys.schema())?.encode_rows(keys.columns(), keys.num_rows())?;
-    let mut counts: HashMap<&Row, usize> = HashMap::new();
-    for key in &keys {
-        *counts.entry(key).or_default() += 1;
-    }
-    let unique: BooleanArray = keys.iter().map(|key| Some(counts[key] == 1)).collect();
-    filter_record_batch(&rows, &unique).map_err(failed)
+    Ok(rows)
 }
 
 fn kept(rows: &RecordBatch, retention: &Retention, epoch: Epoch) -> Result<BooleanArray, ArrowError> {
@@ -314,14 +383,96 @@ fn kept(rows: &RecordBatch, retention: &Retention, epoch: Epoch) -> Result<Boole
         .collect())
 }
 
-/// A table's rows in the lake, in the plan's types.
-async fn stored(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<RecordBatch, VerifyError> {
-    let normal = normalise_schema(schema);
-    let mut rows = vec![];
-    for batch in snapshot.rows(name).await?.1 {
+/// How many rows a table has in the lake, and those that differ from what batch made.
+async fn compare(
+    snapshot: &Snapshot,
+    planned: &PlannedTable,
+    made: &[RecordBatch],
+) -> Result<(u64, Vec<Difference>), VerifyError> {
+    let hasher = Hasher::new(&planned.schema)?;
+    let mut surplus: HashMap<u128, i64> = HashMap::new();
+    for rows in made {
+        for hash in hasher.hashes(rows)? {
+            *surplus.entry(hash).or_default() += 1;
+        }
+    }
+    let mut found = 0;
+    let mut stored = Stored::open(snapshot, &planned.name, &planned.schema).await?;
+    while let Some(rows) = stored.next().await? {
+        found += rows.num_rows() as u64;
+        for hash in hasher.hashes(&rows)? {
+            *surplus.entry(hash).or_default() -= 1;
+        }
+    }
+    surplus.retain(|_, count| *count != 0);
+    if surplus.is_empty() {
+        return Ok((found, vec![]));
+    }
+    let differing = |rows: &RecordBatch| -> Result<RecordBatch, VerifyError> {
+        let hashes = hasher.hashes(rows)?;
+        let mask: BooleanArray = hashes.iter().map(|hash| Some(surplus.contains_key(hash))).collect();
+        Ok(filter_record_batch(rows, &mask).expect("the mask was made from the batch"))
+    };
+    let ours = made.iter().map(differing).collect::<Result<Vec<_>, _>>()?;
+    let mut theirs = vec![];
+    let mut stored = Stored::open(snapshot, &planned.name, &planned.schema).await?;
+    while let Some(rows) = stored.next().await? {
+        theirs.push(differing(&rows)?);
+    }
+    let schema = nullable(&normalise_schema(&planned.schema));
+    let [ours, theirs] = [ours, theirs].map(|rows| concat_batches(&schema, &rows));
+    let failed = |source| VerifyError::Check {
+        table: planned.name.clone(),
+        source,
+    };
+    let (ours, theirs) = (ours.map_err(failed)?, theirs.map_err(failed)?);
+    let differences = differences(&planned.name, &planned.schema, &ours, &theirs)?;
+    Ok((found, differences))
+}
+
+/// Hashes rows, of doubles nine digits.
+struct Hasher(RowCodec);
+
+impl Hasher {
+    fn new(schema: &SchemaRef) -> Result<Hasher, CodecError> {
+        Ok(Hasher(RowCodec::new(nullable(&normalise_schema(schema)))?))
+    }
+
+    fn hashes(&self, rows: &RecordBatch) -> Result<Vec<u128>, CodecError> {
+        if rows.num_columns() == 0 {
+            return Ok(vec![0; rows.num_rows()]);
+        }
+        let columns: Vec<ArrayRef> = rows.columns().iter().map(rounded).collect();
+        let encoded = self.0.encode(&columns)?;
+        Ok(encoded.iter().map(|row| XxHash3_128::oneshot(row.as_ref())).collect())
+    }
+}
+
+/// A table's rows in the lake, as they are read, in the plan's types.
+struct Stored {
+    name: String,
+    schema: SchemaRef,
+    rows: SendableRecordBatchStream,
+}
+
+impl Stored {
+    async fn open(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<Stored, VerifyError> {
+        Ok(Stored {
+            name: name.to_string(),
+            schema: normalise_schema(schema),
+            rows: snapshot.stream(name).await?,
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>, VerifyError> {
+        let Some(batch) = self.rows.next().await else {
+            return Ok(None);
+        };
+        let batch = batch.map_err(QueryError::from)?;
         // By name: a column that was added later stands behind the others, wherever the definition has it, and comes with the
         // first rows that change.
-        let fields = normal
+        let fields = self
+            .schema
             .fields()
             .iter()
             .map(|field| match batch.schema().field_with_name(field.name()) {
@@ -336,15 +487,11 @@ async fn stored(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<R
         let columns = columns.collect();
         let batch =
             RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|source| VerifyError::Check {
-                table: name.to_string(),
+                table: self.name.clone(),
                 source,
             })?;
-        rows.push(relaxed(&normalise_batch(&nullable(&normal), &batch)?));
+        Ok(Some(relaxed(&normalise_batch(&nullable(&self.schema), &batch)?)))
     }
-    concat_batches(&nullable(&normal), &rows).map_err(|source| VerifyError::Check {
-        table: name.to_string(),
-        source,
-    })
 }
 
 pub(super) fn nullable(schema: &Schema) -> SchemaRef {
@@ -415,17 +562,20 @@ pub(super) fn differences(
     let counts: Vec<(i64, i64)> = differing.into_values().collect();
     let open = forgive(&rows, &counts);
     let names: Vec<String> = rows.schema().fields().iter().map(|f| f.name().clone()).collect();
-    let options = FormatOptions::default().with_null("null");
-    let formatters: Vec<ArrayFormatter<'_>> = rows
-        .columns()
-        .iter()
-        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).expect("every type of a table can be shown"))
+    let columns = rows.columns().iter().zip(&names);
+    let columns: Vec<_> = columns
+        .map(|(column, name)| {
+            let values = ValueTexts::new(column.as_ref()).expect("every type of a table can be shown");
+            (name, column, values)
+        })
         .collect();
     let text = |row: usize| {
-        names
+        columns
             .iter()
-            .zip(&formatters)
-            .map(|(n, f)| format!("{n}={}", f.value(row)))
+            .map(|(name, column, values)| match column.is_null(row) {
+                true => format!("{name}=null"),
+                false => format!("{name}={}", values.text(row)),
+            })
             .collect::<Vec<_>>()
             .join(" ")
     };

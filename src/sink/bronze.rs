@@ -9,7 +9,7 @@
 //! | reference | for columnar files: where the file is kept, relative to the lake |
 //! | event_time | when the source made the change, where it says so |
 //! | ingest_time, epoch | when Alluvium took it |
-//! | headers | what came with the record beside key and payload, as a JSON object |
+//! | headers | what came with the record beside key and payload, as a JSON object; of a columnar file, what is known of the file |
 //! | whole_length | of a record longer than `max_record`, how many bytes it has; `payload` then holds its first bytes alone |
 //!
 //! Bronze and the definition are enough to rebuild everything: [`runs`] gives back the batches that the
@@ -24,7 +24,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 
 use super::TableSpec;
-use crate::decode::{CutRecord, FilePlace, Payloads, Raw, columnar_note, modified_of};
+use crate::decode::{CutRecord, FilePlace, Payloads, Raw, columnar_note, columnar_place};
 use crate::definition::{Deletes, Input};
 use crate::repr::Epoch;
 use crate::source::Delivery;
@@ -191,11 +191,11 @@ pub struct Run {
 pub enum Content {
     /// Records, as the decoder takes them.
     Records(Raw),
-    /// Rows `first..first + records` of an archived file.
+    /// Records `first..first + records` of an archived file.
     Archived {
         /// Relative to the lake.
         reference: String,
-        /// Number of the first row.
+        /// Number of the first; the file's own first row has the number that `place` says.
         first: u64,
         /// How many.
         records: u64,
@@ -250,11 +250,7 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
                 first: offset.value(start) as u64,
                 records: records.value(start) as u64,
                 cut_from: cut_from(start),
-                place: FilePlace {
-                    partition: Some(partition.value(start).into()),
-                    modified: optional(headers, start).and_then(|note| modified_of(&note)),
-                    ..FilePlace::default()
-                },
+                place: columnar_place(partition.value(start), optional(headers, start).as_deref()),
             },
             None => Content::Records(Raw {
                 payloads: Payloads::Records {

@@ -24,6 +24,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::disk;
+use crate::store::Closing;
 
 /// Where the tables of a dataflow live.
 #[derive(Clone)]
@@ -40,6 +41,8 @@ pub struct Lake {
 
 /// Bytes of a stream that are held and sent at once: stores take parts from 5 MiB on.
 const PART: u64 = 8 << 20;
+/// Bytes of an object that is read at once, at most.
+const MOST: u64 = 4 << 30;
 
 /// What became of a put-if-absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +66,14 @@ pub enum LakeError {
         /// Why.
         reason: String,
     },
+    /// No run has made it.
+    #[error("there is no lake in {folder:?} yet; `alluvium run` makes it with the dataflow's first snapshot")]
+    Absent {
+        /// Which folder.
+        folder: PathBuf,
+    },
     /// The folder could not be made.
-    #[error("could not create the lake's folder {folder:?}: check that its parent exists and may be written")]
+    #[error("could not open the lake's folder {folder:?}: check that its parent exists and may be written")]
     Folder {
         /// Which.
         folder: PathBuf,
@@ -84,9 +93,19 @@ pub enum LakeError {
 }
 
 impl Lake {
-    /// Opens the lake at a folder (made if missing) or URL. `options` are the object store's own
-    /// (`aws_region`, `azure_storage_account_key`, ...), and beat the environment's.
+    /// Opens the lake at a folder, which must be there, or at a URL. `options` are the object store's own
+    /// (`aws_region`, `azure_storage_account_key`, ...), and beat the environment's. Nothing is made: who only reads leaves no
+    /// trace.
     pub fn open(address: &str, options: &BTreeMap<String, String>) -> Result<Lake, LakeError> {
+        Lake::at(address, options, false)
+    }
+
+    /// The same for who writes: a folder that is missing is made.
+    pub fn make(address: &str, options: &BTreeMap<String, String>) -> Result<Lake, LakeError> {
+        Lake::at(address, options, true)
+    }
+
+    fn at(address: &str, options: &BTreeMap<String, String>, makes: bool) -> Result<Lake, LakeError> {
         let bad = |reason: String| LakeError::Address {
             address: address.to_string(),
             reason,
@@ -94,9 +113,10 @@ impl Lake {
         let url = match Url::parse(address) {
             Ok(url) if url.scheme() != "file" && url.scheme().len() > 1 => url,
             Ok(url) if url.scheme() == "file" => {
-                return Lake::at_folder(url.to_file_path().map_err(|()| bad("not a local file URL".into()))?);
+                let folder = url.to_file_path().map_err(|()| bad("not a local file URL".into()))?;
+                return Lake::at_folder(folder, makes);
             }
-            _ => return Lake::at_folder(PathBuf::from(address)),
+            _ => return Lake::at_folder(PathBuf::from(address), makes),
         };
         let mut root = url.clone();
         root.set_query(None);
@@ -127,24 +147,29 @@ impl Lake {
         }
     }
 
-    fn at_folder(folder: PathBuf) -> Result<Lake, LakeError> {
+    fn at_folder(folder: PathBuf, makes: bool) -> Result<Lake, LakeError> {
         let failed = |source| LakeError::Folder {
             folder: folder.clone(),
             source,
         };
-        let made = std::path::absolute(&folder).and_then(|folder| create_dir_synced(&folder));
-        made.map_err(failed)?;
-        let folder = fs::canonicalize(&folder).map_err(failed)?;
+        if makes {
+            let made = std::path::absolute(&folder).and_then(|folder| create_dir_synced(&folder));
+            made.map_err(failed)?;
+        }
+        let folder = fs::canonicalize(&folder).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => LakeError::Absent { folder: folder.clone() },
+            _ => failed(error),
+        })?;
         let root = Url::from_directory_path(&folder).expect("a canonical path is absolute");
         let store = LocalFileSystem::new_with_prefix(&folder).map_err(|source| LakeError::Store {
             url: root.to_string(),
             source,
         })?;
         Ok(Lake {
-            store: Arc::new(store),
+            store: Arc::new(Closing::new(store)),
             root,
             local: Some(folder),
-            bucket: Arc::new(LocalFileSystem::new()),
+            bucket: Arc::new(Closing::new(LocalFileSystem::new())),
         })
     }
 
@@ -225,9 +250,19 @@ impl Lake {
         Ok(())
     }
 
-    /// An object's bytes; none if there is no such object.
+    /// An object's bytes; none if there is no such object. What is no file on a disk is not opened: reading a FIFO never ends.
     pub async fn get(&self, path: &Path) -> Result<Option<Bytes>, object_store::Error> {
+        if let Some(folder) = &self.local {
+            let place = local_path(folder, path);
+            if fs::metadata(&place).is_ok_and(|found| !found.is_file()) {
+                return Err(unreadable(format!("{} is no file", place.display())));
+            }
+        }
         match self.store.get(path).await {
+            Ok(found) if found.meta.size > MOST => Err(unreadable(format!(
+                "{path} has {} bytes, more than any file of a lake",
+                found.meta.size
+            ))),
             Ok(found) => Ok(Some(found.bytes().await?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(e),
@@ -238,6 +273,19 @@ impl Lake {
 impl fmt::Debug for Lake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Lake({})", self.root)
+    }
+}
+
+/// An object's file below a local lake.
+fn local_path(lake: &std::path::Path, path: &Path) -> PathBuf {
+    path.parts()
+        .fold(lake.to_path_buf(), |folder, part| folder.join(part.as_ref()))
+}
+
+fn unreadable(reason: String) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "lake",
+        source: reason.into(),
     }
 }
 
@@ -293,9 +341,7 @@ fn placed(path: &std::path::Path, source: io::Error) -> io::Error {
 /// Put-if-absent on a local disk, synced. The name appears by a hard link to complete, synced bytes, so
 /// nobody can see a part of them, power cut or not; `object_store` alone would not sync.
 fn put_synced(lake: PathBuf, path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Put> {
-    let target = path
-        .parts()
-        .fold(lake.clone(), |folder, part| folder.join(part.as_ref()));
+    let target = local_path(&lake, path);
     let parent = target.parent().expect("an object's path has a folder");
     if !parent.is_dir() {
         create_dir_synced(parent).map_err(|e| placed(parent, e))?;
@@ -387,6 +433,25 @@ mod tests {
     }
 
     /// A drop was archived by reading all of it first: a file of a gigabyte took a gigabyte of memory.
+    /// A start waited for ever for a FIFO that was called like a ledger entry, and a sparse file of 100 GB ended it by an abort.
+    #[tokio::test]
+    async fn what_is_no_file_of_a_lake_is_named_and_never_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.path().join("fifo"))
+            .status();
+        assert!(made.is_ok_and(|status| status.success()));
+        fs::create_dir(folder.path().join("folder")).unwrap();
+        let sparse = File::create(folder.path().join("sparse")).unwrap();
+        sparse.set_len(100 << 30).unwrap();
+        for name in ["fifo", "folder", "sparse"] {
+            let error = lake.get(&Path::from(name)).await.expect_err(name);
+            assert!(crate::causes::chain(&error).contains(name), "{error}");
+        }
+        assert!(lake.get(&Path::from("none")).await.unwrap().is_none());
+    }
+
     #[test]
     fn a_stream_is_written_as_it_comes() {
         let runtime = tokio::runtime::Runtime::new().unwrap();

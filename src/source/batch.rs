@@ -6,8 +6,9 @@ use arrow::array::{BinaryArray, NullBufferBuilder, StringArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, Schema};
 
+use super::ReaderOptions;
 use crate::decode::{CutRecord, Decoded, FIRST_BYTES, FilePlace, Payloads, Raw, Reject};
-use crate::definition::Input;
+use crate::definition::{Feed, Input};
 use crate::repr::batch_bytes;
 
 /// The most room that a column begins with.
@@ -57,6 +58,16 @@ pub(crate) struct BatchLimits {
     pub bytes: usize,
     /// Of a record with more bytes, its key and headers counted, only the first ones are taken: it is a dead letter.
     pub record: usize,
+}
+
+impl BatchLimits {
+    pub fn new(options: &ReaderOptions, feed: &Feed) -> BatchLimits {
+        BatchLimits {
+            rows: options.batch_rows.max(1),
+            bytes: options.batch_bytes.max(1),
+            record: usize::try_from(feed.max_record).unwrap_or(usize::MAX),
+        }
+    }
 }
 
 /// A record as its source has it.

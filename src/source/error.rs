@@ -1,13 +1,13 @@
 //! What ends a feed. A bad record or a bad file is not here: those are data, and flow to the dead letters.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::decode::DecodeError;
 
-/// A feed that cannot go on. The run stops; a restart resumes at the last snapshot.
+/// A feed that cannot go on, and stops the run with it; a restart resumes at the last snapshot. What keeps one feed from being
+/// read, and may be mended, is not here either: that feed waits with its cause, and no other.
 #[derive(Clone, Debug, Error)]
 pub enum SourceError {
     /// The folder or store could not be listed.
@@ -52,43 +52,6 @@ pub enum SourceError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A log's file or folder could not be read.
-    #[error("could not read log {path:?} of feed {feed}")]
-    Log {
-        /// `input.feed`.
-        feed: String,
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Arc<std::io::Error>,
-    },
-    /// A log is append-only; this one lost bytes that were read.
-    #[error(
-        "log {path:?} of feed {feed} is {size} bytes long, but was read up to {position}; a log must only grow: restore it, or start with a new lake"
-    )]
-    LogShrank {
-        /// `input.feed`.
-        feed: String,
-        /// The partition's file.
-        path: PathBuf,
-        /// How long it is.
-        size: u64,
-        /// How far it was read.
-        position: u64,
-    },
-    /// A log is append-only; this one holds other bytes than those that were read.
-    #[error(
-        "log {path:?} of feed {feed} has no line's end before byte {position}, where reading stopped; it was written anew: restore it, or start with a new lake"
-    )]
-    LogRewritten {
-        /// `input.feed`.
-        feed: String,
-        /// The partition's file.
-        path: PathBuf,
-        /// How far it was read.
-        position: u64,
-    },
     /// A client that cannot be made of its settings.
     #[error("could not set up the Kafka client of feed {feed}: {reason}; correct brokers or options")]
     KafkaOptions {
@@ -96,50 +59,6 @@ pub enum SourceError {
         feed: String,
         /// What librdkafka says.
         reason: String,
-    },
-    /// No broker answered.
-    #[error(
-        "could not reach brokers {brokers} of feed {feed}, {attempts} times in a row: {reason}; check the address, and security.protocol in options"
-    )]
-    KafkaBrokers {
-        /// `input.feed`.
-        feed: String,
-        /// Where they should be.
-        brokers: String,
-        /// How often it was tried.
-        attempts: u32,
-        /// The last reason.
-        reason: String,
-    },
-    /// Retention removed records before they were read.
-    #[error(
-        "partition {partition} of feed {feed} was read up to offset {next}, but its topic begins at {first}: {missing} records are gone; bring them from elsewhere with backfill and set on_missing = \"earliest\", or start with a new lake"
-    )]
-    KafkaMissing {
-        /// `input.feed`.
-        feed: String,
-        /// The partition.
-        partition: String,
-        /// The next record to read.
-        next: u64,
-        /// The first that is there.
-        first: u64,
-        /// How many offsets lie between.
-        missing: u64,
-    },
-    /// A topic that ends before what was read of it.
-    #[error(
-        "partition {partition} of feed {feed} was read up to offset {next}, but its topic ends at {end}: it was made anew, or lost records; give the feed (of a transaction topic, all its feeds) another name to read it from its beginning, or restore it"
-    )]
-    KafkaEnds {
-        /// `input.feed`.
-        feed: String,
-        /// The partition.
-        partition: String,
-        /// The next record to read.
-        next: u64,
-        /// Behind the last that is there.
-        end: u64,
     },
     /// librdkafka cannot go on.
     #[error("the Kafka client of feed {feed} cannot go on: {reason}; a restart resumes at the last snapshot")]
@@ -149,59 +68,17 @@ pub enum SourceError {
         /// What it says.
         reason: String,
     },
-    /// Records that are not as they were written.
-    #[error(
-        "could not read partition {partition} of feed {feed} from offset {next} on: a batch of records does not match its checksum; restore the topic, or leave out check.crcs to read it as it is"
-    )]
-    KafkaDamaged {
-        /// `input.feed`.
-        feed: String,
-        /// The partition.
-        partition: String,
-        /// The next record to read.
-        next: u64,
-    },
-    /// ENDs of several partitions have no order.
-    #[error(
-        "transaction topic {topic} of feed {feed} has {partitions} partitions, so that its records have no order; make it anew with one"
-    )]
-    MarkerPartitions {
-        /// `input.feed`.
-        feed: String,
-        /// The transaction topic.
-        topic: String,
-        /// How many it has.
-        partitions: usize,
-    },
-    /// Events of transactions came, and nothing that would tell of them.
-    #[error(
-        "could not catch up: transaction topic {topic} does not exist, and these wait for it: {transactions}; correct transactions.topic, or have the connector write it (provide.transaction.metadata)"
-    )]
-    MarkersAbsent {
-        /// The transaction topic.
-        topic: String,
-        /// Some that wait.
-        transactions: String,
-    },
     /// A database did not answer.
-    #[error(
-        "could not reach {url} of feed {feed}, {attempts} times in a row: {reason}; check the address, and sslmode in it"
-    )]
+    #[error("could not reach {url}: {reason}; check the address, and sslmode in it")]
     PostgresAway {
-        /// `input.feed`.
-        feed: String,
         /// The address, without its password.
         url: String,
-        /// How often it was tried.
-        attempts: u32,
         /// The last reason.
         reason: String,
     },
     /// A database that cannot be read as it is set up.
-    #[error("could not read {url} of feed {feed}: {reason}; {help}")]
+    #[error("could not read {url}: {reason}; {help}")]
     PostgresMisfit {
-        /// `input.feed`.
-        feed: String,
         /// The address, without its password.
         url: String,
         /// What does not fit.
@@ -211,11 +88,9 @@ pub enum SourceError {
     },
     /// Changes that were not read are gone.
     #[error(
-        "slot {slot:?} of feed {feed} cannot go on at {reached}, where the newest snapshot is: {reason}; what was changed since is gone from it. Give the feeds another `slot` to begin with their tables' rows again, or start with a new lake"
+        "slot {slot:?} cannot go on at {reached}, where the newest snapshot is: {reason}; what was changed since is gone from it. Give the feeds another `slot` to begin with their tables' rows again, or start with a new lake"
     )]
     PostgresLost {
-        /// `input.feed`.
-        feed: String,
         /// The slot.
         slot: String,
         /// How far it was read.
@@ -224,10 +99,10 @@ pub enum SourceError {
         reason: String,
     },
     /// A server says what is no replication stream.
-    #[error("the replication stream of feed {feed} cannot be read: {reason}; a restart resumes at the last snapshot")]
+    #[error("the replication stream of {url} cannot be read: {reason}; a restart resumes at the last snapshot")]
     PostgresStream {
-        /// `input.feed`.
-        feed: String,
+        /// The address, without its password.
+        url: String,
         /// Why.
         reason: String,
     },
@@ -274,20 +149,6 @@ pub enum SourceError {
         /// Why.
         #[source]
         source: Arc<std::io::Error>,
-    },
-    /// Rows that were answered are not in the log any more.
-    #[error(
-        "the log of requests of feed {feed} in {folder:?} begins at {start}, and was read up to {next}: what lies between is gone; restore the folder, or start with a new lake"
-    )]
-    RequestsGone {
-        /// `input.feed`.
-        feed: String,
-        /// Where it is.
-        folder: PathBuf,
-        /// How far it was read.
-        next: u64,
-        /// The first offset that is there.
-        start: u64,
     },
     /// A generator's name that is none of [`crate::definition::GENERATORS`].
     #[error("unknown generator {name:?}; known are {known}")]

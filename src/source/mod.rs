@@ -25,7 +25,9 @@ mod transactions;
 
 pub(crate) use batch::payload_bytes;
 pub use error::SourceError;
-pub(crate) use files::{FileMark, Peeked, SplitError, TextRecords, file_mark, open_text, read_head, to_utf8};
+pub(crate) use files::{
+    FileMark, LineDocuments, NamedFile, NamedFiles, Peeked, SplitError, TextRecords, read_head, to_utf8,
+};
 pub use files::{Originals, Reading, SingleFile, archived_name, list_files, path_of, reads};
 pub(crate) use files::{is_remote, local_path};
 pub(crate) use guard::open_regular;
@@ -94,8 +96,8 @@ pub struct Position {
     /// at the same place when records are split otherwise than they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<TextPlace>,
-    /// The number of the file's first record. Not 0 for a file that was read again from its start: its records go on where
-    /// those of its earlier version ended.
+    /// The number of the file's first record, or of a log's first byte. Not 0 for one that was read again from its start: its
+    /// records go on where those of its earlier version ended.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub base: u64,
 }

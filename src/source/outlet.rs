@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,8 +41,9 @@ pub(crate) enum Ended {
     Stopped,
     /// It cannot go on.
     Failed(SourceError),
-    /// The file that it reads is not the one that was to be read any more: whoever reads files goes on with others.
-    Changed,
+    /// The file that it reads is not the one any more that was to be read, or cannot be read now: whoever reads files knows
+    /// what to do.
+    Unread(io::Error),
 }
 
 impl From<SourceError> for Ended {
@@ -81,8 +83,8 @@ pub(crate) struct Gauges {
     /// By reader: how far its partitions lag, where that is told.
     partitions: Mutex<BTreeMap<usize, Vec<PartitionLag>>>,
     last_error: Mutex<Option<String>>,
-    /// Why the feed cannot go on now, or not with all of it, if that is so.
-    waits_for: Mutex<Option<String>>,
+    /// By reader: why it cannot go on now, or not with all of its part, and from when on that counts as lasting.
+    waits_for: Mutex<BTreeMap<usize, (String, Instant)>>,
 }
 
 /// A feed of one reader that has not looked yet.
@@ -150,12 +152,25 @@ impl Gauges {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Why the feed cannot go on now, or not with all of it, if that is so.
     pub fn waits_for(&self) -> Option<String> {
-        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let waits = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.values().next().map(|(cause, _)| cause.clone())
     }
 
-    pub fn set_waits_for(&self, cause: Option<String>) {
-        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    /// Whether it is so for good, as far as can be told.
+    pub fn waits_lastingly(&self) -> bool {
+        let waits = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.values().any(|(_, lasts)| *lasts <= Instant::now())
+    }
+
+    /// Why a reader cannot go on, and from when on that counts as lasting.
+    pub fn set_waits_for(&self, reader: usize, cause: Option<(String, Instant)>) {
+        let mut waits = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner);
+        match cause {
+            Some(cause) => waits.insert(reader, cause),
+            None => waits.remove(&reader),
+        };
     }
 
     pub fn set_lag(&self, files: u64, bytes: u64) {
@@ -232,7 +247,7 @@ impl Hand {
     fn decode(&self, decode: &mut Decode, partition: &Arc<str>, raw: Raw) -> Result<Decoded, Ended> {
         let mut held = match decode(raw) {
             Ok(decoded) => return Ok(decoded),
-            Err(Held::Changed) => return Err(Ended::Changed),
+            Err(Held::Unread(error)) => return Err(Ended::Unread(error)),
             Err(held) => held,
         };
         if let Some(line) = &self.line {

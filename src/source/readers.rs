@@ -6,6 +6,7 @@
 //!    [`Readers::failure`] and wakes the workers, so that whoever looks there sees it at once.
 
 use std::convert::Infallible;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,8 +38,8 @@ pub enum Held {
     /// Their schema has fields that the input takes first. Whoever decodes has told the run, which ends its readers and
     /// begins anew with these records.
     Columns,
-    /// They are of a file that is not the one that was to be read any more.
-    Changed,
+    /// They are of a file that is not the one any more that was to be read, or that disk or store do not give now.
+    Unread(io::Error),
 }
 
 impl From<Box<Waiting>> for Held {
@@ -60,8 +61,6 @@ pub struct ReaderOptions {
     pub batch_rows: usize,
     /// Bytes of payload after which a batch is handed over, however few its records.
     pub batch_bytes: usize,
-    /// The longest record that is taken, in bytes: the dataflow's `max_record`.
-    pub record_bytes: usize,
     /// Threads that read files, per feed. An input where the order of arrival decides (a key without `order_by`,
     /// or a `dedup_key`) has one.
     pub file_readers: usize,
@@ -102,7 +101,6 @@ impl Default for ReaderOptions {
         ReaderOptions {
             batch_rows: 8192,
             batch_bytes: 4 << 20,
-            record_bytes: 16 << 20,
             file_readers: 2,
             poll: Duration::from_millis(200),
             settle: Duration::from_secs(1),
@@ -200,7 +198,7 @@ impl Starter {
         let body = move || {
             let outlets = hand.outlets.clone();
             let error = match std::panic::catch_unwind(AssertUnwindSafe(|| work(hand))) {
-                Ok(Ok(())) | Ok(Err(Ended::Stopped | Ended::Changed)) => None,
+                Ok(Ok(())) | Ok(Err(Ended::Stopped | Ended::Unread(_))) => None,
                 Ok(Err(Ended::Failed(error))) => Some(error),
                 Err(panic) => Some(SourceError::Panicked {
                     feed: feed.clone(),
@@ -232,7 +230,7 @@ impl Starter {
 /// Starts the readers of every feed, each partition from where `resume` says.
 ///
 /// `outlets` has one entry per worker and is not empty. Fails at once on what cannot get better: a URL that names no
-/// store, a glob that does not parse, a generator that does not exist; a log that lost bytes fails in its thread.
+/// store, a glob that does not parse, a generator that does not exist.
 pub fn start(
     dataflow: Arc<Dataflow>,
     resume: &Progress,
@@ -254,11 +252,6 @@ pub fn start(
         })?)
     } else {
         None
-    };
-    let limits = BatchLimits {
-        rows: options.batch_rows.max(1),
-        bytes: options.batch_bytes.max(1),
-        record: options.record_bytes,
     };
     let room = Passage::of_limit(dataflow.bounds.memory);
     let share = options.share;
@@ -292,7 +285,7 @@ pub fn start(
                 stop: stopped.clone(),
                 gauges: gauges.clone(),
                 line: groups.line(input, feed),
-                limits,
+                limits: BatchLimits::new(&starter.options, definition_of_feed),
                 room: room.clone(),
                 share,
             };
@@ -305,9 +298,7 @@ pub fn start(
             if started.is_ok() {
                 started = match &definition_of_feed.kind {
                     FeedKind::Files { path, rules } => files::start(&mut starter, hand, (path, rules), resume),
-                    FeedKind::Log { path, follow_links } => {
-                        log::start(&mut starter, hand, (path, *follow_links), resume)
-                    }
+                    FeedKind::Log { path, rules } => log::start(&mut starter, hand, (path, *rules), resume),
                     FeedKind::Kafka(kafka) => kafka::start(&mut starter, hand, kafka, resume),
                     FeedKind::Http => {
                         doors.observe_hand(hand);

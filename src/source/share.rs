@@ -78,6 +78,7 @@ mod tests {
             format: Format::Json,
             wire: Default::default(),
             columns: vec![],
+            max_record: 16 << 20,
         };
         Input {
             name: "accounts".into(),
@@ -101,7 +102,7 @@ mod tests {
                     "live",
                     FeedKind::Log {
                         path: "live".into(),
-                        follow_links: false,
+                        rules: Default::default(),
                     },
                 ),
             ],

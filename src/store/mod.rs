@@ -1,5 +1,6 @@
 //! Object stores by URL: one way to open them, for lakes and feeds alike.
 
+mod closing;
 mod patient;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use url::Url;
 
+pub use closing::Closing;
 pub use patient::{Patience, Patient, Sleep};
 
 /// The store that a URL names, and the path within it. `options` are the store's own (`aws_region`,

@@ -172,7 +172,10 @@ fn a_file_is_fed_once_whatever_its_name_beside_live_records() {
             "{outcome:?}"
         );
         assert_eq!(states[4], FileState::Feeds("drops".into()));
-        assert_eq!((outcome.records, outcome.rejected, outcome.error), (20_003, 2, None));
+        assert_eq!(
+            (outcome.records, outcome.rejected, outcome.rejected_files, outcome.error),
+            (20_003, 1, 1, None)
+        );
         live.join().expect("the records are appended");
     });
     running.wait_until(|| count() == "20304"); // 20,000 and 2 of files, one of the folder, 301 live
@@ -439,7 +442,7 @@ fn records_that_pass_now_go_with_their_letters_and_as_of_their_arrival() {
     let epoch = ask(&broken, "SELECT DISTINCT epoch FROM dead_letters");
     assert_eq!(portion.arrived.map(|epoch| epoch.to_string()), Some(epoch));
     assert!(outcome().is_none(), "nothing is committed");
-    portion.receipt.take(50, 0);
+    portion.receipt.take(50, (0, 0));
     let started = Instant::now();
     while outcome().is_none() {
         assert!(started.elapsed() < Duration::from_secs(60), "no outcome");
@@ -497,7 +500,7 @@ fn the_commands_say_what_they_cannot_do() {
     let known = run(&["backfill", ".", "events", "old/a.csv"]);
     exits(&known, 0);
     assert!(
-        text(&known).contains("a.csv: known, nothing was read\nfed 0 records, 0 of them dead letters; nothing changed")
+        text(&known).contains("a.csv: known, nothing was read\nfed 0 records; no new dead letters; nothing changed")
     );
     let none = run(&["dead-letters", ".", "--replay"]);
     exits(&none, 0);

@@ -84,6 +84,36 @@ fn a_new_dataflow_runs_answers_and_passes_its_own_test() {
     assert_eq!(String::from_utf8_lossy(&after.stdout), "n\n0\n");
 }
 
+/// `query`, `verify` and `dead-letters` made the folder of a lake that no run had made, so that a misspelt one looked empty.
+#[test]
+fn who_only_reads_makes_no_lake_and_says_what_makes_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    exits(&alluvium(&["init", "shop"], at), 0);
+    let untouched = || assert!(!at.join("shop/lake").exists() && !at.join("elsewhere").exists());
+    for arguments in [
+        &["query", "shop", "SELECT 1"][..],
+        &["query", "shop", "SELECT 1", "--lake", "elsewhere/lake"],
+        &["verify", "shop"],
+        &["dead-letters", "shop"],
+        &["dead-letters", "shop", "--replay"],
+        &["rebuild", "shop", "--into", "elsewhere/new"],
+    ] {
+        let asked = alluvium(arguments, at);
+        exits(&asked, 1);
+        let told = text(&asked);
+        assert!(
+            told.contains("there is no lake in ") && told.contains("`alluvium run` makes it"),
+            "{arguments:?}: {told}"
+        );
+        untouched();
+    }
+    for arguments in [&["plan", "shop"][..], &["explain", "shop"], &["check", "shop"]] {
+        exits(&alluvium(arguments, at), 0);
+        untouched();
+    }
+}
+
 /// What `check` tells of a dataflow, which must be all of `expected`.
 #[track_caller]
 fn tells(folder: &Folder, expected: &[&str]) {

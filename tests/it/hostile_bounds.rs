@@ -89,6 +89,39 @@ fn a_record_of_text_above_max_record_is_a_dead_letter_for_good() {
     assert_cut_for_good(&folder, "cut-ndjson", "1,65536,true", &format!("1,65536,{whole}"));
 }
 
+/// One limit held for all feeds of a dataflow: who let one of them bring larger records let all of them.
+#[test]
+fn max_record_of_a_feed_is_its_own() {
+    let folder = notes("cut-feeds", "csv", "max_record = \"1 MiB\"");
+    let feed = |name: &str, more: &str| {
+        format!("[[feeds]]\nname = \"{name}\"\nkind = \"log\"\npath = \"{name}\"\nformat = \"json\"\n{more}")
+    };
+    let feeds = [
+        feed("usual", ""),
+        feed("large", "max_record = \"4 MiB\"\n"),
+        feed("small", "max_record = \"0.001 MiB\"\n"),
+    ];
+    folder.write(
+        "inputs/notes.toml",
+        &format!("[columns]\nid = \"BIGINT\"\ntext = \"VARCHAR\"\n{}", feeds.concat()),
+    );
+    let row = |id: u32, length: usize| {
+        let text = "x".repeat(length);
+        format!("{{\"value\": {{\"id\": {id}, \"text\": \"{text}\"}}}}\n")
+    };
+    for (feed, first) in [("usual", 1), ("large", 11), ("small", 21)] {
+        let rows = row(first, 2 << 20) + &row(first + 1, 10_000) + &row(first + 2, 3);
+        folder.write(&format!("{feed}/0.ndjson"), &rows);
+    }
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 2);
+    let kept = "2,10000\n3,3\n11,2097152\n12,10000\n13,3\n23,3";
+    assert_eq!(lengths(&dataflow), kept);
+    assert_newest_is_exact(&dataflow, "with limits of feeds");
+    recompute(&dataflow, 1);
+    assert_eq!(lengths(&dataflow), kept);
+}
+
 fn write_parquet(path: &Path, rows: &[(i64, &str)]) {
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(id, _)| *id)));
     let texts: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, text)| *text)));
@@ -139,8 +172,14 @@ fn a_lake_of_an_earlier_version_takes_records_that_are_cut() {
 
 /// Runs the command over a folder until it has caught up, and says the most memory that it had resident, in MiB.
 fn most_resident(folder: &Folder, patience: Duration) -> u64 {
+    let run = ["run", ".", "--until-caught-up", "-w", "2", "--lake", "lakes/lake"];
+    most_resident_of(folder, &run, patience)
+}
+
+/// The same of any command.
+fn most_resident_of(folder: &Folder, args: &[&str], patience: Duration) -> u64 {
     let mut child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
-        .args(["run", ".", "--until-caught-up", "-w", "2", "--lake", "lakes/lake"])
+        .args(args)
         .current_dir(folder.path())
         .stdout(Stdio::null())
         .stderr(File::create(folder.path().join("said")).expect("a file"))
@@ -233,6 +272,38 @@ fn large_values_below_max_record_take_bounded_memory() {
         format!("40,{}", 40 * (15 << 20))
     );
     assert!(most < 1400, "{most} MiB");
+}
+
+/// All of Bronze was sorted in memory, and every version of every row was held: 640 MiB for these 190 MB, and as much more
+/// for each further year.
+#[test]
+fn verify_holds_current_rows_and_a_portion_of_bronze() {
+    let folder = notes("versions", "csv", "memory_limit = \"1 GiB\"");
+    folder.write(
+        "inputs/notes.toml",
+        "key = [\"id\"]\norder_by = [\"version\"]\n[columns]\nid = \"BIGINT\"\nversion = \"BIGINT\"\ntext = \"VARCHAR\"\n\
+         [[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"drops/*\"\nformat = \"csv\"\n",
+    );
+    let mut state = 7u64;
+    let mut letter = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'a' + (state >> 33) as u8 % 26)
+    };
+    for file in 0..8 {
+        let mut rows = String::from("id,version,text\n");
+        for version in file * 12_000..(file + 1) * 12_000 {
+            let text: String = (0..2000).map(|_| letter()).collect();
+            rows += &format!("{},{version},{text}\n", version % 100);
+        }
+        folder.write(&format!("drops/{file}.csv"), &rows);
+    }
+    most_resident(&folder, Duration::from_secs(300));
+    let verify = ["verify", ".", "--lake", "lakes/lake"];
+    let most = most_resident_of(&folder, &verify, Duration::from_secs(120));
+    assert!(most < 450, "{most} MiB");
+    assert_eq!(lengths(&folder.load("lake")).lines().count(), 100);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! go on. Each is run and verified, at one worker and at two.
 
 mod fuzz;
-mod samples;
+pub mod samples;
 
 use std::path::Path;
 
@@ -125,7 +125,76 @@ fn int96_is_a_point_in_time_up_to_the_year_9999() {
     );
     let letters = letters(&dataflow);
     assert!(letters.contains("record,a.parquet,5,"), "{letters}");
-    assert!(letters.contains("which holds the years 0 to 9999"), "{letters}");
+    assert!(letters.contains("which holds the years 1 to 9999"), "{letters}");
+}
+
+/// What was finer than a microsecond was cut off without a word: in INT96, by Debezium's nanoseconds, and in every text.
+#[test]
+fn what_is_finer_than_a_microsecond_is_refused_exact_in_a_text_or_cut_off_as_the_column_says() {
+    let columns = "id = \"VARCHAR\"\na = \"TIMESTAMP\"\ntext = { type = \"VARCHAR\", from = \"a\" }";
+    let cut = "\na = { type = \"TIMESTAMP\", format = \"cut_to_us\" }";
+    for (name, format, all, kept) in [
+        (
+            "refused",
+            "csv",
+            columns.to_string(),
+            "1970-01-01T00:00:00.123456,1970-01-01 00:00:00.123456000",
+        ),
+        (
+            "cut",
+            "csv",
+            columns.replace("\na = \"TIMESTAMP\"", cut),
+            "1970-01-01T00:00:00.123456,1970-01-01 00:00:00.123456000\n9999-12-31T23:59:59.999999,9999-12-31T23:59:59.9999999Z",
+        ),
+    ] {
+        let folder = of_files(&format!("finer_{name}"), format, &all);
+        put(
+            &folder,
+            "a.csv",
+            b"id,a\n1,1970-01-01 00:00:00.123456000\n2,9999-12-31T23:59:59.9999999Z\n",
+        );
+        put(&folder, "b.csv", b"id,a\n3,0000-12-31\n");
+        let dataflow = settled(&folder, "SELECT a, text FROM silver.t ORDER BY a", kept);
+        let letters = letters(&dataflow);
+        assert!(
+            letters.contains("record,b.csv,0,") && letters.contains("the years 1 to 9999"),
+            "{letters}"
+        );
+        let refused = letters.contains("is finer than a microsecond") && letters.contains("record,a.csv,1,");
+        assert_eq!(refused, name == "refused", "{letters}");
+    }
+
+    let folder = of_files("finer_int96", "parquet", "a = \"VARCHAR\"");
+    let days = [
+        Some((2_440_588, 1)),
+        Some((5_373_484, 86_399_999_999_999)),
+        Some((1_721_426, 0)),
+    ];
+    put(&folder, "a.parquet", &int96_file(&days));
+    settled(
+        &folder,
+        "SELECT a FROM silver.t ORDER BY a",
+        "0001-01-01T00:00:00\n1970-01-01T00:00:00.000000001\n9999-12-31T23:59:59.999999999",
+    );
+    for (name, column, kept, count) in [
+        ("refused", "a = \"TIMESTAMP\"", "0001-01-01T00:00:00", 2),
+        (
+            "cut",
+            "a = { type = \"TIMESTAMP\", format = \"cut_to_us\" }",
+            "0001-01-01T00:00:00\n1970-01-01T00:00:00\n9999-12-31T23:59:59.999999",
+            0,
+        ),
+    ] {
+        let folder = of_files(&format!("finer_int96_{name}"), "parquet", column);
+        put(&folder, "a.parquet", &int96_file(&days));
+        let dataflow = settled(&folder, "SELECT a FROM silver.t ORDER BY a", kept);
+        let letters = letters(&dataflow);
+        assert_eq!(
+            letters.matches("is finer than a microsecond").count(),
+            count,
+            "{letters}"
+        );
+    }
 }
 
 /// Entries with null values were missing, NaN was null, and points in time beyond the calendar were `ERROR: ...`.
@@ -195,9 +264,10 @@ fn numbers(from: i64, to: i64) -> Vec<u8> {
     avro_block(to - from, &(from..to).flat_map(long).collect::<Vec<_>>())
 }
 
-/// A changed marker went by without a word, and a block that claims more records than it has never ended.
+/// A changed marker went by without a word, a block that claims more records than it has never ended, and whatever stood behind
+/// a damaged block was lost with it.
 #[test]
-fn an_avro_file_is_read_up_to_its_first_damaged_block() {
+fn a_damaged_block_of_an_avro_file_is_a_dead_letter_and_those_behind_it_are_read() {
     let folder = of_files("avro", "avro", "id = \"BIGINT\"");
     let header = avro_header(NUMBERS, "null");
     put(
@@ -210,7 +280,11 @@ fn an_avro_file_is_read_up_to_its_first_damaged_block() {
     put(&folder, "marker.avro", &marker);
     let torn = [header.clone(), numbers(40, 50), numbers(50, 60)].concat();
     put(&folder, "torn.avro", &torn[..torn.len() - 18]);
-    let nothing = r#"{"type":"record","name":"R","fields":[]}"#;
+    let mut middle = [header.clone(), numbers(60, 70), numbers(70, 80), numbers(80, 90)].concat();
+    let second = header.len() + numbers(60, 70).len();
+    middle[second] = long(9)[0];
+    put(&folder, "middle.avro", &middle);
+    let nothing = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"null"}]}"#;
     put(
         &folder,
         "endless.avro",
@@ -234,18 +308,68 @@ fn an_avro_file_is_read_up_to_its_first_damaged_block() {
     let dataflow = settled(
         &folder,
         "SELECT COUNT(*), MIN(id), MAX(id), SUM(id) FROM silver.t",
-        "40,0,49,880",
+        "60,0,89,2370",
     );
     let letters = letters(&dataflow);
-    for (file, told) in [
-        ("marker", "the sync marker behind its block 2 is not the file's"),
-        ("torn", "its block 2 is torn"),
-        ("endless", "it claims more values than it has bytes"),
-        ("null", "its values are no records"),
-        ("deep", "it claims more values than it has bytes"),
+    let second = format!("block 2 of the file, at its byte {second}, is damaged");
+    for (place, told) in [
+        ("record,marker.avro,10,", "the sync marker behind it is not the file's"),
+        ("record,middle.avro,10,", second.as_str()),
+        (
+            "file,torn.avro,",
+            "and no other comes behind it: the file ends inside of it",
+        ),
+        ("record,endless.avro,0,", "it claims more values than it has bytes"),
+        ("file,null.avro,", "its values are no records"),
+        ("record,deep.avro,0,", "it claims more values than it has bytes"),
     ] {
-        let line = letters.lines().find(|line| line.contains(&format!("file,{file}.avro")));
-        assert!(line.is_some_and(|line| line.contains(told)), "{file}: {letters}");
+        let line = letters.lines().find(|line| line.contains(place));
+        assert!(line.is_some_and(|line| line.contains(told)), "{place}: {letters}");
+    }
+    assert_eq!(letters.lines().count(), 6, "{letters}");
+}
+
+/// An Avro file of other columns became rows of nulls, and so did archived files once the definition had other columns.
+#[test]
+fn files_without_the_columns_are_refused_and_so_are_their_rows_once_the_columns_are_others() {
+    let avro = [avro_header(NUMBERS, "null"), numbers(0, 10)].concat();
+    for (name, columns, told) in [
+        (
+            "none",
+            "other = \"BIGINT\"",
+            "none of its columns is one of the input: it has \\\"id\\\"",
+        ),
+        (
+            "required",
+            "id = \"BIGINT\"\nother = { type = \"BIGINT\", nullable = false }",
+            "it lacks columns that are required",
+        ),
+    ] {
+        let folder = of_files(&format!("strangers_{name}"), "avro", columns);
+        put(&folder, "a.avro", &avro);
+        let dataflow = settled(&folder, "SELECT COUNT(*) FROM silver.t", "0");
+        let letters = letters(&dataflow).replace("\"\"", "\\\"");
+        assert!(letters.contains("file,a.avro") && letters.contains(told), "{letters}");
+    }
+    for (format, bytes) in [("avro", avro.clone()), ("parquet", parquet_file(0..10))] {
+        let folder = of_files(&format!("changed_{format}"), format, "id = \"BIGINT\"");
+        put(&folder, &format!("a.{format}"), &bytes);
+        settled(&folder, "SELECT COUNT(id) FROM silver.t", "10");
+        let input = std::fs::read_to_string(folder.path().join("inputs/t.toml")).expect("the input");
+        for (columns, told) in [
+            ("other = \"BIGINT\"", "none of its columns is one of the input"),
+            (
+                "id = \"BIGINT\"\nother = { type = \"BIGINT\", nullable = false }",
+                "column \"\"other\"\" is required",
+            ),
+        ] {
+            folder.write("inputs/t.toml", &input.replace("id = \"BIGINT\"", columns));
+            let dataflow = folder.load("lake2");
+            recompute(&dataflow, 1);
+            assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.t"), "0");
+            let letters = letters(&dataflow);
+            assert_eq!(letters.matches(told).count(), 10, "{format}: {letters}");
+        }
     }
 }
 
@@ -532,7 +656,7 @@ fn change_records_keep_exact_numbers_and_refuse_times_beyond_the_calendar() {
     );
     let letters = letters(&dataflow);
     assert_eq!(
-        letters.matches("which holds the years 0 to 9999").count(),
+        letters.matches("which holds the years 1 to 9999").count(),
         2,
         "{letters}"
     );

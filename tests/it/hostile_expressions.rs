@@ -226,6 +226,177 @@ fn the_limit_of_a_value_is_the_dataflows() {
     assert_eq!(letters(&dataflow, "silver.repeated"), "");
 }
 
+const SMALL: &str =
+    "name = \"small\"\nepoch = \"1ms\"\ncommit = \"5ms\"\ndurability = \"none\"\nmax_value = \"1 MiB\"\n";
+
+#[test]
+fn a_row_whose_values_together_are_too_long_is_a_dead_letter() {
+    // 900,000 bytes for a, none for b, 300,000 for c.
+    let text = "repeat(k, least(abs(n), 3) * 300000)";
+    let list = "range(0, least(abs(n), 3) * 30000)";
+    let cases = [
+        ("operator", format!("length({text} || {text})")),
+        ("chain", format!("length('<' || {text} || '-' || {text} || '>')")),
+        (
+            "bytes",
+            format!("CAST({text} AS BYTEA) || CAST({text} AS BYTEA) > CAST('a' AS BYTEA)"),
+        ),
+        ("concat", format!("length(concat({text}, '-', {text}))")),
+        ("concat_ws", format!("length(concat_ws('-', {text}, {text}))")),
+        ("lists", format!("array_length(array_concat({list}, {list}))")),
+        ("lists_operator", format!("array_length({list} || {list})")),
+        ("list", format!("array_length(make_array({text}, {text}))")),
+    ];
+    let mut tables: Vec<(String, String)> = cases
+        .iter()
+        .map(|(name, expr)| {
+            (
+                name.to_string(),
+                format!("SELECT k, {expr} AS v FROM rows WHERE n < 10"),
+            )
+        })
+        .collect();
+    // What is null is not long, whatever stands beside it.
+    let nulls = format!("SELECT k, {text} || nullif(k, 'a') || {text} IS NULL AS v FROM rows WHERE n < 10");
+    tables.push(("nulls".to_string(), nulls));
+    let tables: Vec<(&str, &str)> = tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
+    let folder = folder("together", &tables);
+    folder.write("dataflow.toml", SMALL);
+    let dataflow = ran(&folder);
+    for (name, expr) in &cases {
+        let rows = ask(&dataflow, &format!("SELECT k FROM silver.{name} ORDER BY k"));
+        let told = letters(&dataflow, &format!("silver.{name}"));
+        assert_eq!(rows, "b\nc", "{expr}: {told}");
+        assert!(told.contains("max_value is 1 MiB"), "{expr}: {told}");
+    }
+    let told = letters(&dataflow, "silver.operator");
+    assert!(
+        told.starts_with("\"could not compute ||: the value may take 1.7 MiB"),
+        "{told}"
+    );
+    let nulls = ask(&dataflow, "SELECT k, v FROM silver.nulls ORDER BY k");
+    assert_eq!(nulls, "a,true\nb,false\nc,false");
+}
+
+#[test]
+fn a_value_that_doubles_from_table_to_table_is_a_dead_letter_where_it_is_too_long() {
+    // Thirty tables of `x || x` made gigabytes of three bytes, and the process was gone.
+    let mut tables = vec![("t00".to_string(), "SELECT k, k AS x FROM rows".to_string())];
+    for n in 1..=30 {
+        let sql = format!("SELECT k, x || x AS x FROM silver.t{:02}", n - 1);
+        tables.push((format!("t{n:02}"), sql));
+    }
+    let tables: Vec<(&str, &str)> = tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
+    let folder = folder("doubled", &tables);
+    folder.write("dataflow.toml", SMALL);
+    let dataflow = ran(&folder);
+    let rows = |table: &str| {
+        ask(
+            &dataflow,
+            &format!("SELECT k, length(x) FROM silver.{table} ORDER BY k"),
+        )
+    };
+    assert_eq!(rows("t17"), "a,131072\nb,131072\nc,131072\nhuge,524288");
+    assert_eq!(rows("t18"), "a,262144\nb,262144\nc,262144");
+    assert_eq!(rows("t19"), "a,524288\nb,524288\nc,524288");
+    assert_eq!(rows("t20"), "");
+    assert_eq!(rows("t30"), "");
+    assert_eq!(letters(&dataflow, "silver.t18").lines().count(), 1);
+    assert_eq!(letters(&dataflow, "silver.t20").lines().count(), 3);
+    assert_eq!(letters(&dataflow, "silver.t30"), "");
+}
+
+#[test]
+fn a_group_whose_gathered_value_is_too_long_is_a_dead_letter_until_it_shrinks() {
+    let gathered = [
+        ("texts", "length(string_agg(text, ','))"),
+        ("ordered", "length(string_agg(text, ',' ORDER BY id DESC))"),
+        ("listed", "array_length(array_agg(text))"),
+        ("distinct_texts", "array_length(array_agg(DISTINCT text || id))"),
+        ("some", "length(string_agg(text, ',') FILTER (WHERE id < 10))"),
+    ];
+    let mut tables: Vec<(String, String)> = gathered
+        .iter()
+        .map(|(name, expr)| {
+            let sql = format!("SELECT g, {expr} AS v, count(*) AS n, max(id) AS last FROM notes GROUP BY g");
+            (name.to_string(), sql)
+        })
+        .collect();
+    tables.push((
+        "so_far".to_string(),
+        "SELECT id, length(string_agg(text, ',') OVER (PARTITION BY g ORDER BY id ROWS UNBOUNDED PRECEDING)) AS v FROM notes"
+            .to_string(),
+    ));
+    tables.push((
+        "beside".to_string(),
+        "SELECT id, array_length(array_agg(text) OVER (PARTITION BY g ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND \
+         UNBOUNDED FOLLOWING)) AS v FROM notes"
+            .to_string(),
+    ));
+    let tables: Vec<(&str, &str)> = tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
+    let folder = folder("gathered", &tables);
+    folder.write("dataflow.toml", SMALL);
+    folder.write(
+        "inputs/notes.toml",
+        "key = [\"id\"]\norder_by = [\"version\"]\n[columns]\nid = \"BIGINT\"\nversion = \"BIGINT\"\ng = \"BIGINT\"\n\
+         text = \"VARCHAR\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"notes/*.csv\"\nformat = \"csv\"\n",
+    );
+    let long = "x".repeat(400_000);
+    let note = |id: u32, version: u32, g: u32, text: &str| format!("{id},{version},{g},{text}\n");
+    let drop = |name: &str, notes: &[String]| {
+        folder.write(
+            &format!("notes/{name}.csv"),
+            &format!("id,version,g,text\n{}", notes.concat()),
+        );
+    };
+    let values = |dataflow: &_, table: &str| ask(dataflow, &format!("SELECT g, v FROM silver.{table} ORDER BY g"));
+    let windows = |dataflow: &_, table: &str| ask(dataflow, &format!("SELECT id, v FROM silver.{table} ORDER BY id"));
+
+    let first = [
+        note(1, 1, 1, &long),
+        note(2, 1, 1, &long),
+        note(3, 1, 1, &long),
+        note(4, 1, 2, &long),
+    ];
+    drop("a", &first);
+    let dataflow = ran(&folder);
+    for (table, _) in gathered {
+        let expected = if table == "listed" || table == "distinct_texts" {
+            "2,1"
+        } else {
+            "2,400000"
+        };
+        assert_eq!(values(&dataflow, table), expected, "{table}");
+        let told = letters(&dataflow, &format!("silver.{table}"));
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(
+            told.contains("_agg(): the value may take 1.1 MiB, and max_value is 1 MiB"),
+            "{told}"
+        );
+    }
+    assert_eq!(windows(&dataflow, "so_far"), "1,400000\n2,800001\n4,400000");
+    assert_eq!(windows(&dataflow, "beside"), "4,1");
+    assert_eq!(letters(&dataflow, "silver.beside").lines().count(), 3);
+
+    drop("b", &[note(3, 2, 1, "short"), note(5, 1, 2, "brief")]);
+    let dataflow = ran(&folder);
+    assert_eq!(values(&dataflow, "texts"), "1,800007\n2,400006");
+    assert_eq!(values(&dataflow, "ordered"), "1,800007\n2,400006");
+    assert_eq!(values(&dataflow, "listed"), "1,3\n2,2");
+    assert_eq!(values(&dataflow, "distinct_texts"), "1,3\n2,2");
+    assert_eq!(
+        windows(&dataflow, "so_far"),
+        "1,400000\n2,800001\n3,800007\n4,400000\n5,400006"
+    );
+    assert_eq!(windows(&dataflow, "beside"), "1,3\n2,3\n3,3\n4,2\n5,2");
+    assert_eq!(ask(&dataflow, "SELECT count(*) FROM dead_letters"), "0");
+
+    drop("c", &[note(5, 2, 2, &long), note(6, 1, 2, &long)]);
+    let dataflow = ran(&folder);
+    assert_eq!(values(&dataflow, "texts"), "1,800007");
+    assert_eq!(letters(&dataflow, "silver.texts").lines().count(), 1);
+}
+
 #[test]
 fn a_constant_that_would_be_huge_does_not_stop_the_check_and_costs_nothing() {
     for sql in [
@@ -539,6 +710,287 @@ fn years_1_to_9999_can_be_asked_for() {
     }
 }
 
+/// Moments outside of the years 1677 to 2262 made errors of their rows, wherever a function or an agreement on types went
+/// through nanoseconds.
+#[test]
+fn functions_of_time_are_right_in_every_year_of_the_calendar() {
+    let moments = [
+        "0001-01-01T00:00:00",
+        "1600-02-29T13:14:15.123456",
+        "2263-01-01T00:00:00.000001",
+        "9999-12-31T23:59:59.999999",
+    ];
+    // By expression, what it is for each of the moments.
+    let functions: [(&str, [&str; 4]); 26] = [
+        (
+            "DATE_TRUNC('millennium', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1001-01-01T00:00:00",
+                "2001-01-01T00:00:00",
+                "9001-01-01T00:00:00",
+            ],
+        ),
+        (
+            "DATE_TRUNC('quarter', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-01-01T00:00:00",
+                "2263-01-01T00:00:00",
+                "9999-10-01T00:00:00",
+            ],
+        ),
+        (
+            "DATE_TRUNC('week', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-28T00:00:00",
+                "2262-12-29T00:00:00",
+                "9999-12-27T00:00:00",
+            ],
+        ),
+        (
+            "DATE_TRUNC('hour', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:00:00",
+                "2263-01-01T00:00:00",
+                "9999-12-31T23:00:00",
+            ],
+        ),
+        (
+            "DATE_TRUNC('month', d)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-01T00:00:00",
+                "2263-01-01T00:00:00",
+                "9999-12-01T00:00:00",
+            ],
+        ),
+        (
+            "DATE_BIN(INTERVAL '15 minutes', t)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:00:00",
+                "2263-01-01T00:00:00",
+                "9999-12-31T23:45:00",
+            ],
+        ),
+        (
+            "DATE_BIN(INTERVAL '1 year', t, TIMESTAMP '0001-01-01 00:00:00')",
+            [
+                "0001-01-01T00:00:00",
+                "1600-01-01T00:00:00",
+                "2263-01-01T00:00:00",
+                "9999-01-01T00:00:00",
+            ],
+        ),
+        ("EXTRACT(YEAR FROM t)", ["1", "1600", "2263", "9999"]),
+        ("EXTRACT(DOY FROM d)", ["1", "60", "1", "365"]),
+        ("EXTRACT(WEEK FROM t)", ["1", "9", "1", "52"]),
+        (
+            "CAST(EXTRACT(EPOCH FROM DATE_TRUNC('second', t)) AS BIGINT)",
+            ["-62135596800", "-11670950745", "9246182400", "253402300799"],
+        ),
+        (
+            "TO_TIMESTAMP(CAST(EXTRACT(EPOCH FROM DATE_TRUNC('second', t)) AS BIGINT))",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15",
+                "2263-01-01T00:00:00",
+                "9999-12-31T23:59:59",
+            ],
+        ),
+        (
+            "TO_TIMESTAMP(CAST(t AS VARCHAR))",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "TO_TIMESTAMP_MILLIS(CAST(t AS VARCHAR))",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123",
+                "2263-01-01T00:00:00",
+                "9999-12-31T23:59:59.999",
+            ],
+        ),
+        (
+            "TO_TIMESTAMP(CAST(d AS VARCHAR), '%Y-%m-%d')",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T00:00:00",
+                "2263-01-01T00:00:00",
+                "9999-12-31T00:00:00",
+            ],
+        ),
+        (
+            "TO_CHAR(t, '%d.%m.%Y %H:%M')",
+            [
+                "01.01.0001 00:00",
+                "29.02.1600 13:14",
+                "01.01.2263 00:00",
+                "31.12.9999 23:59",
+            ],
+        ),
+        (
+            "TO_UNIXTIME(DATE_TRUNC('second', t))",
+            ["-62135596800", "-11670950745", "9246182400", "253402300799"],
+        ),
+        (
+            "COALESCE(t, d)",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "GREATEST(t, DATE '0001-01-01')",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "CASE WHEN t > d THEN t ELSE d END",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "NULLIF(t, DATE '2000-01-01')",
+            [
+                "0001-01-01T00:00:00",
+                "1600-02-29T13:14:15.123456",
+                "2263-01-01T00:00:00.000001",
+                "9999-12-31T23:59:59.999999",
+            ],
+        ),
+        (
+            "CAST(t - TIMESTAMP '2000-01-01 00:00:00' < INTERVAL '0 days' AS INT)",
+            ["1", "1", "0", "0"],
+        ),
+        // 30 hours were less than a day, in any year.
+        (
+            "CAST(t + INTERVAL '30 hours' - t > INTERVAL '1 day' AS INT)",
+            ["1", "1", "1", "1"],
+        ),
+        (
+            "CAST(t - d BETWEEN INTERVAL '1 hour' AND INTERVAL '1 day' AS INT)",
+            ["0", "1", "0", "1"],
+        ),
+        ("EXTRACT(YEAR FROM t AT TIME ZONE 'UTC')", ["1", "1600", "2263", "9999"]),
+        (
+            "DATE_TRUNC('month', t AT TIME ZONE 'UTC') = DATE_TRUNC('month', t)",
+            ["true", "true", "true", "true"],
+        ),
+    ];
+    let input = "[columns]\nid = \"INT\"\nt = \"TIMESTAMP\"\nd = \"DATE\"\n[[feeds]]\nname = \"f\"\nkind = \"files\"\npath = \"data/*.csv\"\nformat = \"csv\"\n";
+    let folder = Folder::new("calendar", &[("inputs/m.toml", input)]);
+    let rows = moments
+        .iter()
+        .enumerate()
+        .map(|(n, t)| format!("{n},{t},{}\n", &t[..10]));
+    folder.write("data/a.csv", &format!("id,t,d\n{}", rows.collect::<String>()));
+    for (n, (function, _)) in functions.iter().enumerate() {
+        folder.write(
+            &format!("silver/f{n}.sql"),
+            &format!("SELECT id, {function} AS v FROM m"),
+        );
+    }
+    folder.write("silver/m.sql", "SELECT * FROM m");
+    folder.write("silver/all_days.sql", "SELECT t AS v FROM m UNION SELECT d FROM m");
+    folder.write("silver/joined.sql", "SELECT a.id FROM m a JOIN m b ON a.t = b.d");
+    let dataflow = folder.load("../lake");
+    catch_up(&dataflow, 2);
+    assert_newest_is_exact(&dataflow, "after the run");
+    let mut wrong = Vec::new();
+    for (n, (function, expected)) in functions.iter().enumerate() {
+        for (place, from) in [
+            ("in a table", format!("SELECT v FROM silver.f{n} ORDER BY id")),
+            ("asked", format!("SELECT {function} AS v FROM silver.m ORDER BY id")),
+        ] {
+            let answer = query(folder.path(), &from, &["--format", "csv"]);
+            let answer = text(&answer);
+            let found: Vec<&str> = answer.lines().skip(1).collect();
+            if found != expected.as_slice() {
+                wrong.push(format!("{function} {place}: {answer}"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}\n{}",
+        wrong.join("\n"),
+        ask(&dataflow, "SELECT reason FROM dead_letters")
+    );
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.all_days"), "7");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.joined"), "1");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+}
+
+/// The year 0, which PostgreSQL does not know, was taken by casts and literals.
+#[test]
+fn the_year_0_is_no_date_in_a_cast_or_a_literal() {
+    let year = "CASE k WHEN 'a' THEN '0000-12-31' ELSE '0001-01-01' END";
+    let sqls = [
+        "CAST(# AS DATE)",
+        "CAST(# AS TIMESTAMP)",
+        "TO_DATE(#)",
+        "TO_TIMESTAMP(#)",
+    ];
+    let sqls = sqls.map(|sql| format!("SELECT k, {} AS v FROM rows", sql.replace('#', year)));
+    let tables: Vec<(&str, &str)> = ["day", "point", "read_day", "read_point"]
+        .into_iter()
+        .zip(sqls.iter().map(String::as_str))
+        .collect();
+    let folder = folder("year_0", &tables);
+    let dataflow = ran(&folder);
+    for (table, _) in &tables {
+        assert_eq!(
+            ask(&dataflow, &format!("SELECT COUNT(*) FROM silver.{table}")),
+            "3",
+            "{table}"
+        );
+        let letters = letters(&dataflow, &format!("silver.{table}"));
+        assert_eq!(
+            letters.matches("of the years 1 to 9999").count(),
+            1,
+            "{table}: {letters}"
+        );
+    }
+    folder.write(
+        "silver/literal.sql",
+        "SELECT k FROM rows WHERE d > DATE '0000-06-01' OR at > CAST('0000-06-01' AS TIMESTAMP)",
+    );
+    let check = alluvium(&["check", "."], folder.path());
+    exits(&check, 2);
+    let told = text(&check);
+    assert_eq!(told.matches("there is no year 0").count(), 2, "{told}");
+}
+
+/// It was a list of nulls, or none.
+#[test]
+fn a_series_of_moments_that_cannot_be_counted_is_a_dead_letter() {
+    let series = "SELECT k, CARDINALITY(GENERATE_SERIES(at, at + INTERVAL '2 days', INTERVAL '1 day')) AS n FROM rows";
+    let folder = folder("series", &[("t", series)]);
+    let dataflow = ran(&folder);
+    assert_eq!(ask(&dataflow, "SELECT k, n FROM silver.t ORDER BY k"), "a,3\nhuge,3");
+    let letters = letters(&dataflow, "silver.t");
+    assert_eq!(letters.matches("of the years 1678 to 2261").count(), 2, "{letters}");
+}
+
 #[test]
 fn a_table_can_be_made_of_years_1_to_9999() {
     let folder = folder(
@@ -563,4 +1015,57 @@ fn a_table_can_be_made_of_years_1_to_9999() {
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.until"), "4");
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.days"), "4");
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.ever"), "3");
+}
+
+/// A row that failed below a chain of n UNIONs of a table with itself was 2^n dead letters.
+#[test]
+fn a_bad_row_below_a_chain_of_unions_is_one_letter() {
+    let chain = (1..6).fold("SELECT k, 10 / n AS share FROM rows".to_string(), |below, n| {
+        format!("WITH e{n} AS ({below}) SELECT * FROM e{n} UNION SELECT * FROM e{n}")
+    });
+    let folder = folder("unions", &[("chain", &chain)]);
+    let dataflow = ran(&folder);
+    assert_eq!(letters(&dataflow, "silver.chain").lines().count(), 1);
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.chain"), "3");
+    // A row beside it that fails alike has a letter of its own.
+    folder.write("drops/b.csv", "k,n,x,d,at\nb2,0,1.00,2024-01-01,2024-01-01T00:00:00\n");
+    catch_up(&dataflow, 2);
+    assert_eq!(letters(&dataflow, "silver.chain").lines().count(), 2);
+    assert_newest_is_exact(&dataflow, "after another bad row");
+}
+
+/// `verify` ended with DataFusion's error, without a table's name, for every table of the dataflow.
+#[test]
+fn a_table_whose_sql_fails_in_batch_is_named_and_the_others_are_verified() {
+    let folder = folder(
+        "failing",
+        &[
+            (
+                "joined",
+                "SELECT a.k, b.n FROM rows a JOIN rows b ON CAST(a.k AS BIGINT) = b.n",
+            ),
+            ("plain", "SELECT k, n FROM rows"),
+        ],
+    );
+    folder.write("gold/read.sql", "SELECT COUNT(*) AS n FROM silver.joined");
+    folder.write("drops/b.csv", "k,n,x,d,at\n3,3,1.00,2024-01-01,2024-01-01T00:00:00\n");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    let verify = |more: &[&str]| {
+        alluvium(
+            &[&["verify", ".", "--lake", "lakes/lake"], more].concat(),
+            folder.path(),
+        )
+    };
+    let whole = verify(&[]);
+    exits(&whole, 1);
+    let said = text(&whole);
+    for line in [
+        "silver.joined: not verified: its SQL failed in batch: ",
+        "silver.plain: 5 rows, equal",
+        "gold.read: 1 rows, equal",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    exits(&verify(&["--table", "silver.plain"]), 0);
 }

@@ -8,10 +8,14 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 
 use crate::commands::{alluvium, exits, text};
 use crate::lake::{ask, assert_newest_is_exact};
+use crate::poison;
 use crate::support::{Folder, catch_up, recompute};
 
 /// An input of whole numbers that files bring, with more settings of its feed.
@@ -197,6 +201,31 @@ fn links_out_of_the_folder_are_refused_and_told_unless_the_feed_allows_them() {
             .count();
         assert_eq!(refused, if more.is_empty() { 2 } else { 0 }, "{}", messages(&ran));
     }
+}
+
+/// Of a dataflow in a folder with brackets in its name, everything beside that folder counted as the feed's own: links to it
+/// were followed, and partitions were called after it, so that a moved dataflow read all of its files again.
+#[test]
+fn a_dataflow_in_a_folder_with_brackets_has_its_own_feeds_folder() {
+    let around = tempfile::tempdir().expect("a temporary folder");
+    let put = |path: &str, text: &str| {
+        let path = around.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+        std::fs::write(path, text).expect("the file is written");
+    };
+    put("a [x]*/dataflow.toml", "name = \"odd\"\n");
+    put("a [x]*/inputs/rows.toml", &input("drops/**/*.csv", "csv", ""));
+    put("a [x]*/silver/rows.sql", "SELECT n FROM rows");
+    put("a [x]*/drops/a.csv", "n\n1\n");
+    put("secret/s.csv", "n\n7\n");
+    let drops = around.path().join("a [x]*/drops");
+    symlink(around.path().join("secret/s.csv"), drops.join("s.csv")).expect("a link");
+    let ran = alluvium(&["run", "a [x]*", "--until-caught-up"], around.path());
+    exits(&ran, 0);
+    assert!(messages(&ran).contains("follow_links = true"), "{}", messages(&ran));
+    let sql = "SELECT \"partition\", CAST(payload AS VARCHAR) FROM bronze.rows";
+    let asked = alluvium(&["query", "a [x]*", sql, "--format", "csv"], around.path());
+    assert!(text(&asked).ends_with("\na.csv,1\n"), "{}", text(&asked));
 }
 
 /// To open a FIFO waits for its writer: the feed stood still, and neither SIGTERM nor the end of the others was heard.
@@ -612,6 +641,137 @@ fn a_changed_file_is_a_dead_letter_or_a_correction_as_the_feed_says() {
     assert!(text(&checked).contains("cannot take changed files as corrections, for the input has no key"));
 }
 
+/// A corrected file of columns was a dead letter, and the feed could not be told to take it.
+#[test]
+fn a_changed_file_of_columns_is_a_correction_over_restarts_and_rebuilds() {
+    let batch = |rows: &[(i64, &str)]| {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(n, _)| *n)));
+        let names: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, name)| *name)));
+        RecordBatch::try_from_iter([("n", numbers), ("name", names)]).expect("columns of one length")
+    };
+    type Write = fn(&RecordBatch) -> Vec<u8>;
+    let forms: [(&str, Write); 2] = [("parquet", poison::parquet), ("avro", poison::avro)];
+    for (format, bytes) in forms {
+        let folder = Folder::new("hostile", &[]);
+        folder.write(
+            "inputs/rows.toml",
+            &format!(
+                "key = [\"n\"]\n[columns]\nn = {{ type = \"BIGINT\", nullable = false }}\nname = \"VARCHAR\"\n\
+                 line = {{ type = \"BIGINT\", from = \"file.line\" }}\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\n\
+                 format = \"{format}\"\npath = \"drops/*\"\nchanged = \"correct\"\n"
+            ),
+        );
+        folder.write("silver/rows.sql", "SELECT n, name, line FROM rows");
+        let put = |rows: &[(i64, &str)]| {
+            let path = folder.path().join("drops").join(format!("a.{format}"));
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+            std::fs::write(path, bytes(&batch(rows))).expect("the file is written");
+        };
+        let dataflow = folder.load("lake");
+        let rows = |what: &str| {
+            assert_newest_is_exact(&dataflow, what);
+            let rows = "SELECT n || ':' || name || '@' || line FROM silver.rows ORDER BY n";
+            ask(&dataflow, rows).replace('\n', " ")
+        };
+        put(&[(1, "one"), (2, "two"), (3, "three")]);
+        catch_up(&dataflow, 1);
+        assert_eq!(rows(format), "1:one@1 2:two@2 3:three@3");
+        // The same bytes, written again, are no correction.
+        put(&[(1, "one"), (2, "two"), (3, "three")]);
+        assert_eq!(catch_up(&dataflow, 1).records, 0, "{format}");
+        for (change, expected) in [
+            (&[(4, "four"), (1, "uno")][..], "1:uno@2 2:two@2 3:three@3 4:four@1"),
+            (
+                &[(2, "due"), (1, "un"), (5, "five"), (4, "4")][..],
+                "1:un@2 2:due@1 3:three@3 4:4@4 5:five@3",
+            ),
+        ] {
+            put(change);
+            assert_eq!(catch_up(&dataflow, 2).records, change.len() as u64, "{format}");
+            assert_eq!(rows(format), expected);
+            recompute(&dataflow, 2);
+            assert_eq!(rows(format), expected);
+        }
+        assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+        let archived = std::fs::read_dir(folder.lake("lake").join("_alluvium/archive/rows")).expect("an archive");
+        assert_eq!(archived.count(), 3, "each version is kept: {format}");
+    }
+}
+
+/// A log that was cut off ended the run, and every restart: nothing of any feed was read.
+#[test]
+fn a_log_that_lost_what_was_read_waits_while_other_feeds_are_read_and_goes_on_once_it_is_back() {
+    let folder = folder("drops/*.csv", "");
+    folder.write(
+        "inputs/rows.toml",
+        &(input("drops/*.csv", "csv", "")
+            + "[[feeds]]\nname = \"live\"\nkind = \"log\"\nformat = \"json\"\npath = \"live\"\n"),
+    );
+    let line = |n: u32| format!("{{\"value\": {{\"n\": {n}}}}}\n");
+    let all = line(2) + &line(3);
+    folder.write("live/0.ndjson", &all);
+    exits(&run(&folder), 0);
+    folder.write("live/0.ndjson", &line(2));
+    folder.write("live/1.ndjson", &line(4));
+    folder.write("drops/b.csv", "n\n5\n");
+    let ran = run(&folder);
+    exits(&ran, 1);
+    let told = messages(&ran);
+    for part in [
+        "error: not caught up: feed rows.live: log ",
+        "0.ndjson is 20 bytes long, but was read up to byte 40",
+        "restore it, or set on_missing = \"earliest\" in the feed",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5", "the others are read");
+    folder.write("live/0.ndjson", &(all + &line(6)));
+    exits(&run(&folder), 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 6");
+}
+
+/// Whoever rotates logs had no way on but a new lake.
+#[test]
+fn a_log_that_is_begun_anew_is_read_from_its_beginning_where_its_feed_says_so() {
+    let folder = folder("drops/*.csv", "");
+    folder.write(
+        "inputs/rows.toml",
+        &(input("drops/*.csv", "csv", "")
+            + "[[feeds]]\nname = \"live\"\nkind = \"log\"\nformat = \"json\"\npath = \"live\"\non_missing = \"earliest\"\n"),
+    );
+    let line = |n: u32| format!("{{\"value\": {{\"n\": {n}}}}}\n");
+    let dataflow = folder.load("lake");
+    let rows = |expected: &str| {
+        catch_up(&dataflow, 1);
+        assert_eq!(numbers(&folder, "lake"), expected);
+    };
+    folder.write("live/0.ndjson", &(line(2) + &line(3)));
+    rows("1 2 3");
+    folder.write("live/0.ndjson", &line(4));
+    rows("1 2 3 4");
+    folder.append("live/0.ndjson", &line(5));
+    rows("1 2 3 4 5");
+    std::fs::remove_file(folder.path().join("live/0.ndjson")).expect("it is removed");
+    rows("1 2 3 4 5");
+    // Longer than what was read of the one before it, and written anew.
+    folder.write(
+        "live/0.ndjson",
+        &format!("{{\"value\": {{\"n\": {}6}}}}\n{}", " ".repeat(40), line(7)),
+    );
+    rows("1 2 3 4 5 6 7");
+    recompute(&dataflow, 2);
+    rows("1 2 3 4 5 6 7");
+    let letters = ask(
+        &dataflow,
+        "SELECT reason FROM dead_letters WHERE kind = 'file' ORDER BY epoch",
+    );
+    assert_eq!(letters.lines().count(), 2, "{letters}");
+    assert!(
+        letters.contains("what it holds now is read from its beginning"),
+        "{letters}"
+    );
+}
+
 /// A log line above 64 MiB ended every run.
 #[test]
 fn a_log_line_above_max_record_is_a_dead_letter_and_its_neighbours_are_read() {
@@ -715,4 +875,46 @@ fn rows_know_their_file_and_come_to_the_same_when_bronze_is_decoded_again() {
     check("as it was read");
     recompute(&dataflow, 1);
     check("made again from Bronze");
+}
+
+/// Files were known by their names below the glob's fixed part, so a wider glob read each of them a second time, without a word.
+#[test]
+fn a_path_by_which_files_would_be_read_a_second_time_is_refused() {
+    let folder = folder("drops/2024/*.csv", "");
+    folder.write("drops/2024/a.csv", "n\n1\n");
+    folder.write("drops/2025/b.csv", "n\n2\n");
+    exits(&run(&folder), 0);
+    let widened = input("drops/*/*.csv", "csv", "");
+    folder.write("inputs/rows.toml", &widened);
+    for refused in [
+        run(&folder),
+        alluvium(&["plan", ".", "--lake", "lakes/lake"], folder.path()),
+    ] {
+        exits(&refused, 1);
+        let said = text(&refused);
+        assert!(
+            said.contains("feed drops of input rows") && said.contains("\"drops/2024\""),
+            "{said}"
+        );
+    }
+    // The remedy.
+    let other = input("drops/2025/*.csv", "csv", "").replace("\"drops\"", "\"newer\"");
+    let feed = &other[other.find("[[feeds]]").expect("a feed")..];
+    folder.write("inputs/rows.toml", &(input("drops/2024/*.csv", "csv", "") + feed));
+    exits(&run(&folder), 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
+    // The same files in another place keep their names; a feed that has read nothing may look anywhere.
+    std::fs::rename(folder.path().join("drops"), folder.path().join("moved")).expect("it is moved");
+    let elsewhere = (input("moved/2024/*.csv", "csv", "") + feed).replace("drops/2025", "moved/2025");
+    let third = feed
+        .replace("\"newer\"", "\"third\"")
+        .replace("drops/2025", "moved/none");
+    folder.write("inputs/rows.toml", &(elsewhere.clone() + &third));
+    exits(&run(&folder), 0);
+    folder.write(
+        "inputs/rows.toml",
+        &(elsewhere + &third.replace("moved/none/*", "moved/2[67]/*")),
+    );
+    exits(&run(&folder), 0);
+    assert_eq!(numbers(&folder, "lake"), "1 2");
 }

@@ -747,11 +747,108 @@ fn infer_says_what_it_cannot_read_and_where_nothing_is() {
             "there is no file with something in it at nothing/*.csv",
         ),
         ("drops/other/a.zip", "it is a zip archive; unpack it"),
-        ("s3://bucket/a.csv", "is a URL, and only local files are looked at"),
+        ("nosuch://bucket/a.csv", "could not open"),
     ] {
         let output = alluvium(&["infer", path], folder.path());
         exits(&output, 1);
         assert!(text(&output).contains(told), "{}", text(&output));
+    }
+}
+
+/// An array and objects over several lines were refused, and no key of several columns was proposed.
+#[test]
+fn infer_reads_json_however_it_is_written_and_proposes_keys_of_several_columns() {
+    let lines: Vec<String> = (0..60)
+        .map(|n| {
+            format!(
+                "{{\"order_id\": {}, \"line_no\": {}, \"price\": {}.5}}",
+                n / 4,
+                n % 4,
+                n % 7
+            )
+        })
+        .collect();
+    let objects = lines.join(",\n");
+    for (text, format) in [
+        (lines.join("\n"), "ndjson"),
+        (format!("[{objects}]"), "json"),
+        (format!("\u{feff}[\n{}\n]", objects.replace(", ", ",\n  ")), "json"),
+        (lines.join("\n").replace(", ", ",\n  "), "json"),
+    ] {
+        let drops = Folder::new("drops", &[]);
+        put(&drops, "a.txt", text.as_bytes());
+        let (folder, toml) = inferred(&drops.path().join("drops/a.txt"));
+        assert!(toml.contains(&format!("format = \"{format}\"")), "{toml}");
+        assert!(toml.contains("# key = [\"order_id\", \"line_no\"]"), "{toml}");
+        let toml = toml.replace("# key = ", "key = ");
+        folder.write("inputs/t.toml", &toml);
+        let dataflow = folder.load("lake");
+        assert_eq!(catch_up(&dataflow, 1).rejected, 0, "{toml}");
+        assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.t"), "60", "{toml}");
+    }
+    let drops = Folder::new("drops", &[]);
+    let rows = (0..60).map(|n| format!("{},{},{}\n", n / 4, n % 4, n % 7));
+    put(
+        &drops,
+        "a.csv",
+        format!("shop,day,sold\n{}", rows.collect::<String>()).as_bytes(),
+    );
+    let (_, toml) = inferred(&drops.path().join("drops"));
+    assert!(toml.contains("# key = [\"shop\", \"day\"]"), "{toml}");
+}
+
+/// An Avro file of 124 bytes kept `infer` busy for ever, and a Parquet file could stop it.
+#[test]
+fn infer_ends_whatever_a_file_holds() {
+    use crate::formats::long;
+    use crate::hostile_columnar::samples::{avro_block, avro_header, parquet_file};
+    let nothing = r#"{"type":"record","name":"R","fields":[{"name":"n","type":"null"}]}"#;
+    let deep = (0..20).fold("\"null\"".to_string(), |items, _| {
+        format!(r#"{{"type":"array","items":{items}}}"#)
+    });
+    let deep = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"n","type":{deep}}}]}}"#);
+    let parquet = parquet_file(0..40);
+    let mut wrong = parquet.clone();
+    let end = wrong.len();
+    wrong[end - 40..end - 10].fill(0xff);
+    let blank = zstd::encode_all(std::io::Read::take(std::io::repeat(b'\n'), 1 << 30), 1).expect("it is packed");
+    let one_line = zstd::encode_all(std::io::Read::take(std::io::repeat(b'['), 1 << 30), 1).expect("it is packed");
+    let wide = format!("{}\n", "a,".repeat(1 << 21));
+    let nested = format!("{{\"a\":{}}}\n", "[".repeat(1 << 20));
+    let closed = format!("{{\"a\":{}1{}}}\n", "[".repeat(100_000), "]".repeat(100_000));
+    let wrapped = format!("{}1{}\n", "{\"payload\":".repeat(50_000), "}".repeat(50_000));
+    let files: [(&str, Vec<u8>); 12] = [
+        (
+            "endless.avro",
+            [avro_header(nothing, "null"), avro_block(i64::MAX, &[0])].concat(),
+        ),
+        (
+            "deep.avro",
+            [avro_header(&deep, "null"), avro_block(1, &long(i64::MAX).repeat(20))].concat(),
+        ),
+        (
+            "plain.avro",
+            [avro_header("\"null\"", "null"), avro_block(i64::MAX, &[])].concat(),
+        ),
+        ("wrong.parquet", wrong),
+        ("torn.parquet", parquet[..parquet.len() / 2].to_vec()),
+        ("blank.csv.zst", blank),
+        ("line.json.zst", one_line),
+        ("wide.csv", wide.into_bytes()),
+        ("nested.json", nested.into_bytes()),
+        ("closed.json", closed.into_bytes()),
+        ("wrapped.json", wrapped.into_bytes()),
+        ("zeros.csv", vec![0; 1 << 20]),
+    ];
+    let folder = Folder::new("drops", &[]);
+    for (name, bytes) in files {
+        put(&folder, name, &bytes);
+        let started = std::time::Instant::now();
+        let output = alluvium(&["infer", &format!("drops/{name}"), "--time", "2s"], folder.path());
+        let told = text(&output);
+        assert!(output.status.code().is_some_and(|code| code < 2), "{name}: {told}");
+        assert!(!told.contains("panicked"), "{name}: {told}");
+        assert!(started.elapsed().as_secs() < 60, "{name}: {:?}", started.elapsed());
     }
 }
 

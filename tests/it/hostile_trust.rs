@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alluvium::backfill::{FileState, Outcome, Request, Requests, Work};
 use alluvium::definition::Dataflow;
@@ -196,6 +196,41 @@ fn a_file_elsewhere_is_backfilled_once_the_definition_says_so() {
     assert!(text(&fed).contains("b.csv: 1 records"), "{}", text(&fed));
     folder.append("dataflow.toml", "commit_every = \"1s\"\n");
     exits(&backfill(), 2);
+}
+
+/// A run did not hear that it was to end before it had looked at all of them.
+#[test]
+fn a_request_of_many_files_that_were_read_keeps_no_run_from_its_end() {
+    let folder = folder("many");
+    let dataflow = folder.load("lake");
+    let first = at(&folder, "old/0.csv");
+    folder.write("old/0.csv", "id,kind\n3,x\n");
+    let others = (1..20_000).map(|n| {
+        let link = at(&folder, &format!("old/{n}.csv"));
+        std::fs::hard_link(&first, &link).expect("a link");
+        link
+    });
+    let mut paths: Vec<String> = others.collect();
+    paths.push(first.clone());
+    let running = Running::start(dataflow.clone(), 1);
+    // A path that stands there again is one file.
+    let outcome = asked(&running, &dataflow, files(&[first.clone(), first.clone()]));
+    assert_eq!(outcome.files.len(), 1, "{outcome:?}");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let lake = Lake::open(&dataflow.lake, &dataflow.store_options).expect("the lake");
+    let requests = Requests::new(lake, false);
+    let request = Request::new("events", files(&paths), None);
+    runtime.block_on(requests.put(&request)).expect("the request is put");
+    let status = folder.path().join("lakes/lake/_alluvium/requests/status");
+    running.wait_until(|| std::fs::read_dir(&status).is_ok_and(|mut told| told.next().is_some()));
+    let started = Instant::now();
+    running.stop();
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    let outcome = runtime.block_on(requests.outcome(&request.id));
+    assert!(
+        outcome.expect("it can be asked").is_none(),
+        "it was served before the run was to end"
+    );
 }
 
 /// A letter of a file names the file, and was read wherever that led.
@@ -425,7 +460,8 @@ fn the_summary_of_a_run_counts_dead_letters_of_every_kind() {
     exits(&ran, 0);
     let told = text(&ran);
     assert!(
-        told.contains("dead letters in the lake: 1 record, 1 file, 2 rows\n"),
+        told.contains("; new dead letters: 1 record, 1 file; newest snapshot")
+            && told.contains("dead letters in the lake: 1 record, 1 file, 2 rows\n"),
         "{told}"
     );
     assert!(told.contains("  silver.ratio: 2 rows: "), "{told}");
@@ -547,7 +583,7 @@ fn a_fault_of_a_worker_names_its_record_and_a_skip_gets_past_it_for_good() {
     );
     exits(&replayed, 0);
     assert!(
-        text(&replayed).contains("1 dead letters tried again, 1 there now"),
+        text(&replayed).contains("1 dead letter tried again, 1 there now"),
         "{}",
         text(&replayed)
     );

@@ -321,13 +321,13 @@ fn sample(count: i64) -> RecordBatch {
     batch_of((0..count).map(|id| -1 - id).collect())
 }
 
-fn parquet(batch: &RecordBatch) -> Vec<u8> {
+pub fn parquet(batch: &RecordBatch) -> Vec<u8> {
     let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).expect("a writer");
     writer.write(batch).expect("written");
     writer.into_inner().expect("a whole file")
 }
 
-fn avro(batch: &RecordBatch) -> Vec<u8> {
+pub fn avro(batch: &RecordBatch) -> Vec<u8> {
     let mut writer =
         arrow_avro::writer::AvroWriter::new(Vec::new(), batch.schema().as_ref().clone()).expect("a writer");
     writer.write(batch).expect("written");

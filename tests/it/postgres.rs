@@ -6,11 +6,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alluvium::definition::Dataflow;
-use alluvium::run::RunError;
 use alluvium::serve::{OutputFormat, Reader, verify};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -18,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 use crate::cluster::Processes;
 use crate::kafka::service;
 use crate::lake::{ask, assert_newest_is_exact};
-use crate::support::{Folder, Running, Size, catch_up, chain, run_all, snapshots};
+use crate::support::{Folder, Running, Size, catch_up, chain, snapshots, unread};
 
 /// A session, by psql.
 struct Session {
@@ -603,20 +601,6 @@ fn a_feed_that_is_added_begins_with_its_rows_at_a_moment_of_all_others() {
     assert_newest_is_exact(&dataflow, "the newest snapshot");
 }
 
-#[track_caller]
-fn failure(dataflow: &Arc<Dataflow>) -> String {
-    let options = alluvium::run::Options {
-        until_caught_up: true,
-        duration: Some(Duration::from_secs(60)),
-        ..alluvium::run::Options::default()
-    };
-    let ended: Vec<Result<_, RunError>> = run_all(dataflow, 1.into(), &options);
-    match &ended[0] {
-        Ok(_) => panic!("it did not fail"),
-        Err(error) => chain(error),
-    }
-}
-
 #[test]
 fn what_cannot_be_read_is_named_with_what_to_do() {
     let Some(mut shop) = Shop::open("refused") else { return };
@@ -634,10 +618,10 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     shop.admin.run(&format!(
         "SELECT pg_replication_slot_advance('{name}', pg_current_wal_lsn())"
     ));
-    let said = failure(&dataflow);
+    let said = unread(&dataflow);
     assert!(said.contains("was moved to") && said.contains(&name), "{said}");
     shop.drop_slot(&name);
-    let said = failure(&dataflow);
+    let said = unread(&dataflow);
     assert!(
         said.contains("it does not exist") && said.contains("another `slot`"),
         "{said}"
@@ -656,7 +640,7 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     folder.write("inputs/t.toml", &input);
     // A key that updates do not tell.
     let by_code = folder_of(&shop, columns, silver, "key = [\"code\"]");
-    let said = failure(&by_code.load("lake"));
+    let said = unread(&by_code.load("lake"));
     assert!(
         said.contains("do not tell column \"code\"") && said.contains("REPLICA IDENTITY FULL"),
         "{said}"
@@ -681,17 +665,17 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
         Folder::new("reader", &[("inputs/t.toml", &input), ("silver/t.sql", silver)])
     };
     let reader = as_reader(&shop);
-    let said = failure(&reader.load("lake"));
+    let said = unread(&reader.load("lake"));
     assert!(said.contains("GRANT SELECT ON") && !said.contains("s3cret"), "{said}");
     shop.admin.run(&format!(
         "GRANT SELECT ON {name}.t TO {role}; ALTER TABLE t ENABLE ROW LEVEL SECURITY;"
     ));
-    let said = failure(&reader.load("lake"));
+    let said = unread(&reader.load("lake"));
     assert!(said.contains("hides rows") && said.contains("BYPASSRLS"), "{said}");
     shop.admin.run(&format!(
         "ALTER TABLE t DISABLE ROW LEVEL SECURITY; DROP PUBLICATION {name};"
     ));
-    let said = failure(&reader.load("lake"));
+    let said = unread(&reader.load("lake"));
     assert!(said.contains("CREATE PUBLICATION") && said.contains("owner"), "{said}");
     shop.admin.run(&format!("CREATE PUBLICATION {name} FOR TABLE {name}.t"));
     let dataflow = reader.load("lake");
@@ -707,7 +691,7 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     for table in ["mute", "parts"] {
         let input = format!("[columns]\n{columns}\n{}", shop.feed(&[table], ""));
         let mute = Folder::new("mute", &[("inputs/t.toml", &input), ("silver/t.sql", silver)]);
-        let said = failure(&mute.load("lake"));
+        let said = unread(&mute.load("lake"));
         assert!(said.contains("refuses its updates") && said.contains(table), "{said}");
     }
     assert_eq!(
@@ -727,7 +711,7 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
         &[("inputs/t.toml", &input.replace(port, "9")), ("silver/t.sql", silver)],
     );
     let started = Instant::now();
-    let said = failure(&away.load("lake"));
+    let said = unread(&away.load("lake"));
     assert!(
         said.contains("could not reach postgres://") && !said.contains(":alluvium@"),
         "{said}"

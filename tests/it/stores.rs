@@ -171,7 +171,10 @@ format = "csv"
     bucket.put("text/d.csv.gz", b"no gzip".to_vec());
     let dataflow = folder.load("lake");
     let outcome = catch_up(&dataflow, 2);
-    assert_eq!((outcome.records, outcome.rejected), (20_102, 1));
+    assert_eq!(
+        (outcome.records, outcome.rejected, outcome.rejected_files),
+        (20_102, 0, 1)
+    );
     assert_eq!(ask(&dataflow, "SELECT n FROM gold.sums"), "20102");
     assert_eq!(ask(&dataflow, "SELECT \"partition\" FROM dead_letters"), "d.csv.gz");
 

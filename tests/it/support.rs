@@ -169,7 +169,22 @@ fn catch_up_with(dataflow: &Arc<Dataflow>, size: Size, options: Options) -> Outc
         duration: Some(Duration::from_secs(300)),
         ..options
     };
-    outcome(run_all(dataflow, size, &options))
+    let outcome = outcome(run_all(dataflow, size, &options));
+    assert!(outcome.unread.is_empty(), "not caught up: {:?}", outcome.unread);
+    outcome
+}
+
+/// What feeds wait for as a run ends that was to catch up and could not.
+#[track_caller]
+pub fn unread(dataflow: &Arc<Dataflow>) -> String {
+    let options = Options {
+        until_caught_up: true,
+        duration: Some(Duration::from_secs(120)),
+        ..Options::default()
+    };
+    let outcome = outcome(run_all(dataflow, Size::from(1), &options));
+    assert!(!outcome.unread.is_empty(), "everything was read");
+    outcome.unread.join("\n")
 }
 
 /// How many snapshots the lake has; none where nothing was committed yet.
@@ -234,6 +249,7 @@ pub fn assert_exact(report: &Report, what: &str) {
     for difference in report.differences.iter().take(20) {
         let _ = writeln!(text, "{difference}");
     }
+    assert!(report.failed.is_empty(), "{what}: {:?}", report.failed);
     let count = report.differences.len();
     assert_eq!(count, 0, "{what} differs from batch in {count} rows, of which:\n{text}");
 }

@@ -19,10 +19,11 @@ use super::super::path;
 use super::super::records::Plan as _;
 use super::super::target::Target;
 use super::super::{Batch, Reject};
+use super::file::Damaged;
 use super::plan::Plan;
 use super::schema::Schema;
 
-const BODY: &str = "Body";
+pub(super) const BODY: &str = "Body";
 const ENQUEUED: &str = "EnqueuedTimeUtc";
 
 /// Fields of every wrapper besides the body.
@@ -77,7 +78,7 @@ impl Capture {
     }
 
     /// What wrapped events come to.
-    pub fn decode(&mut self, shape: &Shape, plan: &Plan, records: &BinaryArray) -> Outcome {
+    pub fn decode(&mut self, shape: &Shape, plan: &Plan, records: &BinaryArray, damaged: Damaged<'_>) -> Outcome {
         let columns = shape.targets.len();
         let mut derived = String::new();
         let mut slots = Slots::new(columns + 2);
@@ -87,7 +88,10 @@ impl Capture {
         let mut broken = Vec::new();
         for record in 0..records.len() {
             slots.clear();
-            let filled = plan.fill(records.value(record), &mut self.wrapper, &mut slots, &mut derived);
+            let filled = match damaged.reason(record) {
+                Some(reason) => Err(reason.to_string()),
+                None => plan.fill(records.value(record), &mut self.wrapper, &mut slots, &mut derived),
+            };
             if let Err(reason) = filled {
                 broken.push((record, reason));
                 slots.clear();
@@ -170,5 +174,5 @@ fn enqueued_ms(text: &str) -> Option<i64> {
     NaiveDateTime::parse_from_str(text, "%m/%d/%Y %I:%M:%S %p")
         .ok()
         .map(|at| at.and_utc().timestamp_millis())
-        .or_else(|| temporal::iso(text.as_bytes()).map(|micros| micros.div_euclid(1000)))
+        .or_else(|| temporal::iso(text.as_bytes()).map(|point| point.micros.div_euclid(1000)))
 }

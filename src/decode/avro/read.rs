@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::super::cell::{Cell, Datum, Kind, Meaning};
 use super::super::coerce::temporal;
-use super::super::target::Epoch;
+use super::super::target::{Epoch, Finer};
 use super::schema::{Form, Schema, Type};
 
 /// How deep values may nest.
@@ -447,10 +447,10 @@ pub(super) fn write_moment(out: &mut String, meaning: Meaning, scale: i16, n: i6
         (Meaning::Days, _) => Epoch::Days,
         (Meaning::Millis, _) | (Meaning::NoPoint, 3) => Epoch::Millis,
         (Meaning::Micros, _) | (Meaning::NoPoint, 6) => Epoch::Micros,
-        (Meaning::Nanos | Meaning::ExactNanos, _) => Epoch::Nanos,
+        (Meaning::Nanos, _) => Epoch::Nanos,
         _ => return false,
     };
-    let point = temporal::scaled(n, unit).ok();
+    let point = temporal::scaled(n, unit, Finer::CutOff).ok();
     let Some(moment) = point.and_then(chrono::DateTime::from_timestamp_micros) else {
         return false;
     };
@@ -458,7 +458,7 @@ pub(super) fn write_moment(out: &mut String, meaning: Meaning, scale: i16, n: i6
         Meaning::Days => "%Y-%m-%d",
         Meaning::NoPoint if (0..temporal::DAY).contains(&moment.timestamp_micros()) => "%H:%M:%S%.f",
         Meaning::NoPoint => return false,
-        Meaning::ExactNanos => {
+        Meaning::Nanos => {
             let moment = chrono::DateTime::from_timestamp_nanos(n);
             write!(out, "{}", moment.format("%Y-%m-%dT%H:%M:%S%.9f")).expect("writing to memory does not fail");
             return true;

@@ -244,7 +244,7 @@ impl Reader {
                 "date" => Meaning::Days,
                 "timestamp-millis" | "local-timestamp-millis" => Meaning::Millis,
                 "timestamp-micros" | "local-timestamp-micros" => Meaning::Micros,
-                "timestamp-nanos" | "local-timestamp-nanos" => Meaning::ExactNanos,
+                "timestamp-nanos" | "local-timestamp-nanos" => Meaning::Nanos,
                 "time-millis" | "time-micros" => Meaning::NoPoint,
                 "decimal" => Meaning::Unscaled,
                 _ => Meaning::Plain,

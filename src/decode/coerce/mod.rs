@@ -4,7 +4,7 @@
 //! - BOOLEAN: `true`/`false`, `t`/`f`, `yes`/`no`, `y`/`n`, `on`/`off` in any case, `1`/`0`; or the column's words.
 //! - INT, BIGINT, DECIMAL: exact, or refused; a number in a string counts as a number, by the column's patterns if it has any.
 //! - DATE: ISO or the column's formats; a point in time only at midnight.
-//! - TIMESTAMP: ISO or the column's formats; zones are converted to UTC.
+//! - TIMESTAMP: ISO or the column's formats; zones are converted to UTC. What is finer than a microsecond: see `temporal`.
 //! - VARCHAR: text as it is; numbers, objects and arrays as written, decimals with their point.
 //! - BINARY: base64, or hexadecimal after `\x`; of binary formats the bytes.
 //! - T[]: a JSON array (also inside a string).
@@ -156,7 +156,7 @@ pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
             format!("column {name:?}: {shown} is not a {sql_type}; {remedy}")
         }
         Why::Beyond if matches!(sql_type, SqlType::Date | SqlType::Timestamp) => format!(
-            "column {name:?}: {shown} does not fit into {sql_type}, which holds the years 0 to 9999; correct the record, or declare VARCHAR or BIGINT"
+            "column {name:?}: {shown} does not fit into {sql_type}, which holds the years 1 to 9999; correct the record, or declare VARCHAR or BIGINT"
         ),
         Why::Beyond => format!("column {name:?}: {shown} does not fit into {sql_type}; declare a wider type"),
         Why::TooFine => format!(
@@ -364,9 +364,8 @@ fn exact(cell: &Cell<'_>, precision: u8, scale: i8, encoding: Encoding) -> Optio
 /// A point in time from a count without a text.
 fn counted(target: &Target, cell: &Cell<'_>) -> Option<Result<i64, Why>> {
     match (cell.datum, target.patterns.is_empty()) {
-        (Datum::Int(n), true) if cell.meaning == Meaning::ExactNanos => Some(temporal::exact_nanos(n)),
         (Datum::Int(n), true) => Some(unit(target, cell).and_then(|unit| match unit {
-            Some(unit) => temporal::scaled(n, unit),
+            Some(unit) => temporal::scaled(n, unit, target.finer),
             None => Err(NO_UNIT),
         })),
         _ => None,
@@ -570,13 +569,13 @@ fn bytes(text: &str, encoding: Encoding) -> Result<Vec<u8>, Why> {
 fn point(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
     let text = text.trim_ascii();
     if !target.patterns.is_empty() {
-        return temporal::point(text, &target.patterns);
+        return temporal::point(text, &target.patterns, target.finer);
     }
     match (cell.kind, unit(target, cell)?) {
-        (Kind::Number, Some(unit)) => temporal::count(text, unit),
+        (Kind::Number, Some(unit)) => temporal::count(text, unit, target.finer),
         (Kind::Number, None) => Err(NO_UNIT),
         (Kind::Nested | Kind::True | Kind::False, _) => Err(Why::Not),
-        _ => temporal::point(text, &[]),
+        _ => temporal::point(text, &[], target.finer),
     }
 }
 
@@ -595,7 +594,7 @@ fn unit(target: &Target, cell: &Cell<'_>) -> Result<Option<Epoch>, Why> {
         Meaning::Days => Some(Epoch::Days),
         Meaning::Millis => Some(Epoch::Millis),
         Meaning::Micros => Some(Epoch::Micros),
-        Meaning::Nanos | Meaning::ExactNanos => Some(Epoch::Nanos),
+        Meaning::Nanos => Some(Epoch::Nanos),
         Meaning::NoPoint => return Err(Why::Custom("is a time of day or a duration; declare BIGINT or VARCHAR")),
         Meaning::Untold if target.sql_type == SqlType::Timestamp => Some(Epoch::Micros),
         Meaning::Untold | Meaning::UntoldUnit if target.sql_type == SqlType::Date => Some(Epoch::Days),

@@ -1,27 +1,36 @@
 //! Columns of a file to columns of an input: found by name or dotted path, converted exactly.
 //!
-//! What is of the right type is taken as it is. Integers are narrowed with a check, points in time change
-//! their unit (what is finer than microseconds is refused, or cut off where the column's format is `epoch_ns`; zones are
-//! UTC), text goes the way of every text, and whatever else is written as text first, so that the same rules hold: nothing
-//! is rounded or wrapped. Nested values in a VARCHAR are JSON (`nested`).
+//! What is of the right type is taken as it is. Integers are narrowed with a check, points in time change their unit (what is
+//! finer than microseconds is refused, or cut off where the column's format says so; zones are UTC), text goes the way of every
+//! text, and whatever else is written as text first, so that the same rules hold: nothing is rounded or wrapped. Nested values in
+//! a VARCHAR are JSON (`nested`).
 
 mod nested;
 mod uuids;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringBuilder, make_array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, ListArray, PrimitiveArray, RecordBatch, StringBuilder, make_array, new_null_array,
+};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, cast, cast_with_options, max, min};
-use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Field, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Field, Int64Type, IntervalMonthDayNanoType, TimeUnit,
+    TimestampMicrosecondType,
+};
 use arrow::error::ArrowError;
 
+use super::brought::{Brought, stranger};
 use super::cell::{Cell, Kind};
 use super::changes::{Outcome, Shape, Typed};
 use super::coerce::{self, Fault, Why, temporal};
-use super::target::{Epoch, Pattern, Target};
+use super::parquet::{INT96, int96_nanos};
+use super::target::{Epoch, Finer, Target};
 use super::{Op, path};
+use crate::definition::FileField;
 use crate::repr::SqlType;
+use crate::words::{in_sql_words, sql_types};
 
 pub(super) use uuids::UUID;
 
@@ -54,6 +63,17 @@ pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
             }
         }
     }
+    let asked = shape.targets.iter().zip(&missing);
+    let mut asked = asked.filter(|(target, _)| FileField::among(&target.from).is_none());
+    // A row of nulls would say nothing of it; a required column says it itself.
+    if shape.may_be_null() && asked.all(|(_, missing)| *missing) {
+        let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
+        let reason = stranger(&names);
+        faults.extend((0..rows as u32).map(|row| Fault {
+            row,
+            reason: reason.clone(),
+        }));
+    }
     let mut typed = Typed {
         arrays,
         ops: vec![Op::Upsert; rows],
@@ -76,6 +96,30 @@ pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
     let ignored = fields.iter().zip(used).filter(|(_, used)| rows > 0 && !used);
     let ignored = ignored.map(|(field, _)| (field.name().clone(), rows as u64)).collect();
     Outcome::new(typed, vec![None; rows], ignored)
+}
+
+/// What of columns a file has.
+pub(super) fn brought(targets: &[Target], batch: &RecordBatch) -> Brought {
+    let found: Vec<Option<usize>> = targets
+        .iter()
+        .map(|target| target.from.iter().find_map(|name| find(batch, name)))
+        .map(|found| found.map(|(root, _)| root))
+        .collect();
+    let names: Vec<String> = batch
+        .schema_ref()
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
+    let ignored = names
+        .iter()
+        .enumerate()
+        .filter(|(root, _)| !found.contains(&Some(*root)));
+    Brought {
+        columns: found.iter().map(Option::is_some).collect(),
+        ignored: ignored.map(|(_, name)| name.clone()).collect(),
+        names,
+    }
 }
 
 /// A column by its name, or by a path into structs; and the column of the file it is in.
@@ -138,6 +182,20 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
             };
             points(target, array, epoch, faults)
         }
+        (from, S::Timestamp | S::Date) if *from == INT96 => {
+            let values = array.as_primitive::<IntervalMonthDayNanoType>();
+            let nanos = |row: usize| int96_nanos(values.value(row));
+            let point = |row| temporal::wide(nanos(row), target.finer);
+            points_by(target, array, faults, point, |row| format!("{} ns", nanos(row)))
+        }
+        (from, S::BigInt) if *from == INT96 && plain => {
+            let values = array.as_primitive::<IntervalMonthDayNanoType>();
+            let nanos = |row: usize| int96_nanos(values.value(row));
+            let number = |row| i64::try_from(nanos(row)).map_err(|_| Why::Beyond);
+            values_by::<Int64Type>(target, array, faults, number, |row| format!("{} ns", nanos(row)))
+        }
+        // As the file counts them.
+        (T::Timestamp(..), S::BigInt) if plain => counts(array).unwrap_or_else(|_| refuse(target, array, faults)),
         (T::Date32, S::Timestamp | S::Date) => points(target, array, Epoch::Days, faults),
         (T::Date64, S::Timestamp | S::Date) => points(target, array, Epoch::Millis, faults),
         (T::LargeList(item) | T::FixedSizeList(item, _) | T::ListView(item) | T::LargeListView(item), S::List(_)) => {
@@ -191,8 +249,9 @@ fn unshown(target: &Target, row: usize, error: &ArrowError) -> Fault {
     Fault {
         row: row as u32,
         reason: format!(
-            "column {:?}: the value cannot be written as text: {error}; correct the file",
-            target.name
+            "column {:?}: the value cannot be written as text: {}; correct the file",
+            target.name,
+            in_sql_words(&error.to_string())
         ),
     }
 }
@@ -209,13 +268,13 @@ fn narrow(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRe
     }
 }
 
-/// Whether all counts of a time unit are points between the years 0 and 9999.
+/// Whether all counts of a time unit are points between the years 1 and 9999.
 fn within_calendar(array: &ArrayRef, unit: Epoch) -> bool {
     counts(array).is_ok_and(|counts| {
         let counts = counts.as_primitive::<Int64Type>();
         let (least, greatest) = (min(counts), max(counts));
         let mut ends = least.into_iter().chain(greatest);
-        ends.all(|end| temporal::scaled(end, unit).is_ok())
+        ends.all(|end| temporal::scaled(end, unit, Finer::Refused).is_ok())
     })
 }
 
@@ -233,39 +292,58 @@ fn points(target: &Target, array: &ArrayRef, unit: Epoch, faults: &mut Vec<Fault
         return refuse(target, array, faults);
     };
     let counts = counts.as_primitive::<Int64Type>();
-    let cut_off = target
-        .patterns
-        .iter()
-        .any(|p| matches!(p, Pattern::Epoch(Epoch::Nanos)));
-    let to_date = target.sql_type == SqlType::Date;
-    let point = |n: i64| match unit {
-        Epoch::Nanos if !cut_off => temporal::exact_nanos(n),
-        unit => temporal::scaled(n, unit),
-    };
-    // A point that does not fit or is no midnight leaves a null that was none.
-    let converted: ArrayRef = if to_date {
-        Arc::new(counts.unary_opt::<_, Date32Type>(|n| point(n).and_then(temporal::day).ok()))
-    } else {
-        Arc::new(counts.unary_opt::<_, TimestampMicrosecondType>(|n| point(n).ok()))
-    };
-    if converted.null_count() > counts.null_count() {
-        let show = nested::shown(array.as_ref()).ok();
-        for row in (0..counts.len()).filter(|row| counts.is_valid(*row) && converted.is_null(*row)) {
-            let why = point(counts.value(row))
-                .and_then(temporal::day)
-                .err()
-                .unwrap_or(Why::Beyond);
-            let mut text = String::new();
-            if show.as_ref().is_none_or(|show| show(row, &mut text).is_err()) {
-                text = counts.value(row).to_string();
+    let point = |row| temporal::scaled(counts.value(row), unit, target.finer);
+    points_by(target, array, faults, point, |row| counts.value(row).to_string())
+}
+
+/// The points that `point` makes of rows, or their days; `count` is what a value says of which no calendar knows the date.
+fn points_by(
+    target: &Target,
+    array: &ArrayRef,
+    faults: &mut Vec<Fault>,
+    point: impl Fn(usize) -> Result<i64, Why>,
+    count: impl Fn(usize) -> String,
+) -> ArrayRef {
+    match target.sql_type {
+        SqlType::Date => {
+            let day = |row| point(row).and_then(temporal::day);
+            values_by::<Date32Type>(target, array, faults, day, count)
+        }
+        _ => values_by::<TimestampMicrosecondType>(target, array, faults, point, count),
+    }
+}
+
+/// What `value` makes of rows, with a null and a fault where it makes nothing.
+fn values_by<T: ArrowPrimitiveType>(
+    target: &Target,
+    array: &ArrayRef,
+    faults: &mut Vec<Fault>,
+    value: impl Fn(usize) -> Result<T::Native, Why>,
+    count: impl Fn(usize) -> String,
+) -> ArrayRef {
+    let show = nested::shown(array.as_ref()).ok();
+    let mut values = PrimitiveArray::<T>::builder(array.len());
+    for row in 0..array.len() {
+        if array.is_null(row) {
+            values.append_null();
+            continue;
+        }
+        match value(row) {
+            Ok(value) => values.append_value(value),
+            Err(why) => {
+                let mut text = String::new();
+                if show.as_ref().is_none_or(|show| show(row, &mut text).is_err()) {
+                    text = count(row);
+                }
+                faults.push(Fault {
+                    row: row as u32,
+                    reason: coerce::reason(target, &text, why),
+                });
+                values.append_null();
             }
-            faults.push(Fault {
-                row: row as u32,
-                reason: coerce::reason(target, &text, why),
-            });
         }
     }
-    converted
+    Arc::new(values.finish())
 }
 
 /// Lists, value by value.
@@ -364,8 +442,10 @@ fn refuse(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRe
             faults.push(Fault {
                 row: row as u32,
                 reason: format!(
-                    "column {:?}: the file has {from}, which cannot become {}; declare another type",
-                    target.name, target.sql_type
+                    "column {:?}: the file has {}, which cannot become {}; declare another type",
+                    target.name,
+                    sql_types(&from.to_string()),
+                    target.sql_type
                 ),
             });
         }

@@ -14,12 +14,16 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type};
+use arrow::datatypes::{
+    DataType, Field, Float16Type, Float32Type, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono::DateTime;
 
 use super::uuids::{is_uuid, text as uuid_text};
 use crate::decode::avro::{write_base64, write_float, write_text};
+use crate::decode::parquet::{INT96, int96_nanos};
 
 /// Writes the values of one array.
 pub(super) struct JsonWriter<'a> {
@@ -35,6 +39,8 @@ enum Form<'a> {
     Shown(ArrayFormatter<'a>),
     /// The same in quotes: it never has characters that need an escape.
     Quoted(ArrayFormatter<'a>),
+    /// Points in time of INT96.
+    Int96(Box<dyn Fn(usize) -> IntervalMonthDayNano + 'a>),
     /// A floating-point number, and how a finite one is shown.
     Float(Box<dyn Fn(usize) -> f64 + 'a>, ArrayFormatter<'a>),
     Text(Box<dyn Fn(usize) -> &'a str + 'a>),
@@ -57,7 +63,7 @@ impl<'a> JsonWriter<'a> {
     /// It is of a type that has no form in JSON.
     pub fn new(array: &'a dyn Array) -> Result<Self, ArrowError> {
         use DataType as T;
-        const OPTIONS: FormatOptions<'static> = FormatOptions::new();
+        const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
         let shown = || ArrayFormatter::try_new(array, &OPTIONS);
         let inner = |field: &Field, array: &'a ArrayRef| JsonWriter::of_field(field, array).map(Box::new);
         macro_rules! ends {
@@ -84,6 +90,7 @@ impl<'a> JsonWriter<'a> {
             T::Float16 => float!(Float16Type),
             T::Float32 => float!(Float32Type),
             T::Float64 => float!(Float64Type),
+            from if *from == INT96 => values!(Form::Int96, array.as_primitive::<IntervalMonthDayNanoType>()),
             from if from.is_numeric() => Form::Shown(shown()?),
             from if from.is_temporal() => Form::Quoted(shown()?),
             T::Utf8 => values!(Form::Text, array.as_string::<i32>()),
@@ -170,6 +177,11 @@ impl<'a> JsonWriter<'a> {
             Form::Quoted(values) => {
                 out.push('"');
                 values.value(row).write(out)?;
+                out.push('"');
+            }
+            Form::Int96(value) => {
+                out.push('"');
+                write_int96(value(row), out)?;
                 out.push('"');
             }
             Form::Float(value, shown) => match value(row) {
@@ -267,11 +279,32 @@ fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
+/// How the values of an array that is not nested are written as text.
+type Show<'a> = Box<dyn Fn(usize, &mut String) -> Result<(), ArrowError> + 'a>;
+
 /// A value that is not nested as text, as [`ArrayFormatter`] shows it.
-pub(super) fn shown<'a>(
-    array: &'a dyn Array,
-) -> Result<impl Fn(usize, &mut String) -> Result<(), ArrowError> + 'a, ArrowError> {
-    const OPTIONS: FormatOptions<'static> = FormatOptions::new();
+pub(super) fn shown<'a>(array: &'a dyn Array) -> Result<Show<'a>, ArrowError> {
+    const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
+    if *array.data_type() == INT96 {
+        let values = array.as_primitive::<IntervalMonthDayNanoType>();
+        return Ok(Box::new(move |row: usize, out: &mut String| {
+            write_int96(values.value(row), out)
+        }));
+    }
     let formatter = ArrayFormatter::try_new(array, &OPTIONS)?;
-    Ok(move |row: usize, out: &mut String| formatter.value(row).write(out as &mut dyn Write))
+    Ok(Box::new(move |row, out| {
+        formatter.value(row).write(out as &mut dyn Write)
+    }))
+}
+
+/// Writes a point in time as [`ArrayFormatter`] does those of other types.
+fn write_int96(value: IntervalMonthDayNano, out: &mut String) -> Result<(), ArrowError> {
+    let nanos = int96_nanos(value);
+    let (seconds, rest) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
+    let moment = i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| DateTime::from_timestamp(seconds, rest as u32))
+        .ok_or_else(|| ArrowError::CastError(format!("{nanos} ns lie beyond the calendar")))?;
+    write!(out, "{:?}", moment.naive_utc()).expect("writing to memory does not fail");
+    Ok(())
 }

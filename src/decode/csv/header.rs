@@ -4,9 +4,8 @@ use smallvec::SmallVec;
 
 use super::guess::{guess, without_header};
 use super::split::{fields, trimmed};
-use crate::decode::brought::is_of_file;
 use crate::decode::coerce::shown;
-use crate::definition::{Feed, Input, TextDialect};
+use crate::definition::{Feed, FileField, Input, TextDialect};
 
 /// A column as a header is asked for it.
 #[derive(Clone, Copy)]
@@ -21,7 +20,7 @@ pub(super) struct Wanted<'a> {
 impl Wanted<'_> {
     /// Whether it is not a record's, but tells of the file.
     fn is_of_file(&self) -> bool {
-        self.from.iter().any(|from| is_of_file(from))
+        FileField::among(self.from).is_some()
     }
 
     /// Its field among these.

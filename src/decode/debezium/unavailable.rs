@@ -154,7 +154,7 @@ fn stands_for(byte: u8, value: &Cell<'_>) -> bool {
             let text = value.text();
             let at = iso(text.as_bytes());
             let times = [number * DAY, number * 1000, number, number.div_euclid(1000)];
-            is_unscaled(text) || at.is_some_and(|at| times.contains(&at))
+            is_unscaled(text) || at.is_some_and(|at| times.contains(&at.micros))
         }
         // A decimal of variable scale.
         Kind::Nested => {

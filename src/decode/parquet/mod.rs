@@ -3,10 +3,11 @@
 //! 1. Footer and pages are looked over before they are read (`footer`, `pages`), so that no reader makes room for more than
 //!    a file's bytes can become; a reader that panics is contained.
 //! 2. Row groups are read one after the other. A batch has rows of one group, so that damage takes no rows of another.
-//! 3. UUIDs are marked as such (`uuids`).
-//! 4. INT96 is a point in time by the microsecond, so that all years of the calendar fit.
+//! 3. INT96 is a day and its nanoseconds, so that nothing of it is lost (`int96`).
+//! 4. UUIDs are marked as such (`uuids`).
 
 mod footer;
+mod int96;
 mod pages;
 mod thrift;
 mod uuids;
@@ -16,22 +17,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use parquet::basic::Type;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::ChunkReader;
-use parquet::schema::types::SchemaDescriptor;
 
 use super::damage::Damage;
 use crate::contain::contain;
 use crate::repr::rows_at_once;
 
+pub(crate) use int96::{INT96, nanos as int96_nanos, read as with_int96};
 pub(crate) use pages::check_pages;
 
 /// Bytes behind the footer: its length and the magic bytes.
@@ -73,54 +72,11 @@ fn parse(bytes: &[u8], size: u64) -> Result<ArrowReaderMetadata, Damage> {
     footer::check_bytes(bytes)?;
     let metadata = Arc::new(ParquetMetaDataReader::decode_metadata(bytes).map_err(told)?);
     footer::check_claims(&metadata, size)?;
-    let read = ArrowReaderMetadata::try_new(metadata.clone(), ArrowReaderOptions::new()).map_err(told)?;
-    match by_microseconds(read.schema(), read.parquet_schema()) {
-        None => Ok(read),
-        Some(schema) => {
-            let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
-            ArrowReaderMetadata::try_new(metadata, options).map_err(told)
-        }
-    }
-}
-
-/// The file's columns with INT96 by the microsecond (4); none where no column is of that type. Arrow's default is the
-/// nanosecond, whose 64 bits end in the year 2262.
-fn by_microseconds(schema: &Schema, file: &SchemaDescriptor) -> Option<Schema> {
-    let is_old = |column: &parquet::schema::types::ColumnDescPtr| column.physical_type() == Type::INT96;
-    if !file.columns().iter().any(is_old) {
-        return None;
-    }
-    let mut column = 0;
-    let fields: Vec<FieldRef> = schema
-        .fields()
-        .iter()
-        .map(|field| with_microseconds(field, file, &mut column))
-        .collect();
-    Some(Schema::new_with_metadata(fields, schema.metadata().clone()))
-}
-
-/// `column`: the number of the field's first column in the file; those inside of it have the next.
-fn with_microseconds(field: &FieldRef, file: &SchemaDescriptor, column: &mut usize) -> FieldRef {
-    let mut inside = |field: &FieldRef| with_microseconds(field, file, column);
-    let of = match field.data_type() {
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inside).collect()),
-        DataType::List(item) => DataType::List(inside(item)),
-        DataType::LargeList(item) => DataType::LargeList(inside(item)),
-        DataType::FixedSizeList(item, width) => DataType::FixedSizeList(inside(item), *width),
-        DataType::Map(entries, sorted) => DataType::Map(inside(entries), *sorted),
-        plain => {
-            let is_old = file
-                .columns()
-                .get(*column)
-                .is_some_and(|c| c.physical_type() == Type::INT96);
-            *column += 1;
-            match plain {
-                DataType::Timestamp(_, zone) if is_old => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
-                other => other.clone(),
-            }
-        }
+    let metadata = match int96::as_bytes(&metadata).map_err(told)? {
+        None => metadata,
+        Some(other) => Arc::new(other),
     };
-    Arc::new(Field::clone(field).with_data_type(of))
+    ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new()).map_err(told)
 }
 
 /// The row groups that have rows from `next` on, each with how many of its rows are before that.
@@ -163,7 +119,7 @@ pub(crate) fn batches<R: ChunkReader + 'static>(
     let mut next_batch = move || -> Result<Option<RecordBatch>, ArrowError> {
         loop {
             if let Some(batch) = open.as_mut().and_then(Iterator::next) {
-                return batch.map(Some);
+                return with_int96(batch?, metadata.metadata()).map(Some);
             }
             let Some((group, before)) = groups.next() else {
                 return Ok(None);

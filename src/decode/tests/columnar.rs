@@ -123,6 +123,27 @@ fn a_required_column_that_the_file_lacks_refuses_its_rows() {
 }
 
 #[test]
+fn points_in_time_are_the_numbers_that_the_file_has_in_a_bigint() {
+    use arrow::array::IntervalMonthDayNanoArray;
+    use arrow::datatypes::IntervalMonthDayNano;
+    let decoded = decoder(Format::Parquet, &[], vec![col("at", "BIGINT")]).decode(columns(file()));
+    assert_eq!(rows(&decoded), ["0+ 1000", "1+ -1000", "2+ 0"]);
+    // Of INT96, nanoseconds since 1970, as far as they go.
+    let day = |day, nanos| IntervalMonthDayNano::new(0, day, nanos);
+    let days = IntervalMonthDayNanoArray::from(vec![day(2_440_589, 1), day(5_373_484, 0)]);
+    let batch = RecordBatch::try_from_iter([("at", Arc::new(days) as ArrayRef)]).unwrap();
+    let decoded = decoder(Format::Parquet, &[], vec![col("at", "BIGINT")]).decode(columns(batch));
+    assert_eq!(rows(&decoded), ["0+ 86400000000001"]);
+    assert!(
+        decoded.rejects[0]
+            .reason
+            .contains("\"9999-12-31T00:00:00\" does not fit into BIGINT"),
+        "{:?}",
+        decoded.rejects
+    );
+}
+
+#[test]
 fn impossible_conversions_are_refused() {
     let decoded = decoder(Format::Parquet, &[], vec![col("nums", "BIGINT")]).decode(columns(file()));
     assert_eq!(rows(&decoded), ["1+ -"]);

@@ -83,12 +83,13 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
                 },
                 _ => FeedKind::Log {
                     path: PathBuf::new(),
-                    follow_links: false,
+                    rules: Default::default(),
                 },
             },
             format,
             wire: Default::default(),
             columns,
+            max_record: 16 << 20,
         }],
         file: PathBuf::new(),
     }

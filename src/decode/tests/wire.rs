@@ -20,7 +20,7 @@ impl Wired {
         let mut input = input(format, key, columns);
         input.feeds[0].kind = FeedKind::Log {
             path: PathBuf::new(),
-            follow_links: false,
+            rules: Default::default(),
         };
         input.feeds[0].wire.registry = Some(settings(&[&mock.url]));
         Wired {

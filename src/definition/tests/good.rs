@@ -19,6 +19,20 @@ fn the_small_folder_loads() {
     assert_eq!(input.file, Path::new(INPUT));
 }
 
+#[test]
+fn a_feed_takes_records_as_long_as_it_says_or_as_the_dataflow_does() {
+    let longest = |root: &str, feed: &str| {
+        let folder = Folder::good()
+            .with("dataflow.toml", &format!("name = \"shop\"\n{root}"))
+            .edit(INPUT, "format = \"json\"\n", &format!("format = \"json\"\n{feed}"));
+        loaded(&folder).inputs[0].feeds[0].max_record
+    };
+    assert_eq!(longest("", ""), 16 << 20);
+    assert_eq!(longest("max_record = \"1 MiB\"", ""), 1 << 20);
+    assert_eq!(longest("max_record = \"1 MiB\"", "max_record = \"64 MiB\""), 64 << 20);
+    assert_eq!(longest("", "max_record = \"2 MiB\""), 2 << 20);
+}
+
 /// A folder that uses nearly every setting.
 fn rich() -> Folder {
     Folder(BTreeMap::new())

@@ -127,9 +127,9 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
                 "{ type = \"TIMESTAMP\", format = [\"%Y-%!\", \"epoch_ms\", \"yyyy-MM-dd\"] }",
             ),
             "inputs/orders.toml:5:38: format \"%Y-%!\" does not fit type TIMESTAMP\n\
-             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days\n\
+             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days, cut_to_us\n\
              inputs/orders.toml:5:59: format \"yyyy-MM-dd\" does not fit type TIMESTAMP\n\
-             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days",
+             \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days, cut_to_us",
         ),
         (
             good().edit(INPUT, "\"BIGINT\"", "{ type = \"BINARY[]\", format = \"base32\" }"),
@@ -442,6 +442,16 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
             feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\ncolumns.id.type = \"INT\"\n"),
             "inputs/orders.toml:11:12: a feed cannot override \"type\" of a column\n\
              \x20 help: set it in [columns] of the input: it is the same for all feeds",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nmax_record = \"2 GiB\"\n"),
+            "inputs/orders.toml:11:14: setting \"max_record\" must be 1 GiB at most\n\
+             \x20 help: a batch of records holds less than 2 GiB; have the source write smaller records",
+        ),
+        (
+            feed("kind = \"log\"\npath = \"live\"\nformat = \"json\"\nmax_record = \"much\"\n"),
+            "inputs/orders.toml:11:14: setting \"max_record\" is no amount of memory: \"much\"\n\
+             \x20 help: write a number and a unit (MB, GB, MiB, GiB), as in max_record = \"4 GiB\"",
         ),
         (
             feed("kind = \"generate\"\ngenerator = \"telemetry\"\nlate = 1.5\nrate = -1\npartitions = 0\n"),

@@ -38,6 +38,18 @@ pub(super) fn rule(function: &str) -> Option<Rule> {
         "array_repeat" => |args, row| Need::Bytes(of_item(&args[0], row).saturating_mul(count(&args[1], row))),
         "array_resize" => resized,
         "range" | "generate_series" => series,
+        "||" => |args, row| match args.iter().any(|argument| argument.is_null(row)) {
+            true => Need::Bytes(0),
+            false => added(args, row),
+        },
+        "concat_ws" => |args, row| {
+            let between = (args.len() as u64).saturating_sub(2).saturating_mul(args[0].bytes(row));
+            match added(args, row) {
+                Need::Bytes(bytes) => Need::Bytes(bytes.saturating_add(between)),
+                other => other,
+            }
+        },
+        name if adds_up(name) => added,
         "replace" => replaced,
         "regexp_replace" => replaced_by_pattern,
         "array_to_string" => joined,
@@ -59,6 +71,29 @@ pub(super) fn rule(function: &str) -> Option<Rule> {
         "hop_windows" => |_, _| Need::Bytes(8 * super::super::functions::MAX_WINDOWS_PER_ROW as u64),
         _ => return None,
     })
+}
+
+/// Whether a function yields about what all of its arguments take: where they take little together, so does every row.
+pub(super) fn adds_up(function: &str) -> bool {
+    matches!(
+        function,
+        "||" | "concat"
+            | "array_concat"
+            | "array_append"
+            | "array_prepend"
+            | "array_union"
+            | "make_array"
+            | "struct"
+            | "named_struct"
+    )
+}
+
+fn added(args: &[Argument], row: usize) -> Need {
+    Need::Bytes(
+        args.iter()
+            .map(|argument| argument.bytes(row))
+            .fold(0, u64::saturating_add),
+    )
 }
 
 /// One argument: a column, or a value that is the same for all rows.
@@ -138,6 +173,10 @@ impl Argument {
     }
 
     /// A date in days, a moment in its unit, as nanoseconds.
+    fn is_moment(&self) -> bool {
+        matches!(self.values.data_type(), DataType::Timestamp(..))
+    }
+
     fn nanos(&self, row: usize) -> Option<i128> {
         if self.is_null(row) {
             return None;
@@ -201,6 +240,12 @@ fn series(args: &[Argument], row: usize) -> Need {
     let length = match args {
         [stop] => i128::from(stop.int(row).unwrap_or(0)),
         [start, stop, rest @ ..] => match (start.nanos(row), stop.nanos(row)) {
+            // The kernel makes null of what nanoseconds cannot say.
+            (Some(from), Some(to))
+                if start.is_moment() && [from, to].iter().any(|end| i64::try_from(*end).is_err()) =>
+            {
+                return Need::TooLong("a series of points in time is of the years 1678 to 2261; cast them to DATE");
+            }
             (Some(start), Some(stop)) => {
                 let steps = rest.first().and_then(|step| {
                     let values = step.values.as_primitive_opt::<IntervalMonthDayNanoType>()?;

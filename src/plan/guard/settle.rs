@@ -14,14 +14,16 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, Volatility};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, Union, Volatility};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
+use super::super::calendar;
 use super::super::moments;
 use super::super::rewrite::rewrite;
 use super::Guarded;
+use super::joined::joined;
 
 /// How often types may have to be agreed on anew: once for each function inside another, at most.
 const ROUNDS: usize = 8;
@@ -69,21 +71,39 @@ impl Settled {
             if let LogicalPlan::TableScan(scan) = &node {
                 schema.merge(&scan.projected_schema);
             }
+            let is_projection = matches!(node, LogicalPlan::Projection(_));
             let settled = rewrite(node, |expr| {
-                expr.transform_up(|e| {
-                    let call = match e {
-                        Expr::ScalarFunction(call) => call,
-                        e => return moments::compared(e, &schema),
+                let settled = expr.transform_up(|e| {
+                    let chosen = moments::chosen(e, &schema)?;
+                    *changed |= chosen.transformed;
+                    let mut settled = match chosen.data {
+                        Expr::ScalarFunction(call) => match bare(&call) {
+                            Some(function) => guarded(function, call, &schema, self.max_value, changed)?,
+                            None => Transformed::no(Expr::ScalarFunction(call)),
+                        },
+                        e => joined(e, &schema, self.max_value)?.transform_data(|e| moments::compared(e, &schema))?,
                     };
-                    match bare(&call) {
-                        Some(function) => guarded(function, call, &schema, self.max_value, changed),
-                        None => Ok(Transformed::no(Expr::ScalarFunction(call))),
-                    }
+                    settled.transformed |= chosen.transformed;
+                    settled.transform_data(|e| calendar::looked_at(e, &schema))
+                })?;
+                if !is_projection {
+                    return Ok(settled);
+                }
+                settled.transform_data(|e| {
+                    let projected = moments::projected(e, &schema)?;
+                    *changed |= projected.transformed;
+                    Ok(projected)
                 })
             })?;
             // What a node below returns may have changed, and no expression of this one.
             match *changed {
-                true => settled.map_data(LogicalPlan::recompute_schema),
+                true => settled.map_data(|node| match node {
+                    // It keeps the types that its inputs had, and would have them cast back.
+                    LogicalPlan::Union(union) => Ok(LogicalPlan::Union(
+                        Union::try_new(union.inputs.clone()).unwrap_or(union),
+                    )),
+                    node => node.recompute_schema(),
+                }),
                 false => Ok(settled),
             }
         })
@@ -95,7 +115,7 @@ impl Settled {
 pub(in crate::plan) fn settle(expr: Expr, schema: &DFSchema, max_value: u64) -> Result<Expr> {
     expr.transform_up(|e| {
         let Expr::ScalarFunction(call) = e else {
-            return Ok(Transformed::no(e));
+            return joined(e, schema, max_value);
         };
         match bare(&call) {
             Some(function) if !call.func.inner().is::<Guarded>() => {

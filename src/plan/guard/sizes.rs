@@ -70,7 +70,8 @@ pub(super) fn above(array: &dyn Array, most: u64) -> Option<(usize, u64)> {
     }
     (0..array.len())
         .map(|row| (row, bytes(array, row, row + 1)))
-        .find(|(_, bytes)| *bytes > most)
+        // A kernel may leave bytes where there is no value.
+        .find(|(row, bytes)| *bytes > most && array.is_valid(*row))
 }
 
 /// `64 MiB`, or the exact count where it is no whole number of a unit.

@@ -15,6 +15,7 @@ use datafusion::physical_expr::expressions::Literal;
 
 use super::{Lowering, expr};
 use crate::plan::error::{Planned, Refusal};
+use crate::plan::guard::gathers;
 use crate::plan::{Aggregate, AggregateCall, AggregateKind, Expr, Mfp, NodeId, Op};
 use crate::repr::{normalise_schema, normalise_type};
 
@@ -76,7 +77,7 @@ impl Lowering<'_> {
         }
         let aggregates = calls
             .iter()
-            .map(|c| aggregate_call(c, logical, &actual))
+            .map(|c| aggregate_call(c, logical, &actual, self.max_value))
             .collect::<Planned<Vec<_>>>()?;
         Ok(self.add(
             Op::Aggregate(Aggregate { group, aggregates }),
@@ -168,7 +169,7 @@ pub(super) fn normal_dfschema(schema: &DFSchema) -> Planned<DFSchema> {
     Ok(DFSchema::new_with_metadata(fields, schema.metadata().clone())?)
 }
 
-fn aggregate_call(call: &Logical, logical: &DFSchema, actual: &Schema) -> Planned<AggregateCall> {
+fn aggregate_call(call: &Logical, logical: &DFSchema, actual: &Schema, max_value: u64) -> Planned<AggregateCall> {
     let Logical::AggregateFunction(AggregateFunction { func, params }) = call.clone().unalias_nested().data else {
         return Err(Refusal::new(format!("could not plan the aggregate {call}")).into());
     };
@@ -186,6 +187,7 @@ fn aggregate_call(call: &Logical, logical: &DFSchema, actual: &Schema) -> Planne
         None => None,
     };
     let distinct = params.distinct;
+    let most = gathers(func.name()).then_some(max_value);
     let bare = Logical::AggregateFunction(AggregateFunction { func, params });
     let lowered = LoweredAggregateBuilder::new(
         &bare,
@@ -203,6 +205,7 @@ fn aggregate_call(call: &Logical, logical: &DFSchema, actual: &Schema) -> Planne
         filter,
         distinct,
         function: lowered.aggregate,
+        most,
     })
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Lowering<'a> {
     pub builder: &'a mut Builder,
     /// The nodes of inputs and tables, by their names in SQL.
     pub sources: &'a HashMap<String, NodeId>,
+    /// The most bytes that a value may take which is computed.
+    pub max_value: u64,
 }
 
 impl Lowering<'_> {

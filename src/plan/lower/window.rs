@@ -18,6 +18,7 @@ use datafusion::physical_planner::create_window_expr_with_name;
 use super::aggregate::normal_dfschema;
 use super::{Lowering, expr};
 use crate::plan::error::{Planned, Refusal};
+use crate::plan::guard::gathers;
 use crate::plan::share::expr_key;
 use crate::plan::{Expr, Mfp, NodeId, Op, Rank, TopK, Window};
 use crate::repr::normalise_schema;
@@ -37,6 +38,7 @@ impl Lowering<'_> {
         let mut order = expr::sort_keys(&first.params.order_by, &logical, &actual)?;
         expr::complete(&mut order, &partition, &actual);
         let mut functions: Vec<Arc<dyn WindowExpr>> = Vec::with_capacity(window.window_expr.len());
+        let mut most = Vec::with_capacity(window.window_expr.len());
         for e in &window.window_expr {
             let function = function(e)?;
             if function.params.partition_by != first.params.partition_by
@@ -44,6 +46,7 @@ impl Lowering<'_> {
             {
                 return Err(Refusal::new("could not plan window functions of different orders as one").into());
             }
+            most.push(gathers(function.fun.name()).then_some(self.max_value));
             functions.push(create_window_expr_with_name(
                 &Logical::WindowFunction(Box::new(function.clone())),
                 name(&function, &logical, &actual)?,
@@ -56,6 +59,7 @@ impl Lowering<'_> {
             partition,
             order,
             functions,
+            most,
         });
         let schema = normalise_schema(window.schema.as_arrow());
         Ok(self.add(op, vec![input], schema, "window", false))

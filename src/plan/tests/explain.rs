@@ -124,11 +124,12 @@ fn inputs_that_change_are_not_append_only() {
             name: "live".to_string(),
             kind: FeedKind::Log {
                 path: PathBuf::from("live"),
-                follow_links: false,
+                rules: Default::default(),
             },
             format: Format::DebeziumJson,
             wire: Default::default(),
             columns: i.columns.clone(),
+            max_record: 16 << 20,
         })
     }));
 }

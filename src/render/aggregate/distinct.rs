@@ -14,6 +14,7 @@ use super::history::{Batch, History};
 use super::local::Local;
 use super::measure::Measures;
 use crate::render::arrange::{ByKey, answer};
+use crate::render::expr::pieces;
 use crate::repr::{Diff, Epoch, RowCodec, RowValSpine};
 
 /// The accumulators of `measures` over the distinct (key, value) of `arranged`; `values` decodes the values
@@ -32,11 +33,13 @@ pub(super) fn accumulators<'s>(
         let mut local = Local::new(measures, false);
         move |input, output| {
             input.for_each(|capability, rows| {
-                let batch = values.decode(rows.iter().map(|((_, value), _, _)| value.bytes()));
-                let columns: &[ArrayRef] = batch.as_ref().expect("values were encoded by this codec").columns();
-                let diffs: Vec<Diff> = rows.iter().map(|(_, _, diff)| *diff).collect();
-                let keys = rows.iter().map(|((key, _), _, _)| key.bytes());
-                local.add(keys, rows.iter().map(|(_, time, _)| *time), &diffs, columns);
+                for rows in pieces(rows, |((_, value), ..)| value.bytes().len()) {
+                    let batch = values.decode(rows.iter().map(|((_, value), _, _)| value.bytes()));
+                    let columns: &[ArrayRef] = batch.as_ref().expect("values were encoded by this codec").columns();
+                    let diffs: Vec<Diff> = rows.iter().map(|(_, _, diff)| *diff).collect();
+                    let keys = rows.iter().map(|((key, _), _, _)| key.bytes());
+                    local.add(keys, rows.iter().map(|(_, time, _)| *time), &diffs, columns);
+                }
                 let mut session = output.session(&capability);
                 local.flush(|key, time, sum| session.give(((key, ()), time, sum)));
                 rows.clear();

@@ -9,13 +9,15 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
+use datafusion::error::DataFusionError;
 use datafusion::physical_expr::expressions::Literal;
 
 use crate::contain::contain;
-use crate::plan::{AggregateCall, Expr};
+use crate::plan::{self, AggregateCall, Expr};
 use crate::render::arrange::{ByKey, reduce};
+use crate::render::expr::KernelError;
 use crate::render::tagged;
-use crate::repr::{Diff, Row, RowCodec, RowRef};
+use crate::repr::{Diff, Row, RowCodec, RowRef, rows_bytes};
 
 /// A general aggregate.
 pub(super) struct General {
@@ -25,7 +27,12 @@ pub(super) struct General {
     orders: usize,
     result: RowCodec,
     output_type: DataType,
+    /// The most bytes of the result, where that grows with the group.
+    most: Option<u64>,
 }
+
+/// Bytes of values that are decoded at once, about.
+const PIECE: usize = 16 << 20;
 
 enum Argument {
     /// At this position among the values' columns.
@@ -71,6 +78,7 @@ impl General {
             orders: order_by.len(),
             result,
             output_type,
+            most: call.most,
         };
         (general, stored)
     }
@@ -104,31 +112,29 @@ impl General {
     }
 
     fn evaluate(&self, converter: &RowConverter, values: &[(RowRef<'_>, Diff)]) -> Result<Row, String> {
-        let fail =
-            |error: datafusion::error::DataFusionError| format!("{}: {}", self.call.name(), error.strip_backtrace());
+        let fail = |error: DataFusionError| format!("{}: {}", self.call.name(), KernelError::from(error).reason());
         let mut accumulator = self.call.create_accumulator().map_err(fail)?;
         let times = |diff: &Diff| match self.call.is_distinct() {
             true => (*diff).clamp(0, 1),
             false => (*diff).max(0),
         };
-        let count: usize = values.iter().map(|(_, diff)| times(diff) as usize).sum();
-        if count > 0 {
-            let parser = converter.parser();
-            let rows = values
-                .iter()
-                .flat_map(|(value, diff)| std::iter::repeat_n(parser.parse(value.bytes()), times(diff) as usize));
-            let stored = converter
-                .convert_rows(rows)
-                .expect("values were encoded with these fields");
-            let mut columns: Vec<ArrayRef> = vec![];
-            for argument in &self.arguments {
-                columns.push(match argument {
-                    Argument::Stored(column) => stored[*column].clone(),
-                    Argument::Constant(value) => value.to_array_of_size(count).map_err(fail)?,
-                });
+        let rows = values
+            .iter()
+            .flat_map(|(value, diff)| std::iter::repeat_n(value.bytes(), times(diff) as usize));
+        let (mut piece, mut bytes, mut gathered) = (vec![], 0, 0);
+        for row in rows {
+            if bytes + row.len() > PIECE && !piece.is_empty() {
+                let columns = self.columns(converter, std::mem::take(&mut piece)).map_err(fail)?;
+                self.check(&columns[0], &mut gathered)?;
+                accumulator.update_batch(&columns).map_err(fail)?;
+                bytes = 0;
             }
-            // Accumulators that heed an order expect its columns behind their arguments.
-            columns.extend_from_slice(&stored[..self.orders]);
+            bytes += row.len();
+            piece.push(row);
+        }
+        if !piece.is_empty() {
+            let columns = self.columns(converter, piece).map_err(fail)?;
+            self.check(&columns[0], &mut gathered)?;
             accumulator.update_batch(&columns).map_err(fail)?;
         }
         let result = accumulator
@@ -137,12 +143,46 @@ impl General {
             .map_err(fail)?;
         let result = match result.data_type() == &self.output_type {
             true => result,
-            false => cast(&result, &self.output_type).map_err(|error| error.to_string())?,
+            false => cast(&result, &self.output_type).map_err(|error| KernelError::from(error).reason())?,
         };
+        if let Some(most) = self.most
+            && let Some(bytes) = plan::value_above(&result, most)
+        {
+            return Err(plan::too_long(self.call.fun().name(), bytes, most));
+        }
         let mut rows = self
             .result
             .encode_rows(&[result], 1)
             .expect("a result is of its column's type");
         Ok(rows.pop().expect("one row was encoded"))
+    }
+
+    /// What the accumulator is given of these values.
+    fn columns(&self, converter: &RowConverter, values: Vec<&[u8]>) -> Result<Vec<ArrayRef>, DataFusionError> {
+        let (parser, count) = (converter.parser(), values.len());
+        let stored = converter
+            .convert_rows(values.into_iter().map(|value| parser.parse(value)))
+            .expect("values were encoded with these fields");
+        let mut columns: Vec<ArrayRef> = vec![];
+        for argument in &self.arguments {
+            columns.push(match argument {
+                Argument::Stored(column) => stored[*column].clone(),
+                Argument::Constant(value) => value.to_array_of_size(count)?,
+            });
+        }
+        // Accumulators that heed an order expect its columns behind their arguments.
+        columns.extend_from_slice(&stored[..self.orders]);
+        Ok(columns)
+    }
+
+    /// Refuses a group before all of it is gathered, where what there is of it (`gathered`, and these values) is too large
+    /// for its result.
+    fn check(&self, values: &ArrayRef, gathered: &mut u64) -> Result<(), String> {
+        let Some(most) = self.most else { return Ok(()) };
+        *gathered += rows_bytes(std::slice::from_ref(values), 0..values.len());
+        match *gathered > most {
+            true => Err(plan::too_long(self.call.fun().name(), *gathered, most)),
+            false => Ok(()),
+        }
     }
 }

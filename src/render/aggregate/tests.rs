@@ -210,6 +210,7 @@ fn planned(sql: &str) -> (Aggregate, SchemaRef) {
                 filter: lowered.filter,
                 distinct: lowered.aggregate.is_distinct(),
                 function: lowered.aggregate,
+                most: None,
             }
         })
         .collect();

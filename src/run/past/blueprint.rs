@@ -10,14 +10,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
+use super::folders::{Folders, folders};
 use super::sources::First;
 use crate::definition::{Column, Dataflow, Feed, Input, TextDialect};
 use crate::plan::{Graph, Op, used_columns};
 use crate::repr::Epoch;
 use crate::sink::Plan;
 
-/// The form of states in the lake. What is written in another form is not read: it is made anew from Bronze.
-const FORMAT: u32 = 2;
+/// The form of states in the lake, and of the errors that they hold: one that is worded otherwise could not be taken back.
+/// What is written in another form is not read: it is made anew from Bronze.
+const FORMAT: u32 = 3;
 
 /// A definition and its plan, as a snapshot remembers them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,9 @@ pub struct Blueprint {
     sums: BTreeMap<String, SumPrint>,
     /// Of all operators that hold or make rows, by meaning: what they are called.
     operators: BTreeMap<String, String>,
+    /// Of file feeds; none in what earlier versions wrote.
+    #[serde(default)]
+    folders: Folders,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -154,7 +159,13 @@ impl Blueprint {
                 .filter(|(node, _)| !matches!(node.op, Op::Input(_) | Op::Table(_) | Op::Constant(_)))
                 .map(|(node, meaning)| (text(*meaning), node.name.clone()))
                 .collect(),
+            folders: folders(dataflow),
         }
+    }
+
+    /// See [`super::folders`].
+    pub fn folders(&self) -> &Folders {
+        &self.folders
     }
 
     /// Operators of this one that the other does not have, by name.

@@ -11,6 +11,7 @@
 //! with what the tables hold, and write the difference: the audit.
 
 mod blueprint;
+mod folders;
 mod letters;
 mod loads;
 mod report;
@@ -32,6 +33,7 @@ use crossbeam_channel::Sender;
 use tokio::runtime::Handle;
 
 pub use self::blueprint::{Blueprint, ColumnForm, Standing};
+pub use self::folders::ShiftedFolder;
 pub use self::loads::Loads;
 pub use self::report::{Part, PlanReport, plan};
 pub use self::skips::skips;
@@ -116,9 +118,17 @@ pub fn decide(
         });
     };
     let (now, then, sources) = choose(wiring, lake, runtime, epoch, kept, &restored.altered)?;
+    if let Some(written) = known(restored.plan.as_ref()) {
+        folders::refuse_shifted(&written, &now, &restored.progress)?;
+    }
     tracing::debug!(?sources, "where the past comes from");
     let audited = wiring.observe_past(sources);
     Ok(Decided { now, then, audited })
+}
+
+/// A blueprint as it was kept; none where it is not known, or was written by a version that wrote others.
+fn known(plan: Option<&Bytes>) -> Option<Blueprint> {
+    plan.and_then(|bytes| serde_json::from_slice(bytes).ok())
 }
 
 /// What the run's snapshots are computed by, what the lake's newest was, where that is known, and where the past comes
@@ -133,7 +143,7 @@ fn choose(
 ) -> Result<(Blueprint, Option<Blueprint>, Sources), RunError> {
     let (dataflow, graph) = (&wiring.dataflow, &wiring.graph);
     let mut now = Blueprint::of(dataflow, graph, &wiring.first);
-    let then: Option<Blueprint> = plan.and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let then = known(plan);
     let keyed = graph
         .tables
         .iter()
@@ -362,7 +372,7 @@ impl Bringing<'_> {
                 if !replayed(index) || !snapshot.has(&format!("bronze.{}", input.name)) {
                     continue;
                 }
-                records += history::replay(snapshot.context(), self.lake, input, async |past| {
+                records += history::replay(&snapshot, self.lake, input, async |past| {
                     let delivery = Delivery {
                         input: index,
                         feed: past.feed,

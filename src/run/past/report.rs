@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use super::blueprint::{Blueprint, Standing};
-use super::choose;
 use super::sources::{InputSource, Sources, TableSource};
+use super::{choose, folders, known};
 use crate::definition::Dataflow;
-use crate::evolve;
+use crate::evolve::{self, EvolveError};
+use crate::plan::compile;
 use crate::repr::Epoch;
 use crate::run::{RunError, Wiring, runtime};
-use crate::sink::{Found, Lake, Survey, survey};
+use crate::serve;
+use crate::sink::{CommitError, Found, Lake, LakeError, Survey, survey};
 
 /// An input, a table, or what an aggregate holds.
 #[derive(Clone, Debug)]
@@ -51,7 +53,13 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
         what: "the runtime",
         source,
     })?;
-    let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
+    let lake = match Lake::open(&dataflow.lake, &dataflow.store_options) {
+        Err(LakeError::Absent { .. }) => {
+            let graph = compile(&dataflow).map_err(EvolveError::Definition)?;
+            return Ok(PlanReport::of_a_new_lake(&Wiring::new(dataflow, Arc::new(graph))));
+        }
+        lake => lake?,
+    };
     let (dataflow, graph) = runtime.block_on(evolve::known(&dataflow, &lake))?;
     let wiring = Wiring::new(Arc::new(dataflow), Arc::new(graph));
     let dataflow = &wiring.dataflow;
@@ -66,6 +74,12 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
         Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, kept, &altered)?,
         None => return Ok(PlanReport::of_a_new_lake(&wiring)),
     };
+    if let Some(written) = known(found.plan.as_ref()) {
+        let progress = runtime
+            .block_on(serve::progress(&lake, found.epoch))
+            .map_err(CommitError::from)?;
+        folders::refuse_shifted(&written, &now, &progress)?;
+    }
     let mut reporter = Reporter {
         wiring: &wiring,
         found: &found,

@@ -19,8 +19,8 @@ use crate::decode::Decoded;
 use crate::definition::{Dataflow, Feed, FeedKind, OnMissing, Start, split_partition};
 use crate::registry::Registries;
 use crate::run::start::DELIVERIES;
-use crate::run::{RunError, archive};
-use crate::source::{self, Delivery, Outlet, PartitionId, Position, Progress, ReaderOptions, SourceError};
+use crate::run::{RunError, archive, lags};
+use crate::source::{self, Delivery, Outlet, PartitionId, Position, Progress, ReaderOptions};
 
 /// How long a pause in deliveries may be before it is asked whether more will come.
 const ASK: Duration = Duration::from_millis(20);
@@ -65,7 +65,6 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
     // All of the past comes at one epoch.
     let options = ReaderOptions {
         keeps_transactions: false,
-        record_bytes: dataflow.bounds.max_record as usize,
         ..ReaderOptions::default()
     };
     let readers = source::start(part.clone(), &start, decoders, vec![outlet], options)?;
@@ -75,16 +74,7 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
         // Asked in this order: readers that are exhausted have nothing left to send.
         let exhausted = readers.exhausted();
         if let Some(failure) = readers.failure() {
-            let gone = |id: &&PartitionId| match &failure {
-                SourceError::KafkaMissing { feed, partition, .. } => {
-                    id.partition == *partition && format!("{}.{}", id.input, id.feed) == *feed
-                }
-                _ => false,
-            };
-            return Err(match missing.iter().find(|(id, _)| gone(id)) {
-                Some((id, position)) => no_bronze(id, position),
-                None => failure.into(),
-            });
+            return Err(failure.into());
         }
         let Ok(mut delivery) = deliveries.recv_timeout(ASK) else {
             // A topic's reader tells a little later that marks alone are left.
@@ -107,9 +97,10 @@ pub(super) fn read(past: &Bringing<'_>, sources: &Sources, hands: &mut Hands<'_>
         delivery.input = places[delivery.input];
         hands.give(Past::Delivery(past.epoch, Box::new(delivery)));
     }
+    let causes = lags::waiting(&readers.statuses());
     readers.stop()?;
     match missing.pop_first() {
-        Some((id, position)) => Err(no_bronze(&id, &position)),
+        Some((id, position)) => Err(no_bronze(&id, &position, &causes)),
         None => Ok(records),
     }
 }
@@ -133,11 +124,12 @@ fn wanted(progress: &Progress, part: &Dataflow) -> Result<BTreeMap<PartitionId, 
             Some(FeedKind::Kafka(kafka)) => kafka.start == Start::Earliest,
             // What a slot has given is gone from it.
             Some(FeedKind::Postgres(_)) => false,
-            Some(_) => true,
+            // What was before the file was read anew is not in it.
+            Some(_) => position.base == 0,
             None => false,
         };
         if !repeats {
-            return Err(no_bronze(id, position));
+            return Err(no_bronze(id, position, &[]));
         }
         wanted.insert(id.clone(), position.clone());
     }
@@ -150,12 +142,17 @@ fn feed_of<'d>(part: &'d Dataflow, id: &PartitionId) -> Option<&'d Feed> {
     input.feeds.iter().find(|feed| feed.name == id.feed)
 }
 
-fn no_bronze(id: &PartitionId, position: &Position) -> RunError {
+/// `causes`: why feeds could not be read.
+fn no_bronze(id: &PartitionId, position: &Position, causes: &[String]) -> RunError {
     RunError::NoBronze {
         input: id.input.clone(),
         feed: id.feed.clone(),
         partition: id.partition.clone(),
         next: position.next,
+        causes: match causes {
+            [] => String::new(),
+            causes => format!(" ({})", causes.join("; ")),
+        },
     }
 }
 

@@ -18,8 +18,10 @@
 //!    redone when another OPTIMIZE comes between.) The name of a rebuilt vector file stands for its content.
 //! 2. Every step of an intent puts an entry with its transaction, also where nothing of it is left to do.
 //! 3. Undoing needs the old files: they are looked for first.
-//! 4. A commit of ours has undone what is to be undone before it, whichever generation put it. So a zombie that still looks
-//!    at what others did, while a later generation goes on, undoes nothing twice.
+//! 4. A commit of a snapshot or a compaction has undone what is to be undone before it, whichever generation put it. So a
+//!    zombie that still looks at what others did, while a later generation goes on, undoes nothing twice.
+//! 5. What [`Applying::recover`] puts has undone only rewrites that did not fit. Those that did fit still wait for the
+//!    step of an intent whose base is older than they are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -42,6 +44,9 @@ use crate::sink::lake::{Lake, Put, file_location};
 use crate::sink::relocation::Moved;
 use crate::sink::writer::{Identify, Whereabouts};
 use crate::sink::{AddFile, DeletionVector, LiveFile, Relocation, TableSpec};
+
+/// What the application id of a recovery's transaction ends with.
+const RECOVERY: &str = ":undo";
 
 /// What applying takes.
 #[derive(Clone, Copy)]
@@ -136,7 +141,7 @@ impl Applying<'_> {
         (base, loaded): (i64, i64),
         making: Making<'_>,
     ) -> Result<bool, CommitError> {
-        let app_id = format!("{}:undo", making.app_id);
+        let app_id = format!("{}{RECOVERY}", making.app_id);
         let change = TableIntent {
             table: spec.name.clone(),
             path: spec.path.clone(),
@@ -156,6 +161,7 @@ impl Applying<'_> {
                 continue; // Cleaned up by another engine.
             };
             match Foreign::of(&actions) {
+                _ if self.is_recovery(&actions) => others.undone = None,
                 _ if self.is_ours(&actions) => others.observe(version, &actions).await?,
                 Foreign::Rewrite(rewrite) if others.undone.is_none() => {
                     let before = others.files_before(version).await?;
@@ -187,10 +193,20 @@ impl Applying<'_> {
 
     /// Whether a commit is the dataflow's, of any generation. (A changed definition says nothing of data.)
     fn is_ours(&self, actions: &[Action]) -> bool {
+        self.is_of(actions, &["", ":compact", RECOVERY])
+    }
+
+    /// Whether a commit was put by [`Applying::recover`], of any generation.
+    fn is_recovery(&self, actions: &[Action]) -> bool {
+        self.is_of(actions, &[RECOVERY])
+    }
+
+    /// Whether a commit's transaction is the dataflow's with one of these suffixes.
+    fn is_of(&self, actions: &[Action], suffixes: &[&str]) -> bool {
         let mut ids = actions.iter().filter_map(|a| a.txn.as_ref()).map(|t| t.app_id.as_str());
         ids.any(|id| {
             id.strip_prefix(self.app_id)
-                .is_some_and(|rest| ["", ":compact", ":undo"].contains(&rest))
+                .is_some_and(|rest| suffixes.contains(&rest))
         })
     }
 
@@ -307,8 +323,9 @@ impl Others<'_> {
             .iter()
             .any(|a| a.add.as_ref().is_some_and(|f| f.data_change) || a.remove.as_ref().is_some_and(|f| f.data_change));
         if self.applying.is_ours(actions) && (self.applying.salvage || !changes) {
-            // By (4).
-            self.undone = None;
+            if !self.applying.is_recovery(actions) {
+                self.undone = None; // By (4); by (5), a recovery is none of those.
+            }
             return Ok(());
         }
         match Foreign::of(actions) {

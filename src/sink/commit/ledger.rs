@@ -64,6 +64,18 @@ pub enum LedgerError {
         /// Which.
         seq: u64,
     },
+    /// A table shows a snapshot that the ledger does not: what feeds brought for it would be read a second time.
+    #[error(
+        "the ledger ends with the snapshot of epoch {newest}, but table {table} holds one of epoch {epoch}: the newest entries of _alluvium/ledger are missing; restore them from a copy, or go on in a new lake"
+    )]
+    Behind {
+        /// Which table.
+        table: String,
+        /// The epoch of its newest commit.
+        epoch: Epoch,
+        /// The ledger's newest.
+        newest: Epoch,
+    },
     /// By (2).
     #[error(
         "could not write ledger entry {seq}: another run of this dataflow (generation {theirs}, ours is {ours}) has taken over this lake; nothing of ours was published after it started"
@@ -227,6 +239,11 @@ impl Ledger {
     /// The next entry's place.
     pub fn next_seq(&self) -> u64 {
         self.next
+    }
+
+    /// Whether somebody else has put an entry behind ours.
+    pub async fn is_overtaken(&self) -> Result<bool, LedgerError> {
+        Ok(list(&self.lake).await?.last().is_some_and(|last| *last >= self.next))
     }
 
     /// Puts the next entry.

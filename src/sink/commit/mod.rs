@@ -356,6 +356,9 @@ impl Committer {
             .buffered(TABLES)
             .try_collect()
             .await?;
+        if let Some(newest) = &found.newest {
+            refuse_newer(&settings, &ledger, newest.epoch, (&specs, &loaded)).await?;
+        }
         let altered = specs.iter().zip(&loaded).map(|(spec, (log, stored))| {
             let base = last.as_ref().and_then(|versions| versions.get(&spec.name));
             let lost = base.is_some_and(|base| log.version < *base);
@@ -610,6 +613,28 @@ async fn read_plan(lake: &Lake, name: &str) -> Result<Option<Bytes>, CommitError
         name: name.to_string(),
         source,
     })
+}
+
+/// Refuses a lake whose ledger lost its newest entries: an intent is there before any table shows its snapshot. A run that was
+/// overtaken meanwhile sees snapshots of the one that took over, and is told when it writes.
+async fn refuse_newer(
+    settings: &Settings,
+    ledger: &Ledger,
+    newest: Epoch,
+    (specs, loaded): (&[TableSpec], &[(log::Loaded, Stored)]),
+) -> Result<(), CommitError> {
+    for (spec, (loaded, _)) in specs.iter().zip(loaded) {
+        let shown = loaded.txns.get(&settings.app_id).map_or(0, |epoch| *epoch as Epoch);
+        if shown > newest && settings.safeguards.fence && !ledger.is_overtaken().await? {
+            return Err(LedgerError::Behind {
+                table: spec.name.clone(),
+                epoch: shown,
+                newest,
+            }
+            .into());
+        }
+    }
+    Ok(())
 }
 
 fn applying<'a>(lake: &'a Lake, specs: &'a [TableSpec], settings: &'a Settings, salvage: bool) -> Applying<'a> {

@@ -430,6 +430,40 @@ fn a_zombie_stops_when_it_commits_again() {
     assert_eq!(place.ids("silver.x", None), (0..6).collect::<Vec<_>>());
 }
 
+/// A lake that was copied while a run was on it went on from an older snapshot, and what feeds had brought was read again.
+#[test]
+fn a_ledger_that_lost_its_newest_entry_is_refused() {
+    let place = Place::new();
+    let specs = [spec("silver.x")];
+    let (running, _) = place.open(&specs, settings()).unwrap();
+    running.commit(1, vec![(0, adds(vec![place.file(&specs[0], 0..5)]))]);
+    running.commit(2, vec![(0, adds(vec![place.file(&specs[0], 5..9)]))]);
+    running.stop();
+    let newest = Path::from("_alluvium/ledger/00000000000000000002.json");
+    let bytes = place.runtime.block_on(place.lake.get(&newest)).unwrap().unwrap();
+    place.runtime.block_on(place.lake.store.delete(&newest)).unwrap();
+    let Err(error) = place.open(&specs, settings()) else {
+        panic!("it went on from the snapshot before")
+    };
+    let refused = matches!(
+        &error,
+        CommitError::Ledger(LedgerError::Behind {
+            epoch: 2,
+            newest: 1,
+            ..
+        })
+    );
+    assert!(refused, "{error}");
+    // The refused start has put its own entry where the lost one was.
+    place
+        .runtime
+        .block_on(place.lake.store.put(&newest, bytes.into()))
+        .unwrap();
+    let (running, restored) = place.open(&specs, settings()).unwrap();
+    assert_eq!(restored.epoch, Some(2));
+    running.stop();
+}
+
 #[test]
 fn an_append_of_another_writer_is_passed_by_and_a_removal_of_rows_stops_naming_it() {
     let place = Place::new();

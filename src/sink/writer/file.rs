@@ -259,7 +259,8 @@ pub(super) fn encode_changes(
             writer.write(&batch?).map_err(|e| parquet_failed(layout, e))?;
         }
         let bytes = Bytes::from(writer.into_inner().map_err(|e| parquet_failed(layout, e))?);
-        let path = format!("_change_data/{}cdc-{}", layout.folder(&values), names.name(epoch));
+        // Its partition stands in the log alone: deltalake does not decode the path of such a file.
+        let path = format!("_change_data/cdc-{}", names.name(epoch));
         let change = ChangeFile {
             path: to_log(&path),
             partition_values: values.as_ref().clone(),

@@ -14,10 +14,11 @@ use futures::{FutureExt, StreamExt};
 use object_store::path::Path as StorePath;
 use object_store::{GetOptions, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, ObjectStoreExt, coalesce_ranges};
 use parquet_files::arrow::ParquetRecordBatchStreamBuilder;
-use parquet_files::arrow::arrow_reader::ArrowReaderOptions;
+use parquet_files::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet_files::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
 use parquet_files::errors::ParquetError;
 use parquet_files::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet_files::file::reader::ChunkReader;
 
 use super::content::ByteDigest;
 use super::listing::{Place, store_error};
@@ -70,7 +71,28 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent<'_>) -> Res
     }
 }
 
-/// The same of a file in a store.
+/// The footer of a Parquet file.
+pub(crate) fn footer(place: &Place, partition: &str, size: u64) -> Result<ArrowReaderMetadata, Break> {
+    match place {
+        Place::Local { .. } => {
+            let file = place.open_local(partition).map_err(Break::from_io)?;
+            let fetch = |range: Range<u64>| {
+                let bytes = file.get_bytes(range.start, (range.end - range.start) as usize);
+                bytes.map_err(of_parquet)
+            };
+            parquet::read_metadata(size, fetch)
+        }
+        Place::Remote { store, runtime, .. } => {
+            let location = place.location(partition);
+            parquet::read_metadata(size, |range| {
+                let fetched = runtime.block_on(store.get_range(&location, range));
+                fetched.map_err(|e| Break::from_io(store_error(e)))
+            })
+        }
+    }
+}
+
+/// The batches of a Parquet file in a store.
 fn stored_parquet(file: StoredFile, extent: &Extent<'_>, runtime: tokio::runtime::Handle) -> Result<Batches, Break> {
     let metadata = parquet::read_metadata(extent.size, |range| {
         let fetched = runtime.block_on(file.range(range));
@@ -83,7 +105,7 @@ fn stored_parquet(file: StoredFile, extent: &Extent<'_>, runtime: tokio::runtime
     let mut next_batch = move || -> Result<Option<RecordBatch>, ParquetError> {
         loop {
             if let Some(batch) = open.as_mut().and_then(|open| runtime.block_on(open.next())) {
-                return batch.map(Some);
+                return Ok(Some(parquet::with_int96(batch?, metadata.metadata())?));
             }
             let Some((group, before)) = groups.next() else {
                 return Ok(None);
@@ -192,7 +214,7 @@ impl AsyncFileReader for StoredFile {
 /// The batches of an Avro object container from row `extent.next` on. Rows before are gone past: blocks do not say how many
 /// bytes a row has. With them what the file's bytes are, as far as they are read.
 pub(crate) fn avro(place: &Place, partition: &str, extent: Extent<'_>) -> Result<(Batches, Option<ByteDigest>), Break> {
-    let (mut source, trouble) = Source::open(place, partition)?;
+    let (mut source, trouble) = Source::open_version(place, partition, extent.tag)?;
     let digest = source.digested();
     let source = BufReader::with_capacity(256 << 10, source);
     let broken = move |error: ArrowError| match error {

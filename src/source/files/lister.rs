@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
+use super::TORN_PATIENCE;
 use super::listing::{Listing, Place};
 use super::near::why_nothing;
+use super::reader::FileEnd;
 use super::settle::{Job, Settle};
 use super::telling::Telling;
 use super::walk::WhyLeftOut;
-use super::{FileEnd, ReaderOptions, TORN_PATIENCE};
 use crate::source::fault::{FeedFault, pause};
 use crate::source::names::relative_path;
 use crate::source::outlet::{Ended, Hand};
+use crate::source::readers::ReaderOptions;
 
 /// Listing takes at most this part of a core.
 const LISTING_SHARE: u32 = 50;
@@ -76,7 +78,7 @@ impl Lister {
                 let exhausted = self.free == readers
                     && match fault.is_there() {
                         false => files == 0,
-                        true => fault.lasts(&self.options) && self.settle.is_at_rest(),
+                        true => fault.lasts() && self.settle.is_at_rest(),
                     };
                 hand.gauges.set_exhausted(exhausted);
                 if exhausted && self.options.stop_at_end {
@@ -101,6 +103,7 @@ impl Lister {
         match end.finish {
             FileEnd::Done(position) => self.settle.observe_end(&end.partition, Some(position)),
             FileEnd::Gone => self.settle.observe_end(&end.partition, None),
+            FileEnd::Changed => self.settle.observe_changed(&end.partition),
             FileEnd::Stuck { position, cause } => {
                 // What may still be written is read once it is longer, or once it has been left alone for long.
                 let pause = match cause.kind() {
@@ -125,7 +128,7 @@ impl Lister {
                 format!("folder {folder} is gone, and {open} of its files are not read to their end")
             }),
         };
-        self.look.fault.observe(hand, cause);
+        self.look.fault.observe(hand, &self.options, cause);
     }
 
     /// Lists; says when to list again.

@@ -119,7 +119,7 @@ impl Place {
         if !is_remote(path) {
             let path = path.strip_prefix("file://").unwrap_or(path);
             let (fixed, rest) = FileGlob::split(path);
-            let folder = match fixed {
+            let folder = match fixed.as_str() {
                 "" if path.starts_with('/') => "/",
                 "" => ".",
                 folder => folder,
@@ -146,7 +146,7 @@ impl Place {
         let (store, prefix) = crate::store::open(&url, around.store_options).map_err(|e| bad_store(e.to_string()))?;
         Ok(Place::Remote {
             store,
-            base: fixed.to_string(),
+            base: fixed,
             prefix,
             glob: FileGlob::new(rest).map_err(bad_glob)?,
             lake: around.lake.to_string(),

@@ -27,15 +27,15 @@ pub(crate) fn why_nothing(place: &Place, path: &str) -> String {
         );
     }
     let names = FolderNames::of(folder);
-    if glob.is_literal() {
-        let wanted = Path::new(path);
+    if let Some(only) = glob.only_path() {
+        let wanted = folder.join(only);
         if wanted.is_dir() {
             return format!("{path_shown} is a folder; write {path_shown}/* for the files in it");
         }
         let name = wanted.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let near = nearest(name, names.files.iter().map(String::as_str));
         let near = near.map_or(String::new(), |near| format!("; did you mean {}?", shown(near)));
-        return format!("file {path_shown} does not exist{near}");
+        return format!("file {} does not exist{near}", shown_path(&wanted));
     }
     format!("{path_shown} names nothing: {} {}", shown_path(folder), names.told())
 }
@@ -153,5 +153,11 @@ mod tests {
         );
         assert!(why(&path("a.csv")).ends_with("does not exist; did you mean a.CSV?"));
         assert!(why(&path("2024.1")).contains("is a folder; write "));
+        std::fs::write(path("b[1].csv"), "x").unwrap();
+        let told = why(&path("b[[]2[]].csv"));
+        assert!(
+            told.ends_with("b[2].csv does not exist; did you mean b[1].csv?"),
+            "{told}"
+        );
     }
 }

@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -17,7 +16,7 @@ use object_store::ObjectStoreExt;
 
 use super::charset::Peeked;
 use super::content::ByteDigest;
-use super::listing::{Place, store_error};
+use super::listing::{Place, store_error, tag};
 use super::magic::{HEAD, Mark, Packing, instead_of, mark};
 use crate::decode::Damage;
 use crate::source::outlet::Ended;
@@ -52,7 +51,7 @@ impl From<Damage> for Break {
 impl From<Ended> for Break {
     fn from(ended: Ended) -> Self {
         match ended {
-            Ended::Changed => Break::Changed,
+            Ended::Unread(error) => Break::from_io(error),
             ended => Break::Ended(ended),
         }
     }
@@ -68,9 +67,8 @@ impl Break {
         match error.kind() {
             ErrorKind::NotFound => Break::Vanished,
             ErrorKind::PermissionDenied => Break::Denied(error),
-            ErrorKind::InvalidInput | ErrorKind::IsADirectory | ErrorKind::StaleNetworkFileHandle => {
-                Break::Spoilt(error.to_string())
-            }
+            ErrorKind::InvalidInput | ErrorKind::IsADirectory => Break::Spoilt(error.to_string()),
+            ErrorKind::StaleNetworkFileHandle => Break::Changed,
             _ => Break::Passing(error),
         }
     }
@@ -108,23 +106,42 @@ impl Trouble {
 }
 
 impl Source {
-    /// Opens a file of a place.
+    /// Opens a file of a place, whatever it holds now.
     pub fn open(place: &Place, partition: &str) -> Result<(Source, Trouble), Break> {
-        let bytes = match place {
-            Place::Local { .. } => Stored::Local(place.open_local(partition).map_err(Break::from_io)?),
+        Source::open_if(place, partition, |_| true)
+    }
+
+    /// Opens a file as the one that has this tag: after a failure, what is read on must be of the file that was begun.
+    pub fn open_version(place: &Place, partition: &str, wanted: &str) -> Result<(Source, Trouble), Break> {
+        Source::open_if(place, partition, |tag| tag == wanted)
+    }
+
+    fn open_if(place: &Place, partition: &str, is_wanted: impl Fn(&str) -> bool) -> Result<(Source, Trouble), Break> {
+        let (bytes, tag) = match place {
+            Place::Local { .. } => {
+                let file = place.open_local(partition).map_err(Break::from_io)?;
+                let opened = file.metadata().and_then(|m| Ok(tag(m.len(), None, m.modified()?)));
+                (Stored::Local(file), opened.map_err(Break::from_io)?)
+            }
             Place::Remote { store, runtime, .. } => {
                 let location = place.location(partition);
                 let got = runtime
                     .block_on(store.get(&location))
                     .map_err(|e| Break::from_io(store_error(e)))?;
+                let meta = &got.meta;
+                let tag = tag(meta.size, meta.e_tag.as_deref(), meta.last_modified.into());
                 let stream = got.into_stream();
-                Stored::Remote {
+                let stored = Stored::Remote {
                     runtime: runtime.clone(),
                     stream,
                     chunk: Bytes::new(),
-                }
+                };
+                (stored, tag)
             }
         };
+        if !is_wanted(&tag) {
+            return Err(Break::Changed);
+        }
         let trouble = Trouble::default();
         Ok((
             Source {
@@ -287,30 +304,4 @@ fn padding(bytes: &[u8]) -> usize {
 pub(crate) fn instead(place: &Place, partition: &str, wanted: Mark) -> Option<String> {
     let (source, _) = Source::open(place, partition).ok()?;
     instead_of(wanted, &Peeked::new(source, HEAD).head)
-}
-
-/// The bytes of a local file without their compression, for whoever looks into it.
-///
-/// # Errors
-/// Why it cannot be read as text.
-pub(crate) fn open_text(path: &Path) -> Result<Box<dyn Read>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    decompress(file, &Trouble::default(), &name).map_err(told)
-}
-
-fn told(broke: Break) -> String {
-    match broke {
-        Break::Refused(reason) | Break::Spoilt(reason) => reason,
-        Break::Passing(error) | Break::Denied(error) => error.to_string(),
-        Break::Torn(broke) => told(*broke),
-        Break::Vanished => "it is not there any more".to_string(),
-        Break::Changed => "it changed while it was read".to_string(),
-        Break::Ended(_) => "reading was stopped".to_string(),
-    }
-}
-
-/// The mark that a file begins with.
-pub(crate) fn file_mark(file: File) -> Option<Mark> {
-    mark(&Peeked::new(file, HEAD).head)
 }

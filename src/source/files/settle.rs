@@ -237,6 +237,12 @@ impl Settle {
         }
     }
 
+    /// A file was another one when it was opened, and nothing of it was read: the next listing says what it is.
+    pub fn observe_changed(&mut self, partition: &str) {
+        let file = self.files.get_mut(partition).expect("a queued file is never forgotten");
+        file.state = State::Watched;
+    }
+
     /// A file could not be read for this cause. It was read up to this position, if anything of it was, and is tried
     /// again at this time.
     pub fn observe_stuck(&mut self, partition: &str, position: Option<Position>, cause: String, again: Instant) {
@@ -288,11 +294,18 @@ mod tests {
 
     fn done(next: u64, tag: &str) -> Option<Position> {
         Some(Position {
-            next,
             done: true,
+            ..open(next, tag)
+        })
+    }
+
+    /// Where a file is that was read in part.
+    fn open(next: u64, tag: &str) -> Position {
+        Position {
+            next,
             tag: Some(tag.into()),
             ..Position::default()
-        })
+        }
     }
 
     fn names(settle: &mut Settle) -> Vec<(String, Task)> {
@@ -402,13 +415,7 @@ mod tests {
     #[test]
     fn an_open_file_goes_on_where_it_was_unless_it_changed() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let open = |tag: &str| Position {
-            next: 5,
-            done: false,
-            tag: Some(tag.into()),
-            ..Position::default()
-        };
-        let resume = BTreeMap::from([("a".into(), open("1")), ("b".into(), open("1"))]);
+        let resume = BTreeMap::from([("a".into(), open(5, "1")), ("b".into(), open(5, "1"))]);
         let mut files = Settle::new((true, false), SECOND, resume);
         files.observe(
             some(vec![found("a", "1", wall), found("b", "2", wall)]),
@@ -437,13 +444,7 @@ mod tests {
     #[test]
     fn a_file_that_vanishes_halfway_over_a_restart_is_told_once() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let open = Position {
-            next: 5,
-            done: false,
-            tag: Some("1".into()),
-            ..Position::default()
-        };
-        let resume = BTreeMap::from([("a".into(), open), ("b".into(), done(9, "1").unwrap())]);
+        let resume = BTreeMap::from([("a".into(), open(5, "1")), ("b".into(), done(9, "1").unwrap())]);
         let mut files = Settle::new((false, false), SECOND, resume);
         files.observe(None, &seen, now, wall);
         assert_eq!((names(&mut files), files.lag().0), (vec![], 1));
@@ -478,17 +479,31 @@ mod tests {
         }
     }
 
+    /// A file that had grown again when its turn came was given up, and what was added to it was not read.
+    #[test]
+    fn a_file_that_changes_before_its_turn_comes_is_looked_at_again() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let resume = BTreeMap::from([("a".into(), done(7, "1").unwrap()), ("b".into(), done(3, "1").unwrap())]);
+        let mut files = Settle::new((true, false), SECOND, resume);
+        let listing = |a: &str| some(vec![found("a", a, wall), found("b", "1", wall)]);
+        files.observe(listing("2"), &seen, now, wall);
+        let task = Task::Changed(done(7, "1").unwrap());
+        assert_eq!(names(&mut files), [("a".into(), task.clone())]);
+        files.observe_changed("a");
+        files.observe(listing("3"), &seen, now, wall);
+        let job = files.next_job().unwrap();
+        assert_eq!((job.tag.as_str(), job.task), ("3", task));
+        // Or it is gone: it was read to its end.
+        files.observe_changed("a");
+        files.observe(some(vec![]), &seen, now, wall);
+        assert_eq!((names(&mut files), files.lag()), (vec![], (0, 0)));
+    }
+
     /// A file below a folder that lost its permission was told to have vanished, and its rest was not read.
     #[test]
     fn what_cannot_be_seen_has_not_vanished() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let open = Position {
-            next: 5,
-            done: false,
-            tag: Some("1".into()),
-            ..Position::default()
-        };
-        let mut files = Settle::new((false, false), SECOND, BTreeMap::from([("sub/a".into(), open)]));
+        let mut files = Settle::new((false, false), SECOND, BTreeMap::from([("sub/a".into(), open(5, "1"))]));
         files.observe(some(vec![]), &|name| name.starts_with("sub/"), now, wall);
         assert_eq!(
             (names(&mut files), files.lag().0, files.is_at_rest()),

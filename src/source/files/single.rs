@@ -11,17 +11,17 @@ use std::convert::Infallible;
 use twox_hash::XxHash3_128;
 
 use super::content::KnownFiles;
-use super::headers::HeadersTold;
 use super::listing::{Found, Place, Surroundings, is_read};
 use super::open::{Source, refusal};
 use super::originals::Unchanged;
+use super::reader::{FileEnd, FileReader};
 use super::settle::{Job, Task};
-use super::{CurrentFile, FileEnd, FileReader, ReaderOptions};
 use crate::definition::{Dataflow, FeedKind, FileGlob};
 use crate::source::batch::BatchLimits;
 use crate::source::names::{partition_of, path_in};
 use crate::source::outlet::{Ended, Gauges, Hand, Outlet};
 use crate::source::passage::Passage;
+use crate::source::readers::ReaderOptions;
 use crate::source::{Decode, Delivery, Position, Share, SourceError};
 
 /// The files that a path names: a glob, or a file; absolute paths or URLs, by name.
@@ -53,7 +53,9 @@ pub fn reads(feed_path: &str, file: &str) -> bool {
     let plain = |text: &str| text.strip_prefix("file://").unwrap_or(text).to_string();
     let (path, file) = (plain(feed_path), plain(file));
     let (fixed, rest) = FileGlob::split(&path);
-    let below = file.strip_prefix(fixed).and_then(|below| below.strip_prefix('/'));
+    let below = file
+        .strip_prefix(fixed.as_str())
+        .and_then(|below| below.strip_prefix('/'));
     below.zip(FileGlob::new(rest).ok()).is_some_and(|(below, glob)| {
         let parts: Vec<&str> = below.split('/').collect();
         glob.names(&parts) && is_read(&parts)
@@ -189,36 +191,27 @@ impl SingleFile {
             sender: reading.deliveries,
             wake: Arc::new(|| {}),
         };
-        let limits = BatchLimits {
-            rows: reading.options.batch_rows.max(1),
-            bytes: reading.options.batch_bytes.max(1),
-            record: reading.options.record_bytes,
-        };
+        let limits = BatchLimits::new(&reading.options, &reading.dataflow.inputs[0].feeds[0]);
         let room = Passage::of_limit(reading.dataflow.bounds.memory);
-        let mut reader = FileReader {
-            hand: Hand {
-                dataflow: reading.dataflow,
-                input: 0,
-                feed: 0,
-                outlets: [outlet].into(),
-                stop: reading.stop.clone(),
-                gauges: Arc::new(Gauges::default()),
-                line: None,
-                limits,
-                room,
-                share: Share::default(),
-            },
-            place: self.place.clone(),
-            // Whoever named the file says that it is whole.
-            options: ReaderOptions {
-                stop_at_end: true,
-                ..reading.options
-            },
-            decode: reading.decode,
-            known: KnownFiles::default(),
-            current: CurrentFile::default(),
-            headers: HeadersTold::default(),
+        let hand = Hand {
+            dataflow: reading.dataflow,
+            input: 0,
+            feed: 0,
+            outlets: [outlet].into(),
+            stop: reading.stop.clone(),
+            gauges: Arc::new(Gauges::default()),
+            line: None,
+            limits,
+            room,
+            share: Share::default(),
         };
+        // Whoever named the file says that it is whole.
+        let options = ReaderOptions {
+            stop_at_end: true,
+            ..reading.options
+        };
+        let known = KnownFiles::default();
+        let mut reader = FileReader::new(hand, self.place.clone(), options, reading.decode, known);
         let job = Job {
             partition: self.found.partition.clone(),
             tag: self.found.tag.clone(),
@@ -233,13 +226,13 @@ impl SingleFile {
         };
         match reader.run(&job) {
             Ok(FileEnd::Done(position)) => Ok(Some(position)),
-            Ok(FileEnd::Gone) => Ok(None),
+            Ok(FileEnd::Gone | FileEnd::Changed) => Ok(None),
             Ok(FileEnd::Stuck { position, cause }) => Err(SourceError::Read {
                 path: self.place.shown(&job.partition),
                 record: position.map_or(reading.next, |position| position.next),
                 source: Arc::new(cause),
             }),
-            Err(Ended::Failed(SourceError::Disconnected { .. }) | Ended::Stopped | Ended::Changed) => Ok(None),
+            Err(Ended::Failed(SourceError::Disconnected { .. }) | Ended::Stopped | Ended::Unread(_)) => Ok(None),
             Err(Ended::Failed(error)) => Err(error),
         }
     }

@@ -1,10 +1,11 @@
 //! Reading from a store that fails in every way a store can.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,10 +16,11 @@ use object_store::path::Path as StorePath;
 use object_store::*;
 
 use super::*;
-use crate::definition::{Dataflow, Feed, FeedKind, Input};
+use crate::definition::{Dataflow, Feed, FeedKind, Format, Input};
 use crate::source::batch::{BatchLimits, nothing};
 use crate::source::outlet::{Gauges, Outlet};
-use crate::source::{Delivery, Share};
+use crate::source::readers::ReaderOptions;
+use crate::source::{Decode, Delivery, Share};
 
 /// A store whose first `failures` reads break after half of the bytes.
 #[derive(Debug)]
@@ -27,6 +29,35 @@ struct Flaky {
     failures: AtomicU32,
     /// Reads are refused for good.
     denied: bool,
+    /// Behind so many reads another object takes the name.
+    replacement: Mutex<Option<(u32, Bytes)>>,
+}
+
+impl Flaky {
+    fn of(failures: u32, denied: bool) -> Flaky {
+        Flaky {
+            inner: InMemory::new(),
+            failures: failures.into(),
+            denied,
+            replacement: Mutex::default(),
+        }
+    }
+
+    async fn put(&self, at: &StorePath, bytes: Bytes) {
+        self.inner.put(at, bytes.into()).await.unwrap();
+    }
+
+    async fn replace_in_time(&self, at: &StorePath) {
+        let mut replacement = self.replacement.lock().unwrap().take();
+        match &mut replacement {
+            Some((0, bytes)) => self.put(at, bytes.clone()).await,
+            Some((reads, _)) => {
+                *reads -= 1;
+                *self.replacement.lock().unwrap() = replacement;
+            }
+            None => {}
+        }
+    }
 }
 
 impl fmt::Display for Flaky {
@@ -63,6 +94,9 @@ impl ObjectStore for Flaky {
                 path: at.to_string(),
                 source: "403 forbidden".into(),
             });
+        }
+        if !head {
+            self.replace_in_time(at).await;
         }
         let got = self.inner.get_opts(at, options).await?;
         let fails = |n: u32| n.checked_sub(1);
@@ -105,19 +139,12 @@ impl ObjectStore for Flaky {
 
 /// Reads one object of a flaky store; what was delivered, and how it ended.
 fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, denied: bool) -> (Vec<Delivery>, FileEnd) {
+    read_stored(Flaky::of(failures, denied), name, bytes, format)
+}
+
+fn read_stored(store: Flaky, name: &str, bytes: impl Into<Bytes>, format: Format) -> (Vec<Delivery>, FileEnd) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let store = Flaky {
-        inner: InMemory::new(),
-        failures: failures.into(),
-        denied,
-    };
-    runtime
-        .block_on(
-            store
-                .inner
-                .put(&StorePath::from(format!("in/{name}")), bytes.into().into()),
-        )
-        .unwrap();
+    runtime.block_on(store.put(&StorePath::from(format!("in/{name}")), bytes.into()));
     let place = Place::Remote {
         store: Arc::new(store),
         base: "s3://bucket/in".into(),
@@ -126,6 +153,11 @@ fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, deni
         lake: "s3://lake".into(),
         runtime: runtime.handle().clone(),
     };
+    read_place(place, format)
+}
+
+/// Reads the only file of a place.
+fn read_place(place: Place, format: Format) -> (Vec<Delivery>, FileEnd) {
     let feed = Feed {
         name: "f".into(),
         kind: FeedKind::Files {
@@ -135,6 +167,7 @@ fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, deni
         format,
         wire: Default::default(),
         columns: vec![],
+        max_record: 16 << 20,
     };
     let input = Input {
         name: "i".into(),
@@ -206,16 +239,7 @@ fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, deni
         std::time::SystemTime::now(),
     );
     let job = settle.next_job().unwrap();
-    let end = FileReader {
-        hand,
-        place,
-        options,
-        decode,
-        known: Default::default(),
-        current: CurrentFile::default(),
-        headers: HeadersTold::default(),
-    }
-    .run(&job);
+    let end = FileReader::new(hand, place, options, decode, KnownFiles::default()).run(&job);
     (deliveries.try_iter().collect(), end.unwrap())
 }
 
@@ -267,18 +291,9 @@ fn a_file_that_cannot_be_read_for_long_waits_and_is_no_dead_letter() {
 
 #[test]
 fn columnar_files_are_read_from_a_store_too() {
-    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..250));
-    let batch = RecordBatch::try_from_iter([("a", numbers)]).unwrap();
-    let mut parquet = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
-    parquet.write(&batch).unwrap();
-    let parquet = parquet.into_inner().unwrap();
-    let mut avro = arrow_avro::writer::AvroWriter::new(Vec::new(), batch.schema().as_ref().clone()).unwrap();
-    avro.write(&batch).unwrap();
-    avro.finish().unwrap();
     for (name, bytes, format) in [
-        ("a.parquet", parquet, Format::Parquet),
-        ("a.avro", avro.into_inner(), Format::Avro),
+        ("a.parquet", parquet_from(0), Format::Parquet),
+        ("a.avro", avro_from(0), Format::Avro),
     ] {
         for failures in [0, 2] {
             let (deliveries, end) = read(name, bytes.clone(), format, failures, false);
@@ -287,4 +302,153 @@ fn columnar_files_are_read_from_a_store_too() {
             assert!(deliveries.iter().all(|d| d.decoded.rejects.is_empty()));
         }
     }
+}
+
+fn numbers(from: i64) -> arrow::array::RecordBatch {
+    let numbers: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from_iter_values(from..from + 250));
+    arrow::array::RecordBatch::try_from_iter([("a", numbers)]).unwrap()
+}
+
+/// A Parquet file of 250 numbers in groups of 50.
+fn parquet_from(from: i64) -> Vec<u8> {
+    let batch = numbers(from);
+    let settings = parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(50))
+        .set_dictionary_enabled(false)
+        .build();
+    let mut parquet = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), Some(settings)).unwrap();
+    parquet.write(&batch).unwrap();
+    parquet.into_inner().unwrap()
+}
+
+fn avro_from(from: i64) -> Vec<u8> {
+    let batch = numbers(from);
+    let mut avro = arrow_avro::writer::AvroWriter::new(Vec::new(), batch.schema().as_ref().clone()).unwrap();
+    avro.write(&batch).unwrap();
+    avro.finish().unwrap();
+    avro.into_inner()
+}
+
+/// The values of a column of numbers that were delivered.
+fn delivered(deliveries: &[Delivery]) -> Vec<i64> {
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int64Type;
+    // Records of Avro are handed on as they are: here a number of seven bits a byte, its sign first.
+    let of_avro = |record: &[u8]| {
+        let number = record
+            .iter()
+            .rev()
+            .fold(0u64, |number, byte| number << 7 | u64::from(byte & 0x7f));
+        (number >> 1) as i64 ^ -((number & 1) as i64)
+    };
+    let of_delivery = |delivery: &Delivery| match &delivery.decoded.raw.payloads {
+        crate::decode::Payloads::Columns { batch, .. } => match batch.column(0).as_primitive_opt::<Int64Type>() {
+            Some(numbers) => numbers.values().to_vec(),
+            None => batch
+                .column(0)
+                .as_binary::<i32>()
+                .iter()
+                .flatten()
+                .map(of_avro)
+                .collect(),
+        },
+        crate::decode::Payloads::Records { .. } => vec![],
+    };
+    deliveries.iter().flat_map(of_delivery).collect()
+}
+
+fn rejections(deliveries: &[Delivery]) -> Vec<&str> {
+    let rejects = deliveries.iter().flat_map(|delivery| &delivery.decoded.rejects);
+    rejects.map(|reject| reject.reason.as_str()).collect()
+}
+
+/// A file that another one took the place of was told to be damaged, although nothing of it was read yet, and never read.
+#[test]
+fn rows_of_a_file_that_is_replaced_in_its_store_are_never_mixed_with_the_others() {
+    let forms: [(&str, Format, fn(i64) -> Vec<u8>); 2] = [
+        ("a.parquet", Format::Parquet, parquet_from),
+        ("a.avro", Format::Avro, avro_from),
+    ];
+    let mut seen = [0; 3];
+    for (name, format, bytes) in forms {
+        for reads in 0..9 {
+            let store = Flaky {
+                replacement: Mutex::new(Some((reads, bytes(1000).into()))),
+                ..Flaky::of(0, false)
+            };
+            let (deliveries, end) = read_stored(store, name, bytes(0), format);
+            let came = delivered(&deliveries);
+            assert_eq!(came, (0..came.len() as i64).collect::<Vec<_>>(), "{name} {reads}");
+            match (&end, came.len()) {
+                // The next look takes it as it is then.
+                (FileEnd::Changed, 0) => seen[0] += 1,
+                (FileEnd::Done(_), 1..250) => {
+                    let told = rejections(&deliveries).concat();
+                    assert!(
+                        told.contains(&format!("changed after {} of its records", came.len())),
+                        "{told}"
+                    );
+                    seen[1] += 1;
+                }
+                (FileEnd::Done(_), 250) => seen[2] += 1,
+                _ => panic!("{name} {reads}: {end:?}, {} rows", came.len()),
+            }
+        }
+    }
+    assert!(
+        seen.iter().all(|count| *count > 0),
+        "before, amid and behind the reading: {seen:?}"
+    );
+}
+
+/// After a failure the file was opened again whatever it was then, and read on in the middle of another one.
+#[test]
+fn a_text_that_is_replaced_while_a_failure_is_waited_out_is_not_read_on() {
+    let text = |from: u32| -> String { (from..from + 50_000).map(|n| format!("{{\"a\":{n}}}\n")).collect() };
+    for reads in [0, 1] {
+        let store = Flaky {
+            replacement: Mutex::new(Some((reads, text(500_000).into()))),
+            ..Flaky::of(1, false)
+        };
+        let (deliveries, end) = read_stored(store, "a.ndjson", text(100_000), Format::Ndjson);
+        let came = offsets(&deliveries);
+        assert_eq!(came, (0..came.len() as u64).collect::<Vec<_>>());
+        match reads {
+            0 => assert!(matches!(end, FileEnd::Changed) && came.is_empty(), "{end:?}"),
+            _ => {
+                assert!(is_done(&end) && (1..50_000).contains(&came.len()), "{end:?}");
+                let told = rejections(&deliveries).concat();
+                assert!(told.contains("changed after"), "{told}");
+            }
+        }
+    }
+}
+
+/// Files of stores are fetched in parts, and their pages looked over as those of local files are.
+#[test]
+fn a_damaged_file_of_columns_comes_to_the_same_in_a_store_as_on_a_disk() {
+    let whole = parquet_from(0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let mut damaged = 0;
+    for at in (0..whole.len()).step_by(23) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x55;
+        std::fs::write(&path, &bytes).unwrap();
+        let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(60))
+            .unwrap();
+        let local = Place::Local {
+            folder: folder.path().into(),
+            glob: crate::definition::FileGlob::new("*").unwrap(),
+            follow_links: false,
+            lake: None,
+        };
+        let (here, _) = read_place(local, Format::Parquet);
+        let (there, _) = read("a.parquet", bytes, Format::Parquet, 0, false);
+        assert_eq!(delivered(&here), delivered(&there), "byte {at}");
+        assert_eq!(rejections(&here).len(), rejections(&there).len(), "byte {at}");
+        damaged += rejections(&there).len();
+    }
+    assert!(damaged > 3, "{damaged}");
 }

@@ -127,6 +127,7 @@ impl Doors {
                     extent: extent.clone(),
                     gauges: hand.gauges.clone(),
                     told: server::describe(&dataflow, hand.input),
+                    max_record: hand.feed().max_record,
                 };
                 entries.insert(hand.input().name.clone(), entry);
                 let (tell, told) = bounded(1);
@@ -168,8 +169,7 @@ impl Doors {
                 next,
                 wake: woken,
                 whole: !listens && !starter.options.stop_at_end,
-                stop_at_end: starter.options.stop_at_end,
-                clock: starter.options.clock.clone(),
+                options: starter.options.clone(),
             };
             let decoders = starter.decoders.clone();
             starter.spawn(&hand, move |hand| {
@@ -178,17 +178,13 @@ impl Doors {
             })?;
         }
         match listens {
-            true => listen((http, dataflow.bounds.max_record), entries, ways).map(Some),
+            true => listen(http, entries, ways).map(Some),
             false => Ok(None),
         }
     }
 }
 
-fn listen(
-    (http, max_record): (&Http, u64),
-    entries: BTreeMap<String, Entry>,
-    ways: Vec<Way>,
-) -> Result<Listening, SourceError> {
+fn listen(http: &Http, entries: BTreeMap<String, Entry>, ways: Vec<Way>) -> Result<Listening, SourceError> {
     let tls = http.tls.as_ref().map(listener::acceptor).transpose();
     let tls = tls.map_err(|reason| SourceError::Requests {
         what: "use the certificate or key of [http] tls",
@@ -214,7 +210,7 @@ fn listen(
         ),
     })?;
     let (closing, closed) = watch::channel(false);
-    let door = Arc::new(Door::new(http, max_record, entries));
+    let door = Arc::new(Door::new(http, entries));
     let weak = Arc::downgrade(&door);
     let limits = ListenerLimits::default();
     runtime.spawn(listener::serve(listener, tls, server::router(door), limits, closed));
@@ -242,9 +238,9 @@ impl Listening {
         self.ways.iter().all(|way| way.written.load(Ordering::Acquire))
     }
 
-    /// Whether all that is in the logs is handed over.
+    /// Whether all that is in the logs is handed over, but for what cannot be read.
     pub fn is_read_out(&self) -> bool {
-        self.ways.iter().all(|way| way.extent.unread() == 0)
+        self.ways.iter().all(|way| way.extent.is_read_out())
     }
 
     /// A snapshot holds this progress.

@@ -5,6 +5,9 @@
 //!
 //! Where bytes of a segment are damaged, all that stands before the next whole request becomes one record, which no decoder
 //! of JSON takes: it is a dead letter, and Bronze keeps it. The bytes are kept in a file beside the segment, too, for segments go.
+//!
+//! Where a segment cannot be read, or is gone that no snapshot holds, the feed waits ([`FeedFault`]); requests are taken on.
+//! Who makes an input again fails instead: rows would be missing.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -20,12 +23,15 @@ use super::frame::{self, Found};
 use super::segments::{self, Extent};
 use super::writer::millis;
 use crate::source::batch::{BatchBuilder, Record};
+use crate::source::fault::FeedFault;
 use crate::source::outlet::{Ended, Hand};
-use crate::source::readers::Clock;
+use crate::source::readers::ReaderOptions;
 use crate::source::{Decode, Position, SourceError};
 
 /// How many bytes one read asks for; a longer request makes it more.
 const READ: u64 = 1 << 20;
+/// Between two attempts to read what could not be read.
+const UNREAD: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
     hand: Hand,
@@ -41,8 +47,21 @@ pub(super) struct Reader {
     buffer: Vec<u8>,
     wake: Receiver<()>,
     whole: bool,
-    stop_at_end: bool,
-    clock: Clock,
+    options: ReaderOptions,
+    fault: FeedFault,
+}
+
+/// Why requests are not read now.
+enum RequestsUnread {
+    Ended(Ended),
+    /// They can be once this is mended.
+    Waits(String),
+}
+
+impl From<Ended> for RequestsUnread {
+    fn from(ended: Ended) -> Self {
+        RequestsUnread::Ended(ended)
+    }
 }
 
 /// How a reader is set up.
@@ -55,8 +74,7 @@ pub(super) struct Setup {
     pub wake: Receiver<()>,
     /// An input is made again: all that ever came must be there.
     pub whole: bool,
-    pub stop_at_end: bool,
-    pub clock: Clock,
+    pub options: ReaderOptions,
 }
 
 impl Reader {
@@ -67,8 +85,7 @@ impl Reader {
             next,
             wake,
             whole,
-            stop_at_end,
-            clock,
+            options,
         } = setup;
         Reader {
             hand,
@@ -82,34 +99,41 @@ impl Reader {
             buffer: Vec::new(),
             wake,
             whole,
-            stop_at_end,
-            clock,
+            options,
+            fault: FeedFault::default(),
         }
     }
 
     pub fn read(mut self) -> Result<(), Ended> {
-        if let Some(start) = self.extent.start().filter(|start| self.next > 0 && *start > self.next) {
-            return Err(SourceError::RequestsGone {
-                feed: self.hand.name(),
-                folder: self.folder.clone(),
-                next: self.next,
-                start,
-            }
-            .into());
-        }
         if self.whole && !self.extent.is_whole() {
             let missing = format!("segments are missing in {}: restore them", self.folder.display());
-            return Err(self.failed(std::io::Error::other(missing)));
+            return Err(self.failed(missing));
         }
         loop {
-            let took = self.turn()?;
+            let took = match self.turn() {
+                Ok(took) => took,
+                Err(RequestsUnread::Ended(ended)) => return Err(ended),
+                Err(RequestsUnread::Waits(cause)) if self.whole => return Err(self.failed(cause)),
+                Err(RequestsUnread::Waits(cause)) => {
+                    self.segment = None;
+                    self.observe_fault(Some(cause));
+                    let lasts = self.fault.lasts();
+                    self.hand.gauges.set_exhausted(lasts);
+                    if lasts && self.options.stop_at_end {
+                        return Ok(());
+                    }
+                    self.hand.sleep(UNREAD)?;
+                    continue;
+                }
+            };
+            self.observe_fault(None);
             self.hand.gauges.set_lag(0, self.extent.unread());
             if took {
                 self.hand.check()?;
                 continue;
             }
             self.hand.gauges.set_exhausted(true);
-            if self.stop_at_end {
+            if self.options.stop_at_end {
                 return Ok(());
             }
             select! {
@@ -121,22 +145,36 @@ impl Reader {
         }
     }
 
-    fn failed(&self, error: std::io::Error) -> Ended {
+    /// Takes in why requests are not read now. Who ends a run does not wait for what cannot be read.
+    fn observe_fault(&mut self, cause: Option<String>) {
+        self.extent.is_stuck.store(cause.is_some(), Ordering::Release);
+        self.fault.observe(&self.hand, &self.options, cause);
+    }
+
+    fn failed(&self, reason: String) -> Ended {
         SourceError::RequestLog {
             feed: self.hand.name(),
-            source: Arc::new(error),
+            source: Arc::new(std::io::Error::other(reason)),
         }
         .into()
     }
 
     /// Hands over some requests; says whether there were any.
-    fn turn(&mut self) -> Result<bool, Ended> {
+    fn turn(&mut self) -> Result<bool, RequestsUnread> {
         let Some((base, end)) = self.extent.behind(self.next) else {
             return Ok(false);
         };
+        if self.next > 0 && base > self.next {
+            return Err(RequestsUnread::Waits(format!(
+                "the log of posted rows in {} goes on at {base}, and was read up to {}: what lies between is gone; restore the \
+                 folder and start the run again, or start with a new lake",
+                self.folder.display(),
+                self.next
+            )));
+        }
         self.hand.gauges.set_exhausted(false);
         if self.segment.as_ref().is_none_or(|(open, _)| *open != base) {
-            let file = File::open(segments::path(&self.folder, base)).map_err(|error| self.failed(error))?;
+            let file = File::open(segments::path(&self.folder, base)).map_err(|error| self.waits(base, &error))?;
             self.segment = Some((base, file));
             self.at = base;
         }
@@ -161,15 +199,24 @@ impl Reader {
         if buffer.len() as u64 <= 2 * READ {
             self.buffer = buffer;
         }
-        handed.map(|()| true)
+        handed?;
+        Ok(true)
     }
 
     /// Reads so many bytes from where the reader is.
-    fn fill(&mut self, base: u64, bytes: u64) -> Result<(), Ended> {
+    fn fill(&mut self, base: u64, bytes: u64) -> Result<(), RequestsUnread> {
         let (_, file) = self.segment.as_ref().expect("a segment is opened before it is read");
         self.buffer.resize(bytes as usize, 0);
         let read = file.read_exact_at(&mut self.buffer, self.at - base);
-        read.map_err(|error| self.failed(error))
+        read.map_err(|error| self.waits(base, &error))
+    }
+
+    fn waits(&self, base: u64, error: &std::io::Error) -> RequestsUnread {
+        let segment = segments::path(&self.folder, base);
+        RequestsUnread::Waits(format!(
+            "could not read {} of posted rows: {error}; let it be read, or restore it",
+            segment.display()
+        ))
     }
 
     /// Hands over bytes that are no request, and were once, as one record.
@@ -260,7 +307,110 @@ impl Reader {
     /// When a request was there, by this machine's clock.
     fn arrived(&self, at: u64) -> Instant {
         let now = Instant::now();
-        let age = Duration::from_millis(millis(&self.clock).saturating_sub(at));
+        let age = Duration::from_millis(millis(&self.options.clock).saturating_sub(at));
         now.checked_sub(age).unwrap_or(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::Head;
+    use super::super::keys::Keys;
+    use super::super::segments::Segments;
+    use super::*;
+    use crate::definition::{FeedKind, Format};
+    use crate::source::batch::{BatchLimits, nothing};
+    use crate::source::outlet::Outlet;
+    use crate::source::passage::Passage;
+    use crate::source::tests::{dataflow, input};
+    use crate::source::{Delivery, Share};
+
+    /// Writes a segment of one row.
+    fn segment(folder: &std::path::Path, row: &str) {
+        let mut keys = Keys::new(Duration::from_secs(1000), 1000);
+        let mut log = Segments::open(folder, 0, false, false, &mut keys).unwrap();
+        let head = Head {
+            rows: 1,
+            bytes: row.len() as u64 + 1,
+            at: 0,
+            keyed: None,
+        };
+        let mut bytes = Vec::new();
+        frame::write(&head, format!("{row}\n").as_bytes(), &mut bytes);
+        log.append(&bytes, &[]).unwrap();
+        log.close().unwrap();
+    }
+
+    /// Reads the log to its end; how many rows came, and what the feed waits for.
+    fn read(folder: &std::path::Path, next: u64) -> (usize, Option<String>) {
+        let flow = dataflow(vec![input("i", vec![("f", FeedKind::Http, Format::Json)])]);
+        let (sender, deliveries) = crossbeam_channel::unbounded();
+        let (_stop, stopped) = crossbeam_channel::bounded(0);
+        let hand = Hand {
+            dataflow: flow.clone(),
+            input: 0,
+            feed: 0,
+            outlets: [Outlet {
+                together: sender.clone(),
+                sender,
+                wake: Arc::new(|| {}),
+            }]
+            .into(),
+            stop: stopped,
+            gauges: Arc::default(),
+            line: None,
+            limits: BatchLimits {
+                rows: 100,
+                bytes: 1000,
+                record: 1000,
+            },
+            room: Passage::of_limit(None),
+            share: Share::default(),
+        };
+        let gauges = hand.gauges.clone();
+        let decode: Decode = Box::new(move |raw| {
+            let mut decoded = nothing(&flow.inputs[0], None);
+            decoded.raw = raw;
+            Ok(decoded)
+        });
+        let (_wake, woken) = crossbeam_channel::bounded(1);
+        let setup = Setup {
+            folder: folder.to_path_buf(),
+            extent: Arc::new(segments::look(folder).unwrap()),
+            next,
+            wake: woken,
+            whole: false,
+            options: ReaderOptions {
+                stop_at_end: true,
+                retries: 0,
+                ..ReaderOptions::default()
+            },
+        };
+        let ended = Reader::new(hand, decode, "0".into(), setup).read();
+        assert!(ended.is_ok() && gauges.exhausted(), "{ended:?}");
+        let rows = |delivery: Delivery| delivery.decoded.raw.len();
+        (deliveries.try_iter().map(rows).sum(), gauges.waits_for())
+    }
+
+    /// A segment that was lost from the middle of the log was passed over in silence; one from its start ended the run.
+    #[test]
+    fn a_segment_of_posted_rows_that_is_gone_makes_its_feed_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        for row in ["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"] {
+            segment(folder, row);
+        }
+        let length = std::fs::metadata(segments::path(folder, 0)).unwrap().len();
+        assert_eq!(read(folder, 0), (3, None));
+        for (lost, came) in [(0, 0), (length, 1)] {
+            let path = segments::path(folder, lost);
+            let aside = path.with_extension("aside");
+            std::fs::rename(&path, &aside).unwrap();
+            let (rows, cause) = read(folder, 1);
+            assert_eq!(rows, came, "{lost}");
+            assert!(cause.is_some_and(|cause| cause.contains("what lies between is gone")));
+            std::fs::rename(&aside, &path).unwrap();
+            assert_eq!(read(folder, 1), (3, None));
+        }
     }
 }

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(super) struct Extent {
     segments: Mutex<BTreeMap<u64, u64>>,
     /// Up to where it was handed over.
     pub taken: AtomicU64,
+    /// What follows cannot be read now.
+    pub is_stuck: AtomicBool,
 }
 
 impl Extent {
@@ -50,11 +52,6 @@ impl Extent {
         let segments = self.segments();
         let mut whole = segments.iter().map(|(base, end)| (*base, *end));
         whole.find(|(_, end)| *end > offset)
-    }
-
-    /// The first offset there is; none: nothing is.
-    pub fn start(&self) -> Option<u64> {
-        self.segments().keys().next().copied()
     }
 
     /// Whether nothing is missing from the very first request on.
@@ -72,6 +69,11 @@ impl Extent {
         let unread = |(base, end): (&u64, &u64)| end.saturating_sub(taken.max(*base));
         self.segments().iter().map(unread).sum()
     }
+
+    /// Whether all that can be read was handed over.
+    pub fn is_read_out(&self) -> bool {
+        self.unread() == 0 || self.is_stuck.load(Ordering::Acquire)
+    }
 }
 
 /// Where a segment's frames are.
@@ -88,13 +90,20 @@ fn keys_path(folder: &Path, base: u64) -> PathBuf {
     folder.join(format!("{base:020}.keys"))
 }
 
-/// The first offsets of the files with an ending.
+/// The first offsets of the files with an ending. What is called so and is no file (a FIFO, a folder) is never opened.
 fn bases(folder: &Path, ending: &str) -> io::Result<Vec<u64>> {
     let mut bases = Vec::new();
     for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let base = name.to_str().and_then(|name| name.strip_suffix(ending));
-        bases.extend(base.and_then(|digits| digits.parse::<u64>().ok()));
+        let Some(base) = base.and_then(|digits| digits.parse::<u64>().ok()) else {
+            continue;
+        };
+        match entry.file_type()?.is_file() {
+            true => bases.push(base),
+            false => tracing::warn!(path = %entry.path().display(), "left out: it is no file"),
+        }
     }
     bases.sort_unstable();
     Ok(bases)
@@ -170,7 +179,7 @@ impl Segments {
         all.dedup();
         for base in all {
             let entries = match filed.contains(&base) {
-                true => read_entries(&keys_path(folder, base))?,
+                true => log.read_entries(base, segments.contains(&base))?,
                 false => log.settle(base)?,
             };
             for entry in &entries {
@@ -214,6 +223,31 @@ impl Segments {
             file.sync_all()?; // written without, perhaps
         }
         let entries: Vec<Entry> = heads.iter().filter_map(Entry::of).collect();
+        self.file_entries(base, &entries)?;
+        Ok(entries)
+    }
+
+    /// The keys that were filed of a segment. Where their file is damaged they are made anew of the segment; of one that is gone,
+    /// those that read are all there is.
+    fn read_entries(&self, base: u64, is_there: bool) -> io::Result<Vec<Entry>> {
+        let path = keys_path(&self.folder, base);
+        let mut entries = Vec::new();
+        let mut damage = None;
+        for line in BufReader::new(File::open(&path)?).split(b'\n') {
+            match serde_json::from_slice(&line?) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => damage = Some(error),
+            }
+        }
+        let Some(error) = damage else { return Ok(entries) };
+        if is_there {
+            tracing::warn!(path = %path.display(), %error, "a file of idempotency keys is damaged: it is made anew");
+            let scan = frame::scan(File::open(self::path(&self.folder, base))?)?;
+            entries = scan.heads.iter().filter_map(Entry::of).collect();
+        } else {
+            let kept = entries.len();
+            tracing::warn!(path = %path.display(), %error, kept, "a file of idempotency keys is damaged: the others are forgotten");
+        }
         self.file_entries(base, &entries)?;
         Ok(entries)
     }
@@ -343,11 +377,6 @@ impl Segments {
     }
 }
 
-fn read_entries(path: &Path) -> io::Result<Vec<Entry>> {
-    let lines = BufReader::new(File::open(path)?).lines();
-    lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
-}
-
 /// Makes a folder and those above it, each known to the one above it.
 fn make_folder(folder: &Path, durable: bool) -> io::Result<()> {
     if folder.is_dir() {
@@ -367,6 +396,10 @@ fn make_folder(folder: &Path, durable: bool) -> io::Result<()> {
 }
 
 fn lock(path: &Path) -> io::Result<File> {
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        let reason = format!("{} is no file; remove it", path.display());
+        return Err(io::Error::other(reason));
+    }
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
     let started = Instant::now();
     loop {
@@ -490,7 +523,7 @@ mod tests {
         assert_eq!(remembered.get(&Digest([1; 16])), None);
         assert!(remembered.get(&Digest([2; 16])).is_some());
         log.append(&framed("3", None, 1).0, &[]).unwrap();
-        assert_eq!(log.extent.start(), Some(ends[2] + 7));
+        assert_eq!(log.extent.behind(0).map(|(base, _)| base), Some(ends[2] + 7));
     }
 
     #[test]
@@ -530,6 +563,59 @@ mod tests {
         log.append(&framed("4", None, 0).0, &[]).unwrap();
         assert!(path(folder.path(), closed).exists(), "the next one is open");
         assert_eq!(rows(folder.path(), &log.extent), [&large, "2", "3", "4"]);
+    }
+
+    /// No start came behind a damaged file of keys, and rows that were answered were out of reach.
+    #[test]
+    fn damaged_keys_are_made_anew_of_their_segment() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let mut log = Segments::open(folder, 0, true, true, &mut keys()).unwrap();
+        for n in 1..=3u8 {
+            let (bytes, entries) = framed(&n.to_string(), Some(n), 5);
+            log.append(&bytes, &entries).unwrap();
+        }
+        log.close().unwrap();
+        let end = log.end;
+        drop(log);
+        let filed = fs::read(keys_path(folder, 0)).unwrap();
+        let known = |next: u64| {
+            let mut remembered = keys();
+            let log = Segments::open(folder, next, true, true, &mut remembered).unwrap();
+            let known = (1..=3).filter(|n| remembered.get(&Digest([*n; 16])).is_some());
+            (known.collect::<Vec<u8>>(), rows(folder, &log.extent))
+        };
+        let all = ["1", "2", "3"].map(String::from).to_vec();
+        let mut flipped = filed.clone();
+        flipped[3] = 0xff;
+        for damaged in [&filed[..filed.len() - 20], &flipped, b"\n"] {
+            fs::write(keys_path(folder, 0), damaged).unwrap();
+            assert_eq!(known(0), (vec![1, 2, 3], all.clone()));
+            assert_eq!(fs::read(keys_path(folder, 0)).unwrap(), filed);
+        }
+        // Behind a snapshot that holds the segment it is gone, and its keys are not.
+        known(end);
+        fs::write(keys_path(folder, 0), &filed[..filed.len() - 20]).unwrap();
+        assert_eq!(known(end), (vec![1, 2], vec![]));
+    }
+
+    #[test]
+    fn what_is_called_like_a_segment_and_is_no_file_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let (bytes, entries) = framed("1", Some(1), 5);
+        let mut log = Segments::open(folder, 0, true, true, &mut keys()).unwrap();
+        log.append(&bytes, &entries).unwrap();
+        log.close().unwrap();
+        drop(log);
+        fs::create_dir(path(folder, 9999)).unwrap();
+        for fifo in [path(folder, 99_999), keys_path(folder, 99_999)] {
+            let made = std::process::Command::new("mkfifo").arg(fifo).status();
+            assert!(made.is_ok_and(|status| status.success()));
+        }
+        let log = Segments::open(folder, 0, true, true, &mut keys()).unwrap();
+        assert_eq!(rows(folder, &log.extent), ["1"]);
+        assert_eq!(rows(folder, &look(folder).unwrap()), ["1"]);
     }
 
     #[test]

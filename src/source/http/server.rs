@@ -54,6 +54,8 @@ pub(super) struct Entry {
     pub gauges: Arc<Gauges>,
     /// What is told of it.
     pub told: Value,
+    /// Bytes of its longest row.
+    pub max_record: u64,
 }
 
 /// What is told of an input.
@@ -76,7 +78,6 @@ pub(super) struct Door {
     /// SHA-256 of each token.
     tokens: Vec<[u8; 32]>,
     max_body: u64,
-    max_record: u64,
     max_waiting: u64,
     timeout: Duration,
     /// In KiB, what bodies may take; by (2).
@@ -85,13 +86,12 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub fn new(http: &Http, max_record: u64, inputs: BTreeMap<String, Entry>) -> Door {
+    pub fn new(http: &Http, inputs: BTreeMap<String, Entry>) -> Door {
         let memory = (4 * http.max_body).max(MEMORY) / 1024;
         Door {
             inputs,
             tokens: http.tokens.iter().map(|token| sha256(token.as_bytes())).collect(),
             max_body: http.max_body,
-            max_record,
             max_waiting: http.max_waiting,
             timeout: http.timeout,
             memory: Arc::new(Semaphore::new(memory as usize)),
@@ -305,7 +305,7 @@ impl Door {
             if !reserve(plain.len() as u64) {
                 return Err(Refusal::NoRoom);
             }
-            let (lines, rows) = body::rows(&plain, shape, self.max_record)?;
+            let (lines, rows) = body::rows(&plain, shape, entry.max_record)?;
             let keyed = key.map(|key| Keyed {
                 key: Digest::of(key.as_bytes()),
                 body: Digest::of(&plain),
@@ -424,8 +424,8 @@ async fn gather(
     reserve: &mut impl FnMut(u64) -> bool,
 ) -> Result<Vec<u8>, Ungathered> {
     let mut chunks = body.into_data_stream();
-    // Room that is not written to is no memory yet.
-    let mut bytes = Vec::with_capacity(told.unwrap_or(0).min(most) as usize);
+    // What a request says is not yet there: room is taken as it comes.
+    let mut bytes = Vec::with_capacity(told.unwrap_or(0).min(most).min(RESERVED) as usize);
     let mut reserved = 0;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(Ungathered::Broken)?;
@@ -462,4 +462,18 @@ async fn pass_over(body: Body) {
         }
     };
     let _ = tokio::time::timeout(REFUSED.1, read).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some hundred connections that said 16 MB and sent one byte took all the room that a limit of address space left.
+    #[tokio::test]
+    async fn a_length_that_is_only_said_takes_no_room() {
+        let sent = gather(Body::from("{}"), Some(16 << 20), 16 << 20, &mut |_| true).await;
+        let Ok(bytes) = sent else { panic!("two bytes are taken") };
+        assert_eq!(bytes, b"{}");
+        assert!(bytes.capacity() <= RESERVED as usize, "{}", bytes.capacity());
+    }
 }

@@ -13,8 +13,10 @@
 //!    silence. A partition without records tells where it starts too: the next run goes on there, whatever `start` says.
 //! 4. A position moves over what is no record (the marks of transactions) once everything before it was handed over;
 //!    else a topic that retention empties would seem to lack them.
-//! 5. Brokers that go away are waited for, as long as it takes; only a feed that never reached one fails. A partition
-//!    without a leader waits by itself; until it is read, nothing is caught up.
+//! 5. Brokers that go away are waited for, as long as it takes. A partition without a leader waits by itself; until it is
+//!    read, nothing is caught up. Brokers that were never reached, and a partition that lacks what is to be read, make the
+//!    feed wait with its cause ([`trouble::TopicFault`]): the other partitions and feeds are read, and a run that ends once
+//!    all is caught up does not wait for ever.
 //! 6. A run until all is caught up reads what is there when a partition is found, however much is written meanwhile.
 //!
 //! When a record arrived: when its partition's queue was last empty and then was not. Latencies are never understated:
@@ -26,6 +28,7 @@ mod headers;
 mod place;
 mod reader;
 mod topics;
+mod trouble;
 mod writer;
 
 pub(crate) use client::{configure as configure_client, reason as describe_client_error};

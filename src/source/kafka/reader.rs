@@ -18,8 +18,10 @@ use super::client::{Consumer, Context, describe};
 use super::headers::to_json;
 use super::place::{Found, Place, place};
 use super::topics::{TopicPartition, Topics};
+use super::trouble::{TopicFault, Trouble};
 use crate::definition::{Kafka, OnMissing, Start};
 use crate::source::batch::{BatchBuilder, Record};
+use crate::source::fault::FeedFault;
 use crate::source::outlet::{Ended, Hand};
 use crate::source::readers::ReaderOptions;
 use crate::source::transactions::{Look, Opened};
@@ -68,6 +70,13 @@ pub struct Reader {
     absent: Vec<String>,
     /// Partitions of ours that are not read yet, for nobody answers for them.
     leaderless: BTreeSet<TopicPartition>,
+    /// Partitions of ours that are not read, for what is to be read of them is not there, as of the newest look.
+    unreadable: BTreeMap<TopicPartition, TopicFault>,
+    /// Partitions of ours that are not read on in this run.
+    damaged: BTreeMap<TopicPartition, TopicFault>,
+    /// Why the newest look found nothing out.
+    unseen: Option<TopicFault>,
+    fault: FeedFault,
     /// What a queue that is no longer empty says.
     wake: Sender<()>,
     woken: Receiver<()>,
@@ -127,21 +136,27 @@ impl Reader {
             topics: Topics::of(&setup.kafka),
             consumer: Arc::new(consumer),
             hand,
-            setup,
             decode,
             partitions: BTreeMap::new(),
             absent: Vec::new(),
             leaderless: BTreeSet::new(),
+            unreadable: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+            unseen: None,
+            fault: FeedFault::of_reader(setup.slot),
             wake,
             woken,
             base: Instant::now(),
             waits_for_others: false,
+            setup,
         }
     }
 
     /// Reads until readers are to stop, or everything is read and that is wanted.
     pub fn read(mut self) -> Result<(), Ended> {
-        self.reach()?;
+        if !self.reach()? {
+            return Ok(());
+        }
         if let Some(line) = &self.hand.line {
             line.found(&self.hand)?;
         }
@@ -163,7 +178,8 @@ impl Reader {
             self.observe_caught()?;
             // A keeper says when all is caught up.
             let is_kept = self.hand.line.is_some();
-            let is_whole = self.leaderless.is_empty();
+            self.observe_fault();
+            let is_whole = self.leaderless.is_empty() && self.is_at_rest();
             let mut partitions = self.partitions.values();
             if self.setup.options.stop_at_end
                 && !is_kept
@@ -203,34 +219,59 @@ impl Reader {
             .trouble(format!("could not ask brokers {brokers}: {}", describe(error)));
     }
 
-    /// Finds the partitions for the first time: by (5) of the module, within the budget.
-    fn reach(&mut self) -> Result<(), Ended> {
+    /// Finds the partitions for the first time, by (5) of the module. Says whether they are to be read: a run that ends once
+    /// all is caught up does not wait for ever.
+    fn reach(&mut self) -> Result<bool, Ended> {
         let mut pause = self.setup.options.back_off;
-        let mut attempts = 0;
         loop {
-            attempts += 1;
-            let error = match self.find() {
-                Ok(()) => return Ok(()),
-                Err(Trouble::Ends(ended)) => return Err(ended),
-                Err(Trouble::Passes(error)) => error,
-            };
-            // With statistics of all the while before what was said.
-            self.serve(64)?;
-            if attempts > self.setup.options.retries {
-                // What librdkafka said of its connections tells more than that nobody answered.
-                let reason = self.consumer.context().why().unwrap_or_else(|| describe(&error));
-                return Err(SourceError::KafkaBrokers {
-                    feed: self.hand.name(),
-                    brokers: self.setup.kafka.client.brokers.clone(),
-                    attempts,
-                    reason,
+            let fault = match self.find() {
+                Ok(()) => {
+                    self.hand.gauges.set_reader_exhausted(self.setup.index, false);
+                    return Ok(true);
                 }
-                .into());
+                Err(Trouble::Ends(ended)) => return Err(ended),
+                Err(Trouble::Waits(fault)) => fault,
+                Err(Trouble::Passes(error)) => {
+                    // With statistics of all the while before what was said.
+                    self.serve(64)?;
+                    TopicFault::Unreached {
+                        brokers: self.setup.kafka.client.brokers.clone(),
+                        // What librdkafka said of its connections tells more than that nobody answered.
+                        reason: self.consumer.context().why().unwrap_or_else(|| describe(&error)),
+                    }
+                }
+            };
+            self.unseen = Some(fault);
+            self.observe_fault();
+            // A keeper says when all is caught up.
+            if self.hand.line.is_none() {
+                let rests = self.is_at_rest();
+                self.hand.gauges.set_reader_exhausted(self.setup.index, rests);
+                if rests && self.setup.options.stop_at_end {
+                    return Ok(false);
+                }
             }
-            self.trouble(&error);
             self.hand.sleep(pause)?;
             pause = (pause * 2).min(Duration::from_secs(10));
         }
+    }
+
+    /// Takes in what keeps the feed from reading all that is its own.
+    fn observe_fault(&mut self) {
+        let partitions = self.damaged.values().chain(self.unreadable.values());
+        match self.unseen.iter().chain(partitions).next() {
+            Some(fault @ TopicFault::Unreached { .. }) => {
+                let cause = Some(fault.to_string());
+                self.fault.observe(&self.hand, &self.setup.options, cause);
+            }
+            Some(fault) => self.fault.observe_lasting(&self.hand, fault.to_string()),
+            None => self.fault.observe(&self.hand, &self.setup.options, None),
+        }
+    }
+
+    /// Whether nothing keeps the feed from reading, or what does will last.
+    fn is_at_rest(&self) -> bool {
+        !self.fault.is_there() || self.fault.lasts()
     }
 
     /// Whether a partition is this reader's.
@@ -244,6 +285,10 @@ impl Reader {
             Ok(()) => Ok(()),
             Err(Trouble::Passes(error)) => {
                 self.trouble(&error);
+                Ok(())
+            }
+            Err(Trouble::Waits(fault)) => {
+                self.unseen = Some(fault);
                 Ok(())
             }
             Err(Trouble::Ends(ended)) => Err(ended),
@@ -263,17 +308,18 @@ impl Reader {
         }
         self.absent = found.absent;
         if self.setup.markers && found.partitions.len() > 1 {
-            let several = SourceError::MarkerPartitions {
-                feed: self.hand.name(),
+            let several = TopicFault::SeveralOfMarkers {
                 topic: self.setup.kafka.topics.concat(),
                 partitions: found.partitions.len(),
             };
             return Err(several.into());
         }
+        self.unseen = None;
         let new: Vec<TopicPartition> = found
             .partitions
             .into_iter()
-            .filter(|partition| !self.partitions.contains_key(partition) && self.is_ours(&partition.name()))
+            .filter(|partition| !self.partitions.contains_key(partition) && !self.damaged.contains_key(partition))
+            .filter(|partition| self.is_ours(&partition.name()))
             .collect();
         // Told of before anything is asked: it waits for nobody, and what is kept waits for all of them.
         if let Some(line) = &self.hand.line {
@@ -289,13 +335,18 @@ impl Reader {
             self.consumer.context().trouble(text);
         }
         self.leaderless = leaderless.into_iter().collect();
-        if new.is_empty() {
-            return Ok(());
-        }
         let mut starts = Vec::with_capacity(new.len());
-        for partition in &new {
-            let (at, end) = self.start_of(partition)?;
-            starts.push((at, end));
+        let mut unreadable = BTreeMap::new();
+        for partition in new {
+            let (at, end) = match self.start_of(&partition) {
+                Ok(start) => start,
+                // The others are read.
+                Err(Trouble::Waits(fault)) => {
+                    unreadable.insert(partition, fault);
+                    continue;
+                }
+                Err(trouble) => return Err(trouble),
+            };
             if let Some(line) = &self.hand.line {
                 let name = partition.name();
                 let opened = Opened {
@@ -305,13 +356,18 @@ impl Reader {
                 };
                 line.open(&self.hand, &name.into(), opened)?;
             }
+            starts.push((partition, at, end));
+        }
+        self.unreadable = unreadable;
+        if starts.is_empty() {
+            return Ok(());
         }
         let mut list = TopicPartitionList::new();
-        for (partition, (at, _)) in new.iter().zip(&starts) {
+        for (partition, at, _) in &starts {
             list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*at as i64))?;
         }
         self.consumer.incremental_assign(&list)?;
-        for (partition, (at, end)) in new.into_iter().zip(starts) {
+        for (partition, at, end) in starts {
             let opened = self.open(&partition, at, end);
             self.partitions.insert(partition, opened);
         }
@@ -384,19 +440,16 @@ impl Reader {
                 self.tell(&name.into(), at, Some(reason))?;
                 at
             }
-            Place::Missing(missing) => {
-                let missing = SourceError::KafkaMissing {
-                    feed: self.hand.name(),
+            Place::Missing(_) => {
+                let missing = TopicFault::Missing {
                     partition: name,
                     next: next.unwrap_or_default(),
                     first: found.first,
-                    missing,
                 };
                 return Err(missing.into());
             }
             Place::Ends => {
-                let ends = SourceError::KafkaEnds {
-                    feed: self.hand.name(),
+                let ends = TopicFault::Ends {
                     partition: name,
                     next: next.unwrap_or_default(),
                     end: found.end,
@@ -416,12 +469,10 @@ impl Reader {
                 None => found.first,
                 // What is asked for by number is missed like what a snapshot asks for.
                 Some(at) if at < found.first && self.setup.kafka.on_missing == OnMissing::Stop => {
-                    return Err(SourceError::KafkaMissing {
-                        feed: self.hand.name(),
+                    return Err(TopicFault::Missing {
                         partition: partition.name(),
                         next: at,
                         first: found.first,
-                        missing: found.first - at,
                     }
                     .into());
                 }
@@ -591,27 +642,33 @@ impl Reader {
             Some(error) if is_out_of_range(&error) => {
                 // Judged anew, by what the topic has now.
                 self.setup.known.insert(name.name(), partition.reading.next);
-                let mut list = TopicPartitionList::new();
-                list.add_partition(&name.topic, name.number);
-                drop(partition);
-                // A partition that cannot be given back is not read, and is found again in any case.
-                let _ = self.consumer.incremental_unassign(&list);
+                self.give_back(name, partition);
                 self.look()?;
                 return Ok(taken.records);
             }
             // The client goes on behind it: what it holds would be missing in silence.
             Some(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::BadMessage) => {
-                let damaged = SourceError::KafkaDamaged {
-                    feed: self.hand.name(),
+                let damaged = TopicFault::Damaged {
                     partition: partition.name.to_string(),
                     next: partition.reading.next,
                 };
-                return Err(damaged.into());
+                self.damaged.insert(name.clone(), damaged);
+                self.give_back(name, partition);
+                return Ok(taken.records);
             }
             Some(error) => self.observe_error(error)?,
         }
         self.partitions.insert(name.clone(), partition);
         Ok(taken.records)
+    }
+
+    /// Reads a partition no more, which may be found again.
+    fn give_back(&self, name: &TopicPartition, partition: Partition) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&name.topic, name.number);
+        drop(partition);
+        // One that cannot be given back is not read either.
+        let _ = self.consumer.incremental_unassign(&list);
     }
 
     /// What librdkafka says of its partitions: lags, and by (4) of the module positions behind what is no record.
@@ -755,30 +812,4 @@ fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> 
         taken: known(partition.app_offset),
         reached: known(partition.eof_offset),
     })
-}
-
-/// Why brokers' answer is not to be had.
-enum Trouble {
-    /// It may be, later.
-    Passes(KafkaError),
-    /// It will not be, or readers are to stop.
-    Ends(Ended),
-}
-
-impl From<KafkaError> for Trouble {
-    fn from(error: KafkaError) -> Self {
-        Trouble::Passes(error)
-    }
-}
-
-impl From<Ended> for Trouble {
-    fn from(ended: Ended) -> Self {
-        Trouble::Ends(ended)
-    }
-}
-
-impl From<SourceError> for Trouble {
-    fn from(error: SourceError) -> Self {
-        Trouble::Ends(error.into())
-    }
 }

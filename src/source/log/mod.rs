@@ -5,8 +5,11 @@
 //! 2. Partitions take turns, a batch each, so that one with a backlog does not keep the others waiting.
 //! 3. A line that is no record (broken, or an object without `value`) is handed on whole, as a value: its decoder
 //!    takes it or rejects it with its bytes. `verify`, which sees payloads alone, then judges as the run did.
-//! 4. What reading stopped at must still be there: a log that lost bytes ends the feed. A file or folder that cannot be
-//!    read is another matter: the feed waits for it ([`FeedFault`]).
+//! 4. What reading stopped at must still be there. A partition that lost bytes, was written anew or is gone is not read on
+//!    until what was read of it is back, nor is one that cannot be read; the others are, and the feed waits ([`FeedFault`]).
+//!    A file that another one was put in place of is opened anew, and held to the same. With `on_missing = "earliest"` what
+//!    is there is read from its beginning instead: its offsets go on where those before ended ([`Position::base`](super::Position::base)), and a
+//!    dead letter tells of it.
 //! 5. A log is text. Of formats whose records may be none, keys and values are JSON strings of base64; what is no such
 //!    string is taken as it is written.
 //!
@@ -29,7 +32,7 @@ pub use writer::{LogRecord, LogWriter};
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,8 +49,9 @@ use super::guard::open_regular;
 use super::names::partition_of;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
-use super::{Decode, Position, Progress, SourceError};
+use super::{Decode, Progress, SourceError};
 use crate::decode::FIRST_BYTES;
+use crate::definition::{LogRules, OnMissing};
 use crate::shown::shown_path;
 use envelope::Envelope;
 use partition::Partition;
@@ -72,6 +76,9 @@ pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
 const READ_BYTES: usize = 1 << 20;
 /// How long a last line may be without its end before that is said.
 const TORN_PATIENCE: Duration = Duration::from_secs(10);
+/// What to do about a log that holds no more what was read of it.
+const RESTORE: &str =
+    "restore it, or set on_missing = \"earliest\" in the feed, which reads what it holds now from its beginning";
 /// The longest pause of a feed that waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -79,13 +86,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 pub(crate) fn start(
     starter: &mut Starter,
     hand: Hand,
-    (folder, follow_links): (&Path, bool),
+    (folder, rules): (&Path, LogRules),
     resume: &Progress,
 ) -> Result<(), SourceError> {
     let positions = hand
         .positions(resume)
         .filter(|(name, _)| hand.reads(name))
-        .map(|(name, position)| (name.to_string(), position.next))
+        .map(|(name, position)| (name.to_string(), (position.next, position.base)))
         .collect();
     let (options, decoders) = (starter.options.clone(), starter.decoders.clone());
     let folder = folder.to_path_buf();
@@ -95,7 +102,7 @@ pub(crate) fn start(
             hand,
             options,
             folder,
-            follow_links,
+            rules,
             decode,
             positions,
             partitions: BTreeMap::new(),
@@ -127,6 +134,8 @@ enum LogUnread {
     Ended(Ended),
     /// It can be once this is mended.
     Waits(String),
+    /// What was read of a log is not in it.
+    Lost(String),
 }
 
 impl From<Ended> for LogUnread {
@@ -135,14 +144,16 @@ impl From<Ended> for LogUnread {
     }
 }
 
-impl From<SourceError> for LogUnread {
-    fn from(error: SourceError) -> Self {
-        LogUnread::Ended(error.into())
-    }
-}
-
 fn waits(path: &Path, error: std::io::Error) -> LogUnread {
     LogUnread::Waits(format!("could not read {}: {error}", shown_path(path)))
+}
+
+/// A log that ends before what was read of it.
+fn shrank(path: &Path, size: u64, next: u64) -> LogUnread {
+    LogUnread::Lost(format!(
+        "log {} is {size} bytes long, but was read up to byte {next}, and a log must only grow",
+        shown_path(path)
+    ))
 }
 
 /// What was said already.
@@ -158,10 +169,10 @@ struct Follower {
     hand: Hand,
     options: ReaderOptions,
     folder: PathBuf,
-    follow_links: bool,
+    rules: LogRules,
     decode: Decode,
-    /// Of partitions not yet opened.
-    positions: BTreeMap<String, u64>,
+    /// Of partitions not yet opened: the next byte to read, and the number of the file's first one.
+    positions: BTreeMap<String, (u64, u64)>,
     partitions: BTreeMap<Arc<str>, Partition>,
     buffer: Vec<u8>,
     fault: FeedFault,
@@ -182,7 +193,7 @@ impl Follower {
                 match self.turn(name) {
                     Ok(bytes) => took += bytes,
                     Err(LogUnread::Ended(ended)) => return Err(ended),
-                    Err(LogUnread::Waits(cause)) => unread = unread.or(Some(cause)),
+                    Err(LogUnread::Waits(cause) | LogUnread::Lost(cause)) => unread = unread.or(Some(cause)),
                 }
             }
             self.report_lag();
@@ -198,8 +209,8 @@ impl Follower {
                 }
             }
             let cause = self.unseen.clone().or(unread);
-            self.fault.observe(&self.hand, cause);
-            let exhausted = !self.fault.is_there() || self.fault.lasts(&self.options);
+            self.fault.observe(&self.hand, &self.options, cause);
+            let exhausted = !self.fault.is_there() || self.fault.lasts();
             self.hand.gauges.set_exhausted(exhausted);
             let ends = exhausted && self.options.stop_at_end;
             self.tell_torn(if ends { Duration::ZERO } else { TORN_PATIENCE });
@@ -222,7 +233,7 @@ impl Follower {
                 self.unseen = None;
                 Ok(found)
             }
-            Err(LogUnread::Waits(cause)) => {
+            Err(LogUnread::Waits(cause) | LogUnread::Lost(cause)) => {
                 self.unseen = Some(cause);
                 Ok(false)
             }
@@ -276,16 +287,15 @@ impl Follower {
         if let Some(cause) = waiting {
             return Err(LogUnread::Waits(cause));
         }
-        // By (4), progress without a file: the log lost all of its bytes.
-        if let Some((name, position)) = self.positions.iter().find(|(_, next)| **next > 0) {
+        // By (4), progress without a file.
+        let waits = self.rules.on_missing == OnMissing::Stop;
+        if let Some((name, (next, base))) = self.positions.iter().find(|(_, (next, base))| waits && next > base) {
             let path = self.folder.join(format!("{name}.ndjson"));
-            return Err(SourceError::LogShrank {
-                feed: self.hand.name(),
-                path,
-                size: 0,
-                position: *position,
-            }
-            .into());
+            return Err(LogUnread::Waits(format!(
+                "log {} is gone, and was read up to byte {}: {RESTORE}",
+                shown_path(&path),
+                next - base
+            )));
         }
         if self.partitions.is_empty() {
             let there = what_is_in(&self.folder);
@@ -295,16 +305,13 @@ impl Follower {
     }
 
     fn was_read(&self) -> bool {
-        !self.partitions.is_empty() || self.positions.values().any(|next| *next > 0)
+        !self.partitions.is_empty() || self.positions.values().any(|(next, base)| next > base)
     }
 
     /// Opens a partition; none: it is left out, and that is said.
     fn open(&mut self, name: &Arc<str>, path: &Path) -> Result<Option<Partition>, LogUnread> {
-        let within = match self.follow_links {
-            true => None,
-            false => Some(self.folder.canonicalize().map_err(|e| waits(&self.folder, e))?),
-        };
-        let mut file = match open_regular(path, within.as_deref()) {
+        let within = self.within()?;
+        let file = match open_regular(path, within.as_deref()) {
             Ok(file) => file,
             Err(error) if is_left_out(&error) && !self.positions.contains_key(&**name) => {
                 if self.said.left_out.insert(path.to_path_buf()) {
@@ -315,34 +322,39 @@ impl Follower {
             }
             Err(error) => return Err(waits(path, error)),
         };
-        let next = self.positions.get(&**name).copied().unwrap_or(0);
-        let size = file.metadata().map_err(|e| waits(path, e))?.len();
-        let (feed, path) = (self.hand.name(), path.to_path_buf());
-        if size < next {
-            return Err(SourceError::LogShrank {
-                feed,
-                path,
-                size,
-                position: next,
-            }
-            .into());
+        let (next, base) = self.positions.get(&**name).copied().unwrap_or_default();
+        let mut partition = Partition::new(name.clone(), path.to_path_buf(), file, next, base);
+        if let Err(unread) = check_read(&mut partition) {
+            self.settle_lost(&mut partition, unread)?;
         }
-        if next > 0 {
-            let mut last = [0];
-            let read = file
-                .seek(SeekFrom::Start(next - 1))
-                .and_then(|_| file.read_exact(&mut last));
-            read.map_err(|e| waits(&path, e))?;
-            if last != *b"\n" {
-                return Err(SourceError::LogRewritten {
-                    feed,
-                    path,
-                    position: next,
-                }
-                .into());
+        Ok(Some(partition))
+    }
+
+    /// What becomes of a partition that lost what was read of it, by (4).
+    fn settle_lost(&self, partition: &mut Partition, unread: LogUnread) -> Result<(), LogUnread> {
+        match (unread, self.rules.on_missing) {
+            (LogUnread::Lost(what), OnMissing::Earliest) => {
+                partition.begin_anew();
+                let reason = format!("{what}: what it holds now is read from its beginning");
+                let position = partition.position(partition.next);
+                self.hand
+                    .conclude(&partition.name, position, Some(reason), Instant::now())?;
+                Ok(())
+            }
+            (LogUnread::Lost(what), OnMissing::Stop) => Err(LogUnread::Waits(format!("{what}: {RESTORE}"))),
+            (unread, _) => Err(unread),
+        }
+    }
+
+    /// The folder that links must not leave, if there is one.
+    fn within(&self) -> Result<Option<PathBuf>, LogUnread> {
+        match self.rules.follow_links {
+            true => Ok(None),
+            false => {
+                let folder = self.folder.canonicalize();
+                folder.map(Some).map_err(|error| waits(&self.folder, error))
             }
         }
-        Ok(Some(Partition::new(name.clone(), path, file, next)))
     }
 
     fn tell_nothing(&mut self, what: &str) {
@@ -370,7 +382,7 @@ impl Follower {
                 tracing::warn!(
                     feed,
                     "the last line of {path}, at byte {}, has no newline and waits: {bytes} bytes for {:.0} s; end it with a newline",
-                    partition.next,
+                    partition.next - partition.base,
                     since.as_secs_f64()
                 );
             }
@@ -406,20 +418,20 @@ impl Follower {
         let lines = loop {
             let length = ask.min((partition.size - partition.next) as usize);
             self.buffer.resize(length, 0);
-            partition
-                .read(partition.next, &mut self.buffer)
-                .map_err(|e| waits(&partition.path, e))?;
+            if let Err(error) = partition.read(partition.next, &mut self.buffer) {
+                return self.observe_unread(partition, error);
+            }
             if let Some(end) = memrchr(b'\n', &self.buffer) {
                 break end + 1;
             }
-            if length > self.options.record_bytes {
+            if length > self.hand.limits.record {
                 return self.pass_over(partition);
             }
             if partition.next + length as u64 == partition.size {
                 partition.observe_torn(); // by (1)
                 return Ok(0);
             }
-            ask = (ask * 4).min(self.options.record_bytes.saturating_add(1));
+            ask = (ask * 4).min(self.hand.limits.record.saturating_add(1));
         };
         let (mut at, start) = (0, partition.next);
         let arrived = partition.arrived(&self.buffer[..lines]);
@@ -428,7 +440,7 @@ impl Follower {
         while at < lines {
             let length = memchr(b'\n', &self.buffer[at..lines]).expect("by the loop above a line's end is last");
             let line = self.buffer[at..at + length].trim_ascii();
-            if length > self.options.record_bytes {
+            if length > self.hand.limits.record {
                 batch.push(cut(start + at as u64, &self.buffer[at..at + length], length as u64));
             } else if !line.is_empty() {
                 let parsed = envelope::parse(line);
@@ -450,12 +462,7 @@ impl Follower {
             }
             at += length + 1;
             if batch.is_full() || (at == lines && !batch.is_empty()) {
-                let position = Position {
-                    next: start + at as u64,
-                    done: false,
-                    tag: None,
-                    ..Position::default()
-                };
+                let position = partition.position(start + at as u64);
                 let (name, raw) = (&partition.name, batch.take(None));
                 self.hand.deliver(&mut self.decode, name, raw, position, arrived)?;
             }
@@ -470,9 +477,9 @@ impl Follower {
         let start = partition.next;
         let first = FIRST_BYTES.min((partition.size - start) as usize);
         let mut first = vec![0; first];
-        partition
-            .read(start, &mut first)
-            .map_err(|e| waits(&partition.path, e))?;
+        if let Err(error) = partition.read(start, &mut first) {
+            return self.observe_unread(partition, error);
+        }
         let mut at = partition.passed.max(start);
         loop {
             self.hand.check()?;
@@ -482,9 +489,9 @@ impl Follower {
                 return Ok(0);
             }
             self.buffer.resize(READ_BYTES.min((partition.size - at) as usize), 0);
-            partition
-                .read(at, &mut self.buffer)
-                .map_err(|e| waits(&partition.path, e))?;
+            if let Err(error) = partition.read(at, &mut self.buffer) {
+                return self.observe_unread(partition, error);
+            }
             let Some(end) = memchr(b'\n', &self.buffer) else {
                 at += self.buffer.len() as u64;
                 continue;
@@ -492,7 +499,7 @@ impl Follower {
             let end = at + end as u64;
             let mut batch = BatchBuilder::new(self.hand.limits);
             batch.push(cut(start, &first, end - start));
-            let (name, position) = (&partition.name, Position::at(end + 1));
+            let (name, position) = (&partition.name, partition.position(end + 1));
             let raw = batch.take(None);
             self.hand
                 .deliver(&mut self.decode, name, raw, position, Instant::now())?;
@@ -503,26 +510,63 @@ impl Follower {
         }
     }
 
-    /// Looks how long a partition's file is, and when it was written last.
+    /// A read that failed: perhaps the file is shorter than it was when it was looked at.
+    fn observe_unread(&self, partition: &mut Partition, error: std::io::Error) -> Result<u64, LogUnread> {
+        match error.kind() {
+            ErrorKind::UnexpectedEof => self.look(partition).map(|()| 0),
+            _ => Err(waits(&partition.path, error)),
+        }
+    }
+
+    /// Looks how long a partition's file is, and when it was written last; by (4) whether it is the one that was read.
     fn look(&self, partition: &mut Partition) -> Result<(), LogUnread> {
         let metadata = match std::fs::metadata(&partition.path) {
             Err(e) if e.kind() == ErrorKind::NotFound && self.folder.is_dir() => None,
             metadata => Some(metadata.map_err(|e| waits(&partition.path, e))?),
         };
         let size = metadata.as_ref().map_or(0, |m| m.len());
-        if size < partition.next {
-            let (feed, path) = (self.hand.name(), partition.path.clone());
-            return Err(SourceError::LogShrank {
-                feed,
-                path,
-                size,
-                position: partition.next,
-            }
-            .into());
+        if size < partition.next - partition.base {
+            partition.is_doubtful = true;
+            let lost = shrank(&partition.path, size, partition.next - partition.base);
+            return self.settle_lost(partition, lost);
         }
+        let is_doubtful = |m| partition.is_doubtful || !partition.is_of(m);
+        if metadata.as_ref().is_some_and(is_doubtful) {
+            partition.is_doubtful = true;
+            let within = self.within()?;
+            let opened = open_regular(&partition.path, within.as_deref());
+            partition.file = opened.map_err(|e| waits(&partition.path, e))?;
+            if let Err(unread) = check_read(partition) {
+                self.settle_lost(partition, unread)?;
+            }
+            partition.is_doubtful = false;
+        }
+        let size = partition.base + size;
         partition.observe_size(size, metadata.and_then(|m| m.modified().ok()));
         Ok(())
     }
+}
+
+/// Whether a partition's file still has a line's end where reading stopped, by (4).
+fn check_read(partition: &mut Partition) -> Result<(), LogUnread> {
+    let (path, next) = (partition.path.clone(), partition.next - partition.base);
+    let size = partition.file.metadata().map_err(|e| waits(&path, e))?.len();
+    if size < next {
+        return Err(shrank(&path, size, next));
+    }
+    if next > 0 {
+        let mut last = [0];
+        partition
+            .read(partition.next - 1, &mut last)
+            .map_err(|e| waits(&path, e))?;
+        if last != *b"\n" {
+            return Err(LogUnread::Lost(format!(
+                "log {} has no line's end before byte {next}, up to which it was read, so it was written anew",
+                shown_path(&path)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A record of which only the first bytes are taken, for it has so many.

@@ -1,18 +1,23 @@
 //! A partition of the log: its file, how far it is read, and when its bytes came.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use memchr::memchr;
 
+use crate::source::Position;
+
 /// A partition's file and how far it is read.
 pub(super) struct Partition {
     pub name: Arc<str>,
     pub path: PathBuf,
     pub file: File,
+    /// The number of the file's first byte: not 0 once a log was begun anew. All places below count with it.
+    pub base: u64,
     pub next: u64,
     /// How long the file is, when it was looked at last.
     pub size: u64,
@@ -32,16 +37,19 @@ pub(super) struct Partition {
     pub passed: u64,
     /// The start of the unfinished line that was told last.
     told_torn: Option<u64>,
+    /// The file has lost what was read of it, or another one has its name: it is looked into before it is read on.
+    pub is_doubtful: bool,
 }
 
 impl Partition {
     /// A file that is read up to `next` and was not looked at yet.
-    pub fn new(name: Arc<str>, path: PathBuf, file: File, next: u64) -> Partition {
+    pub fn new(name: Arc<str>, path: PathBuf, file: File, next: u64, base: u64) -> Partition {
         let now = Instant::now();
         Partition {
             name,
             path,
             file,
+            base,
             next,
             size: next,
             looked: now,
@@ -52,12 +60,33 @@ impl Partition {
             passed: next,
             torn_since: now,
             told_torn: None,
+            is_doubtful: false,
+        }
+    }
+
+    /// Whether the open file is the one that was looked at.
+    pub fn is_of(&self, looked_at: &Metadata) -> bool {
+        let same = |open: Metadata| (open.dev(), open.ino()) == (looked_at.dev(), looked_at.ino());
+        self.file.metadata().is_ok_and(same)
+    }
+
+    /// Its file is read from the beginning, as what follows what was read.
+    pub fn begin_anew(&mut self) {
+        self.base = self.next;
+        (self.size, self.fresh, self.torn, self.passed) = (self.next, self.next, self.next, self.next);
+    }
+
+    /// Where reading goes on once what lies before `next` is handed over.
+    pub fn position(&self, next: u64) -> Position {
+        Position {
+            base: self.base,
+            ..Position::at(next)
         }
     }
 
     /// Reads the bytes that start at `at`, as many as there is room for.
     pub fn read(&mut self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(at))?;
+        self.file.seek(SeekFrom::Start(at - self.base))?;
         self.file.read_exact(buffer)
     }
 
@@ -69,6 +98,11 @@ impl Partition {
         self.written = written.map_or(self.looked, |at| at.clamp(self.looked, now));
         self.seen = std::mem::replace(&mut self.looked, now);
         self.fresh = std::mem::replace(&mut self.size, size);
+        // What was not read yet may be cut off.
+        self.torn = self.torn.min(size);
+        if self.passed > size {
+            self.passed = self.next;
+        }
     }
 
     /// The line that starts at `next` has no end.
@@ -119,7 +153,13 @@ mod tests {
             fresh,
             seen: at(0),
             written: at(40),
-            ..Partition::new("0".into(), PathBuf::new(), tempfile::tempfile().expect("a file"), next)
+            ..Partition::new(
+                "0".into(),
+                PathBuf::new(),
+                tempfile::tempfile().expect("a file"),
+                next,
+                0,
+            )
         };
         // One line, whole or begun before the look before.
         assert_eq!(partition(10, 10, 14).arrived(b"one\n"), at(40));

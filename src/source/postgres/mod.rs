@@ -12,7 +12,7 @@
 //!    transactions are taken ([`lsn::Reached`]). All feeds of a slot are told each step, so that they never differ. Reading
 //!    goes on there: the server passes over what commits before it, so nothing is missing or twice.
 //! 3. The server is told only of places that a committed snapshot holds; what is behind them it keeps. A slot that is gone,
-//!    or was moved behind our place by another, ends the run: what is missing could not be named.
+//!    or was moved behind our place by another, is not read: what is missing could not be named. Its feeds wait with the cause.
 //! 4. First rows: a temporary slot is made beside the lasting one, which is there before it. With it comes a view of the
 //!    database as of a place in its log. Tables are read by that view, and the stream is taken from that place on. Where
 //!    other tables of the slot are read already, the stream is taken up to that place first: then all are at one place.

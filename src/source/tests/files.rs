@@ -288,3 +288,60 @@ fn parquet_and_avro_come_as_columns_and_go_on_in_the_middle() {
         }
     }
 }
+
+/// Corrections of columnar files were refused; and whoever reads one from its middle must count from its own first row.
+#[test]
+fn a_correction_of_columns_goes_on_where_a_run_ended() {
+    use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+    use arrow::datatypes::Int64Type;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |numbers: std::ops::Range<i64>| {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers));
+        let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        put(folder.path().join("a.parquet"), writer.into_inner().unwrap());
+    };
+    let mut flow = (*files(folder.path(), "*.parquet", Format::Parquet)).clone();
+    if let FeedKind::Files { rules, .. } = &mut flow.inputs[0].feeds[0].kind {
+        rules.changed = Changed::Correct;
+    }
+    let flow = Arc::new(flow);
+    let read = |resume: &Progress| {
+        let run = run(&flow, resume, 1, 100, options());
+        let (mut records, mut offsets) = (Vec::new(), Vec::new());
+        let position = loop {
+            let delivery = run.next();
+            assert!(delivery.decoded.rejects.is_empty(), "{:?}", delivery.decoded.rejects);
+            offsets.extend(delivery.decoded.raw.offsets.iter().copied());
+            if let Payloads::Columns { batch, .. } = &delivery.decoded.raw.payloads {
+                records.extend(batch.column(0).as_primitive::<Int64Type>().values().to_vec());
+                assert_eq!(delivery.decoded.raw.place.base, delivery.position.base);
+            }
+            if delivery.position.done {
+                break delivery.position;
+            }
+        };
+        run.readers.stop().unwrap();
+        (offsets, records, position)
+    };
+    write(10..13);
+    let (offsets, records, first) = read(&Progress::new());
+    assert_eq!((offsets, records), (vec![0, 1, 2], vec![10, 11, 12]));
+    write(20..25);
+    let (offsets, records, second) = read(&progress("a.parquet", &first));
+    assert_eq!((offsets, records), ((3..8).collect(), (20..25).collect()));
+    assert_eq!((second.base, second.next), (3, 8));
+    let amid = Position {
+        next: 5,
+        done: false,
+        ..second.clone()
+    };
+    let (offsets, records, again) = read(&progress("a.parquet", &amid));
+    assert_eq!((offsets, records), ((5..8).collect(), (22..25).collect()));
+    assert_eq!(again, second);
+    // The same bytes, written at another time.
+    write(20..25);
+    let (offsets, _, third) = read(&progress("a.parquet", &second));
+    assert_eq!((offsets, third.next), (vec![], 8));
+}

@@ -57,7 +57,7 @@ fn a_log_is_followed_a_torn_line_waits_and_new_partitions_are_found() {
 }
 
 #[test]
-fn a_log_goes_on_in_the_middle_and_must_not_shrink() {
+fn a_log_goes_on_in_the_middle() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = LogWriter::open(folder.path(), false).unwrap();
     let values: Vec<String> = (0..10).map(|n| n.to_string()).collect();
@@ -89,35 +89,103 @@ fn a_log_goes_on_in_the_middle_and_must_not_shrink() {
     let came = second.drain().remove("0").unwrap();
     assert_eq!(records(&came), values[4..]);
     second.readers.stop().unwrap();
-    let all = std::fs::read(writer.path("0")).unwrap();
-    let resume = progress("0", &came.position.unwrap());
-    // Shorter at the start, shorter while running, gone, other bytes.
-    std::fs::write(writer.path("0"), &all[..all.len() - 1]).unwrap();
-    let third = run(&flow, &resume, 1, 100, options());
-    assert!(matches!(third.failure(), SourceError::LogShrank { .. }));
-    assert!(matches!(third.readers.stop(), Err(SourceError::LogShrank { .. })));
-    std::fs::write(writer.path("0"), &all).unwrap();
-    let fourth = run(&flow, &resume, 1, 100, options());
-    fourth.drain();
-    std::fs::OpenOptions::new()
-        .write(true)
-        .open(writer.path("0"))
-        .unwrap()
-        .set_len(20)
-        .unwrap();
-    let message = fourth.failure().to_string();
-    assert!(
-        message.contains("0.ndjson") && message.contains("is 20 bytes long"),
-        "{message}"
-    );
-    std::fs::write(writer.path("0"), [&all[..all.len() - 1], b"x\n"].concat()).unwrap();
-    assert!(matches!(
-        run(&flow, &resume, 1, 100, options()).failure(),
-        SourceError::LogRewritten { .. }
-    ));
-    std::fs::remove_file(writer.path("0")).unwrap();
-    assert!(matches!(
-        run(&flow, &resume, 1, 100, options()).failure(),
-        SourceError::LogShrank { size: 0, .. }
-    ));
+}
+
+/// A log that was cut off, replaced or removed ended the run, and every restart, whatever other feeds had to bring.
+#[test]
+fn a_log_that_lost_what_was_read_waits_and_goes_on_once_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("0.ndjson"), folder.path().join("1.ndjson"));
+    let aside = folder.path().join("aside");
+    let all = b"{\"value\":1}\n{\"value\":2}\n";
+    std::fs::write(&path, all).unwrap();
+    std::fs::write(&other, "").unwrap();
+    let flow = log(folder.path());
+    let first = run(&flow, &Progress::new(), 1, 100, options());
+    let position = first.next().position;
+    assert_eq!(position.next, all.len() as u64);
+    let resume = progress("0", &position);
+    let losses: [(&str, &dyn Fn(), &str); 4] = [
+        (
+            "cut off",
+            &|| {
+                let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+                file.set_len(20).unwrap();
+            },
+            "is 20 bytes long",
+        ),
+        (
+            "removed",
+            &|| std::fs::remove_file(&path).unwrap(),
+            "was read up to byte",
+        ),
+        (
+            "replaced by another",
+            &|| {
+                std::fs::write(&aside, [&all[..all.len() - 1], b"x\n"].concat()).unwrap();
+                std::fs::rename(&aside, &path).unwrap();
+            },
+            "no line's end before byte",
+        ),
+        (
+            "replaced by a shorter one",
+            &|| {
+                std::fs::write(&aside, "").unwrap();
+                std::fs::rename(&aside, &path).unwrap();
+            },
+            "is 0 bytes long",
+        ),
+    ];
+    first.readers.stop().unwrap();
+    let append = |path: &Path, line: &str| {
+        let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    };
+    let until_other = |run: &Run| {
+        append(&other, "{\"value\":9}\n");
+        let end = std::fs::metadata(&other).unwrap().len();
+        while run.next().position.next != end {}
+    };
+    for (what, lose, cause) in losses {
+        for at_start in [false, true] {
+            std::fs::write(&path, all).unwrap();
+            if at_start {
+                lose();
+            }
+            let run = run(&flow, &resume, 1, 100, options());
+            until_other(&run); // so the log was opened, if it could be
+            if !at_start {
+                lose();
+            }
+            let told = run.waits_for();
+            assert!(told.contains(cause) && told.contains("restore it"), "{what}: {told}");
+            until_other(&run);
+            std::fs::write(&path, all).unwrap();
+            run.goes_on();
+            append(&path, "{\"value\":3}\n");
+            let delivery = run.within_a_while("a record", |run| {
+                run.deliveries[0]
+                    .try_iter()
+                    .find(|delivery| &*delivery.partition == "0")
+            });
+            let came = values(&delivery.decoded.raw);
+            assert_eq!(came, [(all.len() as u64, "3".into())], "{what} {at_start}");
+            run.readers.stop().unwrap();
+        }
+    }
+}
+
+/// Whoever restored a log by renaming a copy into its place was not heard: the removed file was read on.
+#[test]
+fn a_log_that_is_replaced_by_a_longer_copy_of_itself_is_read_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("0.ndjson");
+    std::fs::write(&path, "{\"value\":1}\n").unwrap();
+    let run = run(&log(folder.path()), &Progress::new(), 1, 100, options());
+    run.next();
+    let aside = folder.path().join("aside");
+    std::fs::write(&aside, "{\"value\":1}\n{\"value\":2}\n").unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(values(&run.next().decoded.raw), [(12, "2".into())]);
+    run.readers.stop().unwrap();
 }

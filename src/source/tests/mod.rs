@@ -19,7 +19,7 @@ use crossbeam_channel::Receiver;
 use super::batch::nothing;
 use super::*;
 use crate::decode::{Payloads, Raw};
-use crate::definition::{Column, Dataflow, Feed, FeedKind, Format, Generate, Input};
+use crate::definition::{Changed, Column, Dataflow, Feed, FeedKind, Format, Generate, Input};
 use crate::repr::SqlType;
 
 pub(in crate::source) fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
@@ -49,6 +49,7 @@ pub(in crate::source) fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>)
                 format,
                 wire: Default::default(),
                 columns: vec![],
+                max_record: 16 << 20,
             })
             .collect(),
         file: PathBuf::new(),
@@ -96,7 +97,7 @@ fn log(folder: &Path) -> Arc<Dataflow> {
             "f",
             FeedKind::Log {
                 path: folder.into(),
-                follow_links: false,
+                rules: Default::default(),
             },
             Format::Json,
         )],
@@ -224,14 +225,29 @@ impl Run {
         }
     }
 
-    fn failure(&self) -> SourceError {
-        for _ in 0..5000 {
+    /// What the feed waits for, once it does.
+    fn waits_for(&self) -> String {
+        self.within_a_while("the feed waits", |run| run.readers.statuses()[0].waits_for.clone())
+    }
+
+    /// Waits until the feed waits no more.
+    fn goes_on(&self) {
+        self.within_a_while("the feed goes on", |run| {
+            run.readers.statuses()[0].waits_for.is_none().then_some(())
+        });
+    }
+
+    fn within_a_while<T>(&self, what: &str, look: impl Fn(&Run) -> Option<T>) -> T {
+        for _ in 0..10_000 {
             if let Some(failure) = self.readers.failure() {
-                return failure;
+                panic!("{failure}");
+            }
+            if let Some(seen) = look(self) {
+                return seen;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        panic!("no reader failed");
+        panic!("not in 20 s: {what}: {:?}", self.readers.statuses());
     }
 }
 

@@ -23,8 +23,12 @@ const LOOK: Duration = Duration::from_millis(100);
 const ASK: Duration = Duration::from_millis(500);
 /// How long a transaction is overdue until it is named.
 const OVERDUE: Duration = Duration::from_secs(5);
+/// How long the others are read on once a feed cannot be.
+const STUCK: Duration = Duration::from_secs(10);
 /// Between two looks whether the next epoch is open.
 const ROOM: Duration = Duration::from_millis(1);
+/// Under which a keeper tells what its feeds wait for, beside their readers' numbers.
+const KEEPER: usize = usize::MAX;
 /// Transactions that are named at once.
 const NAMED: usize = 3;
 
@@ -64,6 +68,7 @@ pub fn keep(hand: Hand, group: Group, end: KeeperEnd) -> Result<(), Ended> {
         holding: None,
         given: Given::default(),
         away: Duration::ZERO,
+        stuck: None,
     }
     .keep()
 }
@@ -94,6 +99,8 @@ struct Keeper {
     given: Given,
     /// By (6), how long releases were handed over.
     away: Duration,
+    /// Since when a feed cannot be read.
+    stuck: Option<Instant>,
 }
 
 /// A partition's records that wait.
@@ -107,7 +114,14 @@ struct Partition {
 impl Keeper {
     fn keep(mut self) -> Result<(), Ended> {
         loop {
-            self.listen()?;
+            let heard = self.listen()?;
+            if self.group.stop_at_end && self.is_stuck() {
+                // What was heard before has gone on as far as it could; and a source is never quiet, perhaps.
+                let since = *self.stuck.get_or_insert_with(Instant::now);
+                if !heard || since.elapsed() >= STUCK {
+                    return self.leave();
+                }
+            }
             // Also before every reader has found its partitions.
             self.mark_full();
             if self.group.readers > 0 {
@@ -124,15 +138,39 @@ impl Keeper {
             let exhausted = self.is_exhausted();
             let ends = exhausted && self.group.stop_at_end;
             if ends {
-                self.tell_open()?;
+                self.tell_open();
             }
-            for (gauges, readers) in &self.group.gauges {
-                (0..*readers).for_each(|reader| gauges.set_reader_exhausted(reader, exhausted));
-            }
+            self.set_exhausted(exhausted);
             if ends {
                 return Ok(());
             }
         }
+    }
+
+    fn set_exhausted(&self, exhausted: bool) {
+        for (gauges, readers) in &self.group.gauges {
+            (0..*readers).for_each(|reader| gauges.set_reader_exhausted(reader, exhausted));
+        }
+    }
+
+    /// Whether a feed of the group cannot be read, and that lasts.
+    fn is_stuck(&self) -> bool {
+        self.group.gauges.iter().any(|(gauges, _)| gauges.waits_lastingly())
+    }
+
+    /// Leaves what waits for a feed that cannot be read to the next run: what could go on without it has gone on.
+    fn leave(&self) -> Result<(), Ended> {
+        if self.holding.is_some() {
+            return Err(self.cut());
+        }
+        self.set_exhausted(true);
+        Ok(())
+    }
+
+    /// By (5).
+    fn cut(&self) -> Ended {
+        let topic = self.group.topic.clone();
+        SourceError::TransactionCut { topic }.into()
     }
 
     /// Whether all that exists was handed over, as far as it has an END; by (7).
@@ -148,9 +186,9 @@ impl Keeper {
         Instant::now() - self.away
     }
 
-    /// Takes what readers say.
-    fn listen(&mut self) -> Result<(), Ended> {
-        let pause = match self.group.gate.waits() {
+    /// Takes what readers say, if they say something within a while.
+    fn listen(&mut self) -> Result<bool, Ended> {
+        let pause = match self.group.gate.waits() || self.group.stop_at_end {
             true => LOOK,
             false => Duration::from_secs(3600),
         };
@@ -158,11 +196,11 @@ impl Keeper {
             recv(self.hand.stop) -> _ => {
                 return Err(match self.holding {
                     None => Ended::Stopped,
-                    Some(_) => SourceError::TransactionCut { topic: self.group.topic.clone() }.into(), // by (5)
+                    Some(_) => self.cut(),
                 });
             }
             recv(self.end.messages) -> message => message.map_err(|_| Ended::Stopped)?,
-            default(pause) => return Ok(()),
+            default(pause) => return Ok(false),
         };
         self.observe(first);
         for _ in 0..DELIVERIES {
@@ -171,7 +209,7 @@ impl Keeper {
                 Err(_) => break,
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn observe(&mut self, message: Message) {
@@ -315,20 +353,27 @@ impl Keeper {
     }
 
     /// Names what has no END as all is read. It is not lost: it is read again by the next run.
-    fn tell_open(&self) -> Result<(), Ended> {
+    fn tell_open(&self) {
         let open = self.group.gate.open();
         if open.is_empty() {
-            return Ok(());
+            return;
         }
-        let (topic, transactions) = (self.group.topic.clone(), names(&open));
-        if self.marker_place.is_none() {
-            return Err(SourceError::MarkersAbsent { topic, transactions }.into());
+        let (topic, transactions) = (&self.group.topic, names(&open));
+        if self.marker_place.is_some() {
+            self.trouble(format!(
+                "{} transactions have no END in {topic} yet, and are left to the next run: {transactions}",
+                open.len(),
+            ));
+            return;
         }
-        self.trouble(format!(
-            "{} transactions have no END in {topic} yet, and are left to the next run: {transactions}",
-            open.len(),
-        ));
-        Ok(())
+        let cause = format!(
+            "transaction topic {topic} does not exist, and these wait for it: {transactions}; correct transactions.topic, or \
+             have the connector write it (provide.transaction.metadata)"
+        );
+        tracing::warn!("{cause}");
+        for (gauges, _) in &self.group.gauges {
+            gauges.set_waits_for(KEEPER, Some((cause.clone(), Instant::now())));
+        }
     }
 
     fn trouble(&self, text: String) {

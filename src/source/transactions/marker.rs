@@ -63,6 +63,7 @@ pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, D
             }),
             ..Wire::default()
         },
+        max_record: feed.max_record,
     };
     let input = Input {
         name: "transactions".into(),

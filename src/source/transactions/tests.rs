@@ -55,7 +55,7 @@ impl Kept {
                 "f",
                 FeedKind::Log {
                     path,
-                    follow_links: false,
+                    rules: Default::default(),
                 },
                 Format::Json,
             )],
@@ -446,4 +446,22 @@ fn a_run_that_ends_owes_what_was_there_when_it_began() {
     (0..3).for_each(|_| drop(kept.take()));
     let ended = kept.keeper.join().expect("it does not panic");
     assert!(matches!(ended, Ok(())) && kept.hand.gauges.exhausted(), "{ended:?}");
+}
+
+/// A partition that lacked records ended the run; as it waits instead, its transactions never become whole.
+#[test]
+fn a_run_that_ends_leaves_what_waits_for_a_feed_that_cannot_be_read() {
+    let limits = Limits {
+        records: 1000,
+        bytes: 1 << 20,
+        markers: 1000,
+        release: 1000,
+    };
+    let kept = Kept::of(limits, true, Arc::new(|| Some(7)));
+    kept.event("shop.orders-0", 0, "T1", 1);
+    let cause = "partition shop.lines-0 was read up to offset 5, but its topic begins at 9".to_string();
+    kept.hand.gauges.set_waits_for(0, Some((cause, Instant::now())));
+    let ended = kept.keeper.join().expect("it does not panic");
+    assert!(matches!(ended, Ok(())), "{ended:?}");
+    assert!(kept.hand.gauges.exhausted() && kept.taken.is_empty());
 }

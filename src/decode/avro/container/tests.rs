@@ -1,6 +1,6 @@
 //! Containers are made here byte by byte, since no writer makes damaged ones.
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn block(count: i64, records: &[u8]) -> Vec<u8> {
 
 const LONGS: &str = r#"{"type":"record","name":"R","fields":[{"name":"n","type":"long"}]}"#;
 
-/// The numbers that a container of [`LONGS`] gives, and how its reading ended.
+/// The records that a container gives, for a damaged block what is told of it, and how its reading ended.
 fn read(file: &[u8], next: u64, rows: usize) -> (Vec<usize>, Vec<Vec<u8>>, Option<String>) {
     let (mut lengths, mut records) = (Vec::new(), Vec::new());
     let batches = match read_container(file, next, rows) {
@@ -48,7 +48,12 @@ fn read(file: &[u8], next: u64, rows: usize) -> (Vec<usize>, Vec<Vec<u8>>, Optio
             Ok(batch) => {
                 lengths.push(batch.num_rows());
                 let column = batch.column(0).as_binary::<i32>();
-                records.extend(column.iter().map(|record| record.unwrap().to_vec()));
+                let damage = batch.column(1).as_string::<i32>();
+                assert!((0..batch.num_rows()).all(|row| column.is_null(row) == damage.is_valid(row)));
+                records.extend((0..batch.num_rows()).map(|row| match damage.is_valid(row) {
+                    true => damage.value(row).as_bytes().to_vec(),
+                    false => column.value(row).to_vec(),
+                }));
             }
             Err(error) => return (lengths, records, Some(error.to_string())),
         }
@@ -78,31 +83,79 @@ fn records_come_in_order_from_any_number_on_in_batches_of_any_size() {
     }
 }
 
+/// Whatever stood behind a damaged block was lost with it.
 #[test]
-fn what_is_before_a_damaged_block_is_kept_and_the_damage_is_named() {
+fn a_damaged_block_is_told_of_and_those_behind_it_are_read() {
+    let block = longs(10..20).len();
     let whole = [header(LONGS, "null"), longs(0..10), longs(10..20), longs(20..30)].concat();
-    let block = longs(20..30).len();
-    // The marker behind the second block.
-    let mut marker = whole.clone();
-    let at = whole.len() - block - 1;
-    marker[at] ^= 1;
-    // The third block says one record less, and one more.
-    let counts = [9, 11].map(|count| {
-        let mut changed = whole.clone();
-        changed[whole.len() - block] = number(count)[0];
-        changed
-    });
-    let torn = whole[..whole.len() - 20].to_vec();
-    for (file, kept, told) in [
-        (marker, 10, "the sync marker behind its block 2"),
-        (counts[0].clone(), 20, "it claims 9 records, and has bytes of others"),
+    let second = whole.len() - 2 * block;
+    let changed = |at: usize, byte: u8| {
+        let mut file = whole.clone();
+        file[at] = byte;
+        file
+    };
+    let lost = [&whole[..second + 5], &whole[second + 6..]].concat();
+    for (file, told) in [
+        // Its last marker byte; one record less, and one more; a length beyond it, short of it, that cannot be; a lost byte.
         (
-            counts[1].clone(),
-            20,
+            changed(second + block - 1, 0),
+            "the sync marker behind it is not the file's",
+        ),
+        (
+            changed(second, number(9)[0]),
+            "it claims 9 records, and has bytes of others",
+        ),
+        (
+            changed(second, number(11)[0]),
             "it ends too early at byte 10 of it, in its record 11",
         ),
-        (torn, 20, "its block 3 is torn"),
-        (whole[..whole.len() - block + 1].to_vec(), 20, "its block 3 is torn"),
+        (changed(second + 1, number(60)[0]), "the file ends inside of it"),
+        (
+            changed(second + 1, number(3)[0]),
+            "the sync marker behind it is not the file's",
+        ),
+        (changed(second + 1, number(-3)[0]), "it claims a length that cannot be"),
+        (lost, "the sync marker behind it is not the file's"),
+    ] {
+        for (next, rows) in [(0, 1000), (0, 3), (5, 1000), (10, 1), (11, 4), (20, 1000)] {
+            let (_, records, broken) = read(&file, next, rows);
+            assert_eq!(broken, None, "{told}");
+            let mut expected = [expected(0..10), vec![Vec::new()], expected(20..30)].concat();
+            let next = next as usize;
+            if next <= 10 {
+                let reason = String::from_utf8(records[10 - next].clone()).unwrap();
+                let place = format!("block 2 of the file, at its byte {second}, is damaged");
+                assert!(reason.starts_with(&place) && reason.contains(told), "{told}: {reason}");
+                expected[10] = records[10 - next].clone();
+            }
+            assert_eq!(records, expected[next..], "{told}, from {next}");
+        }
+    }
+}
+
+#[test]
+fn damage_behind_the_last_marker_ends_the_file_and_so_does_too_much_of_it() {
+    let whole = [header(LONGS, "null"), longs(0..10), longs(10..20), longs(20..30)].concat();
+    let block = longs(20..30).len();
+    let torn = whole[..whole.len() - 20].to_vec();
+    let begun = whole[..whole.len() - block + 1].to_vec();
+    let zeros = [whole.clone(), vec![0; 100_000]].concat();
+    for (file, kept, told) in [
+        (
+            torn,
+            20,
+            "is damaged, and no other comes behind it: the file ends inside of it",
+        ),
+        (
+            begun,
+            20,
+            "is damaged, and no other comes behind it: the file ends inside of it",
+        ),
+        (
+            zeros,
+            30,
+            "is damaged, and no other comes behind it: the sync marker behind it",
+        ),
     ] {
         let (_, records, broken) = read(&file, 0, 1000);
         assert_eq!(records, expected(0..kept));
@@ -111,6 +164,16 @@ fn what_is_before_a_damaged_block_is_kept_and_the_damage_is_named() {
             "{broken:?}"
         );
     }
+    // Markers alone: each is a block that is none.
+    let markers = [header(LONGS, "null"), MARKER.repeat(10_000)].concat();
+    let (_, records, broken) = read(&markers, 0, 1000);
+    assert_eq!(records.len(), MOST_DAMAGED);
+    assert!(
+        broken
+            .as_ref()
+            .is_some_and(|broken| broken.contains("more than 100 of its blocks")),
+        "{broken:?}"
+    );
 }
 
 #[test]
@@ -118,12 +181,9 @@ fn records_without_bytes_and_deep_arrays_end() {
     let nothing = r#"{"type":"record","name":"R","fields":[{"name":"n","type":"null"}]}"#;
     let few = [header(nothing, "null"), block(3, &[])].concat();
     assert_eq!(read(&few, 0, 10).1, vec![Vec::<u8>::new(); 3]);
+    let told = |file: &[u8]| String::from_utf8(read(file, 0, 10).1.concat()).unwrap();
     let endless = [header(nothing, "null"), block(i64::MAX, &[])].concat();
-    assert!(
-        read(&endless, 0, 10)
-            .2
-            .is_some_and(|broken| broken.contains("claims more values"))
-    );
+    assert!(told(&endless).contains("claims more values"));
     let plain = [header("\"null\"", "null"), block(i64::MAX, &[])].concat();
     assert!(
         read(&plain, 0, 10)
@@ -138,11 +198,7 @@ fn records_without_bytes_and_deep_arrays_end() {
     let deep = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"n","type":{items}}}]}}"#);
     let claims = number(i64::MAX).repeat(20);
     let file = [header(&deep, "null"), block(1, &claims)].concat();
-    assert!(
-        read(&file, 0, 10)
-            .2
-            .is_some_and(|broken| broken.contains("claims more values"))
-    );
+    assert!(told(&file).contains("claims more values"));
 }
 
 #[test]
@@ -172,8 +228,10 @@ fn blocks_of_every_codec_are_unpacked() {
         let mut damaged = packed.clone();
         let middle = damaged.len() / 2;
         damaged.truncate(middle);
-        let file = [header(LONGS, codec), block(1000, &damaged)].concat();
-        assert!(read(&file, 0, 2000).2.is_some(), "{codec}");
+        let file = [header(LONGS, codec), block(1000, &damaged), block(1000, &packed)].concat();
+        let (_, read_back, broken) = read(&file, 0, 2000);
+        assert_eq!((read_back.len(), broken), (1001, None), "{codec}");
+        assert_eq!(read_back[1..], expected(0..1000), "{codec}");
     }
     let file = [header(LONGS, "lzo"), block(1, &[0])].concat();
     assert!(
@@ -187,9 +245,6 @@ fn blocks_of_every_codec_are_unpacked() {
 fn a_block_that_becomes_a_thousand_times_its_bytes_is_refused() {
     let zeros = zstd::encode_all(std::io::repeat(0).take(100 << 20), 3).unwrap();
     let file = [header(LONGS, "zstandard"), block(100 << 20, &zeros)].concat();
-    assert!(
-        read(&file, 0, 10)
-            .2
-            .is_some_and(|broken| broken.contains("more than 67108864 bytes"))
-    );
+    let told = String::from_utf8(read(&file, 0, 10).1.concat()).unwrap();
+    assert!(told.contains("more than 67108864 bytes"), "{told}");
 }

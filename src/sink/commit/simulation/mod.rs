@@ -404,6 +404,14 @@ impl Simulation {
 fn simulate(seed: u64, safeguards: Safeguards, verbose: bool) -> Result<Summary, String> {
     let mut simulation = Simulation::new(seed, safeguards, verbose);
     let ran = catch_unwind(AssertUnwindSafe(|| simulation.run()));
+    if verbose {
+        let lake = reader::lake(&simulation.world.objects);
+        specs().iter().for_each(|spec| {
+            reader::log_of(&lake, &spec.path)
+                .iter()
+                .for_each(|line| eprintln!("{line}"))
+        });
+    }
     let ran = ran.unwrap_or_else(|panic| {
         let told = panic.downcast_ref::<String>().cloned();
         let told = told.or(panic.downcast_ref::<&str>().map(|t| t.to_string()));

@@ -91,6 +91,36 @@ impl Walk {
     }
 }
 
+/// A table's log for people: what each version takes away and brings.
+pub fn log_of(lake: &Lake, table: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Ok(Some(actions)) = now(log::read(lake, table, lines.len() as i64)) {
+        let mut line = format!("{table} version {}:", lines.len());
+        for action in &actions {
+            if let Some(info) = &action.commit_info {
+                line += &format!(" {} of {}", info["operation"], info["engineInfo"]);
+            }
+            if let Some(txn) = &action.txn {
+                line += &format!(", {} {}", txn.app_id, txn.version);
+            }
+            if let Some(gone) = &action.remove {
+                let vector = gone.deletion_vector.as_ref().map(|v| (&v.path_or_inline_dv, v.offset));
+                line += &format!("\n    - {} {vector:?} (data change: {})", gone.path, gone.data_change);
+            }
+            if let Some(come) = &action.add {
+                let vector = come.deletion_vector.as_ref().map(|v| (&v.path_or_inline_dv, v.offset));
+                let rows = content(lake, table, &come.path);
+                line += &format!(
+                    "\n    + {} {vector:?} (data change: {}) {rows:?}",
+                    come.path, come.data_change
+                );
+            }
+        }
+        lines.push(line);
+    }
+    lines
+}
+
 /// The rows of a data file.
 pub fn content(lake: &Lake, table: &str, file: &str) -> Result<Vec<(i64, i64)>, String> {
     let bytes = now(lake.get(&Path::from(format!("{table}/{file}")))).map_err(|e| e.to_string())?;

@@ -22,6 +22,7 @@ use super::types::Types;
 use crate::definition::{Postgres, PostgresUrl};
 use crate::repr::Epoch;
 use crate::source::batch::{BatchBuilder, Record};
+use crate::source::fault::FeedFault;
 use crate::source::outlet::{Ended, Hand};
 use crate::source::readers::ReaderOptions;
 use crate::source::transactions::Given;
@@ -49,6 +50,7 @@ pub struct Member {
     left: Vec<(u32, String)>,
     /// What it was read before does not reach to where it begins: its input is emptied first.
     again: bool,
+    fault: FeedFault,
 }
 
 impl Member {
@@ -69,6 +71,7 @@ impl Member {
             known,
             tables: Vec::new(),
             left: Vec::new(),
+            fault: FeedFault::default(),
             hand,
             postgres,
             decode,
@@ -113,6 +116,14 @@ struct Transaction {
     ms: i64,
     /// Changes of ours so far.
     changes: u64,
+}
+
+/// What a session broke off by.
+enum Judged {
+    /// Perhaps for a moment.
+    Passes(Trouble),
+    /// Until somebody mends it, perhaps.
+    Waits(SourceError),
 }
 
 /// See the module's header.
@@ -212,7 +223,8 @@ impl Reader {
         &self.members[0].hand
     }
 
-    /// Reads until readers are to stop.
+    /// Reads until readers are to stop. What keeps its feeds from being read makes them wait, unless an epoch is held for
+    /// them: nobody's records would be committed meanwhile.
     pub fn read(mut self) -> Result<(), Ended> {
         let mut pause = self.options.back_off;
         let (mut attempts, mut answered) = (0, false);
@@ -223,10 +235,53 @@ impl Reader {
                 Err(trouble) => trouble,
             };
             self.beside = None;
-            if let Trouble::Ended(Ended::Failed(error)) = trouble {
-                return Err(error.into());
+            if well {
+                (pause, attempts) = (self.options.back_off, 0);
             }
-            if self.first_rows && self.held.is_some() {
+            attempts += 1;
+            // One that has answered is waited for as long as it takes.
+            answered |= well || matches!(trouble, Trouble::Server(_));
+            let is_away = attempts > self.options.retries && (!answered || self.held.is_some());
+            let judged = self.judge_trouble(trouble, is_away)?;
+            self.rewind();
+            match judged {
+                Judged::Waits(fault) => self.observe_fault(&fault.to_string()),
+                Judged::Passes(trouble) => {
+                    let text = format!(
+                        "{} does not answer as it should: {trouble}; it is tried again",
+                        self.url
+                    );
+                    tracing::warn!(feed = self.first().name(), "{text}");
+                    self.members
+                        .iter()
+                        .for_each(|member| member.hand.gauges.set_error(text.clone()));
+                }
+            }
+            if self.members.iter().all(|member| member.fault.lasts()) {
+                self.members
+                    .iter()
+                    .for_each(|member| member.hand.gauges.set_exhausted(true));
+                if self.options.stop_at_end {
+                    return Ok(());
+                }
+            }
+            match self.first().sleep(pause) {
+                Err(Ended::Stopped) if self.held.is_some() => return Err(self.cut()),
+                slept => slept?,
+            }
+            pause = (pause * 2).min(PAUSE);
+        }
+    }
+
+    /// What is to be done about a session that broke off. The error: what ends the run, or that readers are to stop.
+    fn judge_trouble(&mut self, trouble: Trouble, is_away: bool) -> Result<Judged, Ended> {
+        let is_held = self.held.is_some();
+        let fault = match trouble {
+            Trouble::Ended(Ended::Failed(error)) => match error {
+                SourceError::PostgresMisfit { .. } | SourceError::PostgresLost { .. } if !is_held => error,
+                error => return Err(error.into()),
+            },
+            trouble if self.first_rows && is_held => {
                 let reason = match trouble {
                     Trouble::Ended(_) => "the run was to end".to_string(),
                     trouble => trouble.to_string(),
@@ -237,57 +292,49 @@ impl Reader {
                 }
                 .into());
             }
-            if let Trouble::Ended(ended) = trouble {
-                return Err(match self.held {
-                    // By (6) of the module.
-                    Some(_) => SourceError::TransactionCut {
-                        topic: format!("slot {:?}", self.slot),
-                    }
-                    .into(),
-                    None => ended,
-                });
-            }
-            if !trouble.passes() {
-                return Err(self.refused(&trouble).into());
-            }
-            self.rewind();
-            answered |= well || matches!(trouble, Trouble::Server(_));
-            if well {
-                (pause, attempts) = (self.options.back_off, 0);
-            }
-            attempts += 1;
-            // While an epoch is held, nobody's records are committed.
-            if (!answered || self.held.is_some()) && attempts > self.options.retries {
-                return Err(SourceError::PostgresAway {
-                    feed: self.first().name(),
-                    url: self.url.to_string(),
-                    attempts,
-                    reason: trouble.to_string(),
-                }
-                .into());
-            }
-            let text = format!(
-                "{} does not answer as it should: {trouble}; it is tried again",
-                self.url
-            );
-            tracing::warn!(feed = self.first().name(), "{text}");
-            self.members
-                .iter()
-                .for_each(|member| member.hand.gauges.set_error(text.clone()));
-            match self.first().sleep(pause) {
-                Err(Ended::Stopped) if self.held.is_some() => {
-                    let topic = format!("slot {:?}", self.slot);
-                    return Err(SourceError::TransactionCut { topic }.into());
-                }
-                slept => slept?,
-            }
-            pause = (pause * 2).min(PAUSE);
+            // By (6) of the module.
+            Trouble::Ended(_) if is_held => return Err(self.cut()),
+            Trouble::Ended(ended) => return Err(ended),
+            trouble if !trouble.passes() => self.refused(&trouble),
+            trouble if is_away => SourceError::PostgresAway {
+                url: self.url.to_string(),
+                reason: trouble.to_string(),
+            },
+            trouble => return Ok(Judged::Passes(trouble)),
+        };
+        match is_held {
+            true => Err(fault.into()),
+            false => Ok(Judged::Waits(fault)),
         }
     }
 
-    /// Why it is of no use to try again.
+    fn cut(&self) -> Ended {
+        let topic = format!("slot {:?}", self.slot);
+        SourceError::TransactionCut { topic }.into()
+    }
+
+    /// Takes in what keeps the feeds of the slot from being read.
+    fn observe_fault(&mut self, cause: &str) {
+        for member in &mut self.members {
+            member.fault.observe_lasting(&member.hand, cause.to_string());
+        }
+    }
+
+    /// The slot is read.
+    fn observe_well(&mut self) {
+        if self.members.iter().any(|member| member.fault.is_there()) {
+            let at_end = self.at_end;
+            self.members
+                .iter()
+                .for_each(|member| member.hand.gauges.set_exhausted(at_end));
+        }
+        for member in &mut self.members {
+            member.fault.observe(&member.hand, &self.options, None);
+        }
+    }
+
+    /// Why it is of no use to try again as things are.
     fn refused(&self, trouble: &Trouble) -> SourceError {
-        let feed = self.first().name();
         match trouble {
             // The slot was invalidated, or is gone.
             Trouble::Server(refusal)
@@ -301,7 +348,7 @@ impl Reader {
                 refuses: true,
             }),
             Trouble::Wrong(reason) if self.open.is_some() => SourceError::PostgresStream {
-                feed,
+                url: self.url.to_string(),
                 reason: reason.clone(),
             },
             trouble => self.misfit(Misfit {
@@ -314,7 +361,6 @@ impl Reader {
 
     fn misfit(&self, misfit: Misfit) -> SourceError {
         SourceError::PostgresMisfit {
-            feed: self.first().name(),
             url: self.url.to_string(),
             reason: misfit.message,
             help: misfit.help,
@@ -323,7 +369,6 @@ impl Reader {
 
     fn lost(&self, reason: &str) -> SourceError {
         SourceError::PostgresLost {
-            feed: self.first().name(),
             slot: self.slot.clone(),
             reached: self.reached.unwrap_or_default().to_string(),
             reason: reason.to_string(),
@@ -362,6 +407,7 @@ impl Reader {
             drop(client);
         }
         *well = true;
+        self.observe_well();
         self.first_rows(view, at, new, &catalog)?;
         let mut client = Client::connect(&self.url, &mut tick)?;
         self.target = catalog::end(&mut client, &mut tick)?;

@@ -84,6 +84,7 @@ impl Reader {
         let from = self.reached.unwrap_or_default();
         client.start_replication(&self.slot, from, &publications, &mut tick)?;
         *well = true;
+        self.observe_well();
         self.members.iter().for_each(|member| member.hand.gauges.clear_error());
         tracing::debug!(feed = hand.name(), slot = self.slot, %from, "the stream runs");
         let mut line = Line {

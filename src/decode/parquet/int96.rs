@@ -1,0 +1,192 @@
+//! INT96, in which older writers keep points in time: nanoseconds of a day, and a Julian day.
+//!
+//! Arrow has no type for all of them. Nanoseconds in 64 bits end in the year 2262, and to read the points by the microsecond,
+//! as the reader can, cuts them off without a word. So the columns are read as the twelve bytes that they are, by another type in
+//! the file's schema, and become pairs of a day and nanoseconds: `Interval(MonthDayNano)`, without months. No column of a Parquet
+//! file is of that type otherwise, so that whoever meets it knows what it is.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, IntervalMonthDayNanoArray, MapArray,
+    OffsetSizeTrait, RecordBatch, RecordBatchOptions, StructArray,
+};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNano, IntervalUnit, Schema};
+use arrow::error::ArrowError;
+use parquet::basic::Type as Physical;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{FileMetaData, ParquetMetaData};
+use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
+
+/// The type of such columns in batches.
+pub(crate) const INT96: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+
+/// Bytes of a value.
+const WIDTH: i32 = 12;
+
+/// The Julian day of 1970-01-01, and the nanoseconds of a day.
+const EPOCH: i128 = 2_440_588;
+const DAY: i128 = 86_400_000_000_000;
+
+/// Nanoseconds since 1970-01-01 of a value in a batch.
+pub(crate) fn nanos(value: IntervalMonthDayNano) -> i128 {
+    (i128::from(value.days) - EPOCH) * DAY + i128::from(value.nanoseconds)
+}
+
+/// What a file's footer says, with such columns as their bytes; none: there is no such column.
+pub(super) fn as_bytes(metadata: &ParquetMetaData) -> Result<Option<ParquetMetaData>, ParquetError> {
+    let file = metadata.file_metadata();
+    let columns = file.schema_descr().columns();
+    if !columns.iter().any(|column| column.physical_type() == Physical::INT96) {
+        return Ok(None);
+    }
+    let root = bytes_for(file.schema_descr().root_schema_ptr())?;
+    let file = FileMetaData::new(
+        file.version(),
+        file.num_rows(),
+        file.created_by().map(str::to_string),
+        file.key_value_metadata().cloned(),
+        Arc::new(SchemaDescriptor::new(root)),
+        file.column_orders().cloned(),
+    );
+    // The columns of row groups still say what they are, by which `read` tells them.
+    Ok(Some(ParquetMetaData::new(file, metadata.row_groups().to_vec())))
+}
+
+/// The same type with bytes in place of each INT96.
+fn bytes_for(of: TypePtr) -> Result<TypePtr, ParquetError> {
+    let info = of.get_basic_info();
+    let id = info.has_id().then(|| info.id());
+    if of.is_primitive() {
+        if of.get_physical_type() != Physical::INT96 {
+            return Ok(of);
+        }
+        let bytes = Type::primitive_type_builder(of.name(), Physical::FIXED_LEN_BYTE_ARRAY)
+            .with_length(WIDTH)
+            .with_repetition(info.repetition())
+            .with_id(id);
+        return Ok(Arc::new(bytes.build()?));
+    }
+    let fields: Vec<TypePtr> = of
+        .get_fields()
+        .iter()
+        .map(|field| bytes_for(field.clone()))
+        .collect::<Result<_, _>>()?;
+    let mut group = Type::group_type_builder(of.name())
+        .with_converted_type(info.converted_type())
+        .with_logical_type(info.logical_type_ref().cloned())
+        .with_fields(fields)
+        .with_id(id);
+    if info.has_repetition() {
+        group = group.with_repetition(info.repetition());
+    }
+    Ok(Arc::new(group.build()?))
+}
+
+/// A batch that was read by [`as_bytes`], with such columns as [`INT96`].
+pub(crate) fn read(batch: RecordBatch, metadata: &ParquetMetaData) -> Result<RecordBatch, ArrowError> {
+    let Some(group) = metadata.row_groups().first() else {
+        return Ok(batch);
+    };
+    let columns = group.columns().iter();
+    let is_int96: Vec<bool> = columns.map(|column| column.column_type() == Physical::INT96).collect();
+    if !is_int96.contains(&true) {
+        return Ok(batch);
+    }
+    let (schema, columns, rows) = batch.into_parts();
+    let mut reading = Reading {
+        is_int96: &is_int96,
+        column: 0,
+    };
+    let (mut fields, mut arrays) = (Vec::new(), Vec::new());
+    for (field, array) in schema.fields().iter().zip(&columns) {
+        let array = reading.array(array);
+        fields.push(retyped(field, &array));
+        arrays.push(array);
+    }
+    let schema = Schema::new_with_metadata(fields, schema.metadata().clone());
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(schema), arrays, &options)
+}
+
+fn retyped(field: &FieldRef, array: &ArrayRef) -> FieldRef {
+    match field.data_type() == array.data_type() {
+        true => field.clone(),
+        false => Arc::new(Field::clone(field).with_data_type(array.data_type().clone())),
+    }
+}
+
+/// On its way through the columns of a batch.
+struct Reading<'a> {
+    /// By column of the file.
+    is_int96: &'a [bool],
+    /// The first column of the file that the next array has.
+    column: usize,
+}
+
+impl Reading<'_> {
+    fn array(&mut self, array: &ArrayRef) -> ArrayRef {
+        match array.data_type() {
+            DataType::Struct(fields) => {
+                let structs = array.as_struct();
+                let columns: Vec<ArrayRef> = structs.columns().iter().map(|column| self.array(column)).collect();
+                let fields = fields
+                    .iter()
+                    .zip(&columns)
+                    .map(|(field, column)| retyped(field, column));
+                let (fields, nulls) = (fields.collect(), structs.nulls().cloned());
+                match columns.is_empty() {
+                    true => array.clone(),
+                    false => Arc::new(StructArray::new(fields, columns, nulls)),
+                }
+            }
+            DataType::List(item) => self.list(array.as_list::<i32>(), item),
+            DataType::LargeList(item) => self.list(array.as_list::<i64>(), item),
+            DataType::FixedSizeList(item, width) => {
+                let lists = array.as_fixed_size_list();
+                let values = self.array(lists.values());
+                let item = retyped(item, &values);
+                Arc::new(FixedSizeListArray::new(item, *width, values, lists.nulls().cloned()))
+            }
+            DataType::Map(entries, sorted) => {
+                let maps = array.as_map();
+                let read = self.array(&(Arc::new(maps.entries().clone()) as ArrayRef));
+                let entries = retyped(entries, &read);
+                let (offsets, nulls) = (maps.offsets().clone(), maps.nulls().cloned());
+                Arc::new(MapArray::new(
+                    entries,
+                    offsets,
+                    read.as_struct().clone(),
+                    nulls,
+                    *sorted,
+                ))
+            }
+            _ => {
+                let is_int96 = self.is_int96.get(self.column) == Some(&true);
+                self.column += 1;
+                match array.as_fixed_size_binary_opt() {
+                    Some(bytes) if is_int96 => {
+                        let pairs = bytes.iter().map(|bytes| bytes.map(pair));
+                        Arc::new(pairs.collect::<IntervalMonthDayNanoArray>())
+                    }
+                    _ => array.clone(),
+                }
+            }
+        }
+    }
+
+    fn list<O: OffsetSizeTrait>(&mut self, lists: &GenericListArray<O>, item: &FieldRef) -> ArrayRef {
+        let values = self.array(lists.values());
+        let item = retyped(item, &values);
+        let (offsets, nulls) = (lists.offsets().clone(), lists.nulls().cloned());
+        Arc::new(GenericListArray::<O>::new(item, offsets, values, nulls))
+    }
+}
+
+/// A value's day and nanoseconds, as they are.
+fn pair(bytes: &[u8]) -> IntervalMonthDayNano {
+    let (nanos, day) = bytes.split_at(8);
+    let nanos = i64::from_le_bytes(nanos.try_into().expect("eight bytes were cut off"));
+    let day = i32::from_le_bytes(day.try_into().expect("four of twelve bytes are left"));
+    IntervalMonthDayNano::new(0, day, nanos)
+}

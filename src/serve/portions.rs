@@ -1,0 +1,184 @@
+//! The past of an input in portions: epochs that are read and sorted together, so that what is sorted at once has a bound
+//! whatever the past has grown to.
+//!
+//! Each file of Bronze holds the records of a few snapshots, and its statistics say of which epochs. Files are gone through
+//! in that order; a portion ends where it is large enough and no file reaches over its end, or where it would be much larger.
+//! What a portion takes in spite of that is bounded by the memory that its session has: sorts go to disk above it.
+
+use std::sync::Arc;
+
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::SessionContext;
+use serde::Deserialize;
+
+use crate::sink::{AddFile, Lake, LogError, log};
+
+/// Bytes that sorting may take before it goes on on disk.
+const SORTING: usize = 256 << 20;
+/// Bytes of rows that are decoded at once, about.
+const AT_ONCE: u64 = 8 << 20;
+/// How much larger than its file a row is, about.
+const PACKED: u64 = 8;
+
+/// How large portions become. In memory their rows are several times as many bytes as their files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PortionLimits {
+    /// Bytes of files after which a portion ends where none reaches over its end.
+    pub enough: u64,
+    /// Bytes of files after which a portion ends even so; the files that reach over its end are read again.
+    pub most: u64,
+}
+
+impl Default for PortionLimits {
+    fn default() -> Self {
+        PortionLimits {
+            enough: 16 << 20,
+            most: 64 << 20,
+        }
+    }
+}
+
+/// The epochs from `from` on, up to and without `until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Portion {
+    pub from: i64,
+    pub until: i64,
+}
+
+/// How a table's past is read.
+pub(super) struct Portions {
+    /// In their order; together they are all epochs.
+    pub portions: Vec<Portion>,
+    /// Rows that are decoded at once.
+    pub batch_rows: usize,
+}
+
+/// What statistics say of a file.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stats {
+    num_records: u64,
+    min_values: Epochs,
+    max_values: Epochs,
+}
+
+#[derive(Deserialize)]
+struct Epochs {
+    epoch: i64,
+}
+
+/// A file: its first and last epoch, and its bytes.
+type Extent = (i64, i64, u64);
+
+impl Portions {
+    /// Those of a Bronze table at a version.
+    ///
+    /// # Errors
+    /// The table's log cannot be read.
+    pub async fn read(lake: &Lake, table: &str, version: i64, limits: PortionLimits) -> Result<Portions, LogError> {
+        let loaded = log::load(lake, table, Some(version)).await?;
+        let files: Vec<AddFile> = loaded.map_or(vec![], |loaded| loaded.files.into_values().collect());
+        let known = |file: &AddFile| -> Option<(Extent, u64)> {
+            let stats: Stats = serde_json::from_str(file.stats.as_deref()?).ok()?;
+            let extent = (stats.min_values.epoch, stats.max_values.epoch, file.size);
+            Some((extent, stats.num_records))
+        };
+        let extents: Option<Vec<(Extent, u64)>> = files.iter().map(known).collect();
+        let bytes: u64 = files.iter().map(|file| file.size).sum();
+        let rows: u64 = extents.iter().flatten().map(|(_, rows)| rows).sum();
+        let of_row = (bytes * PACKED).checked_div(rows).unwrap_or(1).max(1);
+        Ok(Portions {
+            portions: match extents {
+                Some(extents) => cut(extents.into_iter().map(|(extent, _)| extent).collect(), limits),
+                // Of a file without statistics nothing is known: it may hold any epoch.
+                None => cut(vec![], limits),
+            },
+            batch_rows: (AT_ONCE / of_row).clamp(16, 8192) as usize,
+        })
+    }
+
+    /// A session with the tables of another, whose sorts stay within memory.
+    ///
+    /// # Errors
+    /// There is no place for what does not fit.
+    pub fn session(&self, whole: &SessionContext) -> Result<SessionContext, DataFusionError> {
+        let runtime = RuntimeEnvBuilder::from_runtime_env(&whole.runtime_env())
+            .with_memory_pool(Arc::new(FairSpillPool::new(SORTING)))
+            .build_arc()?;
+        // The tables are there; a new catalog would stand in their place.
+        let config = whole
+            .copied_config()
+            .with_batch_size(self.batch_rows)
+            .with_create_default_catalog_and_schema(false);
+        let state = SessionStateBuilder::new_from_existing(whole.state())
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .build();
+        Ok(SessionContext::new_with_state(state))
+    }
+}
+
+fn cut(mut files: Vec<Extent>, limits: PortionLimits) -> Vec<Portion> {
+    files.sort_unstable();
+    let mut portions = vec![Portion {
+        from: i64::MIN,
+        until: i64::MAX,
+    }];
+    let (mut bytes, mut newest) = (0, i64::MIN);
+    let mut oldest = files.first().map_or(0, |(first, ..)| *first);
+    for (first, last, size) in files {
+        let open = portions.last_mut().expect("there is one from the beginning");
+        let is_clean = newest < first;
+        if first > oldest && (bytes >= limits.enough && is_clean || bytes + size > limits.most) {
+            open.until = first;
+            portions.push(Portion {
+                from: first,
+                until: i64::MAX,
+            });
+            (bytes, oldest) = (0, first);
+        }
+        bytes += size;
+        newest = newest.max(last);
+    }
+    portions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: u64 = 10 << 20;
+
+    fn bounds(files: Vec<Extent>) -> Vec<i64> {
+        let portions = cut(files, PortionLimits::default());
+        assert_eq!(portions[0].from, i64::MIN);
+        assert_eq!(portions.last().map(|portion| portion.until), Some(i64::MAX));
+        assert!(portions.windows(2).all(|pair| pair[0].until == pair[1].from));
+        portions[1..].iter().map(|portion| portion.from).collect()
+    }
+
+    #[test]
+    fn a_portion_ends_where_no_file_reaches_over_its_end() {
+        assert_eq!(bounds(vec![]), [0; 0]);
+        let files = (0..6).map(|n| (10 * n, 10 * n + 9, SMALL)).collect();
+        assert_eq!(bounds(files), [20, 40]);
+        // Two workers' files of each snapshot.
+        let files = (0..8)
+            .map(|n| (10 * (n / 2), 10 * (n / 2) + 9 - n % 2, SMALL))
+            .collect();
+        assert_eq!(bounds(files), [10, 20, 30]);
+    }
+
+    #[test]
+    fn a_portion_ends_amid_a_file_where_it_would_be_too_large() {
+        // Each reaches into the next.
+        let files = (0..20).map(|n| (10 * n, 10 * n + 15, SMALL)).collect();
+        assert_eq!(bounds(files), [60, 120, 180]);
+        // One epoch is not cut.
+        let files = (0..20).map(|_| (5, 5, SMALL)).collect();
+        assert_eq!(bounds(files), [0; 0]);
+    }
+}

@@ -1,0 +1,314 @@
+//! One attempt to read a file from a record on: its bytes as records or columns, handed over in batches.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::charset::{Peeked, as_utf8, to_utf8};
+use super::columnar::{self, Extent};
+use super::documents::LineDocuments;
+use super::head::{Head, HeadError, SAMPLE, read_head};
+use super::magic::Mark;
+use super::open::{Break, Source, decompress, instead};
+use super::portion::{self, Gathered};
+use super::reader::FileReader;
+use super::settle::Job;
+use super::text::{Line, MOST_BLANK, Records, SplitError};
+use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
+use crate::definition::{Duplicates, Format};
+use crate::source::batch::{BatchBuilder, Record};
+use crate::source::outlet::{Ended, Hand};
+use crate::source::{Position, TextPlace};
+
+/// What to do once what a file was refused for is repaired.
+const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
+
+/// Bytes of a file, which end with an error once readers are to stop: a record may be as long as the file is.
+struct Heard<R> {
+    source: R,
+    hand: Hand,
+}
+
+impl<R: Read> Read for Heard<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.hand.check() {
+            Ok(()) => self.source.read(buffer),
+            Err(_) => Err(io::Error::other("readers are to stop")),
+        }
+    }
+}
+
+impl FileReader {
+    /// Reads a file from record `next` on, and moves `next` with each delivery.
+    pub(super) fn attempt(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
+        match self.hand.feed().format {
+            Format::Parquet | Format::Avro => self
+                .attempt_columnar(job, next)
+                .map_err(|broke| self.explain(job, *next, broke)),
+            Format::Csv => self.attempt_text(job, next, true),
+            _ => self.attempt_text(job, next, false),
+        }
+    }
+
+    fn attempt_text(&mut self, job: &Job, next: &mut u64, csv: bool) -> Result<Position, Break> {
+        let dialect = self.hand.feed().wire.text;
+        let (mut source, trouble) = Source::open_version(&self.place, &job.partition, &job.tag)?;
+        let digest = source.digested();
+        let mut source = decompress(source, &trouble, &job.partition)?;
+        if dialect.charset.is_single_byte() {
+            let peeked = Peeked::new(source, SAMPLE);
+            self.tell_utf8(job, *next == self.current.base, &peeked.head);
+            source = Box::new(peeked);
+        }
+        let plain = Heard {
+            source: to_utf8(source, dialect.charset),
+            hand: self.hand.clone(),
+        };
+        let plain: Box<dyn Read> = match csv {
+            true => Box::new(plain),
+            false => Box::new(LineDocuments::new(plain)),
+        };
+        let mut records = Records::new(plain, csv.then_some(dialect), self.hand.limits.record);
+        let hand = self.hand.clone();
+        let broken = |error: SplitError| match (hand.check(), error) {
+            (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
+            (_, SplitError::Io(e)) => trouble.explain(e),
+            (_, SplitError::OpenQuote) => {
+                Break::torn(Break::Spoilt("a quote in the record behind it is never closed".into()))
+            }
+            (_, SplitError::Blank) => Break::Spoilt(format!(
+                "behind it are more than {} MiB of blank lines in a row",
+                MOST_BLANK >> 20
+            )),
+        };
+        let mut header = None;
+        if csv {
+            let head = read_head(&mut records).map_err(|error| match error {
+                HeadError::Split(error) => broken(error),
+                HeadError::Refused(reason) => Break::Refused(format!("{reason}; {TRY_AGAIN}")),
+            })?;
+            self.judge(job, &head, *next == self.current.base)
+                .map_err(|broke| match records.open_end() {
+                    Some(_) => Break::torn(broke),
+                    None => broke,
+                })?;
+            header = head.header;
+        }
+        let charset = dialect.charset;
+        let place = |bytes: u64| csv.then_some(TextPlace { bytes, charset });
+        let mut passed = self.current.base..*next;
+        let known = self.current.at.filter(|at| csv && at.charset == charset);
+        if let (Some(at), false) = (known, passed.is_empty()) {
+            records.skip_to(at.bytes).map_err(broken)?;
+            let open = u64::from(self.current.open_end.is_some());
+            passed = *next - open..*next;
+        }
+        let mut last_length = None;
+        for _ in passed {
+            last_length = records.next().map_err(broken)?.map(|line| line.length());
+        }
+        if let Some(length) = self.current.open_end.take() {
+            self.current.at = place(records.passed());
+            if last_length != Some(length) {
+                self.tell_torn(job, *next)?;
+            }
+        }
+        if self.rules().duplicates != Duplicates::Skip {
+            self.current.content = None; // it is of what was read before
+        }
+        let mut batch = BatchBuilder::new(self.hand.limits);
+        let mut at = *next;
+        let end = loop {
+            match records.next() {
+                Ok(Some(Line {
+                    bytes,
+                    cut_from,
+                    number,
+                })) => {
+                    batch.push(Record {
+                        offset: at,
+                        value: Some(bytes),
+                        cut_from,
+                        line: Some(number),
+                        ..Record::default()
+                    });
+                    at += 1;
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(broken(error)),
+            }
+            if batch.is_full() {
+                self.current.at = place(records.passed());
+                self.hand_over(job, batch.take(header.clone()), next, false)?;
+            }
+        };
+        if matches!(end, Ok(()) | Err(Break::Spoilt(_) | Break::Torn(_))) {
+            // As it was read: a change since then is found by the next listing.
+            self.current.content = Some(digest.content());
+        }
+        self.current.at = place(records.passed());
+        if end.is_ok() {
+            self.current.open_end = records.open_end();
+            self.current.at = place(records.reached());
+            if self.rules().duplicates == Duplicates::Skip {
+                self.known.claim(digest.content(), &job.partition);
+            }
+        }
+        if end.is_ok() || !batch.is_empty() {
+            self.hand_over(job, batch.take(header), next, end.is_ok())?;
+        }
+        end.map(|()| self.position(job, *next, true))
+    }
+
+    /// Says that a file looks as if its encoding were another than the feed's: its text would be another, without a word.
+    fn tell_utf8(&self, job: &Job, is_first: bool, head: &[u8]) {
+        if let (true, Some(text)) = (is_first, as_utf8(head)) {
+            let first = text.char_indices().find(|(_, c)| !c.is_ascii()).map_or(0, |(at, _)| at);
+            let from = text[..first].char_indices().rev().nth(9).map_or(0, |(at, _)| at);
+            let shown: String = text[from..].chars().take(20).collect();
+            tracing::warn!(
+                feed = self.hand.name(),
+                file = self.place.shown(&job.partition),
+                "the file is read as {}, and looks like UTF-8 at {shown:?}; if it is, set `encoding = \"utf-8\"`",
+                self.hand.feed().wire.text.charset.name(),
+            );
+        }
+    }
+
+    /// What was taken as the last record of a file that was read while it was being written was only the first part of it.
+    fn tell_torn(&self, job: &Job, next: u64) -> Result<(), Ended> {
+        let path = self.place.shown(&job.partition);
+        let last = next.saturating_sub(1);
+        let reason = format!(
+            "file {path} was read while it was being written: its record {last} was taken half; drop that record \
+             as a new file, and rename files into the folder once they are whole"
+        );
+        let position = self.position(job, next, false);
+        self.hand.conclude(&job.partition, position, Some(reason), job.seen)
+    }
+
+    /// Whether a file with this head is one of the feed's. What of it is not as the columns have it is told, once a file.
+    fn judge(&mut self, job: &Job, head: &Head, is_first: bool) -> Result<(), Break> {
+        let (input, feed) = (self.hand.input(), self.hand.feed());
+        if head.header.is_none() && feed.wire.text.header {
+            return Ok(()); // an empty file
+        }
+        let notes = judge_header(input, feed, head.header.as_deref(), &head.sample)
+            .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
+        if is_first {
+            self.headers
+                .tell(&self.hand.name(), &self.place.shown(&job.partition), notes);
+        }
+        Ok(())
+    }
+
+    fn attempt_columnar(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
+        if self.corrects() && self.current.content.is_none() {
+            // By which a later version with the same bytes is told from another one.
+            self.current.content = Some(self.content(job)?);
+        }
+        let extent = Extent {
+            size: job.size,
+            next: *next - self.current.base,
+            rows: self.hand.limits.rows,
+            bytes: self.hand.limits.bytes as u64,
+            tag: &job.tag,
+        };
+        let (batches, digest) = match self.hand.feed().format {
+            Format::Parquet => (columnar::parquet(&self.place, &job.partition, extent)?, None),
+            _ => columnar::avro(&self.place, &job.partition, extent)?,
+        };
+        let path: Arc<str> = self.place.display(&job.partition).into();
+        let tag: Arc<str> = job.tag.as_str().into();
+        let mut is_first = *next == self.current.base;
+        let mut is_checked = false;
+        for batch in Gathered::new(batches, self.hand.limits) {
+            if let (Err(Break::Spoilt(_) | Break::Torn(_)), Some(digest)) = (&batch, &digest) {
+                self.current.content = Some(digest.content());
+            }
+            let batch = batch?;
+            self.hand.check()?;
+            // Its rows are those of the file that Bronze comes to refer to. A store gives bytes of the object that was opened,
+            // or none; a file may be written to while it is read.
+            if !(is_checked && self.place.is_atomic()) && self.is_changed(job)? {
+                return Err(Break::Changed);
+            }
+            is_checked = true;
+            if std::mem::take(&mut is_first) {
+                let notes = judge_columns(self.hand.input(), self.hand.feed(), &batch)
+                    .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
+                self.headers
+                    .tell(&self.hand.name(), &self.place.shown(&job.partition), notes);
+            }
+            for (batch, cut) in portion::portions(&batch, self.hand.limits) {
+                let offsets = (*next..*next + batch.num_rows() as u64).collect();
+                let raw = Raw {
+                    payloads: Payloads::Columns {
+                        batch,
+                        path: path.clone(),
+                        tag: tag.clone(),
+                    },
+                    offsets,
+                    header: None,
+                    cut: cut.into_iter().collect(),
+                    place: FilePlace::default(),
+                };
+                self.hand_over(job, raw, next, false)?;
+            }
+        }
+        self.check_unchanged(job)?;
+        if let Some(digest) = digest {
+            self.current.content = Some(digest.content());
+        }
+        let position = self.position(job, *next, true);
+        self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
+        Ok(position)
+    }
+
+    /// What broke the reading of a columnar file: perhaps it is none.
+    fn explain(&self, job: &Job, next: u64, broke: Break) -> Break {
+        let wanted = match self.hand.feed().format {
+            Format::Parquet => Mark::Parquet,
+            _ => Mark::Avro,
+        };
+        match broke {
+            Break::Spoilt(reason) => match instead(&self.place, &job.partition, wanted) {
+                Some(what) => Break::Refused(what),
+                // The end of either may be missing; a Parquet file without it has no rows.
+                None if wanted == Mark::Avro || next == 0 => Break::torn(Break::Spoilt(reason)),
+                None => Break::Spoilt(reason),
+            },
+            other => other,
+        }
+    }
+
+    /// Hands over a batch that starts at record `next`.
+    fn hand_over(&mut self, job: &Job, mut raw: Raw, next: &mut u64, done: bool) -> Result<(), Ended> {
+        let modified = self.current.modified.get_or_insert_with(|| moment(job.modified));
+        raw.place.modified = Some(modified.clone());
+        raw.place.base = self.current.base;
+        let behind = raw.offsets.last().map_or(*next, |last| last + 1);
+        let position = self.position(job, behind, done);
+        match raw.is_empty() {
+            true => self.hand.conclude(&job.partition, position, None, job.seen)?,
+            false => self
+                .hand
+                .deliver(&mut self.decode, &job.partition, raw, position, job.seen)?,
+        }
+        *next = behind;
+        Ok(())
+    }
+
+    /// A file that was read to its end must still be the file that was opened. One that is gone was whole.
+    fn check_unchanged(&self, job: &Job) -> Result<(), Break> {
+        match self.is_changed(job)? {
+            true => Err(Break::Spoilt("it changed while it was read".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether another file has its name now. One that is gone was whole.
+    fn is_changed(&self, job: &Job) -> Result<bool, Break> {
+        let tag = self.place.tag(&job.partition).map_err(Break::from_io)?;
+        Ok(tag.is_some_and(|tag| tag != job.tag))
+    }
+}
