@@ -219,7 +219,7 @@ impl Sink {
             change_data_feed: false,
             description: None,
         };
-        let lake = Lake::open(&folder.display().to_string(), &BTreeMap::new()).expect("a lake");
+        let lake = Lake::make(&folder.display().to_string(), &BTreeMap::new()).expect("a lake");
         let settings = Settings::new("upserts", 1, durable);
         let handle = runtime.handle().clone();
         let (committer, restored) =

@@ -80,7 +80,7 @@ mod tests {
     /// Two writers and a committer put two snapshots into a new lake, the second with vectors. Says the intents.
     fn commit(folder: &Path, durable: bool) -> Vec<Intent> {
         let runtime = Runtime::new().unwrap();
-        let lake = Lake::open(folder.to_str().unwrap(), &BTreeMap::new()).unwrap();
+        let lake = Lake::make(folder.to_str().unwrap(), &BTreeMap::new()).unwrap();
         let settings = Settings::new("flow", 2, durable);
         let (committer, restored) = Committer::open(lake.clone(), specs(), settings, runtime.handle().clone()).unwrap();
         let mut writers: Vec<Writer> = (0..2)

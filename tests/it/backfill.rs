@@ -101,7 +101,7 @@ fn at(folder: &Folder, path: &str) -> String {
 /// Puts a request for whoever runs.
 fn put(dataflow: &Dataflow, input: &str, work: Work, rate: Option<f64>) -> impl Fn() -> Option<Outcome> + use<> {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let lake = Lake::open(&dataflow.lake, &dataflow.store_options).expect("the lake");
+    let lake = Lake::make(&dataflow.lake, &dataflow.store_options).expect("the lake");
     let requests = Requests::new(lake, false);
     let request = Request::new(input, work, rate);
     runtime.block_on(requests.put(&request)).expect("the request is put");

@@ -47,7 +47,7 @@ fn at(folder: &Folder, path: &str) -> String {
 /// Puts a request, as anybody may who can write to the lake, and waits for its outcome.
 fn asked(running: &Running, dataflow: &Dataflow, work: Work) -> Outcome {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let lake = Lake::open(&dataflow.lake, &dataflow.store_options).expect("the lake");
+    let lake = Lake::make(&dataflow.lake, &dataflow.store_options).expect("the lake");
     let requests = Requests::new(lake, false);
     let request = Request::new("events", work, None);
     runtime.block_on(requests.put(&request)).expect("the request is put");
