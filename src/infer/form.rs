@@ -6,7 +6,7 @@ use super::clock::{Clock, Timed};
 use super::dialect;
 use crate::decode::{FieldValue, json_fields};
 use crate::definition::{Charset, TextDialect};
-use crate::source::{FileMark, LineDocuments, NamedFile, Peeked, to_utf8};
+use crate::source::{FileMark, LineDocuments, NamedFile, Peeked, RECORD_SEPARATOR, to_utf8};
 
 /// Bytes of a file's beginning that its form and dialect are told by.
 const SAMPLE: usize = 256 << 10;
@@ -88,7 +88,10 @@ fn json(text: &str, charset: Charset, is_cut: bool) -> Option<JsonForm> {
     let mut documents = Vec::new();
     let _ = LineDocuments::new(text.as_bytes()).read_to_end(&mut documents);
     let documents = String::from_utf8_lossy(&documents);
-    let first = documents.lines().take(LINES).find(|line| is_object(line));
+    let each = documents
+        .split(['\n', RECORD_SEPARATOR as char])
+        .filter(|text| !text.is_empty());
+    let first = each.take(LINES).find(|text| is_object(text));
     match first {
         Some(object) => Some(JsonForm {
             charset,
