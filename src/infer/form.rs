@@ -75,6 +75,9 @@ pub(super) fn form_of(file: &NamedFile, clock: Clock) -> Result<Form, String> {
             None if begins.starts_with('{') => {
                 Err("it begins as JSON does, and none of its first lines is a whole object".to_string())
             }
+            None if serde_json::from_str::<serde::de::IgnoredAny>(begins).is_ok() => {
+                Err("it is JSON, and no object is in it".to_string())
+            }
             None => Ok(Form::Csv(dialect::csv(&sample, charset))),
         },
         Some(_) => Ok(Form::Csv(dialect::csv(&sample, charset))),
