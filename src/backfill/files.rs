@@ -17,7 +17,8 @@ use crate::registry::Registries;
 use crate::repr::Row;
 use crate::serve;
 use crate::source::{
-    self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, SingleFile, archived_name,
+    self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, ReadingStart, SingleFile,
+    archived_name,
 };
 
 /// What progress of files is kept under, whatever the feed.
@@ -31,8 +32,8 @@ pub(super) struct Plan {
     pub partition: Arc<str>,
     /// What its progress is kept under.
     pub progress: PartitionId,
-    /// The first record that is wanted.
-    pub next: u64,
+    /// What of it is wanted.
+    pub start: ReadingStart,
     /// Dead letters that go once it is read.
     pub letters: Vec<Row>,
     /// What its progress has as its tag.
@@ -149,7 +150,7 @@ impl Job<'_> {
             feed,
             partition: format!("backfill:{}", progress_id.partition).into(),
             progress: progress_id.clone(),
-            next,
+            start: ReadingStart::Record(next),
             letters: vec![],
             tag: self.request.id.clone(),
             claimed: false,
@@ -245,7 +246,7 @@ impl Job<'_> {
         let reading = Reading {
             dataflow: Arc::new(alone),
             decode,
-            next: plan.next,
+            start: plan.start.clone(),
             deliveries: deliveries_in,
             stop: service.stopped(),
             options: ReaderOptions {

@@ -22,12 +22,12 @@ use super::{Allowed, FileOutcome, FileState};
 use crate::causes;
 use crate::contain;
 use crate::decode::Op;
-use crate::definition::{FeedKind, Input};
+use crate::definition::{Changed, FeedKind, Input};
 use crate::input::{Arrival, Arrived, arrivals};
 use crate::repr::{Epoch, Row};
 use crate::serve::history::{self, Past};
 use crate::serve::{self, QueryError, Snapshot};
-use crate::source::{self, Delivery, PartitionId, Position, Progress, SingleFile};
+use crate::source::{self, Delivery, FileContent, PartitionId, Position, Progress, ReadingStart, SingleFile};
 
 /// How long feeds have to notice that their files changed, and how often it is looked whether they have.
 const NOTICE: Duration = Duration::from_secs(10);
@@ -355,6 +355,7 @@ impl Job<'_> {
         Ok(Lost {
             file: self.find(&path, &allowed)?,
             feed: index,
+            corrects: rules.changed == Changed::Correct,
             id: PartitionId {
                 input: input.name.clone(),
                 feed: feed.to_string(),
@@ -369,7 +370,8 @@ impl Job<'_> {
         !self.service.serving.feeds || known == Some(lost.file.tag())
     }
 
-    /// Reads a file that was given up, from behind what was taken of it.
+    /// Reads a file that was given up: behind what was taken of it, or all of it where its feed takes other bytes for a
+    /// correction. Where it is another file than the one that some records were taken of, its letter stays.
     fn feed_lost_file(&mut self, feed: &str, partition: &str, letters: Vec<Row>) -> Result<FileOutcome, Halt> {
         let lost = self.lost_file(feed, partition)?;
         let progress = self.progress()?;
@@ -378,12 +380,20 @@ impl Job<'_> {
             return Err(Halt::Failed(help.to_string()));
         }
         let hash = lost.file.hash().map_err(failed)?;
-        let next = progress.get(&lost.id).map_or(0, |position| position.next);
+        let position = progress.get(&lost.id).cloned().unwrap_or_default();
+        let next = position.next;
+        let holds = |earlier: &FileContent| lost.file.begins_with(earlier).map_err(failed);
+        let start = match &position.content {
+            _ if next == position.base => ReadingStart::Anew(next),
+            Some(earlier) if !lost.corrects || holds(earlier)? => ReadingStart::Behind(position),
+            _ if lost.corrects => ReadingStart::Anew(next),
+            _ => ReadingStart::Behind(position),
+        };
         let plan = Plan {
             feed: lost.feed,
             partition: partition.into(),
             progress: lost.id,
-            next,
+            start,
             letters,
             tag: lost.file.tag().to_string(),
             claimed: true,
@@ -402,6 +412,8 @@ struct Lost {
     file: SingleFile,
     /// Index into `Input::feeds`.
     feed: usize,
+    /// Whether its feed takes other bytes for a correction.
+    corrects: bool,
     id: PartitionId,
 }
 

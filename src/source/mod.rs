@@ -29,7 +29,7 @@ pub(crate) use files::{
     FileMark, LineDocuments, NamedFile, NamedFiles, Peeked, RECORD_SEPARATOR, SplitError, TextRecords, read_head,
     to_utf8,
 };
-pub use files::{Originals, Reading, SingleFile, archived_name, list_files, path_of, reads};
+pub use files::{Originals, Reading, ReadingStart, SingleFile, archived_name, list_files, path_of, reads};
 pub(crate) use files::{is_remote, local_path};
 pub(crate) use guard::open_regular;
 pub use kafka::{

@@ -918,3 +918,37 @@ fn a_path_by_which_files_would_be_read_a_second_time_is_refused() {
     exits(&run(&folder), 0);
     assert_eq!(numbers(&folder, "lake"), "1 2");
 }
+
+/// A replay read the new file behind as many records as the old one had, and took the letter away: rows were gone for good.
+#[test]
+fn the_letter_of_a_changed_file_stays_until_its_feed_takes_it_for_a_correction() {
+    let keyed = |changed: &str| {
+        let feed = input("drops/*.csv", "csv", changed);
+        format!("key = [\"id\"]\n{}", feed.replace("n = ", "id = \"BIGINT\"\nn = "))
+    };
+    let folder = folder("drops/*.csv", "");
+    folder.write("inputs/rows.toml", &keyed(""));
+    folder.write("drops/a.csv", "id,n\n1,1\n2,2\n");
+    exits(&run(&folder), 0);
+    folder.write("drops/a.csv", "id,n\n1,10\n2,20\n3,30\n");
+    exits(&run(&folder), 0);
+    let letters = || ask(&folder.load("lake"), "SELECT kind, reason FROM dead_letters");
+    let replay = || {
+        alluvium(
+            &["dead-letters", ".", "--replay", "--lake", "lakes/lake"],
+            folder.path(),
+        )
+    };
+    for _ in 0..2 {
+        assert!(letters().contains("drops/a.csv changed after"), "{}", letters());
+        assert_eq!(numbers(&folder, "lake"), "1 2");
+        exits(&replay(), 1);
+    }
+    folder.write("inputs/rows.toml", &keyed("changed = \"correct\""));
+    exits(&replay(), 0);
+    assert_eq!(letters(), "");
+    assert_eq!(numbers(&folder, "lake"), "10 20 30");
+    exits(&run(&folder), 0);
+    recompute(&folder.load("lake"), 1);
+    assert_eq!(numbers(&folder, "lake"), "10 20 30");
+}

@@ -66,7 +66,7 @@ pub use originals::{Originals, archived_name};
 use reader::{FileEnd, FileReader};
 use settle::{Job, Settle};
 pub(crate) use single::local_path;
-pub use single::{Reading, SingleFile, list_files, path_of, reads};
+pub use single::{Reading, ReadingStart, SingleFile, list_files, path_of, reads};
 pub(crate) use text::{RECORD_SEPARATOR, Records as TextRecords, SplitError};
 
 /// Starts the feed's threads.

@@ -317,7 +317,7 @@ impl FileReader {
 }
 
 /// The first record that is to be read.
-fn reached(task: &Task) -> u64 {
+pub(super) fn reached(task: &Task) -> u64 {
     match task {
         Task::Read { next, .. } | Task::ChangedHalfway { next } | Task::Vanished { next } => *next,
         Task::Changed(then) => then.next,

@@ -10,11 +10,11 @@ use crossbeam_channel::{Receiver, Sender};
 use std::convert::Infallible;
 use twox_hash::XxHash3_128;
 
-use super::content::KnownFiles;
+use super::content::{FileComparison, KnownFiles, compare};
 use super::listing::{Found, Place, Surroundings, is_read};
 use super::open::{Source, refusal};
 use super::originals::Unchanged;
-use super::reader::{FileEnd, FileReader};
+use super::reader::{FileEnd, FileReader, reached};
 use super::settle::{Job, Task};
 use crate::definition::{Dataflow, FeedKind, FileGlob};
 use crate::source::batch::BatchLimits;
@@ -22,7 +22,7 @@ use crate::source::names::{partition_of, path_in};
 use crate::source::outlet::{Ended, Gauges, Hand, Outlet};
 use crate::source::passage::Passage;
 use crate::source::readers::ReaderOptions;
-use crate::source::{Decode, Delivery, Position, Share, SourceError};
+use crate::source::{Decode, Delivery, FileContent, Position, Share, SourceError};
 
 /// The files that a path names: a glob, or a file; absolute paths or URLs, by name.
 ///
@@ -78,14 +78,25 @@ pub struct SingleFile {
     found: Found,
 }
 
+/// Where the reading of a file begins.
+#[derive(Clone, Debug)]
+pub enum ReadingStart {
+    /// At this record, of a file that is as it was where some of it was read.
+    Record(u64),
+    /// Behind what was read of it, if it begins with the bytes that were read. Of another file none is read: its end says so.
+    Behind(Position),
+    /// At its first record, which has this number: its rows are newer than those of an earlier version.
+    Anew(u64),
+}
+
 /// What reading a file takes.
 pub struct Reading<'a> {
     /// Its input and feed are the first ones.
     pub dataflow: Arc<Dataflow>,
     /// How the feed decodes.
     pub decode: Decode,
-    /// The first record that is wanted.
-    pub next: u64,
+    /// What of the file is wanted.
+    pub start: ReadingStart,
     /// Where deliveries go.
     pub deliveries: Sender<Delivery>,
     /// Disconnected when reading is to stop.
@@ -161,6 +172,15 @@ impl SingleFile {
         }
     }
 
+    /// Whether its first bytes are all the bytes of an earlier version.
+    ///
+    /// # Errors
+    /// Failures of the disk or the store.
+    pub fn begins_with(&self, earlier: &FileContent) -> io::Result<bool> {
+        let compared = compare(self.open()?, earlier, &|| false)?;
+        Ok(compared != FileComparison::Other)
+    }
+
     /// Its bytes, as stored. Not to be read inside the runtime.
     ///
     /// # Errors
@@ -219,17 +239,22 @@ impl SingleFile {
             modified: self.found.modified,
             seen: Instant::now(),
             at: None,
-            task: Task::Read {
-                next: reading.next,
-                base: 0,
+            task: match reading.start {
+                ReadingStart::Record(next) => Task::Read { next, base: 0 },
+                ReadingStart::Anew(next) => Task::Read { next, base: next },
+                ReadingStart::Behind(position) => Task::Changed(Position {
+                    done: false,
+                    ..position
+                }),
             },
         };
+        let first = reached(&job.task);
         match reader.run(&job) {
             Ok(FileEnd::Done(position)) => Ok(Some(position)),
             Ok(FileEnd::Gone | FileEnd::Changed) => Ok(None),
             Ok(FileEnd::Stuck { position, cause }) => Err(SourceError::Read {
                 path: self.place.shown(&job.partition),
-                record: position.map_or(reading.next, |position| position.next),
+                record: position.map_or(first, |position| position.next),
                 source: Arc::new(cause),
             }),
             Err(Ended::Failed(SourceError::Disconnected { .. }) | Ended::Stopped | Ended::Unread(_)) => Ok(None),
