@@ -29,7 +29,7 @@ pub fn in_sql_words(message: &str) -> String {
     }
     told += &plain(&message[at..]);
     if !CODE.is_match(&QUOTED.replace_all(&told, "")) {
-        return told;
+        return told.trim().to_string();
     }
     let function = told.split_once("(): ").map(|(function, _)| function);
     match function.filter(|function| function.starts_with("could not compute ")) {
@@ -70,7 +70,7 @@ fn unwrapped(message: &str) -> &str {
 static QUOTED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?:^|\W)(?:'[^']*'|"(?:[^"\\]|\\.)*")"#));
 /// The name of an error around another, amid a message.
 static WRAPPER: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"\b(?:Arrow|Cast|Compute|Execution|External|Internal|Invalid argument|Parser|Schema) error: ")
+    pattern(r"\s*\b(?:Arrow|Cast|Compute|Execution|External|Internal|Invalid argument|Parser|Schema) error:")
 });
 static OPTION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bSome\(((?:[^()]|\([^()]*\))*)\)"));
 static STRUCTURE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[A-Z]\w* \{ ([^{}]*?),? \}"));

@@ -282,7 +282,7 @@ pub struct Decoder {
 
 #[derive(Debug)]
 enum Kind {
-    Csv(csv::Csv),
+    Csv(Box<csv::Csv>),
     Json(Box<json::Json>),
     Debezium(Box<debezium::DebeziumJson>),
     DebeziumAvro(Box<debezium::DebeziumAvro>),
@@ -416,7 +416,7 @@ impl Decoder {
             })
         };
         let kind = match feed.format {
-            Format::Csv => Kind::Csv(csv::Csv::new(feed.wire.text)),
+            Format::Csv => Kind::Csv(Box::new(csv::Csv::new(feed.wire.text))),
             Format::Ndjson | Format::Json => {
                 Kind::Json(Box::new(json::Json::new(&shape, keys).refusing_strangers(&shape)))
             }

@@ -96,7 +96,7 @@ impl Fit {
         match (wide, other_wide) {
             (true, false) => share >= 600,
             (false, true) => other_share < 600,
-            _ => share > other_share + 50 || share + 50 >= other_share && share >= 900 && self.width > other.width * 2,
+            _ => share >= other_share + 50 || share + 50 >= other_share && share >= 900 && self.width > other.width * 2,
         }
     }
 }

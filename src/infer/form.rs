@@ -6,7 +6,7 @@ use super::clock::{Clock, Timed};
 use super::dialect;
 use crate::decode::{FieldValue, json_fields};
 use crate::definition::{Charset, TextDialect};
-use crate::source::{FileMark, LineDocuments, NamedFile, Peeked, to_utf8};
+use crate::source::{FileMark, LineDocuments, NamedFile, Peeked, RECORD_SEPARATOR, to_utf8};
 
 /// Bytes of a file's beginning that its form and dialect are told by.
 const SAMPLE: usize = 256 << 10;
@@ -75,6 +75,9 @@ pub(super) fn form_of(file: &NamedFile, clock: Clock) -> Result<Form, String> {
             None if begins.starts_with('{') => {
                 Err("it begins as JSON does, and none of its first lines is a whole object".to_string())
             }
+            None if serde_json::from_str::<serde::de::IgnoredAny>(begins).is_ok() => {
+                Err("it is JSON, and no object is in it".to_string())
+            }
             None => Ok(Form::Csv(dialect::csv(&sample, charset))),
         },
         Some(_) => Ok(Form::Csv(dialect::csv(&sample, charset))),
@@ -88,7 +91,10 @@ fn json(text: &str, charset: Charset, is_cut: bool) -> Option<JsonForm> {
     let mut documents = Vec::new();
     let _ = LineDocuments::new(text.as_bytes()).read_to_end(&mut documents);
     let documents = String::from_utf8_lossy(&documents);
-    let first = documents.lines().take(LINES).find(|line| is_object(line));
+    let each = documents
+        .split(['\n', RECORD_SEPARATOR as char])
+        .filter(|text| !text.is_empty());
+    let first = each.take(LINES).find(|text| is_object(text));
     match first {
         Some(object) => Some(JsonForm {
             charset,

@@ -6,6 +6,15 @@ use crate::repr::SqlType;
 /// Patterns of numbers that are tried, without a currency's sign: more usual ones first.
 const PATTERNS: [&str; 6] = ["#,##0.00", "#.##0,00", "# ##0,00", "#'##0.00", "0,00", "0.00"];
 
+/// Signs of currencies, and the letters that stand for some: other letters make a name of a number.
+const SIGNS: [&str; 16] = [
+    "$", "€", "£", "¥", "₹", "₽", "₩", "₺", "₴", "₪", "฿", "¢", "%", "R$", "US$", "A$",
+];
+const CODES: [&str; 30] = [
+    "EUR", "USD", "GBP", "CHF", "JPY", "CNY", "INR", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "RON", "AUD", "CAD",
+    "NZD", "BRL", "MXN", "ZAR", "TRY", "KRW", "kr", "Kr", "kr.", "zł", "Kč", "Ft", "Rs", "Fr.",
+];
+
 /// What all numbers of a column have in common, written as programs write them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Numbers {
@@ -176,9 +185,13 @@ fn canonical(plain: &str) -> String {
 
 /// Patterns that may fit a column whose first text this is: with the sign of currency that it has.
 fn candidates(text: &str) -> Vec<Candidate> {
+    // A telephone's number would lose its plus.
+    if text.trim().starts_with('+') {
+        return Vec::new();
+    }
     let bare = text
         .trim()
-        .trim_start_matches(['(', '-', '+'])
+        .trim_start_matches(['(', '-'])
         .trim_end_matches([')', '-'])
         .trim();
     let is_digit = |c: char| c.is_ascii_digit();
@@ -189,10 +202,7 @@ fn candidates(text: &str) -> Vec<Candidate> {
         bare[..start].trim_end_matches(['.', ',', '-']).trim(),
         bare[end + 1..].trim(),
     );
-    let is_sign = |sign: &str| {
-        sign.chars().count() <= 3
-            && !sign.contains(|c: char| c.is_ascii_digit() || matches!(c, '#' | '/' | ':' | ';' | '|'))
-    };
+    let is_sign = |sign: &str| sign.is_empty() || SIGNS.contains(&sign) || CODES.contains(&sign);
     if !is_sign(before) || !is_sign(behind) {
         return Vec::new();
     }

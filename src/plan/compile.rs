@@ -257,6 +257,11 @@ impl Compiler<'_> {
         for &column in &partition_by {
             expectations.extend(self.readable(&schema, column).map_err(wrong)?);
         }
+        if partitions::are_computed(&logical).map_err(|error| wrong(error.into()))? {
+            for column in (0..schema.fields().len()).filter(|column| !partition_by.contains(column)) {
+                expectations.extend(self.computed(&schema, column).map_err(wrong)?);
+            }
+        }
         let append_only = self.builder.nodes[node].append_only && table.key.is_empty() && table.retention.is_none();
         Ok(Some(PlannedTable {
             table: position,

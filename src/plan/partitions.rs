@@ -2,14 +2,53 @@
 //! and rows whose value has none that every engine reads back equal are dead letters, rather than other rows than those that
 //! were computed.
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::{Expr as Logical, ExprSchemable, LogicalPlan};
 
 use super::PlannedExpectation;
 use super::compile::Compiler;
 use super::error::{Planned, Refusal};
 use crate::definition::OnViolation;
 
-const FOUR_DIGITS: &str = "is of the years 1 to 9999";
+/// What is expected of dates and moments.
+pub(super) const FOUR_DIGITS: &str = "is of the years 1 to 9999";
+
+/// Whether a plan adds to dates or moments, or makes them of numbers: they may come to lie outside of the calendar then.
+pub(super) fn are_computed(plan: &LogicalPlan) -> Result<bool> {
+    let mut computed = false;
+    plan.apply_with_subqueries(|node| {
+        if matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_)) {
+            return Ok(TreeNodeRecursion::Continue); // what is compared is in no table
+        }
+        let mut schema = DFSchema::empty();
+        node.inputs().iter().for_each(|input| schema.merge(input.schema()));
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                let may_leave = match part {
+                    Logical::BinaryExpr(_) | Logical::WindowFunction(_) => true,
+                    Logical::ScalarFunction(call) => {
+                        !["date_bin", "date_trunc", "coalesce", "of_the_calendar"].contains(&call.name())
+                    }
+                    Logical::Cast(cast) => !cast.expr.get_type(&schema).is_ok_and(|from| from.is_temporal()),
+                    _ => false,
+                };
+                computed |= may_leave && part.get_type(&schema).is_ok_and(|of| is_moment(&of));
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(computed)
+}
+
+fn is_moment(of: &DataType) -> bool {
+    match of {
+        DataType::Timestamp(..) | DataType::Date32 => true,
+        DataType::List(item) => is_moment(item.data_type()),
+        _ => false,
+    }
+}
 
 /// What is wrong with the columns that a table is to be partitioned by.
 pub(super) fn mistakes(schema: &SchemaRef, partition_by: &[usize]) -> Vec<Refusal> {
@@ -38,7 +77,34 @@ pub(super) fn mistakes(schema: &SchemaRef, partition_by: &[usize]) -> Vec<Refusa
     mistakes
 }
 
+/// The condition that a date or moment is one of the calendar's, which ends with the year 9999 in other engines and languages.
+fn in_calendar(field: &Field) -> Option<String> {
+    let name = field.name();
+    match field.data_type() {
+        DataType::Date32 => Some(format!("\"{name}\" BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'")),
+        // Not by its date, which the farthest timestamps do not have.
+        DataType::Timestamp(..) => Some(format!(
+            "\"{name}\" BETWEEN arrow_cast('0001-01-01T00:00:00', 'Timestamp(Microsecond, None)') \
+             AND arrow_cast('9999-12-31T23:59:59.999999', 'Timestamp(Microsecond, None)')"
+        )),
+        _ => None,
+    }
+}
+
 impl Compiler<'_> {
+    /// What a row must keep whose dates and moments are computed: one such value, and some readers open none of its table.
+    pub(super) fn computed(&self, schema: &SchemaRef, column: usize) -> Planned<Option<PlannedExpectation>> {
+        let field = schema.field(column);
+        let Some(check) = in_calendar(field) else {
+            return Ok(None);
+        };
+        Ok(Some(PlannedExpectation {
+            name: format!("{} {FOUR_DIGITS}", field.name()),
+            check: self.check(&check, schema)?,
+            on_violation: OnViolation::Drop,
+        }))
+    }
+
     /// What a row must keep so that its partition reads back as it is: Delta takes an empty text for null, and dates have years
     /// of four digits.
     pub(super) fn readable(&self, schema: &SchemaRef, column: usize) -> Planned<Option<PlannedExpectation>> {
@@ -46,19 +112,10 @@ impl Compiler<'_> {
         let name = field.name();
         let (rule, check) = match field.data_type() {
             DataType::Utf8 => ("is not empty", format!("\"{name}\" <> ''")),
-            DataType::Date32 => (
-                FOUR_DIGITS,
-                format!("\"{name}\" BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"),
-            ),
-            // Not by its date, which the farthest timestamps do not have.
-            DataType::Timestamp(..) => (
-                FOUR_DIGITS,
-                format!(
-                    "\"{name}\" BETWEEN arrow_cast('0001-01-01T00:00:00', 'Timestamp(Microsecond, None)') \
-                     AND arrow_cast('9999-12-31T23:59:59.999999', 'Timestamp(Microsecond, None)')"
-                ),
-            ),
-            _ => return Ok(None),
+            _ => match in_calendar(field) {
+                Some(check) => (FOUR_DIGITS, check),
+                None => return Ok(None),
+            },
         };
         Ok(Some(PlannedExpectation {
             name: format!("{name} partitions the table and {rule}"),

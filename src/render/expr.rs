@@ -371,7 +371,7 @@ mod tests {
         // Forty values of 60 MiB in one batch are more than a column can hold.
         let row = |bytes: usize| Row::new(&vec![0; bytes]);
         let large = CHUNK_BYTES / 2 + 1;
-        let mut containers = vec![
+        let mut containers = [
             vec![(row(1), 0, 1), (row(large), 0, 1)],
             vec![
                 (row(large), 0, 1),

@@ -26,7 +26,8 @@ mod transactions;
 pub(crate) use batch::payload_bytes;
 pub use error::SourceError;
 pub(crate) use files::{
-    FileMark, LineDocuments, NamedFile, NamedFiles, Peeked, SplitError, TextRecords, read_head, to_utf8,
+    FileMark, LineDocuments, NamedFile, NamedFiles, Peeked, RECORD_SEPARATOR, SplitError, TextRecords, read_head,
+    to_utf8,
 };
 pub use files::{Originals, Reading, SingleFile, archived_name, list_files, path_of, reads};
 pub(crate) use files::{is_remote, local_path};

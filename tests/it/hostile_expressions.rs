@@ -991,6 +991,54 @@ fn a_series_of_moments_that_cannot_be_counted_is_a_dead_letter() {
     assert_eq!(letters.matches("of the years 1678 to 2261").count(), 2, "{letters}");
 }
 
+/// A day behind the last one of the calendar, and the end of its last window, were rows that Python cannot read.
+#[test]
+fn moments_that_leave_the_calendar_are_dead_letters() {
+    let folder = Folder::new(
+        "calendar",
+        &[
+            (
+                "inputs/rows.toml",
+                "[columns]\nn = \"BIGINT\"\nat = \"TIMESTAMP\"\n[[feeds]]\nname = \"f\"\nkind = \"files\"\nformat = \"csv\"\npath = \"rows.csv\"\n",
+            ),
+            (
+                "rows.csv",
+                "n,at\n1,0001-01-01T00:30:00\n2,1500-01-01T00:30:00\n3,2999-12-31T10:00:00\n4,9999-12-31T22:10:00\n5,9999-12-31T23:59:59\n",
+            ),
+            (
+                "silver/w.sql",
+                "SELECT window_start, window_end, COUNT(*) AS n FROM TUMBLE(TABLE rows, DESCRIPTOR(at), INTERVAL '1 hour') GROUP BY window_start, window_end",
+            ),
+            (
+                "silver/bins.sql",
+                "SELECT n, date_bin(INTERVAL '1 day', at) AS day FROM rows",
+            ),
+            (
+                "silver/next.sql",
+                "SELECT n, CAST(at AS DATE) + INTERVAL '1 day' AS day FROM rows",
+            ),
+        ],
+    );
+    let dataflow = ran(&folder);
+    let start = |table: &str, column: &str| format!("SELECT CAST({column} AS VARCHAR) FROM silver.{table} ORDER BY 1");
+    let starts = ask(&dataflow, &start("w", "window_start"));
+    assert_eq!(
+        starts.replace('T', " "),
+        "0001-01-01 00:00:00\n1500-01-01 00:00:00\n2999-12-31 10:00:00\n9999-12-31 22:00:00"
+    );
+    assert_eq!(
+        ask(&dataflow, "SELECT COUNT(*), COUNT(DISTINCT day) FROM silver.bins"),
+        "5,4"
+    );
+    assert_eq!(ask(&dataflow, "SELECT n FROM silver.next ORDER BY n"), "1\n2\n3");
+    assert_newest_is_exact(&dataflow, "far moments");
+    let letters = ask(
+        &dataflow,
+        "SELECT table_name, COUNT(*) FROM dead_letters WHERE reason LIKE '%years 1 to 9999%' GROUP BY 1 ORDER BY 1",
+    );
+    assert_eq!(letters, "silver.next,2\nsilver.w,1");
+}
+
 #[test]
 fn a_table_can_be_made_of_years_1_to_9999() {
     let folder = folder(

@@ -67,7 +67,7 @@ use reader::{FileEnd, FileReader};
 use settle::{Job, Settle};
 pub(crate) use single::local_path;
 pub use single::{Reading, SingleFile, list_files, path_of, reads};
-pub(crate) use text::{Records as TextRecords, SplitError};
+pub(crate) use text::{RECORD_SEPARATOR, Records as TextRecords, SplitError};
 
 /// Starts the feed's threads.
 pub(crate) fn start(

@@ -246,7 +246,7 @@ const LAYERS: usize = 2;
 fn unpacked(packing: Packing, source: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     let source = BufReader::with_capacity(128 << 10, source);
     Ok(match packing {
-        Packing::Gzip => Box::new(Gunzip::Member(GzDecoder::new(source))),
+        Packing::Gzip => Box::new(Gunzip::Member(Box::new(GzDecoder::new(source)))),
         Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
         Packing::Snappy => Box::new(snap::read::FrameDecoder::new(source)),
         Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
@@ -257,7 +257,7 @@ fn unpacked(packing: Packing, source: impl Read + 'static) -> io::Result<Box<dyn
 /// The members of a gzip one behind the other. Zeros behind one are passed over, as gzip does: tapes and some mirrors fill files up
 /// with them.
 enum Gunzip<R> {
-    Member(GzDecoder<R>),
+    Member(Box<GzDecoder<R>>),
     Between(R),
     End,
 }
@@ -283,7 +283,7 @@ impl<R: BufRead> Read for Gunzip<R> {
                     }
                     Ok((_, padding)) => {
                         source.consume(padding);
-                        *self = Gunzip::Member(GzDecoder::new(source));
+                        *self = Gunzip::Member(Box::new(GzDecoder::new(source)));
                     }
                     Err(error) => {
                         *self = Gunzip::Between(source);

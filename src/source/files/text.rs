@@ -37,7 +37,7 @@ pub(crate) enum SplitError {
 pub(crate) const MOST_BLANK: u64 = 256 << 20;
 
 /// What ends a record of JSON where no line ends: RFC 7464 has it between JSON texts, and it is in none.
-pub(super) const RECORD_SEPARATOR: u8 = 0x1e;
+pub(crate) const RECORD_SEPARATOR: u8 = 0x1e;
 
 /// A record of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
