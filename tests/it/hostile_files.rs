@@ -662,10 +662,10 @@ fn a_changed_file_of_columns_is_a_correction_over_restarts_and_rebuilds() {
             ),
         );
         folder.write("silver/rows.sql", "SELECT n, name, line FROM rows");
-        let put = |rows: &[(i64, &str)]| {
+        let write = |bytes: &[u8]| {
             let path = folder.path().join("drops").join(format!("a.{format}"));
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
-            std::fs::write(path, bytes(&batch(rows))).expect("the file is written");
+            std::fs::write(path, bytes).expect("the file is written");
         };
         let dataflow = folder.load("lake");
         let rows = |what: &str| {
@@ -673,11 +673,12 @@ fn a_changed_file_of_columns_is_a_correction_over_restarts_and_rebuilds() {
             let rows = "SELECT n || ':' || name || '@' || line FROM silver.rows ORDER BY n";
             ask(&dataflow, rows).replace('\n', " ")
         };
-        put(&[(1, "one"), (2, "two"), (3, "three")]);
+        let first = bytes(&batch(&[(1, "one"), (2, "two"), (3, "three")]));
+        write(&first);
         catch_up(&dataflow, 1);
         assert_eq!(rows(format), "1:one@1 2:two@2 3:three@3");
         // The same bytes, written again, are no correction.
-        put(&[(1, "one"), (2, "two"), (3, "three")]);
+        write(&first);
         assert_eq!(catch_up(&dataflow, 1).records, 0, "{format}");
         for (change, expected) in [
             (&[(4, "four"), (1, "uno")][..], "1:uno@2 2:two@2 3:three@3 4:four@1"),
@@ -686,7 +687,7 @@ fn a_changed_file_of_columns_is_a_correction_over_restarts_and_rebuilds() {
                 "1:un@2 2:due@1 3:three@3 4:4@4 5:five@3",
             ),
         ] {
-            put(change);
+            write(&bytes(&batch(change)));
             assert_eq!(catch_up(&dataflow, 2).records, change.len() as u64, "{format}");
             assert_eq!(rows(format), expected);
             recompute(&dataflow, 2);
