@@ -223,7 +223,8 @@ format = "ndjson"
     folder.write("gold/all.sql", "SELECT id, at FROM events");
     let event = |id: u32, back: i64| format!("{{\"id\": {id}, \"at\": {}}}\n", now.timestamp_millis() - back);
     folder.write("drops/a.ndjson", &(event(1, 0) + &event(2, 3_600_000) + &event(3, 0)));
-    folder.write("drops/b.ndjson.gz", "this is no gzip");
+    // Not text either: that would be read, whatever the file is called.
+    folder.write("drops/b.ndjson.gz", "\u{1}\u{0}this is no gzip");
     let dataflow = folder.load("lake");
     let outcome = catch_up(&dataflow, 2);
     let letters = "SELECT kind, feed, \"partition\", \"offset\", epoch, reason FROM dead_letters ORDER BY kind, epoch";
