@@ -16,7 +16,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use crate::commands::{alluvium, exits, text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::poison;
-use crate::support::{Folder, catch_up, recompute};
+use crate::support::{Folder, Running, catch_up, recompute, snapshots};
 
 /// An input of whole numbers that files bring, with more settings of its feed.
 fn input(path: &str, format: &str, more: &str) -> String {
@@ -795,6 +795,34 @@ fn a_log_line_above_max_record_is_a_dead_letter_and_its_neighbours_are_read() {
     catch_up(&dataflow, 1);
     recompute(&dataflow, 1);
     assert_eq!(numbers(&folder, "lake"), "1 2");
+}
+
+/// The feed passed over all of the line before it looked at another partition.
+#[test]
+fn a_line_without_end_keeps_no_other_partition_waiting() {
+    let folder = folder("drops/*.csv", "");
+    folder.write(
+        "inputs/rows.toml",
+        "[columns]\nn = \"BIGINT\"\n[[feeds]]\nname = \"live\"\nkind = \"log\"\nformat = \"json\"\npath = \"live\"\n",
+    );
+    folder.append("live/0.ndjson", "{\"value\": {\"n\": 1}}\n");
+    let sparse = std::fs::OpenOptions::new()
+        .append(true)
+        .open(folder.path().join("live/0.ndjson"));
+    sparse.and_then(|file| file.set_len(100 << 30)).expect("a sparse tail");
+    folder.append("live/1.ndjson", "{\"value\": {\"n\": 2}}\n");
+    let dataflow = folder.load("lake");
+    let running = Running::start(dataflow.clone(), 1);
+    let read = |wanted: &str| {
+        running.wait_until(|| {
+            snapshots(&dataflow) > 0
+                && ask(&dataflow, "SELECT n FROM silver.rows ORDER BY n").replace('\n', " ") == wanted
+        });
+    };
+    read("1 2");
+    folder.append("live/1.ndjson", "{\"value\": {\"n\": 3}}\n");
+    read("1 2 3");
+    running.stop();
 }
 
 /// 8 GB of blank lines in a small compressed file took 100 seconds without a word.

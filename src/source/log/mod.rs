@@ -74,6 +74,8 @@ pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
 
 /// How many bytes one read asks for, at first; a longer line makes it grow.
 const READ_BYTES: usize = 1 << 20;
+/// How much of a line that is too long is passed over in a turn.
+const PASSED_BYTES: u64 = 8 << 20;
 /// How long a last line may be without its end before that is said.
 const TORN_PATIENCE: Duration = Duration::from_secs(10);
 /// What to do about a log that holds no more what was read of it.
@@ -480,10 +482,14 @@ impl Follower {
         if let Err(error) = partition.read(start, &mut first) {
             return self.observe_unread(partition, error);
         }
-        let mut at = partition.passed.max(start);
+        let from = partition.passed.max(start);
+        let mut at = from;
         loop {
             self.hand.check()?;
             partition.passed = at;
+            if at - from >= PASSED_BYTES {
+                return Ok(at - from); // by (2)
+            }
             if at == partition.size {
                 partition.observe_torn();
                 return Ok(0);
