@@ -177,8 +177,8 @@ impl Unit {
         // Where clocks show a time twice, the one with the point's own offset; where never, the one before.
         let offset = at.offset().fix();
         let starts = zone.from_local_datetime(&local);
-        let (earliest, latest) = (starts.clone().earliest(), starts.latest());
-        let mut same = earliest.clone().into_iter().chain(latest);
+        let (earliest, latest) = (starts.earliest(), starts.latest());
+        let mut same = earliest.into_iter().chain(latest);
         let same = same.find(|start| start.offset().fix() == offset).or(earliest);
         Some(match same {
             Some(start) => start.timestamp_micros(),

@@ -365,7 +365,8 @@ fn rejections(deliveries: &[Delivery]) -> Vec<&str> {
 /// A file that another one took the place of was told to be damaged, although nothing of it was read yet, and never read.
 #[test]
 fn rows_of_a_file_that_is_replaced_in_its_store_are_never_mixed_with_the_others() {
-    let forms: [(&str, Format, fn(i64) -> Vec<u8>); 2] = [
+    type Written = fn(i64) -> Vec<u8>;
+    let forms: [(&str, Format, Written); 2] = [
         ("a.parquet", Format::Parquet, parquet_from),
         ("a.avro", Format::Avro, avro_from),
     ];
