@@ -150,7 +150,7 @@ impl Job<'_> {
             feed,
             partition: format!("backfill:{}", progress_id.partition).into(),
             progress: progress_id.clone(),
-            start: ReadingStart::Record(next),
+            start: ReadingStart::Record { next, base: 0 },
             letters: vec![],
             tag: self.request.id.clone(),
             claimed: false,

@@ -383,9 +383,14 @@ impl Job<'_> {
         let position = progress.get(&lost.id).cloned().unwrap_or_default();
         let next = position.next;
         let holds = |earlier: &FileContent| lost.file.begins_with(earlier).map_err(failed);
+        let is_read = position.done && !position.given_up;
         let start = match &position.content {
             _ if next == position.base => ReadingStart::Anew(next),
             Some(earlier) if !lost.corrects || holds(earlier)? => ReadingStart::Behind(position),
+            None if is_read => ReadingStart::Record {
+                next,
+                base: position.base,
+            },
             _ if lost.corrects => ReadingStart::Anew(next),
             _ => ReadingStart::Behind(position),
         };

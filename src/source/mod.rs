@@ -84,6 +84,9 @@ pub struct Position {
     /// A file that was read to its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
+    /// A file that was not: a dead letter says what became of the rest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
     /// What identifies a file's content: size and entity tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,

@@ -86,14 +86,14 @@ fn a_parquet_file_that_stops_its_reader_is_a_dead_letter() {
     }
     let at = folder.path();
     for workers in ["1", "2"] {
-        let lake = format!("lake{workers}");
+        let lake = format!("lakes/lake{workers}");
         let run = alluvium(&["run", ".", "--until-caught-up", "-w", workers, "--lake", &lake], at);
         exits(&run, 0);
         let told = text(&run);
         assert!(!told.contains("panicked") && !told.contains("RUST_BACKTRACE"), "{told}");
         exits(&alluvium(&["verify", ".", "--lake", &lake], at), 0);
     }
-    let dataflow = folder.load("../lake1");
+    let dataflow = folder.load("lake1");
     let good = "SELECT COUNT(*) FROM bronze.t WHERE \"partition\" = 'good.parquet'";
     assert_eq!(ask(&dataflow, good), "1");
     // A byte that changed within a value makes another value, which nothing tells.

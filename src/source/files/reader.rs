@@ -293,11 +293,10 @@ impl FileReader {
         let position = Position {
             next,
             done: true,
+            given_up: true,
             tag: Some(tag),
             base: self.current.base,
-            content: None,
-            open_end: None,
-            at: None,
+            ..Position::default()
         };
         self.hand
             .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
@@ -312,6 +311,7 @@ impl FileReader {
             content: self.current.content.clone(),
             open_end: self.current.open_end,
             at: self.current.at,
+            given_up: false,
         }
     }
 }

@@ -81,8 +81,8 @@ pub struct SingleFile {
 /// Where the reading of a file begins.
 #[derive(Clone, Debug)]
 pub enum ReadingStart {
-    /// At this record, of a file that is as it was where some of it was read.
-    Record(u64),
+    /// At this record (`base` is the number of its first one), of a file that is as it was where some of it was read.
+    Record { next: u64, base: u64 },
     /// Behind what was read of it, if it begins with the bytes that were read. Of another file none is read: its end says so.
     Behind(Position),
     /// At its first record, which has this number: its rows are newer than those of an earlier version.
@@ -240,7 +240,7 @@ impl SingleFile {
             seen: Instant::now(),
             at: None,
             task: match reading.start {
-                ReadingStart::Record(next) => Task::Read { next, base: 0 },
+                ReadingStart::Record { next, base } => Task::Read { next, base },
                 ReadingStart::Anew(next) => Task::Read { next, base: next },
                 ReadingStart::Behind(position) => Task::Changed(Position {
                     done: false,
