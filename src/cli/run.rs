@@ -168,8 +168,8 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
 
 /// Classes of dead letters that are told.
 const CLASSES: usize = 8;
-/// Characters of a reason that are told.
-const REASON: usize = 160;
+/// Characters of a reason that are told: its end is the remedy.
+const REASON: usize = 400;
 
 /// Prints how many dead letters the lake holds, and what is wrong with them.
 fn tell_letters(out: &mut impl Write, dataflow: &Dataflow) -> io::Result<()> {
@@ -195,7 +195,10 @@ fn tell_letters(out: &mut impl Write, dataflow: &Dataflow) -> io::Result<()> {
         counted(rows, "row"),
     )?;
     for class in classes.iter().take(CLASSES) {
-        let reason: String = class.reason.chars().take(REASON).collect();
+        let mut reason: String = class.reason.chars().take(REASON).collect();
+        if reason.len() < class.reason.len() {
+            reason += " ...";
+        }
         let letters = counted(class.letters, &class.kind);
         writeln!(out, "  {}: {letters}: {}", class.source, shown(&reason))?;
     }

@@ -56,7 +56,8 @@ pub struct LetterClass {
     pub kind: String,
     /// The input of records and files, the table of rows.
     pub source: String,
-    /// The reason of one of them. Reasons that differ in numbers and quoted values alone are one class.
+    /// The reason of one of them. Reasons that differ in numbers and quoted values alone, but for names of columns and
+    /// expectations, are one class.
     pub reason: String,
     /// How many.
     pub letters: u64,
@@ -81,7 +82,7 @@ pub fn letter_classes(dataflow: &Dataflow) -> Result<Vec<LetterClass>, QueryErro
             SELECT arrow_cast(kind, 'Utf8'), arrow_cast(source, 'Utf8'), arrow_cast(MIN(reason), 'Utf8'), COUNT(*) AS n
             FROM (
               SELECT kind, COALESCE(table_name, input, '') AS source, reason,
-                     regexp_replace(reason, '"[^"]*"|''[^'']*''|[0-9]+', '#', 'g') AS class
+                     regexp_replace(reason, '((?:column|expectation) "[^"]*")|"[^"]*"|''[^'']*''|[0-9]+', '${1}#', 'g') AS class
               FROM dead_letters
             )
             GROUP BY kind, source, class

@@ -456,15 +456,25 @@ fn the_summary_of_a_run_counts_dead_letters_of_every_kind() {
         "silver/ratio.sql",
         "SELECT id, id / CAST(kind AS BIGINT) AS r FROM events WHERE kind < 'a'",
     );
+    folder.write("silver/checked.sql", "SELECT id, kind FROM events");
+    folder.write(
+        "silver/checked.toml",
+        "[expect.few]\ncheck = \"id <> 3\"\non_violation = \"drop\"\n[expect.kinds]\ncheck = \"id <> 4\"\non_violation = \"drop\"\n",
+    );
     let ran = alluvium(&["run", ".", "--until-caught-up"], folder.path());
     exits(&ran, 0);
     let told = text(&ran);
     assert!(
         told.contains("; new dead letters: 1 record, 1 file; newest snapshot")
-            && told.contains("dead letters in the lake: 1 record, 1 file, 2 rows\n"),
+            && told.contains("dead letters in the lake: 1 record, 1 file, 4 rows\n"),
         "{told}"
     );
     assert!(told.contains("  silver.ratio: 2 rows: "), "{told}");
+    // Of two expectations one was told, for the rows of both.
+    for name in ["few", "kinds"] {
+        let line = format!("  silver.checked: 1 row: expectation \"{name}\"");
+        assert!(told.contains(&line), "{told}");
+    }
     assert!(
         told.contains("  events: 1 record: ") && told.contains("  events: 1 file: "),
         "{told}"
