@@ -22,7 +22,7 @@ use crate::source::{
 };
 
 /// What progress of files is kept under, whatever the feed.
-const FEED: &str = "backfill";
+pub(crate) const FEED: &str = "backfill";
 
 /// How a file is read.
 pub(super) struct Plan {

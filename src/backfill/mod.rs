@@ -39,6 +39,7 @@ use crate::source::{Delivery, PartitionId};
 pub use allowed::{Allowed, Forbidden};
 pub use asker::Asker;
 pub use board::{Look, Requests};
+pub(crate) use files::FEED;
 pub use request::{FileOutcome, FileState, Outcome, Request, Status, Work};
 pub use server::{Inlet, Server, Serving};
 

@@ -981,3 +981,27 @@ fn the_letter_of_a_changed_file_stays_until_its_feed_takes_it_for_a_correction()
     recompute(&folder.load("lake"), 1);
     assert_eq!(numbers(&folder, "lake"), "10 20 30");
 }
+
+/// `plan` said that records are replayed, and the run that came then was refused.
+#[test]
+fn a_feed_that_is_gone_is_told_by_plan_as_by_run() {
+    let folder = folder("drops/*.csv", "");
+    exits(&run(&folder), 0);
+    folder.write(
+        "inputs/rows.toml",
+        &input("drops/*.csv", "csv", "")
+            .replace("\"drops\"", "\"other\"")
+            .replace("BIGINT", "VARCHAR"),
+    );
+    for refused in [
+        alluvium(&["plan", ".", "--lake", "lakes/lake"], folder.path()),
+        run(&folder),
+    ] {
+        exits(&refused, 1);
+        let said = text(&refused);
+        assert!(
+            said.contains("records of feed \"drops\"") && said.contains("put the feed back"),
+            "{said}"
+        );
+    }
+}

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use super::blueprint::{Blueprint, Standing};
 use super::sources::{InputSource, Sources, TableSource};
 use super::{choose, folders, known};
+use crate::backfill;
 use crate::definition::Dataflow;
 use crate::evolve::{self, EvolveError};
 use crate::plan::compile;
 use crate::repr::Epoch;
 use crate::run::{RunError, Wiring, runtime};
 use crate::serve;
+use crate::serve::history::HistoryError;
 use crate::sink::{CommitError, Found, Lake, LakeError, Survey, survey};
+use crate::source::Progress;
 
 /// An input, a table, or what an aggregate holds.
 #[derive(Clone, Debug)]
@@ -74,12 +77,13 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
         Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, kept, &altered)?,
         None => return Ok(PlanReport::of_a_new_lake(&wiring)),
     };
+    let progress = runtime
+        .block_on(serve::progress(&lake, found.epoch))
+        .map_err(CommitError::from)?;
     if let Some(written) = known(found.plan.as_ref()) {
-        let progress = runtime
-            .block_on(serve::progress(&lake, found.epoch))
-            .map_err(CommitError::from)?;
         folders::refuse_shifted(&written, &now, &progress)?;
     }
+    refuse_unknown_feeds(dataflow, &sources, &progress)?;
     let mut reporter = Reporter {
         wiring: &wiring,
         found: &found,
@@ -100,6 +104,22 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
     reporter.sums();
     reporter.gone();
     Ok(reporter.report)
+}
+
+/// Refuses what replaying an input's Bronze would end with: records of a feed that the definition does not name.
+fn refuse_unknown_feeds(dataflow: &Dataflow, sources: &Sources, progress: &Progress) -> Result<(), HistoryError> {
+    let replayed = dataflow.inputs.iter().zip(&sources.inputs);
+    for (input, _) in replayed.filter(|(_, source)| matches!(source, InputSource::Bronze)) {
+        let mut read = progress.keys().filter(|id| id.input == input.name);
+        let gone = read.find(|id| id.feed != backfill::FEED && input.feed_index(&id.feed).is_none());
+        if let Some(id) = gone {
+            return Err(HistoryError::UnknownFeed {
+                input: input.name.clone(),
+                feed: id.feed.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn operators(now: &Blueprint, then: Option<&Blueprint>) -> (usize, Vec<String>, Vec<String>) {
