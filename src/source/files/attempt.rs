@@ -12,7 +12,7 @@ use super::open::{Break, Source, decompress, instead};
 use super::portion::{self, Gathered};
 use super::reader::FileReader;
 use super::settle::Job;
-use super::text::{Line, MOST_BLANK, Records, SplitError};
+use super::text::{Line, MOST_BLANK, MOST_RECORD, Records, SplitError};
 use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
 use crate::definition::{Duplicates, Format};
 use crate::source::batch::{BatchBuilder, Record};
@@ -78,6 +78,10 @@ impl FileReader {
             (_, SplitError::Blank) => Break::Spoilt(format!(
                 "behind it are more than {} MiB of blank lines in a row",
                 MOST_BLANK >> 20
+            )),
+            (_, SplitError::Endless) => Break::Spoilt(format!(
+                "the record behind it has more than {} GiB and no end",
+                MOST_RECORD >> 30
             )),
         };
         let mut header = None;

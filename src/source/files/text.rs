@@ -30,11 +30,16 @@ pub(crate) enum SplitError {
     OpenQuote,
     /// More blank lines in a row than [`MOST_BLANK`] bytes.
     Blank,
+    /// A record or line of more than [`MOST_RECORD`] bytes, whose end is not in sight.
+    Endless,
 }
 
 /// Bytes of blank lines in a row: a small compressed file may hold gigabytes of them, and it would be read for minutes to no
 /// end.
 pub(crate) const MOST_BLANK: u64 = 256 << 20;
+
+/// Bytes of a record that is passed over, for the same reason: a sparse file may have terabytes of them.
+pub(crate) const MOST_RECORD: u64 = 4 << 30;
 
 /// What ends a record of JSON where no line ends: RFC 7464 has it between JSON texts, and it is in none.
 pub(crate) const RECORD_SEPARATOR: u8 = 0x1e;
@@ -63,6 +68,8 @@ pub(crate) struct Records<R> {
     /// Of CSV; else a line is a record.
     csv: Option<TextDialect>,
     limit: usize,
+    /// See [`MOST_RECORD`].
+    most: u64,
     buffer: Vec<u8>,
     /// The unread part of the buffer.
     start: usize,
@@ -90,6 +97,7 @@ impl<R: Read> Records<R> {
             source,
             csv,
             limit,
+            most: MOST_RECORD,
             buffer: vec![0; READ_BYTES],
             start: 0,
             end: 0,
@@ -229,7 +237,11 @@ impl<R: Read> Records<R> {
 
     /// Passes over a line, whatever is in it, however long it is.
     pub fn skip_line(&mut self) -> Result<(), SplitError> {
+        let from = self.at;
         loop {
+            if self.at - from > self.most {
+                return Err(SplitError::Endless);
+            }
             let unread = &self.buffer[self.start..self.end];
             let passed = match memchr2(b'\n', b'\r', unread) {
                 // The line's end may have two bytes, of which the second is not there yet.
@@ -276,6 +288,9 @@ impl<R: Read> Records<R> {
                     return Err(SplitError::OpenQuote);
                 }
                 break;
+            }
+            if length > self.most {
+                return Err(SplitError::Endless);
             }
             // What is kept of a long record is no reason to hold as much of all that follow.
             self.buffer.truncate(READ_BYTES);
@@ -428,6 +443,21 @@ mod tests {
             );
         }
         assert_eq!(split("", true, 1), Vec::<String>::new());
+    }
+
+    /// Four sparse files kept all readers of a feed busy for hours.
+    #[test]
+    fn a_record_without_end_is_given_up_and_what_came_before_is_given() {
+        for csv in [None, Some(TextDialect::default())] {
+            let text = b"1\n".chain(io::repeat(0));
+            let mut records = Records::new(text, csv, 1000);
+            records.most = 1 << 22;
+            assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(&b"1"[..]));
+            assert!(matches!(records.next(), Err(SplitError::Endless)));
+            let mut lines = Records::new(io::repeat(0), csv, 1000);
+            lines.most = 1 << 22;
+            assert!(matches!(lines.skip_line(), Err(SplitError::Endless)));
+        }
     }
 
     #[test]
