@@ -47,55 +47,27 @@ fn six_digits(of: &mut DataType) {
 
 /// A comparison whose sides were made nanoseconds, though one of them is not, as one of microseconds; and one of differences with
 /// INTERVALs as one of lengths of time. Types are agreed on.
-pub(super) fn compared(expr: Logical, schema: &DFSchema) -> Result<Transformed<Logical>> {
+pub(super) fn compared(mut expr: Logical, schema: &DFSchema) -> Result<Transformed<Logical>> {
+    let operands: Vec<&Logical> = operands(&mut expr).into_iter().map(|operand| &*operand).collect();
+    let convert = match () {
+        () if operands.is_empty() => return Ok(Transformed::no(expr)),
+        () if are_durations(&operands, schema)? => in_durations,
+        () if was_made_nanoseconds(&operands, schema)? => in_microseconds,
+        () => return Ok(Transformed::no(expr)),
+    };
+    for operand in self::operands(&mut expr) {
+        *operand = convert(std::mem::take(operand), schema)?;
+    }
+    Ok(Transformed::yes(expr))
+}
+
+/// What a comparison compares; nothing of another expression.
+fn operands(expr: &mut Logical) -> Vec<&mut Logical> {
     match expr {
-        Logical::BinaryExpr(BinaryExpr { left, op, right })
-            if op.supports_propagation() && are_durations(&[&left, &right], schema)? =>
-        {
-            let (left, right) = (in_durations(*left, schema)?, in_durations(*right, schema)?);
-            let (left, right) = (Box::new(left), Box::new(right));
-            Ok(Transformed::yes(Logical::BinaryExpr(BinaryExpr { left, op, right })))
-        }
-        Logical::Between(Between {
-            expr,
-            negated,
-            low,
-            high,
-        }) if are_durations(&[&expr, &low, &high], schema)? => Ok(Transformed::yes(Logical::Between(Between {
-            expr: Box::new(in_durations(*expr, schema)?),
-            negated,
-            low: Box::new(in_durations(*low, schema)?),
-            high: Box::new(in_durations(*high, schema)?),
-        }))),
-        Logical::BinaryExpr(BinaryExpr { left, op, right })
-            if op.supports_propagation() && was_made_nanoseconds(&[&left, &right], schema)? =>
-        {
-            let (left, right) = (in_microseconds(*left, schema)?, in_microseconds(*right, schema)?);
-            let (left, right) = (Box::new(left), Box::new(right));
-            Ok(Transformed::yes(Logical::BinaryExpr(BinaryExpr { left, op, right })))
-        }
-        Logical::Between(Between {
-            expr,
-            negated,
-            low,
-            high,
-        }) if was_made_nanoseconds(&[&expr, &low, &high], schema)? => Ok(Transformed::yes(Logical::Between(Between {
-            expr: Box::new(in_microseconds(*expr, schema)?),
-            negated,
-            low: Box::new(in_microseconds(*low, schema)?),
-            high: Box::new(in_microseconds(*high, schema)?),
-        }))),
-        Logical::InList(InList { expr, list, negated })
-            if was_made_nanoseconds(&std::iter::once(expr.as_ref()).chain(&list).collect::<Vec<_>>(), schema)? =>
-        {
-            let list = list.into_iter().map(|item| in_microseconds(item, schema));
-            Ok(Transformed::yes(Logical::InList(InList {
-                list: list.collect::<Result<_>>()?,
-                expr: Box::new(in_microseconds(*expr, schema)?),
-                negated,
-            })))
-        }
-        other => Ok(Transformed::no(other)),
+        Logical::BinaryExpr(BinaryExpr { left, op, right }) if op.supports_propagation() => vec![left, right],
+        Logical::Between(Between { expr, low, high, .. }) => vec![expr, low, high],
+        Logical::InList(InList { expr, list, .. }) => std::iter::once(&mut **expr).chain(list).collect(),
+        _ => vec![],
     }
 }
 

@@ -119,7 +119,7 @@ pub fn decide(
     };
     let (now, then, sources) = choose(wiring, lake, runtime, epoch, kept, &restored.altered)?;
     if let Some(written) = known(restored.plan.as_ref()) {
-        folders::refuse_shifted(&written, &now, &restored.progress)?;
+        folders::refuse_shifted(&wiring.dataflow, (&written, &now), &restored.progress)?;
     }
     tracing::debug!(?sources, "where the past comes from");
     let audited = wiring.observe_past(sources);

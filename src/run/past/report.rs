@@ -81,7 +81,7 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
         .block_on(serve::progress(&lake, found.epoch))
         .map_err(CommitError::from)?;
     if let Some(written) = known(found.plan.as_ref()) {
-        folders::refuse_shifted(&written, &now, &progress)?;
+        folders::refuse_shifted(dataflow, (&written, &now), &progress)?;
     }
     refuse_unknown_feeds(dataflow, &sources, &progress)?;
     let mut reporter = Reporter {

@@ -326,18 +326,7 @@ mod tests {
     use super::*;
 
     use super::super::text::Records;
-
-    /// Gives a few bytes at a time.
-    struct Slowly<'a>(&'a [u8], usize);
-
-    impl Read for Slowly<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let n = self.1.min(self.0.len()).min(buffer.len());
-            buffer[..n].copy_from_slice(&self.0[..n]);
-            self.0 = &self.0[n..];
-            Ok(n)
-        }
-    }
+    use super::super::text::tests::Slowly;
 
     /// The records of a text, and their lines.
     fn records(text: &str, step: usize) -> Vec<(String, u64)> {

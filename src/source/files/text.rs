@@ -393,11 +393,11 @@ fn end_of_quoted(text: &[u8], quote: u8, escape: Option<u8>) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Gives a few bytes at a time, so that every record lies across reads.
-    struct Slowly<'a>(&'a [u8], usize);
+    pub struct Slowly<'a>(pub &'a [u8], pub usize);
 
     impl Read for Slowly<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
