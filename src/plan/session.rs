@@ -33,10 +33,14 @@ const OMITTED_RULES: [&str; 4] = [
     "unions_to_filter",
 ];
 
+/// Rows of a batch. A function refuses a batch whose values would take too much together, which the graph splits then; in
+/// batch nobody does.
+const BATCH_ROWS: usize = 1024;
+
 /// A context in which [`PlannedTable::logical`](super::PlannedTable::logical) runs, once [`rebind`] has
 /// given its scans real data.
 pub fn batch_context() -> SessionContext {
-    let context = SessionContext::new_with_config(config());
+    let context = SessionContext::new_with_config(config().with_batch_size(BATCH_ROWS));
     functions::register(&context);
     context
 }
@@ -49,7 +53,7 @@ pub fn batch_context() -> SessionContext {
 pub fn batch_context_within(memory: u64) -> Result<SessionContext> {
     let pool = FairSpillPool::new(usize::try_from(memory).unwrap_or(usize::MAX));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
-    let context = SessionContext::new_with_config_rt(config(), runtime);
+    let context = SessionContext::new_with_config_rt(config().with_batch_size(BATCH_ROWS), runtime);
     functions::register(&context);
     Ok(context)
 }

@@ -48,9 +48,9 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
         let children = plan.inputs();
         let mut inputs = Vec::new();
         for child in &children {
-            inputs.push(gather(context, child).await?);
+            inputs.push(vec![gather(context, child).await?]);
         }
-        let over = |rows: &[RecordBatch]| -> Result<LogicalPlan, DataFusionError> {
+        let over = |rows: &[Vec<RecordBatch>]| -> Result<LogicalPlan, DataFusionError> {
             let scans: Result<Vec<LogicalPlan>, _> = children
                 .iter()
                 .zip(rows)
@@ -60,18 +60,22 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
         };
         match (execute(context, over(&inputs)?).await, inputs.as_slice()) {
             (Err(_), [rows]) => {
+                let rows = &rows[0];
                 let mut fine = Vec::new();
                 let mut pending = vec![(0, rows.num_rows())];
                 while let Some((start, length)) = pending.pop() {
                     let slice = rows.slice(start, length);
-                    if length == 0 || execute(context, over(std::slice::from_ref(&slice))?).await.is_ok() {
+                    if length == 0 || execute(context, over(&[vec![slice.clone()]])?).await.is_ok() {
                         fine.push(slice);
                     } else if length > 1 {
                         pending.push((start + length / 2, length - length / 2));
                         pending.push((start, length / 2));
                     }
                 }
-                let fine = concat_batches(&rows.schema(), &fine)?;
+                if fine.is_empty() {
+                    fine.push(rows.slice(0, 0));
+                }
+                // Apart as they were tried: what is too much at once stays apart.
                 let (schema, rows) = execute(context, over(&[fine])?).await?;
                 Ok(concat_batches(&schema, &rows)?)
             }
@@ -83,10 +87,10 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
     })
 }
 
-/// A scan of these rows, with the columns and qualifiers of the plan they came from.
-fn standing_for(plan: &LogicalPlan, rows: &RecordBatch) -> Result<LogicalPlan, DataFusionError> {
+/// A scan of these rows (at least one batch), with the columns and qualifiers of the plan they came from.
+fn standing_for(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan, DataFusionError> {
     // Columns may share a name under different qualifiers: the scan names them by position, a projection renames.
-    let fields: Vec<_> = rows
+    let fields: Vec<_> = rows[0]
         .schema()
         .fields()
         .iter()
@@ -94,8 +98,11 @@ fn standing_for(plan: &LogicalPlan, rows: &RecordBatch) -> Result<LogicalPlan, D
         .map(|(n, field)| field.as_ref().clone().with_name(format!("c{n}")))
         .collect();
     let schema = Arc::new(arrow::datatypes::Schema::new(fields));
-    let rows = RecordBatch::try_new(schema.clone(), rows.columns().to_vec())?;
-    let source = provider_as_source(Arc::new(MemTable::try_new(schema, vec![vec![rows]])?));
+    let rows = rows
+        .iter()
+        .map(|rows| RecordBatch::try_new(schema.clone(), rows.columns().to_vec()));
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    let source = provider_as_source(Arc::new(MemTable::try_new(schema, vec![rows])?));
     let renamed = plan.schema().iter().enumerate().map(|(n, (qualifier, field))| {
         let column = datafusion::prelude::ident(format!("c{n}"));
         match qualifier {
