@@ -111,11 +111,7 @@ pub fn dataflow(folder: &Folder) {
         "silver/parted.sql",
         "SELECT id, CASE WHEN starts_with(kind, 'long') THEN kind ELSE 'short' END AS part FROM events",
     );
-    // Rewritten, because Polars passes over deletion vectors where a path is encoded: see docs/readers.md.
-    folder.write(
-        "silver/parted.toml",
-        "partition_by = [\"part\"]\ndeletes = \"rewrite\"\n",
-    );
+    folder.write("silver/parted.toml", "partition_by = [\"part\"]\n");
     folder.write(
         "gold/kinds.sql",
         "SELECT kind, COUNT(*) AS n, SUM(id) AS ids FROM silver.events GROUP BY kind",

@@ -134,10 +134,10 @@ fn runs_killed_over_poison_keep_every_good_row_once_and_every_bad_one_as_one_let
         &alluvium(&["dead-letters", ".", "--lake", "lakes/lake"], folder.path()),
         0,
     );
+    // Polars reads no table of partitions whose folder is called by a hash: see docs/readers.md.
     if let Some(python) = readers::python() {
         let questions = [
             ("silver.events", "SELECT COUNT(*) AS n, SUM(id) AS ids FROM t"),
-            ("silver.parted", "SELECT COUNT(*) AS n, SUM(id) AS ids FROM t"),
             ("gold.kinds", "SELECT SUM(n) AS n, SUM(ids) AS ids FROM t"),
             ("dead_letters", "SELECT COUNT(*) AS n FROM t"),
         ];

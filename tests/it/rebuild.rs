@@ -62,7 +62,7 @@ fn lake(name: &str) -> Folder {
     );
     let rows: String = (0..500).map(|id| format!("{id},c{},{}\n", id % 7, id % 50)).collect();
     folder.write("drops/a.csv", &format!("id,customer,amount\n{rows}none,c1,1\n"));
-    folder.write("drops/b.csv.gz", "this is no gzip");
+    folder.write("drops/b.csv.gz", "no,column\nof,these\n");
     for id in 0..50 {
         live(&folder, id, "c9");
     }
