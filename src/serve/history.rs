@@ -170,22 +170,30 @@ async fn replay_portions(
     for portion in &portions.portions {
         let sql = sorted(input, condition, *portion);
         let mut batches = opened(&session, &sql).await.map_err(table)?;
-        let mut given = false;
+        // Rows that were given, and how many of those come again.
+        let (mut given, mut again, mut in_memory) = (0, 0, false);
         while let Some(batch) = batches.next().await {
-            let batch = match batch {
-                // A sort may need more than its share for rows that are large: better slow on memory than not at all.
-                Err(error) if !given && is_exhausted(&error) => {
+            let mut batch = match batch {
+                // A sort may need more than its share for rows that are large: better slow on memory than not at all. The order
+                // has no ties, so the rows that were given come first again.
+                Err(error) if !in_memory && is_exhausted(&error) => {
                     tracing::warn!(
                         input = input.name,
                         "could not sort within memory and on disk; sorting in memory"
                     );
-                    given = true;
+                    (again, in_memory) = (given, true);
                     batches = opened(snapshot.context(), &sql).await.map_err(table)?;
                     continue;
                 }
                 batch => batch.map_err(table)?,
             };
-            given = true;
+            let passed = again.min(batch.num_rows());
+            again -= passed;
+            batch = batch.slice(passed, batch.num_rows() - passed);
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            given += batch.num_rows();
             match past.give(batch, &mut each).await? {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(()) => return Ok(past.records),

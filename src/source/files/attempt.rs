@@ -1,4 +1,4 @@
-//! One attempt to read a file from a record on: its bytes as records or columns, handed over in batches.
+//! One attempt to read a file: from a given record on its bytes become records or columns, which are handed over in batches.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::source::batch::{BatchBuilder, Record};
 use crate::source::outlet::{Ended, Hand};
 use crate::source::{Position, TextPlace};
 
-/// What to do once what a file was refused for is repaired.
+/// How a refused file is read once the cause is mended.
 const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
 
-/// Bytes of a file, which end with an error once readers are to stop: a record may be as long as the file is.
-struct Heard<R> {
+/// Bytes of a file that fail once readers are to stop. A single record may be as long as the file, so it is asked at every read.
+struct StopAware<R> {
     source: R,
     hand: Hand,
 }
 
-impl<R: Read> Read for Heard<R> {
+impl<R: Read> Read for StopAware<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.hand.check() {
             Ok(()) => self.source.read(buffer),
@@ -59,7 +59,7 @@ impl FileReader {
             self.tell_utf8(job, *next == self.current.base, &peeked.head);
             source = Box::new(peeked);
         }
-        let plain = Heard {
+        let plain = StopAware {
             source: to_utf8(source, dialect.charset),
             hand: self.hand.clone(),
         };
@@ -70,7 +70,7 @@ impl FileReader {
         let mut records = Records::new(plain, csv.then_some(dialect), self.hand.limits.record);
         let hand = self.hand.clone();
         let broken = |error: SplitError| match (hand.check(), error) {
-            (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `Heard`
+            (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `StopAware`
             (_, SplitError::Io(e)) => trouble.explain(e),
             (_, SplitError::OpenQuote) => {
                 Break::torn(Break::Spoilt("a quote in the record behind it is never closed".into()))
@@ -99,25 +99,26 @@ impl FileReader {
         }
         let charset = dialect.charset;
         let place = |bytes: u64| csv.then_some(TextPlace { bytes, charset });
-        let mut passed = self.current.base..*next;
+        let mut known_records = self.current.base..*next;
         let known = self.current.at.filter(|at| csv && at.charset == charset);
-        if let (Some(at), false) = (known, passed.is_empty()) {
+        if let (Some(at), false) = (known, known_records.is_empty()) {
             records.skip_to(at.bytes).map_err(broken)?;
             let open = u64::from(self.current.open_end.is_some());
-            passed = *next - open..*next;
+            known_records = *next - open..*next;
         }
         let mut last_length = None;
-        for _ in passed {
+        for _ in known_records {
             last_length = records.next().map_err(broken)?.map(|line| line.length());
         }
         if let Some(length) = self.current.open_end.take() {
             self.current.at = place(records.passed());
+            // The last record of then was not whole: it has another length now.
             if last_length != Some(length) {
-                self.tell_torn(job, *next)?;
+                self.refuse_torn(job, *next)?;
             }
         }
         if self.rules().duplicates != Duplicates::Skip {
-            self.current.content = None; // it is of what was read before
+            self.current.content = None; // that digest is of the earlier bytes alone
         }
         let mut batch = BatchBuilder::new(self.hand.limits);
         let mut at = *next;
@@ -163,7 +164,7 @@ impl FileReader {
         end.map(|()| self.position(job, *next, true))
     }
 
-    /// Says that a file looks as if its encoding were another than the feed's: its text would be another, without a word.
+    /// Warns of a file that looks like UTF-8 and is read by another encoding, which would give other text without a word.
     fn tell_utf8(&self, job: &Job, is_first: bool, head: &[u8]) {
         if let (true, Some(text)) = (is_first, as_utf8(head)) {
             let first = text.char_indices().find(|(_, c)| !c.is_ascii()).map_or(0, |(at, _)| at);
@@ -178,8 +179,8 @@ impl FileReader {
         }
     }
 
-    /// What was taken as the last record of a file that was read while it was being written was only the first part of it.
-    fn tell_torn(&self, job: &Job, next: u64) -> Result<(), Ended> {
+    /// Makes a dead letter of the record that was taken last: it was delivered before its line was complete.
+    fn refuse_torn(&self, job: &Job, next: u64) -> Result<(), Ended> {
         let path = self.place.shown(&job.partition);
         let last = next.saturating_sub(1);
         let reason = format!(
@@ -190,7 +191,7 @@ impl FileReader {
         self.hand.conclude(&job.partition, position, Some(reason), job.seen)
     }
 
-    /// Whether a file with this head is one of the feed's. What of it is not as the columns have it is told, once a file.
+    /// Refuses a file whose header is not the feed's. What else the header has otherwise than the columns is warned of once a file.
     fn judge(&mut self, job: &Job, head: &Head, is_first: bool) -> Result<(), Break> {
         let (input, feed) = (self.hand.input(), self.hand.feed());
         if head.header.is_none() && feed.wire.text.header {
@@ -207,7 +208,7 @@ impl FileReader {
 
     fn attempt_columnar(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
         if self.corrects() && self.current.content.is_none() {
-            // By which a later version with the same bytes is told from another one.
+            // A later version with the same bytes is told by it from another one.
             self.current.content = Some(self.content(job)?);
         }
         let extent = Extent {
@@ -231,8 +232,8 @@ impl FileReader {
             }
             let batch = batch?;
             self.hand.check()?;
-            // Its rows are those of the file that Bronze comes to refer to. A store gives bytes of the object that was opened,
-            // or none; a file may be written to while it is read.
+            // Bronze refers to this version, so it must still be there. A store gives bytes of the object that was opened, or
+            // none; a local file may be written to while it is read.
             if !(is_checked && self.place.is_atomic()) && self.is_changed(job)? {
                 return Err(Break::Changed);
             }
@@ -268,7 +269,7 @@ impl FileReader {
         Ok(position)
     }
 
-    /// What broke the reading of a columnar file: perhaps it is none.
+    /// Says why a columnar file failed: it may be of another format.
     fn explain(&self, job: &Job, next: u64, broke: Break) -> Break {
         let wanted = match self.hand.feed().format {
             Format::Parquet => Mark::Parquet,
@@ -277,7 +278,7 @@ impl FileReader {
         match broke {
             Break::Spoilt(reason) => match instead(&self.place, &job.partition, wanted) {
                 Some(what) => Break::Refused(what),
-                // The end of either may be missing; a Parquet file without it has no rows.
+                // Its end may be missing; a Parquet file gives no row without it.
                 None if wanted == Mark::Avro || next == 0 => Break::torn(Break::Spoilt(reason)),
                 None => Break::Spoilt(reason),
             },
@@ -302,7 +303,7 @@ impl FileReader {
         Ok(())
     }
 
-    /// A file that was read to its end must still be the file that was opened. One that is gone was whole.
+    /// A file that was read to its end must still be the file that was opened. One that was deleted meanwhile counts as unchanged.
     fn check_unchanged(&self, job: &Job) -> Result<(), Break> {
         match self.is_changed(job)? {
             true => Err(Break::Spoilt("it changed while it was read".into())),
@@ -310,7 +311,7 @@ impl FileReader {
         }
     }
 
-    /// Whether another file has its name now. One that is gone was whole.
+    /// Whether the file's tag is another than the job's. One that was deleted meanwhile counts as unchanged.
     fn is_changed(&self, job: &Job) -> Result<bool, Break> {
         let tag = self.place.tag(&job.partition).map_err(Break::from_io)?;
         Ok(tag.is_some_and(|tag| tag != job.tag))

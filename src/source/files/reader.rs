@@ -17,16 +17,16 @@ use crate::source::outlet::{Ended, Hand};
 use crate::source::readers::ReaderOptions;
 use crate::source::{Decode, FileContent, Position, TextPlace};
 
-/// How a reader was done with a file.
+/// How a job on a file ended.
 #[derive(Debug)]
 pub(crate) enum FileEnd {
     /// Read to its end or given up: its last position.
     Done(Position),
     /// Gone before anything of it was read.
     Gone,
-    /// It is not the file any more that the job is about, of which nothing was read yet: the next look takes it as it is then.
+    /// The file changed or vanished before the job read a record of it: the next listing decides again.
     Changed,
-    /// It cannot be read now; how far it was read, if anything of it was.
+    /// It cannot be read now. None: the job read no record of it.
     Stuck {
         position: Option<Position>,
         cause: io::Error,
@@ -43,12 +43,13 @@ pub(super) struct FileReader {
     pub headers: HeadersTold,
 }
 
-/// What positions say of the file that is being read.
+/// The file that is being read. All but `modified` goes into its positions.
 #[derive(Default)]
 pub(super) struct CurrentFile {
     /// See [`Position::base`].
     pub base: u64,
-    /// What it holds, where that is asked before it is read; what is known of it already; what of it was read.
+    /// The digest of its bytes: of all of them where duplicates are skipped or columns corrected, of the earlier ones while reading goes
+    /// on behind those, and of what was read at the end.
     pub content: Option<FileContent>,
     /// See [`Position::open_end`] and [`Position::at`].
     pub open_end: Option<u64>,
@@ -99,7 +100,7 @@ impl FileReader {
         }
     }
 
-    /// Reads a file whose bytes no other file had that is read or being read.
+    /// Reads a file, unless another one with the same bytes was read or is being read.
     fn read_unless_known(&mut self, job: &Job, next: u64, path: &str) -> Result<FileEnd, Ended> {
         let content = match self.content(job) {
             Ok(content) => content,
@@ -134,14 +135,15 @@ impl FileReader {
         self.rules().changed == Changed::Correct
     }
 
-    /// Reads on in a file that was read to its end and then changed: what was added to it, or all of it as a correction.
+    /// Takes a file that changed after all or some of it was read: reads what was added to it, or all of it as a correction, or says
+    /// that it changed.
     fn read_changed(&mut self, job: &Job, then: &Position, path: &str) -> Result<FileEnd, Ended> {
         let (feed, next) = (self.hand.name(), then.next);
         self.current.base = then.base;
         let hand = self.hand.clone();
         let stops = || hand.check().is_err();
         let compared = match &then.content {
-            None => Ok(FileComparison::Other),
+            None => Ok(FileComparison::Other), // without a digest nobody can tell what changed
             Some(earlier) => Source::open(&self.place, &job.partition)
                 .and_then(|(source, _)| compare(source, earlier, &stops).map_err(Break::from_io)),
         };
@@ -215,7 +217,7 @@ impl FileReader {
         }
     }
 
-    /// What a break that was not overcome makes of a file of which `next` records were read.
+    /// Turns a break that retries did not mend into the file's end, where the next record would be `next`.
     fn finish(&mut self, job: &Job, next: u64, path: &str, broke: Break) -> Result<FileEnd, Ended> {
         match broke {
             Break::Ended(ended) => Err(ended),
@@ -262,19 +264,19 @@ impl FileReader {
         }
     }
 
-    /// Whether a file may still be written: whoever waits for the feed's end waits for none.
+    /// Whether a file may still be written. A run that ends when it is caught up waits for no file.
     fn may_grow(&self, job: &Job) -> bool {
         let age = (self.options.clock)().duration_since(job.modified).unwrap_or_default();
         !self.options.stop_at_end && !self.place.is_atomic() && age < self.options.settle * TORN_PATIENCE
     }
 
-    /// The file as it is now is done, and a dead letter, by (2) of the module. What it may become is read: all of it where no record
-    /// was taken, and otherwise what is added to it.
+    /// This version of the file is done, and a dead letter, by (2) of the folder's module. A later version is read: as a whole where no
+    /// record was taken, and otherwise what was added.
     fn refuse(&mut self, job: &Job, next: u64, reason: String) -> Result<Position, Ended> {
         if next > self.current.base && (self.current.content.is_none() || !self.appends()) {
             return self.give_up(job, next, reason);
         }
-        // Whatever it became meanwhile is a change.
+        // With the tag that was read: a later version is told from it.
         let position = self.position(job, next, true);
         self.hand
             .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
@@ -316,7 +318,7 @@ impl FileReader {
     }
 }
 
-/// The first record that is to be read.
+/// The record that a job begins at.
 pub(super) fn reached(task: &Task) -> u64 {
     match task {
         Task::Read { next, .. } | Task::ChangedHalfway { next } | Task::Vanished { next } => *next,
