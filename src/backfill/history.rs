@@ -16,7 +16,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use crossbeam_channel::bounded;
 
-use super::files::Plan;
+use super::files::{FEED, Plan};
 use super::server::{Feeding, Halt, Job};
 use super::{Allowed, FileOutcome, FileState};
 use crate::causes;
@@ -105,7 +105,7 @@ impl Job<'_> {
         let input = &self.service.serving.dataflow.inputs[self.input];
         let id = PartitionId {
             input: input.name.clone(),
-            feed: "backfill".to_string(),
+            feed: FEED.to_string(),
             partition: format!("history/{}", self.request.id),
         };
         let progress = self.progress()?;

@@ -129,7 +129,7 @@ impl Observed {
                 self.json_texts += self.numbers.count() - before;
             }
             FieldValue::Object(_) => self.observe_nested(),
-            // An array that is too deep is no list either.
+            // An array that is nested too deeply is taken as an object is.
             FieldValue::Array(_) if depth == 0 => self.observe_nested(),
             FieldValue::Array(text) => {
                 self.values += 1;

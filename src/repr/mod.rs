@@ -36,7 +36,7 @@ pub use spine::{
 pub use splice::{Nulls, Splice};
 #[cfg(test)]
 pub(crate) use text::extremes;
-pub use text::{ShowableJson, TextEncoder, ValueTexts, unshown_texts};
+pub use text::{ShowableJson, TextEncoder, ValueTexts, civil_from_days, unshown_texts};
 pub use types::{SqlType, TypeError};
 
 /// Milliseconds of wall clock (Unix) at which an epoch opened: the timestamp of the whole graph.

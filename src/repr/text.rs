@@ -69,7 +69,7 @@ fn unshown(array: &dyn Array, row: usize) -> String {
             let text = moment(scaled(unit));
             format!("{text}{}", if zone.is_some() { "Z" } else { "" })
         }
-        DataType::Date32 => date(i128::from(number)),
+        DataType::Date32 => date(number),
         DataType::Date64 => moment(scaled(&TimeUnit::Millisecond)),
         _ => number.to_string(),
     }
@@ -141,7 +141,7 @@ fn moment(micros: i128) -> String {
     let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
     let mut text = format!(
         "{}T{:02}:{:02}:{:02}",
-        date(days),
+        date(i64::try_from(days).expect("a 64-bit count of seconds spans fewer days")),
         seconds / 3600,
         seconds / 60 % 60,
         seconds % 60
@@ -152,9 +152,10 @@ fn moment(micros: i128) -> String {
     text
 }
 
-/// A day since 1970 in the proleptic Gregorian calendar, as chrono would write it.
-fn date(days: i128) -> String {
-    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin in March.
+/// Year, month and day of a day since 1970 in the proleptic Gregorian calendar.
+///
+/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin in March.
+pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -162,7 +163,12 @@ fn date(days: i128) -> String {
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i128::from(month <= 2);
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// A day since 1970, as chrono would write it.
+fn date(days: i64) -> String {
+    let (year, month, day) = civil_from_days(days);
     match year {
         0..=9999 => format!("{year:04}-{month:02}-{day:02}"),
         _ => format!(
@@ -270,7 +276,7 @@ mod tests {
         }
         for days in [-719_163, -1, 0, 2_932_896, 95_026_236] {
             let array = Date32Array::from(vec![days]);
-            assert_eq!(date(i128::from(days)), ValueTexts::new(&array).unwrap().text(0));
+            assert_eq!(date(i64::from(days)), ValueTexts::new(&array).unwrap().text(0));
         }
         for micros in [
             -62_135_596_800_000_000,

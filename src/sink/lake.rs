@@ -432,7 +432,6 @@ mod tests {
         }
     }
 
-    /// A drop was archived by reading all of it first: a file of a gigabyte took a gigabyte of memory.
     /// A start waited for ever for a FIFO that was called like a ledger entry, and a sparse file of 100 GB ended it by an abort.
     #[tokio::test]
     async fn what_is_no_file_of_a_lake_is_named_and_never_opened() {
@@ -452,6 +451,7 @@ mod tests {
         assert!(lake.get(&Path::from("none")).await.unwrap().is_none());
     }
 
+    /// A drop was archived by reading all of it first: a file of a gigabyte took a gigabyte of memory.
     #[test]
     fn a_stream_is_written_as_it_comes() {
         let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -244,7 +244,7 @@ fn a_text_that_begins_like_another_kind_of_file_is_read() {
     assert_eq!(rows.replace(' ', ""), "a,1\nb,2\nc,\nd,mustard");
 }
 
-/// A small file with a fault behind its end gave none of its rows, and zeros behind a gzip were one.
+/// A small gzip with damage after its end gave none of its rows, and zeros after its end counted as damage.
 #[test]
 fn what_stands_before_a_fault_behind_a_gzip_is_read_and_padding_is_none() {
     let folder = folder("");

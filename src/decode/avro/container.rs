@@ -288,7 +288,7 @@ impl<R: Read> Container<R> {
         })
     }
 
-    /// The next block, or what is wrong with it, by (4); none behind the last.
+    /// Reads the next block. By (4), damage is an answer of its own; none after the last block.
     fn next_part(&mut self) -> Result<Option<Part<'_>>, ArrowError> {
         self.tape.forget();
         if !self.tape.hold(1)? {

@@ -128,7 +128,7 @@ fn points_in_time_are_the_numbers_that_the_file_has_in_a_bigint() {
     use arrow::datatypes::IntervalMonthDayNano;
     let decoded = decoder(Format::Parquet, &[], vec![col("at", "BIGINT")]).decode(columns(file()));
     assert_eq!(rows(&decoded), ["0+ 1000", "1+ -1000", "2+ 0"]);
-    // Of INT96, nanoseconds since 1970, as far as they go.
+    // INT96 values as nanoseconds since 1970, where 64 bits can hold them.
     let day = |day, nanos| IntervalMonthDayNano::new(0, day, nanos);
     let days = IntervalMonthDayNanoArray::from(vec![day(2_440_589, 1), day(5_373_484, 0)]);
     let batch = RecordBatch::try_from_iter([("at", Arc::new(days) as ArrayRef)]).unwrap();

@@ -145,7 +145,7 @@ impl Unit {
         })
     }
 
-    /// The microsecond that the unit begins with which a point is in; none: it is beyond the calendar.
+    /// The first microsecond of the unit (day, month, ...) that a point lies in. None: that is outside of the calendar.
     fn start(self, point: i64) -> Option<i64> {
         let days = point.div_euclid(DAY);
         match self {

@@ -3,6 +3,7 @@
 use tokio::runtime::Handle;
 
 use super::open;
+use crate::backfill;
 use crate::decode::skip::Skip;
 use crate::run::RunError;
 use crate::serve::{QueryError, history};
@@ -35,7 +36,7 @@ pub fn skips(
 fn is_taken(progress: &Progress, skip: &Skip) -> bool {
     // What a request brings from files has progress of its own, whatever the feed.
     let (feed, partition) = match skip.partition.strip_prefix("backfill:") {
-        Some(file) => ("backfill", file),
+        Some(file) => (backfill::FEED, file),
         None => (skip.feed.as_str(), skip.partition.as_str()),
     };
     let id = PartitionId {

@@ -29,7 +29,7 @@ pub(crate) struct NamedFile {
 }
 
 impl NamedFiles {
-    /// Of an absolute glob or a URL; what a store takes beside its URL is in the environment.
+    /// Finds the files that an absolute glob or a URL names. A store's credentials come from the environment.
     ///
     /// # Errors
     /// It names no store, or is no glob.

@@ -300,7 +300,7 @@ fn padding(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len())
 }
 
-/// What a file is that could not be read as Parquet or Avro (`wanted`), and what to do.
+/// Of a file that could not be read as Parquet or Avro (`wanted`): what it is instead, and what to do about it.
 pub(crate) fn instead(place: &Place, partition: &str, wanted: Mark) -> Option<String> {
     let (source, _) = Source::open(place, partition).ok()?;
     instead_of(wanted, &Peeked::new(source, HEAD).head)

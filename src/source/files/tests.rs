@@ -29,7 +29,7 @@ struct Flaky {
     failures: AtomicU32,
     /// Reads are refused for good.
     denied: bool,
-    /// Behind so many reads another object takes the name.
+    /// After this many reads, the name is given to another object.
     replacement: Mutex<Option<(u32, Bytes)>>,
 }
 

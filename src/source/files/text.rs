@@ -77,7 +77,7 @@ pub(crate) struct Records<R> {
     at_end: bool,
     /// The first bytes of the record that was passed over last.
     first: Vec<u8>,
-    /// Bytes of the text before what is unread, and before the record that was given last.
+    /// How many bytes of the text come before the unread part (`at`), and before the record that was given last (`last`).
     at: u64,
     last: u64,
     /// Of what is unread.

@@ -5,6 +5,7 @@ use std::io::Write;
 use rand::RngExt;
 
 use super::Random;
+use crate::repr::civil_from_days;
 
 /// How generated rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,16 +202,7 @@ pub(super) struct Day(pub i64);
 
 impl std::fmt::Display for Day {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-        let z = self.0.div_euclid(86_400_000_000) + 719_468;
-        let era = z.div_euclid(146_097);
-        let day_of_era = z.rem_euclid(146_097);
-        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let shifted = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let (year, month, day) = civil_from_days(self.0.div_euclid(86_400_000_000));
         write!(f, "{year:04}-{month:02}-{day:02}")
     }
 }

@@ -74,7 +74,7 @@ pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
 
 /// How many bytes one read asks for, at first; a longer line makes it grow.
 const READ_BYTES: usize = 1 << 20;
-/// How much of a line that is too long is passed over in a turn.
+/// Bytes of a line above `max_record` that are passed over before another partition has its turn.
 const PASSED_BYTES: u64 = 8 << 20;
 /// How long a last line may be without its end before that is said.
 const TORN_PATIENCE: Duration = Duration::from_secs(10);
