@@ -9,6 +9,7 @@
 //! Everything here knows nothing of feeds, SQL or Delta.
 
 mod arena;
+mod calendar;
 mod chunk;
 mod codec;
 pub mod footprint;
@@ -24,6 +25,7 @@ mod types;
 
 pub use self::parquet::rows_at_once;
 pub use arena::{RowArena, RowRef};
+pub use calendar::{FIRST_MOMENT, LAST_MOMENT, civil_from_days};
 pub use chunk::{Chunk, ChunkBuilder, Chunker, chunks};
 pub use codec::{CodecError, RowCodec, canonical_floats, normalise_batch, normalise_schema, normalise_type};
 pub use offsets::Offsets;
@@ -36,7 +38,7 @@ pub use spine::{
 pub use splice::{Nulls, Splice};
 #[cfg(test)]
 pub(crate) use text::extremes;
-pub use text::{ShowableJson, TextEncoder, ValueTexts, civil_from_days, unshown_texts};
+pub use text::{ShowableJson, TextEncoder, ValueTexts, unshown_texts};
 pub use types::{SqlType, TypeError};
 
 /// Milliseconds of wall clock (Unix) at which an epoch opened: the timestamp of the whole graph.

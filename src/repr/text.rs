@@ -15,6 +15,8 @@ use arrow::json::writer::{NullableEncoder, make_encoder};
 use arrow::json::{Encoder, EncoderFactory, EncoderOptions};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
+use super::calendar::civil_from_days;
+
 /// What cannot be shown inside of a list is an error of the list, too.
 const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
 
@@ -150,20 +152,6 @@ fn moment(micros: i128) -> String {
         let _ = write!(text, ".{fraction:06}"); // writing to a string does not fail
     }
     text
-}
-
-/// Year, month and day of a day since 1970 in the proleptic Gregorian calendar.
-///
-/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin in March.
-pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// A day since 1970, as chrono would write it.

@@ -10,12 +10,10 @@ use chrono::{NaiveDate, NaiveTime};
 
 use super::Why;
 use crate::decode::target::{Epoch, Finer, Pattern};
+use crate::repr::{FIRST_MOMENT, LAST_MOMENT};
 
 /// Microseconds of a day.
 pub const DAY: i64 = 86_400_000_000;
-/// 0001-01-01 00:00 and the last microsecond of 9999-12-31: what a DATE and a TIMESTAMP hold, in every engine that reads them.
-const FIRST: i64 = -62_135_596_800_000_000;
-const LAST: i64 = 253_402_300_799_999_999;
 /// chrono's count of days at 1970-01-01.
 const UNIX_DAY: i32 = 719_163;
 
@@ -43,7 +41,7 @@ impl Fine {
 
     /// The point, if it lies between the years 1 and 9999, and nothing is lost that may not be.
     fn settle(self, finer: Finer) -> Result<i64, Why> {
-        match (FIRST..=LAST).contains(&self.micros) {
+        match (FIRST_MOMENT..=LAST_MOMENT).contains(&self.micros) {
             true if self.is_finer && finer == Finer::Refused => Err(TOO_FINE),
             true => Ok(self.micros),
             false => Err(Why::Beyond),
@@ -327,7 +325,10 @@ mod tests {
             ),
             (Box::new(|finer| nanos(1_500, finer)), 1),
             (Box::new(|finer| nanos(-1, finer)), -1),
-            (Box::new(|finer| wide(-62_135_596_800_000_000_000 + 1, finer)), FIRST),
+            (
+                Box::new(|finer| wide(-62_135_596_800_000_000_000 + 1, finer)),
+                FIRST_MOMENT,
+            ),
             (Box::new(|finer| seconds("1.0000009", finer)), 1_000_000),
             (Box::new(|finer| seconds("-1.0000009", finer)), -1_000_001),
         ];
@@ -347,13 +348,16 @@ mod tests {
         }
         for (n, unit) in [
             (-719_163, Epoch::Days),
-            (FIRST / 1000 - 1, Epoch::Millis),
+            (FIRST_MOMENT / 1000 - 1, Epoch::Millis),
             (2_932_897, Epoch::Days),
         ] {
             assert_eq!(scaled(n, unit, Finer::CutOff), Err(Why::Beyond), "{n}");
         }
-        assert_eq!(point("0001-01-01", &[], Finer::Refused), Ok(FIRST));
-        assert_eq!(point("9999-12-31T23:59:59.999999", &[], Finer::Refused), Ok(LAST));
+        assert_eq!(point("0001-01-01", &[], Finer::Refused), Ok(FIRST_MOMENT));
+        assert_eq!(
+            point("9999-12-31T23:59:59.999999", &[], Finer::Refused),
+            Ok(LAST_MOMENT)
+        );
     }
 
     fn pattern(text: &str) -> Pattern {

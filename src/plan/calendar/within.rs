@@ -14,12 +14,9 @@ use datafusion::logical_expr::{
 };
 
 use super::{DAY, rows_of};
+use crate::repr::{FIRST_MOMENT, LAST_MOMENT};
 
 const NAME: &str = "of_the_calendar";
-
-/// 0001-01-01 00:00 and the last microsecond of 9999-12-31.
-const FIRST: i64 = -62_135_596_800_000_000;
-const LAST: i64 = 253_402_300_799_999_999;
 
 /// Functions that read texts or numbers as one.
 const READING: [&str; 7] = [
@@ -110,7 +107,7 @@ fn check(values: &ArrayRef) -> Result<()> {
         _ => return Ok(()),
     };
     let numbers = numbers.as_primitive::<Int64Type>();
-    let is_within = |number: i64| (FIRST..=LAST).contains(&number.saturating_mul(unit));
+    let is_within = |number: i64| (FIRST_MOMENT..=LAST_MOMENT).contains(&number.saturating_mul(unit));
     match min(numbers).into_iter().chain(max(numbers)).all(is_within) {
         true => Ok(()),
         false => exec_err!("a DATE or TIMESTAMP is of the years 1 to 9999, and this is of another"),
@@ -129,6 +126,6 @@ mod tests {
         assert!(!days(&[0, -719_163]) && !days(&[2_932_897]));
         let micros =
             |micros: i64| check(&(Arc::new(TimestampMicrosecondArray::from(vec![micros])) as ArrayRef)).is_ok();
-        assert!(micros(FIRST) && micros(LAST) && !micros(FIRST - 1) && !micros(LAST + 1));
+        assert!(micros(FIRST_MOMENT) && micros(LAST_MOMENT) && !micros(FIRST_MOMENT - 1) && !micros(LAST_MOMENT + 1));
     }
 }
