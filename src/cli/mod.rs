@@ -153,7 +153,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG));
         }
     };
-    let done = logging::start(environment("ALLUVIUM_LOG")).and_then(|()| deep(|| cli.command.run()));
+    let done = logging::start(environment("ALLUVIUM_LOG")).and_then(|()| {
+        raise_descriptor_limit();
+        deep(|| cli.command.run())
+    });
     match done {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -161,6 +164,14 @@ pub fn main() -> ExitCode {
             eprintln!("{}", shown_lines(&describe(&error)));
             ExitCode::from(code_of(&error))
         }
+    }
+}
+
+/// Lets the process open as many files as its hard limit allows. The soft limit is 1,024 on most systems, for the sake of
+/// programs that call `select`; feeds, tables and clients can need more.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!("the limit of open files stays as it is: {error}");
     }
 }
 

@@ -14,7 +14,7 @@ use super::listing::{Listing, Place};
 use super::near::why_nothing;
 use super::reader::FileEnd;
 use super::settle::{Job, Settle};
-use super::telling::Telling;
+use super::telling::{Occasion, Telling};
 use super::walk::WhyLeftOut;
 use crate::source::fault::{FeedFault, pause};
 use crate::source::names::relative_path;
@@ -38,6 +38,8 @@ pub(super) struct Lister {
     pub place: Place,
     /// As the feed has it.
     pub path: String,
+    /// Whether the order in which files are read decides which row counts.
+    pub order_decides: bool,
     pub options: ReaderOptions,
     pub settle: Settle,
     pub jobs: Sender<Job>,
@@ -156,10 +158,12 @@ impl Lister {
     }
 
     fn observe_listing(&mut self, hand: &Hand, listing: Listing, now: Instant) {
-        let said = self
-            .look
-            .telling
-            .observe(&listing, &self.place, || why_nothing(&self.place, &self.path));
+        let occasion = Occasion {
+            now: (self.options.clock)(),
+            order_decides: self.order_decides,
+        };
+        let why_nothing = || why_nothing(&self.place, &self.path);
+        let said = self.look.telling.observe(&listing, &self.place, occasion, why_nothing);
         let feed = hand.name();
         said.warnings.iter().for_each(|text| tracing::warn!(feed, "{text}"));
         said.passed.iter().for_each(|text| tracing::info!(feed, "{text}"));

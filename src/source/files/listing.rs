@@ -49,6 +49,15 @@ pub(crate) struct Listing {
     pub left_out: Vec<LeftOut>,
     /// Names that begin with `_` or `.` and would be named else, and the first of them.
     pub hidden: Option<(u64, PathBuf)>,
+    /// Of the files that are called unfinished, the one that was left alone for longest: since when, and its name.
+    pub unfinished: Option<(SystemTime, PathBuf)>,
+}
+
+impl Listing {
+    fn observe_unfinished(&mut self, modified: SystemTime, path: PathBuf) {
+        let oldest = self.unfinished.take().into_iter().chain([(modified, path)]).min();
+        self.unfinished = oldest;
+    }
 }
 
 /// Where a glob's files are.
@@ -224,7 +233,11 @@ impl Place {
             let parts: Vec<_> = parts.collect();
             let parts: Vec<&str> = parts.iter().map(|part| part.as_ref()).collect();
             let name = parts.join("/");
-            if !glob.names(&parts) || is_unfinished(&name) {
+            if !glob.names(&parts) {
+                continue;
+            }
+            if is_unfinished(&name) {
+                listing.observe_unfinished(object.last_modified.into(), name.into());
                 continue;
             }
             if parts.iter().any(|part| part.starts_with(['.', '_'])) {
@@ -337,10 +350,11 @@ fn list_walked(walked: Walked) -> io::Result<Listing> {
     };
     for file in walked.files {
         let partition = partition_of(file.path.as_os_str().as_bytes());
+        let (size, modified) = (file.metadata.len(), file.metadata.modified()?);
         if is_unfinished(&partition) {
+            listing.observe_unfinished(modified, file.path);
             continue;
         }
-        let (size, modified) = (file.metadata.len(), file.metadata.modified()?);
         listing.files.push(Found {
             partition,
             size,

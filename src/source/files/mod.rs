@@ -120,6 +120,7 @@ pub(crate) fn start(
     let lister = Lister {
         place,
         path: path.to_string(),
+        order_decides: in_order,
         options,
         settle,
         jobs,

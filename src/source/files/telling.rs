@@ -1,14 +1,17 @@
 //! What is said of listings: each thing once, and again when it has passed and comes anew. Plain state, no I/O.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
-use super::listing::{Listing, Place};
+use super::listing::{Found, Listing, Place};
 use super::walk::{LeftOut, WhyLeftOut};
 use crate::shown::shown_path;
 use crate::source::guard::ALLOW_LINKS;
 
 /// How many things of one listing are named.
 const NAMED: usize = 10;
+/// How long a file that is called unfinished may be left alone before that is said.
+const UNFINISHED_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was said already.
 #[derive(Debug, Default)]
@@ -16,7 +19,17 @@ pub(crate) struct Telling {
     /// Left out by the last listing.
     left_out: BTreeSet<LeftOut>,
     of_hidden: bool,
+    of_unfinished: bool,
+    of_order: bool,
     of_nothing: bool,
+}
+
+/// What decides which of the things that a listing shows are worth saying.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Occasion {
+    pub now: SystemTime,
+    /// Whether the order in which files are read decides which row counts.
+    pub order_decides: bool,
 }
 
 /// What is to be said.
@@ -30,7 +43,13 @@ pub(crate) struct Sayings {
 
 impl Telling {
     /// Takes in a listing of a place; `nothing` says why nothing is there, and is asked only where that is to be said.
-    pub fn observe(&mut self, listing: &Listing, place: &Place, nothing: impl FnOnce() -> String) -> Sayings {
+    pub fn observe(
+        &mut self,
+        listing: &Listing,
+        place: &Place,
+        occasion: Occasion,
+        nothing: impl FnOnce() -> String,
+    ) -> Sayings {
         let left_out: BTreeSet<LeftOut> = listing.left_out.iter().cloned().collect();
         let is_fault = |left: &&LeftOut| matches!(left.why, WhyLeftOut::Unreadable(_));
         let mut said = Sayings {
@@ -57,6 +76,27 @@ impl Telling {
             said.warnings.push(format!(
                 "{count} of the names begin with _ or . and are left out, such as {}; rename what is to be read",
                 place.shown_below(first)
+            ));
+        }
+        if let Some((modified, path)) = &listing.unfinished
+            && occasion.now.duration_since(*modified).unwrap_or_default() >= UNFINISHED_PATIENCE
+            && !std::mem::replace(&mut self.of_unfinished, true)
+        {
+            said.warnings.push(format!(
+                "{} is called like a file that is still written, and is left out; nobody has written to it for a minute: \
+                 rename it if it is whole",
+                place.shown_below(path)
+            ));
+        }
+        if occasion.order_decides
+            && let Some((first, second)) = out_of_number(&listing.files)
+            && !std::mem::replace(&mut self.of_order, true)
+        {
+            said.warnings.push(format!(
+                "files are read in the order of their names, by which {} comes before {}, and that order decides which row \
+                 of a key counts; write the numbers with leading zeros, or, where the input has a key, set order_by",
+                place.shown(&first.partition),
+                place.shown(&second.partition)
             ));
         }
         if listing.files.is_empty() && !std::mem::replace(&mut self.of_nothing, true) {
@@ -90,10 +130,40 @@ fn text(left: &LeftOut, place: &Place) -> String {
     }
 }
 
+/// The first two neighbours, of files by name, whose numbers are in another order than their names, such as `export_10.csv`
+/// before `export_9.csv`.
+fn out_of_number(files: &[Found]) -> Option<(&Found, &Found)> {
+    let pairs = files.windows(2).map(|pair| (&pair[0], &pair[1]));
+    let mut out = pairs.filter(|(first, second)| {
+        let (first, second) = (first.partition.as_bytes(), second.partition.as_bytes());
+        let same = first.iter().zip(second).take_while(|(a, b)| a == b).count();
+        let digits = first[..same].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        match (number_at(first, same - digits), number_at(second, same - digits)) {
+            (Some(first), Some(second)) => (first.len(), first) > (second.len(), second),
+            _ => false,
+        }
+    });
+    out.next()
+}
+
+/// The digits from a place on, without leading zeros; none where a letter follows them, for then they may be part of a hash.
+fn number_at(name: &[u8], from: usize) -> Option<&[u8]> {
+    let digits = name[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, behind) = name[from..].split_at(digits);
+    let is_number = digits > 0 && !behind.first().is_some_and(u8::is_ascii_alphabetic);
+    let zeros = number.iter().take_while(|byte| **byte == b'0').count();
+    is_number.then_some(&number[zeros..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::definition::FileGlob;
+
+    const OCCASION: Occasion = Occasion {
+        now: SystemTime::UNIX_EPOCH,
+        order_decides: true,
+    };
 
     fn place() -> Place {
         Place::Local {
@@ -119,7 +189,7 @@ mod tests {
     #[test]
     fn each_thing_is_said_once_and_again_when_it_comes_anew() {
         let (mut telling, place) = (Telling::default(), place());
-        let mut observe = |listing: &Listing| telling.observe(listing, &place, || "nothing is there".into());
+        let mut observe = |listing: &Listing| telling.observe(listing, &place, OCCASION, || "nothing is there".into());
         let first = observe(&listing(&["a\nb"]));
         assert!(first.warnings[0].starts_with("/in/a\\nb cannot be read: permission denied"));
         assert_eq!(first.warnings[1..], ["nothing is there"]);
@@ -132,8 +202,61 @@ mod tests {
     fn many_things_at_once_are_counted() {
         let names: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let said = Telling::default().observe(&listing(&names), &place(), String::new);
+        let said = Telling::default().observe(&listing(&names), &place(), OCCASION, String::new);
         assert_eq!(said.warnings.len(), NAMED + 2);
         assert_eq!(said.warnings[NAMED], "40 more are left out for such reasons");
+    }
+
+    #[test]
+    fn an_unfinished_file_that_is_left_alone_is_said_once() {
+        let (mut telling, place) = (Telling::default(), place());
+        let mut listing = listing(&[]);
+        listing.unfinished = Some((SystemTime::UNIX_EPOCH, "a.csv.tmp".into()));
+        let mut observe = |seconds: u64| {
+            let occasion = Occasion {
+                now: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+                ..OCCASION
+            };
+            telling.observe(&listing, &place, occasion, || "nothing".into()).warnings
+        };
+        assert_eq!(observe(59), ["nothing"]);
+        assert!(observe(60)[0].starts_with("/in/a.csv.tmp is called like a file that is still written"));
+        assert_eq!(observe(61), [""; 0]);
+    }
+
+    #[test]
+    fn numbers_whose_order_is_not_that_of_their_names_are_said_where_order_decides() {
+        let found = |name: &str| Found {
+            partition: name.into(),
+            size: 1,
+            tag: "1".into(),
+            modified: SystemTime::UNIX_EPOCH,
+        };
+        let said = |names: &[&str], order_decides: bool| {
+            let listing = Listing {
+                files: names.iter().map(|name| found(name)).collect(),
+                ..listing(&[])
+            };
+            let occasion = Occasion {
+                order_decides,
+                ..OCCASION
+            };
+            Telling::default()
+                .observe(&listing, &place(), occasion, String::new)
+                .warnings
+        };
+        let exports = ["export_1.csv", "export_10.csv", "export_11.csv", "export_9.csv"];
+        assert!(said(&exports, true)[0].contains("/in/export_11.csv comes before /in/export_9.csv"));
+        assert_eq!(said(&exports, false), [""; 0]);
+        assert_eq!(said(&["2024-10-01/a", "2024-9-01/a"], true).len(), 1);
+        for in_order in [
+            ["export_009.csv", "export_010.csv"],
+            ["export_9.csv", "part_10.csv"],
+            ["part-0-12ab.csv", "part-0-1c2b.csv"],
+            ["a.csv", "a1.csv"],
+            ["a07.csv", "a7.csv"],
+        ] {
+            assert_eq!(said(&in_order, true), [""; 0], "{in_order:?}");
+        }
     }
 }
