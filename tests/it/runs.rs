@@ -10,6 +10,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use crate::commands::{exits, text};
 use crate::support::{Folder, chain};
 use crate::testing::checkout;
 
@@ -397,4 +398,23 @@ fn hdrhistograms_own_reader_finds_the_reports_figures_in_the_latency_files() {
     found.sort();
     assert_eq!(found, expected);
     assert!(found.len() >= 4, "closed and committed, in both files: {found:?}");
+}
+
+/// The soft limit of open files is there for old programs; with 20 a run of one table fails.
+#[test]
+fn a_run_may_open_as_many_files_as_the_system_allows() {
+    let folder = events("descriptors");
+    let limited = |limit: &str| {
+        Command::new("sh")
+            .args(["-c", &format!("ulimit {limit} 20 && exec \"$@\""), "sh"])
+            .arg(env!("CARGO_BIN_EXE_alluvium"))
+            .args(["run", "--until-caught-up", "."])
+            .current_dir(folder.path())
+            .output()
+            .expect("the command starts")
+    };
+    let output = limited("-n");
+    exits(&output, 1);
+    assert!(text(&output).contains("Too many open files"), "{}", text(&output));
+    exits(&limited("-S -n"), 0);
 }
