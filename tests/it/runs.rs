@@ -400,13 +400,13 @@ fn hdrhistograms_own_reader_finds_the_reports_figures_in_the_latency_files() {
     assert!(found.len() >= 4, "closed and committed, in both files: {found:?}");
 }
 
-/// The soft limit of open files is there for old programs; with 20 a run of one table fails.
+/// The soft limit of open files is there for old programs; with 14 a run of one table fails.
 #[test]
 fn a_run_may_open_as_many_files_as_the_system_allows() {
     let folder = events("descriptors");
     let limited = |limit: &str| {
         Command::new("sh")
-            .args(["-c", &format!("ulimit {limit} 20 && exec \"$@\""), "sh"])
+            .args(["-c", &format!("ulimit {limit} 14 && exec \"$@\""), "sh"])
             .arg(env!("CARGO_BIN_EXE_alluvium"))
             .args(["run", "--until-caught-up", "."])
             .current_dir(folder.path())
