@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::outlet::Hand;
+use super::outlet::{Hand, Waiter};
 use super::readers::ReaderOptions;
 
 /// The longest pause before trying again.
@@ -30,13 +30,7 @@ impl FeedFault {
 
     /// Takes in what keeps the feed from reading on now, and tells it where that is new. It may pass by itself.
     pub fn observe(&mut self, hand: &Hand, options: &ReaderOptions, cause: Option<String>) {
-        let lasts = || {
-            Instant::now()
-                + (1..=options.retries)
-                    .map(|attempt| pause(options, attempt))
-                    .sum::<Duration>()
-        };
-        self.set(hand, cause.map(|cause| (cause, lasts())));
+        self.set(hand, cause.map(|cause| (cause, Instant::now() + patience(options))));
     }
 
     /// The same of what was waited for long enough, or does not pass unless somebody mends it.
@@ -59,7 +53,8 @@ impl FeedFault {
             }
             None => tracing::info!(feed = hand.name(), "waits no more"),
         }
-        hand.gauges.set_waits_for(self.reader, self.cause.clone());
+        hand.gauges
+            .set_waits_for(Waiter::Reader(self.reader), self.cause.clone());
     }
 
     pub fn is_there(&self) -> bool {
@@ -78,4 +73,9 @@ pub(crate) fn pause(options: &ReaderOptions, attempt: u32) -> Duration {
         .back_off
         .saturating_mul(1 << (attempt - 1).min(16))
         .min(LONGEST_BACK_OFF)
+}
+
+/// How long all attempts take.
+pub(crate) fn patience(options: &ReaderOptions) -> Duration {
+    (1..=options.retries).map(|attempt| pause(options, attempt)).sum()
 }

@@ -65,6 +65,17 @@ pub struct PartitionLag {
     pub age_ms: Option<u64>,
 }
 
+/// Who of a feed waits for something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Waiter {
+    /// One of its readers, by number.
+    Reader(usize),
+    /// Who keeps its source's transactions whole.
+    Keeper,
+    /// Who reads this partition, and needs schemas.
+    Schemas(Arc<str>),
+}
+
 /// What a feed tells about itself; read by others at any time.
 pub(crate) struct Gauges {
     pub records: AtomicU64,
@@ -83,8 +94,10 @@ pub(crate) struct Gauges {
     /// By reader: how far its partitions lag, where that is told.
     partitions: Mutex<BTreeMap<usize, Vec<PartitionLag>>>,
     last_error: Mutex<Option<String>>,
-    /// By reader: why it cannot go on now, or not with all of its part, and from when on that counts as lasting.
-    waits_for: Mutex<BTreeMap<usize, (String, Instant)>>,
+    /// Why somebody cannot go on now, or not with all of its part, and from when on that counts as lasting.
+    waits_for: Mutex<BTreeMap<Waiter, (String, Instant)>>,
+    /// Readers that have waited for schemas as long as retries take, while nothing else of the feed was handed over.
+    stalled: AtomicU64,
 }
 
 /// A feed of one reader that has not looked yet.
@@ -110,11 +123,13 @@ impl Gauges {
             partitions: Mutex::default(),
             last_error: Mutex::default(),
             waits_for: Mutex::default(),
+            stalled: AtomicU64::new(0),
         }
     }
 
+    /// Whether all is handed over that can be: a reader that waits for schemas for long keeps nobody waiting.
     pub fn exhausted(&self) -> bool {
-        self.busy.load(Ordering::Acquire) == 0
+        self.busy.load(Ordering::Acquire) == 0 || self.stalled.load(Ordering::Acquire) > 0
     }
 
     /// Of a feed with one reader.
@@ -164,12 +179,12 @@ impl Gauges {
         waits.values().any(|(_, lasts)| *lasts <= Instant::now())
     }
 
-    /// Why a reader cannot go on, and from when on that counts as lasting.
-    pub fn set_waits_for(&self, reader: usize, cause: Option<(String, Instant)>) {
+    /// Why somebody cannot go on, and from when on that counts as lasting.
+    pub fn set_waits_for(&self, waiter: Waiter, cause: Option<(String, Instant)>) {
         let mut waits = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner);
         match cause {
-            Some(cause) => waits.insert(reader, cause),
-            None => waits.remove(&reader),
+            Some(cause) => waits.insert(waiter, cause),
+            None => waits.remove(&waiter),
         };
     }
 
@@ -192,6 +207,8 @@ pub(crate) struct Hand {
     /// Where deliveries wait until their source's transactions are whole; none: they go to workers at once.
     pub line: Option<Line>,
     pub limits: BatchLimits,
+    /// How long all retries take: what keeps a reader waiting for longer counts as lasting.
+    pub patience: Duration,
     /// Shared by all feeds of the process.
     pub room: Arc<Passage>,
     pub share: Share,
@@ -253,8 +270,10 @@ impl Hand {
         if let Some(line) = &self.line {
             line.behind(self, partition)?;
         }
+        let waiter = Waiter::Schemas(partition.clone());
+        let lasts = Instant::now() + self.patience;
         let mut pause = Duration::from_millis(500);
-        loop {
+        let decoded = loop {
             let Held::Waiting(waiting) = held else {
                 let _ = self.stop.recv();
                 return Err(Ended::Stopped);
@@ -265,17 +284,34 @@ impl Hand {
                 "feed waits for schemas"
             );
             self.gauges.set_error(waiting.to_string());
-            self.sleep(pause)?;
+            self.gauges
+                .set_waits_for(waiter.clone(), Some((waiting.to_string(), lasts)));
+            self.sleep_for_schemas(pause, lasts)?;
             pause = (pause * 2).min(Duration::from_secs(10));
-            held = match decode(waiting.raw) {
-                Ok(decoded) => {
-                    tracing::info!(feed = self.name(), "feed has its schemas, and goes on");
-                    self.gauges.clear_error();
-                    return Ok(decoded);
-                }
-                Err(held) => held,
-            };
+            match decode(waiting.raw) {
+                Ok(decoded) => break decoded,
+                Err(still) => held = still,
+            }
+        };
+        tracing::info!(feed = self.name(), "feed has its schemas, and goes on");
+        self.gauges.set_waits_for(waiter, None);
+        self.gauges.clear_error();
+        Ok(decoded)
+    }
+
+    /// Whoever waits for the feed to be exhausted waits no more for this reader where it waits for long, and none of the
+    /// others hands anything over meanwhile.
+    fn sleep_for_schemas(&self, pause: Duration, lasts: Instant) -> Result<(), Ended> {
+        let records = || self.gauges.records.load(Ordering::Relaxed);
+        let before = records();
+        self.sleep(pause)?;
+        if lasts <= Instant::now() && records() == before {
+            self.gauges.stalled.fetch_add(1, Ordering::Release);
+            let woken = self.sleep(pause);
+            self.gauges.stalled.fetch_sub(1, Ordering::Release);
+            woken?;
         }
+        Ok(())
     }
 
     /// Hands over progress alone, or that a file as a whole cannot be used and why.

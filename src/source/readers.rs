@@ -17,6 +17,7 @@ use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
 
 use super::batch::BatchLimits;
+use super::fault::patience;
 use super::outlet::{Ended, Gauges, Hand, Outlet};
 use super::passage::Passage;
 use super::share::Share;
@@ -286,6 +287,7 @@ pub fn start(
                 gauges: gauges.clone(),
                 line: groups.line(input, feed),
                 limits: BatchLimits::new(&starter.options, definition_of_feed),
+                patience: patience(&starter.options),
                 room: room.clone(),
                 share,
             };

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
+use crate::commands::{alluvium, exits, text as output_text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::registry::Mock;
 use crate::support::{Folder, Running, catch_up, recompute};
@@ -90,4 +91,33 @@ fn avro_records_wait_for_their_registry_and_are_made_again_without_it() {
     assert_newest_is_exact(&dataflow, "the lake without a registry");
     recompute(&dataflow, 1);
     assert_eq!(accounts(), "1,Ann,\n2,Bea,Bonn");
+}
+
+/// A run until caught up never ended while a registry was away.
+#[test]
+fn a_run_that_ends_names_the_registry_that_is_away_and_leaves_its_records_to_the_next() {
+    let mock = Mock::start();
+    let folder = folder(&mock.url);
+    let dataflow = folder.load("lake");
+    let accounts = || ask(&dataflow, "SELECT id, name FROM silver.accounts ORDER BY id");
+    let lake = folder.lake("lake").display().to_string();
+    let run = || alluvium(&["run", ".", "--until-caught-up", "--lake", &lake], folder.path());
+    let first = mock.register("accounts-value", "AVRO", VERSIONS[0], json!([]));
+    folder.append("live/0.ndjson", &line(first, &[long(1), text("Ann")]));
+    exits(&run(), 0);
+    let second = mock.register("accounts-value", "AVRO", VERSIONS[1], json!([]));
+    mock.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
+    let record = [long(2), text("Bob"), long(0)];
+    folder.append("live/0.ndjson", &line(second, &record));
+    let output = run();
+    exits(&output, 1);
+    let said = output_text(&output);
+    assert!(
+        said.contains("not caught up: feed accounts.live: could not ask the schema registry"),
+        "{said}"
+    );
+    assert_eq!(accounts(), "1,Ann");
+    mock.fail(None);
+    exits(&run(), 0);
+    assert_eq!(accounts(), "1,Ann\n2,Bob");
 }

@@ -18,6 +18,7 @@ use super::reader::{FileEnd, FileReader, reached};
 use super::settle::{Job, Task};
 use crate::definition::{Dataflow, FeedKind, FileGlob};
 use crate::source::batch::BatchLimits;
+use crate::source::fault::patience;
 use crate::source::names::{partition_of, path_in};
 use crate::source::outlet::{Ended, Gauges, Hand, Outlet};
 use crate::source::passage::Passage;
@@ -222,6 +223,7 @@ impl SingleFile {
             gauges: Arc::new(Gauges::default()),
             line: None,
             limits,
+            patience: patience(&reading.options),
             room,
             share: Share::default(),
         };

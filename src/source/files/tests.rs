@@ -218,6 +218,7 @@ fn read_place(place: Place, format: Format) -> (Vec<Delivery>, FileEnd) {
             bytes: 1 << 20,
             record: 1 << 20,
         },
+        patience: Duration::ZERO,
         room: crate::source::passage::Passage::of_limit(None),
         share: Share::default(),
     };

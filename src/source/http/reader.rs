@@ -364,6 +364,7 @@ mod tests {
                 bytes: 1000,
                 record: 1000,
             },
+            patience: Duration::ZERO,
             room: Passage::of_limit(None),
             share: Share::default(),
         };

@@ -14,7 +14,7 @@ use crate::decode::Decoded;
 use crate::definition::split_partition;
 use crate::repr::Epoch;
 use crate::source::batch::{nothing, payload_bytes};
-use crate::source::outlet::{Ended, Gauges, Hand};
+use crate::source::outlet::{Ended, Gauges, Hand, Waiter};
 use crate::source::{Delivery, Position, SourceError};
 
 /// The longest pause between two looks at what waits.
@@ -27,8 +27,6 @@ const OVERDUE: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(10);
 /// Between two looks whether the next epoch is open.
 const ROOM: Duration = Duration::from_millis(1);
-/// Under which a keeper tells what its feeds wait for, beside their readers' numbers.
-const KEEPER: usize = usize::MAX;
 /// Transactions that are named at once.
 const NAMED: usize = 3;
 
@@ -372,7 +370,7 @@ impl Keeper {
         );
         tracing::warn!("{cause}");
         for (gauges, _) in &self.group.gauges {
-            gauges.set_waits_for(KEEPER, Some((cause.clone(), Instant::now())));
+            gauges.set_waits_for(Waiter::Keeper, Some((cause.clone(), Instant::now())));
         }
     }
 

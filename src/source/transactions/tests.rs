@@ -18,7 +18,7 @@ use crate::decode::{Decoded, Decoder, Payloads, Transaction};
 use crate::definition::{FeedKind, Format};
 use crate::registry::Registries;
 use crate::source::batch::{BatchBuilder, BatchLimits, Record, nothing};
-use crate::source::outlet::{Ended, Hand};
+use crate::source::outlet::{Ended, Hand, Waiter};
 use crate::source::tests::{dataflow, input};
 use crate::source::{Delivery, Outlet, Position, SourceError};
 
@@ -80,6 +80,7 @@ impl Kept {
                 bytes: 1000,
                 record: 1000,
             },
+            patience: Duration::ZERO,
             room: crate::source::passage::Passage::of_limit(None),
             share: Default::default(),
         };
@@ -460,7 +461,9 @@ fn a_run_that_ends_leaves_what_waits_for_a_feed_that_cannot_be_read() {
     let kept = Kept::of(limits, true, Arc::new(|| Some(7)));
     kept.event("shop.orders-0", 0, "T1", 1);
     let cause = "partition shop.lines-0 was read up to offset 5, but its topic begins at 9".to_string();
-    kept.hand.gauges.set_waits_for(0, Some((cause, Instant::now())));
+    kept.hand
+        .gauges
+        .set_waits_for(Waiter::Reader(0), Some((cause, Instant::now())));
     let ended = kept.keeper.join().expect("it does not panic");
     assert!(matches!(ended, Ok(())), "{ended:?}");
     assert!(kept.hand.gauges.exhausted() && kept.taken.is_empty());
