@@ -37,6 +37,7 @@ fn rounds(mut round: impl FnMut(u64)) {
     for seed in number("ALLUVIUM_FUZZ_SEED").unwrap_or(1).. {
         round(seed);
         if started.elapsed() > time {
+            println!("the last seed was {seed}");
             break;
         }
     }
