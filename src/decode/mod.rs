@@ -360,6 +360,9 @@ impl Decoder {
             FeedKind::Files { .. } => FileColumns::of(&mut targets, &mut key),
             _ => FileColumns::default(),
         };
+        for target in &mut targets {
+            target.of_csv = feed.format == Format::Csv;
+        }
         let fields: Vec<Field> = targets
             .iter()
             .map(|t| Field::new(&t.name, t.arrow.clone(), true))

@@ -1,0 +1,87 @@
+//! CSV as spreadsheets export it: blank rows, cut numbers, errors, titles; and what `infer` makes of files of several languages
+//! and dialects.
+
+use crate::commands::{alluvium, exits, text};
+use crate::hostile_text::{define, gzipped, inferred, put, settings, take, utf16, with_columns};
+use crate::lake::{ask, assert_newest_is_exact};
+use crate::support::{Folder, catch_up, recompute};
+
+#[test]
+fn a_number_that_a_spreadsheet_cut_is_a_dead_letter_and_an_exact_one_is_taken() {
+    let folder = with_columns(
+        "line = { type = \"BIGINT\", from = \"file.line\" }\nid = \"BIGINT\"\nn = \"DECIMAL(38,2)\"\n\
+         at = { type = \"TIMESTAMP\", format = \"epoch_ms\" }\nx = \"DOUBLE\"\nt = \"VARCHAR\"\n\
+         g = { type = \"DECIMAL(18,2)\", format = \"#,##0.00\" }\n",
+        "",
+    );
+    put(
+        &folder,
+        "a.csv",
+        "id,n,at,x,t,g\n\
+         4.68769E+17,,,,,\n\
+         ,-1.23457E+11,,,,\n\
+         ,,1.70412E+12,,,\n\
+         ,,,,,1.23457E+12\n\
+         \"4.68769E+17\",,,,,\n\
+         1.0E7,1e+05,,,,\n\
+         4.68769123456789012E+17,1.50E+01,1.704067200000E+12,,,\n\
+         ,,,4.68769E+17,4.68769E+17,1\n",
+    );
+    let (rows, letters) = take(&folder);
+    assert_eq!(
+        rows,
+        "7,10000000,100000.00,,,,\n\
+         8,468769123456789012,15.00,2024-01-01T00:00:00,,,\n\
+         9,,,,4.68769e17,4.68769E+17,1.00"
+    );
+    assert_eq!(letters.lines().count(), 5, "{letters}");
+    let cut = "it is what a spreadsheet leaves of a number with more than 11 digits";
+    assert_eq!(letters.matches(cut).count(), 5, "{letters}");
+    let dataflow = folder.load("lake");
+    recompute(&dataflow, 2);
+    assert_newest_is_exact(&dataflow, "made again from Bronze");
+
+    // Programs' JSON is exact, be it digits of a BigDecimal in a text.
+    let folder = with_columns("id = \"BIGINT\"\nn = \"DECIMAL(38,0)\"\n", "format = \"ndjson\"\n");
+    put(
+        &folder,
+        "a.json",
+        "{\"id\":1E+17,\"n\":4.68769E+17}\n{\"id\":\"2E+17\",\"n\":\"1E+20\"}\n",
+    );
+    assert_eq!(
+        take(&folder),
+        (
+            "100000000000000000,468769000000000000\n200000000000000000,100000000000000000000".to_string(),
+            String::new()
+        )
+    );
+}
+
+#[test]
+fn errors_of_spreadsheets_and_days_that_they_count_say_what_they_are() {
+    let folder = with_columns(
+        "n = { type = \"DECIMAL(18,2)\", format = \"#,##0.00\" }\nd = { type = \"DATE\", format = \"%d.%m.%Y\" }\n\
+         at = \"TIMESTAMP\"\nok = \"BOOLEAN\"\nt = \"VARCHAR\"\n",
+        "",
+    );
+    put(
+        &folder,
+        "a.csv",
+        "n,d,at,ok,t\n#N/A,,,,\n,#VALUE!,,,\n,,#REF!,,\n,,,####,\n,45291,,,\n,,45291.5,,\n1,31.12.2023,2023-12-31,yes,#REF!\n",
+    );
+    let (rows, letters) = take(&folder);
+    assert_eq!(rows, "1.00,2023-12-31,2023-12-31T00:00:00,true,#REF!");
+    assert_eq!(
+        letters.matches("it is a spreadsheet's error: mend the formula").count(),
+        4,
+        "{letters}"
+    );
+    assert_eq!(
+        letters
+            .matches("it may be how a spreadsheet counts days, then it is 2023-12-31")
+            .count(),
+        2,
+        "{letters}"
+    );
+}
+
