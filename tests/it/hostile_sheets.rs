@@ -85,3 +85,80 @@ fn errors_of_spreadsheets_and_days_that_they_count_say_what_they_are() {
     );
 }
 
+#[test]
+fn blank_rows_are_rows_of_nulls_that_are_told_or_left_out_as_the_feed_says() {
+    let text_of = "k,x\na,1\n,\n\"\",\" \"\n ,\t\nb,\n";
+    let columns = "k = \"VARCHAR\"\nx = \"VARCHAR\"\n";
+    let folder = with_columns(columns, "");
+    put(&folder, "a.csv", text_of);
+    put(&folder, "b.csv.gz", gzipped(b"k,x\nc,3\n,\n"));
+    put(&folder, "c.csv", "k,x\nd,4\n\"\"\"\",\n");
+    let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
+    exits(&output, 0);
+    let told = text(&output);
+    assert!(told.contains("t: (blank row, all null) 4 times"), "{told}");
+    for part in [
+        "a.csv\" rows=3",
+        "b.csv.gz\" rows=1",
+        "set `blank_rows = \"skip\"` to leave them out",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!told.contains("c.csv"), "a quote is a value: {told}");
+
+    // Now the feed leaves them out: of what Bronze has, too.
+    define(&folder, columns, "blank_rows = \"skip\"\n");
+    put(&folder, "d.csv", format!("{text_of}  \n"));
+    let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
+    exits(&output, 0);
+    assert!(text(&output).contains("t: (blank row) 8 times"), "{}", text(&output));
+    let rows = alluvium(
+        &[
+            "query",
+            ".",
+            "SELECT k, x FROM silver.t ORDER BY k, x",
+            "--format",
+            "csv",
+        ],
+        folder.path(),
+    );
+    let rows = String::from_utf8(rows.stdout).expect("it is text");
+    assert_eq!(rows, "k,x\n\"\"\"\",\na,1\na,1\nb,\nb,\nc,3\nd,4\n");
+    exits(&alluvium(&["verify", "."], folder.path()), 0);
+
+    // Without it, what a required column lacks is refused as ever, and no row of nulls is told of.
+    let folder = with_columns("k = { type = \"VARCHAR\", nullable = false }\nx = \"VARCHAR\"\n", "");
+    put(&folder, "a.csv", text_of);
+    let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
+    assert!(
+        text(&output).contains("new dead letters: 1 record"),
+        "{}",
+        text(&output)
+    );
+    assert!(
+        text(&output).contains("(blank row, all null) 2 times"),
+        "{}",
+        text(&output)
+    );
+}
+
+#[test]
+fn blank_rows_is_a_setting_of_csv_with_two_words() {
+    for (settings, told) in [
+        (
+            "blank_rows = \"skipp\"\n",
+            "did you mean \"skip\"? it is one of keep, skip",
+        ),
+        ("blank_rows = true\n", "blank_rows"),
+        (
+            "format = \"ndjson\"\nblank_rows = \"skip\"\n",
+            "setting \"blank_rows\" does not fit here",
+        ),
+    ] {
+        let folder = with_columns("k = \"VARCHAR\"\n", settings);
+        let output = alluvium(&["check", "."], folder.path());
+        exits(&output, 2);
+        assert!(text(&output).contains(told), "{settings}: {}", text(&output));
+    }
+}
+

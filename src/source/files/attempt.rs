@@ -168,6 +168,9 @@ impl FileReader {
     fn tell_utf8(&self, job: &Job, is_first: bool, head: &[u8]) {
         if let (true, Some(text)) = (is_first, as_utf8(head)) {
             let first = text.char_indices().find(|(_, c)| !c.is_ascii()).map_or(0, |(at, _)| at);
+        let blank = std::mem::take(&mut self.current.blank_rows);
+        self.headers
+            .tell_blank_rows(&self.hand, &self.place.shown(&job.partition), blank);
             let from = text[..first].char_indices().rev().nth(9).map_or(0, |(at, _)| at);
             let shown: String = text[from..].chars().take(20).collect();
             tracing::warn!(
@@ -295,9 +298,11 @@ impl FileReader {
         let position = self.position(job, behind, done);
         match raw.is_empty() {
             true => self.hand.conclude(&job.partition, position, None, job.seen)?,
-            false => self
-                .hand
-                .deliver(&mut self.decode, &job.partition, raw, position, job.seen)?,
+            false => {
+                self.current.blank_rows +=
+                    self.hand
+                        .deliver(&mut self.decode, &job.partition, raw, position, job.seen)?;
+            }
         }
         *next = behind;
         Ok(())

@@ -43,7 +43,7 @@ pub(super) struct FileReader {
     pub headers: HeadersTold,
 }
 
-/// The file that is being read. All but `modified` goes into its positions.
+/// The file that is being read. What is not of messages or of Bronze goes into its positions.
 #[derive(Default)]
 pub(super) struct CurrentFile {
     /// See [`Position::base`].
@@ -54,6 +54,8 @@ pub(super) struct CurrentFile {
     /// See [`Position::open_end`] and [`Position::at`].
     pub open_end: Option<u64>,
     pub at: Option<TextPlace>,
+    /// Rows that hold nothing, since that was told last.
+    pub blank_rows: u64,
     /// When it was last written, once that is asked.
     pub modified: Option<Arc<str>>,
 }
