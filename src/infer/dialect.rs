@@ -115,7 +115,7 @@ fn fit(sample: &str, dialect: &TextDialect) -> Fit {
                 }
             }
             // The sample may be cut within quotes.
-            Ok(None) | Err(SplitError::OpenQuote) => break,
+            Ok(None) | Err(SplitError::OpenQuote(_)) => break,
             Err(_) => break,
         }
     }

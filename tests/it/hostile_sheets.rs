@@ -162,3 +162,91 @@ fn blank_rows_is_a_setting_of_csv_with_two_words() {
     }
 }
 
+#[test]
+fn a_file_that_wants_a_setting_of_its_own_names_what_leaves_the_others_as_they_are() {
+    let columns = "k = \"VARCHAR\"\nx = \"VARCHAR\"\n";
+    let folder = with_columns(columns, "");
+    put(&folder, "a.csv", "k,x\na,1\n");
+    put(&folder, "b.csv", "Report of May,\n,\nk,x\nb,2\n");
+    put(&folder, "c.csv", "Report of May\nk,x\nc,3\n");
+    let (rows, letters) = take(&folder);
+    assert_eq!(rows, "a,1");
+    for part in [
+        "the header is line 3: set `skip_lines = 2`; a setting holds for all files of the feed",
+        "the header is line 2: set `skip_lines = 1`; a setting holds for all files of the feed",
+        "where only this one needs it, repair the file, or move it to a folder that another feed of the input reads",
+    ] {
+        assert!(letters.contains(part), "{part}: {letters}");
+    }
+    // One is repaired, which makes it readable at once; its letter goes by a replay.
+    put(&folder, "b.csv", "k,x\nb,2\n");
+    // The other one gets a feed.
+    std::fs::create_dir_all(folder.path().join("titled")).expect("the folder is made");
+    std::fs::rename(folder.path().join("drops/c.csv"), folder.path().join("titled/c.csv")).expect("it is moved");
+    define(
+        &folder,
+        columns,
+        "format = \"csv\"\n[[feeds]]\nname = \"titled\"\nkind = \"files\"\npath = \"titled/*\"\nformat = \"csv\"\nskip_lines = 1\n",
+    );
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    assert_eq!(ask(&dataflow, "SELECT k, x FROM silver.t ORDER BY k"), "a,1\nb,2\nc,3");
+    let replayed = alluvium(
+        &["dead-letters", ".", "--replay", "--lake", "lakes/lake"],
+        folder.path(),
+    );
+    let letters = ask(&dataflow, "SELECT \"partition\" FROM dead_letters");
+    assert_eq!(letters, "c.csv", "{}", text(&replayed));
+    assert_eq!(ask(&dataflow, "SELECT k, x FROM silver.t ORDER BY k"), "a,1\nb,2\nc,3");
+}
+
+#[test]
+fn numbers_in_the_reasons_of_letters_are_lines_of_the_file() {
+    let text_of = "title\n\nk,x\n\"a\nb\",1\n\nd,2,3\ne,4\n\"f,5\ng,6\n";
+    let columns = "k = \"VARCHAR\"\nx = \"VARCHAR\"\n";
+    let folder = with_columns(columns, "skip_lines = 2\n");
+    put(&folder, "plain.csv", text_of);
+    put(&folder, "crlf.csv", text_of.replace('\n', "\r\n"));
+    put(&folder, "cr.csv", text_of.replace('\n', "\r"));
+    put(&folder, "packed.csv", gzipped(text_of.as_bytes()));
+    put(&folder, "utf16.csv", utf16(text_of, true));
+    put(&folder, "told.csv", text_of.replace("title", "sep=,"));
+    let check = |letters: &str| {
+        assert_eq!(letters.lines().count(), 12, "{letters}");
+        let record = "the record has 3 fields, the header 2; quote fields that hold delimiters or line ends; the record begins on line 7 of its file";
+        assert_eq!(letters.matches(record).count(), 6, "{letters}");
+        let file = "behind the record of its line 8: a quote in the record that begins on line 9 is never closed";
+        assert_eq!(letters.matches(file).count(), 6, "{letters}");
+    };
+    let (rows, letters) = take(&folder);
+    assert_eq!(rows.matches("e,4").count(), 6, "{rows}");
+    check(&letters);
+    let dataflow = folder.load("lake");
+    recompute(&dataflow, 2);
+    check(&ask(&dataflow, "SELECT reason FROM dead_letters"));
+    assert_newest_is_exact(&dataflow, "made again from Bronze");
+}
+
+#[test]
+fn records_that_end_with_a_delimiter_say_so_and_how_they_are_read() {
+    let columns = "a = \"INT\"\nb = \"INT\"\nrest = \"VARCHAR\"\n";
+    let folder = with_columns(columns, "");
+    put(&folder, "a.csv", "a,b\n1,2,\n3,4\n5,6,7\n");
+    let (rows, letters) = take(&folder);
+    assert_eq!(rows, "3,4,");
+    assert!(
+        letters.contains("the header 2, for the record ends with a delimiter"),
+        "{letters}"
+    );
+    assert!(
+        letters.contains("by `header = false` and `skip_lines = 1`"),
+        "{letters}"
+    );
+    assert!(
+        letters.contains("the record has 3 fields, the header 2; quote fields"),
+        "{letters}"
+    );
+    let folder = with_columns(columns, "header = false\nskip_lines = 1\n");
+    put(&folder, "a.csv", "a,b\n1,2,\n5,6,7\n");
+    assert_eq!(take(&folder), ("1,2,\n5,6,7".to_string(), String::new()));
+}

@@ -159,7 +159,7 @@ impl Csv {
                 }
             });
             match split {
-                Ok(fields) => match heading.misfit(fields) {
+                Ok(fields) => match heading.misfit(text, fields) {
                     None => {
                         if is_blank {
                             blank.push(record as u32);
