@@ -6,6 +6,8 @@ use crate::hostile_text::{define, gzipped, inferred, put, settings, take, utf16,
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, catch_up, recompute};
 
+/// `4.68769E+17`, as a spreadsheet writes the id 468768912345678901, was taken for 468769000000000000; a cut count of
+/// milliseconds was a moment of its own.
 #[test]
 fn a_number_that_a_spreadsheet_cut_is_a_dead_letter_and_an_exact_one_is_taken() {
     let folder = with_columns(
@@ -57,6 +59,7 @@ fn a_number_that_a_spreadsheet_cut_is_a_dead_letter_and_an_exact_one_is_taken() 
     );
 }
 
+/// What a spreadsheet shows in place of a value was told as any text: "add its pattern to the column's `format`".
 #[test]
 fn errors_of_spreadsheets_and_days_that_they_count_say_what_they_are() {
     let folder = with_columns(
@@ -85,6 +88,7 @@ fn errors_of_spreadsheets_and_days_that_they_count_say_what_they_are() {
     );
 }
 
+/// Rows of nothing but delimiters, as spreadsheets export them, became rows of nulls without a word.
 #[test]
 fn blank_rows_are_rows_of_nulls_that_are_told_or_left_out_as_the_feed_says() {
     let text_of = "k,x\na,1\n,\n\"\",\" \"\n ,\t\nb,\n";
@@ -162,6 +166,217 @@ fn blank_rows_is_a_setting_of_csv_with_two_words() {
     }
 }
 
+/// In a file of decimal commas, 1152 pieces were inferred as 1.152.
+#[test]
+fn infer_reads_the_points_and_commas_of_all_columns_as_one_language() {
+    for (csv, line) in [
+        (
+            "id;amount;pieces\n1;1.234,56;1.152\n2;5,00;2.300\n3;5,00;7\n",
+            "pieces = { type = \"INT\", format = \"#.##0,00\" } # 1.152 is 1152, as column amount has decimal commas",
+        ),
+        (
+            "id;amount;pieces\n1;12.50;\"1,152\"\n2;5;\"2,300\"\n",
+            "pieces = { type = \"INT\", format = \"#,##0.00\" } # how 1,152 is read follows from column amount, which has decimal points",
+        ),
+        (
+            "id;amount;weight\n1;12,50;\"1.152,5\"\n2;5;\"2,300\"\n",
+            "weight = { type = \"DECIMAL(18,3)\", format = \"#.##0,00\" }",
+        ),
+        ("id;a;b\n1;12.50;1.152\n2;5;2.300\n", "b = \"DECIMAL(18,3)\"\n"),
+        (
+            "id;b\n1;1.152\n2;2.300\n",
+            "b = \"DECIMAL(18,3)\" # nothing in the files tells whether 1.152 is 1152: if it is, declare INT with format = \"#.##0,00\"",
+        ),
+        (
+            "id;a;b;c\n1;12.50;1,5;1.152\n",
+            "c = \"DECIMAL(18,3)\" # nothing in the files tells",
+        ),
+        (
+            "id;b\n1;\"1,152\"\n2;\"2,300\"\n",
+            "b = \"VARCHAR\" # a number by \"#,##0.00\" or \"#.##0,00\": say which by `format`",
+        ),
+    ] {
+        let drops = Folder::new("drops", &[]);
+        put(&drops, "a.csv", csv);
+        let (folder, toml) = inferred(&drops.path().join("drops"));
+        assert!(toml.contains(line), "{csv}: {toml}");
+        assert_eq!(take(&folder).1, "", "{csv}");
+    }
+    // Another file of the folder tells, too; and what comes behind many plain numbers counts.
+    let drops = Folder::new("drops", &[]);
+    put(&drops, "a.csv", "id;pieces\n1;1.152\n");
+    let many: String = (0..300).map(|n| format!("{n};{}\n", 3_000_000_000u64 + n)).collect();
+    put(&drops, "b.csv", format!("id;pieces\n{many}7;0,5\n"));
+    let (folder, toml) = inferred(&drops.path().join("drops"));
+    assert!(
+        toml.contains("pieces = { type = \"DECIMAL(18,2)\", format = \"#.##0,00\" }"),
+        "{toml}"
+    );
+    assert_eq!(take(&folder).1, "");
+    assert_eq!(
+        ask(&folder.load("lake"), "SELECT MIN(pieces), MAX(pieces) FROM silver.t"),
+        "0.50,3000000299.00"
+    );
+}
+
+/// Of files with other numbers of title lines, one was the answer for all, and records of the others were taken for headers.
+#[test]
+fn infer_names_the_files_that_want_other_settings_than_the_most() {
+    let drops = Folder::new("drops", &[]);
+    for name in ["a.csv", "b.csv", "c.csv"] {
+        put(&drops, name, "k,x\na,1\nb,2\n");
+    }
+    put(&drops, "two.csv", "Report of May\n\nk,x\na,1\nc,3\n");
+    put(&drops, "padded.csv", "Report of June,,\n,,\nk,x,y\na,1,1\nc,3,1\n");
+    put(&drops, "semicolon.csv", "k;x\na;1\nb;2\n");
+    put(&drops, "bytes.csv", b"k,x\nM\xfcller,1\n");
+    put(&drops, "utf8.csv", "k,x\nM\u{fc}ller,1\n");
+    put(&drops, "also.csv", "k,x\nM\u{fc}ller,1\n");
+    put(&drops, "mark.csv", b"\xef\xbb\xbfk,x\nM\xc3\xbcller,1\n");
+    put(&drops, "told.csv", "sep=;\nk;x\nz;9\n");
+    put(&drops, "lines.json", "{\"k\":1}\n{\"k\":2}\n");
+    let output = alluvium(&["infer", "drops/*"], drops.path());
+    exits(&output, 0);
+    let toml = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    for (file, wants) in [
+        ("two.csv", "wants skip_lines = 2, not 0"),
+        ("padded.csv", "wants skip_lines = 2, not 0"),
+        ("semicolon.csv", "wants delimiter = \";\""),
+        ("bytes.csv", "wants encoding = \"windows-1252\""),
+        ("lines.json", "it is JSON"),
+    ] {
+        for (lines, start) in [
+            (&toml, "# Passed over: "),
+            (&told, "warning: not read by what follows: "),
+        ] {
+            let line = lines.lines().find(|line| line.starts_with(&format!("{start}{file}: ")));
+            assert!(line.is_some_and(|line| line.contains(wants)), "{file}: {lines}");
+        }
+    }
+    assert!(!told.contains("mark.csv") && !told.contains("told.csv"), "{told}");
+    assert!(toml.contains("looked at 7 of 12 files and 10 records"), "{toml}");
+    assert!(
+        settings(&toml).starts_with("[columns]\nk = \"VARCHAR\"\nx = \"INT\"\n[[feeds]]"),
+        "{toml}"
+    );
+    assert!(
+        !toml.contains("skip_lines = 2\n") && !toml.contains("\ndelimiter"),
+        "{toml}"
+    );
+
+    // Where most have titles, the one without is named.
+    let drops = Folder::new("drops", &[]);
+    put(&drops, "a.csv", "Report of May\n\nk,x\na,1\nc,3\n");
+    put(&drops, "b.csv", "Report of June\n\nk,x\na,1\nc,3\n");
+    put(&drops, "c.csv", "k,x\na,1\nc,3\n");
+    let output = alluvium(&["infer", "drops"], drops.path());
+    exits(&output, 0);
+    let told = text(&output);
+    assert!(
+        told.contains("\nskip_lines = 2\n")
+            && told.contains("c.csv: it is CSV of another dialect, and wants skip_lines = 0, not 2"),
+        "{told}"
+    );
+}
+
+/// What `infer` writes reads the files that it looked at, however they are packed and called, to the same rows.
+#[test]
+fn infer_of_packed_misnamed_and_told_files_reads_them_as_it_says() {
+    let plain = "k;x;n\na;1,5;1\nb;2,5;\n";
+    let quoted = "\"k\";\"x\";\"n\"\n\"a\";\"1,5\";\"1\"\n\"b\";\"2,5\";\"\"\n";
+    let titled = "sep=;\r\nReport;;\r\n;;\r\nk;x;n\r\na;1,5;1\r\nb;2,5;\r\n";
+    let zst = |text: &str| zstd::encode_all(text.as_bytes(), 1).expect("it is packed");
+    for (what, pattern, files) in [
+        ("plain", "drops/*.csv", vec![("a.csv", plain.as_bytes().to_vec())]),
+        (
+            "told",
+            "drops/*.csv",
+            vec![("a.csv", format!("sep=;\n{plain}").into_bytes())],
+        ),
+        ("gz", "drops/*.csv.gz", vec![("a.csv.gz", gzipped(plain.as_bytes()))]),
+        (
+            "gz told",
+            "drops/*.csv.gz",
+            vec![("a.csv.gz", gzipped(format!("sep=;\r\n{plain}").as_bytes()))],
+        ),
+        ("zst", "drops/*.zst", vec![("a.csv.zst", zst(plain))]),
+        ("plain gz", "drops/*.gz", vec![("a.csv.gz", plain.as_bytes().to_vec())]),
+        ("misnamed", "drops/*.csv", vec![("a.csv", gzipped(plain.as_bytes()))]),
+        ("txt", "drops", vec![("a.txt", zst(plain))]),
+        ("quoted", "drops", vec![("a.csv", quoted.as_bytes().to_vec())]),
+        ("titled", "drops", vec![("a.csv", titled.as_bytes().to_vec())]),
+        ("utf-16", "drops", vec![("a.csv", utf16(plain, true))]),
+        (
+            "utf-16 told",
+            "drops",
+            vec![("a.csv", utf16(&format!("sep=;\n{plain}"), true))],
+        ),
+    ] {
+        let drops = Folder::new("drops", &[]);
+        for (name, bytes) in files {
+            put(&drops, name, bytes);
+        }
+        let (folder, toml) = inferred(&drops.path().join(pattern));
+        let said = settings(&toml);
+        for part in [
+            "k = \"VARCHAR\"",
+            "x = { type = \"DECIMAL(18,2)\", format = \"#.##0,00\" }",
+            "delimiter = \";\"",
+        ] {
+            assert!(said.contains(part), "{what}: {toml}");
+        }
+        assert_eq!(
+            take(&folder),
+            ("a,1.50,1\nb,2.50,".to_string(), String::new()),
+            "{what}: {toml}"
+        );
+    }
+    // Plain and told ones side by side, packed or not.
+    let drops = Folder::new("drops", &[]);
+    put(&drops, "a.csv", plain);
+    put(&drops, "b.csv", format!("sep=;\n{plain}"));
+    put(
+        &drops,
+        "c.csv.gz",
+        gzipped(format!("sep=|\n{}", plain.replace(';', "|")).as_bytes()),
+    );
+    let (folder, toml) = inferred(&drops.path().join("drops/*.csv*"));
+    assert!(!toml.contains("Passed over"), "{toml}");
+    assert_eq!(
+        take(&folder),
+        (
+            ["a,1.50,1"; 3].join("\n") + "\n" + &["b,2.50,"; 3].join("\n"),
+            String::new()
+        )
+    );
+}
+
+/// Numbers that a spreadsheet cut and its errors were a DOUBLE and a text without a word; blank rows spoilt the key.
+#[test]
+fn infer_says_what_a_spreadsheet_did_to_a_column() {
+    let drops = Folder::new("drops", &[]);
+    put(
+        &drops,
+        "a.csv",
+        "Orders,,\n,,\nid,ref,sum\n1,4.68769E+17,1.5\n2,468769123456789012,#DIV/0!\n3,5,2.5\n,,\n,,\n",
+    );
+    let (folder, toml) = inferred(&drops.path().join("drops"));
+    for part in [
+        "ref = \"VARCHAR\" # digits of 4.68769E+17 are lost",
+        "sum = \"DECIMAL(18,2)\" # #DIV/0! is taken as null",
+        "null = \"#DIV/0!\"",
+        "skip_lines = 2",
+        "# blank_rows = \"skip\" # leaves out rows",
+        "# key = [\"id\"]",
+    ] {
+        assert!(toml.contains(part), "{part}: {toml}");
+    }
+    let (rows, letters) = take(&folder);
+    assert_eq!((rows.lines().count(), letters.as_str()), (5, ""), "{rows}");
+}
+
+/// The guess of a setting that one file of a folder wants would have spoilt all others; now its words name what mends one.
 #[test]
 fn a_file_that_wants_a_setting_of_its_own_names_what_leaves_the_others_as_they_are() {
     let columns = "k = \"VARCHAR\"\nx = \"VARCHAR\"\n";
@@ -200,6 +415,7 @@ fn a_file_that_wants_a_setting_of_its_own_names_what_leaves_the_others_as_they_a
     assert_eq!(ask(&dataflow, "SELECT k, x FROM silver.t ORDER BY k"), "a,1\nb,2\nc,3");
 }
 
+/// Letters of files told a record's number, which is no place that a person can look at; what they tell is a line of the file.
 #[test]
 fn numbers_in_the_reasons_of_letters_are_lines_of_the_file() {
     let text_of = "title\n\nk,x\n\"a\nb\",1\n\nd,2,3\ne,4\n\"f,5\ng,6\n";
@@ -227,6 +443,20 @@ fn numbers_in_the_reasons_of_letters_are_lines_of_the_file() {
     assert_newest_is_exact(&dataflow, "made again from Bronze");
 }
 
+/// A header with a name too few (each record ends with a delimiter) was passed over without a word.
+#[test]
+fn infer_tells_of_a_header_whose_width_is_not_that_of_its_records() {
+    let drops = Folder::new("drops", &[]);
+    put(&drops, "a.csv", "a,b\n1,2,\n4,\u{2212}5,\n7,8,\n");
+    let (folder, toml) = inferred(&drops.path().join("drops"));
+    assert!(
+        toml.contains("# Line 1 looks like a header with 2 names, and records have 3 fields"),
+        "{toml}"
+    );
+    assert_eq!(take(&folder), ("1,2,\n4,-5,\n7,8,".to_string(), String::new()));
+}
+
+/// Records that end with a delimiter were told to quote fields that hold delimiters, which none did.
 #[test]
 fn records_that_end_with_a_delimiter_say_so_and_how_they_are_read() {
     let columns = "a = \"INT\"\nb = \"INT\"\nrest = \"VARCHAR\"\n";
