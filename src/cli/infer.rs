@@ -31,6 +31,9 @@ pub struct Infer {
     time: Duration,
 }
 
+/// Files that are told of as not fitting.
+const MISFITS: usize = 20;
+
 /// Runs the command.
 ///
 /// # Errors
@@ -40,7 +43,13 @@ pub fn run(args: Infer) -> Result<ExitCode> {
         time: args.time,
         ..SampleLimits::default()
     };
-    let toml = infer(&args.path, &limits)?;
-    io::stdout().lock().write_all(toml.as_bytes())?;
+    let inferred = infer(&args.path, &limits)?;
+    for misfit in inferred.misfits.iter().take(MISFITS) {
+        eprintln!("warning: not read by what follows: {misfit}");
+    }
+    if let Some(more @ 1..) = inferred.misfits.len().checked_sub(MISFITS) {
+        eprintln!("warning: not read by what follows: {more} more files");
+    }
+    io::stdout().lock().write_all(inferred.toml.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

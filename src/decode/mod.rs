@@ -75,7 +75,8 @@ pub use against::{Misfit, against};
 pub(crate) use avro::{ContainerColumn, container_bodies, container_columns, container_rows};
 pub use brought::judge_columns;
 pub use changes::TRUNCATES_OTHERS;
-pub use csv::{HeaderNotes, csv_fields, csv_names, judge_header};
+pub use coerce::{is_error as is_spreadsheet_error, lacks_digits};
+pub use csv::{HeaderNotes, blank_rows, csv_fields, csv_names, csv_values, is_blank_csv_row, judge_header};
 pub(crate) use cut::FIRST_BYTES;
 pub use damage::Damage;
 pub use debezium::Transaction;
@@ -360,6 +361,9 @@ impl Decoder {
             FeedKind::Files { .. } => FileColumns::of(&mut targets, &mut key),
             _ => FileColumns::default(),
         };
+        for target in &mut targets {
+            target.of_csv = feed.format == Format::Csv;
+        }
         let fields: Vec<Field> = targets
             .iter()
             .map(|t| Field::new(&t.name, t.arrow.clone(), true))
@@ -416,7 +420,7 @@ impl Decoder {
             })
         };
         let kind = match feed.format {
-            Format::Csv => Kind::Csv(Box::new(csv::Csv::new(feed.wire.text))),
+            Format::Csv => Kind::Csv(Box::new(csv::Csv::new(feed.wire.text, feed.wire.blank_rows))),
             Format::Ndjson | Format::Json => {
                 Kind::Json(Box::new(json::Json::new(&shape, keys).refusing_strangers(&shape)))
             }

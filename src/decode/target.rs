@@ -73,6 +73,8 @@ pub(super) struct Target {
     pub encoding: Encoding,
     /// How numbers are written as text; empty: as programs write them.
     pub numbers: Vec<NumberPattern>,
+    /// Whether its values may have come through a spreadsheet: they are fields of CSV.
+    pub of_csv: bool,
     /// What is true, and what is false; empty: the usual words.
     pub flags: Vec<(String, String)>,
 }
@@ -91,6 +93,7 @@ impl Target {
             finer: Finer::Refused,
             encoding: Encoding::Usual,
             numbers: Vec::new(),
+            of_csv: false,
             flags: Vec::new(),
         };
         if target.from.is_empty() {
@@ -151,6 +154,7 @@ impl Target {
             sql_type: (**item).clone(),
             arrow: item.arrow(),
             nullable: true,
+            of_csv: false, // the values of a list are written as JSON
             ..self.clone()
         })
     }

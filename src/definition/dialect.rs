@@ -62,6 +62,16 @@ pub enum Charset {
     Windows1252,
 }
 
+/// What becomes of rows that hold nothing but delimiters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlankRows {
+    /// They are rows of nulls, as in other databases; how many there are is warned of.
+    #[default]
+    Keep,
+    /// They are no rows, and counted.
+    Skip,
+}
+
 /// The charsets by what they may be called; the first name is what they are told by.
 const CHARSETS: [(Charset, &[&str]); 6] = [
     (Charset::Utf8, &["utf-8", "utf8"]),
@@ -86,7 +96,7 @@ impl Charset {
 }
 
 /// Settings of CSV files alone.
-const OF_CSV: [&str; 8] = [
+const OF_CSV: [&str; 9] = [
     "delimiter",
     "quote",
     "escape",
@@ -95,6 +105,7 @@ const OF_CSV: [&str; 8] = [
     "comment",
     "trim",
     "ignore_case",
+    "blank_rows",
 ];
 
 /// Reads the settings; `is_files` where the feed is of kind `files`. None: mistakes were reported.
@@ -182,6 +193,21 @@ pub(super) fn read_dialect(settings: &mut Settings<'_>, is_files: bool, format: 
         return None;
     }
     Some(dialect)
+}
+
+/// `blank_rows`; of what is no CSV, [`read_dialect`] refuses it. None: mistakes were reported.
+pub(super) fn read_blank_rows(
+    settings: &mut Settings<'_>,
+    is_files: bool,
+    format: Option<Format>,
+) -> Option<BlankRows> {
+    if !is_files || format != Some(Format::Csv) {
+        return Some(BlankRows::Keep);
+    }
+    let value = settings.take("blank_rows", "\"skip\"");
+    value.map_or(Some(BlankRows::Keep), |value| {
+        value.choice(&[("keep", BlankRows::Keep), ("skip", BlankRows::Skip)])
+    })
 }
 
 /// One ASCII character; or, where `may_be_none`, none for an empty text.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::bounds::read_max_record;
 use super::columns::{Texts, Written, finished, known_columns, read_null, read_texts};
 use super::diagnostic::nearest;
-use super::dialect::{TextDialect, read_dialect};
+use super::dialect::{BlankRows, TextDialect, read_blank_rows, read_dialect};
 use super::files::{read_log_rules, read_rules};
 use super::http;
 use super::kafka::{self, read_kafka};
@@ -166,6 +166,7 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
     let null = read_null(&mut settings);
     let tables = read_tables_of(&mut settings, kind, format);
     let is_files = kind.is_none_or(|kind| kind == Kind::Files);
+    let blank_rows = read_blank_rows(&mut settings, is_files, format);
     let text = read_dialect(&mut settings, is_files, format);
     let wire = format.map(|format| read_wire(&mut settings, kind, format, common));
     let overrides = match settings.take("columns", "{ country.from = \"Country\" }") {
@@ -189,6 +190,7 @@ pub(super) fn read_feed(mut settings: Settings<'_>, common: &Common<'_>, names: 
         wire: Wire {
             tables,
             text: text?,
+            blank_rows: blank_rows?,
             ..wire??
         },
         columns,
@@ -281,6 +283,7 @@ fn read_wire(settings: &mut Settings<'_>, kind: Option<Kind>, format: Format, co
         evolves,
         declined: vec![],
         text: TextDialect::default(),
+        blank_rows: BlankRows::default(),
     })
 }
 

@@ -38,7 +38,7 @@ mod wire;
 pub use bounds::{Bounds, parse_bytes};
 pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
-pub use dialect::{Charset, TextDialect};
+pub use dialect::{BlankRows, Charset, TextDialect};
 pub use evolved::Evolved;
 pub use extra::EXTRA_FORMATS;
 pub use feed::GENERATORS;

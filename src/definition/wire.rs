@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::dialect::TextDialect;
+use super::dialect::{BlankRows, TextDialect};
 use super::settings::{Settings, Value};
 
 /// How the records of a feed are to be read besides their format.
@@ -29,6 +29,8 @@ pub struct Wire {
     pub declined: Vec<String>,
     /// Of files, how their text is written.
     pub text: TextDialect,
+    /// Of CSV files, what becomes of rows that hold nothing but delimiters.
+    pub blank_rows: BlankRows,
 }
 
 /// What record keys are.

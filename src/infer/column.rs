@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::moment::Moments;
-use super::number::{Numbers, Written};
-use crate::decode::{FieldValue, json_items};
+use super::number::{DecimalMark, Numbers, Written};
+use crate::decode::{FieldValue, is_spreadsheet_error, json_items, lacks_digits};
 use crate::repr::SqlType;
 
-/// Texts that may stand for null.
-const NULLS: [&str; 15] = [
+/// Texts that may stand for null; the last ones are spreadsheets' errors.
+const NULLS: [&str; 21] = [
     "NA", "N/A", "n/a", "#N/A", "NULL", "null", "Null", "(null)", "None", "nil", "\\N", "-", "--", "?", "missing",
+    "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!",
 ];
 
 /// Words of booleans that need no format: what is true, and what is false.
@@ -26,6 +27,10 @@ const DISTINCT: usize = 500_000;
 pub(super) struct Observed {
     /// Records that have a value.
     values: u64,
+    /// Empty texts in quotes, which are no null to CSV.
+    empty: u64,
+    /// The first number that a spreadsheet may have cut digits off.
+    cut: Option<String>,
     nulls: BTreeMap<&'static str, u64>,
     /// Texts that are no plain number.
     others: u64,
@@ -42,6 +47,35 @@ pub(super) struct Observed {
     items: Option<Box<Observed>>,
     /// Hashes of values; none: one came twice, or there were too many.
     distinct: Option<HashSet<u64>>,
+}
+
+/// Columns whose numbers show what stands in front of decimals: the first of each mark. The files of an input are of one
+/// language.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DecimalMarks {
+    points: Option<String>,
+    commas: Option<String>,
+}
+
+impl DecimalMarks {
+    /// Takes in a column.
+    pub fn observe(&mut self, name: &str, seen: &Observed) {
+        let shown = match seen.shows() {
+            Some(DecimalMark::Point) => &mut self.points,
+            Some(DecimalMark::Comma) => &mut self.commas,
+            None => return,
+        };
+        shown.get_or_insert_with(|| name.to_string());
+    }
+
+    /// The mark, and a column that shows it; none: no column does, or some show another.
+    fn known(&self) -> Option<(DecimalMark, &str)> {
+        match (&self.points, &self.commas) {
+            (Some(column), None) => Some((DecimalMark::Point, column)),
+            (None, Some(column)) => Some((DecimalMark::Comma, column)),
+            _ => None,
+        }
+    }
 }
 
 /// What a column is.
@@ -70,10 +104,12 @@ impl Observed {
     pub fn new() -> Self {
         Observed {
             values: 0,
+            empty: 0,
+            cut: None,
             nulls: BTreeMap::new(),
             others: 0,
             numbers: Numbers::default(),
-            written: Written::new(),
+            written: Written::default(),
             moments: Moments::default(),
             words: Default::default(),
             json_booleans: 0,
@@ -85,8 +121,20 @@ impl Observed {
         }
     }
 
-    /// Takes a field of a CSV record that is not empty.
-    pub fn observe_text(&mut self, text: &str) {
+    /// Takes a field of a CSV record that is there.
+    pub fn observe_csv(&mut self, text: &str) {
+        if text.is_empty() {
+            self.empty += 1;
+            return;
+        }
+        if self.cut.is_none() && lacks_digits(text) {
+            self.cut = Some(text.trim().to_string());
+        }
+        self.observe_text(text);
+    }
+
+    /// Takes a text that is not empty.
+    fn observe_text(&mut self, text: &str) {
         if let Some(null) = NULLS.iter().find(|null| **null == text) {
             *self.nulls.entry(null).or_default() += 1;
             return;
@@ -120,7 +168,12 @@ impl Observed {
                 self.json_booleans += 1;
                 self.distinct = None;
             }
-            FieldValue::Number(text) => self.observe_text(text),
+            FieldValue::Number(text) => {
+                self.values += 1;
+                self.remember(text);
+                self.numbers.observe(text);
+                self.written.observe_told(text);
+            }
             FieldValue::Text(text) => {
                 let before = self.numbers.count();
                 if !text.is_empty() {
@@ -162,20 +215,37 @@ impl Observed {
 
     /// Whether each of so many records has a value of its own.
     pub fn is_unique(&self, records: u64) -> bool {
-        let may_identify = !matches!(self.decided().sql_type, SqlType::Double | SqlType::Boolean);
+        let decided = self.decided(&DecimalMarks::default());
+        let may_identify = !matches!(decided.sql_type, SqlType::Double | SqlType::Boolean);
         self.distinct.is_some() && self.values == records && may_identify
     }
 
-    /// What it is.
-    pub fn decided(&self) -> Decided {
-        let mut decided = self.judged();
+    /// The decimal mark that its numbers show.
+    fn shows(&self) -> Option<DecimalMark> {
+        match (self.numbers.count(), self.others) {
+            (0, 0) => None,
+            (numbers, 0) => self.written.plain_shows().filter(|_| numbers == self.values),
+            (numbers, others) => self.written.shows().filter(|_| numbers + others == self.values),
+        }
+    }
+
+    /// What it is, where columns beside it show these marks.
+    pub fn decided(&self, marks: &DecimalMarks) -> Decided {
+        let mut decided = self.judged(marks);
         if decided.sql_type != SqlType::Varchar {
             decided.nulls = self.nulls.keys().copied().collect();
+            if self.empty > 0 {
+                decided.nulls.insert(0, "");
+            }
+            if let Some(error) = self.nulls.keys().find(|null| is_spreadsheet_error(null)) {
+                let note = format!("{error} is taken as null: leave it out of `null` to have such records refused");
+                decided.note.get_or_insert(note);
+            }
         }
         decided
     }
 
-    fn judged(&self) -> Decided {
+    fn judged(&self, marks: &DecimalMarks) -> Decided {
         let all = |count: u64| count == self.values;
         let text = |note: Option<String>| Decided {
             note,
@@ -190,7 +260,7 @@ impl Observed {
         if all(self.arrays)
             && let Some(items) = &self.items
         {
-            let inner = items.decided();
+            let inner = items.decided(&DecimalMarks::default());
             let is_plain = inner.format.is_empty() && items.objects + items.arrays == 0;
             return match is_plain {
                 true => Decided::plain(SqlType::List(Box::new(inner.sql_type))),
@@ -204,6 +274,15 @@ impl Observed {
             return text(None);
         }
         if all(self.numbers.count()) {
+            if let Some(cut) = self.cut.as_ref().filter(|_| self.numbers.are_whole()) {
+                return text(Some(format!(
+                    "digits of {cut} are lost: a spreadsheet writes numbers of more than 11 digits so; have the column exported as \
+                     text, or declare it DOUBLE if they do not matter"
+                )));
+            }
+            if let Some(decided) = self.grouped(marks) {
+                return decided;
+            }
             // Whoever writes whole numbers as texts in JSON means names.
             let is_name = self.json_texts > 0 && !matches!(self.numbers.sql_type(), Some(SqlType::Decimal(_, 1..)));
             return match self.numbers.sql_type().filter(|_| !is_name) {
@@ -232,17 +311,50 @@ impl Observed {
                 return text(Some(format!("a date by {formats}: say which by `format`")));
             }
         }
-        if let Some((format, sql_type)) = self.written.decided() {
+        let known = marks.known();
+        let mark = known.map(|(mark, _)| mark);
+        if let Some((format, sql_type)) = self.written.decided(mark) {
+            let is_plain = self.written.decided(None).is_some();
+            let told = known.zip(self.written.first()).filter(|_| !is_plain);
             return Decided {
                 format: vec![format],
+                note: told.map(|((mark, column), text)| {
+                    format!(
+                        "how {text} is read follows from column {column}, which has decimal {}",
+                        mark.word()
+                    )
+                }),
                 ..Decided::plain(sql_type)
             };
         }
         text(
             self.written
-                .ambiguous()
+                .ambiguous(mark)
                 .map(|formats| format!("a number by {formats}: say which by `format`")),
         )
+    }
+
+    /// What it is where all of its points may separate groups of digits: only the columns beside it tell.
+    fn grouped(&self, marks: &DecimalMarks) -> Option<Decided> {
+        let (text, format, sql_type) = self.written.grouped()?;
+        match marks.known() {
+            Some((DecimalMark::Point, _)) => None,
+            Some((DecimalMark::Comma, column)) => Some(Decided {
+                format: vec![format.to_string()],
+                note: Some(format!(
+                    "{text} is {}, as column {column} has decimal commas",
+                    text.replace('.', "")
+                )),
+                ..Decided::plain(sql_type)
+            }),
+            None => Some(Decided {
+                note: Some(format!(
+                    "nothing in the files tells whether {text} is {}: if it is, declare {sql_type} with format = {format:?}",
+                    text.replace('.', "")
+                )),
+                ..Decided::plain(self.numbers.sql_type()?)
+            }),
+        }
     }
 }
 
@@ -252,13 +364,13 @@ mod tests {
 
     fn of(texts: &[&str]) -> String {
         let mut observed = Observed::new();
-        texts.iter().for_each(|text| observed.observe_text(text));
+        texts.iter().for_each(|text| observed.observe_csv(text));
         let Decided {
             sql_type,
             format,
             nulls,
             note,
-        } = observed.decided();
+        } = observed.decided(&DecimalMarks::default());
         format!(
             "{sql_type} {} {} {}",
             format.join(" "),
@@ -292,6 +404,7 @@ mod tests {
             (&["1.234,50 €"], "DECIMAL(18,2) #.##0,00 €"),
             (&["1 234,50 kr"], "DECIMAL(18,2) # ##0,00 kr"),
             (&["7", "x7"], "VARCHAR"),
+            (&["7", "\u{2212}5"], "INT #,##0.00"),
             (&["S1", "S20"], "VARCHAR"),
             (&["+4930123", "+4930124"], "VARCHAR"),
             (
@@ -305,6 +418,25 @@ mod tests {
                 "VARCHAR   a TIMESTAMP, were it not finer than a microsecond: format = \"cut_to_us\" cuts the rest off",
             ),
             (&["a", "1"], "VARCHAR"),
+            (
+                &["1.152", "2.300"],
+                "DECIMAL(18,3)   nothing in the files tells whether 1.152 is 1152: if it is, declare INT with format = \"#.##0,00\"",
+            ),
+            (&["1.152", "2.30"], "DECIMAL(18,3)"),
+            (&["0.152", "2.300"], "DECIMAL(18,3)"),
+            (&["1.152", "3,5"], "DECIMAL(18,2) #.##0,00"),
+            (&["12.5", "1.152", "3,5"], "VARCHAR"),
+            (
+                &["468769123456789012", "4.68769E+17"],
+                "VARCHAR   digits of 4.68769E+17 are lost: a spreadsheet writes numbers of more than 11 digits so; have the column \
+                 exported as text, or declare it DOUBLE if they do not matter",
+            ),
+            (&["0.5", "4.68769E+17"], "DOUBLE"),
+            (&["1.0E7", "1e+05"], "DOUBLE"),
+            (
+                &["1", "#REF!"],
+                "INT  #REF! #REF! is taken as null: leave it out of `null` to have such records refused",
+            ),
             (&[], "VARCHAR   no value was seen"),
         ] {
             assert_eq!(of(texts), expected, "{texts:?}");

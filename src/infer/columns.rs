@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::column::{Decided, Observed};
+use super::column::{Decided, DecimalMarks, Observed};
 use super::keys::{KeyRows, Rank};
 use crate::decode::{FieldValue, json_fields};
 use crate::repr::SqlType;
@@ -126,12 +126,14 @@ impl Columns {
         }
     }
 
-    /// Takes a field of a CSV record that is not empty.
-    pub fn observe_text(&mut self, column: usize, text: &str) {
+    /// Takes a field of a CSV record that is there.
+    pub fn observe_csv(&mut self, column: usize, text: &str) {
         if let Some(seen) = self.seen(column) {
-            seen.observe_text(text);
+            seen.observe_csv(text);
         }
-        self.rows.put(column, text.as_bytes());
+        if !text.is_empty() {
+            self.rows.put(column, text.as_bytes());
+        }
     }
 
     /// Takes the fields of a JSON object; says whether it is one. Objects inside are taken apart where `nested`.
@@ -145,7 +147,7 @@ impl Columns {
     pub fn ranks(&self) -> Vec<Option<Rank>> {
         let rank = |candidate: &Candidate| {
             let sql_type = match &candidate.known {
-                Known::Seen(seen) => seen.decided().sql_type,
+                Known::Seen(seen) => seen.decided(&DecimalMarks::default()).sql_type,
                 Known::Told(decided, _) => decided.sql_type.clone(),
             };
             let last = candidate.name.rsplit('_').next().unwrap_or_default();

@@ -2,19 +2,26 @@
 
 use crate::decode::csv_fields;
 use crate::definition::{Charset, TextDialect};
-use crate::source::{SplitError, TextRecords};
+use crate::source::{SplitError, TextRecords, told_delimiter};
 
 /// Records that are looked at.
 const RECORDS: usize = 200;
 
+/// What may stand between fields, more usual ones first.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+
 /// Lines in front of a header that are passed over at most.
 const TITLES: usize = 30;
 
+/// Whether a text begins with a byte order mark, which tells what its bytes stand for.
+pub(super) fn has_mark(head: &[u8]) -> bool {
+    let marks = [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"];
+    marks.iter().any(|mark| head.starts_with(mark))
+}
+
 /// What the bytes of a text stand for; a byte order mark needs no setting.
 pub(super) fn charset(head: &[u8]) -> Charset {
-    let marked = [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"]
-        .iter()
-        .any(|mark| head.starts_with(mark));
+    let marked = has_mark(head);
     match std::str::from_utf8(head) {
         _ if marked => Charset::Utf8,
         _ if head.contains(&0) => Charset::Utf16,
@@ -26,8 +33,21 @@ pub(super) fn charset(head: &[u8]) -> Charset {
     }
 }
 
-/// How CSV is written that begins so.
+/// How CSV is written that begins so. A delimiter that the file's first line tells is part of it, as of a file that does not tell it.
 pub(super) fn csv(sample: &str, charset: Charset) -> TextDialect {
+    let Some(delimiter) = told_delimiter(sample.as_bytes()) else {
+        return behind_told(sample, charset, &DELIMITERS);
+    };
+    let dialect = behind_told(behind(sample, 1), charset, &[delimiter]);
+    let skip_lines = match dialect.skip_lines {
+        0 => 0,
+        titles => titles + 1, // the line that tells the delimiter is one of them
+    };
+    TextDialect { skip_lines, ..dialect }
+}
+
+/// The same where no line tells the delimiter, which is one of these.
+fn behind_told(sample: &str, charset: Charset, delimiters: &[u8]) -> TextDialect {
     let usual = TextDialect {
         charset,
         ..TextDialect::default()
@@ -48,7 +68,7 @@ pub(super) fn csv(sample: &str, charset: Charset) -> TextDialect {
         if quote == Some(b'\'') && !sample.contains(",'") && !sample.contains(";'") && !sample.starts_with('\'') {
             continue;
         }
-        for delimiter in [b',', b';', b'\t', b'|'] {
+        for delimiter in delimiters.iter().copied() {
             let candidate = TextDialect {
                 delimiter,
                 quote,
@@ -64,12 +84,6 @@ pub(super) fn csv(sample: &str, charset: Charset) -> TextDialect {
     }
     let Some((fit, mut dialect)) = best else { return usual };
     dialect.skip_lines = titles(sample, &dialect, fit.width);
-    let told = sample.starts_with("sep=");
-    if told {
-        dialect.skip_lines = 0;
-        dialect.delimiter = usual.delimiter;
-        return dialect;
-    }
     let mut lines = behind(sample, dialect.skip_lines);
     let header = first_record(lines, &dialect);
     lines = header.as_deref().unwrap_or_default();
@@ -115,7 +129,7 @@ fn fit(sample: &str, dialect: &TextDialect) -> Fit {
                 }
             }
             // The sample may be cut within quotes.
-            Ok(None) | Err(SplitError::OpenQuote) => break,
+            Ok(None) | Err(SplitError::OpenQuote(_)) => break,
             Err(_) => break,
         }
     }
@@ -126,15 +140,41 @@ fn fit(sample: &str, dialect: &TextDialect) -> Fit {
     }
 }
 
-/// Lines in front of the first record of the usual width.
+/// Lines in front of the header, which has the usual width.
 fn titles(sample: &str, dialect: &TextDialect, width: usize) -> u64 {
-    let fits = |text: &str| csv_fields(text, dialect).is_ok_and(|fields| fields.len() == width);
-    if first_record(sample, dialect).is_some_and(|record| fits(&record)) {
-        return 0;
-    }
+    let fitting = |text: &str| csv_fields(text, dialect).ok().filter(|fields| fields.len() == width);
     let lines = sample.lines().take(TITLES).enumerate();
-    let mut found = lines.filter(|(_, line)| !line.is_empty() && fits(line));
-    found.next().map_or(0, |(n, _)| n as u64)
+    let lines = lines.filter_map(|(n, line)| Some((n as u64, fitting(line).filter(|_| !line.is_empty())?)));
+    let lines: Vec<(u64, Vec<String>)> = lines.collect();
+    // A header may have line breaks in it.
+    let record = first_record(sample, dialect).and_then(|record| fitting(&record));
+    let Some((first, fields)) = record.map(|fields| (0, fields)).or_else(|| lines.first().cloned()) else {
+        return 0;
+    };
+    if !is_padded(&fields) {
+        return first;
+    }
+    let full = lines.iter().find(|(n, fields)| *n > first && !is_padded(fields));
+    full.filter(|(_, fields)| is_header(fields)).map_or(first, |(n, _)| *n)
+}
+
+/// A line in front of data without a header that looks like their header, and has a name too many or too few: its number, how many
+/// names it has, and how many fields the data.
+pub(super) fn odd_header(sample: &str, dialect: &TextDialect) -> Option<(u64, usize, usize)> {
+    let line = dialect.skip_lines.checked_sub(1).filter(|_| !dialect.header)?;
+    let names = csv_fields(behind(sample, line).lines().next()?, dialect).ok()?;
+    let record = first_record(behind(sample, line + 1), dialect)?;
+    let fields = csv_fields(&record, dialect).ok()?.len();
+    (names.len().abs_diff(fields) == 1 && names.len() > 1 && is_header(&names)).then_some((
+        line + 1,
+        names.len(),
+        fields,
+    ))
+}
+
+/// Whether a record may be a title, or a line below it: a spreadsheet gives all lines the delimiters of the widest.
+fn is_padded(fields: &[String]) -> bool {
+    fields.len() > 2 && fields[1..].iter().all(|field| field.trim().is_empty())
 }
 
 fn behind(sample: &str, lines: u64) -> &str {
@@ -177,6 +217,18 @@ mod tests {
     }
 
     #[test]
+    fn a_header_of_another_width_than_its_data_is_known() {
+        for (sample, odd) in [
+            ("a,b,c\n1,2,3,\n4,5,6,\n7,8,9,\n", Some((1, 3, 4))),
+            ("\na,b,c\n1,2\n4,5\n7,8\n", Some((2, 3, 2))),
+            ("Report\n1,2\n4,5\n7,8\n", None),
+            ("a,b\n1,2\n", None),
+        ] {
+            assert_eq!(odd_header(sample, &csv(sample, Charset::Utf8)), odd, "{sample}");
+        }
+    }
+
+    #[test]
     fn dialects_are_told_by_what_fits_most_records() {
         for (sample, expected) in [
             ("k,x\na,1\nb,2\n", ", 0 true \" false"),
@@ -187,7 +239,12 @@ mod tests {
                 "Report, of May\nmade by us\n\nk;x;y\na;1;2\nb;2;3\nc;3;3\nd;4;3\ne;5;3\n",
                 "; 3 true \" false",
             ),
-            ("sep=;\nk;x\na;1\n", ", 0 true \" false"),
+            ("sep=;\nk;x\na;1\n", "; 0 true \" false"),
+            ("sep=;\nReport\n\nk;x\na;1\nb;2\nc;2\n", "; 3 true \" false"),
+            ("sep=|\r\n a | b \r\n1|2\r\n", "| 0 true \" false"),
+            ("Report,,\n,,\nid,name,x\n1,a,2\n2,b,3\n", ", 2 true \" false"),
+            ("k,,\n1,a,2\n2,b,3\n", ", 0 true \" false"),
+            (",x\nrow,1\n", ", 0 true \" false"),
             ("name\nAnn\nBob\n", ", 0 true \" false"),
             ("k,x\n\"a\\\"b\",1\n\"c\\\",d\",2\n", ", 0 true \" true"),
             ("\"k\",\"x\"\n\"a\nb\",\"1\"\n", ", 0 true \" false"),

@@ -6,9 +6,9 @@ use std::io::Read;
 use super::clock::{Clock, Timed};
 use super::columns::Columns;
 use super::files::Listed;
-use super::form::{Form, JsonForm, form_of, row_of};
+use super::form::{FileForm, Form, JsonForm, form_of, row_of};
 use super::{InferError, SampleLimits, columnar};
-use crate::decode::{csv_fields, csv_names};
+use crate::decode::{csv_names, csv_values, is_blank_csv_row};
 use crate::definition::TextDialect;
 use crate::source::{LineDocuments, NamedFile, TextRecords, read_head, to_utf8};
 
@@ -25,6 +25,10 @@ pub(super) struct Looked {
     /// Those that were looked at, and whether as a whole.
     pub files: Vec<(NamedFile, bool)>,
     pub records: u64,
+    /// Rows of CSV that hold nothing but delimiters, beside the records.
+    pub blank_rows: u64,
+    /// See [`FileForm::odd_header`].
+    pub odd_header: Option<(u64, usize, usize)>,
     /// Files that were passed over, and why.
     pub passed: Vec<(NamedFile, String)>,
 }
@@ -34,8 +38,9 @@ pub(super) fn look(listed: &Listed, limits: &SampleLimits, clock: Clock) -> Resu
     let is_over = |records: u64| clock.is_over() || records >= limits.records;
     let mut looked: Option<Looked> = None;
     let mut passed = Vec::new();
+    let (mut forms, form) = survey(listed, limits, clock);
     for file in listed.files.iter().take(limits.files) {
-        let found = match form_of(file, clock) {
+        let found = match forms.next().unwrap_or_else(|| form_of(file, clock)) {
             Ok(form) => form,
             Err(reason) => {
                 passed.push((file.clone(), reason));
@@ -46,22 +51,19 @@ pub(super) fn look(listed: &Listed, limits: &SampleLimits, clock: Clock) -> Resu
             }
         };
         let looked = looked.get_or_insert_with(|| Looked {
-            form: found,
+            form: form.unwrap_or(found.form),
             columns: Columns::default(),
             files: Vec::new(),
             records: 0,
+            blank_rows: 0,
+            odd_header: None,
             passed: Vec::new(),
         });
-        if found.kind() != looked.form.kind() {
-            passed.push((file.clone(), format!("it is {}", found.kind())));
+        if let Some(reason) = found.misfit(&looked.form) {
+            passed.push((file.clone(), reason));
             continue;
         }
-        if let (Form::Csv(mine), Form::Csv(others)) = (&found, &looked.form)
-            && (mine.delimiter, mine.header) != (others.delimiter, others.header)
-        {
-            passed.push((file.clone(), "it is CSV of another dialect".to_string()));
-            continue;
-        }
+        looked.odd_header = looked.odd_header.or(found.odd_header);
         let part = Part {
             skip: 0,
             limit: FIRST,
@@ -103,6 +105,38 @@ pub(super) fn look(listed: &Listed, limits: &SampleLimits, clock: Clock) -> Resu
             reason: "no record of it has a field; name files of CSV, JSON objects, Parquet or Avro".to_string(),
         }),
     }
+}
+
+/// What files are: the first of them, as many as a part of the time allows, and the form that the most of these are read rightly as.
+fn survey(
+    listed: &Listed,
+    limits: &SampleLimits,
+    clock: Clock,
+) -> (impl Iterator<Item = Result<FileForm, String>> + use<>, Option<Form>) {
+    /// Forms that are tried; of a folder with more, the rest is strange anyway.
+    const TRIED: usize = 20;
+    let part = Clock::new(limits.time / 3);
+    let files = listed.files.iter().take(limits.files);
+    let forms: Vec<Result<FileForm, String>> = files
+        .enumerate()
+        .map_while(|(n, file)| (n == 0 || !part.is_over()).then(|| form_of(file, clock)))
+        .collect();
+    let mut tried: Vec<Form> = Vec::new();
+    for found in forms.iter().flatten() {
+        if tried.len() < TRIED && !tried.contains(&found.form) {
+            tried.push(found.form);
+        }
+    }
+    let fitting = |form: &Form| {
+        forms
+            .iter()
+            .flatten()
+            .filter(|found| found.misfit(form).is_none())
+            .count()
+    };
+    // Of several that read as many, the first: the newest file's.
+    let best = tried.iter().rev().max_by_key(|form| fitting(form)).copied();
+    (forms.into_iter(), best)
 }
 
 /// What of a file is looked at.
@@ -153,7 +187,7 @@ fn observe_csv(file: &NamedFile, looked: &mut Looked, dialect: &TextDialect, par
     let dialect = *records.dialect().unwrap_or(dialect);
     let header = head.header.filter(|_| dialect.header);
     let names = header.map(|header| csv_names(&header, &dialect));
-    let all = &mut looked.columns;
+    let (all, blank_rows) = (&mut looked.columns, &mut looked.blank_rows);
     let mut columns: Vec<Option<usize>> = Vec::new();
     let mut before = HashSet::new();
     for (n, name) in names.iter().flatten().enumerate() {
@@ -165,7 +199,11 @@ fn observe_csv(file: &NamedFile, looked: &mut Looked, dialect: &TextDialect, par
         columns.push(column);
     }
     Ok(each_record(&mut records, part, &mut looked.records, |text| {
-        let Ok(fields) = csv_fields(text, &dialect) else {
+        if names.as_ref().is_some_and(|names| names.len() > 1) && is_blank_csv_row(text, &dialect) {
+            *blank_rows += 1;
+            return false;
+        }
+        let Ok(fields) = csv_values(text, &dialect) else {
             return false;
         };
         if names.is_none() && columns.is_empty() {
@@ -177,10 +215,8 @@ fn observe_csv(file: &NamedFile, looked: &mut Looked, dialect: &TextDialect, par
             return false;
         }
         for (column, field) in columns.iter().zip(&fields) {
-            if let Some(column) = column
-                && !field.is_empty()
-            {
-                all.observe_text(*column, field);
+            if let (Some(column), Some(field)) = (column, field) {
+                all.observe_csv(*column, field);
             }
         }
         all.rows.end_row(true);

@@ -32,6 +32,7 @@ use thiserror::Error;
 
 use crate::contain::contain;
 use crate::deep;
+use crate::shown::shown;
 use clock::Clock;
 
 /// How long after its time is over a look may still take.
@@ -85,12 +86,21 @@ pub enum InferError {
     },
 }
 
+/// What was found out.
+#[derive(Clone, Debug)]
+pub struct InferredInput {
+    /// The TOML of an input.
+    pub toml: String,
+    /// Files that it does not read rightly, each with the reason and the remedy.
+    pub misfits: Vec<String>,
+}
+
 /// The TOML of an input that reads the files of a path: a file, a folder or a glob, or a URL of an object store, whose settings
 /// are in the environment.
 ///
 /// # Errors
 /// No file is there, or none can be read.
-pub fn infer(path: &Path, limits: &SampleLimits) -> Result<String, InferError> {
+pub fn infer(path: &Path, limits: &SampleLimits) -> Result<InferredInput, InferError> {
     let unreadable = |reason: String| InferError::Unreadable {
         path: path.display().to_string(),
         reason,
@@ -113,7 +123,7 @@ pub fn infer(path: &Path, limits: &SampleLimits) -> Result<String, InferError> {
     }
 }
 
-fn inferred(path: &Path, limits: &SampleLimits) -> Result<String, InferError> {
+fn inferred(path: &Path, limits: &SampleLimits) -> Result<InferredInput, InferError> {
     let io = |source| InferError::Io(path.to_path_buf(), source);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -123,5 +133,11 @@ fn inferred(path: &Path, limits: &SampleLimits) -> Result<String, InferError> {
     let clock = Clock::new(limits.time);
     let listed = files::list(path, runtime.handle(), &clock)?;
     let looked = look::look(&listed, limits, clock)?;
-    Ok(print::toml(&listed, &looked))
+    let misfits = looked.passed.iter();
+    Ok(InferredInput {
+        toml: print::toml(&listed, &looked),
+        misfits: misfits
+            .map(|(file, reason)| format!("{}: {}", print::name(file), shown(reason)))
+            .collect(),
+    })
 }

@@ -3,8 +3,14 @@
 use crate::definition::NumberPattern;
 use crate::repr::SqlType;
 
+/// The pattern of numbers whose groups of digits points separate.
+const GROUPED_BY_POINTS: &str = "#.##0,00";
+
 /// Patterns of numbers that are tried, without a currency's sign: more usual ones first.
-const PATTERNS: [&str; 6] = ["#,##0.00", "#.##0,00", "# ##0,00", "#'##0.00", "0,00", "0.00"];
+const PATTERNS: [&str; 6] = ["#,##0.00", GROUPED_BY_POINTS, "# ##0,00", "#'##0.00", "0,00", "0.00"];
+
+/// What typesetting has for a hyphen.
+const MINUS: char = '\u{2212}';
 
 /// Signs of currencies, and the letters that stand for some: other letters make a name of a number.
 const SIGNS: [&str; 16] = [
@@ -27,6 +33,8 @@ pub(super) struct Numbers {
     fractional: bool,
     /// Some have an exponent, or are no number or infinite.
     floating: bool,
+    /// Some are not whole, once their exponent has moved the point.
+    in_parts: bool,
     /// Some have a zero in front that a number would lose.
     leading_zero: bool,
     largest: u128,
@@ -39,7 +47,7 @@ impl Numbers {
         if !text.ends_with(|c: char| c.is_ascii_digit())
             && ["nan", "inf", "-inf", "infinity", "-infinity"].iter().any(is)
         {
-            self.floating = true;
+            (self.floating, self.in_parts) = (true, true);
             self.count += 1;
             return true;
         }
@@ -47,6 +55,7 @@ impl Numbers {
         let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
         let (whole, decimals) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let shift = exponent.parse::<i64>().unwrap_or(i64::MAX);
         let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
         if !all_digits(whole) || !all_digits(decimals) || whole.len() + decimals.len() == 0 {
             return false;
@@ -56,6 +65,7 @@ impl Numbers {
         }
         self.count += 1;
         self.floating |= digits.len() > mantissa.len();
+        self.in_parts |= decimals.trim_end_matches('0').len() as i64 > shift;
         self.leading_zero |= whole.len() > 1 && whole.starts_with('0');
         self.before = self.before.max(whole.len());
         self.scale = self.scale.max(decimals.len());
@@ -65,6 +75,25 @@ impl Numbers {
             _ => u128::MAX,
         }));
         true
+    }
+
+    /// What these and others have in common.
+    fn with(&self, others: &Numbers) -> Numbers {
+        Numbers {
+            count: self.count + others.count,
+            before: self.before.max(others.before),
+            scale: self.scale.max(others.scale),
+            fractional: self.fractional || others.fractional,
+            floating: self.floating || others.floating,
+            in_parts: self.in_parts || others.in_parts,
+            leading_zero: self.leading_zero || others.leading_zero,
+            largest: self.largest.max(others.largest),
+        }
+    }
+
+    /// Whether all are whole, be they written with an exponent.
+    pub fn are_whole(&self) -> bool {
+        !self.in_parts
     }
 
     /// How many there were.
@@ -99,57 +128,117 @@ impl Numbers {
     }
 }
 
+/// What stands in front of the decimals. One writer has one of them in all columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DecimalMark {
+    Point,
+    Comma,
+}
+
+impl DecimalMark {
+    pub fn word(self) -> &'static str {
+        match self {
+            DecimalMark::Point => "points",
+            DecimalMark::Comma => "commas",
+        }
+    }
+}
+
+/// Numbers as programs write them, by what they are to someone who separates groups of digits by points.
+#[derive(Clone, Debug, Default)]
+struct Plain {
+    /// Those without a point, and those of JSON, whose point is always that of decimals.
+    told: Numbers,
+    /// Those with a point, as programs read them.
+    pointed: Numbers,
+    /// The same as whole numbers, as far as the point may separate groups: `1.152`.
+    grouped: Numbers,
+    /// The first of them.
+    first: Option<String>,
+    /// Some number has a point that separates no groups.
+    decimal: bool,
+    /// Some number has an exponent, or is none: no pattern has such.
+    unwritten: bool,
+}
+
+impl Plain {
+    fn observe(&mut self, text: &str) {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let Some((whole, behind)) = digits.split_once('.') else {
+            self.unwritten |= !digits.bytes().all(|byte| byte.is_ascii_digit());
+            self.told.observe(text);
+            return;
+        };
+        self.unwritten |= !behind.bytes().all(|byte| byte.is_ascii_digit());
+        self.pointed.observe(text);
+        match (1..=3).contains(&whole.len()) && !whole.starts_with('0') && behind.len() == 3 && !self.unwritten {
+            true => {
+                self.grouped.observe(&text.replace('.', ""));
+                if self.first.is_none() {
+                    self.first = Some(text.to_string());
+                }
+            }
+            false => self.decimal = true,
+        }
+    }
+
+    /// What they come to, read by a pattern; none: the pattern does not read them all.
+    fn read(&self, mark: DecimalMark, has_groups_of_points: bool) -> Option<Numbers> {
+        let read = match mark {
+            _ if self.unwritten => return None,
+            _ if self.pointed.count == 0 => self.told.clone(),
+            DecimalMark::Point => self.told.with(&self.pointed),
+            DecimalMark::Comma if has_groups_of_points && !self.decimal => self.told.with(&self.grouped),
+            DecimalMark::Comma => return None,
+        };
+        Some(read)
+    }
+}
+
 /// Numbers as people write them, by the patterns that all of them have so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Written {
     candidates: Vec<Candidate>,
-    /// Whether a text came that is no plain number.
-    started: bool,
-    /// Plain numbers that came before.
-    plain: Vec<String>,
+    /// Whether a text came that is no plain number, and the first of them.
+    first: Option<String>,
+    /// Whether some had a point or a comma in it.
+    marked: bool,
+    plain: Plain,
 }
 
 #[derive(Clone, Debug)]
 struct Candidate {
     text: String,
     pattern: NumberPattern,
+    mark: DecimalMark,
+    /// Whether points separate groups of its digits.
+    has_groups_of_points: bool,
     numbers: Numbers,
     /// Hash of all that it read, to tell candidates apart that read differently.
     readings: u64,
 }
 
 impl Written {
-    pub fn new() -> Self {
-        Written {
-            candidates: Vec::new(),
-            started: false,
-            plain: Vec::new(),
-        }
-    }
-
     /// Takes a number as programs write it, which may be another one as people do.
     pub fn observe_plain(&mut self, text: &str) {
-        /// Enough to tell what a point is.
-        const KEPT: usize = 100;
-        if self.started {
-            self.observe(text);
-        } else if self.plain.len() < KEPT {
-            self.plain.push(text.to_string());
-        }
+        self.plain.observe(text);
+    }
+
+    /// Takes a number of JSON, which is what it is.
+    pub fn observe_told(&mut self, text: &str) {
+        self.plain.told.observe(text);
     }
 
     /// Takes a text.
     pub fn observe(&mut self, text: &str) {
-        if !self.started {
-            self.started = true;
+        if self.first.is_none() {
+            self.first = Some(text.to_string());
             self.candidates = candidates(text);
-            for plain in std::mem::take(&mut self.plain) {
-                self.observe(&plain);
-            }
         }
         if self.candidates.is_empty() {
             return;
         }
+        self.marked |= text.contains(['.', ',']);
         self.candidates.retain_mut(|candidate| {
             let Some(plain) = candidate.pattern.plain(text) else {
                 return false;
@@ -161,19 +250,72 @@ impl Written {
         });
     }
 
+    /// The patterns that read all texts and all plain numbers, with what they come to; of one decimal mark, where that is known
+    /// and some are of it.
+    fn fitting(&self, mark: Option<DecimalMark>) -> Vec<(&Candidate, Numbers)> {
+        let fits = |candidate: &'_ Candidate| {
+            let plain = self.plain.read(candidate.mark, candidate.has_groups_of_points)?;
+            // Without its sign it may be a hundred times as much.
+            let is_whole = !candidate.text.contains('%') || plain.count == 0;
+            is_whole.then(|| candidate.numbers.with(&plain))
+        };
+        let all: Vec<_> = self
+            .candidates
+            .iter()
+            .filter_map(|one| Some((one, fits(one)?)))
+            .collect();
+        let of_mark = |(one, _): &&(&Candidate, Numbers)| mark.is_none_or(|mark| one.mark == mark);
+        match all.iter().any(|one| of_mark(&one)) {
+            true => all.iter().filter(of_mark).cloned().collect(),
+            false => all,
+        }
+    }
+
+    /// Whether two patterns read something differently.
+    fn differ(&self, one: &Candidate, other: &Candidate) -> bool {
+        one.readings != other.readings || self.plain.pointed.count > 0 && one.mark != other.mark
+    }
+
+    /// The decimal mark that the numbers themselves show.
+    pub fn shows(&self) -> Option<DecimalMark> {
+        let fitting = self.fitting(None);
+        let (first, _) = fitting.first()?;
+        let agree = fitting.iter().all(|(other, _)| other.mark == first.mark);
+        ((self.marked || self.plain.pointed.count > 0) && agree).then_some(first.mark)
+    }
+
     /// The pattern, and the type; none where there is none, or two that read differently.
-    pub fn decided(&self) -> Option<(String, SqlType)> {
-        let first = self.candidates.first()?;
-        let agree = self.candidates.iter().all(|other| other.readings == first.readings);
+    pub fn decided(&self, mark: Option<DecimalMark>) -> Option<(String, SqlType)> {
+        let fitting = self.fitting(mark);
+        let (first, numbers) = fitting.first()?;
+        let agree = fitting.iter().all(|(other, _)| !self.differ(first, other));
         agree.then_some(())?;
-        Some((first.text.clone(), first.numbers.sql_type()?))
+        Some((first.text.clone(), numbers.sql_type()?))
     }
 
     /// The patterns of which one holds, where they read differently.
-    pub fn ambiguous(&self) -> Option<String> {
-        let first = self.candidates.first()?;
-        let other = self.candidates.iter().find(|other| other.readings != first.readings)?;
+    pub fn ambiguous(&self, mark: Option<DecimalMark>) -> Option<String> {
+        let fitting = self.fitting(mark);
+        let (first, _) = fitting.first()?;
+        let (other, _) = fitting.iter().find(|(other, _)| self.differ(first, other))?;
         Some(format!("{:?} or {:?}", first.text, other.text))
+    }
+
+    /// Its first text.
+    pub fn first(&self) -> Option<&str> {
+        self.first.as_deref()
+    }
+
+    /// The decimal mark that plain numbers show; none: their points may all separate groups, or there are none.
+    pub fn plain_shows(&self) -> Option<DecimalMark> {
+        self.plain.decimal.then_some(DecimalMark::Point)
+    }
+
+    /// Of plain numbers whose points may all separate groups: the first, and the pattern and type of them as such.
+    pub fn grouped(&self) -> Option<(&str, &'static str, SqlType)> {
+        let first = self.plain.first.as_deref()?;
+        let numbers = self.plain.read(DecimalMark::Comma, true)?;
+        Some((first, GROUPED_BY_POINTS, numbers.sql_type()?))
     }
 }
 
@@ -191,7 +333,7 @@ fn candidates(text: &str) -> Vec<Candidate> {
     }
     let bare = text
         .trim()
-        .trim_start_matches(['(', '-'])
+        .trim_start_matches(['(', '-', MINUS])
         .trim_end_matches([')', '-'])
         .trim();
     let is_digit = |c: char| c.is_ascii_digit();
@@ -199,7 +341,7 @@ fn candidates(text: &str) -> Vec<Candidate> {
         return Vec::new();
     };
     let (before, behind) = (
-        bare[..start].trim_end_matches(['.', ',', '-']).trim(),
+        bare[..start].trim_end_matches(['.', ',', '-', MINUS]).trim(),
         bare[end + 1..].trim(),
     );
     let is_sign = |sign: &str| sign.is_empty() || SIGNS.contains(&sign) || CODES.contains(&sign);
@@ -215,6 +357,11 @@ fn candidates(text: &str) -> Vec<Candidate> {
         Some(Candidate {
             text,
             pattern,
+            mark: match core.ends_with(",00") {
+                true => DecimalMark::Comma,
+                false => DecimalMark::Point,
+            },
+            has_groups_of_points: *core == GROUPED_BY_POINTS,
             numbers: Numbers::default(),
             readings: 0,
         })

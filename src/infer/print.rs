@@ -4,17 +4,17 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::column::Decided;
+use super::column::{Decided, DecimalMarks};
 use super::columns::{Candidate, Known};
 use super::files::Listed;
-use super::form::{Form, JsonForm};
+use super::form::{Form, JsonForm, quoted};
 use super::look::Looked;
 use crate::definition::TextDialect;
 use crate::shown::shown;
 use crate::source::NamedFile;
 
 /// Files that were passed over and are named.
-const NAMED: usize = 5;
+const NAMED: usize = 20;
 
 /// The TOML of an input.
 pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
@@ -25,10 +25,16 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
     };
     comments(listed, looked, &mut line);
     let all = &looked.columns.all;
+    let mut marks = DecimalMarks::default();
+    for column in all {
+        if let Known::Seen(seen) = &column.known {
+            marks.observe(&column.name, seen);
+        }
+    }
     let decided: Vec<(&Candidate, Decided, bool)> = all
         .iter()
         .filter(|column| !is_empty_object(column, all))
-        .map(decided)
+        .map(|column| decided(column, &marks))
         .collect();
     // Words that stand for null in some column do so in all: one writer wrote them.
     let nulls: Vec<&str> = {
@@ -52,6 +58,12 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
         Form::Csv(dialect) => {
             line("format = \"csv\"".to_string());
             settings(dialect, &mut line);
+            if looked.blank_rows > 0 {
+                line(format!(
+                    "# blank_rows = \"skip\" # leaves out rows that hold nothing but delimiters, which are rows of nulls: {} were seen",
+                    looked.blank_rows
+                ));
+            }
         }
         Form::Json(JsonForm {
             charset,
@@ -80,9 +92,13 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
     out
 }
 
+/// A file's name, for people.
+pub(super) fn name(file: &NamedFile) -> String {
+    shown(file.partition().rsplit('/').next().unwrap_or_default()).to_string()
+}
+
 /// How much was looked at, and what was not.
 fn comments(listed: &Listed, looked: &Looked, line: &mut impl FnMut(String)) {
-    let name = |file: &NamedFile| shown(file.partition().rsplit('/').next().unwrap_or_default()).to_string();
     line(format!(
         "# Written by `alluvium infer`, which looked at {} of {} files and {} records{}.",
         looked.files.len(),
@@ -111,6 +127,12 @@ fn comments(listed: &Listed, looked: &Looked, line: &mut impl FnMut(String)) {
     }
     if !listed.others.is_empty() {
         line(format!("# Not looked at: files called *{}", listed.others.join(", *")));
+    }
+    if let Some((number, names, fields)) = looked.odd_header {
+        line(format!(
+            "# Line {number} looks like a header with {names} names, and records have {fields} fields: so it is passed over. Name the \
+             columns after it, or have it repaired."
+        ));
     }
     if looked.columns.cut {
         line("# There are more fields than columns were made for.".to_string());
@@ -161,9 +183,9 @@ fn keys(looked: &Looked, decided: &[(&Candidate, Decided, bool)], line: &mut imp
     }
 }
 
-fn decided(candidate: &Candidate) -> (&Candidate, Decided, bool) {
+fn decided<'a>(candidate: &'a Candidate, marks: &DecimalMarks) -> (&'a Candidate, Decided, bool) {
     match &candidate.known {
-        Known::Seen(seen) => (candidate, seen.decided(), true),
+        Known::Seen(seen) => (candidate, seen.decided(marks), true),
         Known::Told(decided, nullable) => (candidate, decided.clone(), *nullable),
     }
 }
@@ -242,10 +264,6 @@ fn settings(dialect: &TextDialect, line: &mut impl FnMut(String)) {
     if dialect.charset != usual.charset {
         line(format!("encoding = {}", quoted(dialect.charset.name())));
     }
-}
-
-fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_string()).to_string()
 }
 
 fn key(name: &str) -> String {

@@ -27,7 +27,7 @@ pub(crate) use batch::payload_bytes;
 pub use error::SourceError;
 pub(crate) use files::{
     FileMark, LineDocuments, NamedFile, NamedFiles, Peeked, RECORD_SEPARATOR, SplitError, TextRecords, read_head,
-    to_utf8,
+    to_utf8, told_delimiter,
 };
 pub use files::{Originals, Reading, ReadingStart, SingleFile, archived_name, list_files, path_of, reads};
 pub(crate) use files::{is_remote, local_path};

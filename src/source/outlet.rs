@@ -19,7 +19,7 @@ use super::passage::{Passage, Reserved};
 use super::share::Share;
 use super::transactions::Line;
 use super::{Decode, Delivery, Held, Position, Progress, SourceError};
-use crate::decode::{Decoded, Raw};
+use crate::decode::{Decoded, Raw, blank_rows};
 use crate::definition::{Dataflow, Feed, Input};
 
 /// A worker's end of the readers.
@@ -237,7 +237,7 @@ impl Hand {
             .map(|(id, position)| (id.partition.as_str(), position))
     }
 
-    /// Decodes a batch and hands it over.
+    /// Decodes a batch and hands it over. Says how many of its records held nothing.
     pub fn deliver(
         &self,
         decode: &mut Decode,
@@ -245,7 +245,7 @@ impl Hand {
         mut raw: Raw,
         position: Position,
         arrived: Instant,
-    ) -> Result<(), Ended> {
+    ) -> Result<u64, Ended> {
         raw.place.partition = Some(partition.clone());
         let (records, bytes) = (raw.len() as u64, payload_bytes(&raw));
         // What waits for its transaction to be whole is bounded by who keeps it.
@@ -254,10 +254,11 @@ impl Hand {
             Some(_) => None,
         };
         let decoded = self.decode(decode, partition, raw)?;
+        let blank = blank_rows(&decoded.ignored_fields);
         self.send(partition, (decoded, room), position, arrived)?;
         self.gauges.records.fetch_add(records, Ordering::Relaxed);
         self.gauges.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
+        Ok(blank)
     }
 
     /// Decodes a batch. While its schemas cannot be had the feed waits and tells: by (3) until it is asked to stop.

@@ -9,17 +9,17 @@ use crate::support::{Folder, catch_up, recompute};
 use crate::testing::real_data;
 
 /// A dataflow over files of `drops/`, with two columns of text and these settings of its feed.
-fn folder(settings: &str) -> Folder {
+pub fn folder(settings: &str) -> Folder {
     with_columns("k = \"VARCHAR\"\nx = \"VARCHAR\"\n", settings)
 }
 
-fn with_columns(columns: &str, settings: &str) -> Folder {
+pub fn with_columns(columns: &str, settings: &str) -> Folder {
     let folder = Folder::new("text", &[("silver/t.sql", "SELECT * FROM t")]);
     define(&folder, columns, settings);
     folder
 }
 
-fn define(folder: &Folder, columns: &str, settings: &str) {
+pub fn define(folder: &Folder, columns: &str, settings: &str) {
     let format = if settings.contains("format =") {
         ""
     } else {
@@ -34,19 +34,19 @@ fn define(folder: &Folder, columns: &str, settings: &str) {
 }
 
 /// Drops a file of these bytes.
-fn put(folder: &Folder, name: &str, bytes: impl AsRef<[u8]>) {
+pub fn put(folder: &Folder, name: &str, bytes: impl AsRef<[u8]>) {
     let path = folder.path().join("drops").join(name);
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
     std::fs::write(path, bytes).expect("the file is written");
 }
 
-fn gzipped(bytes: &[u8]) -> Vec<u8> {
+pub fn gzipped(bytes: &[u8]) -> Vec<u8> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(bytes).expect("memory takes it");
     packed.finish().expect("memory takes it")
 }
 
-fn utf16(text: &str, mark: bool) -> Vec<u8> {
+pub fn utf16(text: &str, mark: bool) -> Vec<u8> {
     let mark = if mark { "\u{feff}" } else { "" };
     format!("{mark}{text}")
         .encode_utf16()
@@ -56,7 +56,7 @@ fn utf16(text: &str, mark: bool) -> Vec<u8> {
 
 /// Takes what is there; the rows of the table, and dead letters as (kind, partition, reason).
 #[track_caller]
-fn take(folder: &Folder) -> (String, String) {
+pub fn take(folder: &Folder) -> (String, String) {
     let dataflow = folder.load("lake");
     catch_up(&dataflow, 1);
     assert_newest_is_exact(&dataflow, "the text");
@@ -631,7 +631,7 @@ fn mistakes_in_csv_settings_are_told_with_what_is_known() {
 
 /// What `infer` writes of these files, kept as the input `t` of a dataflow whose table is all of it, which is checked and run.
 #[track_caller]
-fn inferred(path: &Path) -> (Folder, String) {
+pub fn inferred(path: &Path) -> (Folder, String) {
     let folder = Folder::new("text", &[("silver/t.sql", "SELECT * FROM t")]);
     let output = alluvium(&["infer", &path.display().to_string()], folder.path());
     exits(&output, 0);
@@ -642,7 +642,7 @@ fn inferred(path: &Path) -> (Folder, String) {
 }
 
 /// The lines of a definition that are no comments.
-fn settings(toml: &str) -> String {
+pub fn settings(toml: &str) -> String {
     let lines = toml
         .lines()
         .filter(|line| !line.starts_with('#') && !line.starts_with("path = "));

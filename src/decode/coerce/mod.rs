@@ -3,6 +3,7 @@
 //!
 //! - BOOLEAN: `true`/`false`, `t`/`f`, `yes`/`no`, `y`/`n`, `on`/`off` in any case, `1`/`0`; or the column's words.
 //! - INT, BIGINT, DECIMAL: exact, or refused; a number in a string counts as a number, by the column's patterns if it has any.
+//!   Of CSV, a number that lacks digits of its own is refused: see `spreadsheet`.
 //! - DATE: ISO or the column's formats; a point in time only at midnight.
 //! - TIMESTAMP: ISO or the column's formats; zones are converted to UTC. What is finer than a microsecond: see `temporal`.
 //! - VARCHAR: text as it is; numbers, objects and arrays as written, decimals with their point.
@@ -10,6 +11,7 @@
 //! - T[]: a JSON array (also inside a string).
 
 pub(super) mod number;
+mod spreadsheet;
 pub(super) mod temporal;
 
 use std::borrow::Cow;
@@ -23,6 +25,8 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::Field;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+
+pub use spreadsheet::{is_error, lacks_digits};
 
 use super::cell::{Cell, Datum, Kind, Meaning};
 use super::scan;
@@ -137,6 +141,12 @@ pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
     let Target { name, sql_type, .. } = target;
     let shown = shown(text);
     match why {
+        Why::Not
+            if target.of_csv
+                && let Some(what) = spreadsheet::told(sql_type, text) =>
+        {
+            format!("column {name:?}: {shown} is not a {sql_type}; {what}")
+        }
         Why::Not => {
             let remedy = match sql_type {
                 SqlType::Date | SqlType::Timestamp if target.patterns.is_empty() => {
@@ -201,6 +211,11 @@ impl<'a> Each<'_, 'a> {
     ) {
         let mut scratch = String::new();
         let nulls = &self.target.nulls;
+        let exact = matches!(
+            self.target.sql_type,
+            SqlType::Int | SqlType::BigInt | SqlType::Decimal(..) | SqlType::Date | SqlType::Timestamp
+        );
+        let loses_digits = self.target.of_csv && exact;
         for (row, cell) in self.cells.iter().enumerate() {
             if !cell.is_value() {
                 put(None);
@@ -211,6 +226,7 @@ impl<'a> Each<'_, 'a> {
                 (known, _) => match (cell.resolve(&mut scratch), known) {
                     (Some(text), _) if nulls.iter().any(|null| null == text) => Ok(None),
                     (_, Some(value)) => value.map(Some),
+                    (Some(text), None) if loses_digits && lacks_digits(text) => Err(spreadsheet::CUT),
                     (Some(text), None) => read(cell, text).map(Some),
                     (None, None) => Err(no_text(cell)),
                 },

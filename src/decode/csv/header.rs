@@ -138,9 +138,14 @@ impl Heading {
     }
 
     /// Why a record of so many fields is none of the file's.
-    pub fn misfit(&self, fields: usize) -> Option<String> {
+    pub fn misfit(&self, record: &str, fields: usize) -> Option<String> {
         let expected = self.width();
         match self.unnamed {
+            None if fields == expected + 1 && record.ends_with(char::from(self.dialect.delimiter)) => Some(format!(
+                "the record has {fields} fields, the header {expected}, for the record ends with a delimiter; add a name to the \
+                 header, or pass it over by `header = false` and `skip_lines = {}`",
+                self.dialect.skip_lines + 1
+            )),
             None if fields != expected => Some(format!(
                 "the record has {fields} fields, the header {expected}; quote fields that hold delimiters or line ends"
             )),

@@ -6,6 +6,9 @@
 //! for VARCHAR, unless the feed says `trim`. A record without any text is no record (counted as `(blank line)`),
 //! nor is one that is the header again, where files were appended to each other.
 //!
+//! A record that holds nothing but delimiters, blank or quoted fields is a row of nulls, as PostgreSQL and DuckDB take it, where
+//! every column may be null; both are counted, and `blank_rows = "skip"` makes it no row.
+//!
 //! A file whose header has none of the columns, or lacks a required one, is refused where it is read ([`judge_header`]).
 //! What is in Bronze under such a header, since the definition was another one then, is refused record by record, by the
 //! same judgement.
@@ -21,17 +24,30 @@ use arrow::array::Array;
 use super::cell::Cell;
 use super::changes::{Changes, Outcome, Shape};
 use super::{Batch, Op, coerce};
-use crate::definition::TextDialect;
+use crate::definition::{BlankRows, TextDialect};
 use header::{Heading, Wanted};
-use split::{split, trimmed};
+use split::{is_blank_row, split, trimmed};
 
 pub use header::{HeaderNotes, csv_names, judge_header};
-pub use split::fields as csv_fields;
+pub use split::{fields as csv_fields, is_blank_row as is_blank_csv_row, values as csv_values};
+
+/// What rows that hold nothing are counted by: those that are rows of nulls, and those that are left out.
+const BLANK_KEPT: &str = "(blank row, all null)";
+const BLANK_SKIPPED: &str = "(blank row)";
+
+/// How many of the records that a decoder counted held nothing.
+pub fn blank_rows(counted: &[(String, u64)]) -> u64 {
+    let blank = counted
+        .iter()
+        .filter(|(name, _)| [BLANK_KEPT, BLANK_SKIPPED].contains(&name.as_str()));
+    blank.map(|(_, count)| count).sum()
+}
 
 /// Decodes CSV records.
 #[derive(Debug)]
 pub(super) struct Csv {
     dialect: TextDialect,
+    blank_rows: BlankRows,
     known: Option<Known>,
 }
 
@@ -46,8 +62,12 @@ struct Known {
 
 impl Csv {
     /// For records of this dialect.
-    pub fn new(dialect: TextDialect) -> Self {
-        Csv { dialect, known: None }
+    pub fn new(dialect: TextDialect, blank_rows: BlankRows) -> Self {
+        Csv {
+            dialect,
+            blank_rows,
+            known: None,
+        }
     }
 
     fn known(&mut self, shape: &Shape, header: Option<&str>) -> &Known {
@@ -83,10 +103,13 @@ impl Csv {
             }
             return Outcome::new(changes.typed(shape, ""), batch.times(), Vec::new());
         }
+        let skips_blank = self.blank_rows == BlankRows::Skip;
         let Known { heading, refusal, .. } = self.known(shape, header);
         let dialect = &heading.dialect;
         let comment = dialect.comment.map(char::from);
         let mut derived = String::new();
+        // Records that hold nothing and may be rows, ascending.
+        let mut blank: Vec<u32> = Vec::new();
         let mut cells = vec![Cell::ABSENT; shape.targets.len()];
         for record in 0..values.len() {
             if values.is_null(record) {
@@ -106,6 +129,12 @@ impl Csv {
             }
             if comment.is_some_and(|comment| text.starts_with(comment)) {
                 changes.count("(comment)");
+                continue;
+            }
+            // Of a single field, blank or in quotes, nobody can say that it was not meant.
+            let is_blank = (skips_blank || heading.width() > 1) && is_blank_row(text, dialect);
+            if is_blank && skips_blank {
+                changes.count(BLANK_SKIPPED);
                 continue;
             }
             if heading.line.as_deref() == Some(text) {
@@ -130,8 +159,13 @@ impl Csv {
                 }
             });
             match split {
-                Ok(fields) => match heading.misfit(fields) {
-                    None => changes.push(record, Op::Upsert, &cells),
+                Ok(fields) => match heading.misfit(text, fields) {
+                    None => {
+                        if is_blank {
+                            blank.push(record as u32);
+                        }
+                        changes.push(record, Op::Upsert, &cells);
+                    }
                     Some(reason) => changes.reject(record, reason),
                 },
                 Err(what) => changes.reject(record, format!("the record cannot be read: {what}; repair it")),
@@ -147,7 +181,7 @@ impl Csv {
             }
         }
         let changes = changes.settle(&derived);
-        let typed = changes.coerce(shape, |column| {
+        let mut typed = changes.coerce(shape, |column| {
             let target = &shape.targets[column];
             Some(format!(
                 "column {:?} is required, but the header has no {}: it has {}; list its name there in the column's `from`, or make it nullable",
@@ -156,6 +190,16 @@ impl Csv {
                 coerce::shown(&heading.names.join(",")),
             ))
         });
+        let is_refused = |record: &u32| {
+            typed
+                .rejects
+                .binary_search_by_key(&Some(*record), |reject| reject.record)
+                .is_ok()
+        };
+        let kept = blank.iter().filter(|record| !is_refused(record)).count() as u64;
+        if kept > 0 {
+            typed.counted.push((BLANK_KEPT.to_string(), kept));
+        }
         Outcome::new(typed, batch.times(), ignored.into_iter().collect())
     }
 }

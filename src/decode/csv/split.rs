@@ -66,6 +66,26 @@ pub fn fields(record: &str, dialect: &TextDialect) -> Result<Vec<String>, &'stat
     Ok(cells.iter().map(text).collect())
 }
 
+/// The same, with none for a field that is empty and not quoted.
+///
+/// # Errors
+/// What is wrong with the record's quotes.
+pub fn values(record: &str, dialect: &TextDialect) -> Result<Vec<Option<String>>, &'static str> {
+    let (mut derived, mut cells) = (String::new(), Vec::new());
+    split(record, dialect, &mut derived, |_, cell| cells.push(cell))?;
+    let text = |cell: &Cell<'_>| cell.settle(&derived).resolved().unwrap_or_default().into_owned();
+    Ok(cells.iter().map(|cell| cell.is_value().then(|| text(cell))).collect())
+}
+
+/// Whether a record holds nothing: no field of it has a character but blanks.
+pub fn is_blank_row(record: &str, dialect: &TextDialect) -> bool {
+    let may_be_none =
+        |byte: u8| byte == dialect.delimiter || Some(byte) == dialect.quote || matches!(byte, b' ' | b'\t');
+    // The first byte of nearly every record ends this. Two quotes may stand for one.
+    record.bytes().all(may_be_none)
+        && fields(record, dialect).is_ok_and(|fields| fields.iter().all(|field| field.trim().is_empty()))
+}
+
 /// Without its line end.
 pub(super) fn trimmed(line: &str) -> &str {
     let line = line.strip_suffix('\n').unwrap_or(line);

@@ -76,7 +76,7 @@ fn each_broken_record_is_refused_alone_with_column_value_type_and_remedy() {
         (8, "not UTF-8 from byte 2"),
         (9, "column \"id\" is required but the record has no value for it"),
         (10, "the record has 3 fields, the header 5"),
-        (11, "the record has 6 fields, the header 5"),
+        (11, "the record has 6 fields, the header 5; quote fields"),
         (12, "column \"amount\": \"123456789\" does not fit into DECIMAL(10,2)"),
     ];
     assert_eq!(reasons.len(), expected.len(), "{reasons:#?}");

@@ -12,7 +12,7 @@ use twox_hash::XxHash3_64;
 
 use super::folders::{Folders, folders};
 use super::sources::First;
-use crate::definition::{Column, Dataflow, Feed, Input, TextDialect};
+use crate::definition::{BlankRows, Column, Dataflow, Feed, Input, TextDialect};
 use crate::plan::{Graph, Op, used_columns};
 use crate::repr::Epoch;
 use crate::sink::Plan;
@@ -267,7 +267,8 @@ fn wire_of(feed: &Feed) -> String {
         .map(|text| format!(" unavailable {text:?}"));
     let tables = feed.wire.tables.iter().map(|table| format!(" of {table:?}"));
     let text = (feed.wire.text != TextDialect::default()).then(|| format!(" {:?}", feed.wire.text));
-    unavailable.chain(tables).chain(text).collect()
+    let blank_rows = (feed.wire.blank_rows == BlankRows::Skip).then(|| " without blank rows".to_string());
+    unavailable.chain(tables).chain(text).chain(blank_rows).collect()
 }
 
 impl InputPrint {

@@ -22,6 +22,10 @@ use crate::source::{Position, TextPlace};
 /// How a refused file is read once the cause is mended.
 const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
 
+/// What to do where a setting would fit one file and none of the others.
+const FOR_ONE: &str = "a setting holds for all files of the feed: where only this one needs it, repair the file, or move it to a \
+     folder that another feed of the input reads with that setting; ";
+
 /// Bytes of a file that fail once readers are to stop. A single record may be as long as the file, so it is asked at every read.
 struct StopAware<R> {
     source: R,
@@ -72,15 +76,15 @@ impl FileReader {
         let broken = |error: SplitError| match (hand.check(), error) {
             (Err(ended), SplitError::Io(_)) => Break::Ended(ended), // see `StopAware`
             (_, SplitError::Io(e)) => trouble.explain(e),
-            (_, SplitError::OpenQuote) => {
-                Break::torn(Break::Spoilt("a quote in the record behind it is never closed".into()))
-            }
+            (_, SplitError::OpenQuote(line)) => Break::torn(Break::Spoilt(format!(
+                "a quote in the record that begins on line {line} is never closed"
+            ))),
             (_, SplitError::Blank) => Break::Spoilt(format!(
-                "behind it are more than {} MiB of blank lines in a row",
+                "there are more than {} MiB of blank lines in a row",
                 MOST_BLANK >> 20
             )),
             (_, SplitError::Endless) => Break::Spoilt(format!(
-                "the record behind it has more than {} GiB and no end",
+                "a record there has more than {} GiB and no end",
                 MOST_RECORD >> 30
             )),
         };
@@ -108,7 +112,9 @@ impl FileReader {
         }
         let mut last_length = None;
         for _ in known_records {
-            last_length = records.next().map_err(broken)?.map(|line| line.length());
+            if let Some(line) = records.next().map_err(broken)? {
+                (last_length, self.current.line) = (Some(line.length()), Some(line.number));
+            }
         }
         if let Some(length) = self.current.open_end.take() {
             self.current.at = place(records.passed());
@@ -137,6 +143,7 @@ impl FileReader {
                         ..Record::default()
                     });
                     at += 1;
+                    self.current.line = Some(number);
                 }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(broken(error)),
@@ -161,6 +168,9 @@ impl FileReader {
         if end.is_ok() || !batch.is_empty() {
             self.hand_over(job, batch.take(header), next, end.is_ok())?;
         }
+        let blank = std::mem::take(&mut self.current.blank_rows);
+        self.headers
+            .tell_blank_rows(&self.hand, &self.place.shown(&job.partition), blank);
         end.map(|()| self.position(job, *next, true))
     }
 
@@ -182,9 +192,13 @@ impl FileReader {
     /// Makes a dead letter of the record that was taken last: it was delivered before its line was complete.
     fn refuse_torn(&self, job: &Job, next: u64) -> Result<(), Ended> {
         let path = self.place.shown(&job.partition);
-        let last = next.saturating_sub(1);
+        let last = self
+            .current
+            .line
+            .map(|line| format!(" of line {line}"))
+            .unwrap_or_default();
         let reason = format!(
-            "file {path} was read while it was being written: its record {last} was taken half; drop that record \
+            "file {path} was read while it was being written: its record{last} was taken half; drop that record \
              as a new file, and rename files into the folder once they are whole"
         );
         let position = self.position(job, next, false);
@@ -197,8 +211,11 @@ impl FileReader {
         if head.header.is_none() && feed.wire.text.header {
             return Ok(()); // an empty file
         }
-        let notes = judge_header(input, feed, head.header.as_deref(), &head.sample)
-            .map_err(|reason| Break::Refused(format!("{reason}; {TRY_AGAIN}")))?;
+        let notes = judge_header(input, feed, head.header.as_deref(), &head.sample).map_err(|reason| {
+            // What is to be set may fit this file alone.
+            let for_one = if reason.contains("set `") { FOR_ONE } else { "" };
+            Break::Refused(format!("{reason}; {for_one}{TRY_AGAIN}"))
+        })?;
         if is_first {
             self.headers
                 .tell(&self.hand.name(), &self.place.shown(&job.partition), notes);
@@ -295,9 +312,11 @@ impl FileReader {
         let position = self.position(job, behind, done);
         match raw.is_empty() {
             true => self.hand.conclude(&job.partition, position, None, job.seen)?,
-            false => self
-                .hand
-                .deliver(&mut self.decode, &job.partition, raw, position, job.seen)?,
+            false => {
+                self.current.blank_rows +=
+                    self.hand
+                        .deliver(&mut self.decode, &job.partition, raw, position, job.seen)?;
+            }
         }
         *next = behind;
         Ok(())

@@ -76,7 +76,7 @@ pub(crate) fn read_head<R: Read>(records: &mut Records<R>) -> Result<Head, HeadE
 }
 
 /// The delimiter that the first line of a file tells, as Excel reads and writes it.
-fn told_delimiter(sample: &[u8]) -> Option<u8> {
+pub(crate) fn told_delimiter(sample: &[u8]) -> Option<u8> {
     match sample.strip_prefix(b"sep=")? {
         [delimiter] | [delimiter, b'\r' | b'\n', ..] if delimiter.is_ascii_graphic() || *delimiter == b'\t' => {
             Some(*delimiter)

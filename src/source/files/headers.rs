@@ -5,14 +5,21 @@ use std::fmt::Write;
 use hashbrown::HashMap;
 
 use crate::decode::HeaderNotes;
+use crate::definition::BlankRows;
 use crate::shown::shown;
+use crate::source::outlet::Hand;
 
 /// Files with one and the same thing to tell that are named; a folder of a million files tells it no million times.
 const NAMED: usize = 20;
 
 /// What was told by one reader.
 #[derive(Default)]
-pub(super) struct HeadersTold(HashMap<HeaderNotes, usize>);
+pub(super) struct HeadersTold {
+    /// By what was told: of how many files.
+    notes: HashMap<HeaderNotes, usize>,
+    /// Of how many files was said that they have rows that hold nothing.
+    blank_rows: usize,
+}
 
 impl HeadersTold {
     /// Warns of a file, if there is something to warn of.
@@ -21,7 +28,7 @@ impl HeadersTold {
             return;
         }
         let text = told(&notes);
-        let files = self.0.entry(notes).or_default();
+        let files = self.notes.entry(notes).or_default();
         *files += 1;
         match *files {
             ..=NAMED => tracing::warn!(feed, file = path, "the file is not as the columns are: {text}"),
@@ -31,6 +38,34 @@ impl HeadersTold {
                 "the file is not as the columns are, like {NAMED} files before; more of them are not told: {text}"
             ),
             _ => (),
+        }
+    }
+}
+
+impl HeadersTold {
+    /// Says of a file how many rows of it hold nothing, if there are some, and what became of them.
+    pub fn tell_blank_rows(&mut self, hand: &Hand, path: &str, rows: u64) {
+        if rows == 0 || self.blank_rows > NAMED {
+            return;
+        }
+        let (feed, file) = (hand.name(), path);
+        self.blank_rows += 1;
+        if self.blank_rows > NAMED {
+            tracing::warn!(
+                feed,
+                file,
+                "rows that hold nothing are not told of more files; the run's summary counts them"
+            );
+            return;
+        }
+        match hand.feed().wire.blank_rows {
+            BlankRows::Keep => tracing::warn!(
+                feed,
+                file,
+                rows,
+                "rows that hold nothing but delimiters are rows of nulls; set `blank_rows = \"skip\"` to leave them out"
+            ),
+            BlankRows::Skip => tracing::info!(feed, file, rows, "rows that hold nothing but delimiters are left out"),
         }
     }
 }

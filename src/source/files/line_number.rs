@@ -42,6 +42,12 @@ impl LineNumber {
         number
     }
 
+    /// The number of the line that comes next, where what was passed over ended a line.
+    pub fn next(&self) -> u64 {
+        let is_end = |ends_record| ends_record || !self.met_lf;
+        self.ends + 1 + u64::from(self.behind_cr.is_some_and(is_end))
+    }
+
     /// Another byte than LF came.
     fn end_cr(&mut self) {
         if let Some(ends_record) = self.behind_cr.take() {

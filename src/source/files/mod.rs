@@ -55,7 +55,7 @@ use crate::definition::FileRules;
 pub(crate) use charset::{Peeked, to_utf8};
 use content::KnownFiles;
 pub(crate) use documents::LineDocuments;
-pub(crate) use head::read_head;
+pub(crate) use head::{read_head, told_delimiter};
 use lister::{End, Lister, ListerState};
 pub(crate) use listing::is_remote;
 use listing::{Place, Surroundings};

@@ -43,7 +43,7 @@ pub(super) struct FileReader {
     pub headers: HeadersTold,
 }
 
-/// The file that is being read. All but `modified` goes into its positions.
+/// The file that is being read. What is not of messages or of Bronze goes into its positions.
 #[derive(Default)]
 pub(super) struct CurrentFile {
     /// See [`Position::base`].
@@ -54,6 +54,10 @@ pub(super) struct CurrentFile {
     /// See [`Position::open_end`] and [`Position::at`].
     pub open_end: Option<u64>,
     pub at: Option<TextPlace>,
+    /// The line that the record begins on which was read last, where files have lines.
+    pub line: Option<u64>,
+    /// Rows that hold nothing, since that was told last.
+    pub blank_rows: u64,
     /// When it was last written, once that is asked.
     pub modified: Option<Arc<str>>,
 }
@@ -230,16 +234,13 @@ impl FileReader {
             }),
             Break::Torn(broke) => self.finish(job, next, path, *broke),
             Break::Spoilt(reason) => {
-                let reason = format!(
-                    "file {path} could not be read behind its record {next}: {reason}; drop what is missing as a new file"
-                );
+                let behind = self.behind(next);
+                let reason =
+                    format!("file {path} could not be read{behind}: {reason}; drop what is missing as a new file");
                 self.refuse(job, next, reason).map(FileEnd::Done)
             }
             Break::Refused(reason) => {
-                let behind = match next > 0 {
-                    true => format!(" behind its record {next}"),
-                    false => String::new(),
-                };
+                let behind = self.behind(next);
                 let reason = format!("file {path} was not read{behind}: {reason}");
                 self.refuse(job, next, reason).map(FileEnd::Done)
             }
@@ -261,6 +262,15 @@ impl FileReader {
                 position: (next > reached(&job.task)).then(|| self.position(job, next, false)),
                 cause,
             }),
+        }
+    }
+
+    /// Behind which record a file broke off, where the next one would be `next`: by its line, or of columns by its row.
+    fn behind(&self, next: u64) -> String {
+        match (next - self.current.base.min(next), self.current.line) {
+            (0, _) => String::new(),
+            (_, Some(line)) => format!(" behind the record of its line {line}"),
+            (records, None) => format!(" behind its first {records} records"),
         }
     }
 

@@ -26,8 +26,8 @@ const READ_BYTES: usize = 256 << 10;
 pub(crate) enum SplitError {
     /// The bytes ended with an error; a record they tore is not given.
     Io(io::Error),
-    /// A quoted field that is open at the end of the text.
-    OpenQuote,
+    /// A quoted field that is open at the end of the text, in the record that begins on this line.
+    OpenQuote(u64),
     /// More blank lines in a row than [`MOST_BLANK`] bytes.
     Blank,
     /// A record or line of more than [`MOST_RECORD`] bytes, whose end is not in sight.
@@ -142,7 +142,7 @@ impl<R: Read> Records<R> {
                     continue;
                 }
                 Err(_) if unread.is_empty() => return Ok(None),
-                Err(true) => return Err(SplitError::OpenQuote),
+                Err(true) => return Err(SplitError::OpenQuote(self.line.next())),
                 Err(false) => unread.len(),
             };
             let from = self.start;
@@ -285,7 +285,7 @@ impl<R: Read> Records<R> {
             }
             if self.at_end {
                 if skim.is_quoted() {
-                    return Err(SplitError::OpenQuote);
+                    return Err(SplitError::OpenQuote(number.unwrap_or_default()));
                 }
                 break;
             }
@@ -506,7 +506,7 @@ pub(super) mod tests {
                     match records.next() {
                         Ok(Some(record)) => ours.push(fields(record.bytes, &dialect).remove(0)),
                         Ok(None) => break false,
-                        Err(SplitError::OpenQuote) => break true,
+                        Err(SplitError::OpenQuote(_)) => break true,
                         Err(e) => panic!("{e:?}"),
                     }
                 };
@@ -584,9 +584,13 @@ pub(super) mod tests {
     #[test]
     fn what_never_ends_is_refused_and_what_came_before_is_given() {
         for limit in [1 << 20, 2] {
-            let mut records = Records::new(&b"ab\n\"open\n2,x\n"[..], Some(TextDialect::default()), limit);
-            assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(&b"ab"[..]));
-            assert!(matches!(records.next(), Err(SplitError::OpenQuote)));
+            for end in ["\n", "\r\n", "\r"] {
+                let text = "ab\n\n\"open\n2,x\n".replace('\n', end);
+                let mut records = Records::new(text.as_bytes(), Some(TextDialect::default()), limit);
+                assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(&b"ab"[..]));
+                let open = records.next();
+                assert!(matches!(open, Err(SplitError::OpenQuote(3))), "{open:?} of {end:?}");
+            }
         }
     }
 

@@ -161,7 +161,7 @@ fn a_file_that_ends_where_more_must_come_waits_for_its_rest() {
     // Nothing more comes for long.
     assert_eq!(records(&came["lost.csv"]), ["6"]);
     assert!(
-        came["lost.csv"].rejects[0].contains("never closed"),
+        came["lost.csv"].rejects[0].contains("that begins on line 3 is never closed"),
         "{:?}",
         came["lost.csv"].rejects
     );
