@@ -13,6 +13,7 @@ use super::output::{self, counted, new_letters};
 use crate::backfill::{FileState, Outcome, Request, Requests, Status};
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
+use crate::serve::LetterCounts;
 use crate::shown::shown;
 use crate::sink::Lake;
 
@@ -167,7 +168,11 @@ pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
             out,
             "fed {}; {}; {}",
             counted(outcome.records, "record"),
-            new_letters(outcome.rejected, outcome.rejected_files),
+            new_letters(LetterCounts {
+                records: outcome.rejected,
+                files: outcome.rejected_files,
+                rows: 0,
+            }),
             match outcome.snapshot {
                 0 => "nothing changed".to_string(),
                 epoch => format!("committed by snapshot {epoch}"),

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, StdoutLock, Write};
 
 use super::OutputFormat;
+use crate::serve::LetterCounts;
 use crate::shown::shown_lines;
 
 /// Standard output of a command that tells people something.
@@ -27,9 +28,9 @@ pub(super) fn counted(count: u64, noun: &str) -> String {
     }
 }
 
-/// The dead letters that came of what was taken.
-pub(super) fn new_letters(records: u64, files: u64) -> String {
-    let kinds = [(records, "record"), (files, "file")];
+/// The dead letters that are new.
+pub(super) fn new_letters(new: LetterCounts) -> String {
+    let kinds = [(new.records, "record"), (new.files, "file"), (new.rows, "row")];
     let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
     let kinds: Vec<String> = kinds.map(|(count, noun)| counted(count, noun)).collect();
     match kinds.is_empty() {
@@ -62,9 +63,10 @@ mod tests {
     fn dead_letters_are_counted_by_what_they_are() {
         assert_eq!(counted(1, "record"), "1 record");
         assert_eq!(counted(0, "record"), "0 records");
-        assert_eq!(new_letters(0, 0), "no new dead letters");
-        assert_eq!(new_letters(1, 2), "new dead letters: 1 record, 2 files");
-        assert_eq!(new_letters(0, 1), "new dead letters: 1 file");
+        let told = |records, files, rows| new_letters(LetterCounts { records, files, rows });
+        assert_eq!(told(0, 0, 0), "no new dead letters");
+        assert_eq!(told(1, 2, 0), "new dead letters: 1 record, 2 files");
+        assert_eq!(told(0, 1, 3), "new dead letters: 1 file, 3 rows");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::causes;
 use crate::decode::skip::Skip;
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
-use crate::serve::{QueryError, letter_classes};
+use crate::serve::{LetterClass, LetterCounts, QueryError, letter_classes};
 use crate::shown::shown;
 
 /// Keep the tables of a dataflow up to date
@@ -103,7 +103,19 @@ pub fn run(args: Run) -> Result<ExitCode> {
 /// Runs the dataflow, and prints what the run leaves to say.
 fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     let dataflow = Arc::new(dataflow);
+    let before = LetterCounts::read(&dataflow).ok();
     let outcome = run::run(dataflow.clone(), options)?;
+    let letters = letter_classes(&dataflow);
+    let taken = LetterCounts {
+        records: outcome.rejected,
+        files: outcome.rejected_files,
+        rows: 0,
+    };
+    // Records of the past that a new definition refuses, and rows, are known by the lake alone.
+    let new = match (before, &letters) {
+        (Some(before), Ok(letters)) => LetterCounts::of(letters).since(before).at_least(taken),
+        _ => taken,
+    };
     let mut out = output::out();
     if outcome.loaded > 0 {
         write!(out, "loaded {} of state, ", counted(outcome.loaded, "row"))?;
@@ -119,7 +131,7 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
         "took {} in {:.1} s; {}; {}",
         counted(outcome.records, "record"),
         outcome.elapsed.as_secs_f64(),
-        new_letters(outcome.rejected, outcome.rejected_files),
+        new_letters(new),
         match outcome.snapshot {
             0 => "nothing changed".to_string(),
             epoch => format!("newest snapshot {epoch}"),
@@ -131,7 +143,7 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
         1 => writeln!(out, "skipped 1 record, which is a dead letter")?,
         records => writeln!(out, "skipped {records} records, which are dead letters")?,
     }
-    tell_letters(&mut out, &dataflow)?;
+    tell_letters(&mut out, letters)?;
     for (input, evolved) in &outcome.evolved {
         writeln!(out, "{input}: column {evolved}")?;
     }
@@ -172,18 +184,14 @@ const CLASSES: usize = 8;
 const REASON: usize = 400;
 
 /// Prints how many dead letters the lake holds, and what is wrong with them.
-fn tell_letters(out: &mut impl Write, dataflow: &Dataflow) -> io::Result<()> {
-    let classes = match letter_classes(dataflow) {
+fn tell_letters(out: &mut impl Write, classes: Result<Vec<LetterClass>, QueryError>) -> io::Result<()> {
+    let classes = match classes {
         Ok(classes) => classes,
         // What the run did is done and told.
         Err(QueryError::Empty(_)) => return Ok(()),
         Err(error) => return writeln!(out, "could not count the dead letters: {}", causes::chain(&error)),
     };
-    let sum = |kind: &str| -> u64 {
-        let of_kind = classes.iter().filter(|class| class.kind == kind);
-        of_kind.map(|class| class.letters).sum()
-    };
-    let (records, files, rows) = (sum("record"), sum("file"), sum("row"));
+    let LetterCounts { records, files, rows } = LetterCounts::of(&classes);
     if records + files + rows == 0 {
         return Ok(());
     }

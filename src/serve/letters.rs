@@ -63,11 +63,78 @@ pub struct LetterClass {
     pub letters: u64,
 }
 
-/// Counts the dead letters of the newest snapshot, the most frequent class first.
-///
-/// # Errors
-/// A lake that cannot be read.
-pub fn letter_classes(dataflow: &Dataflow) -> Result<Vec<LetterClass>, QueryError> {
+/// How many dead letters of each kind there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LetterCounts {
+    /// Records that no row could be made of.
+    pub records: u64,
+    /// Files, as a whole or from some record on.
+    pub files: u64,
+    /// Rows that a table refused, or that could not be computed.
+    pub rows: u64,
+}
+
+impl LetterCounts {
+    /// Counts the dead letters of the newest snapshot; of a lake without one there are none.
+    ///
+    /// # Errors
+    /// A lake that cannot be read.
+    pub fn read(dataflow: &Dataflow) -> Result<LetterCounts, QueryError> {
+        let sql = "SELECT arrow_cast(kind, 'Utf8'), COUNT(*) FROM dead_letters GROUP BY kind";
+        let mut counts = LetterCounts::default();
+        let batches = match ask_letters(dataflow, sql) {
+            Err(QueryError::Empty(_)) => vec![],
+            batches => batches?,
+        };
+        for batch in batches {
+            let kinds = batch.column(0).as_string::<i32>();
+            let letters = batch.column(1).as_primitive::<Int64Type>();
+            for row in 0..batch.num_rows() {
+                let count = match kinds.value(row) {
+                    "record" => &mut counts.records,
+                    "file" => &mut counts.files,
+                    _ => &mut counts.rows,
+                };
+                *count += letters.value(row) as u64;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Of all classes.
+    pub fn of(classes: &[LetterClass]) -> LetterCounts {
+        let of_kind = |kind: &str| {
+            let of_kind = classes.iter().filter(|class| class.kind == kind);
+            of_kind.map(|class| class.letters).sum()
+        };
+        LetterCounts {
+            records: of_kind("record"),
+            files: of_kind("file"),
+            rows: of_kind("row"),
+        }
+    }
+
+    /// The greater number of each kind.
+    pub fn at_least(self, other: LetterCounts) -> LetterCounts {
+        LetterCounts {
+            records: self.records.max(other.records),
+            files: self.files.max(other.files),
+            rows: self.rows.max(other.rows),
+        }
+    }
+
+    /// How many more there are than before, by kind.
+    pub fn since(self, before: LetterCounts) -> LetterCounts {
+        LetterCounts {
+            records: self.records.saturating_sub(before.records),
+            files: self.files.saturating_sub(before.files),
+            rows: self.rows.saturating_sub(before.rows),
+        }
+    }
+}
+
+/// What the dead letters of the newest snapshot answer.
+fn ask_letters(dataflow: &Dataflow, sql: &str) -> Result<Vec<RecordBatch>, QueryError> {
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,29 +142,37 @@ pub fn letter_classes(dataflow: &Dataflow) -> Result<Vec<LetterClass>, QueryErro
         .map_err(QueryError::Runtime)?;
     runtime.block_on(async {
         let snapshot = Snapshot::open_tables(&lake, None, |table| table == "dead_letters").await?;
-        if !snapshot.has("dead_letters") {
-            return Ok(vec![]);
+        match snapshot.has("dead_letters") {
+            true => Ok(snapshot.query(sql).await?.1),
+            false => Ok(vec![]),
         }
-        let sql = r#"
-            SELECT arrow_cast(kind, 'Utf8'), arrow_cast(source, 'Utf8'), arrow_cast(MIN(reason), 'Utf8'), COUNT(*) AS n
-            FROM (
-              SELECT kind, COALESCE(table_name, input, '') AS source, reason,
-                     regexp_replace(reason, '((?:column|expectation) "[^"]*")|"[^"]*"|''[^'']*''|[0-9]+', '${1}#', 'g') AS class
-              FROM dead_letters
-            )
-            GROUP BY kind, source, class
-            ORDER BY n DESC, kind, source, class"#;
-        let mut classes = Vec::new();
-        for batch in snapshot.query(sql).await?.1 {
-            let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row).to_string();
-            let letters = batch.column(3).as_primitive::<Int64Type>();
-            classes.extend((0..batch.num_rows()).map(|row| LetterClass {
-                kind: text(0, row),
-                source: text(1, row),
-                reason: text(2, row),
-                letters: letters.value(row) as u64,
-            }));
-        }
-        Ok(classes)
     })
+}
+
+/// Counts the dead letters of the newest snapshot, the most frequent class first.
+///
+/// # Errors
+/// A lake that cannot be read.
+pub fn letter_classes(dataflow: &Dataflow) -> Result<Vec<LetterClass>, QueryError> {
+    let sql = r#"
+        SELECT arrow_cast(kind, 'Utf8'), arrow_cast(source, 'Utf8'), arrow_cast(MIN(reason), 'Utf8'), COUNT(*) AS n
+        FROM (
+          SELECT kind, COALESCE(table_name, input, '') AS source, reason,
+                 regexp_replace(reason, '((?:column|expectation) "[^"]*")|"[^"]*"|''[^'']*''|[0-9]+', '${1}#', 'g') AS class
+          FROM dead_letters
+        )
+        GROUP BY kind, source, class
+        ORDER BY n DESC, kind, source, class"#;
+    let mut classes = Vec::new();
+    for batch in ask_letters(dataflow, sql)? {
+        let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row).to_string();
+        let letters = batch.column(3).as_primitive::<Int64Type>();
+        classes.extend((0..batch.num_rows()).map(|row| LetterClass {
+            kind: text(0, row),
+            source: text(1, row),
+            reason: text(2, row),
+            letters: letters.value(row) as u64,
+        }));
+    }
+    Ok(classes)
 }

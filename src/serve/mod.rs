@@ -16,7 +16,7 @@ mod sums;
 pub mod verify;
 mod zeros;
 
-pub use letters::{LetterClass, Letters, letter_classes};
+pub use letters::{LetterClass, LetterCounts, Letters, letter_classes};
 pub use printed::{OutputFormat, render};
 pub use progress::progress;
 pub use query::{QueryError, Snapshot, epochs};

@@ -8,7 +8,7 @@ use super::columnar::{self, Extent};
 use super::documents::LineDocuments;
 use super::head::{Head, HeadError, SAMPLE, read_head};
 use super::magic::Mark;
-use super::open::{Break, Source, decompress, instead};
+use super::open::{Break, Source, Unpacked, decompress, instead};
 use super::portion::{self, Gathered};
 use super::reader::FileReader;
 use super::settle::Job;
@@ -41,6 +41,11 @@ impl<R: Read> Read for StopAware<R> {
     }
 }
 
+/// Whether a text is a JSON value that has an end of its own.
+fn is_json(text: &[u8]) -> bool {
+    text.ends_with(b"}") && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
+}
+
 impl FileReader {
     /// Reads a file from record `next` on, and moves `next` with each delivery.
     pub(super) fn attempt(&mut self, job: &Job, next: &mut u64) -> Result<Position, Break> {
@@ -57,7 +62,7 @@ impl FileReader {
         let dialect = self.hand.feed().wire.text;
         let (mut source, trouble) = Source::open_version(&self.place, &job.partition, &job.tag)?;
         let digest = source.digested();
-        let mut source = decompress(source, &trouble, &job.partition)?;
+        let Unpacked { mut source, was_packed } = decompress(source, &trouble, &job.partition)?;
         if dialect.charset.is_single_byte() {
             let peeked = Peeked::new(source, SAMPLE);
             self.tell_utf8(job, *next == self.current.base, &peeked.head);
@@ -128,12 +133,26 @@ impl FileReader {
         }
         let mut batch = BatchBuilder::new(self.hand.limits);
         let mut at = *next;
+        // Of a packed file its own end tells that it is whole.
+        let waits_for_line_end = !was_packed && self.may_grow(job);
         let end = loop {
+            let before = records.passed();
             match records.next() {
+                Ok(Some(Line {
+                    bytes, is_open: true, ..
+                })) if waits_for_line_end && (csv || !is_json(bytes)) => {
+                    self.current.at = place(before);
+                    let cause = io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "its last line has no end, and may still be written",
+                    );
+                    break Err(Break::torn(Break::Passing(cause)));
+                }
                 Ok(Some(Line {
                     bytes,
                     cut_from,
                     number,
+                    ..
                 })) => {
                     batch.push(Record {
                         offset: at,
@@ -146,7 +165,10 @@ impl FileReader {
                     self.current.line = Some(number);
                 }
                 Ok(None) => break Ok(()),
-                Err(error) => break Err(broken(error)),
+                Err(error) => {
+                    self.current.at = place(before);
+                    break Err(broken(error));
+                }
             }
             if batch.is_full() {
                 self.current.at = place(records.passed());
@@ -157,7 +179,6 @@ impl FileReader {
             // As it was read: a change since then is found by the next listing.
             self.current.content = Some(digest.content());
         }
-        self.current.at = place(records.passed());
         if end.is_ok() {
             self.current.open_end = records.open_end();
             self.current.at = place(records.reached());

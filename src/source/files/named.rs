@@ -93,7 +93,8 @@ impl NamedFile {
     /// It cannot be opened, or is no text.
     pub fn text(&self) -> Result<Box<dyn Read>, String> {
         let (source, trouble) = Source::open(&self.place, &self.found.partition).map_err(told)?;
-        decompress(source, &trouble, &self.found.partition).map_err(told)
+        let unpacked = decompress(source, &trouble, &self.found.partition).map_err(told)?;
+        Ok(unpacked.source)
     }
 
     /// The footer of a Parquet file.

@@ -202,11 +202,18 @@ impl Read for Source {
     }
 }
 
+/// A file's bytes, unpacked.
+pub(crate) struct Unpacked {
+    pub source: Box<dyn Read>,
+    /// Whether it was packed: then its own end tells that it is whole.
+    pub was_packed: bool,
+}
+
 /// The file's bytes without their compression, which their first bytes tell, whatever the file is called.
 ///
 /// # Errors
 /// What it is where it is no text, and what to do; a failure of the disk or the store.
-pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &str) -> Result<Box<dyn Read>, Break> {
+pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &str) -> Result<Unpacked, Break> {
     let mut source: Box<dyn Read> = Box::new(BufReader::with_capacity(128 << 10, source));
     // What was packed before it was packed is met, too.
     for layer in 0..=LAYERS {
@@ -231,7 +238,10 @@ pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &
                         "its name ends as one compressed by {}, and its bytes are neither that nor text; write it again",
                         packing.name()
                     ))),
-                    _ => Ok(Box::new(peeked)),
+                    _ => Ok(Unpacked {
+                        source: Box::new(peeked),
+                        was_packed: layer > 0,
+                    }),
                 };
             }
         };

@@ -225,12 +225,15 @@ impl FileReader {
     fn finish(&mut self, job: &Job, next: u64, path: &str, broke: Break) -> Result<FileEnd, Ended> {
         match broke {
             Break::Ended(ended) => Err(ended),
-            Break::Torn(_) if self.may_grow(job) => Ok(FileEnd::Stuck {
+            Break::Torn(broke) if self.may_grow(job) => Ok(FileEnd::Stuck {
                 position: (next > reached(&job.task)).then(|| self.position(job, next, false)),
-                cause: io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "it ends where more must come, and may still be written",
-                ),
+                cause: match *broke {
+                    Break::Passing(cause) => cause,
+                    _ => io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "it ends where more must come, and may still be written",
+                    ),
+                },
             }),
             Break::Torn(broke) => self.finish(job, next, path, *broke),
             Break::Spoilt(reason) => {
@@ -275,7 +278,7 @@ impl FileReader {
     }
 
     /// Whether a file may still be written. A run that ends when it is caught up waits for no file.
-    fn may_grow(&self, job: &Job) -> bool {
+    pub(super) fn may_grow(&self, job: &Job) -> bool {
         let age = (self.options.clock)().duration_since(job.modified).unwrap_or_default();
         !self.options.stop_at_end && !self.place.is_atomic() && age < self.options.settle * TORN_PATIENCE
     }

@@ -53,6 +53,8 @@ pub(crate) struct Line<'a> {
     pub cut_from: Option<u64>,
     /// The line that it begins on, from 1.
     pub number: u64,
+    /// The text ends before its line does: more of it may come.
+    pub is_open: bool,
 }
 
 impl Line<'_> {
@@ -158,6 +160,7 @@ impl<R: Read> Records<R> {
                     bytes: &self.buffer[from..from + length.min(FIRST_BYTES)],
                     cut_from: Some(length as u64),
                     number,
+                    is_open,
                 }));
             }
             let is_csv = self.csv.is_some();
@@ -179,6 +182,7 @@ impl<R: Read> Records<R> {
                     bytes,
                     cut_from: None,
                     number,
+                    is_open,
                 }));
             }
         }
@@ -303,6 +307,7 @@ impl<R: Read> Records<R> {
             bytes: &self.first,
             cut_from: Some(length),
             number: number.unwrap_or_default(),
+            is_open: self.open_end.is_some(),
         })
     }
 

@@ -145,17 +145,24 @@ fn a_file_that_ends_where_more_must_come_waits_for_its_rest() {
     add("header.csv", b"b");
     add("lost.csv", b"a\n6\n\"7");
     add("quote.csv", b"a\n1\n\"2");
+    add("line.csv", b"a\n4\n4");
     for part in parts {
         add("torn.csv.gz", part);
         std::thread::sleep(Duration::from_millis(250));
     }
     add("quote.csv", b"\n3\"\n");
+    add("line.csv", b"4\n5");
     add("header.csv", b",a\n4,5\n");
     let came = run.drain();
     assert_eq!(records(&came["torn.csv.gz"]), rows);
     assert_eq!(records(&came["quote.csv"]), ["1", "\"2\n3\""]);
     assert_eq!(records(&came["header.csv"]), ["4,5"]);
-    for name in ["torn.csv.gz", "quote.csv", "header.csv"] {
+    assert_eq!(
+        records(&came["line.csv"]),
+        ["4", "44", "5"],
+        "nobody ends the last line"
+    );
+    for name in ["torn.csv.gz", "quote.csv", "header.csv", "line.csv"] {
         assert_eq!(came[name].rejects, Vec::<String>::new(), "{name}");
     }
     // Nothing more comes for long.
