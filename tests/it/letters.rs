@@ -320,3 +320,25 @@ fn a_runs_summary_counts_letters_of_rows_and_of_the_past() {
     let told = run();
     assert!(told.contains("no new dead letters;"), "{told}");
 }
+
+/// The error told neither which row it was nor of what file.
+#[test]
+fn an_expectation_that_must_hold_names_a_row_that_breaks_it() {
+    let folder = Folder::new("must-hold", &[]);
+    let feed = "[[feeds]]\nname = \"f\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n";
+    folder.write(
+        "inputs/m.toml",
+        &format!("[columns]\na = \"INT\"\nb = \"VARCHAR\"\n{feed}"),
+    );
+    folder.write("silver/t.sql", "SELECT a, b FROM m");
+    folder.write(
+        "silver/t.toml",
+        "[expect.small]\ncheck = \"a < 5\"\non_violation = \"fail\"\n",
+    );
+    folder.write("drops/1.csv", "a,b\n1,x\n9,seven\n");
+    let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
+    exits(&output, 1);
+    let told = text(&output);
+    let row = r#"expectation "small" of silver.t violated, which must hold, by 1 row(s), such as {"a":9,"b":"seven"}"#;
+    assert!(told.contains(row), "{told}");
+}
