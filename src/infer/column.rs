@@ -32,6 +32,8 @@ pub(super) struct Observed {
     /// The first number that a spreadsheet may have cut digits off.
     cut: Option<String>,
     nulls: BTreeMap<&'static str, u64>,
+    /// The length of the texts, where all are upper-case letters and as long; the outer none: no text came.
+    code_length: Option<Option<usize>>,
     /// Texts that are no plain number.
     others: u64,
     numbers: Numbers,
@@ -85,6 +87,8 @@ pub(super) struct Decided {
     pub format: Vec<String>,
     /// Texts that stand for null in it.
     pub nulls: Vec<&'static str>,
+    /// A text that would stand for null elsewhere, and is written like all the codes here: `NA` among countries.
+    pub code: Option<&'static str>,
     /// What a person should know.
     pub note: Option<String>,
 }
@@ -95,6 +99,7 @@ impl Decided {
             sql_type,
             format: Vec::new(),
             nulls: Vec::new(),
+            code: None,
             note: None,
         }
     }
@@ -107,6 +112,7 @@ impl Observed {
             empty: 0,
             cut: None,
             nulls: BTreeMap::new(),
+            code_length: None,
             others: 0,
             numbers: Numbers::default(),
             written: Written::default(),
@@ -142,6 +148,8 @@ impl Observed {
         self.values += 1;
         self.remember(text);
         let text = text.trim();
+        let length = code_length(text);
+        self.code_length = Some(length.filter(|_| self.code_length.is_none_or(|known| known == length)));
         if self.numbers.observe(text) {
             self.written.observe_plain(text);
             return;
@@ -232,6 +240,13 @@ impl Observed {
     /// What it is, where columns beside it show these marks.
     pub fn decided(&self, marks: &DecimalMarks) -> Decided {
         let mut decided = self.judged(marks);
+        if let (SqlType::Varchar, Some(Some(length))) = (&decided.sql_type, self.code_length) {
+            decided.code = self
+                .nulls
+                .keys()
+                .copied()
+                .find(|null| code_length(null) == Some(length));
+        }
         if decided.sql_type != SqlType::Varchar {
             decided.nulls = self.nulls.keys().copied().collect();
             if self.empty > 0 {
@@ -358,6 +373,11 @@ impl Observed {
     }
 }
 
+/// How long a code of upper-case letters is; none: a text is none.
+fn code_length(text: &str) -> Option<usize> {
+    text.bytes().all(|byte| byte.is_ascii_uppercase()).then_some(text.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,6 +390,7 @@ mod tests {
             format,
             nulls,
             note,
+            ..
         } = observed.decided(&DecimalMarks::default());
         format!(
             "{sql_type} {} {} {}",
