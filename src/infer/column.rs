@@ -342,11 +342,16 @@ impl Observed {
                 ..Decided::plain(sql_type)
             };
         }
-        text(
-            self.written
-                .ambiguous(mark)
-                .map(|formats| format!("a number by {formats}: say which by `format`")),
-        )
+        let ambiguous = self.written.ambiguous(mark);
+        let ambiguous = ambiguous.map(|formats| format!("a number by {formats}: say which by `format`"));
+        text(ambiguous.or_else(|| self.strangers()))
+    }
+
+    /// What a person should know of a column of texts that are numbers but for a few: a line of totals, an error.
+    fn strangers(&self) -> Option<String> {
+        let few = self.others <= 3 && self.numbers.count() >= 2 * self.others;
+        let first: String = self.written.first().filter(|_| few)?.chars().take(40).collect();
+        Some(format!("numbers, but for {} such as {first:?}", counted(self.others)))
     }
 
     /// What it is where all of its points may separate groups of digits: only the columns beside it tell.
@@ -370,6 +375,13 @@ impl Observed {
                 ..Decided::plain(self.numbers.sql_type()?)
             }),
         }
+    }
+}
+
+fn counted(texts: u64) -> String {
+    match texts {
+        1 => "1 text".to_string(),
+        _ => format!("{texts} texts"),
     }
 }
 
@@ -440,13 +452,24 @@ mod tests {
             ),
             (&["a", "1"], "VARCHAR"),
             (
+                &["1", "2", "Total\n"],
+                "VARCHAR   numbers, but for 1 text such as \"Total\"",
+            ),
+            (
+                &["1", "2", "3", "4", "x", "y"],
+                "VARCHAR   numbers, but for 2 texts such as \"x\"",
+            ),
+            (
                 &["1.152", "2.300"],
                 "DECIMAL(18,3)   nothing in the files tells whether 1.152 is 1152: if it is, declare INT with format = \"#.##0,00\"",
             ),
             (&["1.152", "2.30"], "DECIMAL(18,3)"),
             (&["0.152", "2.300"], "DECIMAL(18,3)"),
             (&["1.152", "3,5"], "DECIMAL(18,2) #.##0,00"),
-            (&["12.5", "1.152", "3,5"], "VARCHAR"),
+            (
+                &["12.5", "1.152", "3,5"],
+                "VARCHAR   numbers, but for 1 text such as \"3,5\"",
+            ),
             (
                 &["468769123456789012", "4.68769E+17"],
                 "VARCHAR   digits of 4.68769E+17 are lost: a spreadsheet writes numbers of more than 11 digits so; have the column \
