@@ -142,6 +142,7 @@ fn decided(sql_type: SqlType, note: Option<&str>) -> Decided {
         sql_type,
         format: Vec::new(),
         nulls: Vec::new(),
+        code: None,
         note: note.map(str::to_string),
     }
 }

@@ -191,10 +191,10 @@ fn observe_csv(file: &NamedFile, looked: &mut Looked, dialect: &TextDialect, par
     let mut columns: Vec<Option<usize>> = Vec::new();
     let mut before = HashSet::new();
     for (n, name) in names.iter().flatten().enumerate() {
-        let column = match (name.is_empty(), before.insert(name)) {
-            (true, _) => all.of_field(&format!("#{}", n + 1), None),
-            (false, false) => None,
-            (false, true) => all.of_field(name, Some(&columns)),
+        // A name that comes again names the first field: the other is known by its place.
+        let column = match name.is_empty() || !before.insert(name) {
+            true => all.of_field(&format!("#{}", n + 1), None),
+            false => all.of_field(name, Some(&columns)),
         };
         columns.push(column);
     }
