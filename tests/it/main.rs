@@ -18,6 +18,7 @@ mod hostile_files;
 mod hostile_text;
 mod hostile_trust;
 mod http;
+mod judge;
 mod kafka;
 mod kills;
 mod lake;

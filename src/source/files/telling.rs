@@ -137,7 +137,11 @@ fn out_of_number(files: &[Found]) -> Option<(&Found, &Found)> {
     let mut out = pairs.filter(|(first, second)| {
         let (first, second) = (first.partition.as_bytes(), second.partition.as_bytes());
         let same = first.iter().zip(second).take_while(|(a, b)| a == b).count();
-        let digits = first[..same].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = first[..same]
+            .iter()
+            .rev()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         match (number_at(first, same - digits), number_at(second, same - digits)) {
             (Some(first), Some(second)) => (first.len(), first) > (second.len(), second),
             _ => false,
@@ -217,7 +221,9 @@ mod tests {
                 now: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
                 ..OCCASION
             };
-            telling.observe(&listing, &place, occasion, || "nothing".into()).warnings
+            telling
+                .observe(&listing, &place, occasion, || "nothing".into())
+                .warnings
         };
         assert_eq!(observe(59), ["nothing"]);
         assert!(observe(60)[0].starts_with("/in/a.csv.tmp is called like a file that is still written"));
