@@ -51,6 +51,22 @@ const ACCEPTED: &[Accepted] = &[
     },
 ];
 
+/// Dead letters where PostgreSQL answers, by what their reason says.
+const LETTERS: &[(&str, &str)] = &[(
+    "does not fit Int64",
+    "SUM(BIGINT) is BIGINT here, so that a table's schema does not grow; a larger sum is a dead letter",
+)];
+
+/// Whether rows may be dead letters for these reasons.
+pub fn letters(reasons: &[String]) -> bool {
+    let accepted = |reason: &String| {
+        LETTERS
+            .iter()
+            .any(|(says, why)| !why.is_empty() && reason.contains(says))
+    };
+    reasons.iter().all(accepted)
+}
+
 fn is_double(column: Column) -> bool {
     column == Column::Double
 }

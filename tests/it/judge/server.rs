@@ -12,6 +12,10 @@ use super::subject::Question;
 use super::tables::Table;
 use super::translate;
 
+/// What stands between cells, and between rows: control characters that no text has.
+const CELL: &str = "\u{1f}";
+const ROW: &str = "\u{1e}";
+
 /// What the judge says.
 #[derive(Clone, Debug)]
 pub enum Verdict {
@@ -29,7 +33,7 @@ pub fn ask(url: &str, questions: &[Question]) -> Vec<Verdict> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(script.as_bytes()).expect("the script is written");
     let said = Command::new("psql")
-        .args(["-X", "-q", "-A", "-t", "-F", "|", "-f"])
+        .args(["-X", "-q", "-A", "-t", "-F", CELL, "-R", ROW, "-f"])
         .arg(file.path())
         .arg(url)
         .output()
@@ -51,7 +55,7 @@ pub fn ask(url: &str, questions: &[Question]) -> Vec<Verdict> {
 
 fn script(schema: &str, questions: &[Question]) -> String {
     let mut script = format!(
-        "\\set ON_ERROR_STOP 1\nSET client_min_messages = error; SET statement_timeout = '20s'; SET timezone = 'UTC';\n\
+        "\\set ON_ERROR_STOP 1\n\\pset null {NULL}\nSET client_min_messages = error; SET statement_timeout = '20s'; SET timezone = 'UTC';\n\
          CREATE SCHEMA {schema}; SET search_path = {schema};\n{}",
         translate::FUNCTIONS
     );
@@ -77,7 +81,7 @@ fn script(schema: &str, questions: &[Question]) -> String {
         let sql = translate::to_postgres(&question.sql);
         let _ = write!(
             script,
-            "SET search_path = {schema}_{}, {schema};\n{sql} \\gdesc\n\\echo ==rows\nCOPY ({sql}) TO STDOUT;\n\
+            "SET search_path = {schema}_{}, {schema};\n{sql} \\gdesc\n\\echo ==rows\n{sql};\n\
              \\echo ==end :SQLSTATE :LAST_ERROR_MESSAGE\n\\echo ==next\n",
             of.expect("its tables were loaded")
         );
@@ -120,34 +124,12 @@ fn verdict(said: &str) -> Verdict {
         state if state.starts_with("22") || state == "21000" => return Verdict::Fails(message.to_string()),
         _ => return Verdict::Unknown(format!("{state} {message}")),
     }
-    let types: Vec<String> = types
-        .lines()
-        .filter_map(|line| line.rsplit_once('|'))
-        .map(|(_, t)| t.to_string())
-        .collect();
-    let row = |line: &str| line.split('\t').map(unescaped).collect();
-    let rows: Vec<Vec<String>> = rows.lines().map(row).collect();
-    Verdict::Answered(Answer::theirs(&types, &rows))
-}
-
-/// A cell of COPY's text format.
-fn unescaped(cell: &str) -> String {
-    if cell == "\\N" {
-        return NULL.to_string();
-    }
-    let mut text = String::new();
-    let mut chars = cell.chars();
-    while let Some(c) = chars.next() {
-        match (c, c == '\\') {
-            (_, true) => text.push(match chars.next() {
-                Some('t') => '\t',
-                Some('n') => '\n',
-                Some('r') => '\r',
-                Some(other) => other,
-                None => '\\',
-            }),
-            (c, false) => text.push(c),
-        }
-    }
-    text
+    // What is printed ends with a line's end; nothing is printed where there are no rows.
+    let lines = |text: &str| -> Vec<Vec<String>> {
+        let lines = text.strip_suffix('\n').map(|text| text.split(ROW));
+        let cells = |line: &str| line.split(CELL).map(str::to_string).collect();
+        lines.into_iter().flatten().map(cells).collect()
+    };
+    let types: Vec<String> = lines(types).into_iter().filter_map(|mut line| line.pop()).collect();
+    Verdict::Answered(Answer::theirs(&types, &lines(rows)))
 }

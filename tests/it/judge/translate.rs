@@ -10,17 +10,24 @@ pub const FUNCTIONS: &str = r"
 CREATE FUNCTION json_get_int(j text, k text) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT (j::jsonb ->> k)::bigint';
 ";
 
+/// What Alluvium has and PostgreSQL has no words for.
+pub const ABSENT: &[&str] = &[
+    "SEMI JOIN",
+    "ANTI JOIN",
+    "TRY_CAST(",
+    "MEDIAN(",
+    "APPROX_PERCENTILE_CONT(",
+];
+
 /// A column of CREATE TABLE.
 pub fn column(column: &Column) -> String {
     let not_null = if column.nullable { "" } else { " NOT NULL" };
     format!("{} {}{not_null}", column.name, sql_type(&column.sql_type))
 }
 
-/// Texts are compared by their bytes, as they are here.
 fn sql_type(name: &str) -> String {
     match name {
         "DOUBLE" => "DOUBLE PRECISION".to_string(),
-        "VARCHAR" => "TEXT COLLATE \"C\"".to_string(),
         "BINARY" => "BYTEA".to_string(),
         other => other.to_string(),
     }

@@ -184,19 +184,17 @@ pub const FAMILIES: &[Family] = &[
         format!("SELECT a.k, {call} AS c FROM {}", g.from("a"))
     }),
     ("round_double", |g| {
-        let function = g.pick(&["round", "floor", "ceil", "trunc", "abs", "sign"]);
+        let function = g.pick(&["round", "floor", "ceil", "trunc", "abs"]);
         format!("SELECT a.k, {function}(a.x) AS c FROM {}", g.from("a"))
     }),
+    ("power_operator", |g| {
+        format!("SELECT a.k, a.v ^ 2 AS c FROM {}", g.from("a"))
+    }),
+    ("sign", |g| {
+        format!("SELECT a.k, sign(a.v) AS c, sign(a.x) AS e FROM {}", g.from("a"))
+    }),
     ("math", |g| {
-        let call = g.pick(&[
-            "abs(a.v)",
-            "sqrt(abs(a.x))",
-            "power(a.k, 2)",
-            "mod(a.v, 3)",
-            "sign(a.v)",
-            "abs(a.d)",
-            "a.v ^ 2",
-        ]);
+        let call = g.pick(&["abs(a.v)", "sqrt(abs(a.x))", "power(a.k, 2)", "mod(a.v, 3)", "abs(a.d)"]);
         format!("SELECT a.k, a.v, {call} AS c FROM {}", g.from("a"))
     }),
 ];

@@ -78,7 +78,8 @@ pub const FAMILIES: &[Family] = &[
         let one = format!("a.s {} '{}'", g.comparison(), g.pick(&["a", "B", "", "\u{e4}", "ab"]));
         g.shown_or_kept(&one)
     }),
-    ("md5", |g| g.call(&["md5(a.s)", "to_hex(a.k)", "starts_with(a.s, 'a')"])),
+    ("md5", |g| g.call(&["md5(a.s)", "starts_with(a.s, 'a')"])),
+    ("to_hex", |g| g.call(&["to_hex(a.k)", "to_hex(a.v)"])),
 ];
 
 impl Generator {

@@ -140,13 +140,11 @@ pub const FAMILIES: &[Family] = &[
         format!("SELECT a.k, a.dt - DATE '2024-01-01' AS c FROM {}", g.from("a"))
     }),
     ("cast_time", |g| {
-        let cast = g.pick(&[
-            "CAST(a.ts AS DATE)",
-            "CAST(a.dt AS TIMESTAMP)",
-            "CAST(a.ts AS VARCHAR)",
-            "CAST(a.dt AS VARCHAR)",
-        ]);
+        let cast = g.pick(&["CAST(a.ts AS DATE)", "CAST(a.dt AS TIMESTAMP)", "CAST(a.dt AS VARCHAR)"]);
         format!("SELECT a.k, {cast} AS c FROM {}", g.from("a"))
+    }),
+    ("cast_timestamp_to_text", |g| {
+        format!("SELECT a.k, CAST(a.ts AS VARCHAR) AS c FROM {}", g.from("a"))
     }),
     ("cast_time_far", |g| {
         let cast = g.pick(&[

@@ -68,7 +68,7 @@ pub const FAMILIES: &[Family] = &[
         let call = g.pick(&["sum(a.y)", "avg(a.y)", "max(a.y)"]);
         let order = g.order(&["y", "k", "v", "s", "b"]);
         format!(
-            "SELECT a.k, a.y, {call} OVER ({order} {frame}) AS c FROM (SELECT a.* FROM {} WHERE a.y <> 1e300) AS a",
+            "SELECT a.k, a.y, {call} OVER ({order} {frame}) AS c FROM (SELECT a.k, a.v, a.s, a.b, a.y FROM {} WHERE a.y <> 1e300) AS a",
             g.from("a")
         )
     }),
