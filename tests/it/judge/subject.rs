@@ -188,8 +188,13 @@ impl Setting {
         for (n, question) in questions.iter().enumerate() {
             folder.write(&format!("gold/{}.sql", gold(n)), &self.sql(question));
         }
-        let counts = (0..self.tables).map(|n| format!("SELECT count(*) AS n FROM {}", input(n)));
-        let counts: Vec<String> = counts.collect();
+        let pulse = pulse();
+        folder.write(&format!("inputs/{}.toml", pulse.name), &pulse.input(&pulse.name));
+        folder.write(&format!("live/{}/0.ndjson", pulse.name), &pulse.record(0, true));
+        let counted = (0..self.tables).map(input).chain([pulse.name]);
+        let counts: Vec<String> = counted
+            .map(|name| format!("SELECT count(*) AS n FROM {name}"))
+            .collect();
         folder.write(&format!("gold/{COUNTED}.sql"), &counts.join(" UNION ALL "));
         folder
     }
@@ -229,7 +234,7 @@ impl Setting {
             }
         });
         steps.retain(|step| !step.records.is_empty());
-        let mut rows = 0;
+        let mut rows = pulse().rows.len() as i64;
         for step in &mut steps {
             rows += step.rows;
             step.rows = rows;
@@ -274,6 +279,11 @@ fn check(question: &Question) -> Option<Told> {
         Ok(Err(diagnostics)) => Some(Told::Refused(diagnostics.to_string())),
         Err(_) => Some(Told::Ended("planning panicked".to_string())),
     }
+}
+
+/// An input with one row: a lake has a first snapshot where all tables of the questions are empty.
+fn pulse() -> Table {
+    Table::parse("pulse", "beat BIGINT", &serde_json::json!([[1]]))
 }
 
 fn input(n: usize) -> String {
