@@ -19,6 +19,7 @@ mod hostile_sheets;
 mod hostile_text;
 mod hostile_trust;
 mod http;
+mod judge;
 mod kafka;
 mod kills;
 mod lake;
