@@ -47,7 +47,7 @@ pub use files::{Changed, Duplicates, FileField, FileRules, LogRules};
 pub use http::{Http, NEEDS_FOLDER, Tls};
 pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
 pub use load::{Survey, load, survey};
-pub use location::{LocationError, files_location, lake_location};
+pub use location::{LocationError, files_location, lake_location, pattern_of_file};
 pub use number::{NumberPattern, PlainNumber, parse_flags};
 pub use output::{Output, OutputFormat};
 pub use overlap::{LAKE_FOLDERS, feeds_on_lake};
