@@ -40,7 +40,7 @@ pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use dialect::{BlankRows, Charset, TextDialect};
 pub use evolved::Evolved;
-pub use extra::EXTRA_FORMATS;
+pub use extra::EXTRA_FORMAT_NAMES;
 pub use feed::GENERATORS;
 pub use file_glob::{FileGlob, GlobState};
 pub use files::{Changed, Duplicates, FileField, FileRules, LogRules};

@@ -299,7 +299,10 @@ mod tests {
             ]
         );
         let two = of(&["1/2/17", "3/4/2017"]);
-        assert_eq!(two.ambiguous().unwrap(), [["%m/%d/%Y", "%m/%d/%y"], ["%d/%m/%Y", "%d/%m/%y"]]);
+        assert_eq!(
+            two.ambiguous().unwrap(),
+            [["%m/%d/%Y", "%m/%d/%y"], ["%d/%m/%Y", "%d/%m/%y"]]
+        );
         let clear = of(&["1/22/17 0:21", "2018-01-01 00:00:01"]);
         assert!(clear.decided().is_some() && clear.ambiguous().is_none());
     }
@@ -320,10 +323,21 @@ mod tests {
             )
         );
         let fine = of(&["2017-01-31T10:00:00.1234567Z", "2017-01-31T10:00:00Z"]);
-        assert_eq!((fine.decided(), fine.too_fine().unwrap()), (None, vec!["cut_to_us".to_string()]));
+        assert_eq!(
+            (fine.decided(), fine.too_fine().unwrap()),
+            (None, vec!["cut_to_us".to_string()])
+        );
         let fine = of(&["2017-01-31T10:00:00.1234567", "31.01.2017"]);
-        assert_eq!(fine.too_fine().unwrap(), ["%d.%m.%Y", "%Y-%m-%dT%H:%M:%S%.f", "cut_to_us"]);
-        let fractions = of(&["2017-11-01 00:04:26.5", "2017-11-01 00:04:26", "2017-11-01T00:04", "1/31/17 0:21"]);
+        assert_eq!(
+            fine.too_fine().unwrap(),
+            ["%d.%m.%Y", "%Y-%m-%dT%H:%M:%S%.f", "cut_to_us"]
+        );
+        let fractions = of(&[
+            "2017-11-01 00:04:26.5",
+            "2017-11-01 00:04:26",
+            "2017-11-01T00:04",
+            "1/31/17 0:21",
+        ]);
         assert_eq!(
             fractions.decided().unwrap().1,
             ["%m/%d/%y %H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M"]
