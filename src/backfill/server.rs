@@ -369,7 +369,7 @@ impl Job<'_> {
             let lake = &self.service.serving.lake;
             let newest = self.service.wait_for(Snapshot::open(lake, None));
             self.outcome.snapshot = match newest.map(|newest| newest.epoch()) {
-                Ok(newest) if newest >= self.outcome.snapshot => newest,
+                Ok(newest) if newest >= self.outcome.snapshot => newest.min((self.service.serving.committed)()),
                 Ok(_) | Err(QueryError::Empty(_)) => 0,
                 Err(error) => return Err(Halt::Failed(format!("could not look at the newest snapshot: {error}"))),
             };
