@@ -13,6 +13,7 @@ use super::cluster::Cluster;
 use super::output::{self, counted, new_letters};
 use super::{SourceAndLake, UsageError, parse_duration};
 use crate::causes;
+use crate::decode::TWICE;
 use crate::decode::skip::Skip;
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
@@ -149,6 +150,14 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     }
     for ((input, field), records) in &outcome.ignored {
         let input = &dataflow.inputs[*input].name;
+        if let Some(name) = field.strip_prefix(TWICE) {
+            let records = counted(*records, "record");
+            writeln!(
+                out,
+                "{input}: name {name:?} comes twice in the header of {records}, and the column takes the first of these fields"
+            )?;
+            continue;
+        }
         match field.starts_with('(') {
             true => writeln!(out, "{input}: {field} {}", counted(*records, "time"))?,
             false => writeln!(

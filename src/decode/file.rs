@@ -18,7 +18,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::cell::{Cell, Datum, Kind};
-use super::changes::Typed;
+use super::changes::{Typed, remedy_of_null};
 use super::coerce::{self, Fault};
 use super::target::Target;
 use super::{Decoded, Op, Payloads, Raw};
@@ -114,6 +114,7 @@ struct FileColumn {
     target: Target,
     /// Whether a row needs it.
     required: bool,
+    is_key: bool,
 }
 
 impl FileColumns {
@@ -134,6 +135,7 @@ impl FileColumns {
                 column,
                 field,
                 required: !target.nullable || key.contains(&column),
+                is_key: key.contains(&column),
                 target: own,
             });
             target.nullable = true;
@@ -187,8 +189,11 @@ impl FileColumns {
                 faults.extend((0..array.len()).filter(lacks).map(|row| Fault {
                     row: row as u32,
                     reason: format!(
-                        "column {:?} is required, but {} is not known of the record's file; make it nullable",
-                        file.target.name, file.field
+                        "column {:?} is {}, but {} is not known of the record's file; {}",
+                        file.target.name,
+                        if file.is_key { "a key" } else { "required" },
+                        file.field,
+                        remedy_of_null(file.is_key)
                     ),
                 }));
             }

@@ -18,6 +18,8 @@ pub(super) struct Written {
     /// None: its mistakes are reported.
     pub sql_type: Option<SqlType>,
     pub nullable: bool,
+    /// Whether that it may be null is written.
+    pub is_told_nullable: bool,
     pub texts: Texts,
 }
 
@@ -64,6 +66,7 @@ fn read_column(value: &Value<'_>) -> Written {
         name: value.key.to_string(),
         sql_type: None,
         nullable: true,
+        is_told_nullable: false,
         texts: Texts::default(),
     };
     if value.is_text() {
@@ -78,6 +81,7 @@ fn read_column(value: &Value<'_>) -> Written {
         .and_then(|value| read_type(&value, &value.text()?));
     if let Some(nullable) = settings.take("nullable", "false").and_then(|value| value.boolean()) {
         column.nullable = nullable;
+        column.is_told_nullable = nullable;
     }
     column.texts = read_texts(&mut settings, column.sql_type.as_ref());
     settings.finish();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::form::list;
 use super::moment::Moments;
 use super::number::{DecimalMark, Numbers, Written};
 use crate::decode::{FieldValue, is_spreadsheet_error, json_items, lacks_digits};
@@ -316,14 +317,24 @@ impl Observed {
                     ..Decided::plain(sql_type)
                 };
             }
-            if self.moments.are_too_fine() {
-                return text(Some(
-                    "a TIMESTAMP, were it not finer than a microsecond: format = \"cut_to_us\" cuts the rest off"
-                        .to_string(),
-                ));
+            if let Some(formats) = self.moments.too_fine() {
+                let formats: Vec<&str> = formats.iter().map(String::as_str).collect();
+                return text(Some(format!(
+                    "a TIMESTAMP, were it not finer than a microsecond: format = {} cuts the rest off",
+                    list(&formats)
+                )));
             }
-            if let Some(formats) = self.moments.ambiguous() {
-                return text(Some(format!("a date by {formats}: say which by `format`")));
+            if let Some(lists) = self.moments.ambiguous() {
+                let lists: Vec<String> = lists
+                    .iter()
+                    .map(|formats| list(&formats.iter().map(String::as_str).collect::<Vec<_>>()))
+                    .collect();
+                return text(Some(match &lists[..] {
+                    [both] => format!(
+                        "a date by {both}, of which two read some values as different days: have one of them, or such values are refused"
+                    ),
+                    lists => format!("a date by {}: say which by `format`", lists.join(" or ")),
+                }));
             }
         }
         let known = marks.known();
@@ -445,6 +456,11 @@ mod tests {
                 "VARCHAR   a number by \"#,##0.00\" or \"#.##0,00\": say which by `format`",
             ),
             (&["1/31/17 0:21"], "TIMESTAMP %m/%d/%y %H:%M"),
+            (
+                &["1/2/17 0:21", "2018-01-01 00:00:01"],
+                "VARCHAR   a date by [\"%m/%d/%y %H:%M\", \"%Y-%m-%d %H:%M:%S\"] or [\"%d/%m/%y %H:%M\", \"%Y-%m-%d %H:%M:%S\"]: say \
+                 which by `format`",
+            ),
             (&["2017-01-31"], "DATE"),
             (
                 &["2017-01-31T10:00:00.1234567Z"],

@@ -7,7 +7,7 @@ use super::clock::Clock;
 use super::column::{Decided, DecimalMarks};
 use super::columns::{Candidate, Known};
 use super::files::Listed;
-use super::form::{Form, JsonForm, quoted};
+use super::form::{Form, JsonForm, list, quoted};
 use super::look::Looked;
 use crate::definition::TextDialect;
 use crate::shown::shown;
@@ -53,6 +53,11 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
         line(column(candidate, decided, *nullable, &looked.form, &nulls));
     }
     line("\n[[feeds]]\nname = \"files\"\nkind = \"files\"".to_string());
+    if let Some(character) = listed.in_brackets {
+        line(format!(
+            "# [{character}{character}] is the character {character}: a path whose last part has no point and no wildcard is a folder's."
+        ));
+    }
     line(format!("path = {}", quoted(&listed.pattern)));
     match &looked.form {
         Form::Csv(dialect) => {
@@ -275,16 +280,6 @@ fn settings(dialect: &TextDialect, line: &mut impl FnMut(String)) {
 fn key(name: &str) -> String {
     let is_bare = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if is_bare { name.to_string() } else { quoted(name) }
-}
-
-fn list(texts: &[&str]) -> String {
-    match texts {
-        [one] => quoted(one),
-        several => format!(
-            "[{}]",
-            several.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ")
-        ),
-    }
 }
 
 /// Names of fields; one that stands for a place is its number.

@@ -548,7 +548,8 @@ fn check_columns(plan: &LogicalPlan) -> Vec<(usize, Refusal)> {
         if name.is_empty() || name.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
             refusals.push((
                 n,
-                Refusal::new(format!("could not use {name:?} as a column's name")).help("give it a name: AS ..."),
+                Refusal::new(format!("could not use {name:?} as a column's name"))
+                    .help("give it a name: AS ..., without blanks and ,;{}()=, which Delta tables do not take"),
             ));
         } else if seen.insert(name.to_lowercase(), n).is_some() {
             refusals.push((n, two_columns(name).near(name)));

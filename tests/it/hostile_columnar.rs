@@ -258,7 +258,7 @@ fn a_repeated_column_is_a_list_without_an_annotation() {
     );
 }
 
-const NUMBERS: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"}]}"#;
+pub const NUMBERS: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"}]}"#;
 
 fn numbers(from: i64, to: i64) -> Vec<u8> {
     avro_block(to - from, &(from..to).flat_map(long).collect::<Vec<_>>())

@@ -25,6 +25,7 @@ mod kills;
 mod lake;
 mod letters;
 mod memory;
+mod newcomer;
 mod oracle;
 mod poison;
 mod poisoned;

@@ -68,7 +68,7 @@ pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
     // A row of nulls would say nothing of it; a required column says it itself.
     if shape.may_be_null() && asked.all(|(_, missing)| *missing) {
         let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
-        let reason = stranger(&names);
+        let reason = stranger(&names, &shape.targets);
         faults.extend((0..rows as u32).map(|row| Fault {
             row,
             reason: reason.clone(),
@@ -87,8 +87,10 @@ pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
             let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
             let Target { name, from, .. } = &shape.targets[column];
             format!(
-                "column {name:?} is required, but the file has no column {from:?}: it has {}; list its name there in the column's `from`, or make it nullable",
-                coerce::shown(&names.join(","))
+                "column {name:?} is {}, but the file has no column {from:?}: it has {}; list its name there in the column's `from`, or {}",
+                shape.needed(column),
+                coerce::shown(&names.join(",")),
+                shape.remedy(column)
             )
         })
     });

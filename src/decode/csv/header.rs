@@ -15,6 +15,8 @@ pub(super) struct Wanted<'a> {
     pub from: &'a [String],
     /// Whether no record can do without it.
     pub required: bool,
+    /// Whether it is one of the key, which is never null.
+    pub is_key: bool,
 }
 
 impl Wanted<'_> {
@@ -176,7 +178,7 @@ impl Heading {
             return None;
         }
         let quoted = |columns: &mut dyn Iterator<Item = &Wanted<'_>>| {
-            let names: Vec<String> = columns.map(|column| format!("{:?}", column.name)).collect();
+            let names: Vec<String> = columns.map(|column| self::wanted(column.name, column.from)).collect();
             shown_list(&names)
         };
         let has = shown(&self.names.join(&char::from(self.dialect.delimiter).to_string()));
@@ -194,9 +196,12 @@ impl Heading {
             .filter(|(column, absent)| **absent && column.required)
             .map(|(column, _)| column);
         let first = lost.next()?;
-        let columns = quoted(&mut std::iter::once(first).chain(lost));
-        let remedy = remedy()
-            .unwrap_or_else(|| "list the field's name in the column's `from`, or make the column nullable".to_string());
+        let lost: Vec<&Wanted<'_>> = std::iter::once(first).chain(lost).collect();
+        let columns = quoted(&mut lost.iter().copied());
+        let remedy = remedy().unwrap_or_else(|| match lost.iter().any(|column| column.is_key) {
+            true => "list the field's name in the column's `from`; a column of the key is never null".to_string(),
+            false => "list the field's name in the column's `from`, or make the column nullable".to_string(),
+        });
         Some(format!(
             "its header lacks what is required, {columns}: it has {has}; {remedy}"
         ))
@@ -213,8 +218,17 @@ fn takes(width: usize, found: &[Option<usize>]) -> Vec<SmallVec<[u32; 1]>> {
     takes
 }
 
+/// A column, with the names of its field where they are others.
+pub(in crate::decode) fn wanted(name: &str, from: &[String]) -> String {
+    if from == [name] {
+        return format!("{name:?}");
+    }
+    let from: Vec<String> = from.iter().map(|from| format!("{from:?}")).collect();
+    format!("{name:?} (from {})", from.join(" or "))
+}
+
 /// At most ten of these.
-fn shown_list(names: &[String]) -> String {
+pub(in crate::decode) fn shown_list(names: &[String]) -> String {
     match names.get(..10).filter(|_| names.len() > 11) {
         Some(first) => format!("{} and {} more", first.join(", "), names.len() - 10),
         None => names.join(", "),
@@ -258,6 +272,7 @@ pub fn judge_header(input: &Input, feed: &Feed, header: Option<&str>, sample: &s
             name: &ours.name,
             from: &theirs.from,
             required: !ours.nullable || input.key.contains(&ours.name),
+            is_key: input.key.contains(&ours.name),
         })
         .collect();
     let heading = Heading::new(&wanted, header, &feed.wire.text);

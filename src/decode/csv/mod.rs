@@ -23,12 +23,13 @@ use arrow::array::Array;
 
 use super::cell::Cell;
 use super::changes::{Changes, Outcome, Shape};
-use super::{Batch, Op, coerce};
+use super::{Batch, Op, TWICE, coerce};
 use crate::definition::{BlankRows, TextDialect};
 use header::{Heading, Wanted};
 use split::{is_blank_row, split, trimmed};
 
 pub use header::{HeaderNotes, csv_names, judge_header};
+pub(super) use header::{shown_list, wanted};
 pub use split::{fields as csv_fields, is_blank_row as is_blank_csv_row, values as csv_values};
 
 /// What rows that hold nothing are counted by: those that are rows of nulls, and those that are left out.
@@ -79,6 +80,7 @@ impl Csv {
                 from: &target.from,
                 // A record that lacks one is told its own reason.
                 required: false,
+                is_key: false,
             });
             let wanted: Vec<Wanted<'_>> = wanted.collect();
             let heading = Heading::new(&wanted, header, dialect);
@@ -176,7 +178,14 @@ impl Csv {
         if !changes.ops.is_empty() {
             for (name, takes) in heading.names.iter().zip(&heading.takes) {
                 if takes.is_empty() {
-                    ignored.insert(name.clone(), changes.ops.len() as u64);
+                    let mut fields = heading.names.iter().zip(&heading.takes);
+                    let is_taken = fields.any(|(other, takes)| other == name && !takes.is_empty());
+                    let name = if is_taken {
+                        format!("{TWICE}{name}")
+                    } else {
+                        name.clone()
+                    };
+                    ignored.insert(name, changes.ops.len() as u64);
                 }
             }
         }
@@ -184,10 +193,12 @@ impl Csv {
         let mut typed = changes.coerce(shape, |column| {
             let target = &shape.targets[column];
             Some(format!(
-                "column {:?} is required, but the header has no {}: it has {}; list its name there in the column's `from`, or make it nullable",
+                "column {:?} is {}, but the header has no {}: it has {}; list its name there in the column's `from`, or {}",
                 target.name,
+                shape.needed(column),
                 target.from.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(" or "),
                 coerce::shown(&heading.names.join(",")),
+                shape.remedy(column),
             ))
         });
         let is_refused = |record: &u32| {

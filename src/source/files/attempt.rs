@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::charset::{Peeked, as_utf8, to_utf8};
 use super::columnar::{self, Extent};
@@ -30,12 +31,21 @@ const FOR_ONE: &str = "a setting holds for all files of the feed: where only thi
 struct StopAware<R> {
     source: R,
     hand: Hand,
+    /// Whether there was a byte that is no blank and no part of a byte order mark.
+    holds: Arc<AtomicBool>,
 }
 
 impl<R: Read> Read for StopAware<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.hand.check() {
-            Ok(()) => self.source.read(buffer),
+            Ok(()) => {
+                let read = self.source.read(buffer)?;
+                let is_something = |byte: &u8| !byte.is_ascii_whitespace() && !b"\xef\xbb\xbf\0".contains(byte);
+                if !self.holds.load(Ordering::Relaxed) && buffer[..read].iter().any(is_something) {
+                    self.holds.store(true, Ordering::Relaxed);
+                }
+                Ok(read)
+            }
             Err(_) => Err(io::Error::other("readers are to stop")),
         }
     }
@@ -68,9 +78,11 @@ impl FileReader {
             self.tell_utf8(job, *next == self.current.base, &peeked.head);
             source = Box::new(peeked);
         }
+        let holds = Arc::new(AtomicBool::new(false));
         let plain = StopAware {
             source: to_utf8(source, dialect.charset),
             hand: self.hand.clone(),
+            holds: holds.clone(),
         };
         let plain: Box<dyn Read> = match csv {
             true => Box::new(plain),
@@ -192,6 +204,10 @@ impl FileReader {
         let blank = std::mem::take(&mut self.current.blank_rows);
         self.headers
             .tell_blank_rows(&self.hand, &self.place.shown(&job.partition), blank);
+        if end.is_ok() && !holds.load(Ordering::Relaxed) {
+            self.headers
+                .tell_empty(&self.hand.name(), &self.place.shown(&job.partition));
+        }
         end.map(|()| self.position(job, *next, true))
     }
 

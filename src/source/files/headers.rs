@@ -19,6 +19,8 @@ pub(super) struct HeadersTold {
     notes: HashMap<HeaderNotes, usize>,
     /// Of how many files was said that they have rows that hold nothing.
     blank_rows: usize,
+    /// Of how many files was said that nothing is in them.
+    empty: usize,
 }
 
 impl HeadersTold {
@@ -43,6 +45,22 @@ impl HeadersTold {
 }
 
 impl HeadersTold {
+    /// Warns of a file that nothing is in, not even a header: an export that failed leaves such a one.
+    pub fn tell_empty(&mut self, feed: &str, file: &str) {
+        self.empty += 1;
+        match self.empty {
+            ..=NAMED => tracing::warn!(
+                feed,
+                file,
+                "the file holds nothing, not even a header; if its export failed, drop it again: it is read once it holds something"
+            ),
+            files if files == NAMED + 1 => {
+                tracing::warn!(feed, file, "the file holds nothing; more such files are not told");
+            }
+            _ => (),
+        }
+    }
+
     /// Says of a file how many rows of it hold nothing, if there are some, and what became of them.
     pub fn tell_blank_rows(&mut self, hand: &Hand, path: &str, rows: u64) {
         if rows == 0 || self.blank_rows > NAMED {

@@ -42,6 +42,8 @@ pub(super) struct Lister {
     pub path: String,
     /// Whether the order in which files are read decides which row counts.
     pub order_decides: bool,
+    /// Whether it is worth a word that no file is there.
+    pub nothing_is_odd: bool,
     pub options: ReaderOptions,
     pub settle: Settle,
     pub jobs: Sender<Job>,
@@ -161,7 +163,10 @@ impl Lister {
             Err(error) => {
                 hand.check()?;
                 self.look.failures += 1;
-                self.look.unseen = Some(format!("could not list {}: {error}", self.place.shown("")));
+                self.look.unseen = Some(match error.kind() {
+                    ErrorKind::NotADirectory => self.place.told_as_file(),
+                    _ => format!("could not list {}: {error}", self.place.shown("")),
+                });
                 self.settle.observe(None, &|_| true, start, (self.options.clock)());
                 Ok(Instant::now() + pause(&self.options, self.look.failures).max(poll))
             }
@@ -172,6 +177,7 @@ impl Lister {
         let occasion = Occasion {
             now: (self.options.clock)(),
             order_decides: self.order_decides,
+            nothing_is_odd: self.nothing_is_odd,
         };
         let why_nothing = || why_nothing(&self.place, &self.path);
         let said = self.look.telling.observe(&listing, &self.place, occasion, why_nothing);

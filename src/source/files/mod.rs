@@ -121,6 +121,7 @@ pub(crate) fn start(
         place,
         path: path.to_string(),
         order_decides: in_order,
+        nothing_is_odd: !rules.may_be_empty,
         options,
         settle,
         jobs,
