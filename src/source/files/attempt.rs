@@ -7,14 +7,15 @@ use super::charset::{Peeked, as_utf8, to_utf8};
 use super::columnar::{self, Extent};
 use super::documents::LineDocuments;
 use super::head::{Head, HeadError, SAMPLE, read_head};
-use super::magic::Mark;
+use super::magic::{Mark, is_unmarked_utf16};
 use super::open::{Break, Source, Unpacked, decompress, instead};
 use super::portion::{self, Gathered};
 use super::reader::FileReader;
 use super::settle::Job;
+use super::suspects::Suspects;
 use super::text::{Line, MOST_BLANK, MOST_RECORD, Records, SplitError};
 use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
-use crate::definition::{Duplicates, Format};
+use crate::definition::{Charset, Duplicates, Format};
 use crate::source::batch::{BatchBuilder, Record};
 use crate::source::outlet::{Ended, Hand};
 use crate::source::{Position, TextPlace};
@@ -62,10 +63,23 @@ impl FileReader {
         let dialect = self.hand.feed().wire.text;
         let (mut source, trouble) = Source::open_version(&self.place, &job.partition, &job.tag)?;
         let digest = source.digested();
-        let Unpacked { mut source, was_packed } = decompress(source, &trouble, &job.partition)?;
+        let Unpacked {
+            mut source,
+            was_packed,
+            proven,
+        } = decompress(source, &trouble, &job.partition)?;
         if dialect.charset.is_single_byte() {
             let peeked = Peeked::new(source, SAMPLE);
             self.tell_utf8(job, *next == self.current.base, &peeked.head);
+            source = Box::new(peeked);
+        }
+        if dialect.charset == Charset::Utf8 {
+            let peeked = Peeked::new(source, SAMPLE);
+            if is_unmarked_utf16(&peeked.head) {
+                return Err(Break::Refused(format!(
+                    "it looks UTF-16, without a byte order mark: set `encoding = \"utf-16\"`; {FOR_ONE}{TRY_AGAIN}"
+                )));
+            }
             source = Box::new(peeked);
         }
         let plain = StopAware {
@@ -133,6 +147,8 @@ impl FileReader {
         }
         let mut batch = BatchBuilder::new(self.hand.limits);
         let mut at = *next;
+        // By bytes of the text: unpacked ones are the same in UTF-8 alone.
+        let mut suspects = proven.map(|proven| Suspects::new(proven, csv && dialect.charset == Charset::Utf8));
         // Of a packed file its own end tells that it is whole.
         let waits_for_line_end = !was_packed && self.may_grow(job);
         let end = loop {
@@ -161,13 +177,20 @@ impl FileReader {
                         line: Some(number),
                         ..Record::default()
                     });
+                    if let Some(suspects) = &mut suspects {
+                        suspects.observe(records.passed(), at, number);
+                    }
                     at += 1;
                     self.current.line = Some(number);
                 }
                 Ok(None) => break Ok(()),
                 Err(error) => {
                     self.current.at = place(before);
-                    break Err(broken(error));
+                    let suspects = suspects.filter(|_| matches!(error, SplitError::Io(_)));
+                    break Err(match (broken(error), suspects.and_then(|suspects| suspects.told(at))) {
+                        (Break::Spoilt(reason), Some(told)) => Break::Spoilt(format!("{reason}: {told}")),
+                        (broke, _) => broke,
+                    });
                 }
             }
             if batch.is_full() {
