@@ -28,7 +28,7 @@ use super::lower::{Lowering, physical};
 use super::moments::microseconds;
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
-use super::{casts, complete, normal, now, partitions, refuse, session, shape, values, wide, windows};
+use super::{casts, change_feed, complete, normal, now, partitions, refuse, session, shape, values, wide, windows};
 use crate::contain::contain;
 use crate::deep::deep;
 use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Input, Table, nearest};
@@ -241,10 +241,17 @@ impl Compiler<'_> {
         let (mut expectations, mut mistakes) = self.expectations(table, &schema);
         let key = self.columns(table, "key", &table.key, &schema, &mut mistakes);
         let partition_by = self.columns(table, "partition_by", &table.partition_by, &schema, &mut mistakes);
-        mistakes.extend(partitions::mistakes(&schema, &partition_by).into_iter().map(|mistake| {
+        let partitions = partitions::mistakes(&schema, &partition_by);
+        let partitions = partitions.into_iter().map(|mistake| ("partition_by", mistake));
+        let feed = match table.change_data_feed {
+            true => change_feed::mistakes(&schema),
+            false => Vec::new(),
+        };
+        let feed = feed.into_iter().map(|mistake| ("change_data_feed", mistake));
+        mistakes.extend(partitions.chain(feed).map(|(setting, mistake)| {
             let file = settings_file(table);
             Diagnostic {
-                line: self.setting_line(&file, "", "partition_by"),
+                line: self.setting_line(&file, "", setting),
                 file,
                 column: 0,
                 message: mistake.message,

@@ -11,6 +11,7 @@
 
 mod calendar;
 mod casts;
+mod change_feed;
 mod compile;
 mod complete;
 mod diagnose;

@@ -109,7 +109,7 @@ fn a_file_whose_header_has_no_column_is_a_dead_letter_with_a_guess_what_it_is() 
         (
             "utf-16",
             &utf16("k,x\na,1\n", false),
-            "it looks UTF-16: set `encoding = \"\"utf-16\"\"`",
+            "it looks UTF-16, without a byte order mark: set `encoding = \"\"utf-16\"\"`",
         ),
         ("latin header", b"k,Gr\xf6\xdfe\na,1\n", "its header is not UTF-8"),
         (

@@ -493,6 +493,12 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
             "inputs/orders.toml: the input has no feeds: nothing would ever arrive\n\
              \x20 help: add [[feeds]] with name = \"drops\", kind, path and format below it",
         ),
+        (
+            feed("kind = \"files\"\npath = \"d\"\nformat = \"csv\"\nquote = \"\"\nescape = \"\\\\\"\n"),
+            "inputs/orders.toml:12:1: escape holds inside quotes alone, and quote = \"\" says that there are none\n\
+             \x20 help: remove escape, or have fields written in quotes (FIELDS ENCLOSED BY '\"' of MySQL, FORMAT csv of \
+             PostgreSQL) and remove quote",
+        ),
         // tables
         (
             table("partition_bye = [\"day\"]\n"),

@@ -36,6 +36,7 @@ mod reader;
 mod settle;
 mod single;
 mod skim;
+mod suspects;
 mod telling;
 #[cfg(test)]
 mod tests;
