@@ -165,9 +165,16 @@ pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
             };
             format!("column {name:?}: {shown} is not a {sql_type}; {remedy}")
         }
-        Why::Beyond if matches!(sql_type, SqlType::Date | SqlType::Timestamp) => format!(
-            "column {name:?}: {shown} does not fit into {sql_type}, which holds the years 1 to 9999; correct the record, or declare VARCHAR or BIGINT"
-        ),
+        Why::Beyond if matches!(sql_type, SqlType::Date | SqlType::Timestamp) => {
+            let other = if text.parse::<i128>().is_ok() {
+                "VARCHAR or BIGINT"
+            } else {
+                "VARCHAR"
+            };
+            format!(
+                "column {name:?}: {shown} does not fit into {sql_type}, which holds the years 1 to 9999; correct the record, or declare {other}"
+            )
+        }
         Why::Beyond => format!("column {name:?}: {shown} does not fit into {sql_type}; declare a wider type"),
         Why::TooFine => format!(
             "column {name:?}: {shown} has more digits behind the point than {sql_type} holds; declare a larger scale, or DOUBLE"
