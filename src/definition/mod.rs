@@ -22,6 +22,7 @@ mod input;
 mod kafka;
 mod load;
 mod location;
+mod moment;
 mod number;
 mod order;
 mod output;
@@ -48,6 +49,7 @@ pub use http::{Http, NEEDS_FOLDER, Tls};
 pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
 pub use load::{Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location, pattern_of_file};
+pub use moment::{MomentFault, MomentPattern};
 pub use number::{NumberPattern, PlainNumber, parse_flags};
 pub use output::{Output, OutputFormat};
 pub use overlap::{LAKE_FOLDERS, feeds_on_lake};
@@ -185,7 +187,7 @@ pub struct Column {
     /// field of a CSV record where no field is called so. A feed may override it. Never empty: by default the column's own
     /// name.
     pub from: Vec<String>,
-    /// How text becomes this column's type: chrono's strftime for DATE and TIMESTAMP, [`NumberPattern`]s for numbers,
+    /// How text becomes this column's type: [`MomentPattern`]s for DATE and TIMESTAMP, [`NumberPattern`]s for numbers,
     /// `Y|N` for BOOLEAN; several are tried in order. Empty: ISO 8601, plain numbers, the usual words.
     pub format: Vec<String>,
     /// Texts that stand for null, besides the empty CSV field (`NA`).

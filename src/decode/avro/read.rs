@@ -550,7 +550,7 @@ pub(super) fn write_moment(out: &mut String, meaning: Meaning, scale: i16, n: i6
 }
 
 /// Months, days and milliseconds, little-endian, as ISO 8601 writes a duration.
-fn write_duration(out: &mut String, bytes: &[u8]) {
+pub(in crate::decode) fn write_duration(out: &mut String, bytes: &[u8]) {
     let part = |at: usize| {
         let bytes = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         u32::from_le_bytes(bytes.unwrap_or_default())
