@@ -29,7 +29,10 @@ fn a_header_of_300_000_fields_is_read_in_seconds_and_the_warning_names_a_few() {
         format!("{}\n{record}\n", header.replacen('k', "q", 1)),
     );
     let started = Instant::now();
-    let output = alluvium(&["run", ".", "--until-caught-up", "--lake", "lakes/lake"], folder.path());
+    let output = alluvium(
+        &["run", ".", "--until-caught-up", "--lake", "lakes/lake"],
+        folder.path(),
+    );
     exits(&output, 0);
     let took = started.elapsed();
     assert!(took < Duration::from_secs(60), "{took:?}");
