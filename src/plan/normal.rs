@@ -8,11 +8,11 @@ use datafusion::functions_aggregate::percentile_cont::percentile_cont_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Distinct, DistinctOn, Expr, ExprSchemable, LogicalPlan, SortExpr, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::{Planned, Refusal};
+use super::numbers::Agreed;
 use super::rewrite::rewrite;
 use crate::repr::normalise_type;
 
@@ -83,7 +83,7 @@ pub(super) fn types(plan: LogicalPlan, options: &ConfigOptions) -> Planned<Logic
         })
     })?;
     if rewritten.transformed {
-        Ok(TypeCoercion::new().analyze(rewritten.data, options)?)
+        Ok(Agreed.analyze(rewritten.data, options)?)
     } else {
         Ok(rewritten.data)
     }
