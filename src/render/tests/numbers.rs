@@ -12,7 +12,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::Value;
 
 use super::{Answer, WAYS, dataflow, run};
-use crate::definition::{Column, Input, Layer};
+use crate::definition::{Column, Expectation, Input, Layer, OnViolation};
 use crate::plan::compile;
 use crate::render::expr::relaxed;
 use crate::render::{Counters, error};
@@ -114,9 +114,22 @@ pub(super) fn text(value: &Value) -> Option<String> {
 
 /// The rows of a table, as the cases write them, and why others are dead letters; or the refusal.
 pub(super) fn answer(inputs: &[Rows], sql: &str) -> Result<(String, Vec<String>), String> {
+    answer_expecting(inputs, sql, &[])
+}
+
+/// The same of a table from which rows are taken that do not pass these checks.
+fn answer_expecting(inputs: &[Rows], sql: &str, checks: &[&str]) -> Result<(String, Vec<String>), String> {
     let mut definition = dataflow(inputs.iter().map(Rows::input).collect(), 1);
     definition.tables[0].layer = Layer::Gold;
     definition.tables[0].sql = sql.to_string();
+    definition.tables[0].expectations = checks
+        .iter()
+        .map(|check| Expectation {
+            name: check.to_string(),
+            check: check.to_string(),
+            on_violation: OnViolation::Drop,
+        })
+        .collect();
     let graph = Arc::new(compile(&definition).map_err(|refusal| refusal.to_string())?);
     let schema = graph.tables[0].schema.clone();
     // All rows at once, and then one at each time, a row taken out and put back between them.
@@ -202,6 +215,69 @@ fn lines(batch: &RecordBatch) -> Vec<String> {
         format!("({})", cells.join(","))
     };
     (0..batch.num_rows()).map(row).collect()
+}
+
+/// A literal was a double that was cut off at 15 digits: `price >= 16.60` dropped a price of 16.60.
+#[test]
+fn an_expectation_compares_decimals_by_value() {
+    let rows = serde_json::json!([
+        [1, "16.60", 16.6],
+        [2, "4.14", 4.14],
+        [3, "99999999.99", 1e20],
+        [4, null, null]
+    ]);
+    let t = || Rows::new("t", "id BIGINT, price DECIMAL(10,2), x DOUBLE", &rows);
+    for (checks, right) in [
+        (&["price >= 16.60"][..], "(1) (3) (4)"),
+        (&["price NOT IN (4.14, 99999999.99)"], "(1) (4)"),
+        (&["x <> 16.6"], "(2) (3) (4)"),
+        (&["price * 1.5 < 1e3", "x > price - 0.005"], "(1) (2) (4)"),
+        (&["CAST(price AS BIGINT) = 17"], "(1) (4)"),
+    ] {
+        let (kept, _) = answer_expecting(&[t()], "SELECT id, price, x FROM t", checks).unwrap();
+        let ids: Vec<String> = kept
+            .split(' ')
+            .map(|row| format!("{})", row.split(',').next().unwrap()))
+            .collect();
+        assert_eq!(ids.join(" "), right, "{checks:?}");
+    }
+}
+
+/// Neither side fits the other's type, and both together have 48 digits.
+#[test]
+fn decimals_that_meet_beyond_38_digits_are_compared_by_value() {
+    let nines = "9".repeat(38);
+    let rows = serde_json::json!([
+        [1, nines, "9999999999999999999999999999.9999999999"],
+        [2, "1", "1"],
+        [3, format!("-{nines}"), "-9999999999999999999999999999.9999999999"],
+        [4, null, "0.0000000001"],
+        [5, "0", null]
+    ]);
+    let t = || Rows::new("t", "id BIGINT, d DECIMAL(38,0), e DECIMAL(38,10)", &rows);
+    for (sql, right) in [
+        ("SELECT id FROM t WHERE d = e", "(2)"),
+        ("SELECT id FROM t WHERE d > e", "(1)"),
+        ("SELECT a.id FROM t a JOIN t b ON a.d = b.e", "(2)"),
+        (
+            "SELECT id FROM t WHERE d NOT IN (SELECT e FROM t WHERE e IS NOT NULL)",
+            "(1) (3) (5)",
+        ),
+        (
+            "SELECT id FROM t WHERE d IN (1, 0.5, 99999999999999999999999999999999999999)",
+            "(1) (2)",
+        ),
+        ("SELECT id FROM t WHERE e < 0.00000000015 AND e > -1", "(4)"),
+    ] {
+        assert_eq!(answer(&[t()], sql).unwrap(), (right.to_string(), vec![]), "{sql}");
+    }
+    // What is kept has 38: the scale of the one that has more, and a value that does not fit is an error.
+    let (rows, reasons) = answer(&[t()], "SELECT id, CASE WHEN id < 3 THEN d ELSE e END AS v FROM t").unwrap();
+    assert_eq!(
+        rows,
+        "(2,1) (3,-9999999999999999999999999999.9999999999) (4,0.0000000001) (5,∅)"
+    );
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
 }
 
 #[test]
