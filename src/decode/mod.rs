@@ -76,7 +76,10 @@ pub(crate) use avro::{ContainerColumn, container_bodies, container_columns, cont
 pub use brought::judge_columns;
 pub use changes::TRUNCATES_OTHERS;
 pub use coerce::{is_error as is_spreadsheet_error, lacks_digits};
-pub use csv::{HeaderNotes, blank_rows, csv_fields, csv_names, csv_values, is_blank_csv_row, judge_header};
+pub use csv::{
+    HeaderNotes, HeaderRepeat, RepeatedHeader, blank_rows, csv_fields, csv_names, csv_values, is_blank_csv_row,
+    judge_header, repeated_header,
+};
 pub(crate) use cut::FIRST_BYTES;
 pub use damage::Damage;
 pub use debezium::Transaction;

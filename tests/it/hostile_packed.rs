@@ -49,6 +49,11 @@ fn a_compression_that_is_not_read_is_named_with_what_to_do() {
             utf16("k,x\na,1\n", false),
             "it looks UTF-16, without a byte order mark",
         ),
+        (
+            "g.csv",
+            b"\xff\xfe\0\0k\0\0\0,\0\0\0x\0\0\0".to_vec(),
+            "it is text in UTF-32; write it in UTF-8",
+        ),
     ];
     let folder = folder("");
     put(&folder, "good.csv", "k,x\ng,1\n");
@@ -62,6 +67,24 @@ fn a_compression_that_is_not_read_is_named_with_what_to_do() {
         let is_told = |line: &str| line.contains(name) && line.contains(told);
         assert!(letters.lines().any(is_told), "{name}: {told}\n{letters}");
     }
+}
+
+/// What damaged bytes became was judged as a header: the letter told to set an encoding.
+#[test]
+fn a_damaged_beginning_of_a_packed_file_is_no_header() {
+    let folder = folder("");
+    let mut packed = gzipped(b"k,x\na,1\nb,2\n");
+    let checksum = packed.len() - 8;
+    packed[checksum] ^= 1;
+    // As though a byte of its header had changed.
+    let mut other = gzipped(b"q,y\na,1\nb,2\n");
+    let end = other.len() - 8;
+    other[end..].copy_from_slice(&packed[checksum..]);
+    put(&folder, "a.csv.gz", &other);
+    let (rows, letters) = take(&folder);
+    assert_eq!(rows, "");
+    assert!(letters.contains("its compressed bytes are damaged: "), "{letters}");
+    assert!(!letters.contains("none of the columns"), "{letters}");
 }
 
 /// Text in UTF-16 whose mark is missing was a dead letter for each of its lines, and without a header rows of strange characters.

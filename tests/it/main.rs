@@ -15,6 +15,7 @@ mod hostile_columnar;
 mod hostile_engines;
 mod hostile_expressions;
 mod hostile_files;
+mod hostile_headers;
 mod hostile_packed;
 mod hostile_sheets;
 mod hostile_text;

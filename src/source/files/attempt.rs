@@ -14,7 +14,7 @@ use super::reader::FileReader;
 use super::settle::Job;
 use super::suspects::Suspects;
 use super::text::{Line, MOST_BLANK, MOST_RECORD, Records, SplitError};
-use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
+use crate::decode::{FilePlace, HeaderRepeat, Payloads, Raw, judge_columns, judge_header, moment, repeated_header};
 use crate::definition::{Charset, Duplicates, Format};
 use crate::source::batch::{BatchBuilder, Record};
 use crate::source::outlet::{Ended, Hand};
@@ -26,6 +26,9 @@ const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
 /// What to do where a setting would fit one file and none of the others.
 const FOR_ONE: &str = "a setting holds for all files of the feed: where only this one needs it, repair the file, or move it to a \
      folder that another feed of the input reads with that setting; ";
+
+/// Bytes of a packed file whose header is refused that are unpacked all the same, to find damage: a block of bzip2 has fewer.
+const CHECKED_BYTES: u64 = 4 << 20;
 
 /// Bytes of a file that fail once readers are to stop. A single record may be as long as the file, so it is asked at every read.
 struct StopAware<R> {
@@ -109,17 +112,40 @@ impl FileReader {
         };
         let mut header = None;
         if csv {
-            let head = read_head(&mut records).map_err(|error| match error {
-                HeadError::Split(error) => broken(error),
-                HeadError::Refused(reason) => Break::Refused(format!("{reason}; {TRY_AGAIN}")),
-            })?;
-            self.judge(job, &head, *next == self.current.base)
-                .map_err(|broke| match records.open_end() {
-                    Some(_) => Break::torn(broke),
-                    None => broke,
-                })?;
-            header = head.header;
+            let refused = match read_head(&mut records) {
+                Err(HeadError::Split(error)) => return Err(broken(error)),
+                Err(HeadError::Refused(reason)) => Some(Break::Refused(format!("{reason}; {TRY_AGAIN}"))),
+                Ok(head) => {
+                    let judged = self.judge(job, &head, *next == self.current.base);
+                    header = head.header;
+                    judged.err().map(|broke| match records.open_end() {
+                        Some(_) => Break::torn(broke),
+                        None => broke,
+                    })
+                }
+            };
+            if let Some(refused) = refused {
+                // What damaged bytes become is no header, and a checksum behind them says so.
+                let behind = records.passed() + CHECKED_BYTES;
+                if was_packed && let Err(error @ SplitError::Io(_)) = records.skip_to(behind) {
+                    return Err(match broken(error) {
+                        Break::Spoilt(reason) => Break::Spoilt(format!("its compressed bytes are damaged: {reason}")),
+                        broke => broke,
+                    });
+                }
+                return Err(refused);
+            }
         }
+        let repeated = match (&header, records.dialect()) {
+            (Some(header), Some(dialect)) if dialect.header => repeated_header(header, dialect),
+            _ => None,
+        };
+        let reordered = |bytes: &[u8]| {
+            let repeated = repeated.as_ref().filter(|repeated| repeated.may_be(bytes))?;
+            let record = std::str::from_utf8(bytes).ok()?;
+            let record = record.strip_prefix('\u{feff}').unwrap_or(record);
+            (repeated.find(record) == HeaderRepeat::Reordered).then(|| repeated.reordered(record))
+        };
         let charset = dialect.charset;
         let place = |bytes: u64| csv.then_some(TextPlace { bytes, charset });
         let mut known_records = self.current.base..*next;
@@ -163,6 +189,15 @@ impl FileReader {
                         "its last line has no end, and may still be written",
                     );
                     break Err(Break::torn(Break::Passing(cause)));
+                }
+                Ok(Some(Line {
+                    bytes,
+                    cut_from: None,
+                    number,
+                    ..
+                })) if let Some(what) = reordered(bytes) => {
+                    self.current.at = place(before);
+                    break Err(Break::Spoilt(format!("its line {number} is no record: {what}")));
                 }
                 Ok(Some(Line {
                     bytes,

@@ -60,6 +60,9 @@ pub(crate) fn mark(head: &[u8]) -> Option<Mark> {
         _ if is(b"\x04\x22\x4d\x18") => Mark::Other("compressed by lz4", RECOMPRESS),
         _ if is(b"\x02\x21\x4c\x18") => Mark::Other("compressed by lz4", RECOMPRESS),
         _ if is(b"\x1f\x9d") => Mark::Other("compressed by compress", RECOMPRESS),
+        _ if is(b"\xff\xfe\x00\x00") || is(b"\x00\x00\xfe\xff") => {
+            Mark::Other("text in UTF-32", "write it in UTF-8, or in UTF-16")
+        }
         _ if is(b"\x89LZO\x00\x0d\x0a\x1a\x0a") => Mark::Other("compressed by lzop", RECOMPRESS),
         _ if begins_lzma(head) => Mark::Other("compressed by lzma", "compress it by xz, zstd or gzip instead"),
         _ if begins_zlib(head) => Mark::Other("compressed by zlib", RECOMPRESS),

@@ -264,9 +264,8 @@ pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &
         };
         let told = Proven::default();
         source = unpacked(packing, peeked, &told).map_err(|e| trouble.explain(e))?;
-        // Their parts have checksums of their own, which are compared early.
-        let is_early = matches!(packing, Packing::Snappy | Packing::Bzip2);
-        proven = (layer == 0 && !is_early).then_some(told);
+        // Each part of snappy's frame format has a checksum, which is compared before the part is given.
+        proven = (layer == 0 && packing != Packing::Snappy).then_some(told);
     }
     unreachable!("the last layer is returned or refused")
 }

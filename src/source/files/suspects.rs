@@ -1,5 +1,5 @@
-//! Records of a packed file whose bytes no checksum vouched for: gzip has one behind each member, zstd and xz behind a frame or a
-//! block. Where unpacking fails, a byte before may have been wrong already, and have become another one.
+//! Records of a packed file whose bytes no checksum vouched for: gzip has one behind each member, zstd, xz and bzip2 behind a
+//! frame or a block. Where unpacking fails, a byte before may have been wrong already, and have become another one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
