@@ -149,7 +149,9 @@ fn a_file_that_lacks_a_required_column_is_one_dead_letter_and_others_go_on() {
     let (rows, letters) = take(&folder);
     assert_eq!(rows, "a,1\nc,");
     assert!(
-        letters.contains("its header lacks what is required, \"\"k\"\": it has \"\"x,y\"\""),
+        letters.contains(
+            "its header lacks what is required, \"\"k\"\" (from \"\"k\"\" or \"\"key\"\"): it has \"\"x,y\"\""
+        ),
         "{letters}"
     );
     assert_eq!(letters.lines().count(), 1, "{letters}");
