@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{Array, RecordBatch};
 use crossbeam_channel::bounded;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -12,10 +13,11 @@ use super::server::{Feeding, Halt, Job};
 use super::{Allowed, FileOutcome, FileState, Forbidden, PORTION};
 use crate::contain;
 use crate::decode::{Decoder, Payloads};
-use crate::definition::{Feed, FeedKind, Format};
+use crate::definition::{Column, Feed, FeedKind, FileField, Format, Input};
 use crate::registry::Registries;
 use crate::repr::Row;
 use crate::serve;
+use crate::shown::shown;
 use crate::source::{
     self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, ReadingStart, SingleFile,
     archived_name,
@@ -40,6 +42,59 @@ pub(super) struct Plan {
     pub tag: String,
     /// Its progress says from the start that it is done: a feed of the definition must not go on with it.
     pub claimed: bool,
+}
+
+/// How reading a file ended.
+pub(super) struct FileRead {
+    /// How far it came.
+    pub position: Position,
+    /// Why it broke.
+    pub broken: Option<String>,
+    /// See [`FileOutcome::null_columns`].
+    pub null_columns: Vec<String>,
+}
+
+/// Which columns some record of a file fills.
+struct Filled {
+    /// By column; none: the file's place fills it, or no definition has it.
+    columns: Vec<Option<(String, bool)>>,
+    rows: usize,
+}
+
+impl Filled {
+    fn of(input: &Input, columns: &[Column]) -> Filled {
+        let declared = input.columns.len() - input.evolved.len().min(input.columns.len());
+        let columns = columns.iter().zip(&input.columns).take(declared);
+        let is_of_record = |column: &Column| FileField::among(&column.from).is_none();
+        Filled {
+            columns: columns
+                .map(|(theirs, ours)| is_of_record(theirs).then(|| (ours.name.clone(), false)))
+                .collect(),
+            rows: 0,
+        }
+    }
+
+    fn observe(&mut self, rows: &RecordBatch) {
+        self.rows += rows.num_rows();
+        for (column, array) in self.columns.iter_mut().zip(rows.columns()) {
+            if let Some((_, is_filled)) = column {
+                *is_filled |= array.null_count() < array.len();
+            }
+        }
+    }
+
+    /// The columns that no row fills, where they are more than half of all.
+    fn nulls(&self) -> Vec<String> {
+        let asked = || self.columns.iter().flatten();
+        let nulls: Vec<String> = asked()
+            .filter(|(_, is_filled)| !is_filled)
+            .map(|(name, _)| name.clone())
+            .collect();
+        match self.rows > 0 && 2 * nulls.len() > asked().count() {
+            true => nulls,
+            false => Vec::new(),
+        }
+    }
 }
 
 impl Job<'_> {
@@ -77,6 +132,7 @@ impl Job<'_> {
                 path,
                 state: FileState::Failed(reason),
                 records: 0,
+                null_columns: vec![],
             },
             outcome => outcome?,
         };
@@ -96,6 +152,7 @@ impl Job<'_> {
             path: path.to_string(),
             state,
             records,
+            null_columns: vec![],
         };
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
@@ -155,12 +212,16 @@ impl Job<'_> {
             tag: self.request.id.clone(),
             claimed: false,
         };
-        let (position, broken) = self.read(&file, hash, plan)?;
+        let FileRead {
+            position,
+            broken,
+            null_columns,
+        } = self.read(&file, hash, plan)?;
         let records = position.next;
         progress.insert(progress_id, position);
-        Ok(match broken {
-            Some(reason) => ended(FileState::Failed(reason), records),
-            None => ended(FileState::Read, records),
+        Ok(FileOutcome {
+            null_columns,
+            ..ended(broken.map_or(FileState::Read, FileState::Failed), records)
         })
     }
 
@@ -207,13 +268,8 @@ impl Job<'_> {
         }
     }
 
-    /// Reads a file to its end. Says how far it came, and why it broke if it did.
-    pub(super) fn read(
-        &mut self,
-        file: &SingleFile,
-        hash: u128,
-        mut plan: Plan,
-    ) -> Result<(Position, Option<String>), Halt> {
+    /// Reads a file to its end.
+    pub(super) fn read(&mut self, file: &SingleFile, hash: u128, mut plan: Plan) -> Result<FileRead, Halt> {
         let service = self.service;
         let serving = &service.serving;
         let input = &serving.dataflow.inputs[self.input];
@@ -239,6 +295,7 @@ impl Job<'_> {
             path: file.path(),
             rules: Default::default(),
         };
+        let feed_columns = feed.columns.clone();
         alone.inputs = vec![input.clone()];
         alone.inputs[0].feeds = vec![Feed { kind, ..feed }];
         alone.tables.clear();
@@ -255,6 +312,7 @@ impl Job<'_> {
             },
         };
         let (mut position, mut broken) = (None, None);
+        let mut filled = Filled::of(input, &feed_columns);
         let read = std::thread::scope(|scope| {
             let reader = scope.spawn(|| file.read(reading));
             let mut fed = Ok(());
@@ -263,6 +321,7 @@ impl Job<'_> {
                 if let Some(reject) = delivery.decoded.rejects.iter().find(|reject| reject.record.is_none()) {
                     broken = Some(reject.reason.clone());
                 }
+                filled.observe(&delivery.decoded.rows);
                 delivery.input = self.input;
                 delivery.feed = plan.feed;
                 delivery.partition = plan.partition.clone();
@@ -295,7 +354,22 @@ impl Job<'_> {
                 service.rest(Duration::ZERO)?; // stopped, or else:
                 Err(Halt::Failed("it is not there any more".to_string()))
             }
-            Ok(Some(end)) => Ok((position.unwrap_or(end), broken)),
+            Ok(Some(end)) => {
+                let null_columns = filled.nulls();
+                if !null_columns.is_empty() {
+                    tracing::warn!(
+                        input = input.name,
+                        file = %shown(&file.path()),
+                        "most columns are null in all records of the file: {}; look whether it is read by the right format and names",
+                        null_columns.join(", ")
+                    );
+                }
+                Ok(FileRead {
+                    position: position.unwrap_or(end),
+                    broken,
+                    null_columns,
+                })
+            }
         }
     }
 

@@ -403,11 +403,12 @@ impl Job<'_> {
             tag: lost.file.tag().to_string(),
             claimed: true,
         };
-        let (position, broken) = self.read(&lost.file, hash, plan)?;
+        let read = self.read(&lost.file, hash, plan)?;
         Ok(FileOutcome {
             path: lost.file.path(),
-            records: position.next - next,
-            state: broken.map_or(FileState::Read, FileState::Failed),
+            records: read.position.next - next,
+            state: read.broken.map_or(FileState::Read, FileState::Failed),
+            null_columns: read.null_columns,
         })
     }
 }

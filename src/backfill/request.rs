@@ -97,6 +97,9 @@ pub struct FileOutcome {
     pub state: FileState,
     /// Its records.
     pub records: u64,
+    /// Columns that are null in all of them, where these are more than half of all columns: the format may be another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub null_columns: Vec<String>,
 }
 
 /// What became of a file.

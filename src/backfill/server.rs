@@ -15,6 +15,7 @@ use super::{Allowed, Look, Outcome, PORTION, Portion, Receipt, Request, Requests
 use crate::contain;
 use crate::definition::Dataflow;
 use crate::repr::{Epoch, Row};
+use crate::serve::{QueryError, Snapshot};
 use crate::sink::Lake;
 use crate::source::{Delivery, PartitionId};
 
@@ -364,7 +365,14 @@ impl Job<'_> {
         self.outcome.rejected_files = self.receipt.rejected_files.load(Ordering::Acquire);
         self.outcome.snapshot = self.receipt.epoch.load(Ordering::Acquire);
         if self.outcome.snapshot > 0 {
-            self.outcome.snapshot = (self.service.serving.committed)();
+            // What changes nothing makes no snapshot, though its epoch is committed.
+            let lake = &self.service.serving.lake;
+            let newest = self.service.wait_for(Snapshot::open(lake, None));
+            self.outcome.snapshot = match newest.map(|newest| newest.epoch()) {
+                Ok(newest) if newest >= self.outcome.snapshot => newest.min((self.service.serving.committed)()),
+                Ok(_) | Err(QueryError::Empty(_)) => 0,
+                Err(error) => return Err(Halt::Failed(format!("could not look at the newest snapshot: {error}"))),
+            };
         }
         Ok(())
     }

@@ -162,6 +162,14 @@ pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
                 FileState::Feeds(feed) => writeln!(out, "{path}: left to feed {feed}, which reads it by itself")?,
                 FileState::Failed(reason) => writeln!(out, "{path}: failed: {}", shown(reason))?,
             }
+            if !file.null_columns.is_empty() {
+                let columns = shown(&file.null_columns.join(", ")).to_string();
+                writeln!(
+                    out,
+                    "{path}: warning: in all of its records these columns are null: {columns}; look whether it is read by the right \
+                     format and names"
+                )?;
+            }
             failed |= matches!(file.state, FileState::Failed(_));
         }
         writeln!(

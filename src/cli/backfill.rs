@@ -8,7 +8,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use super::ask::{Asking, ask, report};
 use super::{SourceAndLake, UsageError};
 use crate::backfill::{Allowed, Forbidden, Request, Work};
-use crate::definition::{Dataflow, EXTRA_FORMATS, FeedKind, Input, files_location, nearest};
+use crate::definition::{Dataflow, EXTRA_FORMAT_NAMES, FeedKind, Input, files_location, nearest, pattern_of_file};
 use crate::run;
 use crate::shown::shown;
 use crate::source::{list_files, open_regular};
@@ -50,7 +50,7 @@ pub struct Backfill {
     /// The feed of kind "files" whose format and columns the files have; needed where the input has several
     #[arg(long, value_name = "NAME", conflicts_with = "from_bronze")]
     feed: Option<String>,
-    /// Read the files by the input's own columns: csv, ndjson, parquet, avro, debezium-json
+    /// Read the files by the input's own columns: csv, ndjson, json, parquet, avro, debezium-json
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["feed", "from_bronze"])]
     format: Option<String>,
     /// Read files again that were backfilled before
@@ -67,7 +67,7 @@ pub struct Backfill {
     #[arg(long, value_name = "TIME", value_parser = parse_moment, requires = "from_bronze")]
     until: Option<i64>,
     /// Records a second, at most; without it as fast as possible, and backfill_rate of
-    /// dataflow.toml (20000) while live records come
+    /// dataflow.toml (10000) while live records come
     #[arg(long, value_name = "ROWS", value_parser = parse_rate)]
     rate: Option<f64>,
     /// Do not wait: the run on the lake, or the next one, does it
@@ -131,7 +131,7 @@ pub(super) fn find_input<'a>(dataflow: &'a Dataflow, name: &str) -> Result<&'a I
 /// The name of the feed that says how files are read.
 fn find_feed(input: &Input, feed: Option<&str>, format: Option<&str>) -> Result<String> {
     if let Some(format) = format {
-        let known = EXTRA_FORMATS.map(|(name, _)| name);
+        let known = EXTRA_FORMAT_NAMES;
         return match input.extra_feed(format) {
             Some(index) => Ok(input.feed_name(index).to_string()),
             None => Err(UsageError::new(
@@ -170,7 +170,7 @@ fn find_feed(input: &Input, feed: Option<&str>, format: Option<&str>) -> Result<
             ),
             format!(
                 "name their format, as in --format csv; formats are {}",
-                EXTRA_FORMATS.map(|(n, _)| n).join(", ")
+                EXTRA_FORMAT_NAMES.join(", ")
             ),
         )
         .into()),
@@ -183,7 +183,13 @@ fn find_files(dataflow: &Dataflow, paths: &[String]) -> Result<Vec<String>> {
     let runtime = run::runtime()?;
     let mut files: Vec<String> = Vec::new();
     for path in paths {
-        let location = files_location(path, &here)
+        // What is there is meant, whatever it is called.
+        let is_file = !path.contains("://") && std::path::Path::new(path).is_file();
+        let pattern = match is_file {
+            true => pattern_of_file(&glob::Pattern::escape(path)).0,
+            false => path.clone(),
+        };
+        let location = files_location(&pattern, &here)
             .map_err(|error| UsageError::new(format!("bad path {path:?}: {error}"), error.help()))?;
         let mut found = list_files(dataflow, &location, runtime.handle())?;
         if found.is_empty() && !location.contains("://") && std::path::Path::new(path).is_dir() {

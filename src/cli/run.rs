@@ -1,5 +1,6 @@
 //! `run`: keep the tables up to date.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use super::cluster::Cluster;
 use super::output::{self, counted, new_letters};
 use super::{SourceAndLake, UsageError, parse_duration};
 use crate::causes;
+use crate::decode::TWICE;
 use crate::decode::skip::Skip;
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
@@ -147,16 +149,30 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     for (input, evolved) in &outcome.evolved {
         writeln!(out, "{input}: column {evolved}")?;
     }
+    let mut fields_of: BTreeMap<&str, usize> = BTreeMap::new();
     for ((input, field), records) in &outcome.ignored {
-        let input = &dataflow.inputs[*input].name;
-        match field.starts_with('(') {
-            true => writeln!(out, "{input}: {field} {}", counted(*records, "time"))?,
-            false => writeln!(
+        let input = dataflow.inputs[*input].name.as_str();
+        if let Some(name) = field.strip_prefix(TWICE) {
+            let records = counted(*records, "record");
+            writeln!(
                 out,
-                "{input}: no column takes field {field:?} of {}",
-                counted(*records, "record")
-            )?,
+                "{input}: name {name:?} comes twice in the header of {records}, and the column takes the first of these fields"
+            )?;
+            continue;
         }
+        if field.starts_with('(') {
+            writeln!(out, "{input}: {field} {}", counted(*records, "time"))?;
+            continue;
+        }
+        let fields = fields_of.entry(input).or_default();
+        *fields += 1;
+        if *fields <= IGNORED {
+            let records = counted(*records, "record");
+            writeln!(out, "{input}: no column takes field {field:?} of {records}")?;
+        }
+    }
+    for (input, fields) in fields_of.into_iter().filter(|(_, fields)| *fields > IGNORED) {
+        writeln!(out, "{input}: no column takes {} more fields", fields - IGNORED)?;
     }
     if let Some(corrections) = outcome.corrections.filter(|c| !c.is_empty()) {
         for (table, rows) in corrections {
@@ -177,6 +193,9 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     }
     Ok(ExitCode::FAILURE)
 }
+
+/// Fields of an input that no column takes and that are named; a header may have thousands of them.
+const IGNORED: usize = 20;
 
 /// Classes of dead letters that are told.
 const CLASSES: usize = 8;

@@ -5,14 +5,18 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{FAILED, Source, UsageError, output};
+use super::output::{self, counted};
+use super::{FAILED, Source, UsageError};
 use crate::definition::{Case, Dataflow, cases, nearest};
 use crate::serve::cases::run_case;
 use crate::shown::shown;
 
 /// Run the dataflow's own tests: the folders in its tests/
 ///
-/// Each is a folder of input rows and of the table rows they should give. Exits with 1 if any differs.
+/// Each is a folder: inputs/INPUT.csv or .ndjson are rows of that input, by the names of its columns or of fields, and
+/// expect/LAYER.TABLE.csv all rows that this table holds then, of the columns that its header names, in any order. Several steps are
+/// folders 1/, 2/, ... with inputs/ and expect/ in each; rows of a step come on top of those before. Dead letters that rows
+/// become are printed, and may be expected. Exits with 1 if any table differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -60,6 +64,9 @@ fn chosen(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>> {
         .collect())
 }
 
+/// Dead letters of a test that are printed.
+const NAMED: usize = 20;
+
 /// Runs the tests and prints what differs; exit code 1 if anything does.
 fn test(dataflow: &Dataflow, cases: &[Case], workers: usize) -> Result<ExitCode> {
     let mut out = output::out();
@@ -73,6 +80,16 @@ fn test(dataflow: &Dataflow, cases: &[Case], workers: usize) -> Result<ExitCode>
         for outcome in outcomes {
             let verdict = if outcome.differences.is_empty() { "ok" } else { "FAILED" };
             writeln!(out, "test {} ... {verdict}", outcome.name)?;
+            if !outcome.refused.is_empty() {
+                let refused = counted(outcome.refused.len() as u64, "dead letter");
+                writeln!(out, "  {refused} by its rows:")?;
+                for refused in outcome.refused.iter().take(NAMED) {
+                    writeln!(out, "    {}", shown(refused))?;
+                }
+                if let Some(more @ 1..) = outcome.refused.len().checked_sub(NAMED) {
+                    writeln!(out, "    and {more} more")?;
+                }
+            }
             for (table, mismatches) in outcome.differences {
                 writeln!(out, "  {table} (- expected, + found)")?;
                 for mismatch in mismatches {

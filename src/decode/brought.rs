@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 
 use super::coerce::shown;
-use super::csv::HeaderNotes;
+use super::csv::{HeaderNotes, shown_list, wanted};
 use super::target::Target;
 use super::{avro, columns};
 use crate::definition::{Column, Feed, FileField, Format, Input};
@@ -22,10 +22,13 @@ pub(super) struct Brought {
 }
 
 /// Why a file with none of the columns is none of a feed's.
-pub(super) fn stranger(names: &[String]) -> String {
+pub(super) fn stranger(names: &[String], targets: &[Target]) -> String {
+    let of_records = targets.iter().filter(|target| FileField::among(&target.from).is_none());
+    let wanted: Vec<String> = of_records.map(|target| wanted(&target.name, &target.from)).collect();
     format!(
-        "none of its columns is one of the input: it has {}; {REMEDY}",
-        shown(&names.join(","))
+        "none of its columns is one of the input: it has {}, and looked for are {}; {REMEDY}",
+        shown(&names.join(",")),
+        shown_list(&wanted)
     )
 }
 
@@ -51,6 +54,7 @@ pub fn judge_columns(input: &Input, feed: &Feed, batch: &RecordBatch) -> Result<
     };
     let declared = input.columns.len() - input.evolved.len();
     let (mut absent, mut lost, mut asked) = (Vec::new(), Vec::new(), 0);
+    let mut is_key_lost = false;
     for (target, is_brought) in targets.iter().zip(&brought.columns).take(declared) {
         if FileField::among(&target.from).is_some() {
             continue;
@@ -58,18 +62,22 @@ pub fn judge_columns(input: &Input, feed: &Feed, batch: &RecordBatch) -> Result<
         asked += 1;
         match is_brought {
             true => (),
-            false if !target.nullable || input.key.contains(&target.name) => lost.push(format!("{:?}", target.name)),
+            false if !target.nullable || input.key.contains(&target.name) => {
+                is_key_lost |= input.key.contains(&target.name);
+                lost.push(wanted(&target.name, &target.from));
+            }
             false => absent.push(target.name.clone()),
         }
     }
     if asked > 0 && absent.len() + lost.len() == asked {
-        return Err(stranger(&brought.names));
+        return Err(stranger(&brought.names, &targets));
     }
     if !lost.is_empty() {
         return Err(format!(
-            "it lacks columns that are required, {}: it has {}; {REMEDY}, or make them nullable",
-            lost.join(", "),
-            shown(&brought.names.join(","))
+            "it lacks columns that are required, {}: it has {}; {REMEDY}{}",
+            shown_list(&lost),
+            shown(&brought.names.join(",")),
+            if is_key_lost { "" } else { ", or make them nullable" }
         ));
     }
     Ok(HeaderNotes {

@@ -58,6 +58,8 @@ pub(super) enum Meaning {
     NoPoint,
     /// A big-endian two's complement number (as text: in base64), to be divided by 10 to the cell's `scale`.
     Unscaled,
+    /// The text of a UUID that its source has as sixteen bytes.
+    Uuid,
 }
 
 /// What a cell holds.

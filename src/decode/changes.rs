@@ -40,6 +40,14 @@ pub(super) struct Shape {
     pub times: Vec<(usize, usize, Meaning)>,
 }
 
+/// What of the definition to change where a column may be null.
+pub(super) fn remedy_of_null(is_key: bool) -> &'static str {
+    match is_key {
+        true => "take the column out of the key, whose columns are never null",
+        false => "make the column nullable",
+    }
+}
+
 impl Shape {
     /// The text of a record, or why it has none.
     pub fn text<'a>(&self, bytes: &'a [u8]) -> Result<&'a str, String> {
@@ -59,10 +67,26 @@ impl Shape {
         let target = &self.targets[column];
         let from: Vec<String> = target.from.iter().map(|f| format!("{f:?}")).collect();
         format!(
-            "column {:?} is required, but the record has no field {}; list the field's name in the column's `from`, or make it nullable",
+            "column {:?} is {}, but the record has no field {}; list the field's name in the column's `from`, or {}",
             target.name,
-            from.join(" or ")
+            self.needed(column),
+            from.join(" or "),
+            self.remedy(column)
         )
+    }
+
+    /// Why a column may not be null.
+    pub fn needed(&self, column: usize) -> &'static str {
+        if self.key.contains(&column) {
+            "a key"
+        } else {
+            "required"
+        }
+    }
+
+    /// What of the definition to change where a column may be null: a key's column never is.
+    pub fn remedy(&self, column: usize) -> &'static str {
+        remedy_of_null(self.key.contains(&column))
     }
 
     /// Whether a record without a field of any column would be a row of nulls: no column is required, and not all tell of the
@@ -203,9 +227,9 @@ impl<'a> Changes<'a> {
                     faults.push(Fault {
                         row: row as u32,
                         reason: format!(
-                            "column {:?}: the source left out the unchanged value; make the column nullable, or set \
-                             REPLICA IDENTITY FULL",
-                            target.name
+                            "column {:?}: the source left out the unchanged value; set REPLICA IDENTITY FULL, or {}",
+                            target.name,
+                            shape.remedy(column)
                         ),
                     });
                 }
@@ -285,8 +309,11 @@ impl Typed {
                 if shape.requires(column, self.ops[row]) {
                     let name = &shape.targets[column].name;
                     let reason = missing(row, column).unwrap_or_else(|| {
-                        let what = if shape.key.contains(&column) { "a key" } else { "required" };
-                        format!("column {name:?} is {what} but the record has no value for it; correct the record, or make it nullable")
+                        format!(
+                            "column {name:?} is {} but the record has no value for it; correct the record, or {}",
+                            shape.needed(column),
+                            shape.remedy(column)
+                        )
                     });
                     faults.push(Fault {
                         row: row as u32,

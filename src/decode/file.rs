@@ -18,7 +18,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::cell::{Cell, Datum, Kind};
-use super::changes::Typed;
+use super::changes::{Typed, remedy_of_null};
 use super::coerce::{self, Fault};
 use super::target::Target;
 use super::{Decoded, Op, Payloads, Raw};
@@ -114,6 +114,7 @@ struct FileColumn {
     target: Target,
     /// Whether a row needs it.
     required: bool,
+    is_key: bool,
 }
 
 impl FileColumns {
@@ -134,6 +135,7 @@ impl FileColumns {
                 column,
                 field,
                 required: !target.nullable || key.contains(&column),
+                is_key: key.contains(&column),
                 target: own,
             });
             target.nullable = true;
@@ -187,8 +189,11 @@ impl FileColumns {
                 faults.extend((0..array.len()).filter(lacks).map(|row| Fault {
                     row: row as u32,
                     reason: format!(
-                        "column {:?} is required, but {} is not known of the record's file; make it nullable",
-                        file.target.name, file.field
+                        "column {:?} is {}, but {} is not known of the record's file; {}",
+                        file.target.name,
+                        if file.is_key { "a key" } else { "required" },
+                        file.field,
+                        remedy_of_null(file.is_key)
                     ),
                 }));
             }
@@ -247,14 +252,19 @@ impl FileColumn {
                 let (folders, _) = path.rsplit_once('/')?;
                 let value = folders.split('/').find_map(|folder| {
                     let (key, value) = folder.split_once('=')?;
-                    (percent_decode_str(key).decode_utf8_lossy() == name.as_str()).then_some(value)
+                    (decoded(key) == name.as_str()).then_some(value)
                 })?;
-                let value = percent_decode_str(value).decode_utf8_lossy();
+                let value = decoded(value);
                 (value != HIVE_NULL).then_some(value)
             }
             FileField::Line | FileField::Modified => None,
         }
     }
+}
+
+/// A part of a path without its escapes; as it is where these come to no UTF-8, so that two values stay two.
+fn decoded(part: &str) -> Cow<'_, str> {
+    percent_decode_str(part).decode_utf8().unwrap_or(Cow::Borrowed(part))
 }
 
 fn text(text: &str) -> Cell<'_> {
@@ -344,6 +354,16 @@ mod tests {
             assert_eq!(constant(field, path).as_deref(), expected, "{field}");
         }
         assert_eq!(path_of("backfill:0a1b-17+3/a.csv"), "a.csv");
+    }
+
+    /// `p=%FF` and `p=%FE` were both the replacement character.
+    #[test]
+    fn values_of_folders_that_are_no_utf_8_stay_apart_as_they_are_written() {
+        for value in ["%FF", "%FE", "a%C3", "%C3%28%20"] {
+            let path = format!("p={value}/a.csv");
+            assert_eq!(constant("path.p", &path).as_deref(), Some(value));
+        }
+        assert_eq!(constant("path.p", "p=%C3%BC%25/a.csv").as_deref(), Some("ü%"));
     }
 
     #[test]

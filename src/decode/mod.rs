@@ -72,11 +72,14 @@ use schemas::Schemas;
 use target::Target;
 
 pub use against::{Misfit, against};
-pub(crate) use avro::{ContainerColumn, container_bodies, container_columns, container_rows};
+pub(crate) use avro::{ContainerColumn, ContainerJson, container_bodies, container_columns, container_rows};
 pub use brought::judge_columns;
 pub use changes::TRUNCATES_OTHERS;
 pub use coerce::{is_error as is_spreadsheet_error, lacks_digits};
-pub use csv::{HeaderNotes, blank_rows, csv_fields, csv_names, csv_values, is_blank_csv_row, judge_header};
+pub use csv::{
+    HeaderNotes, HeaderRepeat, RepeatedHeader, blank_rows, csv_fields, csv_names, csv_values, is_blank_csv_row,
+    judge_header, repeated_header,
+};
 pub(crate) use cut::FIRST_BYTES;
 pub use damage::Damage;
 pub use debezium::Transaction;
@@ -85,6 +88,9 @@ pub use file::FilePlace;
 pub(crate) use file::{columnar_note, columnar_place, moment};
 pub use loose::{FieldValue, iso_point, json_fields, json_items};
 pub use watch::Watch;
+
+/// What stands in front of a name in [`Decoded::ignored_fields`] where a column takes another field of that name.
+pub const TWICE: &str = "(twice) ";
 
 /// Records as they came.
 #[derive(Clone, Debug)]

@@ -1,10 +1,9 @@
 //! A column as a decoder fills it: its type, and how text becomes that type.
 
 use arrow::datatypes::DataType;
-use chrono::format::{Item, StrftimeItems};
 
 use super::DecodeError;
-use crate::definition::{Column, NumberPattern, parse_flags};
+use crate::definition::{Column, MomentPattern, NumberPattern, parse_flags};
 use crate::repr::SqlType;
 
 /// The unit of a number that counts from 1970-01-01.
@@ -31,9 +30,9 @@ pub(super) enum Finer {
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
     /// `%Y-%m-%d` and `%H:%M:%S`, joined by this byte: what the quick reader takes when the length is right.
-    Plain(u8, Vec<Item<'static>>),
-    /// chrono's strftime.
-    Items(Vec<Item<'static>>),
+    Plain(u8, MomentPattern),
+    /// As people write them.
+    Written(MomentPattern),
     /// A number.
     Epoch(Epoch),
 }
@@ -111,7 +110,7 @@ impl Target {
                 SqlType::Date | SqlType::Timestamp if text == "cut_to_us" => target.finer = Finer::CutOff,
                 SqlType::Date | SqlType::Timestamp => {
                     let pattern = pattern(text).ok_or(wrong(
-                        "strftime as chrono knows it, or epoch_s, epoch_ms, epoch_us, epoch_ns or epoch_days, or cut_to_us",
+                        "strftime that says a day, or epoch_s, epoch_ms, epoch_us, epoch_ns or epoch_days, or cut_to_us",
                     ))?;
                     // Who says that a number counts nanoseconds knows that the column has microseconds.
                     if matches!(pattern, Pattern::Epoch(Epoch::Nanos)) {
@@ -175,11 +174,11 @@ fn pattern(text: &str) -> Option<Pattern> {
         "epoch_ns" => Pattern::Epoch(Epoch::Nanos),
         "epoch_days" => Pattern::Epoch(Epoch::Days),
         _ => {
-            let items = StrftimeItems::new(text).parse_to_owned().ok()?;
+            let pattern = MomentPattern::parse(text).ok()?;
             match text {
-                "%Y-%m-%d %H:%M:%S" => Pattern::Plain(b' ', items),
-                "%Y-%m-%dT%H:%M:%S" => Pattern::Plain(b'T', items),
-                _ => Pattern::Items(items),
+                "%Y-%m-%d %H:%M:%S" => Pattern::Plain(b' ', pattern),
+                "%Y-%m-%dT%H:%M:%S" => Pattern::Plain(b'T', pattern),
+                _ => Pattern::Written(pattern),
             }
         }
     })

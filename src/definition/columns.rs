@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use chrono::format::{Item, StrftimeItems};
-
 use super::Column;
 use super::diagnostic::nearest;
 use super::file::File;
+use super::moment::MomentPattern;
 use super::number::{NumberPattern, parse_flags};
 use super::settings::{Settings, Text, Value};
 use crate::repr::SqlType;
@@ -18,6 +17,8 @@ pub(super) struct Written {
     /// None: its mistakes are reported.
     pub sql_type: Option<SqlType>,
     pub nullable: bool,
+    /// Whether that it may be null is written.
+    pub is_told_nullable: bool,
     pub texts: Texts,
 }
 
@@ -64,6 +65,7 @@ fn read_column(value: &Value<'_>) -> Written {
         name: value.key.to_string(),
         sql_type: None,
         nullable: true,
+        is_told_nullable: false,
         texts: Texts::default(),
     };
     if value.is_text() {
@@ -78,6 +80,7 @@ fn read_column(value: &Value<'_>) -> Written {
         .and_then(|value| read_type(&value, &value.text()?));
     if let Some(nullable) = settings.take("nullable", "false").and_then(|value| value.boolean()) {
         column.nullable = nullable;
+        column.is_told_nullable = nullable;
     }
     column.texts = read_texts(&mut settings, column.sql_type.as_ref());
     settings.finish();
@@ -113,11 +116,10 @@ fn check_formats(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
     for format in formats {
         let text = format.value.as_str();
         let (fits, help) = match element(sql_type) {
-            SqlType::Date | SqlType::Timestamp => (
-                ["epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_days", "cut_to_us"].contains(&text)
-                    || is_strftime(text),
-                "write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days, cut_to_us",
-            ),
+            SqlType::Date | SqlType::Timestamp => {
+                check_moment(file, format, sql_type);
+                continue;
+            }
             SqlType::Binary => (
                 ["base64", "hex", "utf8"].contains(&text),
                 "BINARY is base64, hex or utf8",
@@ -171,9 +173,26 @@ fn check_ways(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
     }
 }
 
-/// Whether chrono can read by it; `yyyy-MM-dd` has no field at all.
-fn is_strftime(text: &str) -> bool {
-    text.contains('%') && !StrftimeItems::new(text).any(|item| matches!(item, Item::Error))
+/// Says why no point in time is written by a format.
+fn check_moment(file: &File<'_>, format: &Text, sql_type: &SqlType) {
+    const COUNTS: [&str; 6] = ["epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_days", "cut_to_us"];
+    let text = format.value.as_str();
+    let is_date = matches!(element(sql_type), SqlType::Date);
+    let (what, help) = match MomentPattern::parse(text) {
+        _ if COUNTS.contains(&text) => return,
+        Ok(pattern) if is_date && pattern.has_time() => (
+            ": the pattern has a time of day".to_string(),
+            "declare TIMESTAMP, and take its day in SQL, as in CAST(at AS DATE)".to_string(),
+        ),
+        Ok(_) => return,
+        Err(fault) if !fault.is_unknown() => (format!(": the pattern {}", fault.what), fault.remedy.to_string()),
+        Err(fault) => (String::new(), format!("{}, or {}", fault.remedy, COUNTS.join(", "))),
+    };
+    file.say(
+        &format.at,
+        format!("format {:?} does not fit type {sql_type}{what}", format.written),
+        help,
+    );
 }
 
 /// `null`: the texts that stand for null.

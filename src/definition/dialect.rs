@@ -175,6 +175,14 @@ pub(super) fn read_dialect(settings: &mut Settings<'_>, is_files: bool, format: 
         ignore_case: ignore_case?,
         charset: charset?,
     };
+    if dialect.quote.is_none() && dialect.escape.is_some() {
+        settings.conflicting(
+            "escape",
+            "escape holds inside quotes alone, and quote = \"\" says that there are none",
+            "remove escape, or have fields written in quotes (FIELDS ENCLOSED BY '\"' of MySQL, FORMAT csv of PostgreSQL) and remove quote",
+        );
+        return None;
+    }
     let roles = [
         ("delimiter", Some(dialect.delimiter)),
         ("quote", dialect.quote),

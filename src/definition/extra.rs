@@ -7,8 +7,11 @@ use std::borrow::Cow;
 
 use super::{Bounds, Feed, FeedKind, Format, Input, Wire};
 
+/// The names that a backfill may give for `--format`: those that feeds of files take, of which two are one format.
+pub const EXTRA_FORMAT_NAMES: [&str; 6] = ["csv", "ndjson", "json", "parquet", "avro", "debezium-json"];
+
 /// Formats of files that a backfill may name, as in `--format`.
-pub const EXTRA_FORMATS: [(&str, Format); 5] = [
+const EXTRA_FORMATS: [(&str, Format); 5] = [
     ("csv", Format::Csv),
     ("ndjson", Format::Ndjson),
     ("parquet", Format::Parquet),
@@ -61,6 +64,8 @@ impl Input {
 
     /// The feed of no definition that reads files of this format.
     pub fn extra_feed(&self, format: &str) -> Option<usize> {
+        // Files of both are read alike, whatever stands between objects.
+        let format = if format == "json" { "ndjson" } else { format };
         let extra = EXTRA_FORMATS.iter().position(|(name, _)| *name == format)?;
         Some(self.feeds.len() + extra)
     }

@@ -16,6 +16,7 @@ const MATCHING: MatchOptions = MatchOptions {
 #[derive(Clone, Debug)]
 pub struct FileGlob {
     parts: Vec<GlobPart>,
+    any_case: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +46,14 @@ impl FileGlob {
         (fixed.join("/"), rest)
     }
 
+    /// The same glob, for names in any case of letters.
+    pub fn in_any_case(&self) -> FileGlob {
+        FileGlob {
+            any_case: true,
+            ..self.clone()
+        }
+    }
+
     /// Takes apart what stands behind the fixed part.
     ///
     /// # Errors
@@ -62,7 +71,7 @@ impl FileGlob {
         if parts.is_empty() {
             parts.push(GlobPart::Literal(String::new())); // which no file is called
         }
-        Ok(FileGlob { parts })
+        Ok(FileGlob { parts, any_case: false })
     }
 
     /// The only path that it names, where no part holds a wildcard.
@@ -86,7 +95,7 @@ impl FileGlob {
         for &part in &state.0 {
             match &self.parts[part] {
                 GlobPart::AnyDepth => next.push(part),
-                one if part + 1 < self.parts.len() && one.matches(name) => next.push(part + 1),
+                one if part + 1 < self.parts.len() && one.matches(name, self.any_case) => next.push(part + 1),
                 _ => {}
             }
         }
@@ -96,7 +105,7 @@ impl FileGlob {
     /// Whether a file of this name in a folder of that state is one that the glob names.
     pub fn matches(&self, state: &GlobState, name: &str) -> bool {
         let last = self.parts.len() - 1;
-        state.0.contains(&last) && self.parts[last].matches(name)
+        state.0.contains(&last) && self.parts[last].matches(name, self.any_case)
     }
 
     /// The names that can lead to a match from here, where none but these can.
@@ -166,11 +175,18 @@ pub(super) fn literal(part: &str) -> Option<String> {
 }
 
 impl GlobPart {
-    fn matches(&self, name: &str) -> bool {
+    fn matches(&self, name: &str, any_case: bool) -> bool {
         match self {
             GlobPart::AnyDepth => true,
+            GlobPart::Literal(literal) if any_case => literal.to_lowercase() == name.to_lowercase(),
             GlobPart::Literal(literal) => literal == name,
-            GlobPart::Wild(pattern) => pattern.matches_with(name, MATCHING),
+            GlobPart::Wild(pattern) => pattern.matches_with(
+                name,
+                MatchOptions {
+                    case_sensitive: !any_case,
+                    ..MATCHING
+                },
+            ),
         }
     }
 }

@@ -14,6 +14,8 @@ pub struct FileRules {
     pub duplicates: Duplicates,
     /// What happens to a file that was read and then holds other bytes.
     pub changed: Changed,
+    /// Whether nothing is said where no file is there. No setting: feeds of tests have it.
+    pub may_be_empty: bool,
 }
 
 /// Settings of a feed that follows a log, beside its folder.
@@ -57,6 +59,7 @@ pub(super) fn read_rules(settings: &mut Settings<'_>) -> Option<FileRules> {
         Some(value) => value.choice(&[("refuse", Changed::Refuse), ("correct", Changed::Correct)]),
     };
     Some(FileRules {
+        may_be_empty: false,
         follow_links: follow_links?,
         duplicates: duplicates?,
         changed: changed?,

@@ -45,6 +45,14 @@ pub(super) fn read_input(file: &File<'_>, name: &str, all: OfAllInputs<'_>) -> O
             "with a key the newest row counts, with a dedup_key the first; remove one of the two",
         );
     }
+    let is_nullable_key = |column: &&Written| column.is_told_nullable && key.contains(&column.name);
+    if let Some(column) = known.unwrap_or_default().iter().find(is_nullable_key) {
+        settings.conflicting(
+            "key",
+            &format!("column {:?} of the key has nullable = true, and a key is never null", column.name),
+            "remove nullable = true: a record without a value there is a dead letter; or take the column out of the key",
+        );
+    }
     if key.is_empty() && !order_by.is_empty() {
         settings.conflicting(
             "order_by",

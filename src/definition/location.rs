@@ -110,6 +110,26 @@ pub fn files_location(text: &str, base: &Path) -> Result<String, LocationError> 
     }
 }
 
+/// The pattern of one file, whose wildcards stand in brackets already, that is taken for no folder: in a last part without a dot
+/// some character stands in brackets too, twice, and is the second of the answer.
+pub fn pattern_of_file(escaped: &str) -> (String, Option<char>) {
+    if everything_in(escaped.to_string()) == escaped {
+        return (escaped.to_string(), None);
+    }
+    let start = escaped.rfind('/').map_or(0, |at| at + 1);
+    let (folder, name) = escaped.split_at(start);
+    match name.char_indices().rfind(|(_, c)| !"[]*?!".contains(*c)) {
+        Some((at, c)) => {
+            let (before, behind) = (&name[..at], &name[at + c.len_utf8()..]);
+            (format!("{folder}{before}[{c}{c}]{behind}"), Some(c))
+        }
+        None => {
+            let length = literal(name).map_or(1, |name| name.chars().count());
+            (format!("{folder}{}", "?".repeat(length)), None)
+        }
+    }
+}
+
 /// The folder of an embedded log, or of rows that requests brought.
 pub(super) fn folder_location(text: &str, base: &Path) -> Result<PathBuf, LocationError> {
     match place(text)? {
@@ -253,6 +273,19 @@ mod tests {
             files_location("*.csv", Path::new("/flows/[x]")).as_deref(),
             Ok("/flows/[[]x[]]/*.csv")
         );
+    }
+
+    /// `path = "/data/05"` was taken for a folder.
+    #[test]
+    fn the_pattern_of_a_file_names_it_alone_whatever_it_is_called() {
+        for name in ["datafile", "05", "a[1]", "größe", "--", "[", "a b", "x.csv", "a.", "*]"] {
+            let escaped = glob::Pattern::escape(&format!("/data/{name}"));
+            let location = files_location(&pattern_of_file(&escaped).0, Path::new(BASE)).expect(name);
+            let (folder, rest) = FileGlob::split(&location);
+            let glob = FileGlob::new(rest).expect(name);
+            assert_eq!(folder, "/data", "{name}");
+            assert!(glob.names(&[name]) && !glob.names(&["other"]), "{name}: {location}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod input;
 mod kafka;
 mod load;
 mod location;
+mod moment;
 mod number;
 mod order;
 mod output;
@@ -40,14 +41,15 @@ pub use cases::{Case, Expected, Given, Step, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use dialect::{BlankRows, Charset, TextDialect};
 pub use evolved::Evolved;
-pub use extra::EXTRA_FORMATS;
+pub use extra::EXTRA_FORMAT_NAMES;
 pub use feed::GENERATORS;
 pub use file_glob::{FileGlob, GlobState};
 pub use files::{Changed, Duplicates, FileField, FileRules, LogRules};
 pub use http::{Http, NEEDS_FOLDER, Tls};
 pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
 pub use load::{Survey, load, survey};
-pub use location::{LocationError, files_location, lake_location};
+pub use location::{LocationError, files_location, lake_location, pattern_of_file};
+pub use moment::{MomentFault, MomentPattern};
 pub use number::{NumberPattern, PlainNumber, parse_flags};
 pub use output::{Output, OutputFormat};
 pub use overlap::{LAKE_FOLDERS, feeds_on_lake};
@@ -185,7 +187,7 @@ pub struct Column {
     /// field of a CSV record where no field is called so. A feed may override it. Never empty: by default the column's own
     /// name.
     pub from: Vec<String>,
-    /// How text becomes this column's type: chrono's strftime for DATE and TIMESTAMP, [`NumberPattern`]s for numbers,
+    /// How text becomes this column's type: [`MomentPattern`]s for DATE and TIMESTAMP, [`NumberPattern`]s for numbers,
     /// `Y|N` for BOOLEAN; several are tried in order. Empty: ISO 8601, plain numbers, the usual words.
     pub format: Vec<String>,
     /// Texts that stand for null, besides the empty CSV field (`NA`).

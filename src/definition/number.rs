@@ -1,8 +1,9 @@
 //! How people write numbers: `format = "#,##0.00"` of a numeric column.
 //!
 //! A pattern is what spreadsheets have: `#` and `0` stand for digits, a separator between them groups digits or comes before
-//! the decimals, which are written as zeros. What is in front and behind is a sign of currency or `%`; brackets around it
+//! the decimals, which are written as zeros. What is in front and behind is a sign of currency, `%` or `‰`; brackets around it
 //! say that bracketed numbers are negative. `#,##0.00`, `#.##0,00`, `# ##0,00 €`, `#'##0.00`, `($#,##0.00)`, `0,00`, `0.0%`.
+//! A minus in front or behind, `#.##0,00-`, says where negative numbers have theirs. They may have it at the other end, too.
 //!
 //! A number may leave out its groups, its sign of currency and any of its decimals. Groups that are there must be where the
 //! pattern has them: `1,5` is not 15.
@@ -18,6 +19,15 @@ pub struct NumberPattern {
     behind: String,
     /// Whether brackets make a number negative.
     brackets: bool,
+    /// What `%` or `‰`, in front or behind, makes of a number.
+    part: Option<PartOf>,
+}
+
+/// The part of a number that a sign makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PartOf {
+    exponent: &'static [u8],
+    is_in_front: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +37,7 @@ struct Group {
     size: usize,
 }
 
-/// A number as programs write it: a sign, digits, a point, digits, and an exponent where it was of a hundred.
+/// A number as programs write it: a sign, digits, a point, digits, and an exponent where it was of a hundred or a thousand.
 pub type PlainNumber = SmallVec<[u8; 64]>;
 
 impl NumberPattern {
@@ -36,13 +46,16 @@ impl NumberPattern {
         // A spreadsheet's second pattern, of negative numbers, only tells whether they are in brackets.
         let (first, negative) = text.split_once(';').unwrap_or((text, ""));
         let bracketed = |text: &str| text.contains('(') && text.contains(')');
-        if !negative.is_empty() && !bracketed(negative) && !negative.trim_start().starts_with('-') {
+        let signed = negative.trim().starts_with('-') || negative.trim().ends_with('-');
+        if !negative.is_empty() && !bracketed(negative) && !signed {
             return None;
         }
         let is_digit = |c: char| matches!(c, '#' | '0');
         let start = first.find(is_digit)?;
         let end = first.rfind(is_digit)? + 1;
-        let plain = |text: &str| text.replace(['(', ')'], "").trim().to_string();
+        // Where a sign stands is no text that numbers have.
+        let is_outer = |c: char| c.is_whitespace() || is_minus(c) || c == '+';
+        let plain = |text: &str| text.replace(['(', ')'], "").trim_matches(is_outer).to_string();
         let (before, behind) = (plain(&first[..start]), plain(&first[end..]));
         if [&before, &behind]
             .iter()
@@ -50,6 +63,25 @@ impl NumberPattern {
         {
             return None;
         }
+        // They say on which side of an account an amount is, which may make it negative, or may not.
+        if [&before, &behind]
+            .iter()
+            .any(|sign| ["CR", "DR", "DB"].iter().any(|side| sign.eq_ignore_ascii_case(side)))
+        {
+            return None;
+        }
+        let part = match (exponent(&before), exponent(&behind)) {
+            (None, None) => None,
+            (Some(_), Some(_)) => return None,
+            (Some(exponent), None) => Some(PartOf {
+                exponent,
+                is_in_front: true,
+            }),
+            (None, Some(exponent)) => Some(PartOf {
+                exponent,
+                is_in_front: false,
+            }),
+        };
         let core = &first[start..end];
         let separators: Vec<(usize, char)> = core.char_indices().filter(|(_, c)| !is_digit(*c)).collect();
         if !separators.iter().all(|(_, c)| is_group(*c) || matches!(c, '.' | ',')) {
@@ -98,6 +130,7 @@ impl NumberPattern {
             before,
             behind,
             brackets: bracketed(first) || bracketed(negative),
+            part,
         })
     }
 
@@ -112,31 +145,40 @@ impl NumberPattern {
             rest = inner.trim();
         }
         let mut signed = negative;
-        let mut sign = |rest: &mut &str| {
-            for (mark, is_minus) in [('-', true), ('\u{2212}', true), ('+', false)] {
-                if let Some(behind) = rest.strip_prefix(mark).filter(|_| !signed) {
-                    (signed, negative, *rest) = (true, is_minus, behind.trim_start());
-                }
+        let mut sign = |rest: &mut &str, at_end: bool| {
+            let stripped = match at_end {
+                false => rest.strip_prefix(|c: char| is_minus(c) || c == '+'),
+                true => rest.strip_suffix(is_minus),
+            };
+            if let Some(stripped) = stripped.filter(|_| !signed) {
+                negative = at_end || !rest.starts_with('+');
+                signed = true;
+                *rest = stripped.trim();
             }
         };
-        sign(&mut rest);
-        if !self.before.is_empty()
-            && let Some(behind) = rest.strip_prefix(self.before.as_str())
-        {
-            rest = behind.trim_start();
-            sign(&mut rest);
+        sign(&mut rest, false);
+        sign(&mut rest, true);
+        // Without its sign, a part of a hundred may be a hundred times as much.
+        let is_needed = |is_in_front: bool| self.part.is_some_and(|part| part.is_in_front == is_in_front);
+        if !self.before.is_empty() {
+            match rest.strip_prefix(self.before.as_str()) {
+                Some(behind) => {
+                    rest = behind.trim_start();
+                    sign(&mut rest, false);
+                }
+                None if is_needed(true) => return None,
+                None => (),
+            }
         }
-        let mut hundredth = false;
-        if !self.behind.is_empty()
-            && let Some(front) = rest.strip_suffix(self.behind.as_str())
-        {
-            rest = front.trim_end();
-            hundredth = self.behind == "%";
-        } else if self.behind == "%" {
-            return None; // without its sign it may be a hundred times as much
-        }
-        if let Some(front) = rest.strip_suffix('-').filter(|_| !signed) {
-            (negative, rest) = (true, front.trim_end());
+        if !self.behind.is_empty() {
+            match rest.strip_suffix(self.behind.as_str()) {
+                Some(front) => {
+                    rest = front.trim_end();
+                    sign(&mut rest, true);
+                }
+                None if is_needed(false) => return None,
+                None => (),
+            }
         }
         let (whole, decimals) = match self.decimal.and_then(|decimal| rest.split_once(decimal)) {
             Some((whole, decimals)) => (whole, Some(decimals)),
@@ -158,8 +200,8 @@ impl NumberPattern {
         if !plain[before..].iter().any(u8::is_ascii_digit) {
             return None;
         }
-        if hundredth {
-            plain.extend_from_slice(b"e-2");
+        if let Some(part) = self.part {
+            plain.extend_from_slice(part.exponent);
         }
         Some(plain)
     }
@@ -184,6 +226,20 @@ impl NumberPattern {
         }
         Some(())
     }
+}
+
+fn is_minus(c: char) -> bool {
+    matches!(c, '-' | '\u{2212}')
+}
+
+/// What a text beside a number makes of it, where that is a part of it.
+fn exponent(text: &str) -> Option<&'static [u8]> {
+    text.chars().find_map(|c| match c {
+        '%' | '\u{66a}' | '\u{ff05}' => Some(&b"e-2"[..]),
+        '\u{2030}' => Some(&b"e-3"[..]),
+        '\u{2031}' => Some(&b"e-4"[..]),
+        _ => None,
+    })
 }
 
 /// What may stand between groups of digits.
@@ -245,8 +301,49 @@ mod tests {
             ("#,##,##0.00", "12,34,567.00", "1234567.00"),
             ("0.0%", "12.5 %", "12.5e-2"),
             ("#,##0.000", "1,234.567", "1234.567"),
+            ("0.0%", "12.5%", "12.5e-2"),
+            ("0.0%", "-12.5%", "-12.5e-2"),
+            ("0.0%", "12.5-%", "-12.5e-2"),
         ] {
             assert_eq!(read(pattern, text).as_deref(), Some(plain), "{text} of {pattern}");
+        }
+    }
+
+    /// `1.234,50-` was 1234.50, and `0‰` took 5‰ for 5, because the pattern's own text was taken off first.
+    #[test]
+    fn signs_in_a_pattern_are_signs_of_its_numbers() {
+        for (pattern, text, plain) in [
+            ("#.##0,00-", "1.234,50-", Some("-1234.50")),
+            ("#.##0,00-", "12,00", Some("12.00")),
+            ("#.##0,00-", "-5,00", Some("-5.00")),
+            ("#.##0,00-", "7,00\u{2212}", Some("-7.00")),
+            ("#.##0,00-", "--5,00", None),
+            ("#.##0,00-", "-5,00-", None),
+            ("#.##0,00-", "5,00--", None),
+            ("#,##0.00 -", "5.00 -", Some("-5.00")),
+            ("#.##0,00-€", "5,00-€", Some("-5.00")),
+            ("#.##0,00-€", "5,00 €-", Some("-5.00")),
+            ("#.##0,00-€", "5,00 €", Some("5.00")),
+            ("-#,##0.00", "-5.00", Some("-5.00")),
+            ("-#,##0.00", "5.00", Some("5.00")),
+            ("-#,##0.00", "--5.00", None),
+            ("-$#,##0.00", "-$5.00", Some("-5.00")),
+            ("+#,##0.00", "+5.00", Some("5.00")),
+            ("#,##0.00;#,##0.00-", "5.00-", Some("-5.00")),
+            ("#,##0.00", "+5.00-", None),
+            ("0‰", "5‰", Some("5e-3")),
+            ("0‰", "5", None),
+            ("0.0 %pa", "5.0 %pa", Some("5.0e-2")),
+            ("0.0 %pa", "5.0", None),
+            ("%0", "%50", Some("50e-2")),
+            ("%0", "-%50", Some("-50e-2")),
+            ("%0", "50", None),
+            ("0%-", "5%-", Some("-5e-2")),
+        ] {
+            assert_eq!(read(pattern, text).as_deref(), plain, "{text} of {pattern}");
+        }
+        for pattern in ["#,##0.00 CR", "DR #,##0.00", "%0%"] {
+            assert_eq!(NumberPattern::parse(pattern), None, "{pattern}");
         }
     }
 

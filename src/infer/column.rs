@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::form::list;
 use super::moment::Moments;
 use super::number::{DecimalMark, Numbers, Written};
 use crate::decode::{FieldValue, is_spreadsheet_error, json_items, lacks_digits};
@@ -32,6 +33,8 @@ pub(super) struct Observed {
     /// The first number that a spreadsheet may have cut digits off.
     cut: Option<String>,
     nulls: BTreeMap<&'static str, u64>,
+    /// The length of the texts, where all are upper-case letters and as long; the outer none: no text came.
+    code_length: Option<Option<usize>>,
     /// Texts that are no plain number.
     others: u64,
     numbers: Numbers,
@@ -85,6 +88,8 @@ pub(super) struct Decided {
     pub format: Vec<String>,
     /// Texts that stand for null in it.
     pub nulls: Vec<&'static str>,
+    /// A text that would stand for null elsewhere, and is written like all the codes here: `NA` among countries.
+    pub code: Option<&'static str>,
     /// What a person should know.
     pub note: Option<String>,
 }
@@ -95,6 +100,7 @@ impl Decided {
             sql_type,
             format: Vec::new(),
             nulls: Vec::new(),
+            code: None,
             note: None,
         }
     }
@@ -107,6 +113,7 @@ impl Observed {
             empty: 0,
             cut: None,
             nulls: BTreeMap::new(),
+            code_length: None,
             others: 0,
             numbers: Numbers::default(),
             written: Written::default(),
@@ -142,6 +149,8 @@ impl Observed {
         self.values += 1;
         self.remember(text);
         let text = text.trim();
+        let length = code_length(text);
+        self.code_length = Some(length.filter(|_| self.code_length.is_none_or(|known| known == length)));
         if self.numbers.observe(text) {
             self.written.observe_plain(text);
             return;
@@ -232,6 +241,13 @@ impl Observed {
     /// What it is, where columns beside it show these marks.
     pub fn decided(&self, marks: &DecimalMarks) -> Decided {
         let mut decided = self.judged(marks);
+        if let (SqlType::Varchar, Some(Some(length))) = (&decided.sql_type, self.code_length) {
+            decided.code = self
+                .nulls
+                .keys()
+                .copied()
+                .find(|null| code_length(null) == Some(length));
+        }
         if decided.sql_type != SqlType::Varchar {
             decided.nulls = self.nulls.keys().copied().collect();
             if self.empty > 0 {
@@ -301,14 +317,24 @@ impl Observed {
                     ..Decided::plain(sql_type)
                 };
             }
-            if self.moments.are_too_fine() {
-                return text(Some(
-                    "a TIMESTAMP, were it not finer than a microsecond: format = \"cut_to_us\" cuts the rest off"
-                        .to_string(),
-                ));
+            if let Some(formats) = self.moments.too_fine() {
+                let formats: Vec<&str> = formats.iter().map(String::as_str).collect();
+                return text(Some(format!(
+                    "a TIMESTAMP, were it not finer than a microsecond: format = {} cuts the rest off",
+                    list(&formats)
+                )));
             }
-            if let Some(formats) = self.moments.ambiguous() {
-                return text(Some(format!("a date by {formats}: say which by `format`")));
+            if let Some(lists) = self.moments.ambiguous() {
+                let lists: Vec<String> = lists
+                    .iter()
+                    .map(|formats| list(&formats.iter().map(String::as_str).collect::<Vec<_>>()))
+                    .collect();
+                return text(Some(match &lists[..] {
+                    [both] => format!(
+                        "a date by {both}, of which two read some values as different days: have one of them, or such values are refused"
+                    ),
+                    lists => format!("a date by {}: say which by `format`", lists.join(" or ")),
+                }));
             }
         }
         let known = marks.known();
@@ -327,11 +353,16 @@ impl Observed {
                 ..Decided::plain(sql_type)
             };
         }
-        text(
-            self.written
-                .ambiguous(mark)
-                .map(|formats| format!("a number by {formats}: say which by `format`")),
-        )
+        let ambiguous = self.written.ambiguous(mark);
+        let ambiguous = ambiguous.map(|formats| format!("a number by {formats}: say which by `format`"));
+        text(ambiguous.or_else(|| self.strangers()))
+    }
+
+    /// What a person should know of a column of texts that are numbers but for a few: a line of totals, an error.
+    fn strangers(&self) -> Option<String> {
+        let few = self.others <= 3 && self.numbers.count() >= 2 * self.others;
+        let first: String = self.written.first().filter(|_| few)?.chars().take(40).collect();
+        Some(format!("numbers, but for {} such as {first:?}", counted(self.others)))
     }
 
     /// What it is where all of its points may separate groups of digits: only the columns beside it tell.
@@ -358,6 +389,18 @@ impl Observed {
     }
 }
 
+fn counted(texts: u64) -> String {
+    match texts {
+        1 => "1 text".to_string(),
+        _ => format!("{texts} texts"),
+    }
+}
+
+/// How long a code of upper-case letters is; none: a text is none.
+fn code_length(text: &str) -> Option<usize> {
+    text.bytes().all(|byte| byte.is_ascii_uppercase()).then_some(text.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,6 +413,7 @@ mod tests {
             format,
             nulls,
             note,
+            ..
         } = observed.decided(&DecimalMarks::default());
         format!(
             "{sql_type} {} {} {}",
@@ -412,6 +456,11 @@ mod tests {
                 "VARCHAR   a number by \"#,##0.00\" or \"#.##0,00\": say which by `format`",
             ),
             (&["1/31/17 0:21"], "TIMESTAMP %m/%d/%y %H:%M"),
+            (
+                &["1/2/17 0:21", "2018-01-01 00:00:01"],
+                "VARCHAR   a date by [\"%m/%d/%y %H:%M\", \"%Y-%m-%d %H:%M:%S\"] or [\"%d/%m/%y %H:%M\", \"%Y-%m-%d %H:%M:%S\"]: say \
+                 which by `format`",
+            ),
             (&["2017-01-31"], "DATE"),
             (
                 &["2017-01-31T10:00:00.1234567Z"],
@@ -419,13 +468,24 @@ mod tests {
             ),
             (&["a", "1"], "VARCHAR"),
             (
+                &["1", "2", "Total\n"],
+                "VARCHAR   numbers, but for 1 text such as \"Total\"",
+            ),
+            (
+                &["1", "2", "3", "4", "x", "y"],
+                "VARCHAR   numbers, but for 2 texts such as \"x\"",
+            ),
+            (
                 &["1.152", "2.300"],
                 "DECIMAL(18,3)   nothing in the files tells whether 1.152 is 1152: if it is, declare INT with format = \"#.##0,00\"",
             ),
             (&["1.152", "2.30"], "DECIMAL(18,3)"),
             (&["0.152", "2.300"], "DECIMAL(18,3)"),
             (&["1.152", "3,5"], "DECIMAL(18,2) #.##0,00"),
-            (&["12.5", "1.152", "3,5"], "VARCHAR"),
+            (
+                &["12.5", "1.152", "3,5"],
+                "VARCHAR   numbers, but for 1 text such as \"3,5\"",
+            ),
             (
                 &["468769123456789012", "4.68769E+17"],
                 "VARCHAR   digits of 4.68769E+17 are lost: a spreadsheet writes numbers of more than 11 digits so; have the column \

@@ -8,7 +8,7 @@ use super::column::Decided;
 use super::columns::Columns;
 use super::look::{Looked, Part};
 use crate::contain::contain;
-use crate::decode::parquet::INT96;
+use crate::decode::parquet::{INT96, with_int96};
 use crate::decode::{ContainerColumn, container_bodies, container_columns, container_rows};
 use crate::repr::SqlType;
 use crate::source::{FileMark, NamedFile};
@@ -25,7 +25,11 @@ const NANOS: &str = "nanoseconds: what is finer than a microsecond is refused, o
 /// Why it cannot be read.
 pub(super) fn parquet(file: &NamedFile, looked: &mut Looked, part: &Part<'_>) -> Result<bool, String> {
     if part.skip == 0 {
-        for field in file.footer()?.schema().fields() {
+        let footer = file.footer()?;
+        // Of the types that batches have, which is another one of INT96 and INTERVAL.
+        let empty = RecordBatch::new_empty(footer.schema().clone());
+        let empty = with_int96(empty, footer.metadata()).map_err(|error| error.to_string())?;
+        for field in empty.schema_ref().fields() {
             let (sql_type, note) = sql_type(field.data_type());
             looked
                 .columns
@@ -142,6 +146,7 @@ fn decided(sql_type: SqlType, note: Option<&str>) -> Decided {
         sql_type,
         format: Vec::new(),
         nulls: Vec::new(),
+        code: None,
         note: note.map(str::to_string),
     }
 }

@@ -69,16 +69,21 @@ fn behind_told(sample: &str, charset: Charset, delimiters: &[u8]) -> TextDialect
             continue;
         }
         for delimiter in delimiters.iter().copied() {
-            let candidate = TextDialect {
+            let untrimmed = TextDialect {
                 delimiter,
                 quote,
                 escape,
                 comment,
                 ..usual
             };
-            let fit = fit(sample, &candidate);
-            if best.as_ref().is_none_or(|(least, _)| fit.is_better_than(least)) {
-                best = Some((fit, candidate));
+            // What stands behind blanks may be a quote that opens a field, or a part of a text.
+            let trims = has_blanks_before_quotes(sample, &untrimmed);
+            for trim in [true, false].into_iter().filter(|trim| trims || !trim) {
+                let candidate = TextDialect { trim, ..untrimmed };
+                let fit = fit(sample, &candidate);
+                if best.as_ref().is_none_or(|(least, _)| fit.is_better_than(least)) {
+                    best = Some((fit, candidate));
+                }
             }
         }
     }
@@ -88,7 +93,7 @@ fn behind_told(sample: &str, charset: Charset, delimiters: &[u8]) -> TextDialect
     let header = first_record(lines, &dialect);
     lines = header.as_deref().unwrap_or_default();
     let names = csv_fields(lines, &dialect).unwrap_or_default();
-    dialect.trim = names.iter().any(|name| name.trim() != name);
+    dialect.trim |= names.iter().any(|name| name.trim() != name);
     dialect.header = is_header(&names);
     dialect
 }
@@ -113,6 +118,23 @@ impl Fit {
             _ => share >= other_share + 50 || share + 50 >= other_share && share >= 900 && self.width > other.width * 2,
         }
     }
+}
+
+/// Whether quotes stand behind blanks, where they open no field unless blanks are trimmed.
+fn has_blanks_before_quotes(sample: &str, dialect: &TextDialect) -> bool {
+    let Some(quote) = dialect.quote.map(char::from) else {
+        return false;
+    };
+    let is_behind_blanks = |field: &String| field.starts_with([' ', '\t']) && field.trim_start().starts_with(quote);
+    let mut records = TextRecords::new(sample.as_bytes(), Some(*dialect), sample.len().max(1));
+    for _ in 0..RECORDS {
+        let Ok(Some(record)) = records.next() else { break };
+        let fields = csv_fields(&String::from_utf8_lossy(record.bytes), dialect);
+        if fields.is_ok_and(|fields| fields.iter().any(is_behind_blanks)) {
+            return true;
+        }
+    }
+    false
 }
 
 fn fit(sample: &str, dialect: &TextDialect) -> Fit {
@@ -214,6 +236,20 @@ mod tests {
                 .map_or("-".to_string(), |quote| char::from(quote).to_string()),
             dialect.escape.is_some()
         )
+    }
+
+    #[test]
+    fn blanks_before_quotes_are_trimmed() {
+        for (sample, expected, trim) in [
+            ("k,x\n0, \"a, b\"\n1, \"c, d\"\n", ", 0 true \" false", true),
+            ("k,x\n0, \"a\"\n1, \"c\"\n", ", 0 true \" false", true),
+            ("k,x\n0,\"a, \"\"b\"\"\"\n1,\"c, d\"\n", ", 0 true \" false", false),
+            ("k,x\n0, a\n1, c\n", ", 0 true \" false", false),
+            ("k,x\n0, \"a\": 1\n1, \"c\": 2\n", ", 0 true \" false", false),
+        ] {
+            assert_eq!(of(sample), expected, "{sample}");
+            assert_eq!(csv(sample, Charset::Utf8).trim, trim, "{sample}");
+        }
     }
 
     #[test]

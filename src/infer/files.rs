@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use super::InferError;
 use super::clock::Clock;
+use crate::definition::pattern_of_file;
 use crate::source::{NamedFile, NamedFiles, SourceError, is_remote};
 
 /// The files of a path.
@@ -18,6 +19,8 @@ pub(super) struct Listed {
     pub files: Vec<NamedFile>,
     /// By how their names end, those of the folder that are not of the pattern.
     pub others: Vec<String>,
+    /// The character that stands in brackets in the pattern, for a feed would take it for a folder otherwise.
+    pub in_brackets: Option<char>,
 }
 
 /// What a path is.
@@ -76,8 +79,14 @@ pub(super) fn list(path: &Path, runtime: &Handle, clock: &Clock) -> Result<Liste
         return Err(InferError::None(text.to_string()));
     }
     let mut others = Vec::new();
+    let mut in_brackets = None;
     let pattern = match named {
-        Named::File(pattern) | Named::Glob(pattern) => pattern,
+        Named::File(pattern) => {
+            let (pattern, bracketed) = pattern_of_file(&pattern);
+            in_brackets = bracketed;
+            pattern
+        }
+        Named::Glob(pattern) => pattern,
         Named::Folder(folder) => {
             let ending = usual_ending(&files);
             let is_other = |file: &&NamedFile| ending_of(file.partition()) != ending;
@@ -98,6 +107,7 @@ pub(super) fn list(path: &Path, runtime: &Handle, clock: &Clock) -> Result<Liste
         pattern,
         files: from_both_ends(files),
         others,
+        in_brackets,
     })
 }
 

@@ -121,6 +121,17 @@ pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_string()).to_string()
 }
 
+/// Texts as a setting has them: one, or a list.
+pub(super) fn list(texts: &[&str]) -> String {
+    match texts {
+        [one] => quoted(one),
+        several => format!(
+            "[{}]",
+            several.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
 impl Form {
     pub fn kind(&self) -> &'static str {
         match self {

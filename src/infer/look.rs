@@ -8,7 +8,7 @@ use super::columns::Columns;
 use super::files::Listed;
 use super::form::{FileForm, Form, JsonForm, form_of, row_of};
 use super::{InferError, SampleLimits, columnar};
-use crate::decode::{csv_names, csv_values, is_blank_csv_row};
+use crate::decode::{HeaderRepeat, csv_names, csv_values, is_blank_csv_row, repeated_header};
 use crate::definition::TextDialect;
 use crate::source::{LineDocuments, NamedFile, TextRecords, read_head, to_utf8};
 
@@ -186,19 +186,27 @@ fn observe_csv(file: &NamedFile, looked: &mut Looked, dialect: &TextDialect, par
     let head = read_head(&mut records).map_err(|_| "its header cannot be read".to_string())?;
     let dialect = *records.dialect().unwrap_or(dialect);
     let header = head.header.filter(|_| dialect.header);
+    let repeated = header.as_deref().and_then(|header| repeated_header(header, &dialect));
     let names = header.map(|header| csv_names(&header, &dialect));
     let (all, blank_rows) = (&mut looked.columns, &mut looked.blank_rows);
     let mut columns: Vec<Option<usize>> = Vec::new();
     let mut before = HashSet::new();
     for (n, name) in names.iter().flatten().enumerate() {
-        let column = match (name.is_empty(), before.insert(name)) {
-            (true, _) => all.of_field(&format!("#{}", n + 1), None),
-            (false, false) => None,
-            (false, true) => all.of_field(name, Some(&columns)),
+        // A name that comes again names the first field: the other is known by its place.
+        let column = match name.is_empty() || !before.insert(name) {
+            true => all.of_field(&format!("#{}", n + 1), None),
+            false => all.of_field(name, Some(&columns)),
         };
         columns.push(column);
     }
     Ok(each_record(&mut records, part, &mut looked.records, |text| {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if repeated
+            .as_ref()
+            .is_some_and(|repeated| repeated.find(text) != HeaderRepeat::None)
+        {
+            return false;
+        }
         if names.as_ref().is_some_and(|names| names.len() > 1) && is_blank_csv_row(text, &dialect) {
             *blank_rows += 1;
             return false;

@@ -32,11 +32,24 @@ const YEARS: std::ops::RangeInclusive<i32> = 1600..=2200;
 const ISO_DATE: u128 = 1 << 126;
 const ISO_TIME: u128 = 1 << 127;
 
+/// How points in time of ISO 8601 are written, beside [`ISO_DATE`]; a list of formats has to name them.
+const ISO_WRITTEN: [&str; 5] = [
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M:%S%.f",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%dT%H:%M",
+];
+
 /// Ways in which texts of a column can be read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Moments {
     /// How many texts can be read in exactly these ways.
     masks: HashMap<u128, u64>,
+    /// By [`ISO_WRITTEN`]: whether some text is written so, and by none before it.
+    iso: [bool; ISO_WRITTEN.len()],
+    /// Some text is of ISO 8601 and written in none of these ways.
+    iso_otherwise: bool,
     /// Some text cannot be read in any.
     failed: bool,
     /// Some text is finer than a microsecond.
@@ -51,19 +64,73 @@ impl Moments {
         }
         match mask(text) {
             0 => self.failed = true,
-            mask => *self.masks.entry(mask).or_default() += 1,
+            mask => {
+                if mask == ISO_TIME {
+                    self.observe_iso(text);
+                }
+                *self.masks.entry(mask).or_default() += 1;
+            }
         }
         self.finer |= iso_point(text).is_some_and(|(_, is_finer)| is_finer);
     }
 
-    /// Whether every text is a point in time, and a TIMESTAMP would refuse some for being finer than a microsecond.
-    pub fn are_too_fine(&self) -> bool {
-        self.finer && !self.failed
+    fn observe_iso(&mut self, text: &str) {
+        let is_written = |format: &&str| NaiveDateTime::parse_from_str(text, format).is_ok();
+        match ISO_WRITTEN.iter().position(|format| is_written(&format)) {
+            Some(written) => self.iso[written] = true,
+            None => self.iso_otherwise = true,
+        }
+    }
+
+    /// Where every text is a point in time, and a TIMESTAMP would refuse some for being finer than a microsecond: the formats that
+    /// cut the rest off.
+    pub fn too_fine(&self) -> Option<Vec<String>> {
+        if !self.finer {
+            return None;
+        }
+        let chosen = self.cover()?;
+        if chosen.iter().any(|bit| self.is_open(*bit, &chosen)) {
+            return None;
+        }
+        let cut = ["cut_to_us".to_string()];
+        Some(self.formats(&chosen)?.into_iter().chain(cut).collect())
     }
 
     /// The type, and the formats that together read every text; none where there are none.
     pub fn decided(&self) -> Option<(SqlType, Vec<String>)> {
-        if self.failed || self.finer || self.masks.is_empty() {
+        let chosen = self.cover().filter(|_| !self.finer)?;
+        if chosen.iter().any(|bit| self.is_open(*bit, &chosen)) {
+            return None;
+        }
+        let has_time = chosen
+            .iter()
+            .any(|bit| *bit == ISO_TIME || *bit != ISO_DATE && time(*bit) != 0);
+        let sql_type = if has_time { SqlType::Timestamp } else { SqlType::Date };
+        Some((sql_type, self.formats(&chosen)?))
+    }
+
+    /// Lists of formats of which each reads every text, where days may be months: with the month first, and with the day. One list:
+    /// both orders are among the formats.
+    pub fn ambiguous(&self) -> Option<Vec<Vec<String>>> {
+        let chosen = self.cover().filter(|_| !self.finer)?;
+        if !chosen.iter().any(|bit| self.is_open(*bit, &chosen)) {
+            return None;
+        }
+        let by = |month_first: bool| {
+            let one = |bit: &u128| match swapped(*bit).filter(|_| self.is_open(*bit, &chosen)) {
+                Some(other) if !chosen.contains(&other) && format(*bit).starts_with("%m") != month_first => other,
+                _ => *bit,
+            };
+            self.formats(&chosen.iter().map(one).collect::<Vec<_>>())
+        };
+        let mut lists = vec![by(true)?, by(false)?];
+        lists.dedup();
+        Some(lists)
+    }
+
+    /// The fewest ways that together read every text; none where there are none.
+    fn cover(&self) -> Option<Vec<u128>> {
+        if self.failed || self.masks.is_empty() {
             return None;
         }
         let mut left: Vec<u128> = self.masks.keys().copied().collect();
@@ -76,35 +143,37 @@ impl Moments {
                 return None;
             }
         }
-        // A text that two chosen formats read, or another format just as well, may be two days.
-        let ambiguous = chosen.iter().any(|bit| {
-            let own: Vec<u128> = self.masks.keys().copied().filter(|mask| mask & bit != 0).collect();
-            swapped(*bit).is_some_and(|other| {
-                let reads = |mask: &u128| mask & other != 0;
-                own.iter().all(reads) || chosen.contains(&other) && own.iter().any(reads)
-            })
-        });
-        if ambiguous {
-            return None;
-        }
-        let has_time = chosen
-            .iter()
-            .any(|bit| *bit == ISO_TIME || *bit != ISO_DATE && time(*bit) != 0);
-        let sql_type = if has_time { SqlType::Timestamp } else { SqlType::Date };
-        if chosen.iter().all(|bit| matches!(*bit, ISO_DATE | ISO_TIME)) {
-            return Some((sql_type, Vec::new()));
-        }
-        Some((sql_type, chosen.into_iter().map(format).collect()))
+        chosen.sort_unstable();
+        Some(chosen)
     }
 
-    /// Two formats of which one holds, where days may be months.
-    pub fn ambiguous(&self) -> Option<String> {
-        if self.failed {
-            return None;
+    /// Whether a text that is read in this way may be another day: by another chosen way, or where another reads all of them as well.
+    fn is_open(&self, bit: u128, chosen: &[u128]) -> bool {
+        let mut own = self.masks.keys().filter(|mask| *mask & bit != 0);
+        swapped(bit).is_some_and(|other| match chosen.contains(&other) {
+            true => own.any(|mask| mask & other != 0),
+            false => own.all(|mask| mask & other != 0),
+        })
+    }
+
+    /// The formats of these ways: none are needed where all are ISO 8601. None: some text cannot be read by a format.
+    fn formats(&self, chosen: &[u128]) -> Option<Vec<String>> {
+        if chosen.iter().all(|bit| matches!(*bit, ISO_DATE | ISO_TIME)) {
+            return Some(Vec::new());
         }
-        let all = self.masks.keys().fold(u128::MAX, |all, mask| all & mask);
-        let bit = bits().find(|bit| all & bit != 0 && swapped(*bit).is_some_and(|other| all & other != 0))?;
-        Some(format!("{:?} or {:?}", format(bit), format(swapped(bit)?)))
+        let mut formats = Vec::new();
+        for bit in chosen {
+            match *bit {
+                ISO_TIME if self.iso_otherwise => return None,
+                // With a fraction or without one: the second reads both.
+                ISO_TIME => formats.extend((0..ISO_WRITTEN.len()).filter_map(|n| {
+                    let is_needed = self.iso[n] && !(n == 0 && self.iso[1]);
+                    is_needed.then(|| ISO_WRITTEN[n].to_string())
+                })),
+                bit => formats.push(format(bit)),
+            }
+        }
+        Some(formats)
     }
 }
 
@@ -120,7 +189,6 @@ fn time(bit: u128) -> usize {
 fn format(bit: u128) -> String {
     match bit {
         ISO_DATE => "%Y-%m-%d".to_string(),
-        ISO_TIME => "%Y-%m-%d %H:%M:%S".to_string(),
         bit => {
             let n = bit.trailing_zeros() as usize;
             format!("{}{}", DATES[n / TIMES.len()], TIMES[n % TIMES.len()])
@@ -212,9 +280,31 @@ mod tests {
         );
         let unclear = of(&["01/02/2017", "12/11/2017"]);
         assert_eq!(unclear.decided(), None);
-        assert_eq!(unclear.ambiguous().unwrap(), "\"%m/%d/%Y\" or \"%d/%m/%Y\"");
+        assert_eq!(unclear.ambiguous().unwrap(), [["%m/%d/%Y"], ["%d/%m/%Y"]]);
         let both = of(&["01/31/2017", "31/01/2017", "02/03/2017"]);
         assert_eq!(both.decided(), None, "the last one is two days");
+        assert_eq!(both.ambiguous().unwrap(), [["%m/%d/%Y", "%d/%m/%Y"]]);
+    }
+
+    /// A second format in the files took the word from the first one.
+    #[test]
+    fn days_that_may_be_months_are_told_beside_other_formats_too() {
+        let mixed = of(&["1/2/17 0:21", "2018-01-01 00:00:01"]);
+        assert_eq!(mixed.decided(), None);
+        assert_eq!(
+            mixed.ambiguous().unwrap(),
+            [
+                ["%m/%d/%y %H:%M", "%Y-%m-%d %H:%M:%S"],
+                ["%d/%m/%y %H:%M", "%Y-%m-%d %H:%M:%S"]
+            ]
+        );
+        let two = of(&["1/2/17", "3/4/2017"]);
+        assert_eq!(
+            two.ambiguous().unwrap(),
+            [["%m/%d/%Y", "%m/%d/%y"], ["%d/%m/%Y", "%d/%m/%y"]]
+        );
+        let clear = of(&["1/22/17 0:21", "2018-01-01 00:00:01"]);
+        assert!(clear.decided().is_some() && clear.ambiguous().is_none());
     }
 
     #[test]
@@ -233,7 +323,27 @@ mod tests {
             )
         );
         let fine = of(&["2017-01-31T10:00:00.1234567Z", "2017-01-31T10:00:00Z"]);
-        assert_eq!((fine.decided(), fine.are_too_fine()), (None, true));
+        assert_eq!(
+            (fine.decided(), fine.too_fine().unwrap()),
+            (None, vec!["cut_to_us".to_string()])
+        );
+        let fine = of(&["2017-01-31T10:00:00.1234567", "31.01.2017"]);
+        assert_eq!(
+            fine.too_fine().unwrap(),
+            ["%d.%m.%Y", "%Y-%m-%dT%H:%M:%S%.f", "cut_to_us"]
+        );
+        let fractions = of(&[
+            "2017-11-01 00:04:26.5",
+            "2017-11-01 00:04:26",
+            "2017-11-01T00:04",
+            "1/31/17 0:21",
+        ]);
+        assert_eq!(
+            fractions.decided().unwrap().1,
+            ["%m/%d/%y %H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M"]
+        );
+        let zoned = of(&["2017-11-01T00:04:26+02:00", "1/31/17 0:21"]);
+        assert_eq!(zoned.decided(), None, "no format of a list reads it");
         assert_eq!(of(&["10.12.2017", "soon"]).decided(), None);
         assert_eq!(of(&["40.71458404"]).decided(), None);
     }

@@ -7,7 +7,7 @@ use super::clock::Clock;
 use super::column::{Decided, DecimalMarks};
 use super::columns::{Candidate, Known};
 use super::files::Listed;
-use super::form::{Form, JsonForm, quoted};
+use super::form::{Form, JsonForm, list, quoted};
 use super::look::Looked;
 use crate::definition::TextDialect;
 use crate::shown::shown;
@@ -50,9 +50,14 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
     }
     line("\n[columns]".to_string());
     for (candidate, decided, nullable) in &decided {
-        line(column(candidate, decided, *nullable, &looked.form));
+        line(column(candidate, decided, *nullable, &looked.form, &nulls));
     }
     line("\n[[feeds]]\nname = \"files\"\nkind = \"files\"".to_string());
+    if let Some(character) = listed.in_brackets {
+        line(format!(
+            "# [{character}{character}] is the character {character}: a path whose last part has no point and no wildcard is a folder's."
+        ));
+    }
     line(format!("path = {}", quoted(&listed.pattern)));
     match &looked.form {
         Form::Csv(dialect) => {
@@ -206,7 +211,7 @@ fn is_word(null: &str) -> bool {
     null.chars().any(|c| c.is_ascii_alphabetic())
 }
 
-fn column(candidate: &Candidate, decided: &Decided, nullable: bool, form: &Form) -> String {
+fn column(candidate: &Candidate, decided: &Decided, nullable: bool, form: &Form, nulls: &[&str]) -> String {
     let in_order = matches!(form, Form::Csv(dialect) if !dialect.header);
     let mut settings = vec![format!("type = \"{}\"", decided.sql_type)];
     if candidate.from != [candidate.name.clone()] && !in_order {
@@ -221,16 +226,22 @@ fn column(candidate: &Candidate, decided: &Decided, nullable: bool, form: &Form)
         settings.push(format!("format = {}", list(&formats)));
     }
     let own: Vec<&str> = decided.nulls.iter().copied().filter(|null| !is_word(null)).collect();
-    if !own.is_empty() {
+    let code = decided.code.filter(|code| nulls.contains(code));
+    if !own.is_empty() || code.is_some() {
         // A column's own list replaces the input's.
-        settings.push(format!("null = {}", list(&decided.nulls)));
+        let others = nulls.iter().copied().filter(|null| Some(*null) != code);
+        settings.push(format!(
+            "null = {}",
+            list(&own.into_iter().chain(others).collect::<Vec<_>>())
+        ));
     }
     let value = match &settings[..] {
         [_] => format!("\"{}\"", decided.sql_type),
         _ => format!("{{ {} }}", settings.join(", ")),
     };
     let mut text = format!("{} = {value}", key(&candidate.name));
-    if let Some(note) = &decided.note {
+    let told = code.map(|code| format!("{code} is no null here: all other texts are written like it"));
+    if let Some(note) = decided.note.as_ref().or(told.as_ref()) {
         let _ = write!(text, " # {note}");
     }
     text
@@ -269,16 +280,6 @@ fn settings(dialect: &TextDialect, line: &mut impl FnMut(String)) {
 fn key(name: &str) -> String {
     let is_bare = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if is_bare { name.to_string() } else { quoted(name) }
-}
-
-fn list(texts: &[&str]) -> String {
-    match texts {
-        [one] => quoted(one),
-        several => format!(
-            "[{}]",
-            several.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ")
-        ),
-    }
 }
 
 /// Names of fields; one that stands for a place is its number.

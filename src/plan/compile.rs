@@ -28,7 +28,9 @@ use super::lower::{Lowering, physical};
 use super::moments::microseconds;
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
-use super::{casts, complete, normal, now, partitions, refuse, session, shape, values, wide, windows};
+use super::{
+    casts, change_feed, complete, normal, now, numbers, partitions, refuse, session, shape, values, wide, windows,
+};
 use crate::contain::contain;
 use crate::deep::deep;
 use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Input, Table, nearest};
@@ -204,6 +206,7 @@ impl Compiler<'_> {
         }
         refuse::fetch_as_limit(&mut query);
         microseconds(query.as_mut());
+        numbers::decimals(query.as_mut());
         let items: Vec<_> = match query.body.as_ref() {
             SetExpr::Select(select) => select.projection.iter().collect(),
             _ => Vec::new(),
@@ -241,10 +244,17 @@ impl Compiler<'_> {
         let (mut expectations, mut mistakes) = self.expectations(table, &schema);
         let key = self.columns(table, "key", &table.key, &schema, &mut mistakes);
         let partition_by = self.columns(table, "partition_by", &table.partition_by, &schema, &mut mistakes);
-        mistakes.extend(partitions::mistakes(&schema, &partition_by).into_iter().map(|mistake| {
+        let partitions = partitions::mistakes(&schema, &partition_by);
+        let partitions = partitions.into_iter().map(|mistake| ("partition_by", mistake));
+        let feed = match table.change_data_feed {
+            true => change_feed::mistakes(&schema),
+            false => Vec::new(),
+        };
+        let feed = feed.into_iter().map(|mistake| ("change_data_feed", mistake));
+        mistakes.extend(partitions.chain(feed).map(|(setting, mistake)| {
             let file = settings_file(table);
             Diagnostic {
-                line: self.setting_line(&file, "", "partition_by"),
+                line: self.setting_line(&file, "", setting),
                 file,
                 column: 0,
                 message: mistake.message,
@@ -364,7 +374,11 @@ impl Compiler<'_> {
     /// A boolean expression over a table's columns.
     pub(super) fn check(&self, sql: &str, schema: &SchemaRef) -> Planned<super::Expr> {
         let named: DFSchema = schema.clone().to_dfschema()?;
-        let expr = self.context.parse_sql_expr(sql, &named)?;
+        let state = self.context.state();
+        let dialect = state.config_options().sql_parser.dialect;
+        let mut written = state.sql_to_expr_with_alias(sql, &dialect)?;
+        numbers::decimals(&mut written.expr);
+        let expr = state.create_logical_expr_from_sql_expr(written, &named)?;
         let mut refusal = None;
         datafusion::common::tree_node::TreeNode::apply(&expr, |e| {
             if let Logical::AggregateFunction(AggregateFunction { func, .. }) = e {
@@ -393,14 +407,14 @@ impl Compiler<'_> {
         if let Some(refusal) = refusal {
             return Err(refusal.into());
         }
-        let state = self.context.state();
         let info = datafusion::logical_expr::simplify::SimplifyContext::builder()
             .with_schema(Arc::new(named.clone()))
             .with_config_options(Arc::clone(state.config_options()))
             .build();
         let simplifier = datafusion::optimizer::simplify_expressions::ExprSimplifier::new(info);
-        let expr = settle(simplifier.coerce(expr, &named)?, &named, self.dataflow.bounds.max_value)?;
-        let expr = simplifier.simplify(simplifier.coerce(expr, &named)?)?;
+        let agreed = |expr| numbers::agreed(simplifier.coerce(numbers::agreed(expr, &named)?, &named)?, &named);
+        let expr = settle(agreed(expr)?, &named, self.dataflow.bounds.max_value)?;
+        let expr = simplifier.simplify(agreed(expr)?)?;
         let planned = physical(&expr, &named, schema)?;
         match planned.data_type(schema)? {
             DataType::Boolean | DataType::Null => Ok(planned),
@@ -548,7 +562,8 @@ fn check_columns(plan: &LogicalPlan) -> Vec<(usize, Refusal)> {
         if name.is_empty() || name.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
             refusals.push((
                 n,
-                Refusal::new(format!("could not use {name:?} as a column's name")).help("give it a name: AS ..."),
+                Refusal::new(format!("could not use {name:?} as a column's name"))
+                    .help("give it a name: AS ..., without blanks and ,;{}()=, which Delta tables do not take"),
             ));
         } else if seen.insert(name.to_lowercase(), n).is_some() {
             refusals.push((n, two_columns(name).near(name)));

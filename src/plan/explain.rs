@@ -7,8 +7,10 @@ use std::sync::Arc;
 use arrow::datatypes::IntervalMonthDayNano;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 
+use super::numbers;
 use super::partitions::FOUR_DIGITS;
 use super::{AggregateCall, AggregateKind, Expr, Graph, Join, NodeId, Op, Rank, SortKey, TopK, Window};
 
@@ -306,6 +308,9 @@ fn readable(expr: &Expr) -> String {
         .transform_up(|e| {
             if let Some(column) = e.downcast_ref::<Column>() {
                 return Ok(named(short(column.name())));
+            }
+            if let Some(operator) = e.downcast_ref::<ScalarFunctionExpr>().and_then(numbers::as_operator) {
+                return Ok(Transformed::yes(operator));
             }
             let Some(literal) = e.downcast_ref::<Literal>() else {
                 return Ok(Transformed::no(e));

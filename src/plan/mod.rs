@@ -11,6 +11,7 @@
 
 mod calendar;
 mod casts;
+mod change_feed;
 mod compile;
 mod complete;
 mod diagnose;
@@ -23,6 +24,7 @@ mod meaning;
 mod moments;
 mod normal;
 mod now;
+mod numbers;
 mod partitions;
 mod refuse;
 mod rewrite;
@@ -41,6 +43,7 @@ pub use guard::{keep_within_bounds, shown_bytes, too_long, value_above, without_
 pub use meaning::{meanings, used_columns};
 pub use moments::microseconds;
 pub use now::bind_now;
+pub use numbers::{decimals, exact_numbers, read_decimals};
 pub use session::{batch_context, batch_context_within, rebind};
 pub use shape::{PARSER_DEPTH, flatten_asked};
 pub use wide::wider;

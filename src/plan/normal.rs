@@ -1,6 +1,7 @@
 //! Rewrites of the analysed plan before it is optimised: types that rows hold, exact percentiles.
 
 use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::functions_aggregate::min_max::min_udaf;
@@ -8,11 +9,11 @@ use datafusion::functions_aggregate::percentile_cont::percentile_cont_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Distinct, DistinctOn, Expr, ExprSchemable, LogicalPlan, SortExpr, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::{Planned, Refusal};
+use super::numbers::Agreed;
 use super::rewrite::rewrite;
 use crate::repr::normalise_type;
 
@@ -35,6 +36,12 @@ pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
                     "approx_percentile_cont" => {
                         // Its third argument is how fine the sketch is.
                         params.args.truncate(2);
+                        if params.order_by.first().is_some_and(|order| !order.asc)
+                            && let Expr::Literal(ScalarValue::Float64(Some(part)), _) = &params.args[1]
+                        {
+                            // The part of the other end, without what a double adds to it.
+                            params.args[1] = lit(((1.0 - part) * 1e15).round() / 1e15);
+                        }
                         params.order_by.clear();
                         percentile_cont_udaf()
                     }
@@ -83,7 +90,7 @@ pub(super) fn types(plan: LogicalPlan, options: &ConfigOptions) -> Planned<Logic
         })
     })?;
     if rewritten.transformed {
-        Ok(TypeCoercion::new().analyze(rewritten.data, options)?)
+        Ok(Agreed.analyze(rewritten.data, options)?)
     } else {
         Ok(rewritten.data)
     }

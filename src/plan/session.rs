@@ -21,7 +21,7 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::guard::Settled;
-use super::{functions, now};
+use super::{functions, now, numbers};
 use crate::definition::Layer;
 
 /// Rules that are left out: limits stay where the user put them (a top-k is `Limit` over `Sort`), and
@@ -41,6 +41,7 @@ const BATCH_ROWS: usize = 1024;
 /// given its scans real data.
 pub fn batch_context() -> SessionContext {
     let context = SessionContext::new_with_config(config().with_batch_size(BATCH_ROWS));
+    let context = numbers::exact_numbers(&context);
     functions::register(&context);
     context
 }
@@ -54,6 +55,7 @@ pub fn batch_context_within(memory: u64) -> Result<SessionContext> {
     let pool = FairSpillPool::new(usize::try_from(memory).unwrap_or(usize::MAX));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
     let context = SessionContext::new_with_config_rt(config().with_batch_size(BATCH_ROWS), runtime);
+    let context = numbers::exact_numbers(&context);
     functions::register(&context);
     Ok(context)
 }
@@ -112,9 +114,9 @@ pub(super) fn planning_context(max_value: u64) -> SessionContext {
     let state = SessionStateBuilder::new()
         .with_config(config())
         .with_default_features()
-        .with_analyzer_rule(Arc::new(Settled::new(max_value)))
         .build();
-    let context = SessionContext::new_with_state(state);
+    let context = numbers::exact_numbers(&SessionContext::new_with_state(state));
+    context.add_analyzer_rule(Arc::new(Settled::new(max_value)));
     functions::register(&context);
     let catalog = context
         .catalog("datafusion")
@@ -144,5 +146,6 @@ fn config() -> SessionConfig {
     options.sql_parser.map_string_types_to_utf8view = false;
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     options.optimizer.filter_null_join_keys = false;
+    numbers::read_decimals(&mut config);
     config
 }

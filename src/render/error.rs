@@ -7,10 +7,8 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{AsArray, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::json::WriterBuilder;
-use arrow::json::writer::LineDelimited;
 
-use crate::repr::{CodecError, Row, RowCodec, ShowableJson};
+use crate::repr::{CodecError, Row, RowCodec, row_json};
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -43,7 +41,7 @@ pub fn error_codec() -> RowCodec {
 impl Errors {
     /// The error row for a row of `batch`.
     pub fn row(&self, reason: &str, batch: &RecordBatch, index: usize) -> Row {
-        self.encode(reason, &json(&batch.slice(index, 1)))
+        self.encode(reason, &row_json(&batch.slice(index, 1)))
     }
 
     /// The error row for an encoded row.
@@ -73,23 +71,6 @@ pub fn read_error(codec: &RowCodec, row: &Row) -> Result<(String, Vec<u8>), Code
     Ok((reason, payload))
 }
 
-/// One row as a JSON object, nulls included. A type that JSON cannot hold leaves an empty object.
-fn json(row: &RecordBatch) -> Vec<u8> {
-    let mut writer = WriterBuilder::new()
-        .with_explicit_nulls(true)
-        .with_encoder_factory(Arc::new(ShowableJson))
-        .build::<_, LineDelimited>(Vec::new());
-    let written = writer.write(row).and_then(|()| writer.finish());
-    let mut bytes = writer.into_inner();
-    if written.is_err() {
-        bytes = b"{}".to_vec();
-    }
-    while bytes.last() == Some(&b'\n') {
-        bytes.pop();
-    }
-    bytes
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "these are tests")]
 mod tests {
@@ -101,7 +82,7 @@ mod tests {
         for column in crate::repr::extremes() {
             let rows = RecordBatch::try_from_iter_with_nullable([("x", column, true)]).unwrap();
             for row in 0..rows.num_rows() {
-                let text = String::from_utf8(json(&rows.slice(row, 1))).unwrap();
+                let text = String::from_utf8(row_json(&rows.slice(row, 1))).unwrap();
                 assert!(text.starts_with("{\"x\":") && !text.contains("ERROR"), "{text}");
             }
         }

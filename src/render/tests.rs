@@ -17,6 +17,9 @@ use crate::definition::{Dataflow, Input};
 use crate::plan::*;
 use crate::repr::{Diff, Row, Update};
 
+mod numbers;
+mod postgres;
+
 /// A tuple of nullable integers.
 type Tuple = Vec<Option<i64>>;
 /// Tuples and how often.

@@ -7,12 +7,12 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::{cast, max, min};
 use arrow::datatypes::{DataType, FieldRef, Int32Type, Int64Type, TimeUnit};
 use arrow::error::ArrowError;
-use arrow::json::writer::{NullableEncoder, make_encoder};
-use arrow::json::{Encoder, EncoderFactory, EncoderOptions};
+use arrow::json::writer::{LineDelimited, NullableEncoder, make_encoder};
+use arrow::json::{Encoder, EncoderFactory, EncoderOptions, WriterBuilder};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::calendar::civil_from_days;
@@ -165,6 +165,34 @@ fn date(days: i64) -> String {
             year.abs()
         ),
     }
+}
+
+/// One row as a JSON object, nulls included. A column whose type JSON cannot hold is left out.
+pub fn row_json(row: &RecordBatch) -> Vec<u8> {
+    written_json(row).unwrap_or_else(|| {
+        let columns = (0..row.num_columns()).filter(|column| {
+            let alone = row.project(&[*column]);
+            alone.is_ok_and(|alone| written_json(&alone).is_some())
+        });
+        let shown = row.project(&columns.collect::<Vec<_>>());
+        shown
+            .ok()
+            .and_then(|shown| written_json(&shown))
+            .unwrap_or(b"{}".to_vec())
+    })
+}
+
+fn written_json(row: &RecordBatch) -> Option<Vec<u8>> {
+    let mut writer = WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .with_encoder_factory(Arc::new(ShowableJson))
+        .build::<_, LineDelimited>(Vec::new());
+    writer.write(row).and_then(|()| writer.finish()).ok()?;
+    let mut bytes = writer.into_inner();
+    while bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    Some(bytes)
 }
 
 /// Has Arrow's JSON write what it does not show otherwise as these texts.

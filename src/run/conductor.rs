@@ -39,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long what requests brought is read, once no more are taken: the next run reads the rest. As long a transaction that
 /// goes on as it comes is waited for.
 const CLOSING: Duration = Duration::from_secs(15);
+/// Characters that are told of a row that breaks an expectation.
+const EXAMPLE: usize = 300;
 
 enum Phase {
     Running,
@@ -296,8 +298,13 @@ impl Conductor<'_> {
         let heavy = self.shared.heavy.swap(false, Ordering::AcqRel) || self.shared.weight.is_due();
         if let Some(epoch) = self.pacer.next_seal(now, draining || !live || heavy) {
             if let Some((violations, row)) = self.shared.violations(epoch) {
-                let (example, _) = read_error(&error_codec(), &row)?;
-                return Err(RunError::Expectation { violations, example });
+                let (reason, row) = read_error(&error_codec(), &row)?;
+                let row = String::from_utf8_lossy(&row).chars().take(EXAMPLE).collect();
+                return Err(RunError::Expectation {
+                    violations,
+                    reason,
+                    row,
+                });
             }
             self.peers.seal(epoch);
             self.shared.weight.observe_sealed(epoch);

@@ -73,13 +73,15 @@ pub enum RunError {
     ShiftedFolder(#[from] ShiftedFolder),
     /// An expectation with `on_violation = "fail"`.
     #[error(
-        "{violations} rows break an expectation that must hold ({example}); no snapshot holds them: repair the input or the expectation, then run again"
+        "{reason}, which must hold, by {violations} row(s), such as {row}; no snapshot holds them: repair the input or the expectation, then run again"
     )]
     Expectation {
         /// How many rows, as of the epoch that would have been committed.
         violations: i64,
         /// The reason of one of them.
-        example: String,
+        reason: String,
+        /// That row as JSON, or its beginning.
+        row: String,
     },
     /// What an input held is kept with a column of a type that this version does not know.
     #[error("could not read what input {input} held: column {column} has an unknown type; run once with --recompute")]

@@ -18,6 +18,17 @@ pub struct Presence {
 }
 
 impl Presence {
+    /// The same, of a run of one process, which warns where another run is on the lake: that one ends at its next commit.
+    pub fn announce_single(lake: &Lake) -> Presence {
+        if is_running(lake) == Some(true) {
+            tracing::warn!(
+                "another run is on this lake: this one takes over, and the other ends with an error at its next commit; where both \
+                 start again and again they take turns, so stop one of them"
+            );
+        }
+        Presence::announce(lake)
+    }
+
     /// Says that a run is on the lake, for as long as this lives. Where that cannot be said, the run goes on without.
     pub fn announce(lake: &Lake) -> Presence {
         let locked = lake.local.as_deref().map(|folder| {

@@ -89,7 +89,11 @@ fn assemble(
     let all = workers * share.processes;
     let written = &definition.dataflow;
     let lake = Lake::make(&written.lake, &written.store_options)?;
-    let presence = Presence::announce(&lake);
+    let presence = match share.processes {
+        1 => Presence::announce_single(&lake),
+        // They are all on it.
+        _ => Presence::announce(&lake),
+    };
     let told = match &team.role {
         Role::Leads(_) => None,
         Role::Follows(leader) => Some(leader.wait_for_start(&events)?),

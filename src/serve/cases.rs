@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Format as CsvFormat;
@@ -32,6 +32,8 @@ pub struct Outcome {
     pub name: String,
     /// For each table that differs, its name and the rows that are missing or too many.
     pub differences: Vec<(String, Vec<Mismatch>)>,
+    /// Dead letters that the step made, each with what it is of and the reason.
+    pub refused: Vec<String>,
 }
 
 /// A row that differs.
@@ -106,11 +108,14 @@ pub fn run_case(dataflow: &Dataflow, case: &Case, workers: usize) -> Result<Vec<
     let folder = tempfile::tempdir().map_err(at(Path::new("a temporary folder")))?;
     let trial = Arc::new(on_trial(dataflow, folder.path(), case));
     let mut outcomes = Vec::new();
+    let mut names = BTreeMap::new();
+    let mut letters_before = BTreeMap::new();
     for step in &case.steps {
         for (n, given) in step.inputs.iter().enumerate() {
             let drops = folder.path().join(&given.input).join(ending(given));
             std::fs::create_dir_all(&drops).map_err(at(&drops))?;
             let target = drops.join(format!("{:06}-{n:03}.{}", step.number, ending(given)));
+            names.insert(target.clone(), given.path.display().to_string());
             std::fs::copy(&given.path, &target).map_err(at(&given.path))?;
         }
         let name = if case.steps.len() == 1 {
@@ -134,9 +139,55 @@ pub fn run_case(dataflow: &Dataflow, case: &Case, workers: usize) -> Result<Vec<
                 differences.push((format!("{}.{}", expected.layer.name(), expected.table), mismatches));
             }
         }
-        outcomes.push(Outcome { name, differences });
+        let failed = |source| CaseError::Query {
+            name: name.clone(),
+            source,
+        };
+        let letters = letters(&trial).map_err(failed)?;
+        let refused = letters.iter().flat_map(|(letter, count)| {
+            let new = count - letters_before.get(letter).unwrap_or(&0);
+            std::iter::repeat_n(renamed(letter, &names), usize::try_from(new).unwrap_or(0))
+        });
+        let refused = refused.collect();
+        letters_before = letters;
+        outcomes.push(Outcome {
+            name,
+            differences,
+            refused,
+        });
     }
     Ok(outcomes)
+}
+
+/// The dead letters, and how often each is there: of a record its file and reason, of a row its table.
+fn letters(dataflow: &Dataflow) -> Result<BTreeMap<(String, String, String), i64>, QueryError> {
+    let reader = Reader::open(dataflow, None)?;
+    let (_, batches) = reader.query(
+        "SELECT arrow_cast(COALESCE(table_name, input, ''), 'Utf8'), \
+         arrow_cast(COALESCE(input || '/' || feed || '/' || \"partition\", ''), 'Utf8'), arrow_cast(COALESCE(reason, ''), 'Utf8') \
+         FROM dead_letters",
+    )?;
+    let mut letters = BTreeMap::new();
+    for batch in &batches {
+        let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row).to_string();
+        for row in 0..batch.num_rows() {
+            *letters.entry((text(0, row), text(1, row), text(2, row))).or_default() += 1;
+        }
+    }
+    Ok(letters)
+}
+
+/// A dead letter for people, by the names that the test's files have in its folder.
+fn renamed((source, file, reason): &(String, String, String), names: &BTreeMap<PathBuf, String>) -> String {
+    let mut reason = reason.clone();
+    let mut source = source.clone();
+    for (target, name) in names {
+        reason = reason.replace(&*target.to_string_lossy(), name);
+        if !file.is_empty() && target.ends_with(file) {
+            source.clone_from(name);
+        }
+    }
+    format!("{source}: {reason}")
 }
 
 /// The dataflow over a lake of its own, each input fed by the test's files alone.
@@ -174,7 +225,10 @@ fn on_trial(dataflow: &Dataflow, folder: &Path, case: &Case) -> Dataflow {
                     .join(format!("*.{name}"))
                     .display()
                     .to_string(),
-                rules: FileRules::default(),
+                rules: FileRules {
+                    may_be_empty: true,
+                    ..FileRules::default()
+                },
             },
             format,
             wire: Wire::default(),

@@ -7,7 +7,7 @@ use arrow::datatypes::Int64Type;
 use super::{QueryError, Snapshot};
 use crate::definition::Dataflow;
 use crate::repr::{CodecError, Row, RowCodec, normalise_batch};
-use crate::sink::{Lake, dead_letters};
+use crate::sink::{Lake, LakeError, dead_letters};
 
 /// Some dead letters.
 pub struct Letters {
@@ -83,7 +83,7 @@ impl LetterCounts {
         let sql = "SELECT arrow_cast(kind, 'Utf8'), COUNT(*) FROM dead_letters GROUP BY kind";
         let mut counts = LetterCounts::default();
         let batches = match ask_letters(dataflow, sql) {
-            Err(QueryError::Empty(_)) => vec![],
+            Err(QueryError::Empty(_) | QueryError::Lake(LakeError::Absent { .. })) => vec![],
             batches => batches?,
         };
         for batch in batches {

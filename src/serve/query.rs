@@ -299,12 +299,14 @@ pub async fn epochs(lake: &Lake) -> Result<Vec<Epoch>, QueryError> {
 
 /// A session like the one tables are planned in: unquoted names are lower case, JSON functions are known.
 fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
-    let config = SessionConfig::new().with_information_schema(true);
+    let mut config = SessionConfig::new().with_information_schema(true);
+    plan::read_decimals(&mut config);
     let mut runtime = RuntimeEnvBuilder::new();
     if let Some(memory) = limits.memory {
         runtime = runtime.with_memory_limit(usize::try_from(memory).unwrap_or(usize::MAX), 1.0);
     }
-    let mut context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
+    let context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
+    let mut context = plan::exact_numbers(&context);
     datafusion_functions_json::register_all(&mut context).expect("a new session takes functions");
     plan::register_calendar(&context);
     context.add_optimizer_rule(Arc::new(OneZero));

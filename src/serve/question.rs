@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use thiserror::Error;
 
 use crate::definition::Bounds;
-use crate::plan::{PARSER_DEPTH, flatten_asked, microseconds};
+use crate::plan::{PARSER_DEPTH, decimals, flatten_asked, microseconds};
 
 /// What a question may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,7 @@ fn statement(sql: &str) -> Result<Parsed, DataFusionError> {
             flatten_asked(query).map_err(|(what, help)| refused(QuestionError::TooDeep(what, help)))?;
         }
         microseconds(statement.as_mut());
+        decimals(statement.as_mut());
     }
     only_reads(&statement).map_err(refused)?;
     Ok(statement)

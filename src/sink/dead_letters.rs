@@ -2,20 +2,20 @@
 //!
 //! One table for the whole dataflow. A letter is a record that did not decode (`kind` = `record`), a file
 //! that could not be read (`file`), or a row that a table's SQL, key or expectation refuses (`row`; its
-//! payload is the row as JSON). A row's letter leaves the table when the row is repaired or removed.
+//! payload is the row as JSON, as that of a refused row of a columnar file is). A row's letter leaves the table when the row is repaired or removed.
 //!
 //! Reason and payload stand side by side in the order of the graph's error rows, so that an error becomes
 //! a letter by putting constant bytes around it.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayAccessor, ArrayRef, BinaryArray, Int64Array, StringArray};
+use arrow::array::{ArrayAccessor, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::TableSpec;
-use crate::decode::{Payloads, Raw, Reject};
+use crate::decode::{ContainerJson, Payloads, Raw, Reject};
 use crate::definition::Deletes;
-use crate::repr::{CodecError, Epoch, Row, RowCodec};
+use crate::repr::{CodecError, Epoch, Row, RowCodec, row_json};
 
 /// The columns in front of reason and payload.
 fn place() -> Vec<Field> {
@@ -142,12 +142,29 @@ pub fn of_rejects(codec: &RowCodec, rejects: &[Reject], raw: &Raw, from: Origin<
         repeated(from.partition),
         Arc::new(Int64Array::from_iter(rejects.iter().map(|r| r.record.map(offset)))),
         Arc::new(StringArray::from_iter_values(rejects.iter().map(|r| r.reason.as_str()))),
-        Arc::new(BinaryArray::from_iter(refused(rejects, values))),
+        match &raw.payloads {
+            Payloads::Columns { batch, .. } => Arc::new(rows_shown(rejects, raw, batch)) as ArrayRef,
+            Payloads::Records { .. } => Arc::new(BinaryArray::from_iter(refused(rejects, values))),
+        },
         Arc::new(Int64Array::from_value(from.epoch as i64, n)),
         Arc::new(BinaryArray::from_iter(refused(rejects, keys))),
         Arc::new(StringArray::from_iter(refused(rejects, headers))),
     ];
     codec.encode_rows(&columns, n)
+}
+
+/// Refused rows of a columnar file as JSON; a row above `max_record` is left out, for it may be of any length.
+fn rows_shown(rejects: &[Reject], raw: &Raw, batch: &RecordBatch) -> BinaryArray {
+    let container = ContainerJson::new(batch);
+    BinaryArray::from_iter(rejects.iter().map(|reject| {
+        let row = reject
+            .record
+            .filter(|row| raw.cut.iter().all(|cut| cut.record != *row))? as usize;
+        match &container {
+            Some(container) => container.of(row),
+            None => Some(row_json(&batch.slice(row, 1))),
+        }
+    }))
 }
 
 /// What a column of records has of the refused ones, in their order.

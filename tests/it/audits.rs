@@ -181,11 +181,11 @@ fn a_sum_or_mean_that_does_not_fit_is_a_dead_letter_over_windows_too() {
     );
     assert_eq!(
         ask(&dataflow, "SELECT id, m FROM gold.means ORDER BY id"),
-        "1,1.0000\n3,0.3333\n6,10.0000"
+        "1,1.0000000000000000\n3,0.3333333333333333\n6,10.0000000000000000"
     );
     assert_eq!(
         ask(&dataflow, "SELECT k, m FROM gold.mean ORDER BY k"),
-        "1,0.3333\n3,10.0000"
+        "1,0.3333333333333333\n3,10.0000000000000000"
     );
     let letters = "SELECT table_name, COUNT(*) FROM dead_letters GROUP BY table_name ORDER BY table_name";
     assert_eq!(

@@ -224,6 +224,23 @@ fn mistakes_in_sql_are_told_with_the_word_that_is_wrong_and_what_to_write() {
     );
 }
 
+/// `check` let a change data feed have two columns of one name, and the run wrote a table that no engine reads.
+#[test]
+fn columns_that_a_change_data_feed_adds_itself_are_refused() {
+    let folder = Folder::new("feed", &[("inputs/orders.toml", ORDERS)]);
+    for name in ["_change_type", "_commit_version", "_COMMIT_timestamp"] {
+        folder.write(
+            "silver/t.sql",
+            &format!("SELECT order_id, amount AS \"{name}\" FROM orders"),
+        );
+        folder.write("silver/t.toml", "deletes = \"auto\"\nchange_data_feed = true\n");
+        let told = format!("could not write a change data feed of a table with the column {name:?}");
+        tells(&folder, &[&format!("silver/t.toml:2: {told}")]);
+        folder.write("silver/t.toml", "change_data_feed = false\n");
+        exits(&alluvium(&["check", "."], folder.path()), 0);
+    }
+}
+
 #[test]
 fn a_mistake_in_one_file_hides_none_in_another() {
     let folder = Folder::new("all", &[("inputs/orders.toml", ORDERS)]);

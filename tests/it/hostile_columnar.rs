@@ -64,6 +64,31 @@ fn settled(folder: &Folder, sql: &str, expected: &str) -> std::sync::Arc<Dataflo
     dataflow
 }
 
+/// One record that nests deeper than 128 levels took the whole block with it, as damaged bytes.
+#[test]
+fn a_deep_avro_record_is_a_dead_letter_at_most_of_itself() {
+    let schema = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},{"name":"tree","type":
+        {"type":"record","name":"Tree","fields":[{"name":"next","type":["null","Tree"]},{"name":"of","type":
+        {"type":"array","items":"Tree"}}]}}]}"#;
+    // Each tree holds the next, and behind it an array of none.
+    let tree = |depth: usize| [long(1).repeat(depth), long(0), long(0).repeat(depth + 1)].concat();
+    let record = |id: i64| [long(id), tree(if id == 7 { 200 } else { 1 })].concat();
+    let records: Vec<u8> = (0..1000).flat_map(record).collect();
+    let file = [avro_header(schema, "null"), avro_block(1000, &records)].concat();
+    for (columns, expected, refused) in [
+        ("id = \"BIGINT\"", "1000,499500", 0),
+        ("id = \"BIGINT\"\ntree = \"VARCHAR\"", "999,499493", 1),
+    ] {
+        let folder = of_files("deep", "avro", columns);
+        put(&folder, "a.avro", &file);
+        let dataflow = settled(&folder, "SELECT COUNT(*), SUM(id) FROM silver.t", expected);
+        let letters = letters(&dataflow);
+        assert_eq!(letters.lines().count(), refused, "{letters}");
+        let reason = "a value that a column takes is nested deeper than 128 levels";
+        assert_eq!(letters.matches(reason).count(), refused, "{letters}");
+    }
+}
+
 fn letters(dataflow: &Dataflow) -> String {
     ask(
         dataflow,
@@ -258,7 +283,7 @@ fn a_repeated_column_is_a_list_without_an_annotation() {
     );
 }
 
-const NUMBERS: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"}]}"#;
+pub const NUMBERS: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"}]}"#;
 
 fn numbers(from: i64, to: i64) -> Vec<u8> {
     avro_block(to - from, &(from..to).flat_map(long).collect::<Vec<_>>())

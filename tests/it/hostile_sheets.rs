@@ -480,3 +480,39 @@ fn records_that_end_with_a_delimiter_say_so_and_how_they_are_read() {
     put(&folder, "a.csv", "a,b\n1,2,\n5,6,7\n");
     assert_eq!(take(&folder), ("1,2,\n5,6,7".to_string(), String::new()));
 }
+
+/// The second of two fields of one name was left out, and quotes behind blanks tore fields and lost the header.
+#[test]
+fn infer_takes_fields_of_one_name_and_quotes_behind_blanks() {
+    let drops = Folder::new("drops", &[]);
+    put(&drops, "a.csv", "id,name,name\n1,a,\"b\"\n2, \"c, d\",e\n");
+    let (folder, toml) = inferred(&drops.path().join("drops"));
+    for part in ["column_3 = { type = \"VARCHAR\", from = 3 }", "trim = true"] {
+        assert!(toml.contains(part), "{part}: {toml}");
+    }
+    assert_eq!(take(&folder), ("1,a,b\n2,\"c, d\",e".to_string(), String::new()));
+}
+
+/// Where numbers had NA for null, the country NA was null, too; and a column with a list of its own lost the words of the others.
+#[test]
+fn infer_takes_a_code_that_looks_like_null_for_a_code() {
+    let drops = Folder::new("drops", &[]);
+    put(
+        &drops,
+        "a.csv",
+        "id,country,n,m,note\n1,NA,NA,5,NA\n2,DE,5,-,x\n3,FR,7,7,Y\n",
+    );
+    let (folder, toml) = inferred(&drops.path().join("drops"));
+    for part in [
+        "country = { type = \"VARCHAR\", null = [] } # NA is no null here: all other texts are written like it",
+        "m = { type = \"INT\", null = [\"-\", \"NA\"] }",
+        "note = \"VARCHAR\"\n",
+        "null = \"NA\"",
+    ] {
+        assert!(toml.contains(part), "{part}: {toml}");
+    }
+    assert_eq!(
+        take(&folder),
+        ("1,NA,,5,\n2,DE,5,,x\n3,FR,7,7,Y".to_string(), String::new())
+    );
+}

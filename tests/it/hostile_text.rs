@@ -109,7 +109,7 @@ fn a_file_whose_header_has_no_column_is_a_dead_letter_with_a_guess_what_it_is() 
         (
             "utf-16",
             &utf16("k,x\na,1\n", false),
-            "it looks UTF-16: set `encoding = \"\"utf-16\"\"`",
+            "it looks UTF-16, without a byte order mark: set `encoding = \"\"utf-16\"\"`",
         ),
         ("latin header", b"k,Gr\xf6\xdfe\na,1\n", "its header is not UTF-8"),
         (
@@ -149,7 +149,9 @@ fn a_file_that_lacks_a_required_column_is_one_dead_letter_and_others_go_on() {
     let (rows, letters) = take(&folder);
     assert_eq!(rows, "a,1\nc,");
     assert!(
-        letters.contains("its header lacks what is required, \"\"k\"\": it has \"\"x,y\"\""),
+        letters.contains(
+            "its header lacks what is required, \"\"k\"\" (from \"\"k\"\" or \"\"key\"\"): it has \"\"x,y\"\""
+        ),
         "{letters}"
     );
     assert_eq!(letters.lines().count(), 1, "{letters}");

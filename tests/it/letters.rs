@@ -294,3 +294,51 @@ fn letters_that_pass_now_go_beside_a_run() {
 fn letters_that_pass_now_go_without_a_run() {
     repaired_on_request("without", false);
 }
+
+/// Rows that break an expectation, and records of the past that a new definition refuses, were "no new dead letters".
+#[test]
+fn a_runs_summary_counts_letters_of_rows_and_of_the_past() {
+    let folder = Folder::new("summary", &[]);
+    let define = |columns: &str| {
+        let feed = "[[feeds]]\nname = \"f\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n";
+        folder.write("inputs/m.toml", &format!("[columns]\na = \"INT\"\n{columns}\n{feed}"));
+    };
+    define("b = \"VARCHAR\"");
+    folder.write("silver/t.sql", "SELECT a FROM m");
+    let expected = "[expect.small]\ncheck = \"a < 5\"\non_violation = \"drop\"\n";
+    folder.write("silver/t.toml", expected);
+    let run = || text(&alluvium(&["run", ".", "--until-caught-up"], folder.path()));
+    folder.write("drops/1.csv", "a,b\n1,x\n2,7\n8,7\n9,7\n");
+    let told = run();
+    assert!(told.contains("new dead letters: 2 rows;"), "{told}");
+    folder.write("drops/2.csv", "a,b\n7,9\nx,9\n");
+    let told = run();
+    assert!(told.contains("new dead letters: 1 record, 1 row;"), "{told}");
+    define("b = \"INT\"");
+    let told = run();
+    assert!(told.contains("new dead letters: 1 record;"), "{told}");
+    let told = run();
+    assert!(told.contains("no new dead letters;"), "{told}");
+}
+
+/// The error told neither which row it was nor of what file.
+#[test]
+fn an_expectation_that_must_hold_names_a_row_that_breaks_it() {
+    let folder = Folder::new("must-hold", &[]);
+    let feed = "[[feeds]]\nname = \"f\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n";
+    folder.write(
+        "inputs/m.toml",
+        &format!("[columns]\na = \"INT\"\nb = \"VARCHAR\"\n{feed}"),
+    );
+    folder.write("silver/t.sql", "SELECT a, b FROM m");
+    folder.write(
+        "silver/t.toml",
+        "[expect.small]\ncheck = \"a < 5\"\non_violation = \"fail\"\n",
+    );
+    folder.write("drops/1.csv", "a,b\n1,x\n9,seven\n");
+    let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
+    exits(&output, 1);
+    let told = text(&output);
+    let row = r#"expectation "small" of silver.t violated, which must hold, by 1 row(s), such as {"a":9,"b":"seven"}"#;
+    assert!(told.contains(row), "{told}");
+}

@@ -10,7 +10,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use crate::commands::{exits, text};
+use crate::commands::{alluvium, exits, text};
 use crate::support::{Folder, chain};
 use crate::testing::checkout;
 
@@ -417,4 +417,25 @@ fn a_run_may_open_as_many_files_as_the_system_allows() {
     exits(&output, 1);
     assert!(text(&output).contains("Too many open files"), "{}", text(&output));
     exits(&limited("-S -n"), 0);
+}
+
+/// A second run took the lake from a live one without a word.
+#[test]
+fn a_run_that_takes_a_lake_over_says_so() {
+    let folder = events("takes-over");
+    let mut first = Running::alluvium(&folder, &[]);
+    first.wait_for_records(10);
+    let second = alluvium(&["run", "--until-caught-up", "."], folder.path());
+    exits(&second, 0);
+    assert!(
+        text(&second).contains("another run is on this lake: this one takes over"),
+        "{}",
+        text(&second)
+    );
+    append(&folder, 10..20);
+    first.signal("-TERM");
+    let (code, output) = first.end();
+    assert_eq!(code, Some(1), "{output}");
+    let third = text(&alluvium(&["run", "--until-caught-up", "."], folder.path()));
+    assert!(!third.contains("another run"), "{third}");
 }

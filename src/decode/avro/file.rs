@@ -121,7 +121,7 @@ impl ContainerRecords {
         let damage = batch.column_by_name(DAMAGE);
         let damaged = Damaged(damage.and_then(|column| column.as_string_opt::<i32>()));
         let schema = batch.schema_ref().metadata().get(SCHEMA).map_or("", String::as_str);
-        match self.reading(schema) {
+        match self.reading(shape, schema) {
             Reading::Events(plan) => self.capture.decode(shape, &plan, records, damaged),
             Reading::Rows(plan) => self.rows(shape, &plan, records, damaged),
             Reading::Refused(reason) => {
@@ -134,7 +134,7 @@ impl ContainerRecords {
         }
     }
 
-    fn reading(&mut self, text: &str) -> Reading {
+    fn reading(&mut self, shape: &Shape, text: &str) -> Reading {
         if let Some(known) = self.plans.get(text) {
             return known.clone();
         }
@@ -144,7 +144,7 @@ impl ContainerRecords {
                 Ok(plan) => {
                     // A row of nulls would say nothing of it.
                     match self.refuses_strangers && taken(&plan).is_empty() {
-                        true => Reading::Refused(stranger(&names_of(&plan)).into()),
+                        true => Reading::Refused(stranger(&names_of(&plan), &shape.targets).into()),
                         false => Reading::Rows(Arc::new(plan)),
                     }
                 }

@@ -1,6 +1,6 @@
 //! Containers without columns to fill, for whoever looks at them to find out which columns there are.
 
-use arrow::array::{AsArray, BinaryArray, BinaryBuilder, RecordBatch};
+use arrow::array::{Array, AsArray, BinaryArray, BinaryBuilder, RecordBatch};
 
 use super::super::cell::{Datum, Kind, Meaning};
 use super::super::fields::fields_of;
@@ -8,8 +8,9 @@ use super::super::names::{Names, Slots};
 use super::super::records::Plan as _;
 use super::super::target::Target;
 use super::capture::{BODY, is_capture};
-use super::container::SCHEMA;
+use super::container::{DAMAGE, SCHEMA};
 use super::plan::Plan;
+use super::read::Cursor;
 use super::schema::{Form, Schema};
 use crate::repr::SqlType;
 
@@ -55,6 +56,34 @@ fn counts_nanos(schema: &Schema, index: usize) -> bool {
     match &found.form {
         Form::Union(branches) => branches.iter().any(|branch| counts_nanos(schema, *branch)),
         _ => found.meaning == Meaning::Nanos,
+    }
+}
+
+/// Records of a container as JSON, one at a time.
+pub struct ContainerJson<'a> {
+    schema: Schema,
+    records: &'a BinaryArray,
+}
+
+impl<'a> ContainerJson<'a> {
+    /// Of a batch of [`super::read_container`]; none: it is of another file.
+    pub fn new(batch: &'a RecordBatch) -> Option<Self> {
+        batch.column_by_name(DAMAGE)?;
+        Some(ContainerJson {
+            schema: schema_of(batch).ok()?,
+            records: records(batch)?,
+        })
+    }
+
+    /// A record; its own bytes where they are not what the schema says. None: it is a damaged block.
+    pub fn of(&self, record: usize) -> Option<Vec<u8>> {
+        let bytes = self.records.is_valid(record).then(|| self.records.value(record))?;
+        let mut derived = String::new();
+        let cell = Cursor::new(bytes).cell(&self.schema, self.schema.root, &mut derived);
+        Some(match cell {
+            Ok(cell) if cell.kind == Kind::Nested => derived.into_bytes(),
+            _ => bytes.to_vec(),
+        })
     }
 }
 

@@ -26,7 +26,7 @@ mod tape;
 
 pub(crate) use container::read_container;
 pub(super) use file::{ContainerRecords, brought};
-pub use loose::{ContainerColumn, container_bodies, container_columns, container_rows};
+pub use loose::{ContainerColumn, ContainerJson, container_bodies, container_columns, container_rows};
 pub(super) use plan::{Plan, Step, Walk};
-pub(super) use read::{Cursor, not_avro, write_base64, write_decimal, write_float, write_text};
+pub(super) use read::{Cursor, not_avro, write_base64, write_decimal, write_duration, write_float, write_text};
 pub(super) use schema::{Field, Form, Schema, Type};

@@ -13,10 +13,15 @@ use base64::engine::general_purpose::STANDARD;
 use super::super::cell::{Cell, Datum, Kind, Meaning};
 use super::super::coerce::temporal;
 use super::super::target::{Epoch, Finer};
-use super::schema::{Form, Schema, Type};
+use super::schema::{Field, Form, Schema, Type};
 
-/// How deep values may nest.
+/// How deep values may nest that a column takes.
 const DEPTH: usize = 128;
+
+/// How deep values may nest that are gone past: what is open around a value takes memory.
+const SKIPPED_DEPTH: usize = 100_000;
+
+const TOO_DEEP: &str = "it is nested deeper than 128 levels";
 
 /// Values that a byte may stand for: records and unions around it have none of their own.
 const NESTED: usize = 16;
@@ -38,10 +43,25 @@ pub(in crate::decode) struct Bad {
 
 /// Why bytes are not of their schema.
 pub(in crate::decode) fn not_avro(bad: Bad) -> String {
+    if bad.what == TOO_DEEP {
+        return format!(
+            "a value that a column takes is nested deeper than {DEPTH} levels, at byte {} behind the schema id; take it into no \
+             column, or have its producer write it flat",
+            bad.at
+        );
+    }
     format!(
         "the record is not what its schema says: {} at byte {} behind the schema id; correct its producer",
         bad.what, bad.at
     )
+}
+
+/// A value that is gone past in part.
+enum OpenValue<'s> {
+    /// A record: its fields that still come.
+    Record(&'s [Field]),
+    /// An array, or with keys a map: of which type its items are, and how many of its block still come.
+    Items { of: usize, keyed: bool, left: u64 },
 }
 
 /// A place in a record.
@@ -189,10 +209,10 @@ impl<'a> Cursor<'a> {
 
     /// Goes past a value.
     pub fn skip(&mut self, schema: &Schema, index: usize, depth: usize) -> Result<(), Bad> {
-        self.spend()?;
         if depth == DEPTH {
-            return self.bad("it is nested deeper than 128 levels");
+            return self.skip_deep(schema, index);
         }
+        self.spend()?;
         match &schema.of(index).form {
             Form::Null => Ok(()),
             Form::Boolean => self.take(1).map(drop),
@@ -227,6 +247,66 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Goes past a value without the thread's stack: a record must not fail for what no column takes of it, and of a container its
+    /// whole block would.
+    #[cold]
+    fn skip_deep(&mut self, schema: &Schema, index: usize) -> Result<(), Bad> {
+        let mut open: Vec<OpenValue<'_>> = Vec::new();
+        let mut index = index;
+        loop {
+            self.spend()?;
+            match &schema.of(index).form {
+                Form::Record(fields) => open.push(OpenValue::Record(fields)),
+                Form::Array(items) | Form::Map(items) => open.push(OpenValue::Items {
+                    of: *items,
+                    keyed: matches!(schema.of(index).form, Form::Map(_)),
+                    left: 0,
+                }),
+                Form::Union(branches) => {
+                    index = branches[self.branch(branches.len())?];
+                    continue;
+                }
+                // What nests nothing.
+                _ => self.skip(schema, index, 0)?,
+            }
+            if open.len() > SKIPPED_DEPTH {
+                return self.bad("it is nested deeper than 100000 levels");
+            }
+            index = loop {
+                match open.last_mut() {
+                    None => return Ok(()),
+                    Some(OpenValue::Record(fields)) => match *fields {
+                        [] => {
+                            open.pop();
+                        }
+                        [first, rest @ ..] => {
+                            *fields = rest;
+                            // A list of records, each the last field of the one before, takes no memory.
+                            if rest.is_empty() {
+                                open.pop();
+                            }
+                            break first.schema;
+                        }
+                    },
+                    Some(OpenValue::Items { left, .. }) if *left == 0 => match self.block()? {
+                        None => {
+                            open.pop();
+                        }
+                        Some((_, Some(size))) => drop(self.take(size)?),
+                        Some((count, None)) => *left = count,
+                    },
+                    Some(OpenValue::Items { of, keyed, left }) => {
+                        *left -= 1;
+                        if *keyed {
+                            self.sized()?;
+                        }
+                        break *of;
+                    }
+                }
+            };
+        }
+    }
+
     /// Gives each key of a map to `each`, which reads its value.
     pub fn entries(&mut self, mut each: impl FnMut(&'a str, &mut Self) -> Result<(), Bad>) -> Result<(), Bad> {
         self.spend()?;
@@ -253,7 +333,7 @@ impl<'a> Cursor<'a> {
     ) -> Result<Cell<'a>, Bad> {
         self.spend()?;
         if depth == DEPTH {
-            return self.bad("it is nested deeper than 128 levels");
+            return self.bad(TOO_DEEP);
         }
         let found = schema.of(index);
         let start = derived.len();
@@ -349,7 +429,7 @@ impl<'a> Cursor<'a> {
     ) -> Result<(), Bad> {
         self.spend()?;
         if depth == DEPTH {
-            return self.bad("it is nested deeper than 128 levels");
+            return self.bad(TOO_DEEP);
         }
         if out.len() > limit {
             return self.bad("its nested values are too long as JSON");
@@ -470,7 +550,7 @@ pub(super) fn write_moment(out: &mut String, meaning: Meaning, scale: i16, n: i6
 }
 
 /// Months, days and milliseconds, little-endian, as ISO 8601 writes a duration.
-fn write_duration(out: &mut String, bytes: &[u8]) {
+pub(in crate::decode) fn write_duration(out: &mut String, bytes: &[u8]) {
     let part = |at: usize| {
         let bytes = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         u32::from_le_bytes(bytes.unwrap_or_default())

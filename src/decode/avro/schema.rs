@@ -273,7 +273,10 @@ impl Reader {
         }
         found.moment |= connect == "io.debezium.time.ZonedTimestamp" && matches!(found.form, Form::String);
         found.duration |= logical == "duration" && matches!(found.form, Form::Fixed(12));
-        found.uuid |= logical == "uuid" && matches!(found.form, Form::Fixed(16));
+        if logical == "uuid" && matches!(found.form, Form::Fixed(16)) {
+            found.uuid = true;
+            found.meaning = Meaning::Uuid;
+        }
         found.variable |= connect == "io.debezium.data.VariableScaleDecimal" && matches!(found.form, Form::Record(_));
     }
 }

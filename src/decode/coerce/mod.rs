@@ -124,7 +124,13 @@ pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<Fault
         }
         SqlType::Binary => {
             let mut out = BinaryBuilder::with_capacity(rows, rows * 16);
-            let read = |_: &Cell<'_>, text: &str| bytes(text, target.encoding);
+            let read = |cell: &Cell<'_>, text: &str| match (cell.meaning, target.encoding) {
+                (Meaning::Uuid, Encoding::Usual | Encoding::Hex | Encoding::Base64) => {
+                    let uuid = uuid::Uuid::try_parse(text).map_err(|_| Why::Not)?;
+                    Ok(uuid.as_bytes().to_vec())
+                }
+                _ => bytes(text, target.encoding),
+            };
             let quick = |cell: &Cell<'_>| match cell.datum {
                 Datum::Bytes(bytes) => Some(Ok(bytes.to_vec())),
                 _ => None,
@@ -165,9 +171,16 @@ pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
             };
             format!("column {name:?}: {shown} is not a {sql_type}; {remedy}")
         }
-        Why::Beyond if matches!(sql_type, SqlType::Date | SqlType::Timestamp) => format!(
-            "column {name:?}: {shown} does not fit into {sql_type}, which holds the years 1 to 9999; correct the record, or declare VARCHAR or BIGINT"
-        ),
+        Why::Beyond if matches!(sql_type, SqlType::Date | SqlType::Timestamp) => {
+            let other = if text.parse::<i128>().is_ok() {
+                "VARCHAR or BIGINT"
+            } else {
+                "VARCHAR"
+            };
+            format!(
+                "column {name:?}: {shown} does not fit into {sql_type}, which holds the years 1 to 9999; correct the record, or declare {other}"
+            )
+        }
         Why::Beyond => format!("column {name:?}: {shown} does not fit into {sql_type}; declare a wider type"),
         Why::TooFine => format!(
             "column {name:?}: {shown} has more digits behind the point than {sql_type} holds; declare a larger scale, or DOUBLE"
@@ -614,6 +627,6 @@ fn unit(target: &Target, cell: &Cell<'_>) -> Result<Option<Epoch>, Why> {
         Meaning::NoPoint => return Err(Why::Custom("is a time of day or a duration; declare BIGINT or VARCHAR")),
         Meaning::Untold if target.sql_type == SqlType::Timestamp => Some(Epoch::Micros),
         Meaning::Untold | Meaning::UntoldUnit if target.sql_type == SqlType::Date => Some(Epoch::Days),
-        Meaning::Plain | Meaning::Unscaled | Meaning::Untold | Meaning::UntoldUnit => None,
+        Meaning::Plain | Meaning::Unscaled | Meaning::Untold | Meaning::UntoldUnit | Meaning::Uuid => None,
     })
 }

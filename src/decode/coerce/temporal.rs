@@ -5,8 +5,7 @@
 //! is cut off ([`Finer`]). PostgreSQL rounds it instead, without a word. That would be a loss that nobody is told of, could
 //! make one moment of two, and would carry .NET's last moment, 9999-12-31 23:59:59.9999999, out of the calendar.
 
-use chrono::format::{Parsed, parse};
-use chrono::{NaiveDate, NaiveTime};
+use chrono::NaiveDate;
 
 use super::Why;
 use crate::decode::target::{Epoch, Finer, Pattern};
@@ -67,9 +66,9 @@ pub fn point(text: &str, patterns: &[Pattern], finer: Finer) -> Result<i64, Why>
 }
 
 fn by_pattern(text: &str, pattern: &Pattern) -> Result<Fine, Why> {
-    let items = match pattern {
+    let written = match pattern {
         Pattern::Epoch(unit) => return counted(text, *unit),
-        Pattern::Plain(joint, items) => {
+        Pattern::Plain(joint, written) => {
             let bytes = text.as_bytes();
             if bytes.len() == 19
                 && bytes[10] == *joint
@@ -78,41 +77,15 @@ fn by_pattern(text: &str, pattern: &Pattern) -> Result<Fine, Why> {
             {
                 return Ok(point);
             }
-            items
+            written
         }
-        Pattern::Items(items) => items,
+        Pattern::Written(written) => written,
     };
-    let mut parsed = Parsed::new();
-    parse(&mut parsed, text, items.iter()).map_err(|_| Why::Not)?;
-    // chrono takes fewer than four digits for a whole year: 24 as the year 24.
-    if let Some(year) = parsed.year().filter(|year| (0..1000).contains(year))
-        && !text.contains(&format!("{year:04}"))
-    {
-        return Err(Why::Not);
-    }
-    settle(&parsed).ok_or(Why::Not)
-}
-
-/// What was parsed as a point; a date alone is its midnight, an hour without minutes its start.
-fn settle(parsed: &Parsed) -> Option<Fine> {
-    let fine = |point: chrono::DateTime<chrono::Utc>| Fine {
+    let point = written.point(text).ok_or(Why::Not)?;
+    Ok(Fine {
         micros: point.timestamp_micros(),
         is_finer: !point.timestamp_subsec_nanos().is_multiple_of(1000),
-    };
-    if let Ok(point) = parsed.to_datetime() {
-        return Some(fine(point.to_utc()));
-    }
-    let offset = i64::from(parsed.offset().unwrap_or(0)) * 1_000_000;
-    if let Ok(point) = parsed.to_naive_datetime_with_offset(0) {
-        return Some(fine(point.and_utc()));
-    }
-    let date = parsed.to_naive_date().ok()?;
-    let time = match (parsed.hour_div_12(), parsed.hour_mod_12()) {
-        (None, None) => NaiveTime::MIN,
-        (Some(half), Some(hour)) => NaiveTime::from_hms_opt(half * 12 + hour, parsed.minute().unwrap_or(0), 0)?,
-        _ => return None,
-    };
-    Some(Fine::whole(date.and_time(time).and_utc().timestamp_micros() - offset))
+    })
 }
 
 /// A point from a number in text.
@@ -185,8 +158,11 @@ pub fn day(point: i64) -> Result<i32, Why> {
 }
 
 /// `2011-12-09` or `2011-12-09Z`, or the former and `T` or a blank and `12:50`, `12:50:00`, `12:50:00.123456789`, then optionally
-/// `Z`, `+01`, `+0100` or `+01:00`.
+/// `Z`, `+01`, `+0100` or `+01:00`. Also the basic form, `20111209T125000Z`, where it has a time.
 pub fn iso(text: &[u8]) -> Option<Fine> {
+    if text.get(8).is_some_and(|joint| matches!(joint, b'T' | b't')) {
+        return basic(text);
+    }
     let year = number(text, 0, 4)?;
     let month = number(text, 5, 2)?;
     let day = number(text, 8, 2)?;
@@ -240,6 +216,27 @@ pub fn iso(text: &[u8]) -> Option<Fine> {
     })
 }
 
+/// The basic form, by way of the other.
+fn basic(text: &[u8]) -> Option<Fine> {
+    let mut long = [0; 64];
+    let mut length = 0;
+    let mut push = |part: &[u8]| {
+        long.get_mut(length..length + part.len())?.copy_from_slice(part);
+        length += part.len();
+        Some(())
+    };
+    for (at, digits, behind) in [(0, 4, "-"), (4, 2, "-"), (6, 2, "T"), (9, 2, ":"), (11, 2, "")] {
+        number(text, at, digits)?;
+        push(&text[at..at + digits])?;
+        push(behind.as_bytes())?;
+    }
+    if text.get(13).is_some_and(u8::is_ascii_digit) {
+        push(b":")?;
+    }
+    push(&text[13..])?;
+    iso(&long[..length])
+}
+
 /// Seconds east of Greenwich.
 fn zone(mut text: &[u8]) -> Option<i64> {
     while let [b' ', tail @ ..] = text {
@@ -269,10 +266,10 @@ fn number(text: &[u8], at: usize, length: usize) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::format::StrftimeItems;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::definition::MomentPattern;
 
     #[test]
     fn iso_texts_of_every_shape_are_read_as_utc() {
@@ -286,6 +283,9 @@ mod tests {
             ("1970-01-01T00:00:00-0130", 5_400_000_000),
             ("1969-12-31 23:59:59.999999", -1),
             ("2011-12-09 12:50:00 +00", 1_323_435_000_000_000),
+            ("20111209T125000Z", 1_323_435_000_000_000),
+            ("20111209T1250", 1_323_435_000_000_000),
+            ("20111209T135000.5+0100", 1_323_435_000_500_000),
         ] {
             assert_eq!(iso(text.as_bytes()), Some(Fine::whole(micros)), "{text}");
         }
@@ -297,6 +297,11 @@ mod tests {
             "2011-12-09 24:00",
             "2011-12-09 12:50:00.",
             "2011/12/09",
+            "20111209",
+            "20111209 125000",
+            "20111209T12500",
+            "20111209T12:50:00",
+            "20111209T12",
         ] {
             assert_eq!(iso(text.as_bytes()), None, "{text}");
         }
@@ -305,8 +310,7 @@ mod tests {
     /// Digits behind the sixth were cut off without a word.
     #[test]
     fn what_is_finer_than_a_microsecond_is_refused_or_cut_off_whatever_it_is_written_as() {
-        let items = chrono::format::StrftimeItems::new("%d.%m.%Y %H:%M:%S%.f").parse_to_owned();
-        let written = [Pattern::Items(items.expect("a pattern"))];
+        let written = [pattern("%d.%m.%Y %H:%M:%S%.f")];
         let iso = |text: &str, finer| point(text, &[], finer);
         let by_pattern = |text: &str, finer| point(text, &written, finer);
         let nanos = |n: i64, finer| scaled(n, Epoch::Nanos, finer);
@@ -361,7 +365,7 @@ mod tests {
     }
 
     fn pattern(text: &str) -> Pattern {
-        Pattern::Items(StrftimeItems::new(text).parse_to_owned().expect("a pattern"))
+        Pattern::Written(MomentPattern::parse(text).expect("a pattern"))
     }
 
     /// A day was silently what the first of two patterns read.
@@ -384,7 +388,8 @@ mod tests {
         let count_or_day = [Pattern::Epoch(Epoch::Seconds), pattern("%Y%m%d %H")];
         assert_eq!(point("20240101", &count_or_day, Finer::Refused), Ok(20_240_101_000_000));
         assert_eq!(point("20240101 00", &count_or_day, Finer::Refused), Ok(19_723 * DAY));
-        let plain = [Pattern::Plain(b' ', vec![]), pattern("%Y-%d-%m %H:%M:%S")];
+        let usual = MomentPattern::parse("%Y-%m-%d %H:%M:%S").expect("a pattern");
+        let plain = [Pattern::Plain(b' ', usual), pattern("%Y-%d-%m %H:%M:%S")];
         assert_eq!(
             point("2024-03-04 00:00:00", &plain, Finer::Refused),
             Err(super::super::AMBIGUOUS)

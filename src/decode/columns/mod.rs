@@ -68,7 +68,7 @@ pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
     // A row of nulls would say nothing of it; a required column says it itself.
     if shape.may_be_null() && asked.all(|(_, missing)| *missing) {
         let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
-        let reason = stranger(&names);
+        let reason = stranger(&names, &shape.targets);
         faults.extend((0..rows as u32).map(|row| Fault {
             row,
             reason: reason.clone(),
@@ -87,8 +87,10 @@ pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
             let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
             let Target { name, from, .. } = &shape.targets[column];
             format!(
-                "column {name:?} is required, but the file has no column {from:?}: it has {}; list its name there in the column's `from`, or make it nullable",
-                coerce::shown(&names.join(","))
+                "column {name:?} is {}, but the file has no column {from:?}: it has {}; list its name there in the column's `from`, or {}",
+                shape.needed(column),
+                coerce::shown(&names.join(",")),
+                shape.remedy(column)
             )
         })
     });
@@ -195,7 +197,9 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
             values_by::<Int64Type>(target, array, faults, number, |row| format!("{} ns", nanos(row)))
         }
         // As the file counts them.
-        (T::Timestamp(..), S::BigInt) if plain => counts(array).unwrap_or_else(|_| refuse(target, array, faults)),
+        (T::Timestamp(..) | T::Date32 | T::Date64, S::BigInt) if plain => {
+            counts(array).unwrap_or_else(|_| refuse(target, array, faults))
+        }
         (T::Date32, S::Timestamp | S::Date) => points(target, array, Epoch::Days, faults),
         (T::Date64, S::Timestamp | S::Date) => points(target, array, Epoch::Millis, faults),
         (T::LargeList(item) | T::FixedSizeList(item, _) | T::ListView(item) | T::LargeListView(item), S::List(_)) => {
@@ -231,7 +235,7 @@ fn through_text(target: &Target, array: &ArrayRef, kind: Kind, faults: &mut Vec<
             && let Err(error) = show(row, &mut texts)
         {
             texts.truncate(start);
-            faults.push(unshown(target, row, &error));
+            faults.push(unshown(target, row, array.data_type(), &error));
         }
         ends.push((start, texts.len()));
     }
@@ -245,11 +249,17 @@ fn through_text(target: &Target, array: &ArrayRef, kind: Kind, faults: &mut Vec<
 }
 
 /// A value that has no text.
-fn unshown(target: &Target, row: usize, error: &ArrowError) -> Fault {
+fn unshown(target: &Target, row: usize, of: &DataType, error: &ArrowError) -> Fault {
+    let remedy = match of {
+        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
+            ", or declare BIGINT, which takes the number that is stored"
+        }
+        _ => "",
+    };
     Fault {
         row: row as u32,
         reason: format!(
-            "column {:?}: the value cannot be written as text: {}; correct the file",
+            "column {:?}: the value cannot be written as text: {}; correct the file{remedy}",
             target.name,
             in_sql_words(&error.to_string())
         ),
@@ -335,9 +345,18 @@ fn values_by<T: ArrowPrimitiveType>(
                 if show.as_ref().is_none_or(|show| show(row, &mut text).is_err()) {
                     text = count(row);
                 }
+                let reason = match (why, &target.sql_type) {
+                    (Why::Beyond, SqlType::Date | SqlType::Timestamp) => format!(
+                        "column {:?}: {} does not fit into {}, which holds the years 1 to 9999; correct the file, or declare BIGINT, which takes the number that is stored",
+                        target.name,
+                        coerce::shown(&text),
+                        target.sql_type
+                    ),
+                    (why, _) => coerce::reason(target, &text, why),
+                };
                 faults.push(Fault {
                     row: row as u32,
-                    reason: coerce::reason(target, &text, why),
+                    reason,
                 });
                 values.append_null();
             }
@@ -383,7 +402,7 @@ fn nested(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRe
         Some(Ok(text)) => out.append_value(text),
         None => out.append_null(),
         Some(Err(error)) => {
-            unwritten.push(unshown(target, row, &error));
+            unwritten.push(unshown(target, row, array.data_type(), &error));
             out.append_null();
         }
     });

@@ -1,5 +1,8 @@
 //! What a file may be whose header has not what is wanted: the settings that would make its beginning fit.
 
+use hashbrown::HashSet;
+
+use super::by_name::FieldsByName;
 use super::header::Wanted;
 use super::split::fields;
 use crate::definition::TextDialect;
@@ -13,6 +16,9 @@ pub(super) fn guess(wanted: &[Wanted<'_>], sample: &str, dialect: &TextDialect) 
         return Some(what.to_string());
     }
     let lines: Vec<&str> = lines(sample).take(TITLES).collect();
+    let asked: HashSet<String> = (wanted.iter().flat_map(|column| column.from))
+        .map(|from| from.to_ascii_lowercase())
+        .collect();
     let mut best: Option<(usize, String)> = None;
     for (skip, line) in lines.iter().enumerate().filter(|(_, line)| !line.is_empty()) {
         for delimiter in delimiters(dialect) {
@@ -24,7 +30,8 @@ pub(super) fn guess(wanted: &[Wanted<'_>], sample: &str, dialect: &TextDialect) 
                     ..*dialect
                 };
                 let Ok(names) = fields(line, &candidate) else { continue };
-                let fills = |column: &&Wanted<'_>| column.field(&names, &candidate).is_some();
+                let by_name = FieldsByName::new(&names, candidate.ignore_case);
+                let fills = |column: &&Wanted<'_>| by_name.field(column.from).is_some();
                 let filled = wanted.iter().filter(|column| fills(column)).count();
                 let fits = filled > 0
                     && wanted
@@ -32,10 +39,7 @@ pub(super) fn guess(wanted: &[Wanted<'_>], sample: &str, dialect: &TextDialect) 
                         .filter(|column| column.required)
                         .all(|column| fills(&column));
                 // Places fit any line: only names show that it is a header.
-                let named = names.iter().any(|name| {
-                    let is = |from: &String| from == name || from.eq_ignore_ascii_case(name);
-                    wanted.iter().any(|column| column.from.iter().any(is))
-                });
+                let named = names.iter().any(|name| asked.contains(&name.to_ascii_lowercase()));
                 if !fits || !named {
                     continue;
                 }

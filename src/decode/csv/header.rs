@@ -1,7 +1,12 @@
 //! What a header says: which field fills which column, and whether a file with it is one of the feed's at all.
 
+use std::cell::OnceCell;
+
+use hashbrown::HashSet;
 use smallvec::SmallVec;
 
+use super::again::{RepeatedHeader, without_mark};
+use super::by_name::FieldsByName;
 use super::guess::{guess, without_header};
 use super::split::{fields, trimmed};
 use crate::decode::coerce::shown;
@@ -15,26 +20,14 @@ pub(super) struct Wanted<'a> {
     pub from: &'a [String],
     /// Whether no record can do without it.
     pub required: bool,
+    /// Whether it is one of the key, which is never null.
+    pub is_key: bool,
 }
 
 impl Wanted<'_> {
     /// Whether it is not a record's, but tells of the file.
     fn is_of_file(&self) -> bool {
         FileField::among(self.from).is_some()
-    }
-
-    /// Its field among these.
-    pub fn field(&self, names: &[String], dialect: &TextDialect) -> Option<usize> {
-        self.from.iter().find_map(|from| {
-            let exact = names.iter().position(|name| name == from);
-            exact
-                .or_else(|| {
-                    let from = from.to_lowercase();
-                    let alike = |name: &String| name.to_lowercase() == from;
-                    dialect.ignore_case.then(|| names.iter().position(alike)).flatten()
-                })
-                .or_else(|| place(from).filter(|place| *place < names.len()))
-        })
     }
 }
 
@@ -44,7 +37,7 @@ pub(super) fn place(from: &str) -> Option<usize> {
 }
 
 /// The first line of a file where it tells its delimiter, as Excel reads it, and what is behind it.
-fn told_delimiter(header: &str) -> Option<(u8, &str)> {
+pub(super) fn told_delimiter(header: &str) -> Option<(u8, &str)> {
     let rest = header.strip_prefix("sep=")?;
     let delimiter = *rest.as_bytes().first().filter(|byte| byte.is_ascii())?;
     Some((delimiter, rest[1..].strip_prefix('\n').unwrap_or(&rest[1..])))
@@ -63,8 +56,8 @@ pub(super) struct Heading {
     pub unnamed: Option<(usize, bool)>,
     /// Why the header itself cannot be used.
     pub broken: Option<&'static str>,
-    /// The header line, where it has several names: a record that is the same is the header of a file that was appended.
-    pub line: Option<String>,
+    /// Where it has several names: what tells that a record is the header of a file that was appended.
+    pub repeated: Option<RepeatedHeader>,
     /// By column: whether no field fills it.
     absent: Vec<bool>,
 }
@@ -89,19 +82,22 @@ impl Heading {
     }
 
     fn named(wanted: &[Wanted<'_>], header: &str, dialect: TextDialect) -> Self {
-        let line = trimmed(header.strip_prefix('\u{feff}').unwrap_or(header));
+        let line = trimmed(without_mark(header));
         let (names, broken) = match fields(line, &dialect) {
             Ok(names) => (names, None),
             Err(what) => (Vec::new(), Some(what)),
         };
-        let found: Vec<Option<usize>> = wanted.iter().map(|column| column.field(&names, &dialect)).collect();
+        let found: Vec<Option<usize>> = {
+            let by_name = FieldsByName::new(&names, dialect.ignore_case);
+            wanted.iter().map(|column| by_name.field(column.from)).collect()
+        };
         Heading {
             takes: takes(names.len(), &found),
             absent: found.iter().map(Option::is_none).collect(),
             dialect,
             unnamed: None,
             broken,
-            line: (names.len() > 1).then(|| line.to_string()),
+            repeated: RepeatedHeader::new(&names, &dialect),
             names,
         }
     }
@@ -128,7 +124,7 @@ impl Heading {
             names: Vec::new(),
             unnamed: Some((width, by_place)),
             broken: None,
-            line: None,
+            repeated: None,
         }
     }
 
@@ -176,7 +172,7 @@ impl Heading {
             return None;
         }
         let quoted = |columns: &mut dyn Iterator<Item = &Wanted<'_>>| {
-            let names: Vec<String> = columns.map(|column| format!("{:?}", column.name)).collect();
+            let names: Vec<String> = columns.map(|column| self::wanted(column.name, column.from)).collect();
             shown_list(&names)
         };
         let has = shown(&self.names.join(&char::from(self.dialect.delimiter).to_string()));
@@ -194,9 +190,12 @@ impl Heading {
             .filter(|(column, absent)| **absent && column.required)
             .map(|(column, _)| column);
         let first = lost.next()?;
-        let columns = quoted(&mut std::iter::once(first).chain(lost));
-        let remedy = remedy()
-            .unwrap_or_else(|| "list the field's name in the column's `from`, or make the column nullable".to_string());
+        let lost: Vec<&Wanted<'_>> = std::iter::once(first).chain(lost).collect();
+        let columns = quoted(&mut lost.iter().copied());
+        let remedy = remedy().unwrap_or_else(|| match lost.iter().any(|column| column.is_key) {
+            true => "list the field's name in the column's `from`; a column of the key is never null".to_string(),
+            false => "list the field's name in the column's `from`, or make the column nullable".to_string(),
+        });
         Some(format!(
             "its header lacks what is required, {columns}: it has {has}; {remedy}"
         ))
@@ -213,8 +212,17 @@ fn takes(width: usize, found: &[Option<usize>]) -> Vec<SmallVec<[u32; 1]>> {
     takes
 }
 
+/// A column, with the names of its field where they are others.
+pub(in crate::decode) fn wanted(name: &str, from: &[String]) -> String {
+    if from == [name] {
+        return format!("{name:?}");
+    }
+    let from: Vec<String> = from.iter().map(|from| format!("{from:?}")).collect();
+    format!("{name:?} (from {})", from.join(" or "))
+}
+
 /// At most ten of these.
-fn shown_list(names: &[String]) -> String {
+pub(in crate::decode) fn shown_list(names: &[String]) -> String {
     match names.get(..10).filter(|_| names.len() > 11) {
         Some(first) => format!("{} and {} more", first.join(", "), names.len() - 10),
         None => names.join(", "),
@@ -241,6 +249,11 @@ impl HeaderNotes {
     }
 }
 
+/// What tells that a record is this header again, which is as records come with it; none: nothing can.
+pub fn repeated_header(header: &str, dialect: &TextDialect) -> Option<RepeatedHeader> {
+    Heading::new(&[], Some(header), dialect).repeated
+}
+
 /// The names in a header, as records come with it.
 pub fn csv_names(header: &str, dialect: &TextDialect) -> Vec<String> {
     Heading::new(&[], Some(header), dialect).names
@@ -258,6 +271,7 @@ pub fn judge_header(input: &Input, feed: &Feed, header: Option<&str>, sample: &s
             name: &ours.name,
             from: &theirs.from,
             required: !ours.nullable || input.key.contains(&ours.name),
+            is_key: input.key.contains(&ours.name),
         })
         .collect();
     let heading = Heading::new(&wanted, header, &feed.wire.text);
@@ -270,15 +284,13 @@ pub fn judge_header(input: &Input, feed: &Feed, header: Option<&str>, sample: &s
     }
     let names = &heading.names;
     let declared = wanted.len() - input.evolved.len().min(wanted.len());
+    let loose = OnceCell::new();
     for (column, absent) in wanted.iter().zip(&heading.absent).take(declared) {
         if !absent || column.is_of_file() {
             continue;
         }
-        let loose = TextDialect {
-            ignore_case: true,
-            ..heading.dialect
-        };
-        notes.absent.push(match column.field(names, &loose) {
+        let loose = loose.get_or_init(|| FieldsByName::new(names, true));
+        notes.absent.push(match loose.field(column.from) {
             Some(field) => format!(
                 "{} (the header has {:?}: set `ignore_case = true`)",
                 column.name, names[field]
@@ -286,11 +298,13 @@ pub fn judge_header(input: &Input, feed: &Feed, header: Option<&str>, sample: &s
             None => column.name.to_string(),
         });
     }
+    let by_name = FieldsByName::new(names, false);
+    let mut twice = HashSet::new();
     for (field, name) in names.iter().enumerate() {
-        let before = names[..field].contains(name);
+        let before = by_name.is_repeated(field);
         match heading.takes[field].is_empty() {
             true if name.is_empty() => notes.ignored.push(format!("#{}", field + 1)),
-            true if before && !notes.twice.contains(name) => notes.twice.push(name.clone()),
+            true if before && twice.insert(name) => notes.twice.push(name.clone()),
             true if before => (),
             true => notes.ignored.push(name.clone()),
             false => (),

@@ -4,7 +4,8 @@
 //!
 //! An empty field is null, for VARCHAR too; a quoted empty field is the empty text. Fields are not trimmed
 //! for VARCHAR, unless the feed says `trim`. A record without any text is no record (counted as `(blank line)`),
-//! nor is one that is the header again, where files were appended to each other.
+//! nor is one that is the header again, where files were appended to each other (`again`). A byte order mark in front of a record is
+//! none of its characters.
 //!
 //! A record that holds nothing but delimiters, blank or quoted fields is a row of nulls, as PostgreSQL and DuckDB take it, where
 //! every column may be null; both are counted, and `blank_rows = "skip"` makes it no row.
@@ -13,27 +14,35 @@
 //! What is in Bronze under such a header, since the definition was another one then, is refused record by record, by the
 //! same judgement.
 
+mod again;
+mod by_name;
 mod guess;
 mod header;
 mod split;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashSet};
 
 use arrow::array::Array;
 
 use super::cell::Cell;
 use super::changes::{Changes, Outcome, Shape};
-use super::{Batch, Op, coerce};
+use super::{Batch, Op, TWICE, coerce};
 use crate::definition::{BlankRows, TextDialect};
-use header::{Heading, Wanted};
+use again::without_mark;
+use header::{Heading, Wanted, told_delimiter};
 use split::{is_blank_row, split, trimmed};
 
-pub use header::{HeaderNotes, csv_names, judge_header};
+pub use again::{HeaderRepeat, RepeatedHeader};
+pub use header::{HeaderNotes, csv_names, judge_header, repeated_header};
+pub(super) use header::{shown_list, wanted};
 pub use split::{fields as csv_fields, is_blank_row as is_blank_csv_row, values as csv_values};
 
 /// What rows that hold nothing are counted by: those that are rows of nulls, and those that are left out.
 const BLANK_KEPT: &str = "(blank row, all null)";
 const BLANK_SKIPPED: &str = "(blank row)";
+
+/// How many fields that no column takes are counted by name; the others of a header are counted together.
+const NAMED: usize = 1000;
 
 /// How many of the records that a decoder counted held nothing.
 pub fn blank_rows(counted: &[(String, u64)]) -> u64 {
@@ -58,6 +67,8 @@ struct Known {
     heading: Heading,
     /// Why no record under it is taken.
     refusal: Option<String>,
+    /// The names of fields that no column takes, sorted, at most [`NAMED`], and how many there are beyond.
+    ignored: (Vec<String>, u64),
 }
 
 impl Csv {
@@ -79,12 +90,14 @@ impl Csv {
                 from: &target.from,
                 // A record that lacks one is told its own reason.
                 required: false,
+                is_key: false,
             });
             let wanted: Vec<Wanted<'_>> = wanted.collect();
             let heading = Heading::new(&wanted, header, dialect);
             Known {
                 refusal: heading.refusal(&wanted, header.unwrap_or_default()),
                 header: header.map(str::to_string),
+                ignored: ignored(&heading),
                 heading,
             }
         }))
@@ -104,7 +117,12 @@ impl Csv {
             return Outcome::new(changes.typed(shape, ""), batch.times(), Vec::new());
         }
         let skips_blank = self.blank_rows == BlankRows::Skip;
-        let Known { heading, refusal, .. } = self.known(shape, header);
+        let Known {
+            heading,
+            refusal,
+            ignored,
+            ..
+        } = self.known(shape, header);
         let dialect = &heading.dialect;
         let comment = dialect.comment.map(char::from);
         let mut derived = String::new();
@@ -117,7 +135,7 @@ impl Csv {
                 continue;
             }
             let text = match shape.text(values.value(record)) {
-                Ok(text) => trimmed(text),
+                Ok(text) => trimmed(without_mark(text)),
                 Err(reason) => {
                     changes.reject(record, reason);
                     continue;
@@ -137,9 +155,27 @@ impl Csv {
                 changes.count(BLANK_SKIPPED);
                 continue;
             }
-            if heading.line.as_deref() == Some(text) {
-                changes.count("(header again)");
-                continue;
+            if let Some(repeated) = &heading.repeated {
+                let is_told = || {
+                    text.len() < 8
+                        && text.starts_with("sep=")
+                        && told_delimiter(text).is_some_and(|(_, rest)| rest.is_empty())
+                };
+                match repeated.find(text) {
+                    HeaderRepeat::None if is_told() => {
+                        changes.count("(header again)");
+                        continue;
+                    }
+                    HeaderRepeat::None => (),
+                    HeaderRepeat::Same => {
+                        changes.count("(header again)");
+                        continue;
+                    }
+                    HeaderRepeat::Reordered => {
+                        changes.reject(record, repeated.reordered(text));
+                        continue;
+                    }
+                }
             }
             if let Some(what) = heading.broken {
                 changes.reject(
@@ -171,23 +207,24 @@ impl Csv {
                 Err(what) => changes.reject(record, format!("the record cannot be read: {what}; repair it")),
             }
         }
-        // The same name twice counts once: results must not depend on how records are batched.
-        let mut ignored = BTreeMap::new();
+        let mut counted = Vec::new();
         if !changes.ops.is_empty() {
-            for (name, takes) in heading.names.iter().zip(&heading.takes) {
-                if takes.is_empty() {
-                    ignored.insert(name.clone(), changes.ops.len() as u64);
-                }
+            let records = changes.ops.len() as u64;
+            counted.extend(ignored.0.iter().map(|name| (name.clone(), records)));
+            if ignored.1 > 0 {
+                counted.push(("(other fields)".to_string(), ignored.1 * records));
             }
         }
         let changes = changes.settle(&derived);
         let mut typed = changes.coerce(shape, |column| {
             let target = &shape.targets[column];
             Some(format!(
-                "column {:?} is required, but the header has no {}: it has {}; list its name there in the column's `from`, or make it nullable",
+                "column {:?} is {}, but the header has no {}: it has {}; list its name there in the column's `from`, or {}",
                 target.name,
+                shape.needed(column),
                 target.from.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(" or "),
                 coerce::shown(&heading.names.join(",")),
+                shape.remedy(column),
             ))
         });
         let is_refused = |record: &u32| {
@@ -200,6 +237,25 @@ impl Csv {
         if kept > 0 {
             typed.counted.push((BLANK_KEPT.to_string(), kept));
         }
-        Outcome::new(typed, batch.times(), ignored.into_iter().collect())
+        Outcome::new(typed, batch.times(), counted)
     }
+}
+
+/// Fields that no column takes. The same name twice counts once: results must not depend on how records are batched.
+fn ignored(heading: &Heading) -> (Vec<String>, u64) {
+    let fields = || heading.names.iter().zip(&heading.takes);
+    let taken: HashSet<&String> = fields()
+        .filter(|(_, takes)| !takes.is_empty())
+        .map(|(name, _)| name)
+        .collect();
+    let names: BTreeSet<(bool, &String)> = fields()
+        .filter(|(_, takes)| takes.is_empty())
+        .map(|(name, _)| (!taken.contains(name), name))
+        .collect();
+    let others = names.len().saturating_sub(NAMED) as u64;
+    let shown = |(is_other, name): (bool, &String)| match is_other {
+        true => name.clone(),
+        false => format!("{TWICE}{name}"),
+    };
+    (names.into_iter().take(NAMED).map(shown).collect(), others)
 }

@@ -8,6 +8,9 @@ use super::thrift::{Compact, Garbled, Type};
 /// How deep columns may nest. Readers recurse as deep.
 const NESTED: usize = 100;
 
+/// Row groups that readers number: by 16 bits with a sign, as the format does.
+const GROUPS: usize = 1 << 15;
+
 /// Rows that a byte of a file may stand for, and rows that any file may have beyond that.
 const ROWS_PER_BYTE: u64 = 65_536;
 const SPARE_ROWS: u64 = 16 << 20;
@@ -26,6 +29,16 @@ pub(super) fn check_bytes(footer: &[u8]) -> Result<(), Damage> {
     while let Some((field, of)) = compact.field(&mut last).map_err(garbled)? {
         match (field, of) {
             (2, Type::List) => check_columns(&mut compact).map_err(garbled)?,
+            (4, Type::List) => {
+                let (groups, _) = compact.clone().list().map_err(garbled)?;
+                if groups > GROUPS {
+                    return Err(Damage(format!(
+                        "it has {groups} row groups, and a Parquet file may have {GROUPS}, for they are numbered by 16 bits; write it \
+                         again with larger row groups, of 100,000 rows or more, or as several files"
+                    )));
+                }
+                compact.skip(of).map_err(garbled)?;
+            }
             // The algorithm of a file with a footer in plain bytes.
             (8, Type::Struct) => return Err(Damage::encrypted()),
             _ => compact.skip(of).map_err(garbled)?,
@@ -101,4 +114,24 @@ pub(super) fn check_claims(metadata: &ParquetMetaData, size: u64) -> Result<(), 
         return damage(&format!("it claims {rows} rows in {size} bytes"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests {
+    use super::*;
+
+    /// A file of too many row groups was told by the words of a library, without a remedy.
+    #[test]
+    fn more_row_groups_than_have_numbers_are_told_with_a_remedy() {
+        let footer = |groups: usize| {
+            // Field 4: a list of structs, whose length is in three bytes; each of them is empty.
+            let length = [groups as u8 | 0x80, (groups >> 7) as u8 | 0x80, (groups >> 14) as u8];
+            [&[0x49, 0xfc][..], &length, &vec![0; groups], &[0]].concat()
+        };
+        check_bytes(&footer(1 << 15)).unwrap();
+        let told = check_bytes(&footer(40_000)).unwrap_err().0;
+        assert!(told.starts_with("it has 40000 row groups"), "{told}");
+        assert!(told.contains("larger row groups"), "{told}");
+    }
 }

@@ -4,19 +4,24 @@
 //! as the reader can, cuts them off without a word. So the columns are read as the twelve bytes that they are, by another type in
 //! the file's schema, and become pairs of a day and nanoseconds: `Interval(MonthDayNano)`, without months. No column of a Parquet
 //! file is of that type otherwise, so that whoever meets it knows what it is.
+//!
+//! INTERVAL is read as its bytes for the same reason: the reader makes days and milliseconds of it, and drops its months. It
+//! becomes a text of ISO 8601, `P1M2DT3.000S`, as a duration of Avro does.
 
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, IntervalMonthDayNanoArray, MapArray,
-    OffsetSizeTrait, RecordBatch, RecordBatchOptions, StructArray,
+    OffsetSizeTrait, RecordBatch, RecordBatchOptions, StringBuilder, StructArray,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNano, IntervalUnit, Schema};
 use arrow::error::ArrowError;
-use parquet::basic::Type as Physical;
+use parquet::basic::{ConvertedType, Type as Physical};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData};
-use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type, TypePtr};
+
+use crate::decode::avro::write_duration;
 
 /// The type of such columns in batches.
 pub(crate) const INT96: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -33,11 +38,33 @@ pub(crate) fn nanos(value: IntervalMonthDayNano) -> i128 {
     (i128::from(value.days) - EPOCH) * DAY + i128::from(value.nanoseconds)
 }
 
+/// What the twelve bytes of a column are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packed {
+    Int96,
+    Interval,
+}
+
+impl Packed {
+    fn of(column: &ColumnDescriptor) -> Option<Packed> {
+        match column.physical_type() {
+            Physical::INT96 => Some(Packed::Int96),
+            _ if is_interval(column.self_type()) => Some(Packed::Interval),
+            _ => None,
+        }
+    }
+}
+
+fn is_interval(of: &Type) -> bool {
+    let is_of_width = matches!(of, Type::PrimitiveType { physical_type: Physical::FIXED_LEN_BYTE_ARRAY, type_length, .. } if *type_length == WIDTH);
+    is_of_width && of.get_basic_info().converted_type() == ConvertedType::INTERVAL
+}
+
 /// What a file's footer says, with such columns as their bytes; none: there is no such column.
 pub(super) fn as_bytes(metadata: &ParquetMetaData) -> Result<Option<ParquetMetaData>, ParquetError> {
     let file = metadata.file_metadata();
     let columns = file.schema_descr().columns();
-    if !columns.iter().any(|column| column.physical_type() == Physical::INT96) {
+    if !columns.iter().any(|column| Packed::of(column).is_some()) {
         return Ok(None);
     }
     let root = bytes_for(file.schema_descr().root_schema_ptr())?;
@@ -53,12 +80,12 @@ pub(super) fn as_bytes(metadata: &ParquetMetaData) -> Result<Option<ParquetMetaD
     Ok(Some(ParquetMetaData::new(file, metadata.row_groups().to_vec())))
 }
 
-/// The same type with bytes in place of each INT96.
+/// The same type with bytes in place of each INT96 and INTERVAL.
 fn bytes_for(of: TypePtr) -> Result<TypePtr, ParquetError> {
     let info = of.get_basic_info();
     let id = info.has_id().then(|| info.id());
     if of.is_primitive() {
-        if of.get_physical_type() != Physical::INT96 {
+        if of.get_physical_type() != Physical::INT96 && !is_interval(&of) {
             return Ok(of);
         }
         let bytes = Type::primitive_type_builder(of.name(), Physical::FIXED_LEN_BYTE_ARRAY)
@@ -83,19 +110,19 @@ fn bytes_for(of: TypePtr) -> Result<TypePtr, ParquetError> {
     Ok(Arc::new(group.build()?))
 }
 
-/// A batch that was read by [`as_bytes`], with such columns as [`INT96`].
+/// A batch that was read by [`as_bytes`], with such columns as [`INT96`], and intervals as texts.
 pub(crate) fn read(batch: RecordBatch, metadata: &ParquetMetaData) -> Result<RecordBatch, ArrowError> {
     let Some(group) = metadata.row_groups().first() else {
         return Ok(batch);
     };
     let columns = group.columns().iter();
-    let is_int96: Vec<bool> = columns.map(|column| column.column_type() == Physical::INT96).collect();
-    if !is_int96.contains(&true) {
+    let packed: Vec<Option<Packed>> = columns.map(|column| Packed::of(column.column_descr())).collect();
+    if packed.iter().all(Option::is_none) {
         return Ok(batch);
     }
     let (schema, columns, rows) = batch.into_parts();
     let mut reading = Reading {
-        is_int96: &is_int96,
+        packed: &packed,
         column: 0,
     };
     let (mut fields, mut arrays) = (Vec::new(), Vec::new());
@@ -119,7 +146,7 @@ fn retyped(field: &FieldRef, array: &ArrayRef) -> FieldRef {
 /// On its way through the columns of a batch.
 struct Reading<'a> {
     /// By column of the file.
-    is_int96: &'a [bool],
+    packed: &'a [Option<Packed>],
     /// The first column of the file that the next array has.
     column: usize,
 }
@@ -162,12 +189,26 @@ impl Reading<'_> {
                 ))
             }
             _ => {
-                let is_int96 = self.is_int96.get(self.column) == Some(&true);
+                let packed = self.packed.get(self.column).copied().flatten();
                 self.column += 1;
-                match array.as_fixed_size_binary_opt() {
-                    Some(bytes) if is_int96 => {
+                match (array.as_fixed_size_binary_opt(), packed) {
+                    (Some(bytes), Some(Packed::Int96)) => {
                         let pairs = bytes.iter().map(|bytes| bytes.map(pair));
                         Arc::new(pairs.collect::<IntervalMonthDayNanoArray>())
+                    }
+                    (Some(bytes), Some(Packed::Interval)) => {
+                        let mut texts = StringBuilder::with_capacity(bytes.len(), bytes.len() * 16);
+                        let mut text = String::new();
+                        for bytes in bytes {
+                            let Some(bytes) = bytes else {
+                                texts.append_null();
+                                continue;
+                            };
+                            text.clear();
+                            write_duration(&mut text, bytes);
+                            texts.append_value(&text);
+                        }
+                        Arc::new(texts.finish())
                     }
                     _ => array.clone(),
                 }

@@ -1,5 +1,6 @@
 //! The pages of a column, looked over before they are read: see `thrift` for why. A page says how many bytes and values it
-//! becomes, and its reader makes room for so many before it unpacks it.
+//! becomes, and its reader makes room for so many before it unpacks it. A page that has a checksum is compared with it, which
+//! the reader does not do: a changed byte of a page that is not compressed would be another value.
 
 use bytes::Bytes;
 use parquet::file::metadata::ColumnChunkMetaData;
@@ -29,12 +30,17 @@ struct Head {
     packed: i64,
     values: i64,
     dictionary: bool,
+    /// Of the page's bytes as they are in the file, behind the header.
+    checksum: Option<u32>,
 }
+
+/// How much of a page is read at once for its checksum.
+const PIECE: u64 = 1 << 20;
 
 /// Looks over the pages of a column; `fetch` gives so many bytes of the file from an offset on.
 ///
 /// # Errors
-/// A page claims more than its bytes may stand for; or `fetch` fails.
+/// A page claims more than its bytes may stand for, or has others than its checksum says; or `fetch` fails.
 pub(crate) fn check_pages<E: From<Damage>>(
     column: &ColumnChunkMetaData,
     mut fetch: impl FnMut(u64, u64) -> Result<Bytes, E>,
@@ -78,7 +84,21 @@ pub(crate) fn check_pages<E: From<Damage>>(
         if values > most {
             return Err(damage(&format!("{packed} bytes claim to be {values} values")));
         }
-        at = at.saturating_add(header + packed);
+        let (body, next) = (at + header, at.saturating_add(header + packed));
+        // One that goes on behind its column is left to the reader, which knows writers that counted so.
+        if let Some(checksum) = head.checksum.filter(|_| next <= end) {
+            let mut hasher = crc32fast::Hasher::new();
+            let mut from = body;
+            while from < next {
+                let length = PIECE.min(next - from);
+                hasher.update(&fetch(from, length)?);
+                from += length;
+            }
+            if hasher.finalize() != checksum {
+                return Err(damage("its bytes are not those that its checksum was made of"));
+            }
+        }
+        at = next;
     }
     Ok(())
 }
@@ -90,6 +110,7 @@ fn read_head(compact: &mut Compact<'_>) -> Result<Head, Garbled> {
         match (field, of) {
             (2, Type::Integer) => head.unpacked = compact.integer()?,
             (3, Type::Integer) => head.packed = compact.integer()?,
+            (4, Type::Integer) => head.checksum = Some(compact.integer()? as u32),
             // Headers of data pages, dictionaries and data pages of the second version begin with their values' number.
             (5 | 7 | 8, Type::Struct) => {
                 head.dictionary = field == 7;
@@ -105,4 +126,75 @@ fn read_head(compact: &mut Compact<'_>) -> Result<Head, Garbled> {
         }
     }
     Ok(head)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use parquet::basic::Type as Physical;
+    use parquet::schema::types::{ColumnDescriptor, ColumnPath, Type as Schema};
+
+    use super::*;
+
+    /// A page as a writer with checksums writes it, in Thrift's compact protocol.
+    fn page(body: &[u8], checksum: Option<u32>) -> Vec<u8> {
+        let mut page = Vec::new();
+        let integer = |page: &mut Vec<u8>, tag: u8, n: i32| {
+            page.push(tag);
+            let mut left = ((n << 1) ^ (n >> 31)) as u32;
+            while left > 0x7f {
+                page.push(left as u8 | 0x80);
+                left >>= 7;
+            }
+            page.push(left as u8);
+        };
+        integer(&mut page, 0x15, 0);
+        integer(&mut page, 0x15, body.len() as i32);
+        integer(&mut page, 0x15, body.len() as i32);
+        if let Some(checksum) = checksum {
+            integer(&mut page, 0x15, checksum as i32);
+        }
+        page.push(if checksum.is_some() { 0x1c } else { 0x2c });
+        integer(&mut page, 0x15, 1);
+        page.extend([0, 0]);
+        page.extend(body);
+        page
+    }
+
+    fn checked(file: &[u8]) -> Result<(), Damage> {
+        let of = Schema::primitive_type_builder("n", Physical::BYTE_ARRAY)
+            .build()
+            .unwrap();
+        let column = ColumnDescriptor::new(Arc::new(of), 0, 0, ColumnPath::from("n"));
+        let column = ColumnChunkMetaData::builder(Arc::new(column))
+            .set_data_page_offset(0)
+            .set_total_compressed_size(file.len() as i64)
+            .build()
+            .unwrap();
+        check_pages(&column, |start, length| {
+            Ok::<_, Damage>(Bytes::copy_from_slice(&file[start as usize..(start + length) as usize]))
+        })
+    }
+
+    /// A changed letter of a file that has checksums was a row with another text.
+    #[test]
+    fn a_page_with_other_bytes_than_its_checksum_says_is_damage() {
+        let bodies = [b"value-00500".to_vec(), vec![7; 3 << 20]];
+        for body in bodies {
+            let checksum = crc32fast::hash(&body);
+            let mut file = page(b"first", Some(crc32fast::hash(b"first")));
+            file.extend(page(&body, Some(checksum)));
+            assert!(checked(&file).is_ok());
+            *file.last_mut().unwrap() ^= 1;
+            let Err(Damage(told)) = checked(&file) else {
+                panic!("a changed byte was not seen");
+            };
+            assert!(told.contains("\"n\"") && told.contains("checksum"), "{told}");
+            let mut without = page(&body, None);
+            *without.last_mut().unwrap() ^= 1;
+            assert!(checked(&without).is_ok(), "there is nothing to compare it with");
+        }
+    }
 }

@@ -51,6 +51,7 @@ impl Type {
 }
 
 /// A walk over a struct's bytes.
+#[derive(Clone)]
 pub(super) struct Compact<'a> {
     bytes: &'a [u8],
     /// How many were read.

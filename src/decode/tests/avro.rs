@@ -40,6 +40,7 @@ fn columns() -> Vec<Col> {
         col("tags", "VARCHAR[]"),
         col("attributes", "VARCHAR"),
         col("uid", "VARCHAR"),
+        col("uid_bytes", "BINARY").from(&["uid"]),
         col("blob", "BINARY"),
         col("any", "VARCHAR"),
         col("paid", "BOOLEAN"),
@@ -56,7 +57,7 @@ fn sample() -> Value {
 
 const ROW: &str = "7|Bonn|{\"name\":\"Ann \\\"A\\\"\",\"address\":{\"city\":\"Bonn\",\"zip\":null}}|12.340|12.34|2011-12-09|\
                    2017-07-14T02:40:00.123|1.5|0.125|OLD|[a, , c]|{\"x\":1,\"y\":-2}|\
-                   00112233-4455-6677-8899-aabbccddeeff|ff00|{\"city\":\"Ulm\",\"zip\":\"89\"}|true|-";
+                   00112233-4455-6677-8899-aabbccddeeff|00112233445566778899aabbccddeeff|ff00|{\"city\":\"Ulm\",\"zip\":\"89\"}|true|-";
 
 #[test]
 fn every_type_fills_columns_by_name_and_path() {

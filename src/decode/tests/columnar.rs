@@ -143,6 +143,76 @@ fn points_in_time_are_the_numbers_that_the_file_has_in_a_bigint() {
     );
 }
 
+/// The remedy for a moment beyond the calendar was VARCHAR, which refused it, too; days were refused as numbers.
+#[test]
+fn what_is_advised_for_moments_beyond_the_calendar_takes_them() {
+    use arrow::array::{Date32Array, TimestampMicrosecondArray};
+    let batch = RecordBatch::try_from_iter([
+        (
+            "at",
+            Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX])) as ArrayRef,
+        ),
+        ("day", Arc::new(Date32Array::from(vec![i32::MAX])) as ArrayRef),
+    ])
+    .unwrap();
+    for (column, sql_type, stored) in [("at", "TIMESTAMP", i64::MAX), ("day", "DATE", i64::from(i32::MAX))] {
+        for refusing in [sql_type, "VARCHAR"] {
+            let decoded = decoder(Format::Parquet, &[], vec![col(column, refusing)]).decode(columns(batch.clone()));
+            let reason = &decoded.rejects[0].reason;
+            assert!(
+                reason.contains("or declare BIGINT, which takes the number that is stored"),
+                "{reason}"
+            );
+        }
+        let decoded = decoder(Format::Parquet, &[], vec![col(column, "BIGINT")]).decode(columns(batch.clone()));
+        assert_eq!(rows(&decoded), [format!("0+ {stored}")]);
+    }
+    let decoded =
+        decoder(Format::Ndjson, &[], vec![col("at", "TIMESTAMP")]).decode(raw(None, &["{\"at\":\"0000-01-01\"}"]));
+    let reason = &decoded.rejects[0].reason;
+    assert!(reason.ends_with("correct the record, or declare VARCHAR"), "{reason}");
+}
+
+/// An interval lost its months: Arrow's own type for it has days and milliseconds.
+#[test]
+fn intervals_of_parquet_are_texts_with_their_months() {
+    use parquet::basic::{ConvertedType, Repetition, Type as Physical};
+    use parquet::data_type::{FixedLenByteArray, FixedLenByteArrayType};
+    use parquet::schema::types::Type;
+    let interval = Type::primitive_type_builder("iv", Physical::FIXED_LEN_BYTE_ARRAY)
+        .with_length(12)
+        .with_converted_type(ConvertedType::INTERVAL)
+        .with_repetition(Repetition::REQUIRED);
+    let plain = Arc::new(interval.build().unwrap());
+    let inner = Type::group_type_builder("s")
+        .with_repetition(Repetition::REQUIRED)
+        .with_fields(vec![plain.clone()]);
+    let root = Type::group_type_builder("schema").with_fields(vec![plain, Arc::new(inner.build().unwrap())]);
+    let mut file = tempfile::tempfile().unwrap();
+    let mut writer = parquet::file::writer::SerializedFileWriter::new(
+        &mut file,
+        Arc::new(root.build().unwrap()),
+        Default::default(),
+    )
+    .unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let bytes: Vec<u8> = [1u32, 2, 3_004].iter().flat_map(|part| part.to_le_bytes()).collect();
+    while let Some(mut column) = group.next_column().unwrap() {
+        let value = FixedLenByteArray::from(bytes.clone());
+        column
+            .typed::<FixedLenByteArrayType>()
+            .write_batch(&[value], None, None)
+            .unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+    let mut batches = super::super::parquet::batches(move || file.try_clone(), 0, (2, 1 << 20)).unwrap();
+    let columns_wanted = vec![col("iv", "VARCHAR"), col("s", "VARCHAR")];
+    let decoded = decoder(Format::Parquet, &[], columns_wanted).decode(columns(batches.next().unwrap().unwrap()));
+    assert_eq!(rows(&decoded), ["0+ P1M2DT3.004S|{\"iv\":\"P1M2DT3.004S\"}"]);
+}
+
 #[test]
 fn impossible_conversions_are_refused() {
     let decoded = decoder(Format::Parquet, &[], vec![col("nums", "BIGINT")]).decode(columns(file()));

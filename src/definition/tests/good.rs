@@ -50,7 +50,7 @@ fn rich() -> Folder {
              retention = { column = \"at\", keep = \"3 years\" }\n\
              [columns]\n\
              no = { type = \"VARCHAR\", from = [\"No\", \"No \"], nullable = false, null = [] }\n\
-             at = { type = \"TIMESTAMP\", format = [\"%Y\", \"%m\"] }\n\
+             at = { type = \"TIMESTAMP\", format = [\"%Y-%m-%d\", \"%d.%m.%Y\"] }\n\
              country = \"VARCHAR\"\n\
              tags = { type = \"decimal(4, 2)[]\" }\n\
              [[feeds]]\n\
@@ -60,7 +60,7 @@ fn rich() -> Folder {
              format = \"csv\"\n\
              null = [\"-\"]\n\
              columns.country = { from = \"Land\", null = \"??\" }\n\
-             columns.at.format = \"%d\"\n\
+             columns.at.format = \"%Y%m%d\"\n\
              [[feeds]]\n\
              name = \"made-up\"\n\
              kind = \"generate\"\n\
@@ -158,7 +158,7 @@ fn a_rich_definition_loads_with_all_it_says() {
         input.columns,
         [
             column("no", "VARCHAR", false, &["No", "No "], &[], &[]),
-            column("at", "TIMESTAMP", true, &["at"], &["%Y", "%m"], &["NA"]),
+            column("at", "TIMESTAMP", true, &["at"], &["%Y-%m-%d", "%d.%m.%Y"], &["NA"]),
             column("country", "VARCHAR", true, &["country"], &[], &["NA"]),
             column("tags", "DECIMAL(4,2)[]", true, &["tags"], &[], &["NA"]),
         ]
@@ -174,7 +174,7 @@ fn a_rich_definition_loads_with_all_it_says() {
         drops.columns,
         [
             column("no", "VARCHAR", false, &["No", "No "], &[], &["-"]),
-            column("at", "TIMESTAMP", true, &["at"], &["%d"], &["-"]),
+            column("at", "TIMESTAMP", true, &["at"], &["%Y%m%d"], &["-"]),
             column("country", "VARCHAR", true, &["Land"], &[], &["??"]),
             column("tags", "DECIMAL(4,2)[]", true, &["tags"], &[], &["-"]),
         ]

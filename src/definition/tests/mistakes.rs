@@ -132,6 +132,22 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: write it as in strftime, %Y-%m-%d %H:%M:%S, or epoch_s, epoch_ms, epoch_us, epoch_ns, epoch_days, cut_to_us",
         ),
         (
+            good().edit(
+                INPUT,
+                "\"TIMESTAMP\"",
+                "{ type = \"TIMESTAMP\", format = [\"%H:%M\", \"%c %Z\"] }",
+            ),
+            "inputs/orders.toml:5:38: format \"%H:%M\" does not fit type TIMESTAMP: the pattern says no day\n\
+             \x20 help: a point in time needs a year, month and day, as in %Y-%m-%d; declare VARCHAR, and complete the text in SQL, as in to_timestamp(month || '-01', '%Y-%m-%d')\n\
+             inputs/orders.toml:5:47: format \"%c %Z\" does not fit type TIMESTAMP: the pattern has %Z, and the name of a zone says no offset\n\
+             \x20 help: write %z for offsets as in +01:00; for texts that all end with UTC write UTC; for names as in Europe/Berlin declare VARCHAR, and write to_timestamp(text, '%Y-%m-%d %H:%M:%S %Z') in SQL",
+        ),
+        (
+            good().edit(INPUT, "\"BIGINT\"", "{ type = \"DATE\", format = \"%Y-%m-%d %H:%M\" }"),
+            "inputs/orders.toml:4:32: format \"%Y-%m-%d %H:%M\" does not fit type DATE: the pattern has a time of day\n\
+             \x20 help: declare TIMESTAMP, and take its day in SQL, as in CAST(at AS DATE)",
+        ),
+        (
             good().edit(INPUT, "\"BIGINT\"", "{ type = \"BINARY[]\", format = \"base32\" }"),
             "inputs/orders.toml:4:36: format \"base32\" does not fit type BINARY[]\n\
              \x20 help: BINARY is base64, hex or utf8",
@@ -492,6 +508,12 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
             feed("").edit(INPUT, "[[feeds]]\nname = \"live\"\n", ""),
             "inputs/orders.toml: the input has no feeds: nothing would ever arrive\n\
              \x20 help: add [[feeds]] with name = \"drops\", kind, path and format below it",
+        ),
+        (
+            feed("kind = \"files\"\npath = \"d\"\nformat = \"csv\"\nquote = \"\"\nescape = \"\\\\\"\n"),
+            "inputs/orders.toml:12:1: escape holds inside quotes alone, and quote = \"\" says that there are none\n\
+             \x20 help: remove escape, or have fields written in quotes (FIELDS ENCLOSED BY '\"' of MySQL, FORMAT csv of \
+             PostgreSQL) and remove quote",
         ),
         // tables
         (

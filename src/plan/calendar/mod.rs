@@ -9,6 +9,7 @@ mod bin;
 mod parse;
 mod truncate;
 mod within;
+mod write;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ const DAY: i64 = 86_400_000_000;
 pub fn register(context: &SessionContext) {
     context.register_udf(ScalarUDF::from(truncate::DateTrunc::new()));
     context.register_udf(date_bin().as_ref().clone());
+    context.register_udf(write::to_char());
     for function in parse::functions() {
         context.register_udf(function);
     }

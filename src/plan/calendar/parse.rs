@@ -1,45 +1,53 @@
 //! `to_timestamp(x)` and its like, of numbers and texts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DataType, Decimal128Type, Float64Type, TimeUnit, TimestampMicrosecondType};
-use chrono::format::{Parsed, StrftimeItems, parse};
+use arrow::datatypes::{
+    DataType, Decimal128Type, Field, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+};
 use datafusion::common::{Result, exec_err};
 use datafusion::functions::datetime;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 
-use super::{answer, beyond, rows_of};
+use super::{DAY, answer, beyond, rows_of};
+use crate::definition::{MomentFault, MomentPattern};
 
 const MICROSECONDS: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
-/// One for each of DataFusion's functions but that of nanoseconds.
+/// One for each of DataFusion's functions that read a text by formats, but for those of nanoseconds and of times of day.
 pub(super) fn functions() -> Vec<ScalarUDF> {
     let config = Default::default();
-    let seconds = [
-        (datetime::to_timestamp(&config), TimeUnit::Microsecond),
-        (datetime::to_timestamp_seconds(&config), TimeUnit::Second),
-        (datetime::to_timestamp_millis(&config), TimeUnit::Millisecond),
-        (datetime::to_timestamp_micros(&config), TimeUnit::Microsecond),
+    let moment = |unit| DataType::Timestamp(unit, None);
+    let functions = [
+        (datetime::to_timestamp(&config), moment(TimeUnit::Microsecond)),
+        (datetime::to_timestamp_seconds(&config), moment(TimeUnit::Second)),
+        (datetime::to_timestamp_millis(&config), moment(TimeUnit::Millisecond)),
+        (datetime::to_timestamp_micros(&config), moment(TimeUnit::Microsecond)),
+        (datetime::to_date(), DataType::Date32),
+        (datetime::to_unixtime(), DataType::Int64),
     ];
-    let of = |(function, unit)| ScalarUDF::from(ToTimestamp::new(function, unit));
-    seconds.into_iter().map(of).collect()
+    let of = |(function, returned)| ScalarUDF::from(ToTimestamp::new(function, returned));
+    functions.into_iter().map(of).collect()
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ToTimestamp {
     /// DataFusion's.
     function: Arc<ScalarUDF>,
-    unit: TimeUnit,
+    returned: DataType,
     signature: Signature,
 }
 
 impl ToTimestamp {
-    fn new(function: Arc<ScalarUDF>, unit: TimeUnit) -> Self {
+    fn new(function: Arc<ScalarUDF>, returned: DataType) -> Self {
         ToTimestamp {
             function,
-            unit,
+            returned,
             signature: Signature::variadic_any(Volatility::Immutable),
         }
     }
@@ -47,6 +55,11 @@ impl ToTimestamp {
     /// Whether numbers count seconds, and may have a fraction.
     fn takes_seconds(&self) -> bool {
         self.function.name() == "to_timestamp"
+    }
+
+    /// Whether texts without a format are read here.
+    fn reads_iso(&self) -> bool {
+        matches!(self.returned, DataType::Timestamp(..))
     }
 }
 
@@ -60,7 +73,17 @@ impl ScalarUDFImpl for ToTimestamp {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Timestamp(self.unit, None))
+        Ok(self.returned.clone())
+    }
+
+    /// Also refuses formats that nothing can be read by, where they are known before there are rows.
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        for format in args.scalar_arguments.iter().skip(1) {
+            if let Some(Some(format)) = format.and_then(|format| format.try_as_str()) {
+                Format::parse(format, self.name())?;
+            }
+        }
+        Ok(Arc::new(Field::new(self.name(), self.returned.clone(), true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -69,29 +92,37 @@ impl ScalarUDFImpl for ToTimestamp {
         };
         let of = first.data_type();
         let is_text = matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-        if !is_text && !self.takes_seconds() {
+        let is_here = match is_text {
+            true => self.reads_iso() || args.args.len() > 1,
+            false => self.takes_seconds(),
+        };
+        if !is_here {
             return self.function.inner().invoke_with_args(args);
         }
         let rows = rows_of(&args);
         let values = first.to_array(rows)?;
         let points: ArrayRef = match is_text {
-            true => Arc::new(of_texts(&values, &args.args[1..], rows)?),
+            true => Arc::new(of_texts(&values, &args.args[1..], rows, self.name())?),
             false => of_seconds(&values, self.name())?,
         };
-        answer(floored(&points, self.unit)?, &args.args)
+        answer(floored(&points, &self.returned)?, &args.args)
     }
 }
 
 /// Microseconds by a coarser unit: the one that each lies in.
-fn floored(points: &ArrayRef, unit: TimeUnit) -> Result<ArrayRef> {
-    let length = match unit {
-        TimeUnit::Second => 1_000_000,
-        TimeUnit::Millisecond => 1000,
-        TimeUnit::Microsecond | TimeUnit::Nanosecond => return Ok(points.clone()),
+fn floored(points: &ArrayRef, returned: &DataType) -> Result<ArrayRef> {
+    let length = match returned {
+        DataType::Timestamp(TimeUnit::Second, _) | DataType::Int64 => 1_000_000,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => 1000,
+        DataType::Date32 => DAY,
+        _ => return Ok(points.clone()),
     };
     let points = points.as_primitive::<TimestampMicrosecondType>();
+    if *returned == DataType::Int64 {
+        return Ok(Arc::new(points.unary::<_, Int64Type>(|point| point.div_euclid(length))));
+    }
     let whole: PrimitiveArray<TimestampMicrosecondType> = points.unary(|point| point - point.rem_euclid(length));
-    Ok(cast(&whole, &DataType::Timestamp(unit, None))?)
+    Ok(cast(&whole, returned)?)
 }
 
 /// Numbers of seconds since 1970; points in time as they are, in UTC.
@@ -141,6 +172,7 @@ fn of_texts(
     values: &ArrayRef,
     formats: &[ColumnarValue],
     rows: usize,
+    name: &str,
 ) -> Result<PrimitiveArray<TimestampMicrosecondType>> {
     if formats.is_empty() {
         let points = strictly(values, &MICROSECONDS)?;
@@ -153,19 +185,28 @@ fn of_texts(
         .iter()
         .map(|format| Ok(texts(&format.to_array(rows)?)?))
         .collect::<Result<_>>()?;
+    // Each format is parsed once, for it is the same in most rows.
+    let mut parsed: HashMap<&str, Format> = HashMap::new();
+    for format in &formats {
+        for format in format.as_string::<i32>().iter().flatten() {
+            if !parsed.contains_key(format) {
+                parsed.insert(format, Format::parse(format, name)?);
+            }
+        }
+    }
     let mut points = PrimitiveArray::<TimestampMicrosecondType>::builder(values.len());
     for row in 0..values.len() {
         let known = formats.iter().map(|format| format.as_string::<i32>());
         let mut known = known
             .filter(|format| format.is_valid(row))
-            .map(|format| format.value(row))
+            .filter_map(|format| parsed.get(format.value(row)))
             .peekable();
         if values.is_null(row) || known.peek().is_none() {
             points.append_null();
             continue;
         }
         let text = values.value(row);
-        match known.find_map(|format| by_format(text, format)) {
+        match known.find_map(|format| format.point(text)) {
             Some(point) => points.append_value(point),
             None => return exec_err!("{text:?} is no point in time by the formats that were given"),
         }
@@ -173,33 +214,47 @@ fn of_texts(
     Ok(points.finish())
 }
 
-/// By chrono's strftime, in UTC; also with the name of a zone at the end.
-fn by_format(text: &str, format: &str) -> Option<i64> {
-    let (text, format, zone) = match format.strip_suffix(" %Z") {
-        Some(before) => {
-            let (text, zone) = text.rsplit_once(' ')?;
-            (text, before, Some(zone.parse::<arrow::array::timezone::Tz>().ok()?))
+/// strftime, in UTC; also with the name of a zone at the end.
+struct Format {
+    pattern: MomentPattern,
+    has_zone: bool,
+}
+
+impl Format {
+    fn parse(format: &str, function: &str) -> Result<Format> {
+        let (before, has_zone) = match format.strip_suffix(" %Z") {
+            Some(before) => (before, true),
+            None => (format, false),
+        };
+        match MomentPattern::parse(before) {
+            Ok(pattern) => Ok(Format { pattern, has_zone }),
+            Err(MomentFault { what, remedy }) => {
+                exec_err!("{function}() cannot read by format {format:?}: the pattern {what}; {remedy}")
+            }
         }
-        None => (text, format, None),
-    };
-    let mut parsed = Parsed::new();
-    parse(&mut parsed, text, StrftimeItems::new(format)).ok()?;
-    if let Some(zone) = zone {
-        let point = parsed.to_datetime_with_timezone(&zone).ok()?;
-        return Some(point.timestamp_micros());
     }
-    if let Ok(point) = parsed.to_datetime() {
-        return Some(point.timestamp_micros());
+
+    fn point(&self, text: &str) -> Option<i64> {
+        let point = match self.has_zone {
+            true => {
+                let (text, zone) = text.rsplit_once(' ')?;
+                let zone = zone.parse::<arrow::array::timezone::Tz>().ok()?;
+                self.pattern.point_in(text, &zone)?
+            }
+            false => self.pattern.point(text)?,
+        };
+        Some(point.timestamp_micros())
     }
-    let local = parsed.to_naive_datetime_with_offset(0).ok();
-    let local = local.or_else(|| parsed.to_naive_date().ok().map(Into::into))?;
-    Some(local.and_utc().timestamp_micros())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use arrow::array::{Float64Array, Int64Array, StringArray};
+
+    fn by_format(text: &str, format: &str) -> Option<i64> {
+        Format::parse(format, "f").expect("a format").point(text)
+    }
 
     fn micros(points: &ArrayRef) -> Vec<i64> {
         points.as_primitive::<TimestampMicrosecondType>().values().to_vec()
@@ -219,7 +274,7 @@ mod tests {
         }
         assert!(of_seconds(&(Arc::new(Float64Array::from(vec![f64::NAN])) as ArrayRef), "f").is_err());
         let texts: ArrayRef = Arc::new(StringArray::from(vec!["9999-12-31T23:59:59.999999Z", "0001-01-01"]));
-        let points: ArrayRef = Arc::new(of_texts(&texts, &[], 2).unwrap());
+        let points: ArrayRef = Arc::new(of_texts(&texts, &[], 2, "f").unwrap());
         assert_eq!(micros(&points), [253_402_300_799_999_999, -62_135_596_800_000_000]);
         assert_eq!(by_format("31.12.9999", "%d.%m.%Y"), Some(253_402_214_400_000_000));
         assert_eq!(
@@ -231,5 +286,29 @@ mod tests {
             Some(1_767_222_000_000_000)
         );
         assert_eq!(by_format("soon", "%d.%m.%Y"), None);
+    }
+
+    /// `.5` became five nanoseconds, 69 was 2069, `2024011` a day, and a zone's name that was not last was passed over.
+    #[test]
+    fn formats_mean_in_sql_what_they_mean_in_a_column() {
+        let at = by_format("2024-01-01 10:00:00.5", "%Y-%m-%d %H:%M:%S.%f");
+        assert_eq!(at, Some(1_704_103_200_500_000));
+        assert_eq!(by_format("01.01.69", "%d.%m.%y"), Some(-365 * DAY));
+        assert_eq!(by_format("2024011", "%Y%m%d"), None);
+        let zoned = "%Y-%m-%d %H:%M:%S %Z";
+        let est = by_format("2024-01-01 05:00:00 EST", zoned);
+        assert_eq!(
+            est,
+            Some(1_704_103_200_000_000),
+            "a zone that is known is not passed over"
+        );
+        assert_eq!(by_format("2024-01-01 05:00:00 CEST", zoned), None);
+        for wrong in ["%H:%M:%S %Z %Y-%m-%d", "%Y-%m-%dT%H:%M:%S%Z", "%H:%M", "yyyy-MM-dd"] {
+            let refused = Format::parse(wrong, "to_date").err().map(|why| why.to_string());
+            assert!(
+                refused.is_some_and(|why| why.contains("to_date() cannot read by format")),
+                "{wrong}"
+            );
+        }
     }
 }

@@ -9,7 +9,8 @@
 //! 2. A kernel may expand an argument that is the same for all rows to a column: it is given as few rows at once as that
 //!    allows.
 //! 3. A panic is an error of the batch. See [`crate::contain`] for why this is sound.
-//! 4. What the kernel returns is cast to the promised type where that loses nothing, and refused where it would.
+//! 4. What the kernel returns is cast to the promised type where that loses nothing, and refused where it would; a zero has no
+//!    sign.
 //! 5. `a || b` is such a function, too ([`joined`]); aggregates that gather values are bounded in [`gathered`].
 
 mod gathered;
@@ -35,6 +36,8 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature,
 };
 use datafusion::prelude::SessionContext;
+
+use super::numbers::one_zero;
 
 pub use gathered::{gathers, too_long, value_above, without_large_values};
 pub(super) use settle::{Settled, settle};
@@ -157,6 +160,7 @@ impl Guarded {
 
     /// The outcome as what was promised. See (4).
     fn promised(&self, values: ArrayRef) -> Result<ArrayRef> {
+        let values = one_zero(values);
         if let Some((_, bytes)) = sizes::above(&values, self.max_value) {
             return Err(self.too_long(bytes));
         }

@@ -16,11 +16,11 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, Union, Volatility};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use super::super::calendar;
 use super::super::moments;
+use super::super::numbers;
 use super::super::rewrite::rewrite;
 use super::Guarded;
 use super::joined::joined;
@@ -57,7 +57,7 @@ impl AnalyzerRule for Settled {
             if !changed {
                 break;
             }
-            plan = TypeCoercion::new().analyze(plan, config)?;
+            plan = numbers::Agreed.analyze(plan, config)?;
         }
         Ok(plan)
     }
@@ -129,7 +129,7 @@ pub(in crate::plan) fn settle(expr: Expr, schema: &DFSchema, max_value: u64) -> 
 
 /// The function that is to be wrapped, or that is.
 fn bare(call: &ScalarFunction) -> Option<Arc<ScalarUDF>> {
-    if BARE.contains(&call.func.name()) {
+    if BARE.contains(&call.func.name()) || numbers::is_ours(&call.func) {
         return None;
     }
     let known = call.func.inner().downcast_ref::<Guarded>();

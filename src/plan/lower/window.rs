@@ -231,24 +231,28 @@ fn name(function: &WindowFunction, logical: &datafusion::common::DFSchema, actua
 fn rank_bounds(condition: &Logical, rank: &Logical) -> Option<(u64, Option<u64>)> {
     match condition {
         Logical::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (op, value) = if bare(left) == rank {
+            let (op, bound) = if bare(left) == rank {
                 (*op, number(right)?)
             } else if bare(right) == rank {
                 (op.swap()?, number(left)?)
             } else {
                 return None;
             };
+            // Between two ranks, the greater one is the first above it and the lesser the last below it.
+            let (floor, ceiling) = bound;
             match op {
-                Operator::LtEq => Some((1, Some(value))),
-                Operator::Lt => Some((1, Some(value.saturating_sub(1)))),
-                Operator::Eq => Some((value.max(1), Some(value))),
-                Operator::GtEq => Some((value, None)),
-                Operator::Gt => Some((value.checked_add(1)?, None)),
+                Operator::LtEq => Some((1, Some(floor))),
+                Operator::Lt => Some((1, Some(ceiling.saturating_sub(1)))),
+                Operator::Eq if floor == ceiling => Some((floor.max(1), Some(floor))),
+                Operator::Eq => Some((1, Some(0))),
+                Operator::GtEq => Some((ceiling.max(1), None)),
+                Operator::Gt => Some((floor.checked_add(1)?, None)),
                 _ => None,
             }
         }
         Logical::InList(list) if !list.negated && bare(&list.expr) == rank => {
-            let ranks: BTreeSet<u64> = list.list.iter().map(number).collect::<Option<_>>()?;
+            let whole = |expr: &Logical| number(expr).filter(|(floor, ceiling)| floor == ceiling);
+            let ranks: BTreeSet<u64> = list.list.iter().map(|e| Some(whole(e)?.0)).collect::<Option<_>>()?;
             let (first, last) = (*ranks.first()?, *ranks.last()?);
             (last - first + 1 == ranks.len() as u64).then_some((first, Some(last)))
         }
@@ -256,19 +260,38 @@ fn rank_bounds(condition: &Logical, rank: &Logical) -> Option<(u64, Option<u64>)
     }
 }
 
+/// A rank as whatever number it is compared as.
 fn bare(expr: &Logical) -> &Logical {
     match expr {
-        Logical::Cast(cast) => bare(&cast.expr),
+        Logical::Cast(cast) if cast.field.data_type().is_numeric() => bare(&cast.expr),
         other => other,
     }
 }
 
-fn number(expr: &Logical) -> Option<u64> {
-    match expr {
-        Logical::Literal(value, _) => match value.cast_to(&DataType::Int64).ok()? {
-            ScalarValue::Int64(Some(n)) => Some(u64::try_from(n).unwrap_or(0)),
-            _ => None,
+/// The whole numbers next to a constant: not above it, and not below it. Ranks begin at 1, so that 0 stands for all below.
+fn number(expr: &Logical) -> Option<(u64, u64)> {
+    let Logical::Literal(value, _) = expr else { return None };
+    let scale = match value.data_type() {
+        DataType::Decimal128(_, scale) if scale > 0 => 10i128.pow(scale as u32),
+        of if of.is_integer() || of.is_decimal() => 1,
+        DataType::Float64 => {
+            let ScalarValue::Float64(Some(n)) = value else {
+                return None;
+            };
+            let within = |n: f64| (n < 9e15).then_some(n.max(0.0) as u64);
+            return Some((within(n.floor())?, within(n.ceil())?));
+        }
+        _ => return None,
+    };
+    let units = match value {
+        ScalarValue::Decimal128(units, ..) => (*units)?,
+        other => match other.cast_to(&DataType::Decimal128(38, 0)).ok()? {
+            ScalarValue::Decimal128(units, ..) => units?,
+            _ => return None,
         },
-        _ => None,
-    }
+    };
+    let floor = units.div_euclid(scale);
+    let ceiling = floor + i128::from(units.rem_euclid(scale) != 0);
+    let rank = |n: i128| u64::try_from(n.max(0)).ok();
+    Some((rank(floor)?, rank(ceiling)?))
 }

@@ -10,13 +10,13 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::DFParserBuilder;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
 use super::evaluate::evaluate;
 use super::fixture::{NEW_YEAR, dataflow, planned, provider, table};
 use crate::definition::Layer;
-use crate::plan::{Graph, batch_context, bind_now, compile, rebind, windows};
+use crate::plan::{Graph, batch_context, bind_now, compile, decimals, rebind, windows};
 use crate::repr::normalise_batch;
 
 fn run(context: &SessionContext, plan: LogicalPlan) -> RecordBatch {
@@ -64,7 +64,10 @@ fn as_written(sql: &str) -> RecordBatch {
         .with_dialect(&GenericDialect {})
         .build()
         .unwrap();
-    let statement = parser.parse_statement().unwrap();
+    let mut statement = parser.parse_statement().unwrap();
+    if let Statement::Statement(statement) = &mut statement {
+        decimals(statement.as_mut());
+    }
     let plan = futures::executor::block_on(context.state().statement_to_plan(statement)).unwrap();
     run(&context, plan)
 }

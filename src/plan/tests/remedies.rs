@@ -5,11 +5,21 @@ use crate::definition::Layer;
 use crate::plan::compile;
 
 /// What is refused, words of its remedy, and the same with the remedy applied.
-const CASES: [(&str, &str, &str); 26] = [
+const CASES: [(&str, &str, &str); 28] = [
     (
         "SELECT count(*) FROM orders",
         "give it a name: AS ...",
         "SELECT count(*) AS n FROM orders",
+    ),
+    (
+        "SELECT id, to_timestamp(customer, '%Y-%m') AS t FROM orders",
+        "to_timestamp(month || '-01', '%Y-%m-%d')",
+        "SELECT id, to_timestamp(customer || '-01', '%Y-%m-%d') AS t FROM orders",
+    ),
+    (
+        "SELECT id, to_char(at, '%H:%M %Z') AS t FROM orders",
+        "write UTC instead of it",
+        "SELECT id, to_char(at, '%H:%M UTC') AS t FROM orders",
     ),
     (
         "SELECT id, id FROM orders",

@@ -374,8 +374,7 @@ impl View<'_> {
             let sum = to_f64(self.sum());
             return Some(match kind {
                 AggregateKind::Sum => sum,
-                // The sum may be beyond the largest double, the mean is not.
-                _ if sum.is_infinite() => round_ratio(&to_big(self.sum()), &BigInt::from(self.count), FLOAT_EXPONENT),
+                // It is infinite where the sum is.
                 _ => sum / self.count as f64,
             });
         }

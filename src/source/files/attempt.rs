@@ -2,19 +2,21 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::charset::{Peeked, as_utf8, to_utf8};
 use super::columnar::{self, Extent};
 use super::documents::LineDocuments;
 use super::head::{Head, HeadError, SAMPLE, read_head};
-use super::magic::Mark;
+use super::magic::{Mark, is_unmarked_utf16};
 use super::open::{Break, Source, Unpacked, decompress, instead};
 use super::portion::{self, Gathered};
 use super::reader::FileReader;
 use super::settle::Job;
+use super::suspects::Suspects;
 use super::text::{Line, MOST_BLANK, MOST_RECORD, Records, SplitError};
-use crate::decode::{FilePlace, Payloads, Raw, judge_columns, judge_header, moment};
-use crate::definition::{Duplicates, Format};
+use crate::decode::{FilePlace, HeaderRepeat, Payloads, Raw, judge_columns, judge_header, moment, repeated_header};
+use crate::definition::{Charset, Duplicates, Format};
 use crate::source::batch::{BatchBuilder, Record};
 use crate::source::outlet::{Ended, Hand};
 use crate::source::{Position, TextPlace};
@@ -26,16 +28,28 @@ const TRY_AGAIN: &str = "then `alluvium dead-letters --replay` reads it";
 const FOR_ONE: &str = "a setting holds for all files of the feed: where only this one needs it, repair the file, or move it to a \
      folder that another feed of the input reads with that setting; ";
 
+/// Bytes of a packed file whose header is refused that are unpacked all the same, to find damage: a block of bzip2 has fewer.
+const CHECKED_BYTES: u64 = 4 << 20;
+
 /// Bytes of a file that fail once readers are to stop. A single record may be as long as the file, so it is asked at every read.
 struct StopAware<R> {
     source: R,
     hand: Hand,
+    /// Whether there was a byte that is no blank and no part of a byte order mark.
+    holds: Arc<AtomicBool>,
 }
 
 impl<R: Read> Read for StopAware<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.hand.check() {
-            Ok(()) => self.source.read(buffer),
+            Ok(()) => {
+                let read = self.source.read(buffer)?;
+                let is_something = |byte: &u8| !byte.is_ascii_whitespace() && !b"\xef\xbb\xbf\0".contains(byte);
+                if !self.holds.load(Ordering::Relaxed) && buffer[..read].iter().any(is_something) {
+                    self.holds.store(true, Ordering::Relaxed);
+                }
+                Ok(read)
+            }
             Err(_) => Err(io::Error::other("readers are to stop")),
         }
     }
@@ -62,15 +76,30 @@ impl FileReader {
         let dialect = self.hand.feed().wire.text;
         let (mut source, trouble) = Source::open_version(&self.place, &job.partition, &job.tag)?;
         let digest = source.digested();
-        let Unpacked { mut source, was_packed } = decompress(source, &trouble, &job.partition)?;
+        let Unpacked {
+            mut source,
+            was_packed,
+            proven,
+        } = decompress(source, &trouble, &job.partition)?;
         if dialect.charset.is_single_byte() {
             let peeked = Peeked::new(source, SAMPLE);
             self.tell_utf8(job, *next == self.current.base, &peeked.head);
             source = Box::new(peeked);
         }
+        if dialect.charset == Charset::Utf8 {
+            let peeked = Peeked::new(source, SAMPLE);
+            if is_unmarked_utf16(&peeked.head) {
+                return Err(Break::Refused(format!(
+                    "it looks UTF-16, without a byte order mark: set `encoding = \"utf-16\"`; {FOR_ONE}{TRY_AGAIN}"
+                )));
+            }
+            source = Box::new(peeked);
+        }
+        let holds = Arc::new(AtomicBool::new(false));
         let plain = StopAware {
             source: to_utf8(source, dialect.charset),
             hand: self.hand.clone(),
+            holds: holds.clone(),
         };
         let plain: Box<dyn Read> = match csv {
             true => Box::new(plain),
@@ -95,17 +124,40 @@ impl FileReader {
         };
         let mut header = None;
         if csv {
-            let head = read_head(&mut records).map_err(|error| match error {
-                HeadError::Split(error) => broken(error),
-                HeadError::Refused(reason) => Break::Refused(format!("{reason}; {TRY_AGAIN}")),
-            })?;
-            self.judge(job, &head, *next == self.current.base)
-                .map_err(|broke| match records.open_end() {
-                    Some(_) => Break::torn(broke),
-                    None => broke,
-                })?;
-            header = head.header;
+            let refused = match read_head(&mut records) {
+                Err(HeadError::Split(error)) => return Err(broken(error)),
+                Err(HeadError::Refused(reason)) => Some(Break::Refused(format!("{reason}; {TRY_AGAIN}"))),
+                Ok(head) => {
+                    let judged = self.judge(job, &head, *next == self.current.base);
+                    header = head.header;
+                    judged.err().map(|broke| match records.open_end() {
+                        Some(_) => Break::torn(broke),
+                        None => broke,
+                    })
+                }
+            };
+            if let Some(refused) = refused {
+                // What damaged bytes become is no header, and a checksum behind them says so.
+                let behind = records.passed() + CHECKED_BYTES;
+                if was_packed && let Err(error @ SplitError::Io(_)) = records.skip_to(behind) {
+                    return Err(match broken(error) {
+                        Break::Spoilt(reason) => Break::Spoilt(format!("its compressed bytes are damaged: {reason}")),
+                        broke => broke,
+                    });
+                }
+                return Err(refused);
+            }
         }
+        let repeated = match (&header, records.dialect()) {
+            (Some(header), Some(dialect)) if dialect.header => repeated_header(header, dialect),
+            _ => None,
+        };
+        let reordered = |bytes: &[u8]| {
+            let repeated = repeated.as_ref().filter(|repeated| repeated.may_be(bytes))?;
+            let record = std::str::from_utf8(bytes).ok()?;
+            let record = record.strip_prefix('\u{feff}').unwrap_or(record);
+            (repeated.find(record) == HeaderRepeat::Reordered).then(|| repeated.reordered(record))
+        };
         let charset = dialect.charset;
         let place = |bytes: u64| csv.then_some(TextPlace { bytes, charset });
         let mut known_records = self.current.base..*next;
@@ -133,6 +185,8 @@ impl FileReader {
         }
         let mut batch = BatchBuilder::new(self.hand.limits);
         let mut at = *next;
+        // By bytes of the text: unpacked ones are the same in UTF-8 alone.
+        let mut suspects = proven.map(|proven| Suspects::new(proven, csv && dialect.charset == Charset::Utf8));
         // Of a packed file its own end tells that it is whole.
         let waits_for_line_end = !was_packed && self.may_grow(job);
         let end = loop {
@@ -150,6 +204,15 @@ impl FileReader {
                 }
                 Ok(Some(Line {
                     bytes,
+                    cut_from: None,
+                    number,
+                    ..
+                })) if let Some(what) = reordered(bytes) => {
+                    self.current.at = place(before);
+                    break Err(Break::Spoilt(format!("its line {number} is no record: {what}")));
+                }
+                Ok(Some(Line {
+                    bytes,
                     cut_from,
                     number,
                     ..
@@ -161,13 +224,20 @@ impl FileReader {
                         line: Some(number),
                         ..Record::default()
                     });
+                    if let Some(suspects) = &mut suspects {
+                        suspects.observe(records.passed(), at, number);
+                    }
                     at += 1;
                     self.current.line = Some(number);
                 }
                 Ok(None) => break Ok(()),
                 Err(error) => {
                     self.current.at = place(before);
-                    break Err(broken(error));
+                    let suspects = suspects.filter(|_| matches!(error, SplitError::Io(_)));
+                    break Err(match (broken(error), suspects.and_then(|suspects| suspects.told(at))) {
+                        (Break::Spoilt(reason), Some(told)) => Break::Spoilt(format!("{reason}: {told}")),
+                        (broke, _) => broke,
+                    });
                 }
             }
             if batch.is_full() {
@@ -192,6 +262,10 @@ impl FileReader {
         let blank = std::mem::take(&mut self.current.blank_rows);
         self.headers
             .tell_blank_rows(&self.hand, &self.place.shown(&job.partition), blank);
+        if end.is_ok() && !holds.load(Ordering::Relaxed) {
+            self.headers
+                .tell_empty(&self.hand.name(), &self.place.shown(&job.partition));
+        }
         end.map(|()| self.position(job, *next, true))
     }
 

@@ -16,9 +16,11 @@ const NAMED: usize = 20;
 #[derive(Default)]
 pub(super) struct HeadersTold {
     /// By what was told: of how many files.
-    notes: HashMap<HeaderNotes, usize>,
+    notes: HashMap<String, usize>,
     /// Of how many files was said that they have rows that hold nothing.
     blank_rows: usize,
+    /// Of how many files was said that nothing is in them.
+    empty: usize,
 }
 
 impl HeadersTold {
@@ -28,7 +30,8 @@ impl HeadersTold {
             return;
         }
         let text = told(&notes);
-        let files = self.notes.entry(notes).or_default();
+        // As it is told, with few of its names: a header may have hundreds of thousands.
+        let files = self.notes.entry_ref(text.as_str()).or_default();
         *files += 1;
         match *files {
             ..=NAMED => tracing::warn!(feed, file = path, "the file is not as the columns are: {text}"),
@@ -43,6 +46,22 @@ impl HeadersTold {
 }
 
 impl HeadersTold {
+    /// Warns of a file that nothing is in, not even a header: an export that failed leaves such a one.
+    pub fn tell_empty(&mut self, feed: &str, file: &str) {
+        self.empty += 1;
+        match self.empty {
+            ..=NAMED => tracing::warn!(
+                feed,
+                file,
+                "the file holds nothing, not even a header; if its export failed, drop it again: it is read once it holds something"
+            ),
+            files if files == NAMED + 1 => {
+                tracing::warn!(feed, file, "the file holds nothing; more such files are not told");
+            }
+            _ => (),
+        }
+    }
+
     /// Says of a file how many rows of it hold nothing, if there are some, and what became of them.
     pub fn tell_blank_rows(&mut self, hand: &Hand, path: &str, rows: u64) {
         if rows == 0 || self.blank_rows > NAMED {

@@ -25,6 +25,8 @@ use crate::source::readers::ReaderOptions;
 const LISTING_SHARE: u32 = 50;
 /// How often a store is listed, at most: each listing is a paid request.
 const REMOTE_POLL: Duration = Duration::from_secs(2);
+/// How often it is told how far a feed is that reads.
+const TELLING: Duration = Duration::from_millis(100);
 /// How long a file that cannot be read is left alone.
 const STUCK: Duration = Duration::from_secs(1);
 
@@ -40,6 +42,8 @@ pub(super) struct Lister {
     pub path: String,
     /// Whether the order in which files are read decides which row counts.
     pub order_decides: bool,
+    /// Whether it is worth a word that no file is there.
+    pub nothing_is_odd: bool,
     pub options: ReaderOptions,
     pub settle: Settle,
     pub jobs: Sender<Job>,
@@ -58,6 +62,8 @@ pub(super) struct ListerState {
     /// Listings that failed in a row.
     failures: u32,
     fault: FeedFault,
+    /// When it was told last how far the feed is.
+    told: Option<Instant>,
 }
 
 impl Lister {
@@ -73,15 +79,10 @@ impl Lister {
                         return Err(Ended::Stopped); // every reader failed, and said why
                     }
                 }
-                let (files, bytes) = self.settle.lag();
-                hand.gauges.set_lag(files, bytes);
-                self.observe_fault(hand, files);
-                let fault = &self.look.fault;
-                let exhausted = self.free == readers
-                    && match fault.is_there() {
-                        false => files == 0,
-                        true => fault.lasts() && self.settle.is_at_rest(),
-                    };
+                let is_reading = self.free < readers;
+                // To tell goes through all files, and there may be a hundred thousand: not whenever one of them ends.
+                let is_due = !is_reading || self.look.told.is_none_or(|told| told.elapsed() >= TELLING);
+                let exhausted = is_due && self.tell(hand) && !is_reading;
                 hand.gauges.set_exhausted(exhausted);
                 if exhausted && self.options.stop_at_end {
                     return Ok(());
@@ -98,6 +99,18 @@ impl Lister {
                     recv(crossbeam_channel::at(next_listing)) -> _ => break,
                 }
             }
+        }
+    }
+
+    /// Tells how far the feed is. Whether nothing is left that can be read now, but for what is being read.
+    fn tell(&mut self, hand: &Hand) -> bool {
+        self.look.told = Some(Instant::now());
+        let (files, bytes) = self.settle.lag();
+        hand.gauges.set_lag(files, bytes);
+        self.observe_fault(hand, files);
+        match self.look.fault.is_there() {
+            false => files == 0,
+            true => self.look.fault.lasts() && self.settle.is_at_rest(),
         }
     }
 
@@ -150,7 +163,10 @@ impl Lister {
             Err(error) => {
                 hand.check()?;
                 self.look.failures += 1;
-                self.look.unseen = Some(format!("could not list {}: {error}", self.place.shown("")));
+                self.look.unseen = Some(match error.kind() {
+                    ErrorKind::NotADirectory => self.place.told_as_file(),
+                    _ => format!("could not list {}: {error}", self.place.shown("")),
+                });
                 self.settle.observe(None, &|_| true, start, (self.options.clock)());
                 Ok(Instant::now() + pause(&self.options, self.look.failures).max(poll))
             }
@@ -161,6 +177,7 @@ impl Lister {
         let occasion = Occasion {
             now: (self.options.clock)(),
             order_decides: self.order_decides,
+            nothing_is_odd: self.nothing_is_odd,
         };
         let why_nothing = || why_nothing(&self.place, &self.path);
         let said = self.look.telling.observe(&listing, &self.place, occasion, why_nothing);

@@ -16,8 +16,8 @@ use futures::TryStreamExt;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::walk::{LeftOut, Walk, Walked, WhyLeftOut};
-use crate::definition::{Dataflow, FileGlob, LAKE_FOLDERS};
+use super::walk::{LeftOut, Walk, Walked, WhyLeftOut, note_first};
+use crate::definition::{Dataflow, FileGlob, LAKE_FOLDERS, pattern_of_file};
 use crate::shown::{shown, shown_path};
 use crate::source::SourceError;
 use crate::source::guard::open_regular;
@@ -49,6 +49,8 @@ pub(crate) struct Listing {
     pub left_out: Vec<LeftOut>,
     /// Names that begin with `_` or `.` and would be named else, and the first of them.
     pub hidden: Option<(u64, PathBuf)>,
+    /// Names that would be named in another case of letters, and the first of them.
+    pub other_case: Option<(u64, PathBuf)>,
     /// Of the files that are called unfinished, the one that was left alone for longest: since when, and its name.
     pub unfinished: Option<(SystemTime, PathBuf)>,
 }
@@ -226,6 +228,7 @@ impl Place {
             let first = below.and_then(|below| below.split('/').next());
             first.is_some_and(|first| LAKE_FOLDERS.contains(&first))
         };
+        let any_case = glob.in_any_case();
         for object in objects {
             let Some(parts) = object.location.prefix_match(prefix) else {
                 continue;
@@ -234,6 +237,9 @@ impl Place {
             let parts: Vec<&str> = parts.iter().map(|part| part.as_ref()).collect();
             let name = parts.join("/");
             if !glob.names(&parts) {
+                if any_case.names(&parts) && is_read(&parts) {
+                    note_first(&mut listing.other_case, PathBuf::from(&name));
+                }
                 continue;
             }
             if is_unfinished(&name) {
@@ -241,7 +247,7 @@ impl Place {
                 continue;
             }
             if parts.iter().any(|part| part.starts_with(['.', '_'])) {
-                listing.hidden.get_or_insert((0, PathBuf::from(&name))).0 += 1;
+                note_first(&mut listing.hidden, PathBuf::from(&name));
             } else if of_lake(&name) {
                 let lake = LeftOut {
                     path: lake.into(),
@@ -332,6 +338,20 @@ impl Place {
         }
     }
 
+    /// What to say where the glob's fixed part is a file: a path without a dot in its last part was taken for a folder's.
+    pub fn told_as_file(&self) -> String {
+        let Place::Local { folder, .. } = self else {
+            return format!("could not list {}: it is no folder", self.shown(""));
+        };
+        let escaped = glob::Pattern::escape(&folder.to_string_lossy());
+        format!(
+            "could not list {}: it is a file, and a path whose last part has no dot and no wildcard is a folder's; for the file write \
+             path = {:?}",
+            shown_path(folder),
+            pattern_of_file(&escaped).0
+        )
+    }
+
     /// A file's absolute path or URL as people are shown it.
     pub fn shown(&self, partition: &str) -> String {
         match self {
@@ -346,6 +366,7 @@ fn list_walked(walked: Walked) -> io::Result<Listing> {
         is_there: true,
         left_out: walked.left_out,
         hidden: walked.hidden,
+        other_case: walked.other_case,
         ..Listing::default()
     };
     for file in walked.files {

@@ -32,6 +32,8 @@ pub(crate) const HEAD: usize = 264;
 
 const UNPACK: &str = "unpack it, and drop the files in it";
 
+const RECOMPRESS: &str = "compress it by zstd or gzip instead";
+
 /// The mark at the start of a file; none: it may be text.
 pub(crate) fn mark(head: &[u8]) -> Option<Mark> {
     let is = |mark: &[u8]| head.starts_with(mark);
@@ -55,8 +57,19 @@ pub(crate) fn mark(head: &[u8]) -> Option<Mark> {
         _ if matches!(head.get(257..263), Some(b"ustar\0" | b"ustar ")) && head[..257].contains(&0) => {
             Mark::Other("a tar archive", UNPACK)
         }
-        _ if is(b"\x04\x22\x4d\x18") => Mark::Other("compressed by lz4", "compress it by zstd or gzip instead"),
-        _ if is(b"\x1f\x9d") => Mark::Other("compressed by compress", "compress it by zstd or gzip instead"),
+        _ if is(b"\x04\x22\x4d\x18") => Mark::Other("compressed by lz4", RECOMPRESS),
+        _ if is(b"\x02\x21\x4c\x18") => Mark::Other("compressed by lz4", RECOMPRESS),
+        _ if is(b"\x1f\x9d") => Mark::Other("compressed by compress", RECOMPRESS),
+        _ if is(b"\xff\xfe\x00\x00") || is(b"\x00\x00\xfe\xff") => {
+            Mark::Other("text in UTF-32", "write it in UTF-8, or in UTF-16")
+        }
+        _ if is(b"\x89LZO\x00\x0d\x0a\x1a\x0a") => Mark::Other("compressed by lzop", RECOMPRESS),
+        _ if begins_lzma(head) => Mark::Other("compressed by lzma", "compress it by xz, zstd or gzip instead"),
+        _ if begins_zlib(head) => Mark::Other("compressed by zlib", RECOMPRESS),
+        _ if begins_hadoop_snappy(head) => Mark::Other(
+            "compressed by snappy in Hadoop's framing",
+            "compress it by zstd or gzip instead, or in snappy's own frame format",
+        ),
         _ if is(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") => Mark::Other("an old Excel workbook", "save its sheet as CSV"),
         _ if is(b"ORC") && head.contains(&0) => Mark::Other("an ORC file", "convert it to Parquet"),
         _ if is(b"ARROW1\x00\x00") => Mark::Other("an Arrow file", "convert it to Parquet"),
@@ -82,6 +95,77 @@ pub(crate) fn mark(head: &[u8]) -> Option<Mark> {
 fn begins_bzip2(rest: &[u8]) -> bool {
     let is_block = |rest: &[u8]| rest.starts_with(b"1AY&SY") && rest.get(10).is_none_or(|byte| byte & 0x7f < 8);
     is_block(rest) || rest.starts_with(b"\x17rE8P\x90")
+}
+
+/// The header of lzma without a container: the usual properties, the size of the dictionary (a power of two, or one and a half of
+/// it), and the length, which is unknown or below 2^40.
+fn begins_lzma(head: &[u8]) -> bool {
+    let [0x5d, a, b, c, d, length @ ..] = head else {
+        return false;
+    };
+    let dictionary = u32::from_le_bytes([*a, *b, *c, *d]);
+    let lowest = dictionary & dictionary.wrapping_neg();
+    let is_usual = dictionary >= 1 << 12 && (dictionary == lowest || dictionary == lowest | lowest << 1);
+    let is_length = matches!(length, [_, _, _, _, _, 0, 0, 0, ..]) || length.starts_with(&[0xff; 8]);
+    is_usual && is_length
+}
+
+/// The two bytes of zlib's header: deflate with a window of 32 KiB, without a dictionary, a multiple of 31. Two letters may be the same,
+/// so text is none.
+fn begins_zlib(head: &[u8]) -> bool {
+    let is_header = matches!(head, [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..]);
+    is_header && head.len() > 2 && !is_text(head) && std::str::from_utf8(head).is_err()
+}
+
+/// A block of Hadoop's: how many bytes it becomes, how many its first part has, both with the most significant byte first; the part
+/// says first how many bytes it becomes, at most those.
+fn begins_hadoop_snappy(head: &[u8]) -> bool {
+    let number = |at: usize| {
+        let bytes = head.get(at..at + 4)?.try_into().ok()?;
+        Some(u64::from(u32::from_be_bytes(bytes)))
+    };
+    let (Some(block), Some(part)) = (number(0), number(4)) else {
+        return false;
+    };
+    let (mut claimed, mut shift, mut ended) = (0u64, 0, false);
+    for byte in head[8..].iter().take(5) {
+        claimed |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if *byte < 0x80 {
+            ended = true;
+            break;
+        }
+    }
+    ended && (1..=block).contains(&claimed) && block < 1 << 30 && part > 0 && part <= 32 + claimed + claimed / 6
+}
+
+/// Whether no byte is one that text has none of.
+pub(crate) fn is_text(head: &[u8]) -> bool {
+    head.iter().all(|byte| *byte >= b' ' || byte.is_ascii_whitespace())
+}
+
+/// Whether a file's beginning is UTF-16 without a byte order mark: most of its characters are of ASCII, with NUL for one byte.
+pub(crate) fn is_unmarked_utf16(head: &[u8]) -> bool {
+    let pairs = head[..head.len().min(64)].as_chunks::<2>().0;
+    let is = |nul: usize| {
+        let of_ascii = |pair: &[u8; 2]| pair[nul] == 0 && pair[1 - nul] != 0;
+        pairs.first().is_some_and(of_ascii) && pairs.iter().filter(|pair| of_ascii(pair)).count() * 4 >= pairs.len() * 3
+    };
+    pairs.len() > 1 && (is(0) || is(1))
+}
+
+/// The compression that a name's ending tells and that is not read, where its bytes have no mark.
+pub(crate) fn unread_of_name(name: &str) -> Option<&'static str> {
+    let (_, ending) = name.rsplit_once('.')?;
+    Some(match ending.to_ascii_lowercase().as_str() {
+        "br" => "brotli",
+        "lzma" => "lzma",
+        "lz4" => "lz4",
+        "lzo" => "lzo",
+        "zlib" | "zz" => "zlib",
+        "z" => "compress",
+        _ => return None,
+    })
 }
 
 /// Behind the first mark of Parquet: the first field of a page's header, of a bloom filter or of a footer, a number; or the four
@@ -140,7 +224,7 @@ impl Mark {
 pub(crate) fn instead_of(wanted: Mark, head: &[u8]) -> Option<String> {
     let text = || {
         let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-        let is_text = !head.is_empty() && !head.iter().any(|byte| *byte < b' ' && !byte.is_ascii_whitespace());
+        let is_text = !head.is_empty() && is_text(head);
         is_text.then(|| match head[0] {
             b'{' | b'[' => "it looks like JSON; give it to a feed with `format = \"ndjson\"`".to_string(),
             b'<' => "it looks like HTML or XML; look what the one who wrote it was told".to_string(),
@@ -179,6 +263,9 @@ mod tests {
             "BZh91AY&SY,a column\n",
             "ORC\n1\n",
             "ORC\tx\n1\t2\n",
+            "x\u{1},1\n",
+            "x^2,y\n\u{1},1\n",
+            "]\u{0}\u{0},x\n",
             &format!("{:>256}mustard,1\n", "m"),
             &format!("{:>257}ustar 1\n", ""),
         ] {
@@ -191,6 +278,30 @@ mod tests {
         assert_eq!(mark(b"BZh91AY&SY\x00"), Some(Mark::Packed(Packing::Bzip2)));
         for parquet in [&b"PAR1\x15\x04"[..], b"PARE\x2c\x01\x00\x00nonce", b"PAR1ab \x00"] {
             assert_eq!(mark(parquet), Some(Mark::Parquet));
+        }
+        for (bytes, what) in [
+            (
+                &b"\x5d\x00\x00\x80\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00\x34"[..],
+                "lzma",
+            ),
+            (b"\x5d\x00\x00\x00\x01\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x34", "lzma"),
+            (b"\x78\x9c\xcbN\xd2\xa9\xe0J\xd41\xe4\x02\x00\x00", "zlib"),
+            (b"\x00\x00\x00\x08\x00\x00\x00\x0a\x08\x1ck,x\na,1\n", "snappy"),
+            (b"\x02\x21\x4c\x18\x0a\x00\x00\x00", "lz4"),
+        ] {
+            assert!(
+                matches!(mark(bytes), Some(Mark::Other(told, _)) if told.contains(what)),
+                "{what}"
+            );
+        }
+        for (head, is) in [
+            (&b"k\x00,\x00"[..], true),
+            (b"\x00k\x00,\x00", true),
+            (b"k\x00", false),
+            (b"k\x00,\x00x1", false),
+            (b"\x00\x00\x00\x00", false),
+        ] {
+            assert_eq!(is_unmarked_utf16(head), is, "{head:?}");
         }
         assert_eq!(mark(b"Obj\x01\x04\x14avro.codec"), Some(Mark::Avro));
         assert_eq!(mark(b"Obj\x01\x42\x16avro.schema"), Some(Mark::Avro));

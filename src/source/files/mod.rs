@@ -36,6 +36,7 @@ mod reader;
 mod settle;
 mod single;
 mod skim;
+mod suspects;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -121,6 +122,7 @@ pub(crate) fn start(
         place,
         path: path.to_string(),
         order_decides: in_order,
+        nothing_is_odd: !rules.may_be_empty,
         options,
         settle,
         jobs,

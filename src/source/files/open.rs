@@ -17,7 +17,8 @@ use object_store::ObjectStoreExt;
 use super::charset::Peeked;
 use super::content::ByteDigest;
 use super::listing::{Place, store_error, tag};
-use super::magic::{HEAD, Mark, Packing, instead_of, mark};
+use super::magic::{HEAD, Mark, Packing, instead_of, is_text, mark, unread_of_name};
+use super::suspects::Proven;
 use crate::decode::Damage;
 use crate::source::outlet::Ended;
 
@@ -207,6 +208,8 @@ pub(crate) struct Unpacked {
     pub source: Box<dyn Read>,
     /// Whether it was packed: then its own end tells that it is whole.
     pub was_packed: bool,
+    /// Where its packing tells behind its bytes alone whether they are right: up to where they are known to be.
+    pub proven: Option<Proven>,
 }
 
 /// The file's bytes without their compression, which their first bytes tell, whatever the file is called.
@@ -215,6 +218,7 @@ pub(crate) struct Unpacked {
 /// What it is where it is no text, and what to do; a failure of the disk or the store.
 pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &str) -> Result<Unpacked, Break> {
     let mut source: Box<dyn Read> = Box::new(BufReader::with_capacity(128 << 10, source));
+    let mut proven = None;
     // What was packed before it was packed is met, too.
     for layer in 0..=LAYERS {
         let mut peeked = Peeked::new(source, HEAD);
@@ -229,23 +233,39 @@ pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &
             None => {
                 let named = Packing::of_name(name).filter(|_| layer == 0);
                 // Whoever fetches files by HTTP may unpack them and leave their names.
-                let is_text = peeked
-                    .head
-                    .iter()
-                    .all(|byte| *byte >= b' ' || byte.is_ascii_whitespace());
-                return match named {
-                    Some(packing) if !is_text => Err(Break::Refused(format!(
-                        "its name ends as one compressed by {}, and its bytes are neither that nor text; write it again",
-                        packing.name()
-                    ))),
-                    _ => Ok(Unpacked {
+                let unread = unread_of_name(name).filter(|_| layer == 0);
+                return match (named, unread) {
+                    _ if is_text(&peeked.head) => Ok(Unpacked {
                         source: Box::new(peeked),
                         was_packed: layer > 0,
+                        proven,
+                    }),
+                    (Some(packing), _) => Err(Break::Refused(match packing {
+                        Packing::Bzip2 if peeked.head.starts_with(b"BZh") => {
+                            "it is compressed by bzip2, and damaged where its first block begins; write it again"
+                                .to_string()
+                        }
+                        _ => format!(
+                            "its name ends as one compressed by {}, and its bytes are neither that nor text; write it again",
+                            packing.name()
+                        ),
+                    })),
+                    (None, Some(packing)) => Err(Break::Refused(format!(
+                        "its name ends as one compressed by {packing}, which is not read, and its bytes are no text; compress it by \
+                         zstd or gzip instead"
+                    ))),
+                    (None, None) => Ok(Unpacked {
+                        source: Box::new(peeked),
+                        was_packed: layer > 0,
+                        proven,
                     }),
                 };
             }
         };
-        source = unpacked(packing, peeked).map_err(|e| trouble.explain(e))?;
+        let told = Proven::default();
+        source = unpacked(packing, peeked, &told).map_err(|e| trouble.explain(e))?;
+        // Each part of snappy's frame format has a checksum, which is compared before the part is given.
+        proven = (layer == 0 && packing != Packing::Snappy).then_some(told);
     }
     unreachable!("the last layer is returned or refused")
 }
@@ -253,10 +273,14 @@ pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &
 /// How often a file may be packed.
 const LAYERS: usize = 2;
 
-fn unpacked(packing: Packing, source: impl Read + 'static) -> io::Result<Box<dyn Read>> {
+fn unpacked(packing: Packing, source: impl Read + 'static, proven: &Proven) -> io::Result<Box<dyn Read>> {
     let source = BufReader::with_capacity(128 << 10, source);
     Ok(match packing {
-        Packing::Gzip => Box::new(Gunzip::Member(Box::new(GzDecoder::new(source)))),
+        Packing::Gzip => Box::new(Gunzip {
+            state: Gunzipping::Member(Box::new(GzDecoder::new(source))),
+            given: 0,
+            proven: proven.clone(),
+        }),
         Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
         Packing::Snappy => Box::new(snap::read::FrameDecoder::new(source)),
         Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
@@ -266,7 +290,14 @@ fn unpacked(packing: Packing, source: impl Read + 'static) -> io::Result<Box<dyn
 
 /// The members of a gzip one behind the other. Zeros behind one are passed over, as gzip does: tapes and some mirrors fill files up
 /// with them.
-enum Gunzip<R> {
+struct Gunzip<R> {
+    state: Gunzipping<R>,
+    /// Bytes that were unpacked, and how many of them are of members whose checksums were compared.
+    given: u64,
+    proven: Proven,
+}
+
+enum Gunzipping<R> {
     Member(Box<GzDecoder<R>>),
     Between(R),
     End,
@@ -275,32 +306,34 @@ enum Gunzip<R> {
 impl<R: BufRead> Read for Gunzip<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match std::mem::replace(self, Gunzip::End) {
-                Gunzip::Member(mut member) => {
+            match std::mem::replace(&mut self.state, Gunzipping::End) {
+                Gunzipping::Member(mut member) => {
                     let read = member.read(buffer);
+                    self.given += *read.as_ref().unwrap_or(&0) as u64;
                     if matches!(read, Ok(0)) && !buffer.is_empty() {
-                        *self = Gunzip::Between(member.into_inner());
+                        self.proven.set(self.given);
+                        self.state = Gunzipping::Between(member.into_inner());
                         continue;
                     }
-                    *self = Gunzip::Member(member);
+                    self.state = Gunzipping::Member(member);
                     return read;
                 }
-                Gunzip::Between(mut source) => match source.fill_buf().map(|bytes| (bytes.len(), padding(bytes))) {
+                Gunzipping::Between(mut source) => match source.fill_buf().map(|bytes| (bytes.len(), padding(bytes))) {
                     Ok((0, _)) => return Ok(0),
                     Ok((bytes, padding)) if padding == bytes => {
                         source.consume(padding);
-                        *self = Gunzip::Between(source);
+                        self.state = Gunzipping::Between(source);
                     }
                     Ok((_, padding)) => {
                         source.consume(padding);
-                        *self = Gunzip::Member(Box::new(GzDecoder::new(source)));
+                        self.state = Gunzipping::Member(Box::new(GzDecoder::new(source)));
                     }
                     Err(error) => {
-                        *self = Gunzip::Between(source);
+                        self.state = Gunzipping::Between(source);
                         return Err(error);
                     }
                 },
-                Gunzip::End => return Ok(0),
+                Gunzipping::End => return Ok(0),
             }
         }
     }

@@ -57,8 +57,6 @@ struct File {
     state: State,
     /// Whether the last listing had it.
     is_listed: bool,
-    /// Why it could not be read when it was tried last, if that is so.
-    stuck: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +81,9 @@ pub(crate) struct Settle {
     settle: Duration,
     files: BTreeMap<Arc<str>, File>,
     ready: BTreeSet<Arc<str>>,
+    /// Why files could not be read when they were tried last. Kept beside the files, which may be a hundred thousand: it is asked
+    /// for whenever one of them ends.
+    stuck: BTreeMap<Arc<str>, String>,
 }
 
 impl Settle {
@@ -97,7 +98,6 @@ impl Settle {
             state: if position.done { State::Done } else { State::Watched },
             position: Some(position),
             is_listed: false,
-            stuck: None,
         };
         let files = resume
             .into_iter()
@@ -109,6 +109,7 @@ impl Settle {
             settle,
             files,
             ready: BTreeSet::new(),
+            stuck: BTreeMap::new(),
         }
     }
 
@@ -133,7 +134,6 @@ impl Settle {
                 position: None,
                 state: State::Watched,
                 is_listed: true,
-                stuck: None,
             });
             file.is_listed = true;
             if matches!(file.state, State::Queued | State::Lost) {
@@ -145,7 +145,7 @@ impl Settle {
                 file.tag = found.tag;
                 file.seen = now;
                 file.state = State::Watched;
-                file.stuck = None;
+                self.stuck.remove(&found.partition);
             }
             if matches!(file.state, State::Stuck { again } if again <= now) {
                 file.state = State::Queued;
@@ -166,20 +166,23 @@ impl Settle {
     /// of a file that was read in part is lost, and that is said.
     fn observe_missing(&mut self, listing: &[Found], is_unseen: &dyn Fn(&str) -> bool) {
         let shown: BTreeSet<&str> = listing.iter().map(|f| &*f.partition).collect();
-        let ready = &mut self.ready;
+        let (ready, stuck) = (&mut self.ready, &mut self.stuck);
         self.files.retain(|name, file| {
             let waits = matches!(file.state, State::Watched | State::Stuck { .. });
             if waits && !shown.contains(&**name) && !is_unseen(name) {
                 match &file.position {
-                    None => return false,
+                    None => {
+                        stuck.remove(name);
+                        return false;
+                    }
                     Some(position) if position.done => {
                         file.state = State::Done;
-                        file.stuck = None;
+                        stuck.remove(name);
                         file.tag = position.tag.clone().unwrap_or_default();
                     }
                     Some(_) => {
                         file.state = State::Lost;
-                        file.stuck = None;
+                        stuck.remove(name);
                         ready.insert(name.clone());
                     }
                 }
@@ -223,6 +226,7 @@ impl Settle {
         match position {
             None => {
                 self.files.remove(partition);
+                self.stuck.remove(partition);
             }
             Some(position) => {
                 let file = self.files.get_mut(partition).expect("a queued file is never forgotten");
@@ -232,7 +236,7 @@ impl Settle {
                 }
                 file.position = Some(position);
                 file.state = State::Done;
-                file.stuck = None;
+                self.stuck.remove(partition);
             }
         }
     }
@@ -249,17 +253,18 @@ impl Settle {
         let file = self.files.get_mut(partition).expect("a queued file is never forgotten");
         file.position = position.or(file.position.take());
         file.state = State::Stuck { again };
-        file.stuck = Some(cause);
+        self.stuck.insert(partition.into(), cause);
     }
 
     /// Why a file waits, the first by name that does.
     pub fn stuck(&self) -> Option<&str> {
-        self.files.values().find_map(|file| file.stuck.as_deref())
+        self.stuck.values().next().map(String::as_str)
     }
 
     fn is_blocked(&self) -> bool {
         let is_stuck = |file: &File| matches!(file.state, State::Stuck { .. });
-        self.in_order && self.files.values().any(is_stuck)
+        let mut stuck = self.stuck.keys().filter_map(|name| self.files.get(name));
+        self.in_order && stuck.any(is_stuck)
     }
 
     /// Whether only files are left that cannot be read now: they are stuck, wait behind such a file, or are not listed.

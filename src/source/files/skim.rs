@@ -2,12 +2,14 @@
 
 use memchr::{memchr, memchr2, memchr3};
 
-use super::text::end_of_json;
+use super::text::{MARK, end_of_json};
 use crate::definition::TextDialect;
 
 /// Where in a record the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
+    /// At the start of the record, behind so many bytes of a byte order mark: behind all of them its first field starts.
+    Mark(usize),
     /// At the start of a field of CSV, where a quote opens it.
     FieldStart,
     /// Within text that no quote encloses.
@@ -30,10 +32,7 @@ pub(super) struct Skim {
 impl Skim {
     /// At the start of a record of CSV, or of a line.
     pub fn new(csv: Option<TextDialect>) -> Self {
-        Skim {
-            csv,
-            at: At::FieldStart,
-        }
+        Skim { csv, at: At::Mark(0) }
     }
 
     /// Whether the record would end within quotes, if it ended here.
@@ -54,6 +53,12 @@ impl Skim {
         loop {
             let byte = *piece.get(next)?;
             self.at = match (self.at, byte) {
+                (At::Mark(passed), byte) if byte == MARK[passed] && passed + 1 == MARK.len() => At::FieldStart,
+                (At::Mark(passed), byte) if byte == MARK[passed] => At::Mark(passed + 1),
+                (At::Mark(passed), _) => {
+                    self.at = if passed == 0 { At::FieldStart } else { At::Plain };
+                    continue;
+                }
                 (At::Quoted, _) => {
                     next += match dialect.escape {
                         None => memchr(quote, &piece[next..])?,

@@ -19,6 +19,7 @@ pub(crate) struct Telling {
     /// Left out by the last listing.
     left_out: BTreeSet<LeftOut>,
     of_hidden: bool,
+    of_case: bool,
     of_unfinished: bool,
     of_order: bool,
     of_nothing: bool,
@@ -30,6 +31,8 @@ pub(crate) struct Occasion {
     pub now: SystemTime,
     /// Whether the order in which files are read decides which row counts.
     pub order_decides: bool,
+    /// Whether it is worth a word that no file is there.
+    pub nothing_is_odd: bool,
 }
 
 /// What is to be said.
@@ -78,6 +81,15 @@ impl Telling {
                 place.shown_below(first)
             ));
         }
+        if let Some((count, first)) = &listing.other_case
+            && !std::mem::replace(&mut self.of_case, true)
+        {
+            said.warnings.push(format!(
+                "{count} of the names differ from the feed's path in the case of letters alone and are left out, such as {}; rename \
+                 what is to be read, or write both cases, as in *.[cC][sS][vV]",
+                place.shown_below(first)
+            ));
+        }
         if let Some((modified, path)) = &listing.unfinished
             && occasion.now.duration_since(*modified).unwrap_or_default() >= UNFINISHED_PATIENCE
             && !std::mem::replace(&mut self.of_unfinished, true)
@@ -99,7 +111,7 @@ impl Telling {
                 place.shown(&second.partition)
             ));
         }
-        if listing.files.is_empty() && !std::mem::replace(&mut self.of_nothing, true) {
+        if listing.files.is_empty() && occasion.nothing_is_odd && !std::mem::replace(&mut self.of_nothing, true) {
             said.warnings.push(nothing());
         }
         said
@@ -167,6 +179,7 @@ mod tests {
     const OCCASION: Occasion = Occasion {
         now: SystemTime::UNIX_EPOCH,
         order_decides: true,
+        nothing_is_odd: true,
     };
 
     fn place() -> Place {
@@ -200,6 +213,25 @@ mod tests {
         assert_eq!(observe(&listing(&["a\nb"])), Sayings::default());
         assert_eq!(observe(&listing(&[])).passed, ["/in/a\\nb can be read again"]);
         assert_eq!(observe(&listing(&["a\nb"])).warnings.len(), 1);
+    }
+
+    #[test]
+    fn names_in_another_case_are_said_once_with_their_number_and_the_first() {
+        let (mut telling, place) = (Telling::default(), place());
+        let mut listing = listing(&[]);
+        listing.other_case = Some((3, "X.CSV".into()));
+        let mut observe = || {
+            telling
+                .observe(&listing, &place, OCCASION, || "nothing".into())
+                .warnings
+        };
+        let said = observe();
+        assert!(
+            said[0].starts_with("3 of the names differ from the feed's path in the case of letters alone"),
+            "{said:?}"
+        );
+        assert!(said[0].contains("such as /in/X.CSV;"), "{said:?}");
+        assert_eq!(observe(), [""; 0]);
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub(crate) const MOST_BLANK: u64 = 256 << 20;
 /// Bytes of a record that is passed over, for the same reason: a sparse file may have terabytes of them.
 pub(crate) const MOST_RECORD: u64 = 4 << 30;
 
+/// The byte order mark of UTF-8: in front of a record where a file was appended, and none of its characters.
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What ends a record of JSON where no line ends: RFC 7464 has it between JSON texts, and it is in none.
 pub(crate) const RECORD_SEPARATOR: u8 = 0x1e;
 
@@ -344,7 +347,7 @@ pub(super) fn end_of_json(text: &[u8]) -> Option<usize> {
 }
 
 fn is_comment(record: &[u8], dialect: &TextDialect) -> bool {
-    dialect.comment.is_some() && record.first() == dialect.comment.as_ref()
+    dialect.comment.is_some() && record.strip_prefix(MARK).unwrap_or(record).first() == dialect.comment.as_ref()
 }
 
 /// The length of the CSV record that starts here; or, where it does not end here, whether it ends within quotes.
@@ -371,7 +374,7 @@ fn end_of_csv(text: &[u8], dialect: &TextDialect) -> Result<usize, bool> {
 fn opens_field(before: &[u8], dialect: &TextDialect) -> bool {
     let blank = |byte: &u8| dialect.trim && matches!(byte, b' ' | b'\t') && *byte != dialect.delimiter;
     let last = before.iter().rposition(|byte| !blank(byte));
-    last.is_none_or(|last| before[last] == dialect.delimiter)
+    last.is_none_or(|last| before[last] == dialect.delimiter || before[..=last] == *MARK)
 }
 
 /// The number of bytes up to the end of a quoted field, its closing quote included; none where it does not close.
@@ -768,7 +771,8 @@ pub(super) mod tests {
                 for n in 0..alphabet.len().pow(length) {
                     let letter = |i| alphabet[n / alphabet.len().pow(i) % alphabet.len()];
                     let text: Vec<u8> = (0..length).map(letter).collect();
-                    for piece in [1, 2, 6] {
+                    let marked = [MARK, &text].concat();
+                    for (text, piece) in [(&text, 1), (&text, 2), (&text, 6), (&marked, 1), (&marked, 4)] {
                         let mut skim = Skim::new(Some(dialect));
                         let mut at = 0;
                         let found = text.chunks(piece).find_map(|piece| {
@@ -777,8 +781,8 @@ pub(super) mod tests {
                             end
                         });
                         let skimmed = found.ok_or(skim.is_quoted());
-                        let shown = String::from_utf8_lossy(&text);
-                        assert_eq!(skimmed, end_of_csv(&text, &dialect), "{shown:?} of {dialect:?}");
+                        let shown = String::from_utf8_lossy(text);
+                        assert_eq!(skimmed, end_of_csv(text, &dialect), "{shown:?} of {dialect:?}");
                     }
                 }
             }

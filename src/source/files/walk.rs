@@ -39,6 +39,8 @@ pub(crate) struct Walked {
     pub left_out: Vec<LeftOut>,
     /// Names that the glob would name if they did not begin with `_` or `.`, and the first of them.
     pub hidden: Option<(u64, PathBuf)>,
+    /// Names that the glob would name in another case of letters, and the first of them.
+    pub other_case: Option<(u64, PathBuf)>,
 }
 
 /// A file that a glob names.
@@ -94,6 +96,8 @@ struct Link {
 
 struct State<'a> {
     walk: Walk<'a>,
+    /// The walk's glob, in any case of letters.
+    any_case: FileGlob,
     /// The walked folder without links.
     real: PathBuf,
     lake: Option<PathBuf>,
@@ -113,6 +117,7 @@ impl Walk<'_> {
     pub fn walk(self) -> io::Result<Walked> {
         let real = self.folder.canonicalize()?;
         let mut state = State {
+            any_case: self.glob.in_any_case(),
             lake: self.lake.and_then(|lake| lake.canonicalize().ok()),
             real: real.clone(),
             entered: HashSet::new(),
@@ -204,12 +209,21 @@ impl State<'_> {
             true => self.walk.glob.enter(&folder.state, &text),
             false => None,
         };
+        let is_hidden = matches!(name.as_bytes().first(), Some(b'.' | b'_'));
         if state.is_none() && (!is_named || kind.is_dir()) {
+            let is_alike = match kind.is_dir() {
+                true => self.any_case.enter(&folder.state, &text).is_some(),
+                false => self.any_case.matches(&folder.state, &text),
+            };
+            if is_alike && !is_hidden {
+                let path = folder.path.join(name);
+                note_first(&mut self.walked.other_case, path);
+            }
             return;
         }
         let path = folder.path.join(name);
-        if matches!(name.as_bytes().first(), Some(b'.' | b'_')) {
-            self.walked.hidden.get_or_insert((0, path)).0 += 1;
+        if is_hidden {
+            note_first(&mut self.walked.hidden, path);
             return;
         }
         if kind.is_symlink() {
@@ -283,6 +297,12 @@ impl State<'_> {
             self.walked.files.push(WalkedFile { path, metadata });
         }
     }
+}
+
+/// Counts a name, and keeps the first in order.
+pub(super) fn note_first(noted: &mut Option<(u64, PathBuf)>, path: PathBuf) {
+    let (count, first) = noted.take().unwrap_or_else(|| (0, path.clone()));
+    *noted = Some((count + 1, first.min(path)));
 }
 
 #[cfg(test)]
@@ -368,6 +388,18 @@ mod tests {
             ["a.csv", "d\\xff/c.csv", "sub/b.csv", "sub/\\xc3(.csv", "\\xff.csv"]
         );
         assert_eq!(drop.walk("*.csv").hidden.unwrap().0, 1);
+    }
+
+    /// `X.CSV` beside `*.csv` was left out without a word.
+    #[test]
+    fn names_in_another_case_are_counted_and_none_of_the_others() {
+        let drop = Drop::new(&["a.csv", "X.CSV", "B.Csv", "_y.CSV", "z.txt", "Sub/c.csv", "sub/d.CSV"]);
+        let walked = drop.walk("*.csv");
+        assert_eq!(names(&walked), ["a.csv"]);
+        assert_eq!(walked.other_case, Some((2, "B.Csv".into())));
+        assert_eq!(drop.walk("s*/*.csv").other_case, Some((2, "Sub".into())));
+        assert_eq!(drop.walk("**/*.[cC][sS][vV]").other_case, None);
+        assert_eq!(drop.walk("*").other_case, None);
     }
 
     /// With one link up rows came 41 times, and with two that led to each other's folders the listing never ended.

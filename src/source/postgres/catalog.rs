@@ -545,7 +545,10 @@ impl Catalog {
                 };
                 found.push(Misfit {
                     message: format!("table {} does not bring column {:?}: {why}", table.name(), column.name),
-                    help: "correct the column's `from`, or make it nullable".into(),
+                    help: match input.key.contains(&column.name) {
+                        true => "correct the column's `from`; a column of the key is never null".into(),
+                        false => "correct the column's `from`, or make it nullable".into(),
+                    },
                     refuses: !column.nullable,
                 });
             }

@@ -20,7 +20,7 @@ mod changes;
 mod feeder;
 mod plain;
 mod rebuilt;
-mod sql;
+pub mod sql;
 mod tables;
 mod trial;
 

@@ -199,6 +199,15 @@ fn records_without_bytes_and_deep_arrays_end() {
     let claims = number(i64::MAX).repeat(20);
     let file = [header(&deep, "null"), block(1, &claims)].concat();
     assert!(told(&file).contains("claims more values"));
+
+    // Trees that hold themselves without a byte, on and on.
+    let tree = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"R"},{"name":"b","type":"null"}]}"#;
+    let file = [header(tree, "null"), block(1, &[0; 100_000])].concat();
+    assert!(told(&file).contains("nested deeper than 100000 levels"));
+    let list = r#"{"type":"record","name":"R","fields":[{"name":"a","type":["null","R"]}]}"#;
+    let long_list = [number(1).repeat(1_000_000), number(0)].concat();
+    let file = [header(list, "null"), block(1, &long_list)].concat();
+    assert_eq!(read(&file, 0, 10).1, [long_list]);
 }
 
 #[test]

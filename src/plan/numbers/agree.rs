@@ -1,0 +1,512 @@
+//! Numbers that meet agree on a type, before DataFusion has them agree on its own.
+//!
+//! Each expression is looked at from the inside out, with the columns below its node as they are by then. Comparisons, CASE and
+//! their kin have their operands converted; arithmetic, negation and casts of numbers become functions ([`super::functions`]).
+//! What is agreed on already is left as it is, so that a plan may be put through this again.
+
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Case, Exists, InList, InSubquery, ScalarFunction, SetComparison};
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Subquery, WindowFunctionDefinition,
+    cast,
+};
+use datafusion_functions_json::udfs::{json_as_text_udf, json_get_float_udf};
+use std::sync::Arc;
+
+use super::framed::framed;
+use super::types::{Arith, MOST, Meeting, common, is_number, shape};
+use super::{convert, functions, nodes};
+
+/// Functions that yield one of their arguments.
+const CHOOSING: [&str; 8] = [
+    "coalesce", "nullif", "greatest", "least", "nvl", "ifnull", "nvl2", "nanvl",
+];
+/// Functions that know decimals.
+const OF_DECIMALS: [&str; 11] = [
+    "round",
+    "abs",
+    "ceil",
+    "ceiling",
+    "floor",
+    "signum",
+    "concat",
+    "concat_ws",
+    "as_type",
+    "to_char",
+    "isnan",
+];
+/// Functions of doubles: a decimal is the nearest one to them.
+const OF_DOUBLES: [&str; 26] = [
+    "sqrt", "cbrt", "exp", "ln", "log", "log2", "log10", "power", "pow", "sin", "cos", "tan", "asin", "acos", "atan",
+    "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "cot", "degrees", "radians", "trunc",
+];
+/// Aggregates that know decimals.
+const AGGREGATES: [&str; 13] = [
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "count",
+    "first_value",
+    "last_value",
+    "nth_value",
+    "array_agg",
+    "any_value",
+    "lag",
+    "lead",
+    "mode",
+];
+/// Aggregates of doubles.
+const OF_MANY_DOUBLES: [&str; 10] = [
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "var",
+    "var_pop",
+    "var_samp",
+    "var_sample",
+    "corr",
+    "covar_pop",
+    "covar_samp",
+];
+
+/// The expression, its parts agreed on, over columns of this schema.
+pub(super) fn agreed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|e| agree(e, schema))
+}
+
+fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            if let Some(arith) = arith_of(op) {
+                return Ok(arithmetic(arith, op, *left, *right, schema));
+            }
+            let (mut left, mut right) = (left, right);
+            let changed = match op.supports_propagation() {
+                true => meet(vec![&mut left, &mut right], Meeting::Compared, schema),
+                false => doubles_beside(vec![&mut left, &mut right], schema),
+            };
+            Ok(said(Expr::BinaryExpr(BinaryExpr { left, op, right }), changed))
+        }
+        Expr::Between(Between {
+            mut expr,
+            negated,
+            mut low,
+            mut high,
+        }) => {
+            let changed = meet(vec![&mut expr, &mut low, &mut high], Meeting::Compared, schema);
+            Ok(said(
+                Expr::Between(Between {
+                    expr,
+                    negated,
+                    low,
+                    high,
+                }),
+                changed,
+            ))
+        }
+        Expr::InList(InList {
+            mut expr,
+            mut list,
+            negated,
+        }) => {
+            let all = std::iter::once(expr.as_mut()).chain(&mut list).collect();
+            let changed = meet(all, Meeting::Compared, schema);
+            Ok(said(Expr::InList(InList { expr, list, negated }), changed))
+        }
+        Expr::Case(mut case) => {
+            let compared: Vec<&mut Expr> = match case.expr.as_deref_mut() {
+                Some(expr) => {
+                    let whens = case.when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
+                    std::iter::once(expr).chain(whens).collect()
+                }
+                None => vec![],
+            };
+            let mut changed = meet(compared, Meeting::Compared, schema);
+            let thens = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+            let kept = thens.chain(case.else_expr.as_deref_mut()).collect();
+            changed |= meet(kept, Meeting::Kept, schema);
+            Ok(said(Expr::Case(case), changed))
+        }
+        Expr::ScalarFunction(mut call) => {
+            let name = call.func.name().to_string();
+            if let Some(rounded) = rounded(&call, schema) {
+                return Ok(Transformed::yes(rounded));
+            }
+            let args = call.args.iter_mut();
+            let changed = match name.as_str() {
+                _ if functions::is_ours(&call.func) => false,
+                "nvl2" => meet(args.skip(1).collect(), Meeting::Kept, schema),
+                name if CHOOSING.contains(&name) => meet(args.collect(), Meeting::Kept, schema),
+                name if OF_DECIMALS.contains(&name) => false,
+                name if OF_DOUBLES.contains(&name) => args.fold(false, |c, arg| as_double(arg, schema) | c),
+                _ => doubles_beside(args.collect(), schema),
+            };
+            Ok(said(Expr::ScalarFunction(call), changed))
+        }
+        Expr::AggregateFunction(mut call) => {
+            let changed = arguments(call.func.name(), &mut call.params.args, schema);
+            Ok(said(Expr::AggregateFunction(call), changed))
+        }
+        Expr::WindowFunction(mut call) => {
+            let mut changed = arguments(call.fun.name(), &mut call.params.args, schema);
+            if let WindowFunctionDefinition::AggregateUDF(function) = &call.fun
+                && !call.params.distinct
+                && !call.params.window_frame.start_bound.is_unbounded()
+                && let Some(of) = call.params.args.first()
+                && of.get_type(schema).is_ok_and(|of| of == DataType::Float64)
+                && let Some(framed) = framed(function)
+            {
+                call.fun = WindowFunctionDefinition::AggregateUDF(Arc::new(framed));
+                changed = true;
+            }
+            Ok(said(Expr::WindowFunction(call), changed))
+        }
+        Expr::Negative(of) => Ok(match of.get_type(schema) {
+            Ok(from) if is_number(&from) => {
+                let to = signed(&from);
+                Transformed::yes(functions::negated(converted(*of, &from, &to)))
+            }
+            _ => Transformed::no(Expr::Negative(of)),
+        }),
+        Expr::Cast(to) if to.field.data_type().is_decimal() && is_of_json(&to.expr) => {
+            Ok(Transformed::yes(of_json(*to.expr, to.field.data_type(), false)))
+        }
+        Expr::TryCast(to) if to.field.data_type().is_decimal() && is_of_json(&to.expr) => {
+            Ok(Transformed::yes(of_json(*to.expr, to.field.data_type(), true)))
+        }
+        Expr::Cast(to) => Ok(match to.expr.get_type(schema) {
+            Ok(from) if convert::is_ours(&from, to.field.data_type()) => {
+                Transformed::yes(functions::cast(*to.expr, to.field.data_type().clone(), false))
+            }
+            _ => Transformed::no(Expr::Cast(to)),
+        }),
+        Expr::TryCast(to) => Ok(match to.expr.get_type(schema) {
+            Ok(from) if convert::is_ours(&from, to.field.data_type()) => {
+                Transformed::yes(functions::cast(*to.expr, to.field.data_type().clone(), true))
+            }
+            _ => Transformed::no(Expr::TryCast(to)),
+        }),
+        // Its type may have changed since the subquery was planned.
+        Expr::OuterReferenceColumn(field, column) => Ok(match schema.qualified_field_from_column(&column) {
+            Ok((_, now)) if now.data_type() != field.data_type() => {
+                let field = field.as_ref().clone().with_data_type(now.data_type().clone());
+                Transformed::yes(Expr::OuterReferenceColumn(Arc::new(field), column))
+            }
+            _ => Transformed::no(Expr::OuterReferenceColumn(field, column)),
+        }),
+        Expr::ScalarSubquery(subquery) => Ok(Transformed::yes(Expr::ScalarSubquery(within(subquery, schema)?))),
+        Expr::Exists(Exists { subquery, negated }) => {
+            let subquery = within(subquery, schema)?;
+            Ok(Transformed::yes(Expr::Exists(Exists { subquery, negated })))
+        }
+        Expr::InSubquery(InSubquery {
+            mut expr,
+            subquery,
+            negated,
+        }) => {
+            let subquery = compared(&mut expr, within(subquery, schema)?, schema)?;
+            Ok(Transformed::yes(Expr::InSubquery(InSubquery {
+                expr,
+                subquery,
+                negated,
+            })))
+        }
+        Expr::SetComparison(SetComparison {
+            mut expr,
+            subquery,
+            op,
+            quantifier,
+        }) => {
+            let subquery = compared(&mut expr, within(subquery, schema)?, schema)?;
+            Ok(Transformed::yes(Expr::SetComparison(SetComparison {
+                expr,
+                subquery,
+                op,
+                quantifier,
+            })))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn said(expr: Expr, changed: bool) -> Transformed<Expr> {
+    match changed {
+        true => Transformed::yes(expr),
+        false => Transformed::no(expr),
+    }
+}
+
+fn arith_of(op: Operator) -> Option<Arith> {
+    Some(match op {
+        Operator::Plus => Arith::Add,
+        Operator::Minus => Arith::Subtract,
+        Operator::Multiply => Arith::Multiply,
+        Operator::Divide => Arith::Divide,
+        Operator::Modulo => Arith::Remainder,
+        _ => return None,
+    })
+}
+
+/// An operation of numbers as a function; of anything else as it stands.
+fn arithmetic(arith: Arith, op: Operator, left: Expr, right: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    let (mut left, mut right) = (left, right);
+    let types = (left.get_type(schema), right.get_type(schema));
+    let (l, r) = match types {
+        (Ok(l), Ok(r)) if is_number(&l) && is_number(&r) => (l, r),
+        _ => {
+            let changed = doubles_beside(vec![&mut left, &mut right], schema);
+            let expr = Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)));
+            return said(expr, changed);
+        }
+    };
+    let to = if l.is_floating() || r.is_floating() {
+        let to = match l == DataType::Float32 && r == DataType::Float32 {
+            true => DataType::Float32,
+            false => DataType::Float64,
+        };
+        (to.clone(), to)
+    } else if l.is_decimal() || r.is_decimal() {
+        (computed(&seen(&left, l.clone())), computed(&seen(&right, r.clone())))
+    } else {
+        let (a, b) = (signed(&l), signed(&r));
+        let wide = match a.primitive_width() >= b.primitive_width() {
+            true => a,
+            false => b,
+        };
+        (wide.clone(), wide)
+    };
+    let (left, right) = (converted(left, &l, &to.0), converted(right, &r, &to.1));
+    Transformed::yes(functions::arithmetic(arith, left, right))
+}
+
+/// The type of signed numbers that holds those of a type, or as many of them as matter.
+fn signed(of: &DataType) -> DataType {
+    match of {
+        DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal256(..) => computed(of),
+        other => other.clone(),
+    }
+}
+
+/// The decimal that one of a type is computed as.
+fn computed(of: &DataType) -> DataType {
+    let (p, s) = shape(of).unwrap_or((MOST, 0));
+    let (p, s) = (i16::from(p) - i16::from(s.min(0)), s.max(0));
+    DataType::Decimal128(p.clamp(1, MOST.into()) as u8, s.min(MOST as i8))
+}
+
+/// The type of an expression as far as decimals care: a whole number that stands there has as many digits as it has.
+fn seen(expr: &Expr, of: DataType) -> DataType {
+    let Expr::Literal(value, _) = expr else { return of };
+    if !of.is_integer() {
+        return of;
+    }
+    match value.cast_to(&DataType::Decimal128(20, 0)) {
+        Ok(ScalarValue::Decimal128(Some(number), ..)) => {
+            let digits = number.unsigned_abs().checked_ilog10().map_or(1, |n| n + 1);
+            DataType::Decimal128(digits as u8, 0)
+        }
+        _ => of,
+    }
+}
+
+/// Has operands meet. Says whether that changed any.
+pub(super) fn meet(mut operands: Vec<&mut Expr>, meeting: Meeting, schema: &DFSchema) -> bool {
+    let Ok(types) = operands.iter().map(|e| e.get_type(schema)).collect::<Result<Vec<_>>>() else {
+        return false;
+    };
+    if !types.iter().all(|of| of.is_null() || is_number(of)) {
+        return doubles_beside(operands, schema);
+    }
+    let is_of_decimals = types.iter().any(DataType::is_decimal);
+    let as_seen: Vec<DataType> = match is_of_decimals {
+        true => operands.iter().zip(&types).map(|(e, of)| seen(e, of.clone())).collect(),
+        false => types.clone(),
+    };
+    let Some(to) = common(&as_seen, meeting) else {
+        return false;
+    };
+    let mut changed = false;
+    for (operand, from) in operands.iter_mut().zip(&types) {
+        if from != &to {
+            **operand = converted(std::mem::take(*operand), from, &to);
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// Literals with a point, beside what is no decimal, are the doubles that the function or operator knows.
+fn doubles_beside(mut operands: Vec<&mut Expr>, schema: &DFSchema) -> bool {
+    let is_literal = |e: &Expr| {
+        matches!(
+            e,
+            Expr::Literal(ScalarValue::Decimal128(..) | ScalarValue::Decimal256(..), _)
+        )
+    };
+    let knows_decimals = |e: &&mut Expr| !is_literal(e) && e.get_type(schema).is_ok_and(|of| has_decimals(&of));
+    if operands.iter().any(knows_decimals) {
+        return false;
+    }
+    let mut changed = false;
+    for operand in operands.iter_mut().filter(|e| is_literal(e)) {
+        changed |= as_double(operand, schema);
+    }
+    changed
+}
+
+fn has_decimals(of: &DataType) -> bool {
+    match of {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            has_decimals(item.data_type())
+        }
+        of => of.is_decimal(),
+    }
+}
+
+/// A decimal as the nearest double.
+fn as_double(operand: &mut Expr, schema: &DFSchema) -> bool {
+    match operand.get_type(schema) {
+        Ok(from) if from.is_decimal() => {
+            *operand = converted(std::mem::take(operand), &from, &DataType::Float64);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The arguments of an aggregate or window function.
+fn arguments(name: &str, args: &mut [Expr], schema: &DFSchema) -> bool {
+    match name {
+        name if AGGREGATES.contains(&name) => false,
+        name if OF_MANY_DOUBLES.contains(&name) || name.starts_with("regr_") => args
+            .iter_mut()
+            .fold(false, |changed, arg| as_double(arg, schema) | changed),
+        // A percentile beside its values.
+        _ => args
+            .iter_mut()
+            .filter(|arg| matches!(arg, Expr::Literal(..)))
+            .fold(false, |changed, arg| as_double(arg, schema) | changed),
+    }
+}
+
+/// `round(f)` of a double, and `trunc(d)`, `trunc(d, 2)` of a decimal.
+fn rounded(call: &ScalarFunction, schema: &DFSchema) -> Option<Expr> {
+    let of = call.args.first()?;
+    match (call.func.name(), of.get_type(schema).ok()?, &call.args[1..]) {
+        ("round", DataType::Float64, []) => Some(functions::to_even(of.clone())),
+        ("trunc", from, rest) if from.is_decimal() => {
+            let behind = match rest {
+                [] => 0,
+                [Expr::Literal(ScalarValue::Int64(Some(behind)), _)] => i8::try_from(*behind).ok()?,
+                _ => return None,
+            };
+            Some(functions::cut(converted(of.clone(), &from, &computed(&from)), behind))
+        }
+        _ => None,
+    }
+}
+
+/// Whether an expression takes a number out of a JSON text: as a double.
+fn is_of_json(expr: &Expr) -> bool {
+    match expr {
+        Expr::Alias(alias) => is_of_json(&alias.expr),
+        Expr::ScalarFunction(call) => matches!(call.func.name(), "json_get" | "json_get_float"),
+        _ => false,
+    }
+}
+
+/// A number of a JSON text as a decimal, by the digits that stand there; null where there is none.
+fn of_json(expr: Expr, to: &DataType, safe: bool) -> Expr {
+    let Expr::ScalarFunction(call) = expr.unalias() else {
+        unreachable!("is_of_json has seen to it");
+    };
+    let number = json_get_float_udf().call(call.args.clone());
+    let digits = functions::cast(json_as_text_udf().call(call.args), to.clone(), safe);
+    Expr::Case(Case::new(
+        None,
+        vec![(Box::new(number.is_not_null()), Box::new(digits))],
+        None,
+    ))
+}
+
+/// An expression as one of another type: constants are computed, what loses nothing is a plain cast.
+pub(super) fn converted(expr: Expr, from: &DataType, to: &DataType) -> Expr {
+    if from == to {
+        return expr;
+    }
+    if let Expr::Literal(value, metadata) = &expr
+        && let Some(value) = constant(value, to)
+    {
+        return Expr::Literal(value, metadata.clone());
+    }
+    match convert::is_lossless(from, to) {
+        true => cast(expr, to.clone()),
+        false => functions::cast(expr, to.clone(), false),
+    }
+}
+
+fn constant(value: &ScalarValue, to: &DataType) -> Option<ScalarValue> {
+    let double = |text: String| text.parse().ok().map(|v| ScalarValue::Float64(Some(v)));
+    match (value, to) {
+        // A literal may have more digits than a row's value.
+        (ScalarValue::Decimal256(Some(v), p, s), DataType::Float64) => {
+            double(Decimal256Type::format_decimal(*v, *p, *s))
+        }
+        (ScalarValue::Decimal128(Some(v), p, s), DataType::Float64) => {
+            double(Decimal128Type::format_decimal(*v, *p, *s))
+        }
+        _ => {
+            let made = convert::convert(&value.to_array().ok()?, to, false).ok()?;
+            ScalarValue::try_from_array(&made, 0).ok()
+        }
+    }
+}
+
+/// A subquery, agreed on within the columns around it.
+fn within(subquery: Subquery, schema: &DFSchema) -> Result<Subquery> {
+    let plan = nodes::agreed_within(Arc::unwrap_or_clone(subquery.subquery), schema)?;
+    let outer = subquery.outer_ref_columns.into_iter().map(|e| agreed(e, schema).data());
+    Ok(Subquery {
+        outer_ref_columns: outer.collect::<Result<_>>()?,
+        subquery: Arc::new(plan),
+        spans: subquery.spans,
+    })
+}
+
+/// An expression and the one column of a subquery that it is compared with.
+fn compared(expr: &mut Expr, subquery: Subquery, schema: &DFSchema) -> Result<Subquery> {
+    let (Ok(left), right) = (
+        expr.get_type(schema),
+        subquery.subquery.schema().field(0).data_type().clone(),
+    ) else {
+        return Ok(subquery);
+    };
+    if !is_number(&left) || !is_number(&right) {
+        return Ok(subquery);
+    }
+    let Some(to) = common(&[seen(expr, left.clone()), right.clone()], Meeting::Compared) else {
+        return Ok(subquery);
+    };
+    *expr = converted(std::mem::take(expr), &left, &to);
+    if right == to {
+        return Ok(subquery);
+    }
+    // A projection is changed itself: what it refers to outside of the subquery stays where it is looked for.
+    let (column, input) = match Arc::unwrap_or_clone(subquery.subquery) {
+        LogicalPlan::Projection(projection) => (projection.expr[0].clone(), projection.input),
+        plan => (Expr::from(plan.schema().qualified_field(0)), Arc::new(plan)),
+    };
+    let name = column.schema_name().to_string();
+    let column = converted(column.unalias_nested().data, &right, &to).alias(name);
+    let plan = LogicalPlan::Projection(Projection::try_new(vec![column], input)?);
+    Ok(Subquery {
+        subquery: Arc::new(plan),
+        ..subquery
+    })
+}

@@ -1,0 +1,256 @@
+//! The functions that the plan's arithmetic becomes: `a + b` and its kin, `-a`, casts of numbers, and the quotient of a mean.
+//!
+//! They stand in the places of DataFusion's operators and keep their names, so that columns are called as before. What they
+//! return follows from the types of their arguments alone: folding constants changes nothing.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Float32Type, Float64Type};
+use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::logical_expr::expr::schema_name_from_exprs;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, Operator as LogicalOperator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
+};
+
+use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, NegativeExpr};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+
+use super::decimal::power;
+use super::types::{Arith, MOST, outcome, shape};
+use super::{convert, decimal, whole};
+
+/// The operation, of two numbers of types that are agreed on.
+pub(super) fn arithmetic(arith: Arith, left: Expr, right: Expr) -> Expr {
+    ScalarUDF::from(Operator::new(Kind::Arith(arith))).call(vec![left, right])
+}
+
+/// The number with the other sign.
+pub(super) fn negated(of: Expr) -> Expr {
+    ScalarUDF::from(Operator::new(Kind::Negative)).call(vec![of])
+}
+
+/// The value as one of a type; `safe`: null where it cannot be one.
+pub(super) fn cast(of: Expr, to: DataType, safe: bool) -> Expr {
+    ScalarUDF::from(Operator::new(Kind::Cast { to, safe })).call(vec![of])
+}
+
+/// A double, rounded half to even.
+pub(super) fn to_even(of: Expr) -> Expr {
+    ScalarUDF::from(Operator::new(Kind::ToEven)).call(vec![of])
+}
+
+/// A decimal, cut off behind so many digits.
+pub(super) fn cut(of: Expr, behind: i8) -> Expr {
+    ScalarUDF::from(Operator::new(Kind::Cut(behind))).call(vec![of])
+}
+
+/// A sum over its count as a decimal of these digits.
+pub(super) fn mean(sum: Expr, count: Expr, to: (u8, i8)) -> Expr {
+    ScalarUDF::from(Operator::new(Kind::Mean(to))).call(vec![sum, count])
+}
+
+/// Whether a function is one of these: they fail by row, and need no guard.
+pub(in crate::plan) fn is_ours(function: &ScalarUDF) -> bool {
+    function.inner().is::<Operator>()
+}
+
+/// One of these as the operator that it stands for, for people to read.
+pub(in crate::plan) fn as_operator(call: &ScalarFunctionExpr) -> Option<Arc<dyn PhysicalExpr>> {
+    let function = call.fun().inner().downcast_ref::<Operator>()?;
+    Some(match (&function.kind, call.args()) {
+        (Kind::Arith(arith), [left, right]) => {
+            let op = match arith {
+                Arith::Add => LogicalOperator::Plus,
+                Arith::Subtract => LogicalOperator::Minus,
+                Arith::Multiply => LogicalOperator::Multiply,
+                Arith::Divide => LogicalOperator::Divide,
+                Arith::Remainder => LogicalOperator::Modulo,
+            };
+            Arc::new(BinaryExpr::new(left.clone(), op, right.clone()))
+        }
+        (Kind::Negative, [of]) => Arc::new(NegativeExpr::new(of.clone())),
+        (Kind::Cast { to, safe: false }, [of]) => Arc::new(CastExpr::new(of.clone(), to.clone(), None)),
+        _ => return None,
+    })
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Arith(Arith),
+    Negative,
+    Cast { to: DataType, safe: bool },
+    Mean((u8, i8)),
+    ToEven,
+    Cut(i8),
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Operator {
+    kind: Kind,
+    /// It tells functions of two types apart, in a node's identity too.
+    name: String,
+    signature: Signature,
+}
+
+impl Operator {
+    fn new(kind: Kind) -> Operator {
+        let (name, arguments) = match &kind {
+            Kind::Arith(Arith::Add) => ("add".to_string(), 2),
+            Kind::Arith(Arith::Subtract) => ("subtract".to_string(), 2),
+            Kind::Arith(Arith::Multiply) => ("multiply".to_string(), 2),
+            Kind::Arith(Arith::Divide) => ("divide".to_string(), 2),
+            Kind::Arith(Arith::Remainder) => ("remainder".to_string(), 2),
+            Kind::Negative => ("negative".to_string(), 1),
+            Kind::Cast { to, safe: false } => (format!("as {}", convert::name_of(to)), 1),
+            Kind::Cast { to, safe: true } => (format!("try as {}", convert::name_of(to)), 1),
+            Kind::Mean((p, s)) => (format!("mean as DECIMAL({p},{s})"), 2),
+            Kind::ToEven => ("round".to_string(), 1),
+            Kind::Cut(behind) => (format!("trunc to {behind}"), 1),
+        };
+        Operator {
+            kind,
+            name,
+            signature: Signature::any(arguments, Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for Operator {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        let name = |arg: &Expr| schema_name_from_exprs(std::slice::from_ref(arg));
+        Ok(match (&self.kind, args) {
+            (Kind::Arith(arith), [left, right]) => format!("{} {} {}", name(left)?, arith.sign(), name(right)?),
+            (Kind::Negative, [of]) => format!("(- {})", name(of)?),
+            (Kind::Cast { .. }, [of]) => name(of)?,
+            _ => format!("{}({})", self.name, schema_name_from_exprs(args)?),
+        })
+    }
+
+    fn return_type(&self, of: &[DataType]) -> Result<DataType> {
+        Ok(match &self.kind {
+            Kind::Arith(arith) => match (shape(&of[0]), shape(&of[1])) {
+                (Some(left), Some(right)) if of[0].is_decimal() && of[1].is_decimal() => {
+                    let (p, s) = outcome(*arith, left, right);
+                    DataType::Decimal128(p, s)
+                }
+                _ => of[0].clone(),
+            },
+            Kind::Negative | Kind::ToEven => of[0].clone(),
+            Kind::Cut(behind) => match shape(&of[0]) {
+                Some((p, s)) if s > *behind => {
+                    DataType::Decimal128((p - (s - (*behind).max(0)) as u8).max(1), (*behind).max(0))
+                }
+                _ => of[0].clone(),
+            },
+            Kind::Cast { to, .. } => to.clone(),
+            Kind::Mean((p, s)) => DataType::Decimal128(*p, *s),
+        })
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        let nullable = matches!(self.kind, Kind::Cast { safe: true, .. })
+            || matches!(self.kind, Kind::Mean(_))
+            || args.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, nullable)))
+    }
+
+    fn is_strict(&self) -> bool {
+        true
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
+        match &self.kind {
+            Kind::Arith(arith) => match (&types[0], &types[1]) {
+                (DataType::Decimal128(p, s), DataType::Decimal128(q, t)) => decimal::compute(
+                    *arith,
+                    (&args.args[0], (*p, *s)),
+                    (&args.args[1], (*q, *t)),
+                    outcome(*arith, (*p, *s), (*q, *t)),
+                ),
+                (left, right) if left == right => whole::compute(*arith, &args.args[0], &args.args[1], left),
+                (left, right) => exec_err!("could not compute {left} {} {right}", arith.sign()),
+            },
+            Kind::Negative => each(&args.args[0], negative),
+            Kind::ToEven => each(&args.args[0], |values| {
+                let doubles = values.as_primitive::<Float64Type>();
+                Ok(Arc::new(doubles.unary::<_, Float64Type>(|v| v.round_ties_even() + 0.0)))
+            }),
+            Kind::Cut(behind) => {
+                let to = self.return_type(&types)?;
+                let dropped = shape(&types[0])
+                    .map_or(0, |(_, s)| i32::from(s) - i32::from(*behind))
+                    .max(0) as u32;
+                let kept = power((*behind).min(0).unsigned_abs().min(MOST).into());
+                each(&args.args[0], |values| {
+                    let decimals = values.as_primitive::<Decimal128Type>();
+                    let cut = match dropped > MOST.into() {
+                        true => decimals.unary::<_, Decimal128Type>(|_| 0),
+                        false => decimals.unary(|v: i128| (v / power(dropped)).wrapping_mul(kept)),
+                    };
+                    Ok(Arc::new(cut.with_data_type(to.clone())))
+                })
+            }
+            Kind::Cast { to, safe } => each(&args.args[0], |values| convert::convert(values, to, *safe)),
+            Kind::Mean(to) => {
+                let sum = shape(&types[0]).unwrap_or((1, 0));
+                let count = each(&args.args[1], |counts| {
+                    convert::convert(counts, &DataType::Decimal128(19, 0), false)
+                })?;
+                // A group without values has no mean.
+                let count = each(&count, |counts| {
+                    let counts = counts.as_primitive::<Decimal128Type>();
+                    let some = counts.unary_opt::<_, Decimal128Type>(|n| (n != 0).then_some(n));
+                    Ok(Arc::new(some.with_data_type(DataType::Decimal128(19, 0))))
+                })?;
+                decimal::compute(Arith::Divide, (&args.args[0], sum), (&count, (19, 0)), *to)
+            }
+        }
+    }
+}
+
+/// A function of one column, for a constant once.
+fn each(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<ColumnarValue> {
+    Ok(match value {
+        ColumnarValue::Array(values) => ColumnarValue::Array(f(values)?),
+        ColumnarValue::Scalar(value) => ColumnarValue::Scalar(ScalarValue::try_from_array(&f(&value.to_array()?)?, 0)?),
+    })
+}
+
+fn negative(values: &ArrayRef) -> Result<ArrayRef> {
+    Ok(match values.data_type() {
+        // 0 has no sign.
+        DataType::Float64 => Arc::new(
+            values
+                .as_primitive::<Float64Type>()
+                .unary::<_, Float64Type>(|v| 0.0 - v),
+        ),
+        DataType::Float32 => Arc::new(
+            values
+                .as_primitive::<Float32Type>()
+                .unary::<_, Float32Type>(|v| 0.0 - v),
+        ),
+        of @ DataType::Decimal128(..) => {
+            let negated = values
+                .as_primitive::<Decimal128Type>()
+                .unary::<_, Decimal128Type>(|v: i128| v.wrapping_neg());
+            Arc::new(negated.with_data_type(of.clone()))
+        }
+        of => {
+            let zero = ColumnarValue::Scalar(ScalarValue::new_zero(of)?);
+            let value = ColumnarValue::Array(values.clone());
+            whole::compute(Arith::Subtract, &zero, &value, of)?.into_array(values.len())?
+        }
+    })
+}

@@ -1,0 +1,70 @@
+//! Numbers mean what PostgreSQL and the standard mean by them: exact, or an error of the row that holds them.
+//!
+//! DataFusion compares a decimal with a literal as a double that was cut off, lets whole numbers run over, cuts quotients off
+//! and casts by cutting. So before it agrees on types, numbers agree on theirs here ([`types`] has the rules), and arithmetic of
+//! numbers becomes functions that compute exactly or fail ([`functions`]). The graph, batch and the questions that are asked
+//! live all plan by [`Agreed`].
+
+mod agree;
+mod convert;
+mod decimal;
+mod framed;
+mod functions;
+mod kernels;
+mod literals;
+mod nodes;
+mod types;
+mod whole;
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::TransformedResult;
+use datafusion::common::{DFSchema, Result};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+pub(super) use convert::one_zero;
+pub(super) use functions::{as_operator, is_ours};
+pub use literals::decimals;
+
+/// The rule that agrees on types.
+#[derive(Debug)]
+pub(super) struct Agreed;
+
+impl AnalyzerRule for Agreed {
+    /// DataFusion's rule, which this one holds.
+    fn name(&self) -> &str {
+        "type_coercion"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, options: &ConfigOptions) -> Result<LogicalPlan> {
+        let nothing = DFSchema::empty();
+        let plan = nodes::agreed_within(plan, &nothing)?;
+        let plan = TypeCoercion::new().analyze(plan, options)?;
+        // What arguments of functions have been cast to.
+        nodes::agreed_within(plan, &nothing)
+    }
+}
+
+/// The expression, its numbers agreed on.
+pub(super) fn agreed(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    agree::agreed(expr, schema).data()
+}
+
+/// Reads literals with a point as decimals.
+pub fn read_decimals(config: &mut SessionConfig) {
+    config.options_mut().sql_parser.parse_float_as_decimal = true;
+}
+
+/// The session, with [`Agreed`] in the place of DataFusion's rule.
+pub fn exact_numbers(context: &SessionContext) -> SessionContext {
+    let state = SessionStateBuilder::new_from_existing(context.state())
+        .with_analyzer_rules(vec![Arc::new(ResolveGroupingFunction::new()), Arc::new(Agreed)])
+        .build();
+    SessionContext::new_with_state(state)
+}

@@ -1,0 +1,289 @@
+//! Nodes of a plan whose inputs meet in numbers: joins, unions, VALUES; and means of decimals.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Column, DFSchema, Result};
+use datafusion::functions_aggregate::count::count_udaf;
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, Projection, Union, Values, Window,
+    WindowFunctionDefinition,
+};
+
+use super::super::rewrite::rewrite;
+use super::agree::{agreed, converted, meet};
+use super::functions;
+use super::types::{Meeting, common, is_number, mean, shape};
+
+/// The plan, its numbers agreed on; `outer`: the columns around it, where it is a subquery.
+pub(super) fn agreed_within(plan: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
+    plan.transform_up(|node| agreed_node(node, outer).map(Transformed::yes))
+        .data()
+}
+
+fn agreed_node(node: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
+    let mut schema = merge_schema(&node.inputs());
+    if let LogicalPlan::TableScan(scan) = &node {
+        schema.merge(&scan.projected_schema);
+    }
+    schema.merge(outer);
+    let node = rewrite(node, |expr| agreed(expr, &schema))?.data;
+    match node {
+        LogicalPlan::Union(union) => agreed_union(union),
+        LogicalPlan::Values(values) => agreed_values(values),
+        LogicalPlan::Join(mut join) => {
+            for (left, right) in &mut join.on {
+                meet_across(left, join.left.schema(), right, join.right.schema());
+            }
+            LogicalPlan::Join(join).recompute_schema()
+        }
+        LogicalPlan::Aggregate(aggregate) => match means_of_groups(&aggregate)? {
+            Some(plan) => Ok(plan),
+            None => LogicalPlan::Aggregate(aggregate).recompute_schema(),
+        },
+        LogicalPlan::Window(window) => match means_of_windows(&window)? {
+            Some(plan) => Ok(plan),
+            None => LogicalPlan::Window(window).recompute_schema(),
+        },
+        node => node.recompute_schema(),
+    }
+}
+
+/// The two keys of a join.
+fn meet_across(left: &mut Expr, left_schema: &DFSchema, right: &mut Expr, right_schema: &DFSchema) {
+    let (Ok(l), Ok(r)) = (left.get_type(left_schema), right.get_type(right_schema)) else {
+        return;
+    };
+    if let Some(to) = common(&[l.clone(), r.clone()], Meeting::Compared).filter(|_| is_number(&l) && is_number(&r)) {
+        *left = converted(std::mem::take(left), &l, &to);
+        *right = converted(std::mem::take(right), &r, &to);
+    }
+}
+
+/// Its inputs, each with the columns' common types.
+fn agreed_union(union: Union) -> Result<LogicalPlan> {
+    let columns = union.schema.fields().len();
+    if union
+        .inputs
+        .iter()
+        .any(|input| input.schema().fields().len() != columns)
+    {
+        return Ok(LogicalPlan::Union(union)); // by name
+    }
+    let of = |n: usize| -> Vec<DataType> {
+        let types = union
+            .inputs
+            .iter()
+            .map(|input| input.schema().field(n).data_type().clone());
+        types.collect()
+    };
+    let to: Vec<Option<DataType>> = (0..columns)
+        .map(|n| common(&of(n), Meeting::Kept).filter(|to| !to.is_null()))
+        .collect();
+    // Where a type is not agreed on here, DataFusion takes the inputs' own, one after the other, beginning with this.
+    let fields = union.schema.iter().enumerate().map(|(n, (qualifier, field))| {
+        let held = to[n].clone().unwrap_or_else(|| of(n)[0].clone());
+        let field: Field = field.as_ref().clone().with_data_type(held);
+        (qualifier.cloned(), Arc::new(field))
+    });
+    let schema = DFSchema::new_with_metadata(fields.collect(), union.schema.metadata().clone())?;
+    let mut inputs = Vec::with_capacity(union.inputs.len());
+    for input in &union.inputs {
+        inputs.push(with_types(input, &to)?);
+    }
+    Ok(LogicalPlan::Union(Union {
+        inputs,
+        schema: Arc::new(schema),
+    }))
+}
+
+fn with_types(input: &Arc<LogicalPlan>, to: &[Option<DataType>]) -> Result<Arc<LogicalPlan>> {
+    let is_so = |n: usize| {
+        to[n]
+            .as_ref()
+            .is_none_or(|to| to == input.schema().field(n).data_type())
+    };
+    if (0..to.len()).all(is_so) {
+        return Ok(input.clone());
+    }
+    let (exprs, below) = match input.as_ref() {
+        LogicalPlan::Projection(projection) => (projection.expr.clone(), projection.input.clone()),
+        _ => (input.schema().iter().map(Expr::from).collect(), input.clone()),
+    };
+    let mut made = Vec::with_capacity(exprs.len());
+    for (n, expr) in exprs.into_iter().enumerate() {
+        let (qualifier, field) = input.schema().qualified_field(n);
+        made.push(match &to[n] {
+            Some(to) if to != field.data_type() => {
+                converted(expr.unalias(), field.data_type(), to).alias_qualified(qualifier.cloned(), field.name())
+            }
+            _ => expr,
+        });
+    }
+    Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(made, below)?)))
+}
+
+/// Rows that stand in the query: what is a cell without the type that it was given among the others.
+fn agreed_values(values: Values) -> Result<LogicalPlan> {
+    let nothing = DFSchema::empty();
+    let Values {
+        schema,
+        values: mut rows,
+    } = values;
+    let mut fields = Vec::with_capacity(schema.fields().len());
+    for (n, (qualifier, field)) in schema.iter().enumerate() {
+        let mut held = field.data_type().clone();
+        if is_number(&held) {
+            for row in &mut rows {
+                if let Expr::Cast(given) = &row[n]
+                    && given.field.data_type() == &held
+                    && given
+                        .expr
+                        .get_type(&nothing)
+                        .is_ok_and(|of| of.is_null() || is_number(&of))
+                {
+                    row[n] = given.expr.as_ref().clone();
+                }
+            }
+            meet(
+                rows.iter_mut().map(|row| &mut row[n]).collect(),
+                Meeting::Kept,
+                &nothing,
+            );
+            let types = rows
+                .iter()
+                .map(|row| row[n].get_type(&nothing))
+                .collect::<Result<Vec<_>>>()?;
+            let mut some = types.iter().filter(|of| !of.is_null());
+            if let Some(first) = some.next()
+                && some.all(|of| of == first)
+            {
+                held = first.clone();
+            }
+            for (row, from) in rows.iter_mut().zip(&types) {
+                row[n] = converted(std::mem::take(&mut row[n]), from, &held);
+            }
+        }
+        fields.push((
+            qualifier.cloned(),
+            Arc::new(field.as_ref().clone().with_data_type(held)),
+        ));
+    }
+    let schema = DFSchema::new_with_metadata(fields, schema.metadata().clone())?;
+    Ok(LogicalPlan::Values(Values {
+        schema: Arc::new(schema),
+        values: rows,
+    }))
+}
+
+/// A column of the node as it was: one of the node as it is, or a mean of two of them.
+enum Shown {
+    Column(usize),
+    Mean { sum: usize, to: (u8, i8) },
+}
+
+/// GROUP BY with sums and counts in the places of means of decimals, and these above it.
+fn means_of_groups(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
+    let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
+    let mut calls: Vec<Expr> = Vec::with_capacity(aggregate.aggr_expr.len());
+    let mut shown: Vec<Shown> = (0..groups).map(Shown::Column).collect();
+    let mut found = false;
+    for (n, call) in aggregate.aggr_expr.iter().enumerate() {
+        let at = groups + calls.len();
+        let bare = call.clone().unalias_nested().data;
+        let to = match &bare {
+            Expr::AggregateFunction(call) if call.func.name() == "avg" => {
+                mean_of(&call.params.args, aggregate.input.schema())
+            }
+            _ => None,
+        };
+        match (bare, to) {
+            (Expr::AggregateFunction(AggregateFunction { params, .. }), Some(to)) => {
+                let of = |func: Arc<AggregateUDF>| {
+                    Expr::AggregateFunction(AggregateFunction {
+                        func,
+                        params: params.clone(),
+                    })
+                };
+                calls.push(of(sum_udaf()).alias(format!("$sum{n}")));
+                calls.push(of(count_udaf()).alias(format!("$count{n}")));
+                shown.push(Shown::Mean { sum: at, to });
+                found = true;
+            }
+            _ => {
+                calls.push(call.clone());
+                shown.push(Shown::Column(at));
+            }
+        }
+    }
+    if !found {
+        return Ok(None);
+    }
+    let node = Aggregate::try_new(aggregate.input.clone(), aggregate.group_expr.clone(), calls)?;
+    show(LogicalPlan::Aggregate(node), &aggregate.schema, &shown).map(Some)
+}
+
+/// The same for windows.
+fn means_of_windows(window: &Window) -> Result<Option<LogicalPlan>> {
+    let own = window.input.schema().fields().len();
+    let mut calls: Vec<Expr> = Vec::with_capacity(window.window_expr.len());
+    let mut shown: Vec<Shown> = (0..own).map(Shown::Column).collect();
+    let mut found = false;
+    for (n, call) in window.window_expr.iter().enumerate() {
+        let at = own + calls.len();
+        let bare = call.clone().unalias_nested().data;
+        let to = match &bare {
+            Expr::WindowFunction(call) if call.fun.name() == "avg" => mean_of(&call.params.args, window.input.schema()),
+            _ => None,
+        };
+        match (bare, to) {
+            (Expr::WindowFunction(call), Some(to)) => {
+                let of = |func: Arc<AggregateUDF>| {
+                    let mut call = call.clone();
+                    call.fun = WindowFunctionDefinition::AggregateUDF(func);
+                    Expr::WindowFunction(call)
+                };
+                calls.push(of(sum_udaf()).alias(format!("$sum{n}")));
+                calls.push(of(count_udaf()).alias(format!("$count{n}")));
+                shown.push(Shown::Mean { sum: at, to });
+                found = true;
+            }
+            _ => {
+                calls.push(call.clone());
+                shown.push(Shown::Column(at));
+            }
+        }
+    }
+    if !found {
+        return Ok(None);
+    }
+    let node = Window::try_new(calls, window.input.clone())?;
+    show(LogicalPlan::Window(node), &window.schema, &shown).map(Some)
+}
+
+/// The digits of a mean of the argument; none where it is no decimal.
+fn mean_of(args: &[Expr], schema: &DFSchema) -> Option<(u8, i8)> {
+    let of = args.first()?.get_type(schema).ok().filter(DataType::is_decimal)?;
+    shape(&of).map(mean)
+}
+
+fn show(node: LogicalPlan, before: &DFSchema, shown: &[Shown]) -> Result<LogicalPlan> {
+    let columns: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
+    let exprs = shown.iter().enumerate().map(|(n, shown)| match shown {
+        Shown::Column(at) => columns[*at].clone(),
+        Shown::Mean { sum, to } => {
+            let (qualifier, field) = before.qualified_field(n);
+            let name = Column::from((qualifier, field));
+            functions::mean(columns[*sum].clone(), columns[sum + 1].clone(), *to)
+                .alias_qualified(name.relation, name.name)
+        }
+    });
+    Ok(LogicalPlan::Projection(Projection::try_new(
+        exprs.collect::<Vec<_>>(),
+        Arc::new(node),
+    )?))
+}

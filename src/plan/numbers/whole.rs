@@ -1,0 +1,117 @@
+//! Arithmetic of whole numbers and of doubles: a result that does not fit is an error of its row.
+//!
+//! Doubles follow IEEE 754 but where PostgreSQL has an error: a division by zero, and a result that is infinite, or zero, though
+//! the numbers are not. There is one zero, without a sign.
+
+use std::fmt::Display;
+
+use arrow::array::{ArrowNativeTypeOp, ArrowPrimitiveType};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
+use arrow::error::ArrowError;
+use datafusion::common::{Result, exec_err};
+use datafusion::logical_expr::ColumnarValue;
+use num_traits::ToPrimitive;
+use num_traits::float::FloatCore;
+
+use super::kernels::{Outcome, Side, by_zero, checked, wrong};
+use super::types::Arith;
+
+/// `left arith right`, both of this type.
+pub(super) fn compute(
+    arith: Arith,
+    left: &ColumnarValue,
+    right: &ColumnarValue,
+    of: &DataType,
+) -> Result<ColumnarValue> {
+    match of {
+        DataType::Int8 => integers::<Int8Type>(arith, left, right, of, "TINYINT"),
+        DataType::Int16 => integers::<Int16Type>(arith, left, right, of, "SMALLINT"),
+        DataType::Int32 => integers::<Int32Type>(arith, left, right, of, "INT"),
+        DataType::Int64 => integers::<Int64Type>(arith, left, right, of, "BIGINT"),
+        DataType::Float32 => doubles::<Float32Type>(arith, left, right, of),
+        DataType::Float64 => doubles::<Float64Type>(arith, left, right, of),
+        other => exec_err!("could not compute with a {other}"),
+    }
+}
+
+fn integers<T>(
+    arith: Arith,
+    left: &ColumnarValue,
+    right: &ColumnarValue,
+    of: &DataType,
+    name: &str,
+) -> Result<ColumnarValue>
+where
+    T: ArrowPrimitiveType,
+    T::Native: Display,
+{
+    let (l, r) = (Side::<T>::new(left)?, Side::<T>::new(right)?);
+    let beyond = |a: T::Native, b: T::Native| {
+        let sign = arith.sign();
+        wrong(format!(
+            "could not compute {a} {sign} {b}: the result does not fit {name}"
+        ))
+    };
+    let is_zero = |b: T::Native| b.is_zero();
+    let made: Result<Outcome<T>> = match arith {
+        Arith::Add => checked(&l, &r, |a, b| a.add_checked(b).map_err(|_| beyond(a, b))),
+        Arith::Subtract => checked(&l, &r, |a, b| a.sub_checked(b).map_err(|_| beyond(a, b))),
+        Arith::Multiply => checked(&l, &r, |a, b| a.mul_checked(b).map_err(|_| beyond(a, b))),
+        Arith::Divide => checked(&l, &r, |a, b| match is_zero(b) {
+            true => Err(by_zero()),
+            false => a.div_checked(b).map_err(|_| beyond(a, b)),
+        }),
+        // The least number by -1 has no rest.
+        Arith::Remainder => checked(&l, &r, |a, b| match is_zero(b) {
+            true => Err(by_zero()),
+            false => Ok(a.mod_wrapping(b)),
+        }),
+    };
+    made?.of(of)
+}
+
+fn doubles<T>(arith: Arith, left: &ColumnarValue, right: &ColumnarValue, of: &DataType) -> Result<ColumnarValue>
+where
+    T: ArrowPrimitiveType,
+    T::Native: FloatCore + ToPrimitive,
+{
+    let (l, r) = (Side::<T>::new(left)?, Side::<T>::new(right)?);
+    let zero: T::Native = num_traits::Zero::zero();
+    let made: Result<Outcome<T>> = match arith {
+        Arith::Add => checked(&l, &r, |a, b| within(arith, a, b, a + b)),
+        Arith::Subtract => checked(&l, &r, |a, b| within(arith, a, b, a - b)),
+        Arith::Multiply => checked(&l, &r, |a, b| match a * b {
+            made if made == zero && a != zero && b != zero => Err(beyond(arith, a, b)),
+            made => within(arith, a, b, made),
+        }),
+        Arith::Divide => checked(&l, &r, |a, b| match a / b {
+            _ if b == zero && !a.is_nan() => Err(by_zero()),
+            made if made == zero && a != zero && b.is_finite() => Err(beyond(arith, a, b)),
+            made => within(arith, a, b, made),
+        }),
+        Arith::Remainder => checked(&l, &r, |a, b| match b == zero && !a.is_nan() {
+            true => Err(by_zero()),
+            false => within(arith, a, b, a % b),
+        }),
+    };
+    made?.of(of)
+}
+
+/// What is made of two doubles, if it is infinite only where one of them is.
+#[inline]
+fn within<F: FloatCore + ToPrimitive>(arith: Arith, a: F, b: F, made: F) -> Result<F, ArrowError> {
+    match made.is_infinite() && a.is_finite() && b.is_finite() {
+        true => Err(beyond(arith, a, b)),
+        // A sum with 0 has no sign where it is 0.
+        false => Ok(made + num_traits::Zero::zero()),
+    }
+}
+
+#[cold]
+fn beyond<F: ToPrimitive>(arith: Arith, a: F, b: F) -> ArrowError {
+    let (a, b) = (a.to_f64().unwrap_or(f64::NAN), b.to_f64().unwrap_or(f64::NAN));
+    let sign = arith.sign();
+    wrong(format!(
+        "could not compute {a:?} {sign} {b:?}: the result is beyond what a DOUBLE can be"
+    ))
+}

@@ -1,0 +1,110 @@
+//! Headers of CSV files that are very wide, and headers that come again amid a file.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use crate::commands::{alluvium, exits, text};
+use crate::hostile_text::{folder, put, take};
+use crate::lake::ask;
+use crate::support::Folder;
+
+/// Each name of a header was compared with each in front of it: a file of 300,000 fields was never read, and held up its feed.
+#[test]
+fn a_header_of_300_000_fields_is_read_in_seconds_and_the_warning_names_a_few() {
+    let folder = folder("");
+    let (mut header, mut record) = ("k".to_string(), "a".to_string());
+    for field in 1..300_000 {
+        write!(header, ",c{field}").unwrap();
+        write!(record, ",{}", field % 7).unwrap();
+    }
+    put(
+        &folder,
+        "wide.csv",
+        format!("{header},x\n{record},1\n{record},2\n{header},x\n"),
+    );
+    // A header that does not fit is looked at for what would make it fit.
+    put(
+        &folder,
+        "other.csv",
+        format!("{}\n{record}\n", header.replacen('k', "q", 1)),
+    );
+    let started = Instant::now();
+    let output = alluvium(
+        &["run", ".", "--until-caught-up", "--lake", "lakes/lake"],
+        folder.path(),
+    );
+    exits(&output, 0);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    let told = text(&output);
+    assert!(
+        told.contains("no column takes these fields, which are ignored: c1, c2,"),
+        "{told}"
+    );
+    assert!(told.contains(" and 299979 more"), "{told}");
+    assert!(told.len() < 20_000, "{} bytes", told.len());
+    let dataflow = folder.load("lake");
+    assert_eq!(ask(&dataflow, "SELECT k, x FROM silver.t ORDER BY x"), "a,1\na,2");
+    assert_eq!(
+        ask(
+            &dataflow,
+            "SELECT count(*) FROM dead_letters WHERE reason LIKE '%none of the columns%'"
+        ),
+        "1"
+    );
+}
+
+#[track_caller]
+fn taken(settings: &str, bytes: impl AsRef<[u8]>) -> (Folder, String, String) {
+    let folder = folder(settings);
+    put(&folder, "a.csv", bytes);
+    let (rows, letters) = take(&folder);
+    (folder, rows, letters)
+}
+
+/// Only a header that was the first line byte for byte was known: one behind a byte order mark, or quoted, became a row.
+#[test]
+fn a_header_that_comes_again_is_known_by_its_names() {
+    for (settings, bytes) in [
+        ("", "\u{feff}k,x\na,1\n\u{feff}k,x\nb,2\n"),
+        ("", "k,x\na,1\n\"k\",\"x\"\r\nb,2\n"),
+        ("", "\"k\",\"x\"\na,1\nk,\"x\"\nb,2\n"),
+        ("trim = true\n", "k , x\na,1\nk,x\nb,2\n"),
+        ("ignore_case = true\n", "K,X\na,1\nk,x\nb,2\n"),
+        ("", "sep=;\nk;x\na;1\nsep=;\n\u{feff}k;x\nb;2\n"),
+    ] {
+        let (_, rows, letters) = taken(settings, bytes);
+        assert_eq!((rows.as_str(), letters.as_str()), ("a,1\nb,2", ""), "{bytes:?}");
+    }
+}
+
+/// The mark of an appended file stayed in its first field, and a quote behind it opened none.
+#[test]
+fn a_byte_order_mark_amid_a_file_is_no_part_of_its_record() {
+    let (_, rows, letters) = taken("", "k,x\na,1\n\u{feff}b,2\n\u{feff}\"c\nd\",3\n");
+    assert_eq!((rows.as_str(), letters.as_str()), ("a,1\nb,2\n\"c\nd\",3", ""));
+    let (_, rows, _) = taken(
+        "header = false\ncomment = \"#\"\n",
+        "\u{feff}a,1\n\u{feff}#b,2\n\u{feff}c,3\n",
+    );
+    assert_eq!(rows, "a,1\nc,3");
+}
+
+/// Behind a header in another order every row had its values swapped, without a word.
+#[test]
+fn a_header_that_comes_again_in_another_order_ends_the_file() {
+    let (folder, rows, letters) = taken("", "k,x\na,1\nx,k\n2,b\n3,c\n");
+    assert_eq!(rows, "a,1");
+    assert_eq!(letters.lines().count(), 1, "{letters}");
+    for part in [
+        "behind the record of its line 2",
+        "its line 3",
+        "in another order: ",
+        "a file of its own",
+    ] {
+        assert!(letters.contains(part), "{part:?}: {letters}");
+    }
+    // The rows come as the letter says.
+    put(&folder, "b.csv", "x,k\n2,b\n3,c\n");
+    assert_eq!(take(&folder).0, "a,1\nb,2\nc,3");
+}

@@ -1,0 +1,151 @@
+//! Differences from PostgreSQL that are accepted, each with its reason. Nothing else is.
+
+use super::compare::Column;
+
+/// An accepted difference.
+struct Accepted {
+    ours: fn(Column) -> bool,
+    theirs: fn(Column) -> bool,
+    /// Functions of which one must be in the statement; none: any statement.
+    within: &'static [&'static str],
+    reason: &'static str,
+    /// How many significant digits must agree.
+    digits: Option<usize>,
+}
+
+const AVERAGES: &[&str] = &[
+    "avg(",
+    "stddev",
+    "var_",
+    "variance",
+    "percentile_cont",
+    "sqrt",
+    "exp(",
+    "ln(",
+    "power",
+    "corr",
+    "covar",
+];
+
+const ACCEPTED: &[Accepted] = &[
+    Accepted {
+        ours: is_double,
+        theirs: is_exact,
+        within: AVERAGES,
+        reason: "averages and variances of whole numbers are DOUBLE here, as in Spark and DuckDB; PostgreSQL has numeric",
+        digits: Some(13),
+    },
+    Accepted {
+        ours: is_double,
+        theirs: is_double,
+        within: &[],
+        reason: "PostgreSQL adds doubles up in the order of rows, which is not determined; here sums are exact",
+        digits: Some(12),
+    },
+    Accepted {
+        ours: is_exact,
+        theirs: is_exact,
+        within: &["avg(", "/", "power", "sqrt"],
+        reason: "quotients and averages of DECIMAL have a fixed scale here; PostgreSQL gives about 16 digits",
+        digits: None,
+    },
+];
+
+/// Dead letters where PostgreSQL answers, by what their reason says.
+const LETTERS: &[(&str, &str)] = &[(
+    "does not fit Int64",
+    "SUM(BIGINT) is BIGINT here, so that a table's schema does not grow; a larger sum is a dead letter",
+)];
+
+/// Whether rows may be dead letters for these reasons.
+pub fn letters(reasons: &[String]) -> bool {
+    let accepted = |reason: &String| {
+        LETTERS
+            .iter()
+            .any(|(says, why)| !why.is_empty() && reason.contains(says))
+    };
+    reasons.iter().all(accepted)
+}
+
+fn is_double(column: Column) -> bool {
+    column == Column::Double
+}
+
+fn is_exact(column: Column) -> bool {
+    matches!(column, Column::Exact { .. })
+}
+
+/// What is left of a cell for comparing, in a column that is `ours` here and `theirs` there.
+pub fn alike(ours: Column, theirs: Column, sql: &str) -> impl Fn(&String) -> String {
+    let sql = sql.to_ascii_lowercase();
+    let fits = |a: &&Accepted| {
+        debug_assert!(!a.reason.is_empty());
+        (a.ours)(ours) && (a.theirs)(theirs) && (a.within.is_empty() || a.within.iter().any(|name| sql.contains(name)))
+    };
+    let accepted = ACCEPTED.iter().find(fits);
+    move |cell: &String| match (accepted, ours) {
+        (None, Column::Double) => double(cell, 17),
+        (None, _) => cell.clone(),
+        (
+            Some(Accepted {
+                digits: Some(digits), ..
+            }),
+            _,
+        ) => double(cell, *digits),
+        (Some(_), Column::Exact { scale }) => rounded(cell, scale),
+        (Some(_), _) => cell.clone(),
+    }
+}
+
+/// A double to so many digits.
+fn double(cell: &str, digits: usize) -> String {
+    match cell.parse::<f64>() {
+        Ok(x) if x.is_finite() => format!("{:.*e}", digits - 1, if x == 0.0 { 0.0 } else { x }),
+        _ => cell.to_string(),
+    }
+}
+
+/// A number in plain digits, rounded half away from zero to so many behind the point.
+fn rounded(cell: &str, scale: usize) -> String {
+    let Some((whole, part)) = cell.split_once('.') else {
+        return cell.to_string();
+    };
+    if part.len() <= scale {
+        return cell.to_string();
+    }
+    let (sign, whole) = whole.strip_prefix('-').map_or(("", whole), |whole| ("-", whole));
+    let mut digits: Vec<u8> = whole.bytes().chain(part.bytes().take(scale)).collect();
+    if part.as_bytes()[scale] >= b'5' {
+        let mut at = digits.len();
+        loop {
+            if at == 0 {
+                digits.insert(0, b'1');
+                break;
+            }
+            at -= 1;
+            if digits[at] == b'9' {
+                digits[at] = b'0';
+            } else {
+                digits[at] += 1;
+                break;
+            }
+        }
+    }
+    let point = digits.len() - scale;
+    let text = String::from_utf8(digits).expect("digits are ASCII");
+    let part = text[point..].trim_end_matches('0');
+    match (&text[..point], part) {
+        (whole, "") if whole.bytes().all(|b| b == b'0') => "0".to_string(),
+        (whole, "") => format!("{sign}{whole}"),
+        (whole, part) => format!("{sign}{whole}.{part}"),
+    }
+}
+
+#[test]
+fn rounding_carries_and_keeps_signs() {
+    let rounded = |cell, scale| rounded(cell, scale);
+    assert_eq!(rounded("0.6666666666666667", 4), "0.6667");
+    assert_eq!(rounded("-9.995", 2), "-10");
+    assert_eq!(rounded("-0.001", 2), "0");
+    assert_eq!(rounded("1.25", 6), "1.25");
+}

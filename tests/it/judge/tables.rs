@@ -1,0 +1,92 @@
+//! Tables of a question: what SQL reads, for Alluvium and for PostgreSQL alike. `sql.json` beside the checkout and
+//! `found.json` write them this way: columns in SQL, rows in column order.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+/// What inputs are given beside the columns, so that rows of any kind can be deleted. No statement sees it.
+const KEY: &str = "row_no";
+
+/// A column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    pub name: String,
+    /// As Alluvium has it: `DOUBLE`, `DECIMAL(12,2)`.
+    pub sql_type: String,
+    pub nullable: bool,
+}
+
+/// A table with its rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    pub name: String,
+    pub columns: Vec<Column>,
+    pub rows: Vec<Vec<Value>>,
+}
+
+impl Table {
+    /// Reads `id BIGINT NOT NULL, d DECIMAL(12,2)` and its rows.
+    pub fn parse(name: &str, columns: &str, rows: &Value) -> Table {
+        let column = |text: &str| {
+            let (name, of) = text.split_once(' ').expect("a column has a name and a type");
+            let sql_type = of.trim_end_matches(" NOT NULL");
+            Column {
+                name: name.to_string(),
+                sql_type: sql_type.to_string(),
+                nullable: sql_type == of,
+            }
+        };
+        let row = |row: &Value| row.as_array().expect("a row is a list").clone();
+        Table {
+            name: name.to_string(),
+            columns: columns.split(", ").map(column).collect(),
+            rows: rows.as_array().expect("rows are a list").iter().map(row).collect(),
+        }
+    }
+
+    /// The columns as [`parse`](Table::parse) reads them.
+    pub fn columns_in_sql(&self) -> String {
+        let shown = |c: &Column| format!("{} {}{}", c.name, c.sql_type, if c.nullable { "" } else { " NOT NULL" });
+        self.columns.iter().map(shown).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The names of the columns, as SELECT lists them.
+    pub fn names(&self) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
+        names.join(", ")
+    }
+
+    /// The definition of an input that holds the rows.
+    pub fn input(&self, name: &str) -> String {
+        let mut toml = format!("key = [\"{KEY}\"]\n[columns]\n{KEY} = {{ type = \"BIGINT\", nullable = false }}\n");
+        for Column {
+            name,
+            sql_type,
+            nullable,
+        } in &self.columns
+        {
+            let _ = writeln!(toml, "{name} = {{ type = \"{sql_type}\", nullable = {nullable} }}");
+        }
+        let _ = write!(
+            toml,
+            "[[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live/{name}\"\nformat = \"debezium-json\"\n"
+        );
+        toml
+    }
+
+    /// A record of the input's log that adds or deletes a row.
+    pub fn record(&self, row: usize, add: bool) -> String {
+        let mut image = serde_json::Map::new();
+        image.insert(KEY.to_string(), json!(row));
+        for (column, value) in self.columns.iter().zip(&self.rows[row]) {
+            image.insert(column.name.clone(), value.clone());
+        }
+        let (op, before, after) = match add {
+            true => ("c", Value::Null, Value::Object(image)),
+            false => ("d", Value::Object(image), Value::Null),
+        };
+        let change = json!({"op": op, "before": before, "after": after, "ts_ms": 1});
+        format!("{}\n", json!({"key": {KEY: row}, "value": change}))
+    }
+}
