@@ -139,7 +139,7 @@ impl Produce {
                     ..LogRecord::default()
                 },
                 false => parse_record(line).ok_or_else(|| {
-                    let help = "write {\"key\": ..., \"value\": ...}, or add --values where a line is a value";
+                    let help = "write {\"key\": ..., \"value\": ...} with no fields but key, value, ts_ms and headers, or add --values where a line is a value";
                     UsageError::new(format!("{name}:{number}: the line is no record"), help)
                 })?,
             });

@@ -10,7 +10,7 @@ use super::debezium::meaning::{Payload, Schemas};
 use super::flat::Flat;
 use super::keys::Keys;
 use super::names::{Names, Slots};
-use super::scan::Broken;
+use super::scan::{Broken, NO_OBJECT};
 use super::{Batch, Op, coerce, scan, wire};
 use crate::registry::Unready;
 
@@ -24,6 +24,8 @@ pub(super) struct Json {
     schemas: Option<Schemas>,
     /// Whether a record is refused that has no field of any column.
     refuses_strangers: bool,
+    /// Whether records are lines of a log.
+    of_log: bool,
 }
 
 impl Json {
@@ -37,6 +39,7 @@ impl Json {
             names,
             keys,
             refuses_strangers: false,
+            of_log: false,
         }
     }
 
@@ -47,6 +50,11 @@ impl Json {
             refuses_strangers: shape.may_be_null(),
             ..self
         }
+    }
+
+    /// Records are lines of a log, which a record's own field `value` may be mistaken in.
+    pub fn of_log(self, of_log: bool) -> Self {
+        Json { of_log, ..self }
     }
 
     /// Makes the schemas of keys known.
@@ -107,7 +115,7 @@ impl Json {
                         },
                     };
                     let walked = self.names.walk(text, &mut slots, &mut dress);
-                    walked.map_err(|broken| not_json(text, broken))?;
+                    walked.map_err(|broken| self.told(text, broken))?;
                     shape.placeholder.mark(&mut slots.cells, "");
                     self.flat.op(shape, &slots, record, source_ms)
                 }
@@ -128,6 +136,18 @@ impl Json {
             }
         }
         changes
+    }
+
+    fn told(&self, text: &str, broken: Broken) -> String {
+        let is_value = self.of_log && broken.what == NO_OBJECT;
+        let mut reason = not_json(text, broken);
+        if is_value {
+            reason.push_str(
+                "; of a line {\"value\": ...} a log takes what stands there: a record whose own field is called value is \
+                 written as {\"value\": {\"value\": ...}}",
+            );
+        }
+        reason
     }
 
     /// A record's row, and the schema beside it; none: it says that there is no row.

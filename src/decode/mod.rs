@@ -428,7 +428,9 @@ impl Decoder {
         let kind = match feed.format {
             Format::Csv => Kind::Csv(Box::new(csv::Csv::new(feed.wire.text, feed.wire.blank_rows))),
             Format::Ndjson | Format::Json => {
-                Kind::Json(Box::new(json::Json::new(&shape, keys).refusing_strangers(&shape)))
+                let of_log = matches!(feed.kind, FeedKind::Log { .. });
+                let json = json::Json::new(&shape, keys).refusing_strangers(&shape);
+                Kind::Json(Box::new(json.of_log(of_log)))
             }
             Format::JsonSchema => Kind::Json(Box::new(json::Json::new(&shape, keys))),
             Format::DebeziumJson => {

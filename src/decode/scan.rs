@@ -19,6 +19,9 @@ pub(super) struct Broken {
     pub what: &'static str,
 }
 
+/// What is broken of JSON that is none.
+pub(super) const NO_OBJECT: &str = "it is not an object";
+
 /// Calls `field` with each key (raw, and whether it has escapes) and value of the object that `text` is.
 pub(super) fn object<'a>(text: &'a str, mut field: impl FnMut(Cell<'a>, Cell<'a>)) -> Result<(), Broken> {
     let mut scan = Scan { text, at: 0 };
@@ -27,10 +30,7 @@ pub(super) fn object<'a>(text: &'a str, mut field: impl FnMut(Cell<'a>, Cell<'a>
         // Say "not JSON" rather than "not an object" where it is neither.
         scan.value()?;
         scan.end()?;
-        return Err(Broken {
-            at: 0,
-            what: "it is not an object",
-        });
+        return Err(Broken { at: 0, what: NO_OBJECT });
     }
     scan.at += 1;
     scan.blank();

@@ -36,7 +36,7 @@ pub use kafka::{
     OffsetPublisher, RecordHeaders, TopicError, TopicRecord, TopicWriter, headers_of_json, publish_offsets,
 };
 pub(crate) use kafka::{ProducerQueue, configure_client, describe_client_error, put};
-pub use log::{LogRecord, LogWriter, parse_record};
+pub use log::{LogMark, LogRecord, LogWriter, parse_record};
 pub use outlet::{Outlet, PartitionLag};
 pub use passage::Reserved;
 pub use postgres::{Misplaced, check as check_postgres};
@@ -104,6 +104,9 @@ pub struct Position {
     /// records go on where those of its earlier version ended.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub base: u64,
+    /// What identifies a log as the one that was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogMark>,
 }
 
 /// A place in a text.

@@ -136,3 +136,15 @@ fn endless_new_field_names_are_counted_together() {
     let again = decoder.decode(raw(None, &["{\"id\":1,\"late\":0}"]));
     assert_eq!(again.ignored_fields, [("late".to_string(), 1)]);
 }
+
+/// Of a record whose only field is called `value` a log takes what stands there; the letter said only that it is no object.
+#[test]
+fn the_letter_of_a_value_that_is_no_object_says_how_a_log_takes_a_field_of_that_name() {
+    let decoded = decoder(Format::Json, &[], things()).decode(raw(None, &[&b"20.5"[..], b"{"]));
+    let reasons = rejects(&decoded);
+    assert!(
+        reasons[0].contains("written as {\"value\": {\"value\": ...}}"),
+        "{reasons:#?}"
+    );
+    assert!(!reasons[1].contains("written as"), "{reasons:#?}");
+}

@@ -327,6 +327,7 @@ impl FileReader {
             open_end: self.current.open_end,
             at: self.current.at,
             given_up: false,
+            log: None,
         }
     }
 }

@@ -19,7 +19,7 @@ use super::headers::to_json;
 use super::place::{Found, Place, place};
 use super::topics::{TopicPartition, Topics};
 use super::trouble::{TopicFault, Trouble};
-use crate::definition::{Kafka, OnMissing, Start};
+use crate::definition::{Format, Kafka, OnMissing, Start};
 use crate::source::batch::{BatchBuilder, Record};
 use crate::source::fault::FeedFault;
 use crate::source::outlet::{Ended, Hand};
@@ -122,6 +122,18 @@ struct Reading {
     at_end: bool,
     /// The newest record's time, Unix milliseconds.
     newest_ms: Option<i64>,
+    blank: BlankValues,
+}
+
+/// Values without any text, which are no rows.
+#[derive(Default)]
+struct BlankValues {
+    /// How many the batch has.
+    count: u64,
+    /// The offset of the first of them.
+    first: u64,
+    /// That there are any was told.
+    told: bool,
 }
 
 impl Reader {
@@ -396,6 +408,7 @@ impl Reader {
                 next,
                 at_end: false,
                 newest_ms: None,
+                blank: BlankValues::default(),
             },
             filled,
             empty: Instant::now(),
@@ -630,6 +643,7 @@ impl Reader {
                 partition = self.partitions.remove(name).expect("it was put there just now");
             }
             self.hand.deliver(&mut self.decode, &of, raw, position, taken.arrived)?;
+            self.tell_blank(&mut partition);
         }
         if let Some(line) = &self.hand.line
             && partition.reading.at_end
@@ -660,6 +674,24 @@ impl Reader {
         }
         self.partitions.insert(name.clone(), partition);
         Ok(taken.records)
+    }
+
+    /// Says of a partition once that it has values without any text, where those are passed over.
+    fn tell_blank(&self, partition: &mut Partition) {
+        let blank = &mut partition.reading.blank;
+        let count = std::mem::take(&mut blank.count);
+        let format = self.hand.feed().format;
+        let is_passed_over = matches!(format, Format::Json | Format::Ndjson | Format::JsonSchema | Format::Csv);
+        if count == 0 || !is_passed_over || std::mem::replace(&mut blank.told, true) {
+            return;
+        }
+        let text = format!(
+            "partition {} has values that are empty or blank, {count} in a batch, the first at offset {}: they are no rows, \
+             and are counted; a record that deletes its key's row has the value null",
+            partition.name, blank.first
+        );
+        tracing::warn!(feed = self.hand.name(), "{text}");
+        self.hand.gauges.set_error(text);
     }
 
     /// Reads a partition no more, which may be found again.
@@ -773,6 +805,12 @@ impl Reading {
         self.at_end = false;
         self.next = message.offset() as u64 + 1;
         self.newest_ms = message.timestamp().to_millis().or(self.newest_ms);
+        if message.payload().is_some_and(|value| value.trim_ascii().is_empty()) {
+            if self.blank.count == 0 {
+                self.blank.first = message.offset() as u64;
+            }
+            self.blank.count += 1;
+        }
         self.batch.push(Record {
             offset: message.offset() as u64,
             key: message.key(),

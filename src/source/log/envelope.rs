@@ -18,7 +18,8 @@ pub(crate) struct Envelope<'a> {
     pub ts_ms: Option<i64>,
 }
 
-/// Takes a line apart. None: the line is no object with a `value`.
+/// Takes a line apart. None: the line is no object with a `value`, or it has a field that no record has, so that `value`
+/// is a field of its own.
 pub(crate) fn parse(line: &[u8]) -> Option<Envelope<'_>> {
     let mut scan = Scan { line, at: 0 };
     let mut envelope = Envelope::default();
@@ -40,7 +41,6 @@ pub(crate) fn parse(line: &[u8]) -> Option<Envelope<'_>> {
                 has_value = true;
             }
             b"\"ts_ms\"" => envelope.ts_ms = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
-            [b'"', ..] => {}
             _ => return None,
         }
         match scan.next()? {
@@ -163,6 +163,15 @@ mod tests {
         assert_eq!(value(r#"{"key": 1, "value": null}"#), Some("(tombstone)"));
         assert_eq!(value(r#"{"key": 1}"#), None);
         assert_eq!(value("{}"), None);
+    }
+
+    /// Of `{"sensor": 1, "value": {...}}` the sensor was lost: its own field `value` was taken for the whole of it.
+    #[test]
+    fn an_object_with_fields_that_no_record_has_is_no_record() {
+        assert_eq!(value(r#"{"sensor":1,"value":{"a":1}}"#), None);
+        assert_eq!(value(r#"{"value":{"a":1},"key":1,"sensor":1}"#), None);
+        assert_eq!(value(r#"{"Key":1,"value":{"a":1}}"#), None);
+        assert_eq!(value(r#"{"value":{"a":1,"sensor":1}}"#), Some(r#"{"a":1,"sensor":1}"#));
     }
 
     #[test]

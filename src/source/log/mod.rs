@@ -9,7 +9,8 @@
 //!    until what was read of it is back, nor is one that cannot be read; the others are, and the feed waits ([`FeedFault`]).
 //!    A file that another one was put in place of is opened anew, and held to the same. With `on_missing = "earliest"` what
 //!    is there is read from its beginning instead: its offsets go on where those before ended ([`Position::base`](super::Position::base)), and a
-//!    dead letter tells of it.
+//!    dead letter tells of it. Whether a log is the one that was read is told by its length, and by the first and last bytes
+//!    that were read of it ([`mark`]): when it is opened, when it changed without growing, and behind each read.
 //! 5. A log is text. Of formats whose records may be none, keys and values are JSON strings of base64; what is no such
 //!    string is taken as it is written.
 //!
@@ -25,9 +26,12 @@
 //! records come, up to 50 ms after a pause), and never understated.
 
 mod envelope;
+mod mark;
 mod partition;
+mod renamed;
 mod writer;
 
+pub use mark::LogMark;
 pub use writer::{LogRecord, LogWriter};
 
 use std::borrow::Cow;
@@ -49,11 +53,12 @@ use super::guard::open_regular;
 use super::names::partition_of;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
-use super::{Decode, Progress, SourceError};
+use super::{Decode, Position, Progress, SourceError};
 use crate::decode::FIRST_BYTES;
 use crate::definition::{LogRules, OnMissing};
 use crate::shown::shown_path;
 use envelope::Envelope;
+use mark::HeldBytes;
 use partition::Partition;
 
 /// Takes a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}` apart. None: it is no such object.
@@ -94,7 +99,7 @@ pub(crate) fn start(
     let positions = hand
         .positions(resume)
         .filter(|(name, _)| hand.reads(name))
-        .map(|(name, position)| (name.to_string(), (position.next, position.base)))
+        .map(|(name, position)| (name.to_string(), LogPlace::of(position)))
         .collect();
     let (options, decoders) = (starter.options.clone(), starter.decoders.clone());
     let folder = folder.to_path_buf();
@@ -112,6 +117,7 @@ pub(crate) fn start(
             fault: FeedFault::default(),
             unseen: None,
             said: LogSayings::default(),
+            has_claimed: false,
         }
         .follow()
     })
@@ -158,6 +164,41 @@ fn shrank(path: &Path, size: u64, next: u64) -> LogUnread {
     ))
 }
 
+/// How far a partition was read.
+#[derive(Clone, Debug, Default)]
+struct LogPlace {
+    /// The next byte to read.
+    next: u64,
+    /// The number of the file's first one.
+    base: u64,
+    /// None: nothing was read of the file, or a lake has its position from before there were marks.
+    mark: Option<LogMark>,
+}
+
+impl LogPlace {
+    fn of(position: &Position) -> LogPlace {
+        LogPlace {
+            next: position.next,
+            base: position.base,
+            mark: position.log.clone(),
+        }
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            base: self.base,
+            log: self.mark.clone(),
+            ..Position::at(self.next)
+        }
+    }
+}
+
+/// The partition that a file of the folder is called for. None: it is called like no partition.
+fn partition_file(path: &Path) -> Option<Arc<str>> {
+    let stem = path.file_name()?.as_bytes().strip_suffix(b".ndjson")?;
+    (!matches!(stem.first(), Some(b'.' | b'_'))).then(|| partition_of(stem))
+}
+
 /// What was said already.
 #[derive(Default)]
 struct LogSayings {
@@ -173,14 +214,16 @@ struct Follower {
     folder: PathBuf,
     rules: LogRules,
     decode: Decode,
-    /// Of partitions not yet opened: the next byte to read, and the number of the file's first one.
-    positions: BTreeMap<String, (u64, u64)>,
+    /// Of partitions not yet opened.
+    positions: BTreeMap<String, LogPlace>,
     partitions: BTreeMap<Arc<str>, Partition>,
     buffer: Vec<u8>,
     fault: FeedFault,
     /// Why the last look into the folder did not show all that is there.
     unseen: Option<String>,
     said: LogSayings,
+    /// A renamed log was found, and is to be opened.
+    has_claimed: bool,
 }
 
 impl Follower {
@@ -204,7 +247,7 @@ impl Follower {
                 self.hand.check()?;
                 continue;
             }
-            if looked.elapsed() >= self.options.log_idle_poll {
+            if std::mem::take(&mut self.has_claimed) || looked.elapsed() >= self.options.log_idle_poll {
                 looked = Instant::now();
                 if self.look_into_folder()? {
                     continue;
@@ -259,19 +302,30 @@ impl Follower {
             entries => entries.map_err(|e| waits(&self.folder, e))?,
         };
         let (mut found, mut waiting, mut hidden) = (false, None, 0);
+        let mut files = Vec::new();
         for entry in entries {
             let path = entry.map_err(|e| waits(&self.folder, e))?.path();
-            let stem = path
-                .file_name()
-                .and_then(|name| name.as_bytes().strip_suffix(b".ndjson"));
-            let Some(stem) = stem else { continue };
-            if matches!(stem.first(), Some(b'.' | b'_')) {
-                hidden += 1;
-                continue;
+            match partition_file(&path) {
+                Some(name) if self.partitions.contains_key(&name) || !self.hand.reads(&name) => {}
+                Some(name) => files.push((name, path)),
+                None => hidden += usize::from(path.extension().is_some_and(|ending| ending == "ndjson")),
             }
-            let name = partition_of(stem);
-            if self.partitions.contains_key(&name) || !self.hand.reads(&name) {
-                continue;
+        }
+        self.order(&mut files);
+        if files.iter().any(|(name, _)| !self.positions.contains_key(&**name)) {
+            self.claim_gone()?;
+        }
+        let mut lost = None;
+        for (name, path) in files {
+            if !self.positions.contains_key(&*name) {
+                if lost.is_none() {
+                    lost = Some(self.lost()?);
+                }
+                let renamed = self.renamed(&path, lost.as_deref().unwrap_or_default())?;
+                if renamed.is_some() {
+                    waiting = renamed;
+                    continue;
+                }
             }
             match self.open(&name, &path) {
                 Ok(Some(partition)) => {
@@ -291,12 +345,13 @@ impl Follower {
         }
         // By (4), progress without a file.
         let waits = self.rules.on_missing == OnMissing::Stop;
-        if let Some((name, (next, base))) = self.positions.iter().find(|(_, (next, base))| waits && next > base) {
+        let is_read = |place: &LogPlace| place.next > place.base;
+        if let Some((name, place)) = self.positions.iter().find(|(_, place)| waits && is_read(place)) {
             let path = self.folder.join(format!("{name}.ndjson"));
             return Err(LogUnread::Waits(format!(
                 "log {} is gone, and was read up to byte {}: {RESTORE}",
                 shown_path(&path),
-                next - base
+                place.next - place.base
             )));
         }
         if self.partitions.is_empty() {
@@ -307,7 +362,7 @@ impl Follower {
     }
 
     fn was_read(&self) -> bool {
-        !self.partitions.is_empty() || self.positions.values().any(|(next, base)| next > base)
+        !self.partitions.is_empty() || self.positions.values().any(|place| place.next > place.base)
     }
 
     /// Opens a partition; none: it is left out, and that is said.
@@ -324,18 +379,31 @@ impl Follower {
             }
             Err(error) => return Err(waits(path, error)),
         };
-        let (next, base) = self.positions.get(&**name).copied().unwrap_or_default();
-        let mut partition = Partition::new(name.clone(), path.to_path_buf(), file, next, base);
-        if let Err(unread) = check_read(&mut partition) {
-            self.settle_lost(&mut partition, unread)?;
+        let place = self.positions.get(&**name).cloned().unwrap_or_default();
+        let mut partition = Partition::new(name.clone(), path.to_path_buf(), file, place.next, place.base);
+        match check_read(&mut partition, place.mark.as_ref()) {
+            Ok(()) if place.mark.is_none() && place.next > place.base => {
+                let position = partition.position(partition.next);
+                self.hand.conclude(name, position, None, Instant::now())?;
+            }
+            Ok(()) => {}
+            Err(unread) => self.settle_lost(&mut partition, place.mark, unread)?,
         }
         Ok(Some(partition))
     }
 
     /// What becomes of a partition that lost what was read of it, by (4).
-    fn settle_lost(&self, partition: &mut Partition, unread: LogUnread) -> Result<(), LogUnread> {
+    fn settle_lost(
+        &mut self,
+        partition: &mut Partition,
+        mark: Option<LogMark>,
+        unread: LogUnread,
+    ) -> Result<(), LogUnread> {
         match (unread, self.rules.on_missing) {
             (LogUnread::Lost(what), OnMissing::Earliest) => {
+                if let Some(mark) = mark {
+                    self.claim_renamed(&partition.name, partition.next - partition.base, &mark)?;
+                }
                 partition.begin_anew();
                 let reason = format!("{what}: what it holds now is read from its beginning");
                 let position = partition.position(partition.next);
@@ -406,7 +474,7 @@ impl Follower {
 
     fn take_batch(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
         // By the bytes of the last look, before a new one moves `seen`.
-        if partition.size == partition.torn.max(partition.next) {
+        if partition.is_doubtful || partition.size == partition.torn.max(partition.next) {
             self.look(partition)?;
             if partition.size == partition.torn.max(partition.next) {
                 return Ok(0);
@@ -435,7 +503,10 @@ impl Follower {
             }
             ask = (ask * 4).min(self.hand.limits.record.saturating_add(1));
         };
-        let (mut at, start) = (0, partition.next);
+        if !partition.holds_what_was_read() {
+            return self.doubt(partition);
+        }
+        let (mut at, start, mut observed) = (0, partition.next, 0);
         let arrived = partition.arrived(&self.buffer[..lines]);
         let mut batch = BatchBuilder::new(self.hand.limits);
         let is_binary = self.hand.feed().format.is_binary();
@@ -464,11 +535,14 @@ impl Follower {
             }
             at += length + 1;
             if batch.is_full() || (at == lines && !batch.is_empty()) {
+                partition.held.observe(&self.buffer[observed..at]);
+                observed = at;
                 let position = partition.position(start + at as u64);
                 let (name, raw) = (&partition.name, batch.take(None));
                 self.hand.deliver(&mut self.decode, name, raw, position, arrived)?;
             }
         }
+        partition.held.observe(&self.buffer[observed..lines]);
         partition.next = start + lines as u64;
         partition.torn = partition.next;
         Ok(lines as u64)
@@ -503,6 +577,11 @@ impl Follower {
                 continue;
             };
             let end = at + end as u64;
+            if !partition.holds_what_was_read() {
+                return self.doubt(partition);
+            }
+            let held = HeldBytes::of(&partition.file, end + 1 - partition.base);
+            partition.held = held.map_err(|e| waits(&partition.path, e))?;
             let mut batch = BatchBuilder::new(self.hand.limits);
             batch.push(cut(start, &first, end - start));
             let (name, position) = (&partition.name, partition.position(end + 1));
@@ -517,44 +596,65 @@ impl Follower {
     }
 
     /// A read that failed: perhaps the file is shorter than it was when it was looked at.
-    fn observe_unread(&self, partition: &mut Partition, error: std::io::Error) -> Result<u64, LogUnread> {
+    fn observe_unread(&mut self, partition: &mut Partition, error: std::io::Error) -> Result<u64, LogUnread> {
         match error.kind() {
             ErrorKind::UnexpectedEof => self.look(partition).map(|()| 0),
             _ => Err(waits(&partition.path, error)),
         }
     }
 
+    /// What was read is not in the file any more: tells whether there is something else to read.
+    fn doubt(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
+        partition.is_doubtful = true;
+        self.look(partition)?;
+        Ok(u64::from(partition.size > partition.next))
+    }
+
     /// Looks how long a partition's file is, and when it was written last; by (4) whether it is the one that was read.
-    fn look(&self, partition: &mut Partition) -> Result<(), LogUnread> {
-        let metadata = match std::fs::metadata(&partition.path) {
+    fn look(&mut self, partition: &mut Partition) -> Result<(), LogUnread> {
+        let mut metadata = match std::fs::metadata(&partition.path) {
             Err(e) if e.kind() == ErrorKind::NotFound && self.folder.is_dir() => None,
             metadata => Some(metadata.map_err(|e| waits(&partition.path, e))?),
         };
-        let size = metadata.as_ref().map_or(0, |m| m.len());
-        if size < partition.next - partition.base {
-            partition.is_doubtful = true;
-            let lost = shrank(&partition.path, size, partition.next - partition.base);
-            return self.settle_lost(partition, lost);
-        }
-        let is_doubtful = |m| partition.is_doubtful || !partition.is_of(m);
-        if metadata.as_ref().is_some_and(is_doubtful) {
-            partition.is_doubtful = true;
-            let within = self.within()?;
-            let opened = open_regular(&partition.path, within.as_deref());
-            partition.file = opened.map_err(|e| waits(&partition.path, e))?;
-            if let Err(unread) = check_read(partition) {
-                self.settle_lost(partition, unread)?;
+        let read = partition.next - partition.base;
+        match &metadata {
+            None if read > 0 => {
+                partition.is_doubtful = true;
+                let lost = shrank(&partition.path, 0, read);
+                let mark = partition.held.mark();
+                self.settle_lost(partition, mark, lost)?;
             }
-            partition.is_doubtful = false;
+            None => {}
+            Some(looked_at) => {
+                let is_other = partition.is_doubtful || !partition.is_of(looked_at);
+                if is_other || partition.has_changed(looked_at) {
+                    partition.is_doubtful = true;
+                    if is_other {
+                        let within = self.within()?;
+                        let opened = open_regular(&partition.path, within.as_deref());
+                        partition.file = opened.map_err(|e| waits(&partition.path, e))?;
+                    }
+                    let mark = partition.held.mark();
+                    if let Err(unread) = check_read(partition, mark.as_ref()) {
+                        self.settle_lost(partition, mark, unread)?;
+                    }
+                    partition.is_doubtful = false;
+                    // As of the check.
+                    let checked = partition.file.metadata();
+                    metadata = Some(checked.map_err(|e| waits(&partition.path, e))?);
+                }
+            }
         }
-        let size = partition.base + size;
-        partition.observe_size(size, metadata.and_then(|m| m.modified().ok()));
+        let size = partition.base + metadata.as_ref().map_or(0, |m| m.len());
+        let modified = metadata.and_then(|m| m.modified().ok());
+        partition.observe_size(size.max(partition.next), modified);
         Ok(())
     }
 }
 
-/// Whether a partition's file still has a line's end where reading stopped, by (4).
-fn check_read(partition: &mut Partition) -> Result<(), LogUnread> {
+/// Whether a partition's file still has what was read of it, by (4), and a line's end where reading stopped. Without a mark
+/// it is taken as the one that was read.
+fn check_read(partition: &mut Partition, mark: Option<&LogMark>) -> Result<(), LogUnread> {
     let (path, next) = (partition.path.clone(), partition.next - partition.base);
     let size = partition.file.metadata().map_err(|e| waits(&path, e))?.len();
     if size < next {
@@ -572,6 +672,14 @@ fn check_read(partition: &mut Partition) -> Result<(), LogUnread> {
             )));
         }
     }
+    let held = HeldBytes::of(&partition.file, next).map_err(|e| waits(&path, e))?;
+    if mark.is_some() && held.mark().as_ref() != mark {
+        return Err(LogUnread::Lost(format!(
+            "log {} holds other bytes than were read of it, up to byte {next}, so it was written anew",
+            shown_path(&path)
+        )));
+    }
+    partition.held = held;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use memchr::memchr;
 
+use super::mark::HeldBytes;
 use crate::source::Position;
 
 /// A partition's file and how far it is read.
@@ -39,6 +40,10 @@ pub(super) struct Partition {
     told_torn: Option<u64>,
     /// The file has lost what was read of it, or another one has its name: it is looked into before it is read on.
     pub is_doubtful: bool,
+    /// Of what was read of the file.
+    pub held: HeldBytes,
+    /// When the file was written last, by the last look.
+    modified: Option<SystemTime>,
 }
 
 impl Partition {
@@ -61,6 +66,8 @@ impl Partition {
             torn_since: now,
             told_torn: None,
             is_doubtful: false,
+            held: HeldBytes::default(),
+            modified: None,
         }
     }
 
@@ -70,16 +77,29 @@ impl Partition {
         self.file.metadata().is_ok_and(same)
     }
 
+    /// Whether the file was written to since the last look, and did not grow: what grew is told by what is read of it.
+    pub fn has_changed(&self, looked_at: &Metadata) -> bool {
+        let has_grown = self.base + looked_at.len() > self.size;
+        !has_grown && looked_at.modified().ok() != self.modified
+    }
+
+    /// Whether the file still holds what was read of it.
+    pub fn holds_what_was_read(&self) -> bool {
+        HeldBytes::of(&self.file, self.next - self.base).is_ok_and(|held| held == self.held)
+    }
+
     /// Its file is read from the beginning, as what follows what was read.
     pub fn begin_anew(&mut self) {
         self.base = self.next;
+        self.held = HeldBytes::default();
         (self.size, self.fresh, self.torn, self.passed) = (self.next, self.next, self.next, self.next);
     }
 
-    /// Where reading goes on once what lies before `next` is handed over.
+    /// Where reading goes on once what lies before `next` is handed over, to where `held` is told.
     pub fn position(&self, next: u64) -> Position {
         Position {
             base: self.base,
+            log: self.held.mark(),
             ..Position::at(next)
         }
     }
@@ -96,6 +116,7 @@ impl Partition {
         let age = modified.and_then(|at| SystemTime::now().duration_since(at).ok());
         let written = age.and_then(|age| now.checked_sub(age));
         self.written = written.map_or(self.looked, |at| at.clamp(self.looked, now));
+        self.modified = modified;
         self.seen = std::mem::replace(&mut self.looked, now);
         self.fresh = std::mem::replace(&mut self.size, size);
         // What was not read yet may be cut off.

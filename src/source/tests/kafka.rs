@@ -7,7 +7,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 
 use super::*;
-use crate::definition::{ClientOptions, Kafka, KafkaClient, OnMissing, Start};
+use crate::definition::{ClientOptions, Kafka, KafkaClient, Start};
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -91,6 +91,19 @@ fn until(run: &Run, records: usize) -> BTreeMap<String, Came> {
         std::thread::sleep(Duration::from_millis(1));
     }
     came
+}
+
+/// Values of no text were no rows, and nobody was told.
+#[test]
+fn values_without_text_are_told_once_a_partition() {
+    let cluster = cluster(&[("orders", 1)]);
+    Writer::of(&cluster).send("orders", 0, &["{}", "", " ", "{}"]);
+    let run = run(&flow(kafka(&cluster, &["orders"])), &Progress::new(), 1, 100, quick());
+    until(&run, 4);
+    let told = run.within_a_while("it is told", |run| run.readers.statuses()[0].last_error.clone());
+    assert!(told.contains("partition orders-0 has values that are empty"), "{told}");
+    assert!(told.contains("the first at offset 1"), "{told}");
+    run.readers.stop().unwrap();
 }
 
 #[test]

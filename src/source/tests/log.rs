@@ -105,7 +105,15 @@ fn a_log_that_lost_what_was_read_waits_and_goes_on_once_it_is_back() {
     let position = first.next().position;
     assert_eq!(position.next, all.len() as u64);
     let resume = progress("0", &position);
-    let losses: [(&str, &dyn Fn(), &str); 4] = [
+    let anew = b"{\"value\":8}\n{\"value\":9}\n";
+    let longer = [anew, &b"{\"value\":10}\n"[..]].concat();
+    let overwrite = |bytes: &[u8]| {
+        // A file's time is that of a clock tick.
+        std::thread::sleep(Duration::from_millis(20));
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all(bytes).unwrap();
+    };
+    let losses: [(&str, &dyn Fn(), &str); 7] = [
         (
             "cut off",
             &|| {
@@ -134,6 +142,24 @@ fn a_log_that_lost_what_was_read_waits_and_goes_on_once_it_is_back() {
                 std::fs::rename(&aside, &path).unwrap();
             },
             "is 0 bytes long",
+        ),
+        (
+            "written anew, as long",
+            &|| overwrite(anew),
+            "holds other bytes than were read",
+        ),
+        (
+            "written anew, longer",
+            &|| overwrite(&longer),
+            "holds other bytes than were read",
+        ),
+        (
+            "replaced by a longer one",
+            &|| {
+                std::fs::write(&aside, &longer).unwrap();
+                std::fs::rename(&aside, &path).unwrap();
+            },
+            "holds other bytes than were read",
         ),
     ];
     first.readers.stop().unwrap();
@@ -188,4 +214,193 @@ fn a_log_that_is_replaced_by_a_longer_copy_of_itself_is_read_on() {
     std::fs::rename(&aside, &path).unwrap();
     assert_eq!(values(&run.next().decoded.raw), [(12, "2".into())]);
     run.readers.stop().unwrap();
+}
+
+fn lines(values: std::ops::Range<u32>) -> String {
+    values.map(|n| format!("{{\"value\":{n}}}\n")).collect()
+}
+
+/// Reads all that is there, in one run; where it ends is added to `resume`.
+fn read_to_end(flow: &Arc<Dataflow>, resume: &mut Progress) -> BTreeMap<String, Came> {
+    let ends = ReaderOptions {
+        stop_at_end: true,
+        ..options()
+    };
+    let run = run(flow, resume, 1, 100, ends);
+    let came = run.drain();
+    for (partition, came) in &came {
+        resume.extend(progress(partition, came.position.as_ref().unwrap()));
+    }
+    run.readers.stop().unwrap();
+    came
+}
+
+/// What was written anew and at least as long was read on from the old offset: its first records were lost without a word.
+#[test]
+fn a_log_that_was_written_anew_and_longer_is_read_from_its_beginning_where_its_feed_says_so() {
+    for is_live in [false, true] {
+        for is_renamed in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, aside) = (folder.path().join("0.ndjson"), folder.path().join("aside"));
+            let flow = log_with(folder.path(), OnMissing::Earliest);
+            std::fs::write(&path, lines(100..110)).unwrap();
+            let mut resume = Progress::new();
+            let mut came = BTreeMap::new();
+            let live = is_live.then(|| run(&flow, &resume, 1, 100, options()));
+            match &live {
+                Some(run) => {
+                    while came.get("0").is_none_or(|c: &Came| c.records.len() < 10) {
+                        take(&mut came, run.next());
+                    }
+                }
+                None => came = read_to_end(&flow, &mut resume),
+            }
+            match is_renamed {
+                true => {
+                    std::fs::write(&aside, lines(200..250)).unwrap();
+                    std::fs::rename(&aside, &path).unwrap();
+                }
+                false => std::fs::write(&path, lines(200..250)).unwrap(),
+            }
+            match live {
+                Some(run) => {
+                    while came["0"].records.len() < 60 {
+                        take(&mut came, run.next());
+                    }
+                    run.readers.stop().unwrap();
+                }
+                None => {
+                    let more = read_to_end(&flow, &mut resume).remove("0").unwrap();
+                    let all = came.get_mut("0").unwrap();
+                    all.records.extend(more.records);
+                    all.rejects.extend(more.rejects);
+                }
+            }
+            let expected: Vec<String> = (100..110).chain(200..250).map(|n: u32| n.to_string()).collect();
+            assert_eq!(records(&came["0"]), expected, "{is_live} {is_renamed}");
+            let [reason] = &came["0"].rejects[..] else {
+                panic!("{:?}", came["0"].rejects)
+            };
+            assert!(
+                reason.contains("what it holds now is read from its beginning"),
+                "{reason}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_position_from_before_there_were_marks_is_read_on_and_gets_one() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("0.ndjson"), lines(0..3)).unwrap();
+    let mut resume = progress("0", &Position::at(24));
+    let came = read_to_end(&log(folder.path()), &mut resume).remove("0").unwrap();
+    assert_eq!(came.records, [(24, "2".into())]);
+    std::fs::write(folder.path().join("0.ndjson"), lines(0..3)).unwrap();
+    let mut resume = progress("0", &Position::at(36));
+    let came = read_to_end(&log(folder.path()), &mut resume).remove("0").unwrap();
+    assert!(came.records.is_empty());
+    assert!(came.position.unwrap().log.is_some());
+}
+
+/// Rotation within the folder brought every row twice: the file with its new name was a partition that nobody had read.
+#[test]
+fn a_log_that_is_renamed_within_its_folder_is_not_read_twice() {
+    for is_live in [false, true] {
+        for is_followed in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, rotated) = (folder.path().join("0.ndjson"), folder.path().join("0-old.ndjson"));
+            let flow = log_with(folder.path(), OnMissing::Earliest);
+            std::fs::write(&path, lines(0..5)).unwrap();
+            let mut resume = Progress::new();
+            let mut came = BTreeMap::new();
+            let live = is_live.then(|| run(&flow, &resume, 1, 100, options()));
+            match &live {
+                Some(run) => {
+                    while came.get("0").is_none_or(|c: &Came| c.records.len() < 5) {
+                        take(&mut came, run.next());
+                    }
+                }
+                None => came = read_to_end(&flow, &mut resume),
+            }
+            std::fs::rename(&path, &rotated).unwrap();
+            let mut file = std::fs::OpenOptions::new().append(true).open(&rotated).unwrap();
+            file.write_all(lines(5..6).as_bytes()).unwrap();
+            if is_followed {
+                std::fs::write(&path, lines(6..8)).unwrap();
+            }
+            let wanted = if is_followed { 8 } else { 6 };
+            let records_of = |came: &BTreeMap<String, Came>| {
+                let mut all: Vec<u32> = came
+                    .values()
+                    .flat_map(|c| &c.records)
+                    .map(|r| r.1.parse().unwrap())
+                    .collect();
+                all.sort_unstable();
+                all
+            };
+            match live {
+                Some(run) => {
+                    while records_of(&came).len() < wanted {
+                        take(&mut came, run.next());
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                    run.deliveries[0]
+                        .try_iter()
+                        .for_each(|delivery| take(&mut came, delivery));
+                    run.readers.stop().unwrap();
+                }
+                None => {
+                    for (name, more) in read_to_end(&flow, &mut resume) {
+                        came.entry(name).or_default().records.extend(more.records);
+                    }
+                    let again = read_to_end(&flow, &mut resume);
+                    assert_eq!(records_of(&again), Vec::<u32>::new());
+                }
+            }
+            let expected: Vec<u32> = (0..wanted as u32).collect();
+            assert_eq!(records_of(&came), expected, "{is_live} {is_followed}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_renamed_is_not_read_where_its_feed_waits_and_others_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, rotated) = (folder.path().join("0.ndjson"), folder.path().join("0-old.ndjson"));
+    std::fs::write(&path, lines(0..5)).unwrap();
+    let flow = log(folder.path());
+    let mut resume = Progress::new();
+    read_to_end(&flow, &mut resume);
+    std::fs::rename(&path, &rotated).unwrap();
+    let run = run(&flow, &resume, 1, 100, options());
+    let told = run.waits_for();
+    assert!(told.contains("so it is that log, renamed"), "{told}");
+    assert!(run.deliveries[0].is_empty());
+    std::fs::rename(&rotated, &path).unwrap();
+    run.goes_on();
+    // One that begins as another does is its own, while that is there.
+    std::fs::write(folder.path().join("1.ndjson"), lines(0..6)).unwrap();
+    let mut came = BTreeMap::new();
+    while came.get("1").is_none_or(|c: &Came| c.records.len() < 6) {
+        take(&mut came, run.next());
+    }
+    run.readers.stop().unwrap();
+}
+
+/// Of `{"sensor": 1, "value": {...}}` only the inner object was read.
+#[test]
+fn a_line_with_fields_that_no_record_has_is_a_value_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = "{\"sensor\":1,\"value\":{\"a\":7}}\n{\"sensor\":2,\"value\":null}\n{\"value\":{\"a\":1}}\n";
+    std::fs::write(folder.path().join("0.ndjson"), all).unwrap();
+    let came = read_to_end(&log(folder.path()), &mut Progress::new())
+        .remove("0")
+        .unwrap();
+    let expected = [
+        "{\"sensor\":1,\"value\":{\"a\":7}}",
+        "{\"sensor\":2,\"value\":null}",
+        "{\"a\":1}",
+    ];
+    assert_eq!(records(&came), expected);
 }

@@ -19,7 +19,7 @@ use crossbeam_channel::Receiver;
 use super::batch::nothing;
 use super::*;
 use crate::decode::{Payloads, Raw};
-use crate::definition::{Changed, Column, Dataflow, Feed, FeedKind, Format, Generate, Input};
+use crate::definition::{Changed, Column, Dataflow, Feed, FeedKind, Format, Generate, Input, LogRules, OnMissing};
 use crate::repr::SqlType;
 
 pub(in crate::source) fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
@@ -91,13 +91,20 @@ fn files(folder: &Path, glob: &str, format: Format) -> Arc<Dataflow> {
 }
 
 fn log(folder: &Path) -> Arc<Dataflow> {
+    log_with(folder, OnMissing::Stop)
+}
+
+fn log_with(folder: &Path, on_missing: OnMissing) -> Arc<Dataflow> {
     dataflow(vec![input(
         "i",
         vec![(
             "f",
             FeedKind::Log {
                 path: folder.into(),
-                rules: Default::default(),
+                rules: LogRules {
+                    on_missing,
+                    ..LogRules::default()
+                },
             },
             Format::Json,
         )],

@@ -1,0 +1,96 @@
+//! What a log held as far as it was read: enough to tell it from one that was written anew, however long that is.
+//!
+//! A log only grows, so the first and the last bytes that were read stay where they were. Both are short: a look at a log
+//! takes two short reads, whatever its length.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+/// How many of the first bytes that were read are kept, and of the last. Positions in lakes are made with these.
+const HEAD_BYTES: usize = 1 << 10;
+const TAIL_BYTES: usize = 256;
+
+/// What identifies a log that was read up to a byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogMark {
+    /// XXH3 of 64 bits, hexadecimal, of the first up to 1024 bytes of what was read.
+    pub head: String,
+    /// The same of the last up to 256 bytes.
+    pub tail: String,
+}
+
+/// The first and the last bytes of what was read of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct HeldBytes {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl HeldBytes {
+    /// Of a file's first `read` bytes.
+    ///
+    /// # Errors
+    /// Of the file; `UnexpectedEof` where it is shorter.
+    pub fn of(file: &File, read: u64) -> io::Result<HeldBytes> {
+        let kept = |most: usize| vec![0; usize::try_from(read).map_or(most, |read| read.min(most))];
+        let (mut head, mut tail) = (kept(HEAD_BYTES), kept(TAIL_BYTES));
+        file.read_exact_at(&mut head, 0)?;
+        let tail_starts = read - tail.len() as u64;
+        file.read_exact_at(&mut tail, tail_starts)?;
+        Ok(HeldBytes { head, tail })
+    }
+
+    /// These bytes were read behind the others.
+    pub fn observe(&mut self, bytes: &[u8]) {
+        let missing = HEAD_BYTES - self.head.len();
+        self.head.extend_from_slice(&bytes[..bytes.len().min(missing)]);
+        let last = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
+        let surplus = (self.tail.len() + last.len()).saturating_sub(TAIL_BYTES);
+        self.tail.drain(..surplus);
+        self.tail.extend_from_slice(last);
+    }
+
+    /// None: nothing was read.
+    pub fn mark(&self) -> Option<LogMark> {
+        let hash = |bytes: &[u8]| format!("{:016x}", XxHash3_64::oneshot(bytes));
+        (!self.head.is_empty()).then(|| LogMark {
+            head: hash(&self.head),
+            tail: hash(&self.tail),
+        })
+    }
+}
+
+/// Whether a file begins with the bytes of which `mark` was made.
+pub(super) fn begins_with(file: &File, read: u64, mark: &LogMark) -> bool {
+    HeldBytes::of(file, read).is_ok_and(|held| held.mark().as_ref() == Some(mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn bytes_that_come_piece_by_piece_are_marked_as_the_files_are() {
+        let bytes: Vec<u8> = (0..5_000u32).map(|n| (n * n % 251) as u8).collect();
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&bytes).expect("written");
+        for piece in [1, 7, 255, 256, 257, 1023, 1024, 1500, 5_000] {
+            let (mut held, mut read) = (HeldBytes::default(), 0);
+            for bytes in bytes.chunks(piece) {
+                held.observe(bytes);
+                read += bytes.len() as u64;
+                assert_eq!(held, HeldBytes::of(&file, read).expect("read"), "{piece} {read}");
+            }
+            assert!(begins_with(&file, read, &held.mark().expect("a mark")));
+            assert!(!begins_with(&file, read - 1, &held.mark().expect("a mark")));
+            assert!(!begins_with(&file, read + 1, &held.mark().expect("a mark")));
+        }
+        assert_eq!(HeldBytes::of(&file, 0).expect("nothing is read").mark(), None);
+    }
+}
