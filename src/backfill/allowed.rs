@@ -7,14 +7,24 @@
 //! 1. A path is absolute and has no `..`, escaped or not: what is compared is what is opened.
 //! 2. A local file is compared by its canonical path, so a link counts as what it leads to; and again once it is open
 //!    ([`crate::source::SingleFile`]), so that nothing can be put in its place in between.
+//! 3. What runs keep secret is no data, wherever it lies and whoever asks: the definition's own file, the secret of a cluster, the
+//!    key of TLS, and whatever a lake keeps for itself.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
 use crate::definition::{Dataflow, FeedKind, FileGlob};
 use crate::shown::shown_path;
 use crate::source::{is_remote, local_path};
+
+/// The folder that a lake keeps what is its own in.
+const FOLDER_OF_LAKES: &str = "_alluvium";
+/// Files that hold secrets, wherever they lie.
+const PRIVATE: [&str; 2] = ["dataflow.toml", "cluster.secret"];
 
 /// Why a file is not read.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -23,11 +33,16 @@ pub enum Forbidden {
     #[error("it is no absolute path or URL without \"..\"")]
     Unclear,
     /// By (2).
-    #[error("it lies outside of the folders that may be backfilled: {0}")]
-    Outside(String),
+    #[error("it lies outside of the folders that may be backfilled")]
+    Outside,
     /// By (2).
-    #[error("it leads to {0}, outside of the folders that may be backfilled: {1}")]
-    LeadsOutside(String, String),
+    #[error("it leads to {0}, outside of the folders that may be backfilled")]
+    LeadsOutside(String),
+    /// By (3).
+    #[error(
+        "it is a file of the run's own (of _alluvium, dataflow.toml, cluster.secret, a key), which is never backfilled"
+    )]
+    Private,
     /// The file cannot be looked at.
     #[error("{0}")]
     Unseen(String),
@@ -44,6 +59,8 @@ pub struct Allowed {
     set: Vec<String>,
     /// Only the folder of one feed counts.
     is_of_feed: bool,
+    /// Device and number of the definition's files that are private, under whatever name.
+    private: Vec<(u64, u64)>,
 }
 
 impl Allowed {
@@ -62,8 +79,14 @@ impl Allowed {
             .cloned()
             .chain(of_feeds.filter(|folder| !folder.is_empty()))
             .collect();
+        let names = PRIVATE.iter().map(|name| dataflow.folder.join(name));
+        let tls = dataflow.http.iter().filter_map(|http| http.tls.as_ref());
+        let private = names.chain(tls.map(|tls| tls.key.clone()));
         Allowed {
             set,
+            private: private
+                .filter_map(|file| Some(number(&std::fs::metadata(file).ok()?)))
+                .collect(),
             ..Allowed::in_places(&places)
         }
     }
@@ -95,6 +118,7 @@ impl Allowed {
                 .collect(),
             set: vec![],
             is_of_feed: false,
+            private: vec![],
         }
     }
 
@@ -108,7 +132,8 @@ impl Allowed {
             let is_below = |store: &String| file.strip_prefix(store).is_some_and(|rest| rest.starts_with('/'));
             return match (is_plain, self.stores.iter().any(is_below)) {
                 (false, _) => Err(Forbidden::Unclear),
-                (true, false) => Err(Forbidden::Outside(self.names())),
+                (true, false) => Err(Forbidden::Outside),
+                (true, true) if file.split('/').any(is_private_part) => Err(Forbidden::Private),
                 (true, true) => Ok(None),
             };
         }
@@ -120,15 +145,24 @@ impl Allowed {
         let root_of = |path: &Path| self.folders.iter().find(|folder| path.starts_with(folder));
         let place = std::fs::canonicalize(&path).map_err(|error| match error.kind() {
             // What lies elsewhere is not even said to be there or not.
-            _ if root_of(&path).is_none() => Forbidden::Outside(self.names()),
+            _ if root_of(&path).is_none() => Forbidden::Outside,
             std::io::ErrorKind::NotFound => Forbidden::Unseen("it is not there".to_string()),
             _ => Forbidden::Unseen(format!("could not look at it: {error}")),
         })?;
         match (root_of(&place), root_of(&path)) {
+            (Some(_), _) if self.is_private(std::fs::metadata(&place).ok().as_ref(), &place) => Err(Forbidden::Private),
             (Some(root), _) => Ok(Some((root.clone(), place))),
-            (None, Some(_)) => Err(Forbidden::LeadsOutside(shown_path(&place).to_string(), self.names())),
-            (None, None) => Err(Forbidden::Outside(self.names())),
+            (None, Some(_)) => Err(Forbidden::LeadsOutside(shown_path(&place).to_string())),
+            (None, None) => Err(Forbidden::Outside),
         }
+    }
+
+    /// Whether a local file is never read, by (3). The path is canonical.
+    pub(super) fn is_private(&self, file: Option<&Metadata>, path: &Path) -> bool {
+        file.is_some_and(|file| self.private.contains(&number(file)))
+            || path
+                .components()
+                .any(|part| is_private_part(&part.as_os_str().to_string_lossy()))
     }
 
     /// What would allow a file: a setting, as it would stand in dataflow.toml or in its feed.
@@ -145,7 +179,17 @@ impl Allowed {
         )
     }
 
-    fn names(&self) -> String {
+    /// The same for one file of many: it does not repeat what is allowed.
+    pub fn short_remedy(&self, file: &str) -> String {
+        if self.is_of_feed {
+            return self.remedy(file);
+        }
+        let folder = file.rsplit_once('/').map_or(file, |(folder, _)| folder);
+        format!("add {folder:?} to backfill_from in dataflow.toml and restart the run, or move the file")
+    }
+
+    /// The folders and URLs, as people are told them.
+    pub fn names(&self) -> String {
         let folders = self.folders.iter().map(|folder| folder.display().to_string());
         let names: Vec<String> = folders.chain(self.stores.iter().cloned()).collect();
         match names.is_empty() {
@@ -158,6 +202,16 @@ impl Allowed {
 /// The folder or URL that a feed's path lies in, whatever its wildcards stand for.
 fn fixed_part(feed_path: &str) -> String {
     FileGlob::split(feed_path.strip_prefix("file://").unwrap_or(feed_path)).0
+}
+
+/// Whether a folder or file of this name is private, escaped or not.
+fn is_private_part(part: &str) -> bool {
+    let plain = percent_decode_str(part).decode_utf8_lossy();
+    plain == FOLDER_OF_LAKES || PRIVATE.contains(&&*plain)
+}
+
+fn number(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 /// Whether a part of a URL stands for its folder or the one above, escaped or not.
@@ -197,11 +251,11 @@ mod tests {
             "as names that are not UTF-8 are written"
         );
         assert!(
-            matches!(check("shopping/a.csv"), Err(Forbidden::Outside(_))),
+            matches!(check("shopping/a.csv"), Err(Forbidden::Outside)),
             "a longer name is another folder"
         );
         assert!(
-            matches!(check("secrets/none.csv"), Err(Forbidden::Outside(_))),
+            matches!(check("secrets/none.csv"), Err(Forbidden::Outside)),
             "nor whether it is there"
         );
         assert!(matches!(check("shop/link.csv"), Err(Forbidden::LeadsOutside(..))));
@@ -212,6 +266,35 @@ mod tests {
         assert_eq!(allowed.check("old/a.csv"), Err(Forbidden::Unclear));
         assert_eq!(allowed.check(""), Err(Forbidden::Unclear));
         assert!(Allowed::in_places(&[]).check(&at("shop/old/a.csv")).is_err());
+    }
+
+    #[test]
+    fn what_runs_keep_secret_is_not_read_under_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("lakes/one/_alluvium/http")).unwrap();
+        let files = [
+            "cluster.secret",
+            "dataflow.toml",
+            "lakes/one/_alluvium/http/1",
+            "tls.pem",
+        ];
+        for file in files {
+            std::fs::write(root.join(file), "secret").unwrap();
+        }
+        std::fs::hard_link(root.join("tls.pem"), root.join("a.csv")).unwrap();
+        symlink(root.join("cluster.secret"), root.join("b.csv")).unwrap();
+        symlink(root.join("lakes/one/_alluvium"), root.join("door")).unwrap();
+        std::fs::write(root.join("c.csv"), "a").unwrap();
+        let at = |path: &str| root.join(path).display().to_string();
+        let allowed = Allowed {
+            private: vec![number(&std::fs::metadata(root.join("tls.pem")).unwrap())],
+            ..Allowed::in_places(&[at("")])
+        };
+        for file in files.iter().chain(&["a.csv", "b.csv", "door/http/1"]) {
+            assert_eq!(allowed.check(&at(file)), Err(Forbidden::Private), "{file}");
+        }
+        assert!(allowed.check(&at("c.csv")).is_ok());
     }
 
     #[test]
@@ -227,6 +310,10 @@ mod tests {
             ("s3://bucket/drops/%2E%2e/a.csv", false),
             ("s3://bucket/drops/.%2e/a.csv", false),
             ("s3a://bucket/drops/a.csv", false),
+            ("s3://all/lake/_alluvium/http/1", false),
+            ("s3://all/lake/%5Falluvium/http/1", false),
+            ("s3://all/shop/cluster.secret", false),
+            ("s3://all/lake/alluvium/1.csv", true),
             ("/etc/passwd", false),
         ] {
             assert_eq!(allowed.check(url).is_ok(), want, "{url}");

@@ -1,8 +1,9 @@
 //! Who put a request, as far as a local disk tells, and what that user may read.
 //!
 //! A run with more rights than the user who asks must not read for him what he could not read himself. Whose a request is, is who
-//! owns its file. Where that is who owns what the run itself writes there, both are one user, as far as that disk knows (which may
-//! know but one: some network shares give all files to one user). Otherwise permissions of the file and of every folder
+//! owns its file, as it was open while it was read. Where that is who owns a file that the run has just made in the lake and never
+//! gave a name, both are one user, as far as that disk knows (which may know but one: some network shares give all files to one
+//! user). Nothing that has a name in the lake says who the run is: others could have put it there. Otherwise permissions of the file and of every folder
 //! above it decide, by owner, groups and others. Groups are those of `/etc/group`, and the one of the request's file.
 
 use std::collections::BTreeSet;
@@ -16,16 +17,21 @@ use std::path::Path;
 pub struct Asker {
     uid: u32,
     groups: BTreeSet<u32>,
+    /// Whether that is who serves the request.
+    is_server: bool,
 }
 
 impl Asker {
-    /// Who owns a file.
-    pub fn of(file: &Metadata) -> Asker {
+    /// Who owns a file, asking whom a file of the run's own belongs to, where one could be made.
+    pub fn of(file: &Metadata, own: Option<&Metadata>) -> Asker {
+        // Another disk may number its users otherwise.
+        let is_own = |own: &Metadata| (own.dev(), own.uid()) == (file.dev(), file.uid());
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let named = groups_of(file.uid(), &read("/etc/passwd"), &read("/etc/group"));
         Asker {
             uid: file.uid(),
             groups: named.into_iter().chain([file.gid()]).collect(),
+            is_server: own.is_some_and(is_own),
         }
     }
 
@@ -34,24 +40,23 @@ impl Asker {
         self.uid
     }
 
-    /// Whether this user owns a file.
-    pub fn owns(&self, file: &Metadata) -> bool {
-        self.uid == file.uid()
-    }
-
-    /// Whether this user may read a file: read itself, and pass through every folder above it. The path is canonical.
+    /// Whether this user may read a file that is open: read itself, and pass through every folder above it. The path is canonical.
     ///
     /// # Errors
-    /// A file or folder that cannot be looked at.
-    pub fn may_read(&self, path: &Path) -> io::Result<bool> {
+    /// A folder that cannot be looked at.
+    pub fn may_read(&self, file: &Metadata, path: &Path) -> io::Result<bool> {
         const READ: u32 = 4;
         const PASS: u32 = 1;
-        let mut wanted = READ;
-        for place in path.ancestors() {
-            if !self.has(wanted, &std::fs::metadata(place)?) {
+        if self.is_server {
+            return Ok(true);
+        }
+        if !self.has(READ, file) {
+            return Ok(false);
+        }
+        for folder in path.ancestors().skip(1) {
+            if !self.has(PASS, &std::fs::metadata(folder)?) {
                 return Ok(false);
             }
-            wanted = PASS;
         }
         Ok(true)
     }
@@ -105,17 +110,19 @@ mod tests {
         let user = |uid, group| Asker {
             uid,
             groups: [group].into(),
+            is_server: false,
         };
         let (stranger, member) = (
             user(owned.uid() + 1000, owned.gid() + 1000),
             user(owned.uid() + 1000, owned.gid()),
         );
-        let owner = Asker::of(&owned);
-        assert!(owner.owns(&owned) && !stranger.owns(&owned));
+        let owner = Asker::of(&owned, None);
+        assert!(!owner.is_server && Asker::of(&owned, Some(&owned)).is_server);
         let may = |modes: (u32, u32)| {
             std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(modes.0)).unwrap();
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(modes.1)).unwrap();
-            [&owner, &member, &stranger].map(|user| user.may_read(&file).unwrap())
+            let found = std::fs::metadata(&file).unwrap();
+            [&owner, &member, &stranger].map(|user| user.may_read(&found, &file).unwrap())
         };
         assert_eq!(may((0o755, 0o644)), [true, true, true]);
         assert_eq!(may((0o755, 0o640)), [true, true, false]);
@@ -126,7 +133,13 @@ mod tests {
             [true, false, false],
             "who is of the group does not count as one of the others"
         );
-        assert!(user(0, 0).may_read(&file).unwrap(), "root may");
+        let found = std::fs::metadata(&file).unwrap();
+        assert!(user(0, 0).may_read(&found, &file).unwrap(), "root may");
+        let server = Asker {
+            is_server: true,
+            ..stranger.clone()
+        };
+        assert!(server.may_read(&found, &file).unwrap(), "the run reads what it can");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! | `broken/<name>` | the run | what was no request: moved aside, so that it is told once |
 //!
 //! Others can write to the lake, so nothing that lies here is trusted. What is read is a regular file of a bounded size (on a
-//! local disk no link is followed and no FIFO is waited for). A request that is none is moved aside, and whoever waits for it is
+//! local disk no link is followed and no FIFO is waited for). Nothing is written or deleted while one of the folders is a link. A request that is none is moved aside, and whoever waits for it is
 //! answered; if it cannot be moved, it is passed by for as long as the run lasts.
 
 use std::collections::BTreeSet;
@@ -26,14 +26,14 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
-use super::request::is_id;
+use super::request::{is_id, shortened};
 use super::{Asker, Outcome, Request, Status};
 use crate::shown::{shown, shown_bytes};
 use crate::sink::Lake;
 
 const FOLDER: &str = "_alluvium/requests";
-/// The most bytes of an object that are read: a request that names a million files has about so many.
-const LARGEST: u64 = 64 << 20;
+/// The most bytes of an object that are read: more than the request that names the most files, and than any outcome.
+pub(super) const LARGEST: u64 = 64 << 20;
 /// How long what is no request must have been left alone before it counts as broken.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -74,18 +74,13 @@ pub enum Look {
 /// What an object holds.
 enum Held {
     Nothing,
-    Bytes(Vec<u8>),
+    /// Its bytes, and on a local disk whose it is: by what was open while they were read.
+    Bytes(Vec<u8>, Option<Asker>),
     /// It is not read, for this reason.
     Refused(String),
 }
 
 impl Posted {
-    /// Who put it, on a local disk.
-    fn asker(&self) -> Option<Asker> {
-        let PostedAt::Local(path) = &self.at else { return None };
-        Some(Asker::of(&std::fs::symlink_metadata(path).ok()?))
-    }
-
     /// Whether it may still be being written. A store shows an object when it is whole.
     fn is_young(&self) -> bool {
         let PostedAt::Local(path) = &self.at else { return false };
@@ -112,18 +107,16 @@ impl Requests {
     /// Puts a request.
     ///
     /// # Errors
-    /// The store's; a request that is larger than what is read.
+    /// The store's; a request that no run would serve.
     pub async fn put(&self, request: &Request) -> Result<(), Error> {
+        let refused = |reason: String| Error::Generic {
+            store: "requests",
+            source: reason.into(),
+        };
+        request.check().map_err(refused)?;
         let bytes = json(request);
         if bytes.len() as u64 > LARGEST {
-            return Err(Error::Generic {
-                store: "requests",
-                source: format!(
-                    "it names too many files ({} bytes of names); ask for fewer at once",
-                    bytes.len()
-                )
-                .into(),
-            });
+            return Err(refused(too_large(bytes.len() as u64) + "; ask for fewer files at once"));
         }
         self.lake
             .put_new(&at("", &request.id), bytes, self.durable)
@@ -159,16 +152,13 @@ impl Requests {
                 }
                 Err(error) => tracing::warn!(id, %error, "an outcome of a request cannot be read; it is served again"),
             }
-            let read = match self.hold(&posted.at).await? {
+            let read = match self.hold(&posted.at, self.lake.local.clone()).await? {
                 Held::Nothing => continue,
-                Held::Bytes(bytes) => Request::parse(&bytes, id),
+                Held::Bytes(bytes, asker) => Request::parse(&bytes, id).map(|request| Request { asker, ..request }),
                 Held::Refused(reason) => Err(reason),
             };
             match read {
-                Ok(request) => {
-                    let asker = posted.asker();
-                    return Ok(Look::Request(Request { asker, ..request }));
-                }
+                Ok(request) => return Ok(Look::Request(request)),
                 Err(_) if posted.is_young() => found = Look::Unsettled,
                 Err(reason) => self.refuse(&posted, id, reason).await,
             }
@@ -185,20 +175,19 @@ impl Requests {
         Ok(self.posted().await?.iter().any(|posted| posted.name == name))
     }
 
+    /// Whether a request that was there has been deleted since; not where that cannot be told.
+    pub async fn is_deleted(&self, id: &str) -> bool {
+        let found = self.lake.store.head(&at("", id)).await;
+        matches!(found, Err(Error::NotFound { .. }))
+    }
+
     /// Says how far a request is.
     ///
     /// # Errors
     /// The store's.
     pub async fn tell(&self, id: &str, status: &Status) -> Result<(), Error> {
         let told = at("status/", id);
-        self.lake.store.put(&told, json(status).into()).await.map(drop)
-    }
-
-    /// Whether who put a request is, as far as the disk knows, who serves it; none where that is not known. To be asked
-    /// once something was told of it.
-    pub fn is_own(&self, id: &str, asker: &Asker) -> Option<bool> {
-        let told = self.lake.local.as_ref()?.join(at("status/", id).as_ref());
-        Some(asker.owns(&std::fs::symlink_metadata(told).ok()?))
+        self.folders()?.store.put(&told, json(status).into()).await.map(drop)
     }
 
     /// How far a request is; none: nobody serves it yet.
@@ -214,9 +203,13 @@ impl Requests {
     /// # Errors
     /// The store's.
     pub async fn finish(&self, id: &str, outcome: &Outcome) -> Result<(), Error> {
-        self.lake.put_new(&at("done/", id), json(outcome), self.durable).await?;
+        let lake = self.folders()?;
+        lake.put_new(&at("done/", id), json(outcome), self.durable).await?;
         self.remove("", id).await?;
-        self.remove("status/", id).await
+        if let Err(error) = self.remove("status/", id).await {
+            tracing::warn!(id, %error, "what was told of a request could not be deleted, now that it has ended");
+        }
+        Ok(())
     }
 
     /// How a request ended; none: it has not.
@@ -238,10 +231,11 @@ impl Requests {
     /// The store's.
     pub async fn forget(&self, age: Duration) -> Result<(), Error> {
         let folder = Path::from(format!("{FOLDER}/done"));
-        let done: Vec<_> = self.lake.store.list(Some(&folder)).try_collect().await?;
+        let lake = self.folders()?;
+        let done: Vec<_> = lake.store.list(Some(&folder)).try_collect().await?;
         let age = chrono::Duration::from_std(age).unwrap_or(chrono::Duration::MAX);
         for object in done.iter().filter(|object| Utc::now() - object.last_modified > age) {
-            match self.lake.store.delete(&object.location).await {
+            match lake.store.delete(&object.location).await {
                 Err(Error::NotFound { .. }) => {}
                 deleted => deleted?,
             }
@@ -249,9 +243,30 @@ impl Requests {
         Ok(())
     }
 
+    /// The lake, if what is put into the folders of requests comes to lie there.
+    fn folders(&self) -> Result<&Lake, Error> {
+        for part in ["", "/status", "/done", "/broken"] {
+            let folder = self
+                .lake
+                .local
+                .as_ref()
+                .map(|lake| lake.join(format!("{FOLDER}{part}")));
+            if folder.is_some_and(|folder| std::fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink())) {
+                return Err(Error::Generic {
+                    store: "requests",
+                    source: format!(
+                        "{FOLDER}{part} in the lake is a link to somewhere else; put a folder in its place"
+                    )
+                    .into(),
+                });
+            }
+        }
+        Ok(&self.lake)
+    }
+
     /// All that lies in the folder of requests itself, by name.
     async fn posted(&self) -> Result<Vec<Posted>, Error> {
-        let mut posted = match self.lake.local.clone() {
+        let mut posted = match self.folders()?.local.clone() {
             Some(lake) => blocking(move || list_local(lake.join(FOLDER))).await?,
             None => {
                 let listed = self.lake.store.list_with_delimiter(Some(&Path::from(FOLDER))).await?;
@@ -272,23 +287,29 @@ impl Requests {
 
     /// What is no request goes, and whoever waits for it is told why.
     async fn refuse(&self, posted: &Posted, id: &str, reason: String) {
+        let reason = shortened(reason);
         let outcome = Outcome {
             error: Some(reason.clone()),
             ..Outcome::default()
         };
-        if let Err(error) = self.lake.put_new(&at("done/", id), json(&outcome), self.durable).await {
+        let noted = match self.folders() {
+            Ok(lake) => lake.put_new(&at("done/", id), json(&outcome), self.durable).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = noted {
             tracing::warn!(id, %error, "could not note that a request is broken");
         }
         self.move_aside(posted, &reason).await;
     }
 
     async fn move_aside(&self, posted: &Posted, reason: &str) {
-        let moved = match &posted.at {
-            PostedAt::Local(path) => {
+        let moved = match (&posted.at, self.folders()) {
+            (_, Err(error)) => Err(error),
+            (PostedAt::Local(path), Ok(_)) => {
                 let path = path.clone();
                 blocking(move || move_local(path)).await
             }
-            PostedAt::Store(location) => {
+            (PostedAt::Store(location), Ok(_)) => {
                 let name = location.filename().unwrap_or_default();
                 let aside = Path::from(format!("{FOLDER}/broken/{name}"));
                 self.lake.store.rename(location, &aside).await
@@ -318,19 +339,19 @@ impl Requests {
             store: "requests",
             source: format!("{location} cannot be read ({reason}); delete it").into(),
         };
-        match self.hold(&place).await? {
+        match self.hold(&place, None).await? {
             Held::Nothing => Ok(None),
-            Held::Bytes(bytes) => serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string())),
+            Held::Bytes(bytes, _) => serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string())),
             Held::Refused(reason) => Err(unreadable(reason)),
         }
     }
 
-    /// What an object holds, if that may be looked at.
-    async fn hold(&self, place: &PostedAt) -> Result<Held, Error> {
+    /// What an object holds, if that may be looked at. `lake`: as of [`hold_local`].
+    async fn hold(&self, place: &PostedAt, lake: Option<PathBuf>) -> Result<Held, Error> {
         let location = match place {
             PostedAt::Local(path) => {
                 let path = path.clone();
-                return blocking(move || hold_local(path)).await;
+                return blocking(move || hold_local(&path, lake.as_deref())).await;
             }
             PostedAt::Store(location) => location,
         };
@@ -341,11 +362,11 @@ impl Requests {
             Ok(_) => {}
         }
         let bytes = self.lake.get(location).await?;
-        Ok(bytes.map_or(Held::Nothing, |bytes| Held::Bytes(bytes.into())))
+        Ok(bytes.map_or(Held::Nothing, |bytes| Held::Bytes(bytes.into(), None)))
     }
 
     async fn remove(&self, part: &str, id: &str) -> Result<(), Error> {
-        match self.lake.store.delete(&at(part, id)).await {
+        match self.folders()?.store.delete(&at(part, id)).await {
             Err(Error::NotFound { .. }) => Ok(()),
             deleted => deleted,
         }
@@ -389,10 +410,10 @@ fn list_local(folder: PathBuf) -> io::Result<Vec<Posted>> {
     entries.map(posted).collect()
 }
 
-/// What a file holds; no link is followed, and nothing is waited for.
-fn hold_local(path: PathBuf) -> io::Result<Held> {
+/// What a file holds; no link is followed, and nothing is waited for. `lake`: where a file can be made that is the run's own.
+fn hold_local(path: &std::path::Path, lake: Option<&std::path::Path>) -> io::Result<Held> {
     let refused = |reason: &str| Ok(Held::Refused(reason.to_string()));
-    let found = match std::fs::symlink_metadata(&path) {
+    let found = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Held::Nothing),
         found => found?,
     };
@@ -400,7 +421,7 @@ fn hold_local(path: PathBuf) -> io::Result<Held> {
         return refused("it is no regular file (a folder, a link, a FIFO or a socket)");
     }
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let opened: io::Result<File> = OpenOptions::new().read(true).custom_flags(flags).open(&path);
+    let opened: io::Result<File> = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = match opened {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Held::Nothing),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return refused("it may not be read"),
@@ -417,7 +438,11 @@ fn hold_local(path: PathBuf) -> io::Result<Held> {
     file.take(LARGEST + 1).read_to_end(&mut bytes)?; // it may grow meanwhile
     match bytes.len() as u64 > LARGEST {
         true => Ok(Held::Refused(too_large(bytes.len() as u64))),
-        false => Ok(Held::Bytes(bytes)),
+        false => {
+            // One that has no name: nobody else can have put it there.
+            let own = lake.and_then(|lake| tempfile::tempfile_in(lake).and_then(|own| own.metadata()).ok());
+            Ok(Held::Bytes(bytes, Some(Asker::of(&found, own.as_ref()))))
+        }
     }
 }
 
@@ -448,11 +473,16 @@ mod tests {
         Requests::new(lake, true)
     }
 
+    fn own(folder: &std::path::Path) -> Option<Asker> {
+        let made = std::fs::metadata(folder).unwrap();
+        Some(Asker::of(&made, Some(&made)))
+    }
+
     #[tokio::test]
     async fn a_request_stays_until_its_outcome_is_there_and_comes_in_its_turn() {
         let folder = tempfile::tempdir().unwrap();
         let requests = board(folder.path());
-        let asker = Some(Asker::of(&std::fs::metadata(folder.path()).unwrap()));
+        let asker = own(folder.path());
         assert_eq!(requests.look().await.unwrap(), Look::Nothing);
         let first = Request {
             asker,
@@ -513,7 +543,7 @@ mod tests {
         let huge = File::create(at.join("007-huge.json")).unwrap();
         huge.set_len(LARGEST + 1).unwrap();
         let good = Request {
-            asker: Some(Asker::of(&std::fs::metadata(folder.path()).unwrap())),
+            asker: own(folder.path()),
             ..Request::new("orders", Work::Letters, None)
         };
         write("008-copy.json", &serde_json::to_string(&good).unwrap());
@@ -568,7 +598,7 @@ mod tests {
         std::fs::write(at.join("broken"), "in the way").unwrap();
         std::fs::write(at.join("a b.json"), "{}").unwrap();
         let good = Request {
-            asker: Some(Asker::of(&std::fs::metadata(folder.path()).unwrap())),
+            asker: own(folder.path()),
             ..Request::new("orders", Work::Letters, None)
         };
         requests.put(&good).await.unwrap();
@@ -576,6 +606,36 @@ mod tests {
             assert_eq!(requests.look().await.unwrap(), Look::Request(good.clone()));
         }
         assert!(at.join("a b.json").exists());
+    }
+
+    /// A link in place of a folder led what a run wrote, moved and deleted to wherever its maker liked.
+    #[tokio::test]
+    async fn nothing_is_written_or_deleted_through_a_link() {
+        for part in ["", "/status", "/done", "/broken"] {
+            let folder = tempfile::tempdir().unwrap();
+            let requests = board(folder.path());
+            let at = folder.path().join(FOLDER);
+            std::fs::create_dir_all(&at).unwrap();
+            std::fs::write(at.join("a b.json"), "{}").unwrap();
+            let elsewhere = tempfile::tempdir().unwrap();
+            let other = elsewhere.path().join("1.json");
+            std::fs::write(&other, "theirs").unwrap();
+            if part.is_empty() {
+                std::fs::remove_dir_all(&at).unwrap();
+            }
+            std::os::unix::fs::symlink(elsewhere.path(), folder.path().join(format!("{FOLDER}{part}"))).unwrap();
+            let looked = requests.look().await;
+            assert!(
+                looked.is_err_and(|error| error.to_string().contains("is a link")),
+                "{part}"
+            );
+            assert!(requests.tell("1", &Status::default()).await.is_err(), "{part}");
+            assert!(requests.finish("1", &Outcome::default()).await.is_err(), "{part}");
+            assert!(requests.forget(Duration::ZERO).await.is_err(), "{part}");
+            assert!(requests.remove("status/", "1").await.is_err(), "{part}");
+            assert_eq!(std::fs::read_to_string(&other).unwrap(), "theirs");
+            assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "{part}");
+        }
     }
 
     #[tokio::test]

@@ -1,16 +1,18 @@
 //! Files of a request: each read once, by what it holds.
 
 use std::collections::HashSet;
+use std::fs::Metadata;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
 use crossbeam_channel::bounded;
 use object_store::ObjectStoreExt;
-use object_store::path::Path;
 
 use super::server::{Feeding, Halt, Job};
-use super::{Allowed, FileOutcome, FileState, Forbidden, PORTION};
+use super::{Allowed, Asker, FileOutcome, FileState, Forbidden, PORTION};
 use crate::contain;
 use crate::decode::{Decoder, Payloads};
 use crate::definition::{Column, Feed, FeedKind, FileField, Format, Input};
@@ -19,7 +21,7 @@ use crate::repr::Row;
 use crate::serve;
 use crate::shown::shown;
 use crate::source::{
-    self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, ReadingStart, SingleFile,
+    self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, ReadingStart, SingleFile, Vetting,
     archived_name,
 };
 
@@ -136,7 +138,7 @@ impl Job<'_> {
             },
             outcome => outcome?,
         };
-        self.outcome.files.push(outcome);
+        self.outcome.note(outcome);
         self.status.files.0 += 1;
         Ok(())
     }
@@ -163,8 +165,7 @@ impl Job<'_> {
         if let (Some(feed), false) = (by_itself, again) {
             return Ok(ended(FileState::Feeds(feed.name.clone()), 0));
         }
-        let file = self.find(path, &self.allowed)?;
-        self.check_asker(path)?;
+        let file = self.find(path, &self.allowed, self.request.asker.as_ref())?;
         let hash = file
             .hash()
             .map_err(|error| Halt::Failed(format!("could not read it: {error}")))?;
@@ -225,45 +226,25 @@ impl Job<'_> {
         })
     }
 
-    /// A file that may be read.
-    pub(super) fn find(&self, path: &str, allowed: &Allowed) -> Result<SingleFile, Halt> {
+    /// A file that may be read, by the definition and by who asks, if that is known. Of a local one that is asked again each
+    /// time that it is opened.
+    pub(super) fn find(&self, path: &str, allowed: &Allowed, asker: Option<&Asker>) -> Result<SingleFile, Halt> {
         let place = allowed.check(path).map_err(|forbidden| {
             Halt::Failed(match &forbidden {
-                Forbidden::Outside(_) | Forbidden::LeadsOutside(..) => {
-                    format!("{forbidden}; {}", allowed.remedy(path))
+                Forbidden::Outside | Forbidden::LeadsOutside(_) => {
+                    format!("{forbidden}; {}", allowed.short_remedy(path))
                 }
-                Forbidden::Unclear | Forbidden::Unseen(_) => forbidden.to_string(),
+                Forbidden::Unclear | Forbidden::Unseen(_) | Forbidden::Private => forbidden.to_string(),
             })
         })?;
         let serving = &self.service.serving;
         let found = match &place {
-            Some((root, path)) => SingleFile::below(root, path),
+            Some((root, path)) => SingleFile::below(root, path, vetting(path, allowed, asker)),
             None => SingleFile::stored(&serving.dataflow, path, &serving.runtime),
         };
         match found {
             Ok(Some(file)) => Ok(file),
             Ok(None) => Err(Halt::Failed("it is not there".to_string())),
-            Err(error) => Err(Halt::Failed(format!("could not look at it: {error}"))),
-        }
-    }
-
-    /// Whether who asked may read a local file himself.
-    fn check_asker(&self, path: &str) -> Result<(), Halt> {
-        let Some(asker) = &self.request.asker else {
-            return Ok(());
-        };
-        let Ok(Some((_, path))) = self.allowed.check(path) else {
-            return Ok(());
-        };
-        if self.service.requests.is_own(&self.request.id, asker) == Some(true) {
-            return Ok(());
-        }
-        match asker.may_read(&path) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Halt::Failed(format!(
-                "the user who asked (number {}) may not read it; let him, or ask as the user that the run is of",
-                asker.uid()
-            ))),
             Err(error) => Err(Halt::Failed(format!("could not look at it: {error}"))),
         }
     }
@@ -379,7 +360,7 @@ impl Job<'_> {
         let input = &serving.dataflow.inputs[self.input];
         let name = archived_name(file.name());
         let reference = format!("_alluvium/archive/{}/{hash:032x}-{name}", input.name);
-        let target = Path::from(reference.as_str());
+        let target = object_store::path::Path::from(reference.as_str());
         let failed = |error: String| Halt::Failed(format!("could not keep it in the lake: {error}"));
         match self.service.wait_for(serving.lake.store.head(&target)) {
             Ok(_) => {}
@@ -394,4 +375,25 @@ impl Job<'_> {
         }
         Ok(reference)
     }
+}
+
+/// Lets this very file be read (its path is canonical), if who asked may read it himself.
+fn vetting(path: &Path, allowed: &Allowed, asker: Option<&Asker>) -> Vetting {
+    let (path, allowed, asker) = (path.to_path_buf(), allowed.clone(), asker.cloned());
+    let refused = |reason: String| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    Arc::new(move |file: &Metadata, real: &Path| {
+        if real != path {
+            return refused("another file took its place".to_string());
+        }
+        if allowed.is_private(Some(file), real) {
+            return refused(Forbidden::Private.to_string());
+        }
+        match &asker {
+            Some(asker) if !asker.may_read(file, real)? => refused(format!(
+                "the user who asked (number {}) may not read it; let him, or ask as the user that the run is of",
+                asker.uid()
+            )),
+            _ => Ok(()),
+        }
+    })
 }

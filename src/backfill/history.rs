@@ -353,7 +353,7 @@ impl Job<'_> {
         let allowed = Allowed::of_feed(path, rules.follow_links);
         let path = source::path_of(&serving.dataflow, path, partition, &serving.runtime).map_err(failed)?;
         Ok(Lost {
-            file: self.find(&path, &allowed)?,
+            file: self.find(&path, &allowed, None)?,
             feed: index,
             corrects: rules.changed == Changed::Correct,
             id: PartitionId {

@@ -19,7 +19,8 @@
 //! 4. A file is known by its bytes (their hash and number), not by its name: the same file under another name is the same.
 //!    Reading it again takes `again`, which gives it another identity.
 //! 5. Others can write to the lake. A request is not trusted: it names only files that the definition allows ([`allowed`]), and
-//!    one that is broken is moved aside ([`board`]); none of them ends a run.
+//!    one that is broken is moved aside ([`board`]); none of them ends a run. What it names is bounded, and so is what is kept
+//!    of how it ended. One whose object is deleted ends, and the next one's turn comes.
 
 mod allowed;
 mod asker;
@@ -40,7 +41,7 @@ pub use allowed::{Allowed, Forbidden};
 pub use asker::Asker;
 pub use board::{Look, Requests};
 pub(crate) use files::FEED;
-pub use request::{FileOutcome, FileState, Outcome, Request, Status, Work};
+pub use request::{FileCounts, FileOutcome, FileState, LOWEST_RATE, MOST_FILES, Outcome, Request, Status, Work};
 pub use server::{Inlet, Server, Serving};
 
 /// Records of a portion, about.

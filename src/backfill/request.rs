@@ -11,6 +11,18 @@ use crate::repr::Epoch;
 const VERSION: u32 = 1;
 /// The longest id.
 const ID: usize = 64;
+/// The longest name of an input or feed, and of a file: longer than a system has any.
+const NAME: usize = 255;
+const PATH: usize = 8 << 10;
+/// The most files that a request names.
+pub const MOST_FILES: usize = 100_000;
+/// Values of a request beside its files, at most.
+const OTHERS: usize = 64;
+/// The lowest rate, in records a second: a request keeps those behind it waiting.
+pub const LOWEST_RATE: f64 = 1.0;
+/// How many files an outcome has by name; and bytes of a path or reason there. So it can always be read back.
+const LISTED: usize = 1_000;
+const TEXT: usize = 2 << 10;
 
 /// What is asked of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,10 +94,26 @@ pub struct Outcome {
     pub rejected_files: u64,
     /// Dead letters that were looked at.
     pub letters: u64,
-    /// By file.
+    /// By file: the first ones.
     pub files: Vec<FileOutcome>,
+    /// The files that are not listed.
+    #[serde(default)]
+    pub unlisted: FileCounts,
     /// The snapshot that holds all of it; 0: nothing changed.
     pub snapshot: Epoch,
+}
+
+/// What became of files, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCounts {
+    /// They were read.
+    pub read: u64,
+    /// They were read by an earlier backfill.
+    pub known: u64,
+    /// Feeds read them by themselves.
+    pub feeds: u64,
+    /// They are dead letters, or could not be read.
+    pub failed: u64,
 }
 
 /// What became of a file.
@@ -116,6 +144,55 @@ pub enum FileState {
     Failed(String),
 }
 
+impl Outcome {
+    /// Notes what became of a file: by name, as long as these are not too many.
+    pub fn note(&mut self, file: FileOutcome) {
+        if self.files.len() < LISTED {
+            let state = match file.state {
+                FileState::Failed(reason) => FileState::Failed(shortened(reason)),
+                state => state,
+            };
+            self.files.push(FileOutcome {
+                path: shortened(file.path),
+                state,
+                records: file.records,
+            });
+            return;
+        }
+        let count = match file.state {
+            FileState::Read => &mut self.unlisted.read,
+            FileState::Known => &mut self.unlisted.known,
+            FileState::Feeds(_) => &mut self.unlisted.feeds,
+            FileState::Failed(_) => &mut self.unlisted.failed,
+        };
+        *count += 1;
+    }
+}
+
+/// A text, or as much of it as an outcome keeps.
+pub(super) fn shortened(mut text: String) -> String {
+    if text.len() > TEXT {
+        text.truncate(text.floor_char_boundary(TEXT));
+        text.push_str("...");
+    }
+    text
+}
+
+/// How many values a JSON text has, about, without taking memory for them.
+fn values(json: &[u8]) -> usize {
+    let (mut values, mut in_text, mut escaped) = (1, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' if !in_text => values += 1,
+            _ => {}
+        }
+    }
+    values
+}
+
 impl Request {
     /// A request of now.
     pub fn new(input: &str, work: Work, rate: Option<f64>) -> Request {
@@ -141,7 +218,11 @@ impl Request {
             #[serde(default = "version")]
             version: u32,
         }
-        let no_json = |error: serde_json::Error| format!("it is no request: {error}");
+        let no_json = |error: serde_json::Error| format!("it is no request: {}", shortened(error.to_string()));
+        // Before they take memory: a file of some megabytes has millions.
+        if values(bytes) > MOST_FILES + OTHERS {
+            return Err(TOO_MANY.to_string());
+        }
         let Versioned { version } = serde_json::from_slice(bytes).map_err(no_json)?;
         if version != VERSION {
             return Err(format!(
@@ -155,12 +236,45 @@ impl Request {
                 request.id
             ));
         }
-        if request.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-            return Err("its rate is not above 0".to_string());
-        }
+        request.check()?;
         Ok(request)
     }
+
+    /// Whether it stays within what a run serves.
+    ///
+    /// # Errors
+    /// What of it does not, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        if self.rate.is_some_and(|rate| !(rate >= LOWEST_RATE && rate.is_finite())) {
+            return Err(format!(
+                "its rate is below {LOWEST_RATE} record a second, the lowest that is served; ask for fewer records instead"
+            ));
+        }
+        let mut names = vec![&self.input];
+        if let Work::Files { feed, files, .. } = &self.work {
+            names.push(feed);
+            if files.len() > MOST_FILES {
+                return Err(TOO_MANY.to_string());
+            }
+            if let Some(path) = files.iter().find(|path| path.len() > PATH) {
+                return Err(format!(
+                    "a file's name has {} bytes, and at most {PATH} are read",
+                    path.len()
+                ));
+            }
+        }
+        match names.into_iter().find(|name| name.len() > NAME) {
+            Some(name) => Err(format!(
+                "the name of an input or feed has {} bytes, and at most {NAME} are read",
+                name.len()
+            )),
+            None => Ok(()),
+        }
+    }
 }
+
+/// More files than [`MOST_FILES`].
+const TOO_MANY: &str = "it names more than 100000 files; ask for fewer at once, in several requests";
 
 /// Whether a text may name a request: it becomes a part of objects' names.
 pub(super) fn is_id(text: &str) -> bool {
@@ -224,10 +338,97 @@ mod tests {
                 "1",
                 "its rate",
             ),
+            // Others waited for this one for as long as the run lasted.
+            (
+                r#"{"id":"1","input":"o","work":{"kind":"letters"},"rate":1e-300}"#,
+                "1",
+                "below 1 record a second",
+            ),
         ] {
             let refused = Request::parse(text.as_bytes(), id).unwrap_err();
             assert!(refused.contains(wrong), "{refused}");
         }
+    }
+
+    /// A request of 60 MB named 7 million files: a run ended by SIGABRT over its outcome, and so did each that came after.
+    #[test]
+    fn a_request_names_so_many_files_and_no_more_and_its_outcome_stays_small() {
+        let of = |files: Vec<String>| {
+            let feed = "drops".to_string();
+            let again = false;
+            let request = Request::new("orders", Work::Files { feed, files, again }, None);
+            let bytes = serde_json::to_vec(&request).unwrap();
+            let parsed = Request::parse(&bytes, &request.id);
+            assert_eq!(request.check().is_ok(), parsed.is_ok());
+            parsed.map(drop)
+        };
+        // Signs in names are no signs of JSON.
+        let name = |n: usize| format!("/x/{n},[{{\"\\,");
+        assert_eq!(of((0..MOST_FILES).map(name).collect()), Ok(()));
+        let refused = of((0..=MOST_FILES).map(name).collect()).unwrap_err();
+        assert!(refused.contains(&MOST_FILES.to_string()), "{refused}");
+        assert!(
+            of(vec!["/x".repeat(PATH)])
+                .unwrap_err()
+                .contains("a file's name has 16384 bytes")
+        );
+        let nested = format!(
+            "{{\"id\":\"1\",\"input\":\"o\",\"work\":{{\"kind\":\"letters\",\"x\":[{}0]}}}}",
+            "0,".repeat(MOST_FILES + OTHERS)
+        );
+        assert_eq!(Request::parse(nested.as_bytes(), "1"), Err(TOO_MANY.to_string()));
+        let named = format!(
+            "{{\"id\":\"1\",\"input\":\"{}\",\"work\":{{\"kind\":\"letters\"}}}}",
+            "o".repeat(1 << 20)
+        );
+        assert!(
+            Request::parse(named.as_bytes(), "1")
+                .unwrap_err()
+                .contains("the name of an input")
+        );
+        let kind = format!(
+            "{{\"id\":\"1\",\"input\":\"o\",\"work\":{{\"kind\":\"{}\"}}}}",
+            "\u{e4}".repeat(1 << 20)
+        );
+        assert!(Request::parse(kind.as_bytes(), "1").unwrap_err().len() < 2 * TEXT);
+
+        let mut outcome = Outcome::default();
+        for state in [
+            FileState::Read,
+            FileState::Known,
+            FileState::Failed("\u{1}".repeat(1 << 20)),
+        ] {
+            for _ in 0..LISTED {
+                let path = "\u{1}".repeat(PATH);
+                outcome.note(FileOutcome {
+                    path,
+                    state: state.clone(),
+                    records: 1,
+                });
+            }
+        }
+        let counts = FileCounts {
+            known: LISTED as u64,
+            failed: LISTED as u64,
+            ..FileCounts::default()
+        };
+        assert_eq!((outcome.files.len(), outcome.unlisted), (LISTED, counts));
+        let mut worst = Outcome::default();
+        for _ in 0..2 * LISTED {
+            let path = "\u{1}".repeat(PATH);
+            let state = FileState::Failed("\u{1}".repeat(PATH));
+            worst.note(FileOutcome {
+                path,
+                state,
+                records: 1,
+            });
+        }
+        assert!((serde_json::to_vec(&worst).unwrap().len() as u64) < super::super::board::LARGEST);
+        let old = r#"{"error":null,"records":1,"rejected":0,"letters":0,"files":[],"snapshot":1}"#;
+        assert!(
+            serde_json::from_str::<Outcome>(old).is_ok(),
+            "as earlier versions wrote it"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_bias
 use tokio::runtime::Handle;
 
 use super::pace::Pace;
+use super::request::shortened;
 use super::{Allowed, Look, Outcome, PORTION, Portion, Receipt, Request, Requests, Status, Work};
 use crate::contain;
 use crate::definition::Dataflow;
@@ -78,6 +79,8 @@ pub(super) enum Halt {
     Stopped,
     /// It cannot be done, or not to its end.
     Failed(String),
+    /// It is deleted: nobody wants more of it.
+    Withdrawn,
 }
 
 impl Server {
@@ -133,7 +136,7 @@ impl Service {
         let failed = std::mem::replace(&mut self.serving.failed, Box::new(|_| ()));
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         match served {
-            Ok(Ok(()) | Err(Halt::Stopped)) => {}
+            Ok(Ok(()) | Err(Halt::Stopped | Halt::Withdrawn)) => {}
             Ok(Err(Halt::Failed(reason))) => failed(reason),
             Err(panic) => failed(format!("it panicked: {}; this is a bug", contain::message(&*panic))),
         }
@@ -197,7 +200,11 @@ impl Service {
             )))
         }) {
             Err(Halt::Stopped) => return Err(Halt::Stopped),
-            Err(Halt::Failed(reason)) => job.outcome.error = Some(reason),
+            Err(Halt::Failed(reason)) => job.outcome.error = Some(shortened(reason)),
+            Err(Halt::Withdrawn) => {
+                job.outcome.error =
+                    Some("the request was deleted before all of it was done; what was fed stays".to_string());
+            }
             Ok(()) => {}
         }
         job.settle()?;
@@ -338,7 +345,7 @@ impl Job<'_> {
         self.tell()
     }
 
-    /// Says how far it is, now and then.
+    /// Says how far it is, now and then. A request that is deleted meanwhile ends: who deletes it wants no more of it.
     pub fn tell(&mut self) -> Result<(), Halt> {
         if self.told.is_some_and(|told| told.elapsed() < TELL) {
             return Ok(());
@@ -351,7 +358,11 @@ impl Job<'_> {
         {
             tracing::warn!(id = self.request.id, %error, "could not tell how far a request is");
         }
-        Ok(())
+        let is_deleted = self.service.requests.is_deleted(&self.request.id);
+        match !self.status.committing && self.service.wait_for(is_deleted) {
+            true => Err(Halt::Withdrawn),
+            false => Ok(()),
+        }
     }
 
     /// Waits until everything that was fed is committed.

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::FAILED;
 use super::output::{self, counted, new_letters};
-use crate::backfill::{FileState, Outcome, Request, Requests, Status};
+use crate::backfill::{FileCounts, FileState, Outcome, Request, Requests, Status};
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
 use crate::serve::LetterCounts;
@@ -172,6 +172,19 @@ pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
             }
             failed |= matches!(file.state, FileState::Failed(_));
         }
+        let FileCounts {
+            read,
+            known,
+            feeds,
+            failed: refused,
+        } = outcome.unlisted;
+        if read + known + feeds + refused > 0 {
+            writeln!(
+                out,
+                "more files that are not listed: {read} read, {known} known, {feeds} left to feeds, {refused} failed"
+            )?;
+        }
+        failed |= refused > 0;
         writeln!(
             out,
             "fed {}; {}; {}",

@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime};
 
 use super::ask::{Asking, ask, report};
 use super::{SourceAndLake, UsageError};
-use crate::backfill::{Allowed, Forbidden, Request, Work};
+use crate::backfill::{Allowed, Forbidden, LOWEST_RATE, MOST_FILES, Request, Work};
 use crate::definition::{Dataflow, EXTRA_FORMAT_NAMES, FeedKind, Input, files_location, nearest, pattern_of_file};
 use crate::run;
 use crate::shown::shown;
@@ -202,6 +202,16 @@ fn find_files(dataflow: &Dataflow, paths: &[String]) -> Result<Vec<String>> {
         found.retain(|file| !files.contains(file));
         files.extend(found);
     }
+    if files.len() > MOST_FILES {
+        return Err(UsageError::new(
+            format!(
+                "these are {} files, and a request names {MOST_FILES} at most",
+                files.len()
+            ),
+            "ask for fewer at once, by folders or narrower globs",
+        )
+        .into());
+    }
     may_be_read(dataflow, &files)?;
     Ok(files)
 }
@@ -217,9 +227,9 @@ fn may_be_read(dataflow: &Dataflow, files: &[String]) -> Result<()> {
             Ok(Some((root, path))) => {
                 open_regular(&path, Some(&*root)).with_context(|| format!("could not read {shown}"))?;
             }
-            Err(forbidden @ (Forbidden::Outside(_) | Forbidden::LeadsOutside(..))) => {
+            Err(forbidden @ (Forbidden::Outside | Forbidden::LeadsOutside(_))) => {
                 return Err(UsageError::new(
-                    format!("{shown} may not be backfilled: {forbidden}"),
+                    format!("{shown} may not be backfilled: {forbidden}: {}", allowed.names()),
                     allowed.remedy(file),
                 )
                 .into());
@@ -253,7 +263,7 @@ fn parse_moment(text: &str) -> Result<i64, String> {
 
 pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
-        _ => Err("write records a second above 0, as in 20000".to_string()),
+        Ok(rate) if rate >= LOWEST_RATE && rate.is_finite() => Ok(rate),
+        _ => Err(format!("write records a second, {LOWEST_RATE} at least, as in 20000")),
     }
 }

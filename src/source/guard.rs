@@ -4,17 +4,32 @@
 //! 2. Where links must not leave a folder, what counts is the file that was opened, not the name: between a look at a
 //!    name and its opening, whoever writes to the folder can put a link in the file's place. The system tells the path
 //!    of an open file, and that path must be in the folder.
+//! 3. Where somebody else named the file, whoever lets it be read is asked once it is open, for the same reason.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::shown::shown_path;
 
 /// What to do about a link that leaves its folder.
 pub(crate) const ALLOW_LINKS: &str = "set follow_links = true in the feed if that is meant";
+
+/// Says whether a file may be read, by what is open and by its real path; why it may not is an error of kind `InvalidInput`.
+pub(crate) type Vetting = Arc<dyn Fn(&Metadata, &Path) -> io::Result<()> + Send + Sync>;
+
+/// Opens a file for reading, if it may be read; by (3).
+///
+/// # Errors
+/// As [`open_regular`], and those of the vetting.
+pub(crate) fn open_vetted(path: &Path, within: Option<&Path>, vetting: &Vetting) -> io::Result<File> {
+    let file = open_regular(path, within)?;
+    vetting(&file.metadata()?, &real_path(&file, path)?)?;
+    Ok(file)
+}
 
 /// Opens a file for reading; `within` is the real path of the folder that its links must not leave, if there is one.
 ///

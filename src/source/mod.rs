@@ -31,7 +31,7 @@ pub(crate) use files::{
 };
 pub use files::{Originals, Reading, ReadingStart, SingleFile, archived_name, list_files, path_of, reads};
 pub(crate) use files::{is_remote, local_path};
-pub(crate) use guard::open_regular;
+pub(crate) use guard::{Vetting, open_regular};
 pub use kafka::{
     OffsetPublisher, RecordHeaders, TopicError, TopicRecord, TopicWriter, headers_of_json, publish_offsets,
 };

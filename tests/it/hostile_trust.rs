@@ -113,7 +113,7 @@ fn a_request_for_a_file_elsewhere_is_refused_and_the_run_goes_on() {
     assert_eq!(reasons.len(), wanted.len() - 1, "{outcome:?}");
     for (reason, part) in reasons.iter().zip([
         "outside of the folders that may be backfilled",
-        "set backfill_from = [",
+        "to backfill_from in dataflow.toml",
         "it leads to",
         "it leads to",
         "no absolute path",
@@ -152,13 +152,11 @@ fn a_request_reads_what_its_user_may_read() {
     let work = format!("{{\"kind\": \"files\", \"feed\": \"drops\", \"files\": [{paths}], \"again\": false}}");
     let request = format!("{{\"id\": \"{name}\", \"input\": \"events\", \"work\": {work}}}");
     folder.write(&format!("{REQUESTS}/{name}.json"), &request);
-    if chown(
-        folder.path().join(REQUESTS).join(format!("{name}.json")),
-        Some(12345),
-        Some(12345),
-    )
-    .is_err()
-    {
+    // What the run tells of the request has a name that is known before: a folder there is no sign of whose the run is.
+    let told = format!("{REQUESTS}/status/{name}.json");
+    std::fs::create_dir_all(folder.path().join(&told)).expect("a folder");
+    let give = |path: &str| chown(folder.path().join(path), Some(12345), Some(12345));
+    if give(&format!("{REQUESTS}/{name}.json")).and(give(&told)).is_err() {
         eprintln!("SKIPPED: files cannot be given away here");
         return;
     }
@@ -172,6 +170,96 @@ fn a_request_reads_what_its_user_may_read() {
         "{outcome:?}"
     );
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM bronze.events"), "3");
+}
+
+/// The secret of a cluster, tokens of posted rows and their log were rows of Bronze.
+#[test]
+fn what_a_run_keeps_secret_is_no_data_whoever_asks() {
+    let folder = folder("private");
+    folder.write("cluster.secret", "id,kind\n78,secret\n");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    folder.write("lakes/lake/_alluvium/http/own.csv", "id,kind\n77,secret\n");
+    std::fs::create_dir_all(folder.path().join("old")).expect("a folder");
+    symlink(at(&folder, "cluster.secret"), folder.path().join("old/link.csv")).expect("a link");
+    std::fs::hard_link(at(&folder, "dataflow.toml"), folder.path().join("old/hard.csv")).expect("a link");
+    let private = [
+        "cluster.secret",
+        "dataflow.toml",
+        "lakes/lake/_alluvium/http/own.csv",
+        "old/link.csv",
+        "old/hard.csv",
+    ]
+    .map(|path| at(&folder, path));
+    let running = Running::start(Arc::clone(&dataflow), 1);
+    let outcome = asked(&running, &dataflow, files(&private));
+    running.stop();
+    let reasons = fails(&outcome);
+    assert_eq!(reasons.len(), private.len(), "{outcome:?}");
+    for reason in &reasons {
+        assert!(reason.contains("which is never backfilled"), "{reason}");
+    }
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM bronze.events"), "2");
+    assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
+    let refused = alluvium(&["backfill", ".", "events", &private[0]], folder.path());
+    exits(&refused, 2);
+    assert!(text(&refused).contains("never backfilled"), "{}", text(&refused));
+}
+
+/// One at a rate of 1e-300 kept all others out, and a run from its end; to delete it did not help.
+#[test]
+fn a_slow_request_that_is_deleted_lets_the_next_one_go() {
+    let folder = folder("slow");
+    let rows: String = (0..20_000).map(|n| format!("{n},x\n")).collect();
+    folder.write("old/large.csv", &format!("id,kind\n{rows}"));
+    folder.write("old/small.csv", "id,kind\n3,x\n");
+    let dataflow = folder.load("lake");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let lake = Lake::make(&dataflow.lake, &dataflow.store_options).expect("the lake");
+    let requests = Requests::new(lake, false);
+    let slow = |rate: f64| Request::new("events", files(&[at(&folder, "old/large.csv")]), Some(rate));
+    assert!(runtime.block_on(requests.put(&slow(1e-300))).is_err());
+    let slow = slow(1.0);
+    runtime.block_on(requests.put(&slow)).expect("the request is put");
+    let running = Running::start(Arc::clone(&dataflow), 1);
+    let fed = || runtime.block_on(requests.status(&slow.id)).ok().flatten();
+    running.wait_until(|| fed().is_some_and(|status| status.records > 0));
+    let place = folder.path().join(REQUESTS).join(format!("{}.json", slow.id));
+    std::fs::remove_file(place).expect("the request is there");
+    let next = asked(&running, &dataflow, files(&[at(&folder, "old/small.csv")]));
+    assert_eq!(next.files[0].state, FileState::Read, "{next:?}");
+    let ended = runtime.block_on(requests.outcome(&slow.id)).expect("an outcome");
+    let ended = ended.and_then(|outcome| outcome.error);
+    assert!(
+        ended.as_ref().is_some_and(|e| e.contains("was deleted before")),
+        "{ended:?}"
+    );
+    running.stop();
+    assert_newest_is_exact(&dataflow, "after the deletion");
+}
+
+/// One of 60 MB ended the run by SIGABRT, at each start.
+#[test]
+fn a_request_of_millions_of_names_is_refused_and_the_run_goes_on() {
+    let folder = folder("millions");
+    let dataflow = folder.load("lake");
+    let names = vec!["\"/etc/x\""; 5_000_000].join(",");
+    let work = format!("{{\"kind\": \"files\", \"feed\": \"drops\", \"files\": [{names}], \"again\": false}}");
+    folder.write(
+        &format!("{REQUESTS}/1-many.json"),
+        &format!("{{\"id\": \"1-many\", \"input\": \"events\", \"work\": {work}}}"),
+    );
+    let running = Running::start(Arc::clone(&dataflow), 1);
+    let elsewhere: Vec<String> = (0..5_000).map(|n| format!("/etc/{n}.csv")).collect();
+    let outcome = asked(&running, &dataflow, files(&elsewhere));
+    assert_eq!((outcome.files.len(), outcome.unlisted.failed), (1_000, 4_000));
+    // It has to be left alone for a while before it counts as broken.
+    let done = folder.path().join(REQUESTS).join("done/1-many.json");
+    running.wait_until(|| done.exists());
+    running.stop();
+    let refused = std::fs::read_to_string(done).expect("done");
+    assert!(refused.contains("more than 100000 files"), "{refused}");
+    assert_eq!(ask(&dataflow, "SELECT SUM(n) FROM gold.kinds"), "2");
 }
 
 #[test]

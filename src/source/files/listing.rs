@@ -20,7 +20,7 @@ use super::walk::{LeftOut, Walk, Walked, WhyLeftOut, note_first};
 use crate::definition::{Dataflow, FileGlob, LAKE_FOLDERS, pattern_of_file};
 use crate::shown::{shown, shown_path};
 use crate::source::SourceError;
-use crate::source::guard::open_regular;
+use crate::source::guard::{Vetting, open_regular, open_vetted};
 use crate::source::names::{partition_of, path_in};
 
 const UNFINISHED: [&str; 4] = [".tmp", ".partial", ".crdownload", ".filepart"];
@@ -75,6 +75,8 @@ pub(crate) enum Place {
         follow_links: bool,
         /// The lake, where it is a folder.
         lake: Option<PathBuf>,
+        /// Who is asked of each file that is opened.
+        vetting: Option<Vetting>,
     },
     /// An object store.
     Remote {
@@ -140,6 +142,7 @@ impl Place {
                 glob: FileGlob::new(rest).map_err(bad_glob)?,
                 follow_links: around.follow_links,
                 lake: (!is_remote(around.lake)).then(|| around.lake.into()),
+                vetting: None,
             });
         }
         let bad_store = |reason: String| SourceError::Store {
@@ -181,6 +184,7 @@ impl Place {
                 glob,
                 follow_links,
                 lake,
+                ..
             } => {
                 let walk = Walk {
                     folder,
@@ -309,13 +313,20 @@ impl Place {
     pub fn open_local(&self, partition: &str) -> io::Result<File> {
         match self {
             Place::Local {
-                folder, follow_links, ..
+                folder,
+                follow_links,
+                vetting,
+                ..
             } => {
                 let within = match follow_links {
                     true => None,
                     false => Some(folder.canonicalize()?),
                 };
-                open_regular(&path_in(folder, partition), within.as_deref())
+                let path = path_in(folder, partition);
+                match vetting {
+                    None => open_regular(&path, within.as_deref()),
+                    Some(vetting) => open_vetted(&path, within.as_deref(), vetting),
+                }
             }
             Place::Remote { .. } => unreachable!("files of stores are opened by their location"),
         }

@@ -130,6 +130,7 @@ mod tests {
             glob: FileGlob::new(rest).unwrap(),
             follow_links: false,
             lake: None,
+            vetting: None,
         };
         why_nothing(&place, path)
     }

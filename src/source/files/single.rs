@@ -19,6 +19,7 @@ use super::settle::{Job, Task};
 use crate::definition::{Dataflow, FeedKind, FileGlob};
 use crate::source::batch::BatchLimits;
 use crate::source::fault::patience;
+use crate::source::guard::Vetting;
 use crate::source::names::{partition_of, path_in};
 use crate::source::outlet::{Ended, Gauges, Hand, Outlet};
 use crate::source::passage::Passage;
@@ -108,17 +109,18 @@ pub struct Reading<'a> {
 
 impl SingleFile {
     /// The local file of this path, which is canonical and below `root`; none if it is not there. It is only ever opened
-    /// below `root`: whatever is put in its place meanwhile, no link leads out.
+    /// below `root`, and if the vetting lets it be read: whatever is put in its place meanwhile is not.
     ///
     /// # Errors
     /// A file that cannot be looked at, or is none.
-    pub fn below(root: &Path, path: &Path) -> io::Result<Option<SingleFile>> {
+    pub(crate) fn below(root: &Path, path: &Path, vetting: Vetting) -> io::Result<Option<SingleFile>> {
         let below = path.strip_prefix(root).map_err(io::Error::other)?;
         let place = Place::Local {
             folder: root.to_path_buf(),
             glob: FileGlob::new("*").expect("a star is a glob"),
             follow_links: false,
             lake: None,
+            vetting: Some(vetting),
         };
         Self::at(place, &partition_of(below.as_os_str().as_bytes()))
     }

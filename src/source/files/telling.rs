@@ -188,6 +188,7 @@ mod tests {
             glob: FileGlob::new("**/*.csv").expect("a glob"),
             follow_links: false,
             lake: None,
+            vetting: None,
         }
     }
 

@@ -445,6 +445,7 @@ fn a_damaged_file_of_columns_comes_to_the_same_in_a_store_as_on_a_disk() {
             glob: crate::definition::FileGlob::new("*").unwrap(),
             follow_links: false,
             lake: None,
+            vetting: None,
         };
         let (here, _) = read_place(local, Format::Parquet);
         let (there, _) = read("a.parquet", bytes, Format::Parquet, 0, false);

@@ -145,7 +145,8 @@ async fn talk(
         .header_read_timeout(limits.head)
         .max_buf_size(HEAD_BYTES);
     let router = TowerToHyperService::new(router);
-    let service = service_fn(|request: hyper::Request<Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(place.seat.clone());
         let (under_way, answer) = (place.begin_request(), router.call(request));
         async move {
             let answered = answer.await;

@@ -1,9 +1,11 @@
 //! The places that connections take, and who loses one when all are taken.
 //!
-//! 1. At most so many are taken at once. When one more client comes, the connection goes that has proved nothing for the
-//!    longest: it was never answered a request that it may make. Where all have, the one goes that has asked nothing for the
-//!    longest. A client that is being answered keeps its place, and who comes then waits.
-//! 2. An answer proves a connection once it has left: a client that does not read proves nothing.
+//! 1. At most so many are taken at once. When one more client comes, a connection goes that has proved nothing: of those the
+//!    one that has sent nothing for the longest, so that who is amid a request stays before who only holds a place. Where all
+//!    have proved something, the one goes that has sent and asked nothing for the longest. A client that has, and is being
+//!    answered, keeps its place, and who comes then waits.
+//! 2. A token that is known proves a connection when the head of its request is read: its body may take long. Where there
+//!    are no tokens, an answer does once it has left: a client that does not read proves nothing.
 //! 3. A client that takes nothing of what is sent to it for a while loses its connection, whatever it has proved.
 
 use std::collections::BTreeMap;
@@ -57,6 +59,16 @@ impl Seat {
 
     fn active(&self) -> MutexGuard<'_, Instant> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request of it has a token that is known, by (2).
+    pub fn observe_token(&self) {
+        self.proved.store(true, Ordering::Release);
+    }
+
+    /// It sent something.
+    fn observe_sent(&self) {
+        *self.active() = Instant::now();
     }
 
     /// A request that it may make is answered; by (2) that proves it once the answer has left.
@@ -123,17 +135,9 @@ impl Taken {
     fn free_one(&mut self) -> bool {
         let is_proved = |seat: &Seat| seat.proved.load(Ordering::Acquire);
         let is_idle = |seat: &Seat| seat.requests.load(Ordering::Acquire) == 0;
-        let unproved = self.seats.iter().find(|(_, seat)| !is_proved(seat));
-        let mut idle: Option<(&u64, Instant)> = None;
-        if unproved.is_none() {
-            for (number, seat) in self.seats.iter().filter(|(_, seat)| is_idle(seat)) {
-                let active = *seat.active();
-                if idle.is_none_or(|(_, longest)| active < longest) {
-                    idle = Some((number, active));
-                }
-            }
-        }
-        let found = unproved.map(|(number, _)| *number).or(idle.map(|(number, _)| *number));
+        let may_go = self.seats.iter().filter(|(_, seat)| !is_proved(seat) || is_idle(seat));
+        let found = may_go.min_by_key(|(_, seat)| (is_proved(seat), *seat.active()));
+        let found = found.map(|(number, _)| *number);
         let seat = found.and_then(|number| self.seats.remove(&number));
         seat.is_some_and(|seat| {
             seat.gone.notify_one();
@@ -227,7 +231,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.seat.observe_sent();
+        }
+        read
     }
 }
 
@@ -277,6 +286,31 @@ mod tests {
         drop(place.begin_request());
         place.seat.observe_answer();
         place.seat.observe_flushed();
+    }
+
+    /// Clients that were sending the body of a request lost their connections to strangers who only opened some.
+    #[tokio::test]
+    async fn who_has_a_known_token_or_sends_stays_before_who_only_holds_a_place() {
+        let seats = Seats::new(3);
+        let (known, sends, holds) = (seats.take().await, seats.take().await, seats.take().await);
+        let _under_way = (known.begin_request(), sends.begin_request());
+        known.seat.observe_token();
+        let mut strangers = vec![];
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let mut stream = Watched::new(&b"body"[..], sends.seat.clone(), Duration::from_secs(1));
+            let mut buffer = [0; 4];
+            let mut buffer = ReadBuf::new(&mut buffer);
+            let read = std::future::poll_fn(|context| Pin::new(&mut stream).poll_read(context, &mut buffer));
+            read.await.expect("a body is there");
+            strangers.push(seats.take().await);
+        }
+        assert!(is_told(&holds).await && !is_told(&known).await && !is_told(&sends).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let (one, two) = (seats.take().await, seats.take().await);
+        assert!(is_told(&sends).await, "it has proved nothing and stopped sending");
+        drop((one, two, strangers));
+        assert!(!is_told(&known).await);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What is asked and answered: rows posted to an input, the inputs there are, and whether the process is there.
 //!
 //! 1. Every answer is JSON. One that refuses says why, under `error`, and what to do.
-//! 2. Memory is bounded: a request reserves what its body takes as it comes, more as a compressed body grows, and as much again
+//! 2. Memory is bounded: a request reserves twice what came of its body as it comes, more as a compressed body grows, and as much again
 //!    for its rows; it is put off where too much is reserved already. What a client promises to send reserves nothing, so
 //!    that who sends slowly holds little.
 //! 3. Nothing waits for what is full: a log that is too far ahead of its readers, or too many requests that wait for the
@@ -18,6 +18,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -28,6 +29,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::body::{self, Refusal};
 use super::frame::{Digest, Keyed};
+use super::seats::Seat;
 use super::segments::Extent;
 use super::writer::{Answer, Submission};
 use crate::definition::{Dataflow, Http};
@@ -39,8 +41,8 @@ pub(super) const WAITING: usize = 1024;
 const MEMORY: u64 = 256 << 20;
 /// What is read, and for how long, of a body that is refused: a client that is still sending would not see why.
 const REFUSED: (u64, Duration) = (1 << 20, Duration::from_secs(1));
-/// What is reserved at a time for a body that comes: more than a chunk of it.
-const RESERVED: u64 = 256 << 10;
+/// What is reserved for a body that begins to come, at least; then twice what came.
+const RESERVED: u64 = 1 << 10;
 /// The longest idempotency key.
 const KEY: usize = 255;
 
@@ -152,8 +154,8 @@ async fn health(State(door): State<Arc<Door>>) -> Response {
     }
 }
 
-async fn inputs(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
-    if let Err(refused) = admit(&door, &headers) {
+async fn inputs(State(door): State<Arc<Door>>, request: Request) -> Response {
+    if let Err(refused) = admit(&door, &request.into_parts().0) {
         return *refused;
     }
     let told: Vec<&Value> = door.inputs.values().map(|entry| &entry.told).collect();
@@ -167,7 +169,7 @@ fn admitted(mut answer: Response) -> Response {
 
 async fn unknown(State(door): State<Arc<Door>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let response = match admit(&door, &parts.headers) {
+    let response = match admit(&door, &parts) {
         Err(refused) => *refused,
         Ok(()) => refuse(
             StatusCode::NOT_FOUND,
@@ -194,8 +196,8 @@ async fn not_so(request: Request) -> Response {
 async fn take(State(door): State<Arc<Door>>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
     let name = name.map_or_else(|_| String::new(), |Path(name)| name); // no text: no input
     let (parts, body) = request.into_parts();
-    let Some(entry) = door.inputs.get(&name).filter(|_| admit(&door, &parts.headers).is_ok()) else {
-        let refused = admit(&door, &parts.headers).err().map(|refused| *refused);
+    let Some(entry) = door.inputs.get(&name).filter(|_| admit(&door, &parts).is_ok()) else {
+        let refused = admit(&door, &parts).err().map(|refused| *refused);
         pass_over(body).await;
         return refused.unwrap_or_else(|| {
             let names = door.names();
@@ -218,12 +220,12 @@ async fn take(State(door): State<Arc<Door>>, name: Result<Path<String>, PathReje
     admitted(taken.unwrap_or_else(|refused| *refused))
 }
 
-/// Whether who asks may.
-fn admit(door: &Door, headers: &HeaderMap) -> Result<(), Box<Response>> {
+/// Whether who asks may. A token that is known proves its connection.
+fn admit(door: &Door, head: &Parts) -> Result<(), Box<Response>> {
     if door.tokens.is_empty() {
         return Ok(());
     }
-    let said = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let said = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = said.and_then(|said| {
         let (scheme, token) = said.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -232,6 +234,9 @@ fn admit(door: &Door, headers: &HeaderMap) -> Result<(), Box<Response>> {
     let known = |known: &[u8; 32]| verify_slices_are_equal(known, &digest).is_ok();
     // Each is compared, whichever fits.
     if door.tokens.iter().filter(|token| known(token)).count() > 0 && token.is_some() {
+        if let Some(seat) = head.extensions.get::<Arc<Seat>>() {
+            seat.observe_token();
+        }
         return Ok(());
     }
     let mut refused = refuse(
@@ -424,15 +429,15 @@ async fn gather(
     reserve: &mut impl FnMut(u64) -> bool,
 ) -> Result<Vec<u8>, Ungathered> {
     let mut chunks = body.into_data_stream();
-    // What a request says is not yet there: room is taken as it comes.
-    let mut bytes = Vec::with_capacity(told.unwrap_or(0).min(most).min(RESERVED) as usize);
-    let mut reserved = 0;
+    // What a request says is not yet there: room is taken as it comes, and so that what came is copied seldom.
+    let (mut bytes, mut reserved) = (Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(Ungathered::Broken)?;
         let length = (bytes.len() + chunk.len()) as u64;
+        let wanted = (2 * length).max(RESERVED).min(told.unwrap_or(most)).max(length);
         let refused = if length > most {
             Some(Ungathered::TooLarge)
-        } else if length > reserved && !reserve(RESERVED) {
+        } else if length > reserved && !reserve(wanted - reserved) {
             Some(Ungathered::NoRoom)
         } else {
             None
@@ -442,7 +447,8 @@ async fn gather(
             return Err(refused);
         }
         if length > reserved {
-            reserved += RESERVED.max(length - reserved);
+            bytes.reserve_exact(wanted as usize - bytes.len());
+            reserved = wanted;
         }
         bytes.extend_from_slice(&chunk);
     }
@@ -466,14 +472,45 @@ async fn pass_over(body: Body) {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     /// Some hundred connections that said 16 MB and sent one byte took all the room that a limit of address space left.
     #[tokio::test]
     async fn a_length_that_is_only_said_takes_no_room() {
-        let sent = gather(Body::from("{}"), Some(16 << 20), 16 << 20, &mut |_| true).await;
+        let mut reserved = 0_u64;
+        let mut reserve = |bytes: u64| {
+            reserved += bytes;
+            true
+        };
+        let sent = gather(Body::from("{}"), Some(16 << 20), 16 << 20, &mut reserve).await;
         let Ok(bytes) = sent else { panic!("two bytes are taken") };
         assert_eq!(bytes, b"{}");
         assert!(bytes.capacity() <= RESERVED as usize, "{}", bytes.capacity());
+        assert_eq!(reserved, RESERVED, "a thousand of them kept everybody else out");
+    }
+
+    #[tokio::test]
+    async fn room_is_taken_as_a_body_comes_and_at_most_twice_as_much() {
+        for told in [None, Some(1_000_000)] {
+            let chunks = (0..1000).map(|_| Ok::<_, io::Error>(vec![b' '; 1000]));
+            let (mut reserved, mut times) = (0_u64, 0);
+            let mut reserve = |bytes: u64| {
+                reserved += bytes;
+                times += 1;
+                true
+            };
+            let body = Body::from_stream(futures::stream::iter(chunks));
+            let sent = gather(body, told, 16 << 20, &mut reserve).await;
+            assert!(sent.is_ok_and(|bytes| bytes.len() == 1_000_000));
+            assert!(
+                (1_000_000..=told.unwrap_or(2_000_000)).contains(&reserved),
+                "{reserved}"
+            );
+            assert!(times < 12, "{times}");
+        }
+        let most = gather(Body::from(vec![b' '; 2000]), None, 1999, &mut |_| true).await;
+        assert!(matches!(most, Err(Ungathered::TooLarge)));
     }
 }
