@@ -78,6 +78,12 @@ fn rename(node: &mut LogicalPlan, names: Vec<String>) {
     let LogicalPlan::Aggregate(aggregate) = node else {
         return;
     };
+    // The set as a whole has got its name back, which is none of a column.
+    for expr in &mut aggregate.group_expr {
+        if matches!(expr, Expr::Alias(alias) if matches!(alias.expr.as_ref(), Expr::GroupingSet(_))) {
+            *expr = std::mem::take(expr).unalias();
+        }
+    }
     let exprs: Vec<&mut Expr> = match aggregate.group_expr.as_mut_slice() {
         [Expr::GroupingSet(GroupingSet::GroupingSets(sets))] => sets.iter_mut().flatten().collect(),
         [Expr::GroupingSet(GroupingSet::Rollup(exprs) | GroupingSet::Cube(exprs))] => exprs.iter_mut().collect(),
