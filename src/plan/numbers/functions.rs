@@ -1,6 +1,6 @@
 //! The functions that the plan's arithmetic becomes: `a + b` and its kin, `-a`, casts of numbers, and the quotient of a mean.
 //!
-//! They stand in the places of DataFusion's operators and keep their names, so that columns are called as before. What they
+//! They stand in the places of DataFusion's operators; columns are called as before. What they
 //! return follows from the types of their arguments alone: folding constants changes nothing.
 
 use std::sync::Arc;
@@ -126,12 +126,12 @@ impl ScalarUDFImpl for Operator {
         &self.signature
     }
 
+    // A cast has a name of its own, other than DataFusion's: beside its column, as the key of a join, it would be that column.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         let name = |arg: &Expr| schema_name_from_exprs(std::slice::from_ref(arg));
         Ok(match (&self.kind, args) {
             (Kind::Arith(arith), [left, right]) => format!("{} {} {}", name(left)?, arith.sign(), name(right)?),
             (Kind::Negative, [of]) => format!("(- {})", name(of)?),
-            (Kind::Cast { .. }, [of]) => name(of)?,
             _ => format!("{}({})", self.name, schema_name_from_exprs(args)?),
         })
     }

@@ -7,7 +7,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
-use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::expr::{AggregateFunction, GroupingSet};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, Projection, Union, Values, Window,
@@ -31,7 +31,15 @@ fn agreed_node(node: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
         schema.merge(&scan.projected_schema);
     }
     schema.merge(outer);
-    let node = rewrite(node, |expr| agreed(expr, &schema))?.data;
+    let names: Vec<String> = grouped(&node)
+        .iter()
+        .map(|expr| expr.schema_name().to_string())
+        .collect();
+    let mut node = rewrite(node, |expr| agreed(expr, &schema))?.data;
+    if !names.is_empty() {
+        rename(&mut node, names);
+        node = node.recompute_schema()?;
+    }
     match node {
         LogicalPlan::Union(union) => agreed_union(union),
         LogicalPlan::Values(values) => agreed_values(values),
@@ -50,6 +58,41 @@ fn agreed_node(node: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
             None => LogicalPlan::Window(window).recompute_schema(),
         },
         node => node.recompute_schema(),
+    }
+}
+
+/// The expressions of grouping sets: their names are columns, and [`rewrite`] knows those of whole expressions only.
+fn grouped(node: &LogicalPlan) -> Vec<&Expr> {
+    let LogicalPlan::Aggregate(aggregate) = node else {
+        return vec![];
+    };
+    match aggregate.group_expr.as_slice() {
+        [Expr::GroupingSet(GroupingSet::GroupingSets(sets))] => sets.iter().flatten().collect(),
+        [Expr::GroupingSet(GroupingSet::Rollup(exprs) | GroupingSet::Cube(exprs))] => exprs.iter().collect(),
+        _ => vec![],
+    }
+}
+
+/// Gives them their names back.
+fn rename(node: &mut LogicalPlan, names: Vec<String>) {
+    let LogicalPlan::Aggregate(aggregate) = node else {
+        return;
+    };
+    // The set as a whole has got its name back, which is none of a column.
+    for expr in &mut aggregate.group_expr {
+        if matches!(expr, Expr::Alias(alias) if matches!(alias.expr.as_ref(), Expr::GroupingSet(_))) {
+            *expr = std::mem::take(expr).unalias();
+        }
+    }
+    let exprs: Vec<&mut Expr> = match aggregate.group_expr.as_mut_slice() {
+        [Expr::GroupingSet(GroupingSet::GroupingSets(sets))] => sets.iter_mut().flatten().collect(),
+        [Expr::GroupingSet(GroupingSet::Rollup(exprs) | GroupingSet::Cube(exprs))] => exprs.iter_mut().collect(),
+        _ => vec![],
+    };
+    for (expr, name) in exprs.into_iter().zip(names) {
+        if expr.schema_name().to_string() != name {
+            *expr = std::mem::take(expr).alias(name);
+        }
     }
 }
 
