@@ -23,6 +23,8 @@ pub const LOWEST_RATE: f64 = 1.0;
 /// How many files an outcome has by name; and bytes of a path or reason there. So it can always be read back.
 const LISTED: usize = 1_000;
 const TEXT: usize = 2 << 10;
+/// How many of a file's columns that are null it names.
+const NAMED_COLUMNS: usize = 20;
 
 /// What is asked of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,6 +158,7 @@ impl Outcome {
                 path: shortened(file.path),
                 state,
                 records: file.records,
+                null_columns: file.null_columns.into_iter().take(NAMED_COLUMNS).collect(),
             });
             return;
         }
@@ -404,6 +407,7 @@ mod tests {
                     path,
                     state: state.clone(),
                     records: 1,
+                    null_columns: vec![],
                 });
             }
         }
@@ -421,6 +425,7 @@ mod tests {
                 path,
                 state,
                 records: 1,
+                null_columns: vec![],
             });
         }
         assert!((serde_json::to_vec(&worst).unwrap().len() as u64) < super::super::board::LARGEST);

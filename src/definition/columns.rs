@@ -177,13 +177,8 @@ fn check_ways(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
 fn check_moment(file: &File<'_>, format: &Text, sql_type: &SqlType) {
     const COUNTS: [&str; 6] = ["epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_days", "cut_to_us"];
     let text = format.value.as_str();
-    let is_date = matches!(element(sql_type), SqlType::Date);
     let (what, help) = match MomentPattern::parse(text) {
         _ if COUNTS.contains(&text) => return,
-        Ok(pattern) if is_date && pattern.has_time() => (
-            ": the pattern has a time of day".to_string(),
-            "declare TIMESTAMP, and take its day in SQL, as in CAST(at AS DATE)".to_string(),
-        ),
         Ok(_) => return,
         Err(fault) if !fault.is_unknown() => (format!(": the pattern {}", fault.what), fault.remedy.to_string()),
         Err(fault) => (String::new(), format!("{}, or {}", fault.remedy, COUNTS.join(", "))),

@@ -19,7 +19,6 @@ use chrono::{DateTime, NaiveTime, TimeZone, Utc};
 #[derive(Clone, Debug)]
 pub struct MomentPattern {
     parts: Vec<Part>,
-    has_time: bool,
 }
 
 /// Why a pattern is refused.
@@ -88,7 +87,7 @@ impl MomentPattern {
         if !text.contains('%') {
             return Err(UNKNOWN);
         }
-        let has_time = check(text, &items)?;
+        check(text, &items)?;
         let number = |n: Option<usize>| match n.and_then(|n| items.get(n)) {
             Some(Item::Numeric(field, pad)) => Some((field, *pad)),
             _ => None,
@@ -140,12 +139,7 @@ impl MomentPattern {
         if !plain.is_empty() {
             parts.push(Part::Items(plain));
         }
-        Ok(MomentPattern { parts, has_time })
-    }
-
-    /// Whether it says a time of day.
-    pub fn has_time(&self) -> bool {
-        self.has_time
+        Ok(MomentPattern { parts })
     }
 
     /// Whether chrono would read every text by the same items as this does.
@@ -268,8 +262,8 @@ fn has(items: &[Item<'_>], any: &[Numeric]) -> bool {
         .any(|item| matches!(item, Item::Numeric(field, _) if any.contains(field)))
 }
 
-/// Refuses what gives no point in time; otherwise whether the items say a time of day.
-fn check(text: &str, items: &[Item<'_>]) -> Result<bool, MomentFault> {
+/// Refuses what gives no point in time.
+fn check(text: &str, items: &[Item<'_>]) -> Result<(), MomentFault> {
     let has = |any: &[Numeric]| has(items, any);
     let is = |any: &[Fixed]| {
         items
@@ -308,7 +302,7 @@ fn check(text: &str, items: &[Item<'_>]) -> Result<bool, MomentFault> {
     if minute && !hour || second && !minute || fraction && !second && !complete {
         return Err(PASSED_OVER);
     }
-    Ok(complete || hour)
+    Ok(())
 }
 
 /// What was read as a point.
@@ -441,15 +435,8 @@ mod tests {
         ] {
             assert_eq!(MomentPattern::parse(pattern).err(), Some(fault), "{pattern}");
         }
-        for (pattern, has_time) in [
-            ("%Y-%m-%d", false),
-            ("%Y%j", false),
-            ("%D", false),
-            ("%c", true),
-            ("%+", true),
-        ] {
-            let parsed = MomentPattern::parse(pattern).unwrap();
-            assert_eq!(parsed.has_time(), has_time, "{pattern}");
+        for pattern in ["%Y-%m-%d", "%Y%j", "%D", "%c", "%+"] {
+            assert!(MomentPattern::parse(pattern).is_ok(), "{pattern}");
         }
     }
 }

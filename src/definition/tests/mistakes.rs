@@ -143,11 +143,6 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              \x20 help: write %z for offsets as in +01:00; for texts that all end with UTC write UTC; for names as in Europe/Berlin declare VARCHAR, and write to_timestamp(text, '%Y-%m-%d %H:%M:%S %Z') in SQL",
         ),
         (
-            good().edit(INPUT, "\"BIGINT\"", "{ type = \"DATE\", format = \"%Y-%m-%d %H:%M\" }"),
-            "inputs/orders.toml:4:32: format \"%Y-%m-%d %H:%M\" does not fit type DATE: the pattern has a time of day\n\
-             \x20 help: declare TIMESTAMP, and take its day in SQL, as in CAST(at AS DATE)",
-        ),
-        (
             good().edit(INPUT, "\"BIGINT\"", "{ type = \"BINARY[]\", format = \"base32\" }"),
             "inputs/orders.toml:4:36: format \"base32\" does not fit type BINARY[]\n\
              \x20 help: BINARY is base64, hex or utf8",
