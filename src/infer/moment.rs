@@ -76,7 +76,7 @@ impl Moments {
 
     fn observe_iso(&mut self, text: &str) {
         let is_written = |format: &&str| NaiveDateTime::parse_from_str(text, format).is_ok();
-        match ISO_WRITTEN.iter().position(|format| is_written(&format)) {
+        match ISO_WRITTEN.iter().position(is_written) {
             Some(written) => self.iso[written] = true,
             None => self.iso_otherwise = true,
         }

@@ -221,7 +221,7 @@ fn an_expectation_that_fails_in_another_process_stops_all_and_is_told_there() {
     );
     let told = errors[1].to_string();
     assert!(
-        told.starts_with("process 0 at ") && told.contains("an expectation that must hold"),
+        told.starts_with("process 0 at ") && told.contains("violated, which must hold, by"),
         "{told}"
     );
 }

@@ -553,7 +553,7 @@ fn the_summary_of_a_run_counts_dead_letters_of_every_kind() {
     exits(&ran, 0);
     let told = text(&ran);
     assert!(
-        told.contains("; new dead letters: 1 record, 1 file; newest snapshot")
+        told.contains("; new dead letters: 1 record, 1 file, 4 rows; newest snapshot")
             && told.contains("dead letters in the lake: 1 record, 1 file, 4 rows\n"),
         "{told}"
     );
