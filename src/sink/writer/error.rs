@@ -15,6 +15,14 @@ use crate::sink::lake::remedy;
 /// Why a writer stopped.
 #[derive(Debug, Error)]
 pub enum WriterError {
+    /// Rows were met that it cannot write: a bug.
+    #[error(
+        "a writer failed at what it did not expect: {panic}; what is committed stays. Please report it with the last lines above"
+    )]
+    Panicked {
+        /// What it said.
+        panic: String,
+    },
     /// A removal names a row that this writer does not hold.
     #[error(
         "could not apply epoch {epoch} to table {table:?}: {missing} removed row(s) are not in it; a restart compares the table with the graph and repairs it"

@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 
 use super::compact::Merged;
 use super::{Loaded, Writer, WriterConfig, WriterError, WriterStats};
+use crate::contain::contain;
 use crate::sink::{Arrival, Batch, Prepared};
 
 /// Index entries that move to a compaction's file while nothing arrives, before it looks for arrivals again: a third
@@ -37,7 +38,9 @@ pub fn spawn(
     let writer = Writer::new(config, restored)?;
     let stats = writer.stats();
     let handle = named(name, move || {
-        if let Err(error) = run(writer, arrivals, prepared) {
+        // A panic that nobody is told of would leave the run waiting for this part for ever.
+        let ended = contain(|| run(writer, arrivals, prepared));
+        if let Err(error) = ended.unwrap_or_else(|panic| Err(WriterError::Panicked { panic })) {
             failed(error);
         }
     })?;
