@@ -53,7 +53,7 @@ impl NumberPattern {
         let is_digit = |c: char| matches!(c, '#' | '0');
         let start = first.find(is_digit)?;
         let end = first.rfind(is_digit)? + 1;
-        // Where a sign stands is no text that numbers have.
+        // A sign in the pattern says where signs stand; it is no text that every number has.
         let is_outer = |c: char| c.is_whitespace() || is_minus(c) || c == '+';
         let plain = |text: &str| text.replace(['(', ')'], "").trim_matches(is_outer).to_string();
         let (before, behind) = (plain(&first[..start]), plain(&first[end..]));

@@ -321,7 +321,7 @@ fn a_runs_summary_counts_letters_of_rows_and_of_the_past() {
     assert!(told.contains("no new dead letters;"), "{told}");
 }
 
-/// The error told neither which row it was nor of what file.
+/// The error used to tell only how many rows break the expectation.
 #[test]
 fn an_expectation_that_must_hold_names_a_row_that_breaks_it() {
     let folder = Folder::new("must-hold", &[]);

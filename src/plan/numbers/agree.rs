@@ -37,7 +37,7 @@ const OF_DECIMALS: [&str; 11] = [
     "to_char",
     "isnan",
 ];
-/// Functions of doubles: a decimal is the nearest one to them.
+/// Functions that compute with doubles: a decimal argument is cast to the nearest double.
 const OF_DOUBLES: [&str; 26] = [
     "sqrt", "cbrt", "exp", "ln", "log", "log2", "log10", "power", "pow", "sin", "cos", "tan", "asin", "acos", "atan",
     "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "cot", "degrees", "radians", "trunc",
@@ -497,7 +497,8 @@ fn compared(expr: &mut Expr, subquery: Subquery, schema: &DFSchema) -> Result<Su
     if right == to {
         return Ok(subquery);
     }
-    // A projection is changed itself: what it refers to outside of the subquery stays where it is looked for.
+    // A projection is changed in place. A second one above it would hide its references to the outer query, which
+    // DataFusion looks for in the topmost node.
     let (column, input) = match Arc::unwrap_or_clone(subquery.subquery) {
         LogicalPlan::Projection(projection) => (projection.expr[0].clone(), projection.input),
         plan => (Expr::from(plan.schema().qualified_field(0)), Arc::new(plan)),

@@ -247,7 +247,7 @@ pub(super) fn double(units: i128, scale: i8, divisor: f64) -> f64 {
     written.text().parse().expect("digits with an exponent are a double")
 }
 
-/// A double of 15 significant digits as units of a scale; none where it does not fit.
+/// Rounds a double to 15 significant digits and gives it as a decimal, unscaled; none where it has too many digits.
 fn decimal(value: f64, precision: u8, scale: i8) -> Option<i128> {
     if !value.is_finite() {
         return None;

@@ -20,7 +20,7 @@ struct Operation {
     left: Shape,
     right: Shape,
     to: Shape,
-    /// 10 to the number of digits of the outcome's type.
+    /// Ten to the power of the result type's precision: unscaled results must be smaller than this.
     bound: i128,
 }
 

@@ -31,7 +31,7 @@ pub(super) fn negated(of: Expr) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Negative)).call(vec![of])
 }
 
-/// The value as one of a type; `safe`: null where it cannot be one.
+/// Casts an expression to a type. With `safe` a value that the type cannot hold becomes null; without it that is an error.
 pub(super) fn cast(of: Expr, to: DataType, safe: bool) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Cast { to, safe })).call(vec![of])
 }

@@ -243,7 +243,7 @@ fn an_expectation_compares_decimals_by_value() {
     }
 }
 
-/// Neither side fits the other's type, and both together have 48 digits.
+/// A common type of the two columns needs 48 digits, and a DECIMAL has 38.
 #[test]
 fn decimals_that_meet_beyond_38_digits_are_compared_by_value() {
     let nines = "9".repeat(38);

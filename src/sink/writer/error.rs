@@ -15,7 +15,7 @@ use crate::sink::lake::remedy;
 /// Why a writer stopped.
 #[derive(Debug, Error)]
 pub enum WriterError {
-    /// Rows were met that it cannot write: a bug.
+    /// The writer panicked, which is a bug of ours.
     #[error(
         "a writer failed at what it did not expect: {panic}; what is committed stays. Please report it with the last lines above"
     )]

@@ -206,7 +206,7 @@ impl Read for Source {
 /// A file's bytes, unpacked.
 pub(crate) struct Unpacked {
     pub source: Box<dyn Read>,
-    /// Whether it was packed: then its own end tells that it is whole.
+    /// Whether the file was compressed. Then unpacking fails where its end is missing, so a last line without a line end is whole.
     pub was_packed: bool,
     /// Where its packing tells behind its bytes alone whether they are right: up to where they are known to be.
     pub proven: Option<Proven>,

@@ -116,8 +116,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Puts files of which something was read before those of which nothing was: the former tell which of the latter are
-    /// renamed.
+    /// Sorts files that were read from in front of new ones. Once the former are opened it is known which logs are gone, and
+    /// so which of the new files may be one of them under another name.
     pub(super) fn order(&self, files: &mut [(Arc<str>, PathBuf)]) {
         files.sort_by_key(|(name, _)| !self.positions.contains_key(&**name));
     }

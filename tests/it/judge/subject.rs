@@ -46,7 +46,8 @@ pub enum Told {
     Answered(Vec<(&'static str, Answer)>),
 }
 
-/// Epochs are long enough for a graph of many tables, not optimised: a run to the end goes on while epochs are behind.
+/// An unoptimised build needs longer than the shortest epochs to close one over so many tables, and a run that is to end
+/// waits until the graph has caught up with its epochs.
 const DATAFLOW: &str = "name = \"judge\"\nepoch = \"20ms\"\ncommit = \"100ms\"\ndurability = \"none\"\n";
 /// Questions of one dataflow.
 const TOGETHER: usize = 40;
