@@ -7,7 +7,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
-use datafusion::logical_expr::expr::{AggregateFunction, GroupingSet};
+use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, Projection, Union, Values, Window,
@@ -232,40 +232,9 @@ enum Shown {
 /// GROUP BY with sums and counts in the places of means of decimals, and these above it.
 fn means_of_groups(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
     let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
-    let mut calls: Vec<Expr> = Vec::with_capacity(aggregate.aggr_expr.len());
-    let mut shown: Vec<Shown> = (0..groups).map(Shown::Column).collect();
-    let mut found = false;
-    for (n, call) in aggregate.aggr_expr.iter().enumerate() {
-        let at = groups + calls.len();
-        let bare = call.clone().unalias_nested().data;
-        let to = match &bare {
-            Expr::AggregateFunction(call) if call.func.name() == "avg" => {
-                mean_of(&call.params.args, aggregate.input.schema())
-            }
-            _ => None,
-        };
-        match (bare, to) {
-            (Expr::AggregateFunction(AggregateFunction { params, .. }), Some(to)) => {
-                let of = |func: Arc<AggregateUDF>| {
-                    Expr::AggregateFunction(AggregateFunction {
-                        func,
-                        params: params.clone(),
-                    })
-                };
-                calls.push(of(sum_udaf()).alias(format!("$sum{n}")));
-                calls.push(of(count_udaf()).alias(format!("$count{n}")));
-                shown.push(Shown::Mean { sum: at, to });
-                found = true;
-            }
-            _ => {
-                calls.push(call.clone());
-                shown.push(Shown::Column(at));
-            }
-        }
-    }
-    if !found {
+    let Some((calls, shown)) = without_means(&aggregate.aggr_expr, groups, aggregate.input.schema()) else {
         return Ok(None);
-    }
+    };
     let node = Aggregate::try_new(aggregate.input.clone(), aggregate.group_expr.clone(), calls)?;
     show(LogicalPlan::Aggregate(node), &aggregate.schema, &shown).map(Some)
 }
@@ -273,45 +242,56 @@ fn means_of_groups(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
 /// The same for windows.
 fn means_of_windows(window: &Window) -> Result<Option<LogicalPlan>> {
     let own = window.input.schema().fields().len();
-    let mut calls: Vec<Expr> = Vec::with_capacity(window.window_expr.len());
-    let mut shown: Vec<Shown> = (0..own).map(Shown::Column).collect();
-    let mut found = false;
-    for (n, call) in window.window_expr.iter().enumerate() {
-        let at = own + calls.len();
-        let bare = call.clone().unalias_nested().data;
-        let to = match &bare {
-            Expr::WindowFunction(call) if call.fun.name() == "avg" => mean_of(&call.params.args, window.input.schema()),
-            _ => None,
-        };
-        match (bare, to) {
-            (Expr::WindowFunction(call), Some(to)) => {
-                let of = |func: Arc<AggregateUDF>| {
-                    let mut call = call.clone();
-                    call.fun = WindowFunctionDefinition::AggregateUDF(func);
-                    Expr::WindowFunction(call)
-                };
-                calls.push(of(sum_udaf()).alias(format!("$sum{n}")));
-                calls.push(of(count_udaf()).alias(format!("$count{n}")));
-                shown.push(Shown::Mean { sum: at, to });
-                found = true;
-            }
-            _ => {
-                calls.push(call.clone());
-                shown.push(Shown::Column(at));
-            }
-        }
-    }
-    if !found {
+    let Some((calls, shown)) = without_means(&window.window_expr, own, window.input.schema()) else {
         return Ok(None);
-    }
+    };
     let node = Window::try_new(calls, window.input.clone())?;
     show(LogicalPlan::Window(node), &window.schema, &shown).map(Some)
 }
 
-/// The digits of a mean of the argument; none where it is no decimal.
-fn mean_of(args: &[Expr], schema: &DFSchema) -> Option<(u8, i8)> {
-    let of = args.first()?.get_type(schema).ok().filter(DataType::is_decimal)?;
+/// The calls of a node, a sum and a count in the place of each mean of decimals, and the columns as they were: `own` that the
+/// node has in front of its calls, then one for each call. None where no call is such a mean.
+fn without_means(calls: &[Expr], own: usize, input: &DFSchema) -> Option<(Vec<Expr>, Vec<Shown>)> {
+    let mut made: Vec<Expr> = Vec::with_capacity(calls.len());
+    let mut shown: Vec<Shown> = (0..own).map(Shown::Column).collect();
+    for (n, call) in calls.iter().enumerate() {
+        let at = own + made.len();
+        let bare = call.clone().unalias_nested().data;
+        match mean_of(&bare, input) {
+            Some(to) => {
+                made.push(with_function(&bare, sum_udaf()).alias(format!("$sum{n}")));
+                made.push(with_function(&bare, count_udaf()).alias(format!("$count{n}")));
+                shown.push(Shown::Mean { sum: at, to });
+            }
+            None => {
+                made.push(call.clone());
+                shown.push(Shown::Column(at));
+            }
+        }
+    }
+    (made.len() > calls.len()).then_some((made, shown))
+}
+
+/// The digits of a call that is a mean of decimals; none where it is another call.
+fn mean_of(call: &Expr, input: &DFSchema) -> Option<(u8, i8)> {
+    let args = match call {
+        Expr::AggregateFunction(call) if call.func.name() == "avg" => &call.params.args,
+        Expr::WindowFunction(call) if call.fun.name() == "avg" => &call.params.args,
+        _ => return None,
+    };
+    let of = args.first()?.get_type(input).ok().filter(DataType::is_decimal)?;
     shape(&of).map(mean)
+}
+
+/// The call of another aggregate with the same arguments, filter and frame.
+fn with_function(call: &Expr, func: Arc<AggregateUDF>) -> Expr {
+    let mut call = call.clone();
+    match &mut call {
+        Expr::AggregateFunction(call) => call.func = func,
+        Expr::WindowFunction(call) => call.fun = WindowFunctionDefinition::AggregateUDF(func),
+        _ => {}
+    }
+    call
 }
 
 fn show(node: LogicalPlan, before: &DFSchema, shown: &[Shown]) -> Result<LogicalPlan> {
