@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use crossbeam_channel::bounded;
+use futures::TryStreamExt;
 
 use super::files::{FEED, Plan};
 use super::server::{Feeding, Halt, Job};
@@ -49,7 +50,8 @@ impl Letters {
     async fn read(snapshot: &Snapshot, input: &Input) -> Result<Letters, QueryError> {
         let mut letters = Letters::default();
         let condition = format!("input = '{}' AND kind IN ('record', 'file')", input.name);
-        for serve::Letters { batch, rows } in snapshot.letters(&condition).await? {
+        let mut found = snapshot.letters(&condition).await?;
+        while let Some(serve::Letters { batch, rows }) = found.try_next().await? {
             let text = |name: &str| batch.column_by_name(name).expect("letters have it").as_string::<i32>();
             let number = |name: &str| {
                 batch

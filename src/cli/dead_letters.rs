@@ -81,10 +81,10 @@ pub struct DeadLetters {
 /// # Errors
 /// A definition that does not load; a lake that cannot be read.
 pub fn run(args: DeadLetters) -> Result<ExitCode> {
-    let dataflow = args.source.load()?;
     if args.replay {
-        return replay(dataflow, &args);
+        return replay(args.source.load()?, &args);
     }
+    let dataflow = args.source.load_to_ask()?;
     dead_letters(&dataflow, args.limit, args.snapshot, args.format)
 }
 

@@ -33,7 +33,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use crate::deep::deep;
-use crate::definition::{Dataflow, Diagnostics, feeds_on_lake, lake_location, load, nearest, parse_bytes};
+use crate::definition::{
+    DATAFLOW_FILE, Dataflow, Diagnostics, feeds_on_lake, lake_location, load, nearest, parse_bytes, survey,
+};
 use crate::shown::shown_lines;
 
 /// The run failed, or `verify` or `test` found a difference.
@@ -206,15 +208,40 @@ impl SourceAndLake {
     /// The dataflow, with its lake replaced where the command says so (relative to the current folder).
     fn load(&self) -> Result<Dataflow> {
         let mut dataflow = load(&self.folder, &environment)?;
-        if let Some(lake) = &self.lake {
-            dataflow.lake = lake_location(lake, &std::env::current_dir()?)
-                .map_err(|error| UsageError::new(format!("bad --lake: {error}"), error.help()))?;
+        if self.move_lake(&mut dataflow)? {
             let mistakes = feeds_on_lake(&dataflow);
             if !mistakes.is_empty() {
                 return Err(Diagnostics(mistakes).into());
             }
         }
         Ok(dataflow)
+    }
+
+    /// The same for a command that only asks the lake: where that is, `dataflow.toml` says. Mistakes in other files do not
+    /// matter, nor do variables of theirs that are not set here: who asks need not know the passwords of feeds.
+    fn load_to_ask(&self) -> Result<Dataflow> {
+        let mut survey = survey(&self.folder, &environment);
+        survey
+            .found
+            .0
+            .retain(|mistake| mistake.file == Path::new(DATAFLOW_FILE));
+        match survey.dataflow {
+            Some(mut dataflow) if survey.found.0.is_empty() => {
+                self.move_lake(&mut dataflow)?;
+                Ok(dataflow)
+            }
+            // Without a dataflow, whatever is wrong is the reason.
+            None if survey.found.0.is_empty() => self.load(),
+            _ => Err(survey.found.into()),
+        }
+    }
+
+    /// Puts the lake where the command says, if it does.
+    fn move_lake(&self, dataflow: &mut Dataflow) -> Result<bool> {
+        let Some(lake) = &self.lake else { return Ok(false) };
+        dataflow.lake = lake_location(lake, &std::env::current_dir()?)
+            .map_err(|error| UsageError::new(format!("bad --lake: {error}"), error.help()))?;
+        Ok(true)
     }
 }
 

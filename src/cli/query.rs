@@ -42,7 +42,7 @@ pub struct Query {
 /// # Errors
 /// A definition that does not load; SQL that fails; a snapshot that does not exist.
 pub fn run(args: Query) -> Result<ExitCode> {
-    let dataflow = args.source.load()?;
+    let dataflow = args.source.load_to_ask()?;
     if args.sql.trim().is_empty() {
         return Err(UsageError::new("the SQL is empty", "write one SELECT, in quotes").into());
     }

@@ -18,7 +18,7 @@ use super::table::{plain_table, read_table_settings};
 use super::{Dataflow, Feed, FeedKind, Input, Layer, NEEDS_FOLDER, Table};
 
 /// The file that makes a folder a dataflow.
-const ROOT: &str = "dataflow.toml";
+pub const DATAFLOW_FILE: &str = "dataflow.toml";
 
 /// What a folder says, and what is wrong with it.
 pub struct Survey {
@@ -72,33 +72,33 @@ impl Loader<'_> {
     /// The dataflow, and the inputs that are left out of it.
     fn load(&self) -> (Option<Dataflow>, Vec<String>) {
         let base = match self.folder.canonicalize() {
-            Ok(base) if base.join(ROOT).is_file() => base,
+            Ok(base) if base.join(DATAFLOW_FILE).is_file() => base,
             Ok(base) if base.is_dir() => {
                 self.say(
-                    Path::new(ROOT),
-                    format!("there is no {ROOT} in {}", self.folder.display()),
+                    Path::new(DATAFLOW_FILE),
+                    format!("there is no {DATAFLOW_FILE} in {}", self.folder.display()),
                     "name a dataflow's folder, or make one: alluvium init NAME",
                 );
                 return (None, vec![]);
             }
             Ok(_) => {
                 self.say(
-                    Path::new(ROOT),
+                    Path::new(DATAFLOW_FILE),
                     format!("{} is not a folder", self.folder.display()),
-                    format!("name the folder that holds {ROOT}"),
+                    format!("name the folder that holds {DATAFLOW_FILE}"),
                 );
                 return (None, vec![]);
             }
             Err(error) => {
                 self.say(
-                    Path::new(ROOT),
+                    Path::new(DATAFLOW_FILE),
                     format!("could not open folder {}: {error}", self.folder.display()),
                     "name a dataflow's folder, or make one: alluvium init NAME",
                 );
                 return (None, vec![]);
             }
         };
-        let root = self.with_file(Path::new(ROOT), |file| read_root(file, &base));
+        let root = self.with_file(Path::new(DATAFLOW_FILE), |file| read_root(file, &base));
         let root = root.flatten();
         let is_read = root.is_some();
         let root = root.unwrap_or_default();
@@ -202,7 +202,7 @@ impl Loader<'_> {
         let homeless = root.http.as_ref().is_some_and(|http| http.folder(&root.lake).is_none());
         if any && homeless {
             self.say(
-                Path::new(ROOT),
+                Path::new(DATAFLOW_FILE),
                 "what requests bring is kept on a disk until a snapshot has it, and the lake is none",
                 NEEDS_FOLDER,
             );
@@ -213,7 +213,7 @@ impl Loader<'_> {
     fn check_topics(&self, root: &Root, tables: &[Table]) {
         let letters = root.dead_letters.iter().map(|output| Going {
             who: "[dead_letters]".to_string(),
-            file: Path::new(ROOT),
+            file: Path::new(DATAFLOW_FILE),
             output,
         });
         let tables = tables.iter().filter_map(|table| {

@@ -47,7 +47,7 @@ pub use file_glob::{FileGlob, GlobState};
 pub use files::{Changed, Duplicates, FileField, FileRules, LogRules};
 pub use http::{Http, NEEDS_FOLDER, Tls};
 pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
-pub use load::{Survey, load, survey};
+pub use load::{DATAFLOW_FILE, Survey, load, survey};
 pub use location::{LocationError, files_location, lake_location, pattern_of_file};
 pub use moment::{MomentFault, MomentPattern};
 pub use number::{NumberPattern, PlainNumber, parse_flags};

@@ -8,7 +8,7 @@ use super::column::Decided;
 use super::columns::Columns;
 use super::look::{Looked, Part};
 use crate::contain::contain;
-use crate::decode::parquet::{INT96, with_int96};
+use crate::decode::parquet::{INT96, checked};
 use crate::decode::{ContainerColumn, container_bodies, container_columns, container_rows};
 use crate::repr::SqlType;
 use crate::source::{FileMark, NamedFile};
@@ -28,7 +28,7 @@ pub(super) fn parquet(file: &NamedFile, looked: &mut Looked, part: &Part<'_>) ->
         let footer = file.footer()?;
         // Of the types that batches have, which is another one of INT96 and INTERVAL.
         let empty = RecordBatch::new_empty(footer.schema().clone());
-        let empty = with_int96(empty, footer.metadata()).map_err(|error| error.to_string())?;
+        let empty = checked(empty, footer.metadata()).map_err(|error| error.to_string())?;
         for field in empty.schema_ref().fields() {
             let (sql_type, note) = sql_type(field.data_type());
             looked

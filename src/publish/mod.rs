@@ -29,6 +29,7 @@ mod tests;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -99,13 +100,17 @@ pub fn start(
         let failed = failed.clone();
         let thread = std::thread::Builder::new()
             .name("publisher".into())
-            .spawn(move || match worker.publish(&epochs) {
-                Err(error @ PublishError::Behind { .. }) => Err(error),
-                Err(error) => {
-                    failed(error);
-                    Ok(())
+            .spawn(move || {
+                // What a panic leaves half done ends with the run, and the next one publishes it.
+                let published = catch_unwind(AssertUnwindSafe(|| worker.publish(&epochs)));
+                match published.unwrap_or(Err(PublishError::Panicked)) {
+                    Err(error @ PublishError::Behind { .. }) => Err(error),
+                    Err(error) => {
+                        failed(error);
+                        Ok(())
+                    }
+                    Ok(()) => Ok(()),
                 }
-                Ok(()) => Ok(()),
             })
             .map_err(PublishError::Spawn)?;
         publisher.channels.push((committed, thread));

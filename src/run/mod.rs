@@ -33,6 +33,7 @@ mod start;
 mod status;
 mod suspects;
 mod team;
+mod watched;
 mod weight;
 mod wiring;
 mod worker;

@@ -223,7 +223,8 @@ impl Past {
             })?;
             past.objects.push(listed.location);
         }
-        for letters in snapshot.letters("true").await? {
+        let mut letters = snapshot.letters("true").await?;
+        while let Some(letters) = letters.try_next().await? {
             past.letters.extend(letters.rows);
         }
         Ok(past)

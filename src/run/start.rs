@@ -16,7 +16,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use super::audit::Audit;
 use super::control::Start;
-use super::engine::{Engine, message};
+use super::engine::Engine;
 use super::follower::Hands;
 use super::memory::Memory;
 use super::pacer::Pacer;
@@ -25,6 +25,7 @@ use super::peers::{self, Peers};
 use super::presence::Presence;
 use super::shared::{Event, Shared};
 use super::team::{Role, Team, Threads};
+use super::watched::failure_of;
 use super::weight::Weight;
 use super::worker::{self, LOAD_ROWS, Parts};
 use super::{Options, RunError, Wiring, archive};
@@ -477,7 +478,16 @@ impl Setup<'_> {
         match (&team.role, committer) {
             (Role::Follows(leader), _) => {
                 let forward = leader.forward(stats.clone());
-                named("forwarder", "the way to the committer", move || forward(prepared))
+                let shared = self.shared.clone();
+                named("forwarder", "the way to the committer", move || {
+                    let forwarded = || {
+                        forward(prepared);
+                        Ok::<(), RunError>(())
+                    };
+                    if let Some(failure) = failure_of("the way to the committer", forwarded) {
+                        shared.tell(Event::Failed(failure));
+                    }
+                })
             }
             (Role::Leads(peers), committer) => {
                 stats.extend(peers.stats(self.wiring.specs.len()));
@@ -522,11 +532,10 @@ impl Setup<'_> {
                 epoch,
             };
             // Nobody else would tell that a past broke off, and the workers wait for its end.
-            let brought = catch_unwind(AssertUnwindSafe(|| past.bring(&pasts)))
-                .unwrap_or_else(|panic| Err(RunError::Panicked("the replay", message(panic))));
+            let failure = failure_of("the replay", || past.bring(&pasts));
             workers.iter().for_each(thread::Thread::unpark);
-            if let Err(error) = brought {
-                shared.tell(Event::Failed(error));
+            if let Some(failure) = failure {
+                shared.tell(Event::Failed(failure));
             }
         })?;
         Ok(Some(replay))
@@ -709,8 +718,8 @@ fn commit(committer: Committer, prepared: Receiver<Prepared>, shared: &Arc<Share
         let shared = shared.clone();
         thread::spawn(move || events.into_iter().for_each(|event| shared.tell(Event::Commit(event))))
     };
-    if let Err(error) = committer.run(prepared, events_in) {
-        shared.tell(Event::Failed(error.into()));
+    if let Some(failure) = failure_of("the committer", || committer.run(prepared, events_in)) {
+        shared.tell(Event::Failed(failure));
     }
     let _ = relay.join();
 }

@@ -3,6 +3,8 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use datafusion::error::DataFusionError;
+use futures::stream::{BoxStream, StreamExt, empty};
 
 use super::{QueryError, Snapshot};
 use crate::definition::Dataflow;
@@ -28,13 +30,17 @@ impl Letters {
 }
 
 impl Snapshot {
-    /// The dead letters of which a condition on their columns holds. None in a snapshot without the table.
+    /// The dead letters of which a condition on their columns holds, as they are read: there may be millions. None in a
+    /// snapshot without the table.
     ///
     /// # Errors
-    /// A table that cannot be read, or has other columns.
-    pub async fn letters(&self, condition: &str) -> Result<Vec<Letters>, QueryError> {
+    /// A table that cannot be read, or has other columns; so for the stream's items.
+    pub async fn letters(
+        &self,
+        condition: &str,
+    ) -> Result<BoxStream<'static, Result<Letters, QueryError>>, QueryError> {
         if !self.has("dead_letters") {
-            return Ok(vec![]);
+            return Ok(empty().boxed());
         }
         let schema = dead_letters::schema();
         let there = self.context().table_provider("dead_letters").await?.schema();
@@ -44,8 +50,9 @@ impl Snapshot {
         };
         let columns: Vec<String> = schema.fields().iter().map(|f| column(f.name())).collect();
         let sql = format!("SELECT {} FROM dead_letters WHERE {condition}", columns.join(", "));
-        let batches = self.query(&sql).await?.1;
-        Ok(batches.iter().map(Letters::of).collect::<Result<_, _>>()?)
+        let batches = self.context().sql(&sql).await?.execute_stream().await?;
+        let letters = batches.map(|batch: Result<_, DataFusionError>| Ok(Letters::of(&batch?)?));
+        Ok(letters.boxed())
     }
 }
 

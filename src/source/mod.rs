@@ -12,6 +12,7 @@ pub mod generate;
 mod guard;
 mod http;
 mod kafka;
+mod kept_open;
 mod log;
 mod names;
 mod outlet;

@@ -114,6 +114,50 @@ fn who_only_reads_makes_no_lake_and_says_what_makes_one() {
     }
 }
 
+/// Who asked a lake had to set the passwords of all feeds, and could not ask while a table's SQL was being changed.
+#[test]
+fn who_only_asks_needs_no_variables_of_feeds_and_no_right_sql() {
+    let folder = Folder::new(
+        "ask-only",
+        &[
+            (
+                "inputs/n.toml",
+                "[columns]\nid = \"BIGINT\"\n[[feeds]]\nname = \"f\"\nkind = \"files\"\npath = \"${DROPS_OF_FEED:-drops}/*.csv\"\nformat = \"csv\"\n",
+            ),
+            ("gold/n.sql", "SELECT COUNT(*) AS n FROM n"),
+        ],
+    );
+    folder.write("drops/a.csv", "id\n1\nx\n");
+    let at = folder.path();
+    exits(
+        &alluvium(&["run", ".", "--until-caught-up", "--lake", "lakes/lake"], at),
+        0,
+    );
+    let path = "inputs/n.toml";
+    let input = std::fs::read_to_string(at.join(path)).expect("the input's file");
+    folder.write(path, &input.replace(":-drops", ""));
+    folder.write("gold/n.sql", "SELECT COUNT( AS n FROM n");
+    for (arguments, expected) in [
+        (&["query", ".", "SELECT n FROM gold.n", "--format", "csv"][..], "n\n1\n"),
+        (&["dead-letters", ".", "--format", "csv"], "column \"\"id\"\""),
+    ] {
+        let asked = alluvium(&[arguments, &["--lake", "lakes/lake"]].concat(), at);
+        exits(&asked, 0);
+        assert!(text(&asked).contains(expected), "{}", text(&asked));
+    }
+    let checked = alluvium(&["check", "."], at);
+    exits(&checked, 2);
+    assert!(
+        text(&checked).contains("DROPS_OF_FEED is not set"),
+        "{}",
+        text(&checked)
+    );
+    folder.write("dataflow.toml", "name = \"${NAME_OF_DATAFLOW}\"\n");
+    let asked = alluvium(&["query", ".", "SELECT 1", "--lake", "lakes/lake"], at);
+    exits(&asked, 2);
+    assert!(text(&asked).contains("NAME_OF_DATAFLOW is not set"), "{}", text(&asked));
+}
+
 /// What `check` tells of a dataflow, which must be all of `expected`.
 #[track_caller]
 fn tells(folder: &Folder, expected: &[&str]) {

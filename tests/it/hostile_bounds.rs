@@ -645,3 +645,55 @@ fn requests_that_are_made_to_mislead_are_refused_or_taken_once() {
         deep_letters.to_string()
     );
 }
+
+/// Each partition of a log keeps its file open: with more of them than the process may open files, the run ended, and each
+/// one after it.
+#[test]
+fn a_log_of_more_partitions_than_files_may_be_open_waits_and_takes_nothing_from_others() {
+    let input = |kind: &str, format: &str| {
+        format!("[columns]\nid = \"BIGINT\"\n[[feeds]]\nname = \"f\"\nkind = \"{kind}\"\nformat = \"{format}\"\n")
+    };
+    let log = input("log", "json") + "path = \"log\"\n";
+    let drops = input("files", "csv") + "path = \"drops/*.csv\"\n";
+    let folder = Folder::new(
+        "many-partitions",
+        &[
+            ("inputs/logged.toml", &log),
+            ("inputs/dropped.toml", &drops),
+            ("gold/n.sql", "SELECT COUNT(*) AS n FROM dropped"),
+            ("gold/l.sql", "SELECT COUNT(*) AS n FROM logged"),
+        ],
+    );
+    for partition in 0..300 {
+        folder.write(
+            &format!("log/{partition:03}.ndjson"),
+            &format!("{{\"value\":{{\"id\":{partition}}}}}\n"),
+        );
+    }
+    folder.write("drops/a.csv", "id\n1\n2\n");
+    let run = |files: u64| {
+        let command = format!(
+            "ulimit -n {files} && exec {} run . --until-caught-up -w 1 --lake lakes/lake",
+            env!("CARGO_BIN_EXE_alluvium")
+        );
+        let bash = Command::new("bash")
+            .args(["-c", &command])
+            .current_dir(folder.path())
+            .output();
+        let output = bash.expect("a shell");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (_, told) = run(256);
+    assert!(
+        told.contains("feeds keep 128 files open already") && told.contains("ulimit -n"),
+        "{told}"
+    );
+    let dataflow = folder.load("lake");
+    assert_eq!(ask(&dataflow, "SELECT l.n, n.n FROM gold.l, gold.n"), "128,2", "{told}");
+    let (caught_up, told) = run(4096);
+    assert!(caught_up, "{told}");
+    assert_eq!(ask(&dataflow, "SELECT n FROM gold.l"), "300");
+}

@@ -12,7 +12,9 @@ use crate::commands::{alluvium, exits, text};
 use crate::formats::{long, text as avro_text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, catch_up, recompute};
-use samples::{avro_block, avro_header, int96_file, nested_file, parquet_file, repeated_file, uuid_file};
+use samples::{
+    avro_block, avro_header, bytes_as_text_file, int96_file, nested_file, parquet_file, repeated_file, uuid_file,
+};
 
 /// A dataflow of one input `t` of files, and its rows as they are.
 fn of_files(name: &str, format: &str, columns: &str) -> Folder {
@@ -94,6 +96,43 @@ fn letters(dataflow: &Dataflow) -> String {
         dataflow,
         "SELECT kind, \"partition\", \"offset\", reason FROM dead_letters ORDER BY 2, 3",
     )
+}
+
+/// The reader of Parquet looks at the bytes of texts only where they are annotated as UTF8: those of other texts reached the
+/// writer, which panicked.
+#[test]
+fn bytes_that_a_parquet_file_calls_text_are_a_dead_letter() {
+    // ENUM is read as bytes, so that one value is refused; the others spoil their file.
+    let folder = of_files("as_text", "parquet", "a = \"VARCHAR\"");
+    for (name, annotation) in [
+        ("utf8", Some("UTF8")),
+        ("json", Some("JSON")),
+        ("enum", Some("ENUM")),
+        ("arrow", None),
+    ] {
+        put(
+            &folder,
+            &format!("good-{name}.parquet"),
+            &bytes_as_text_file(annotation, b"good"),
+        );
+        put(
+            &folder,
+            &format!("bad-{name}.parquet"),
+            &bytes_as_text_file(annotation, b"b\xffd"),
+        );
+    }
+    let dataflow = settled(&folder, "SELECT a, COUNT(*) FROM silver.t GROUP BY a", "good,4");
+    let letters = letters(&dataflow);
+    let kinds: Vec<&str> = letters
+        .lines()
+        .filter_map(|line| line.split(".parquet").next())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["file,bad-arrow", "record,bad-enum", "file,bad-json", "file,bad-utf8"],
+        "{letters}"
+    );
+    assert_eq!(letters.matches("is damaged: Invalid UTF8").count(), 2, "{letters}");
 }
 
 /// A byte of a page told its reader to take 255 bits at a time: the reader panicked, and so did every run after it.

@@ -5,6 +5,9 @@
 //! 2. Row groups are read one after the other. A batch has rows of one group, so that damage takes no rows of another.
 //! 3. INT96 is a day and its nanoseconds, so that nothing of it is lost (`int96`).
 //! 4. UUIDs are marked as such (`uuids`).
+//! 5. What the reader gives is checked before anything else sees it (`checked`). It makes texts of bytes that it has not
+//!    looked at where a column is a text by another mark than UTF8: JSON, ENUM, a logical type alone, an Arrow schema in
+//!    the footer. Whoever meets such a text later panics, or worse.
 
 mod footer;
 mod int96;
@@ -16,7 +19,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
@@ -30,7 +33,7 @@ use super::damage::Damage;
 use crate::contain::contain;
 use crate::repr::rows_at_once;
 
-pub(crate) use int96::{INT96, nanos as int96_nanos, read as with_int96};
+pub(crate) use int96::{INT96, nanos as int96_nanos};
 pub(crate) use pages::check_pages;
 
 /// Bytes behind the footer: its length and the magic bytes.
@@ -98,6 +101,23 @@ pub(crate) fn groups_from(metadata: &ParquetMetaData, next: u64) -> Vec<(usize, 
     groups
 }
 
+/// A batch of the reader: arrays that hold what their types say, and INT96 as what it is.
+///
+/// # Errors
+/// A column holds bytes that its type cannot have.
+pub(crate) fn checked(batch: RecordBatch, metadata: &ParquetMetaData) -> Result<RecordBatch, ArrowError> {
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        if let Err(error) = column.to_data().validate_full() {
+            let why = match &error {
+                ArrowError::InvalidArgumentError(why) => why.clone(),
+                other => other.to_string(),
+            };
+            return Err(Damage(format!("its column {:?} is damaged: {why}", field.name())).into());
+        }
+    }
+    int96::read(batch, metadata)
+}
+
 /// The rows of a file from row `next` on, in batches of at most so many rows, and of about so many bytes. `reopen` gives the
 /// file anew.
 ///
@@ -119,7 +139,7 @@ pub(crate) fn batches<R: ChunkReader + 'static>(
     let mut next_batch = move || -> Result<Option<RecordBatch>, ArrowError> {
         loop {
             if let Some(batch) = open.as_mut().and_then(Iterator::next) {
-                return with_int96(batch?, metadata.metadata()).map(Some);
+                return checked(batch?, metadata.metadata()).map(Some);
             }
             let Some((group, before)) = groups.next() else {
                 return Ok(None);

@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, AsArray};
+use futures::TryStreamExt;
 
 use super::sources::{InputSource, Sources, TableSource};
 use crate::definition::Retention;
@@ -15,29 +16,32 @@ use crate::run::shared::Shared;
 use crate::run::wiring::Wiring;
 use crate::serve::Snapshot;
 
-/// The letters, batch by batch.
-pub async fn carried(
+/// Gives the letters to `each`, some at once.
+pub async fn carry(
     snapshot: &Snapshot,
     wiring: &Wiring,
     sources: &Sources,
     shared: &Shared,
-) -> Result<Vec<Vec<Row>>, RunError> {
-    let mut letters = Vec::new();
+    mut each: impl FnMut(Vec<Row>),
+) -> Result<(), RunError> {
     let conditions = conditions(wiring, sources);
     if !conditions.is_empty() {
-        let found = snapshot.letters(&conditions.join(" OR ")).await?;
-        letters.extend(found.into_iter().map(|found| found.rows));
+        let mut found = snapshot.letters(&conditions.join(" OR ")).await?;
+        while let Some(found) = found.try_next().await? {
+            each(found.rows);
+        }
     }
     for (table, retention) in judged(wiring, sources) {
         let late = format!("kind = 'row' AND table_name = {table} AND starts_with(reason, '{LATE}')");
-        for found in snapshot.letters(&late).await? {
+        let mut found = snapshot.letters(&late).await?;
+        while let Some(found) = found.try_next().await? {
             let payloads = found.batch.column_by_name("payload").expect("letters have it");
             let late = still_late(payloads.as_binary(), retention, shared.open.load(Ordering::Acquire));
             let rows = found.rows.into_iter().zip(late);
-            letters.push(rows.filter_map(|(row, late)| late.then_some(row)).collect());
+            each(rows.filter_map(|(row, late)| late.then_some(row)).collect());
         }
     }
-    Ok(letters)
+    Ok(())
 }
 
 /// Tables that are computed again and have a retention.

@@ -387,9 +387,10 @@ impl Bringing<'_> {
                 })
                 .await?;
             }
-            for letters in letters::carried(&snapshot, self.wiring, sources, self.shared).await? {
+            letters::carry(&snapshot, self.wiring, sources, self.shared, |letters| {
                 hands.give(Past::Letters(letters));
-            }
+            })
+            .await?;
             Ok::<u64, RunError>(records)
         })?;
         records += reread::read(self, sources, hands)?;

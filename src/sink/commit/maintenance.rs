@@ -14,6 +14,7 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ use super::history::{self, History, Record};
 use super::ledger;
 use super::log;
 use super::sweep;
+use crate::contain;
 use crate::sink::disk;
 use crate::sink::lake::{Lake, file_location};
 
@@ -116,22 +118,30 @@ impl Maintenance {
             sweeping: 0,
         };
         let thread = thread::Builder::new().name("maintenance".into());
-        let thread = thread.spawn(move || runtime.block_on(worker.run(inbox)))?;
+        let thread = thread.spawn(move || {
+            // Tables stay right without it, and only grow: the run goes on.
+            let kept = catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run(inbox))));
+            if let Err(panic) = kept {
+                tracing::error!(
+                    panic = contain::message(&*panic),
+                    "maintenance of the lake ended, which is a bug: until the next start no checkpoints are written and nothing is cleaned up"
+                );
+            }
+        })?;
         Ok(Maintenance { notes, thread })
     }
 
     /// Tells it of a snapshot.
     pub fn observe(&self, note: Note) {
-        // The thread ends only by `finish`, or by a panic that `finish` reports.
+        // The thread ends only by `finish`, or by a panic, which it has told.
         let _ = self.notes.send(note);
     }
 
     /// Flushes what must not be lost and ends it.
     pub fn finish(self) {
         drop(self.notes);
-        if self.thread.join().is_err() {
-            tracing::error!("maintenance ended early");
-        }
+        // It has told a panic itself.
+        let _ = self.thread.join();
     }
 }
 

@@ -102,10 +102,11 @@ fn stored_parquet(file: StoredFile, extent: &Extent<'_>, runtime: tokio::runtime
     let rows = rows_at_once(metadata.metadata(), extent.rows, extent.bytes);
     let mut open: Option<ParquetRecordBatchStream<StoredFile>> = None;
     let mut ended = false;
-    let mut next_batch = move || -> Result<Option<RecordBatch>, ParquetError> {
+    let mut next_batch = move || -> Result<Option<RecordBatch>, Break> {
         loop {
             if let Some(batch) = open.as_mut().and_then(|open| runtime.block_on(open.next())) {
-                return Ok(Some(parquet::with_int96(batch?, metadata.metadata())?));
+                let batch = batch.map_err(of_parquet)?;
+                return parquet::checked(batch, metadata.metadata()).map(Some).map_err(of_arrow);
             }
             let Some((group, before)) = groups.next() else {
                 return Ok(None);
@@ -118,7 +119,7 @@ fn stored_parquet(file: StoredFile, extent: &Extent<'_>, runtime: tokio::runtime
                 .with_row_groups(vec![group])
                 .with_batch_size(rows)
                 .with_offset(before);
-            open = Some(builder.build()?);
+            open = Some(builder.build().map_err(of_parquet)?);
         }
     };
     Ok(Box::new(std::iter::from_fn(move || {
@@ -126,7 +127,7 @@ fn stored_parquet(file: StoredFile, extent: &Extent<'_>, runtime: tokio::runtime
             return None;
         }
         let read = contain(&mut next_batch).map_err(|panic| Break::from(Damage::of_panic(panic)));
-        let batch = read.and_then(|read| read.map_err(of_parquet)).transpose();
+        let batch = read.flatten().transpose();
         ended = !matches!(batch, Some(Ok(_)));
         batch
     })))

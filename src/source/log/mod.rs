@@ -50,6 +50,7 @@ use super::batch::{BatchBuilder, Record};
 use super::fault::FeedFault;
 use super::files::what_is_in;
 use super::guard::open_regular;
+use super::kept_open::KeptOpen;
 use super::names::partition_of;
 use super::outlet::{Ended, Hand};
 use super::readers::{ReaderOptions, Starter};
@@ -368,6 +369,7 @@ impl Follower {
     /// Opens a partition; none: it is left out, and that is said.
     fn open(&mut self, name: &Arc<str>, path: &Path) -> Result<Option<Partition>, LogUnread> {
         let within = self.within()?;
+        let kept = KeptOpen::take().map_err(|error| waits(path, error))?;
         let file = match open_regular(path, within.as_deref()) {
             Ok(file) => file,
             Err(error) if is_left_out(&error) && !self.positions.contains_key(&**name) => {
@@ -380,7 +382,8 @@ impl Follower {
             Err(error) => return Err(waits(path, error)),
         };
         let place = self.positions.get(&**name).cloned().unwrap_or_default();
-        let mut partition = Partition::new(name.clone(), path.to_path_buf(), file, place.next, place.base);
+        let (file, place_of_file) = ((file, kept), (place.next, place.base));
+        let mut partition = Partition::new(name.clone(), path.to_path_buf(), file, place_of_file);
         match check_read(&mut partition, place.mark.as_ref()) {
             Ok(()) if place.mark.is_none() && place.next > place.base => {
                 let position = partition.position(partition.next);

@@ -11,12 +11,14 @@ use memchr::memchr;
 
 use super::mark::HeldBytes;
 use crate::source::Position;
+use crate::source::kept_open::KeptOpen;
 
 /// A partition's file and how far it is read.
 pub(super) struct Partition {
     pub name: Arc<str>,
     pub path: PathBuf,
     pub file: File,
+    _kept: KeptOpen,
     /// The number of the file's first byte: not 0 once a log was begun anew. All places below count with it.
     pub base: u64,
     pub next: u64,
@@ -48,12 +50,13 @@ pub(super) struct Partition {
 
 impl Partition {
     /// A file that is read up to `next` and was not looked at yet.
-    pub fn new(name: Arc<str>, path: PathBuf, file: File, next: u64, base: u64) -> Partition {
+    pub fn new(name: Arc<str>, path: PathBuf, (file, kept): (File, KeptOpen), (next, base): (u64, u64)) -> Partition {
         let now = Instant::now();
         Partition {
             name,
             path,
             file,
+            _kept: kept,
             base,
             next,
             size: next,
@@ -177,9 +180,11 @@ mod tests {
             ..Partition::new(
                 "0".into(),
                 PathBuf::new(),
-                tempfile::tempfile().expect("a file"),
-                next,
-                0,
+                (
+                    tempfile::tempfile().expect("a file"),
+                    KeptOpen::take().expect("few are open"),
+                ),
+                (next, 0),
             )
         };
         // One line, whole or begun before the look before.

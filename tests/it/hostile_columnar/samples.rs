@@ -8,10 +8,14 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::array::{Int32Builder, StringBuilder};
-use arrow::datatypes::{DataType, Field, Float64Type};
-use parquet::arrow::ArrowWriter;
+use arrow::datatypes::{DataType, Field, Float64Type, Schema};
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter, encode_arrow_schema};
 use parquet::basic::{Repetition, Type as Physical};
-use parquet::data_type::{DataType as Data, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int96, Int96Type};
+use parquet::data_type::{
+    ByteArray, ByteArrayType, DataType as Data, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int96, Int96Type,
+};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
@@ -84,6 +88,28 @@ pub fn int96_file(points: &[Option<(u32, u64)>]) -> Vec<u8> {
     let values: Vec<Int96> = points.iter().flatten().map(of_point).collect();
     let levels: Vec<i16> = points.iter().map(|point| i16::from(point.is_some())).collect();
     one_column::<Int96Type>(column(Physical::INT96, Repetition::OPTIONAL), &values, &levels, None)
+}
+
+/// A column `a` of bytes, in a file whose readers take it for a text: by an annotation, or by the Arrow schema in the footer
+/// where `annotation` is none.
+pub fn bytes_as_text_file(annotation: Option<&str>, value: &[u8]) -> Vec<u8> {
+    let Some(annotation) = annotation else {
+        let told = Schema::new(vec![Field::new("a", DataType::Utf8, true)]);
+        let told = KeyValue::new(ARROW_SCHEMA_META_KEY.to_string(), encode_arrow_schema(&told));
+        let properties = WriterProperties::builder().set_key_value_metadata(Some(vec![told]));
+        let options = ArrowWriterOptions::new()
+            .with_skip_arrow_metadata(true)
+            .with_properties(properties.build());
+        let bytes: ArrayRef = Arc::new(BinaryArray::from_vec(vec![value]));
+        let batch = RecordBatch::try_from_iter_with_nullable([("a", bytes, true)]).expect("one column");
+        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options).expect("a writer");
+        writer.write(&batch).expect("the batch is written");
+        return writer.into_inner().expect("the file is written");
+    };
+    let schema = format!("message schema {{ optional binary a ({annotation}); }}");
+    let schema = parquet::schema::parser::parse_message_type(&schema).expect("a schema");
+    let column = schema.get_fields()[0].as_ref().clone();
+    one_column::<ByteArrayType>(column, &[ByteArray::from(value.to_vec())], &[1], None)
 }
 
 /// A UUID `a`, a list `l` of one, and one in a struct `s`: a row with it in all places, and a row without.

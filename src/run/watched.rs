@@ -1,0 +1,38 @@
+//! Threads beside the workers, whose end the conductor hears of however they end. It waits for what they say: one that died
+//! without a word would leave the run waiting for ever.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::RunError;
+use crate::contain;
+
+/// Runs the body of a thread, which is called `what`; says why it failed, if it did.
+///
+/// What the body was about to change is given up with the run, so that nobody sees it half changed.
+pub fn failure_of<E: Into<RunError>>(what: &'static str, body: impl FnOnce() -> Result<(), E>) -> Option<RunError> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.into()),
+        Err(panic) => Some(RunError::Panicked(what, contain::message(&*panic))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_has_failed_as_one_that_gives_an_error_has() {
+        let failed = |body: fn() -> Result<(), RunError>| failure_of("the committer", body).map(|e| e.to_string());
+        assert_eq!(failed(|| Ok(())), None);
+        assert_eq!(
+            failed(|| Err(RunError::WriterGone)),
+            Some(RunError::WriterGone.to_string())
+        );
+        let told = failed(|| panic!("no such snapshot")).unwrap();
+        assert!(
+            told.contains("the committer") && told.contains("no such snapshot"),
+            "{told}"
+        );
+    }
+}
