@@ -30,6 +30,8 @@ pub struct Case {
 pub struct Known {
     pub cases: BTreeMap<String, String>,
     pub families: BTreeMap<String, String>,
+    /// Queries of public suites: `nexmark q10`.
+    pub suites: BTreeMap<String, String>,
 }
 
 /// How a case was answered.

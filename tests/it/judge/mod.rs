@@ -14,6 +14,8 @@
 //! those of some families. `ALLUVIUM_JUDGE_FOUND=file` writes the smallest wrong statement of each family there, in the
 //! form of `found.json`.
 //!
+//! `suites/` asks the queries of TPC-H and Nexmark, whose answers are written down.
+//!
 //! PostgreSQL: `scripts/services start postgres; eval "$(scripts/services env)"`; without it the random tests skip.
 
 mod accepted;
@@ -25,6 +27,7 @@ mod random;
 mod server;
 mod shrink;
 mod subject;
+mod suites;
 mod tables;
 mod translate;
 

@@ -6,28 +6,25 @@ use std::time::{Duration, Instant};
 
 use crate::support::Folder;
 
-/// How long a run may take that has a few rows to read.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Runs a folder's dataflow into its lake `lakes/lake` until every feed is exhausted and committed.
-pub fn catch_up(folder: &Folder) -> Result<(), String> {
-    start(folder, &["--until-caught-up"]).ended()
+pub fn catch_up(folder: &Folder, patience: Duration) -> Result<(), String> {
+    start(folder, &["--until-caught-up"], patience).ended()
 }
 
 /// A run that goes on until it is stopped.
 pub struct Live(Run);
 
 impl Live {
-    pub fn start(folder: &Folder) -> Live {
-        Live(start(folder, &[]))
+    pub fn start(folder: &Folder, patience: Duration) -> Live {
+        Live(start(folder, &[], patience))
     }
 
     /// Waits until something is done.
     pub fn wait_until(&mut self, done: impl Fn() -> bool) -> Result<(), String> {
         let started = Instant::now();
         while !done() {
-            if started.elapsed() > PATIENCE {
-                return Err(format!("a change was not committed in {PATIENCE:?}"));
+            if started.elapsed() > self.0.patience {
+                return Err(format!("a change was not committed in {:?}", self.0.patience));
             }
             if self.0.is_over() {
                 return self.0.said().and(Err("it ended by itself".to_string()));
@@ -51,9 +48,11 @@ struct Run {
     child: Child,
     /// Where it writes what went wrong.
     log: tempfile::NamedTempFile,
+    /// How long anything may take that is waited for.
+    patience: Duration,
 }
 
-fn start(folder: &Folder, more: &[&str]) -> Run {
+fn start(folder: &Folder, more: &[&str], patience: Duration) -> Run {
     let log = tempfile::NamedTempFile::new().expect("a temporary file");
     let child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
         .args(["run", ".", "-w", "1", "--lake", "lakes/lake"])
@@ -65,6 +64,7 @@ fn start(folder: &Folder, more: &[&str]) -> Run {
     Run {
         child: child.expect("the binary starts"),
         log,
+        patience,
     }
 }
 
@@ -77,8 +77,8 @@ impl Run {
     fn ended(&mut self) -> Result<(), String> {
         let started = Instant::now();
         while !self.is_over() {
-            if started.elapsed() > PATIENCE {
-                return Err(format!("it did not end in {PATIENCE:?}"));
+            if started.elapsed() > self.patience {
+                return Err(format!("it did not end in {:?}", self.patience));
             }
             std::thread::sleep(Duration::from_millis(5));
         }

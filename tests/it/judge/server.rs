@@ -16,6 +16,9 @@ use super::translate;
 const CELL: &str = "\u{1f}";
 const ROW: &str = "\u{1e}";
 
+/// Rows of a table from which on PostgreSQL has to know of them to plan well.
+const MANY: usize = 1000;
+
 /// What the judge says.
 #[derive(Clone, Debug)]
 pub enum Verdict {
@@ -54,9 +57,12 @@ pub fn ask(url: &str, questions: &[Question]) -> Vec<Verdict> {
 }
 
 fn script(schema: &str, questions: &[Question]) -> String {
+    let tables = questions.iter().flat_map(|question| question.tables.iter());
+    let is_large = tables.map(|table| table.rows.len()).max() > Some(MANY);
     let mut script = format!(
-        "\\set ON_ERROR_STOP 1\n\\pset null {NULL}\nSET client_min_messages = error; SET statement_timeout = '20s'; SET timezone = 'UTC';\n\
+        "\\set ON_ERROR_STOP 1\n\\pset null {NULL}\nSET client_min_messages = error; SET statement_timeout = '{}s'; SET timezone = 'UTC';\n\
          CREATE SCHEMA {schema}; SET search_path = {schema};\n{}",
+        if is_large { 900 } else { 20 },
         translate::FUNCTIONS
     );
     let mut known: Vec<Arc<Vec<Table>>> = vec![];
@@ -109,6 +115,9 @@ fn loading(table: &Table) -> String {
     for row in &table.rows {
         let row: Vec<String> = row.iter().map(value).collect();
         let _ = writeln!(sql, "INSERT INTO {} VALUES ({});", table.name, row.join(", "));
+    }
+    if table.rows.len() > MANY {
+        let _ = writeln!(sql, "ANALYZE {};", table.name);
     }
     sql
 }

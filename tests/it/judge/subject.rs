@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! all rows at once  -> run until caught up ------------------------------> once
-//! row by row, half deleted, put back, in commits of their own -> stop ---> changed -> run again -> restarted
+//! row by row, half deleted or updated, put back, in commits -> stop ---> changed -> run again -> restarted
 //! ```
 //!
 //! Inputs have a key that the tables of a question have not, so that each row can be deleted. A statement sees a table
 //! through `WITH`, which leaves the key out and lets questions call their tables as they like.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alluvium::definition::{self, Dataflow};
 use alluvium::plan;
@@ -16,7 +17,7 @@ use alluvium::serve::{OutputFormat, Reader};
 
 use super::compare::Answer;
 use super::process;
-use super::tables::Table;
+use super::tables::{Change, Table, UPDATED};
 use crate::support::{Folder, chain};
 
 /// A statement over tables.
@@ -49,6 +50,8 @@ pub enum Told {
 /// An unoptimised build needs longer than the shortest epochs to close one over so many tables, and a run that is to end
 /// waits until the graph has caught up with its epochs.
 const DATAFLOW: &str = "name = \"judge\"\nepoch = \"20ms\"\ncommit = \"100ms\"\ndurability = \"none\"\n";
+/// How long a run may take that has a few rows to read.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Questions of one dataflow.
 const TOGETHER: usize = 40;
 /// Rows that are added one by one; what is more comes with the last.
@@ -58,22 +61,27 @@ const COUNTED: &str = "counted";
 
 /// Asks, and answers in the order of the questions.
 pub fn ask(questions: &[Question], ways: Ways) -> Vec<Told> {
+    ask_within(questions, ways, PATIENCE)
+}
+
+/// The same, where anything that is waited for may take so long.
+pub fn ask_within(questions: &[Question], ways: Ways, patience: Duration) -> Vec<Told> {
     let checked: Vec<Option<Told>> = questions.iter().map(check).collect();
     let accepted: Vec<usize> = (0..questions.len()).filter(|n| checked[*n].is_none()).collect();
     let mut told = checked;
     for part in accepted.chunks(TOGETHER) {
-        run_part(questions, part, ways, &mut told);
+        run_part(questions, part, (ways, patience), &mut told);
     }
     let told = told.into_iter().map(|told| told.expect("what is accepted is run"));
     told.collect()
 }
 
 /// Runs these questions in one dataflow; where that fails, halves of them, until the one that ends runs stands alone.
-fn run_part(questions: &[Question], part: &[usize], ways: Ways, told: &mut [Option<Told>]) {
+fn run_part(questions: &[Question], part: &[usize], how: (Ways, Duration), told: &mut [Option<Told>]) {
     if part.is_empty() {
         return;
     }
-    match run(questions, part, ways) {
+    match run(questions, part, how) {
         Ok(answers) => {
             for (n, answers) in part.iter().zip(answers) {
                 told[*n] = Some(Told::Answered(answers));
@@ -82,15 +90,15 @@ fn run_part(questions: &[Question], part: &[usize], ways: Ways, told: &mut [Opti
         Err(why) if part.len() == 1 => told[part[0]] = Some(Told::Ended(why)),
         Err(_) => {
             let (left, right) = part.split_at(part.len() / 2);
-            run_part(questions, left, ways, told);
-            run_part(questions, right, ways, told);
+            run_part(questions, left, how, told);
+            run_part(questions, right, how, told);
         }
     }
 }
 
 type Answers = Vec<(&'static str, Answer)>;
 
-fn run(questions: &[Question], part: &[usize], ways: Ways) -> Result<Vec<Answers>, String> {
+fn run(questions: &[Question], part: &[usize], (ways, patience): (Ways, Duration)) -> Result<Vec<Answers>, String> {
     let chosen: Vec<Question> = part.iter().map(|n| questions[*n].clone()).collect();
     let setting = Setting::new(&chosen);
     let mut answers: Vec<Answers> = vec![vec![]; chosen.len()];
@@ -102,9 +110,9 @@ fn run(questions: &[Question], part: &[usize], ways: Ways) -> Result<Vec<Answers
     };
 
     let folder = setting.folder(&chosen);
-    setting.each_row(|n, table, row| folder.append(&log(n), &table.record(row, true)));
+    setting.each_row(|n, table, row| folder.append(&log(n), &table.record(row, Change::Add)));
     let dataflow = folder.load("lake");
-    process::catch_up(&folder)?;
+    process::catch_up(&folder, patience)?;
     add("at once", &dataflow)?;
     if ways == Ways::Once {
         return Ok(answers);
@@ -112,16 +120,16 @@ fn run(questions: &[Question], part: &[usize], ways: Ways) -> Result<Vec<Answers
 
     let folder = setting.folder(&chosen);
     let dataflow = folder.load("lake");
-    let mut running = process::Live::start(&folder);
+    let mut running = process::Live::start(&folder, patience);
     for step in setting.steps() {
         step.records
             .iter()
             .for_each(|(path, record)| folder.append(path, record));
-        running.wait_until(|| counted(&dataflow) == Some(step.rows))?;
+        running.wait_until(|| counted(&dataflow) == Some((step.rows, step.updated)))?;
     }
     running.stop()?;
     add("row by row, deleted and put back", &dataflow)?;
-    process::catch_up(&folder)?;
+    process::catch_up(&folder, patience)?;
     add("after a restart", &dataflow)?;
     Ok(answers)
 }
@@ -191,10 +199,10 @@ impl Setting {
         }
         let pulse = pulse();
         folder.write(&format!("inputs/{}.toml", pulse.name), &pulse.input(&pulse.name));
-        folder.write(&format!("live/{}/0.ndjson", pulse.name), &pulse.record(0, true));
+        folder.write(&format!("live/{}/0.ndjson", pulse.name), &pulse.record(0, Change::Add));
         let counted = (0..self.tables).map(input).chain([pulse.name]);
         let counts: Vec<String> = counted
-            .map(|name| format!("SELECT count(*) AS n FROM {name}"))
+            .map(|name| format!("SELECT count(*) AS n, sum({UPDATED}) AS updated FROM {name}"))
             .collect();
         folder.write(&format!("gold/{COUNTED}.sql"), &counts.join(" UNION ALL "));
         folder
@@ -226,45 +234,60 @@ impl Setting {
     fn steps(&self) -> Vec<Step> {
         let mut steps: Vec<Step> = (0..STEPS + 4).map(|_| Step::default()).collect();
         self.each_row(|n, table, row| {
-            steps[row.min(STEPS - 1)].change(n, table, row, true);
-            // Every second row goes in two commits, and comes back in two, last one first.
-            if row % 2 == 1 {
-                let late = usize::from(row % 4 == 3);
-                steps[STEPS + late].change(n, table, row, false);
-                steps[STEPS + 3 - late].change(n, table, row, true);
+            steps[row.min(STEPS - 1)].change(n, table, row, Change::Add);
+            // Every second row goes in two commits, and comes back in two, last one first; every fourth is another one
+            // between two commits.
+            match row % 4 {
+                odd @ (1 | 3) => {
+                    let late = usize::from(odd == 3);
+                    steps[STEPS + late].change(n, table, row, Change::Delete);
+                    steps[STEPS + 3 - late].change(n, table, row, Change::Add);
+                }
+                2 => {
+                    steps[STEPS + 1].change(n, table, row, Change::Become(row - 1));
+                    steps[STEPS + 2].change(n, table, row, Change::Restore);
+                }
+                _ => {}
             }
         });
         steps.retain(|step| !step.records.is_empty());
-        let mut rows = pulse().rows.len() as i64;
+        let (mut rows, mut updated) = (pulse().rows.len() as i64, 0);
         for step in &mut steps {
             rows += step.rows;
-            step.rows = rows;
+            updated += step.updated;
+            (step.rows, step.updated) = (rows, updated);
         }
         steps
     }
 }
 
-/// What is appended to which log for one commit, and how many rows all inputs have then.
+/// What is appended to which log for one commit, and how many rows all inputs have then, and how many of them are updated.
 #[derive(Default)]
 struct Step {
     records: Vec<(String, String)>,
     rows: i64,
+    updated: i64,
 }
 
 impl Step {
-    fn change(&mut self, input: usize, table: &Table, row: usize, add: bool) {
-        self.records.push((log(input), table.record(row, add)));
-        self.rows += if add { 1 } else { -1 };
+    fn change(&mut self, input: usize, table: &Table, row: usize, change: Change) {
+        self.records.push((log(input), table.record(row, change)));
+        match change {
+            Change::Add => self.rows += 1,
+            Change::Delete => self.rows -= 1,
+            Change::Become(_) => self.updated += 1,
+            Change::Restore => self.updated -= 1,
+        }
     }
 }
 
-/// How many rows all inputs had at the newest snapshot, if there is one.
-fn counted(dataflow: &Dataflow) -> Option<i64> {
+/// How many rows all inputs had at the newest snapshot, and how many of them were updated, if there is one.
+fn counted(dataflow: &Dataflow) -> Option<(i64, i64)> {
     let reader = Reader::open(dataflow, None).ok()?;
-    let text = reader
-        .print(&format!("SELECT sum(n) FROM gold.{COUNTED}"), OutputFormat::Csv)
-        .ok()?;
-    text.lines().nth(1)?.parse().ok()
+    let sql = format!("SELECT sum(n), coalesce(sum(updated), 0) FROM gold.{COUNTED}");
+    let text = reader.print(&sql, OutputFormat::Csv).ok()?;
+    let (rows, updated) = text.lines().nth(1)?.split_once(',')?;
+    Some((rows.parse().ok()?, updated.parse().ok()?))
 }
 
 /// What `check` says to a question, if it does not accept it.

@@ -7,6 +7,19 @@ use serde_json::{Value, json};
 
 /// What inputs are given beside the columns, so that rows of any kind can be deleted. No statement sees it.
 const KEY: &str = "row_no";
+/// And this: whether the row has the values of another one for a while. It tells which commits hold which updates.
+pub const UPDATED: &str = "row_updated";
+
+/// What happens to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Add,
+    Delete,
+    /// It takes the values of another row.
+    Become(usize),
+    /// It takes its own values back.
+    Restore,
+}
 
 /// A column.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +72,10 @@ impl Table {
 
     /// The definition of an input that holds the rows.
     pub fn input(&self, name: &str) -> String {
-        let mut toml = format!("key = [\"{KEY}\"]\n[columns]\n{KEY} = {{ type = \"BIGINT\", nullable = false }}\n");
+        let mut toml = format!(
+            "key = [\"{KEY}\"]\n[columns]\n{KEY} = {{ type = \"BIGINT\", nullable = false }}\n\
+             {UPDATED} = {{ type = \"BIGINT\", nullable = false }}\n"
+        );
         for Column {
             name,
             sql_type,
@@ -75,16 +91,23 @@ impl Table {
         toml
     }
 
-    /// A record of the input's log that adds or deletes a row.
-    pub fn record(&self, row: usize, add: bool) -> String {
-        let mut image = serde_json::Map::new();
-        image.insert(KEY.to_string(), json!(row));
-        for (column, value) in self.columns.iter().zip(&self.rows[row]) {
-            image.insert(column.name.clone(), value.clone());
-        }
-        let (op, before, after) = match add {
-            true => ("c", Value::Null, Value::Object(image)),
-            false => ("d", Value::Object(image), Value::Null),
+    /// A record of the input's log that changes a row.
+    pub fn record(&self, row: usize, change: Change) -> String {
+        let image = |values: usize| {
+            let mut image = serde_json::Map::new();
+            image.insert(KEY.to_string(), json!(row));
+            image.insert(UPDATED.to_string(), json!(u8::from(values != row)));
+            for (column, value) in self.columns.iter().zip(&self.rows[values]) {
+                image.insert(column.name.clone(), value.clone());
+            }
+            Value::Object(image)
+        };
+        let (op, before, after) = match change {
+            Change::Add => ("c", Value::Null, image(row)),
+            Change::Delete => ("d", image(row), Value::Null),
+            Change::Become(other) => ("u", image(row), image(other)),
+            // Debezium leaves `before` out where a table's replica identity is its key.
+            Change::Restore => ("u", Value::Null, image(row)),
         };
         let change = json!({"op": op, "before": before, "after": after, "ts_ms": 1});
         format!("{}\n", json!({"key": {KEY: row}, "value": change}))
