@@ -153,7 +153,8 @@ impl Conductor<'_> {
             if let Some(error) = self.readers.as_ref().and_then(Readers::failure) {
                 return Err(error.into());
             }
-            if self.temporal && now.duration_since(last_tick) >= self.commit {
+            // Behind the fence nothing counts any more: a run whose commits take longer than their interval would not end.
+            if self.temporal && self.fence.is_none() && now.duration_since(last_tick) >= self.commit {
                 last_tick = now;
                 self.pacer.observe_tick();
             }

@@ -439,3 +439,35 @@ fn a_run_that_takes_a_lake_over_says_so() {
     let third = text(&alluvium(&["run", "--until-caught-up", "."], folder.path()));
     assert!(!third.contains("another run"), "{third}");
 }
+
+/// Time goes on: a run that waited for the commit of each of its moments never ended where a commit takes longer than their
+/// interval.
+#[test]
+fn a_run_over_now_ends_however_long_its_commits_take() {
+    let folder = Folder::new("moments", &[("inputs/events.toml", EVENTS)]);
+    folder.write(
+        "dataflow.toml",
+        "name = \"moments\"\nepoch = \"1ms\"\ncommit = \"1ms\"\ndurability = \"none\"\n",
+    );
+    for table in 0..60 {
+        let sql = format!("SELECT id, {table} AS n FROM events WHERE to_timestamp(id) <= now()");
+        folder.write(&format!("gold/t{table}.sql"), &sql);
+    }
+    append(&folder, 0..10);
+    let run = Running::alluvium(&folder, &["--until-caught-up", "--lake", "lakes/lake"]);
+    let (code, output) = run.end();
+    assert_eq!(code, Some(0), "{output}");
+    let rows = alluvium(
+        &[
+            "query",
+            ".",
+            "SELECT COUNT(*) FROM gold.t59",
+            "--format",
+            "csv",
+            "--lake",
+            "lakes/lake",
+        ],
+        folder.path(),
+    );
+    assert!(text(&rows).contains("\n10\n"), "{}", text(&rows));
+}
