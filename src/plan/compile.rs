@@ -29,7 +29,8 @@ use super::moments::microseconds;
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{
-    casts, change_feed, complete, normal, now, numbers, partitions, refuse, session, shape, values, wide, windows,
+    casts, change_feed, complete, normal, now, numbers, partitions, refuse, session, shape, shorthands, values, wide,
+    windows,
 };
 use crate::contain::contain;
 use crate::deep::deep;
@@ -205,6 +206,7 @@ impl Compiler<'_> {
             return Err(twice.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
         refuse::fetch_as_limit(&mut query);
+        shorthands::write_out(query.as_mut());
         microseconds(query.as_mut());
         numbers::decimals(query.as_mut());
         let items: Vec<_> = match query.body.as_ref() {

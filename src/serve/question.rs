@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use thiserror::Error;
 
 use crate::definition::Bounds;
-use crate::plan::{PARSER_DEPTH, decimals, flatten_asked, microseconds};
+use crate::plan::{PARSER_DEPTH, decimals, flatten_asked, microseconds, write_out};
 
 /// What a question may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,7 @@ fn statement(sql: &str) -> Result<Parsed, DataFusionError> {
         if let Statement::Query(query) = statement.as_mut() {
             flatten_asked(query).map_err(|(what, help)| refused(QuestionError::TooDeep(what, help)))?;
         }
+        write_out(statement.as_mut());
         microseconds(statement.as_mut());
         decimals(statement.as_mut());
     }

@@ -122,7 +122,7 @@ fn kind_of(name: &str) -> Column {
         "smallint" | "integer" | "bigint" => Column::Exact { scale: 0 },
         "numeric" => Column::Exact { scale: usize::MAX },
         "double precision" | "real" => Column::Double,
-        "text" | "character varying" | "character" => Column::Text,
+        "text" | "character varying" | "character" | "json" => Column::Text,
         _ => Column::Other,
     }
 }

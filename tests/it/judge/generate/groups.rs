@@ -76,6 +76,46 @@ pub const FAMILIES: &[Family] = &[
             g.from("a")
         )
     }),
+    ("grouping_sets_composite", |g| {
+        let by = g.pick(&[
+            "ROLLUP ((a.k, a.b), a.s)",
+            "ROLLUP (a.k, (a.b, a.s))",
+            "CUBE ((a.k, a.b), a.s)",
+        ]);
+        format!("SELECT a.k, a.b, a.s, count(*) AS n FROM {} GROUP BY {by}", g.from("a"))
+    }),
+    ("every", |g| g.grouped("every(a.b) AS e, every(a.v > 1) AS f", "")),
+    ("mode", |g| {
+        let column = g.pick(&["a.v", "a.s", "a.d", "a.b", "a.ts", "a.x"]);
+        let order = g.pick(&["", " DESC"]);
+        g.grouped(&format!("mode() WITHIN GROUP (ORDER BY {column}{order}) AS m"), "")
+    }),
+    ("percentile_disc", |g| {
+        let column = g.pick(&["a.v", "a.s", "a.d", "a.dt", "a.ts", "a.x"]);
+        let (share, order) = (g.pick(&["0", "0.25", "0.5", "0.9", "1"]), g.pick(&["", " DESC"]));
+        let filter = g.pick(&["", " FILTER (WHERE a.b)"]);
+        let call = format!("percentile_disc({share}) WITHIN GROUP (ORDER BY {column}{order}){filter} AS m");
+        g.grouped(&call, "")
+    }),
+    ("json_aggregates", |g| {
+        let of = g.pick(&["a.v", "a.s", "a.d", "a.b", "a.ts", "a.dt", "a.x"]);
+        let calls = format!(
+            "json_agg({of} ORDER BY a.k, a.v, {of}) AS j, json_agg(json_build_array(a.k, {of}) ORDER BY a.v, a.k, {of}) \
+             FILTER (WHERE a.b) AS n, json_object_agg(coalesce(a.s, 'none'), {of} ORDER BY a.s, a.v, {of}) AS o"
+        );
+        g.grouped(&calls, "")
+    }),
+    ("json_building", |g| {
+        let (one, other) = (
+            g.pick(&["a.v", "a.s", "a.d", "a.b", "a.x"]),
+            g.pick(&["a.ts", "a.dt", "a.e", "NULL"]),
+        );
+        format!(
+            "SELECT json_build_object('one', {one}, 'in', json_build_array({one}, {other}, 'x'), a.k + 1, {other}) AS j, \
+             to_json({one}) AS o FROM {} WHERE a.k IS NOT NULL",
+            g.from("a")
+        )
+    }),
     ("average_whole", |g| {
         let column = g.pick(&["a.v", "a.k"]);
         g.grouped(&format!("avg({column}) AS m"), "")

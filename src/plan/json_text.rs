@@ -1,0 +1,226 @@
+//! `to_json(x)`, the JSON of a value as PostgreSQL writes it, and `json_key(x)`, that of an object's key. What builds
+//! objects and arrays is written out as these by `shorthands`.
+//!
+//! Numbers have their digits, moments are ISO 8601, whatever has no JSON of its own is a text; NaN and infinity are texts,
+//! as JSON has no numbers for them. A null has no JSON here (within an object it is `null`); a null as a key is that row's
+//! error.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
+use arrow::datatypes::{DataType, Float64Type};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::prelude::SessionContext;
+
+/// Makes them known to a session.
+pub(super) fn register(context: &SessionContext) {
+    for which in [Which::Value, Which::Key] {
+        context.register_udf(ScalarUDF::from(ToJson {
+            which,
+            signature: Signature::any(1, Volatility::Immutable),
+        }));
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Which {
+    Value,
+    Key,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ToJson {
+    which: Which,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for ToJson {
+    fn name(&self) -> &str {
+        match self.which {
+            Which::Value => "to_json",
+            Which::Key => "json_key",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        match (self.which, &arguments[0]) {
+            (_, of) if !has_json(of) => plan_err!("{}() knows no JSON of a {of}", self.name()),
+            (Which::Key, of) if of.is_nested() => plan_err!("a key of a JSON object cannot be a {of}"),
+            _ => Ok(DataType::Utf8),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let values = args.args[0].to_array(args.number_rows)?;
+        if self.which == Which::Key && values.logical_null_count() > 0 {
+            return exec_err!("a key of a JSON object must not be null");
+        }
+        let write = writer(&values)?;
+        let mut texts = StringBuilder::new();
+        let mut text = String::new();
+        for row in 0..values.len() {
+            if values.is_null(row) || *values.data_type() == DataType::Null {
+                texts.append_null();
+                continue;
+            }
+            text.clear();
+            write(row, &mut text)?;
+            match self.which == Which::Key && !text.starts_with('"') {
+                true => texts.append_value(format!("\"{text}\"")),
+                false => texts.append_value(&text),
+            }
+        }
+        Ok(ColumnarValue::Array(Arc::new(texts.finish())))
+    }
+}
+
+fn has_json(of: &DataType) -> bool {
+    match of {
+        DataType::List(item) | DataType::LargeList(item) => has_json(item.data_type()),
+        DataType::Struct(fields) => fields.iter().all(|field| has_json(field.data_type())),
+        DataType::Interval(_) | DataType::Duration(_) | DataType::Map(..) | DataType::Union(..) => false,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => false,
+        _ => true,
+    }
+}
+
+type Writer<'a> = Box<dyn Fn(usize, &mut String) -> Result<()> + 'a>;
+
+/// Writes the JSON of a row's value, which is not null.
+fn writer(values: &ArrayRef) -> Result<Writer<'_>> {
+    Ok(match values.data_type() {
+        DataType::List(_) => {
+            let lists = values.as_list::<i32>();
+            let write = writer(lists.values())?;
+            Box::new(move |row, text| {
+                let (start, end) = (
+                    lists.value_offsets()[row] as usize,
+                    lists.value_offsets()[row + 1] as usize,
+                );
+                text.push('[');
+                for item in start..end {
+                    text.push_str(if item > start { "," } else { "" });
+                    or_null(lists.values(), item, &write, text)?;
+                }
+                text.push(']');
+                Ok(())
+            })
+        }
+        DataType::Struct(fields) => {
+            let structs = values.as_struct();
+            let writers: Vec<Writer<'_>> = structs.columns().iter().map(writer).collect::<Result<_>>()?;
+            let names: Vec<String> = fields.iter().map(|field| quoted(field.name())).collect();
+            Box::new(move |row, text| {
+                text.push('{');
+                for (n, write) in writers.iter().enumerate() {
+                    text.push_str(if n > 0 { "," } else { "" });
+                    text.push_str(&names[n]);
+                    text.push(':');
+                    or_null(structs.column(n), row, write, text)?;
+                }
+                text.push('}');
+                Ok(())
+            })
+        }
+        DataType::Float64 => {
+            let doubles = values.as_primitive::<Float64Type>();
+            Box::new(move |row, text| {
+                write_double(doubles.value(row), text);
+                Ok(())
+            })
+        }
+        of => {
+            let (is_plain, is_moment) = (of.is_numeric() || *of == DataType::Boolean, of.is_temporal());
+            let options = FormatOptions::default()
+                .with_display_error(false)
+                .with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.f"));
+            let formatter = ArrayFormatter::try_new(values.as_ref(), &options)?;
+            Box::new(move |row, text| {
+                let value = formatter.value(row).try_to_string()?;
+                match is_plain {
+                    true => text.push_str(&value),
+                    false if is_moment => text.push_str(&quoted(trimmed(&value))),
+                    false => text.push_str(&quoted(&value)),
+                }
+                Ok(())
+            })
+        }
+    })
+}
+
+fn or_null(values: &ArrayRef, row: usize, write: &Writer<'_>, text: &mut String) -> Result<()> {
+    match values.is_null(row) {
+        true => {
+            text.push_str("null");
+            Ok(())
+        }
+        false => write(row, text),
+    }
+}
+
+/// A moment without zeros at the end of its fraction.
+fn trimmed(moment: &str) -> &str {
+    match moment.contains('.') {
+        true => moment.trim_end_matches('0'),
+        false => moment,
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A double with the fewest digits that tell it from others, in PostgreSQL's form.
+fn write_double(x: f64, text: &mut String) {
+    let plain = match x {
+        x if x.is_nan() => return text.push_str("\"NaN\""),
+        x if x.is_infinite() => return text.push_str(if x > 0.0 { "\"Infinity\"" } else { "\"-Infinity\"" }),
+        0.0 if x.is_sign_negative() => return text.push_str("-0"),
+        x => x,
+    };
+    let (digits, exponent) = format!("{plain:e}")
+        .split_once('e')
+        .map(|(digits, exponent)| (digits.to_string(), exponent.parse::<i32>().unwrap_or(0)))
+        .expect("scientific notation has an exponent");
+    let done = match exponent {
+        -4..15 => write!(text, "{plain}"),
+        _ => write!(
+            text,
+            "{digits}e{}{:02}",
+            if exponent < 0 { '-' } else { '+' },
+            exponent.abs()
+        ),
+    };
+    done.expect("writing to memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_are_written_as_postgresql_does() {
+        for (x, expected) in [
+            (1.0, "1"),
+            (-2.5, "-2.5"),
+            (1e300, "1e+300"),
+            (1e15, "1e+15"),
+            (123_456_789_012_345.0, "123456789012345"),
+            (0.0001, "0.0001"),
+            (0.000_012, "1.2e-05"),
+            (f64::NAN, "\"NaN\""),
+            (-0.0, "-0"),
+        ] {
+            let mut text = String::new();
+            write_double(x, &mut text);
+            assert_eq!(text, expected);
+        }
+    }
+}
