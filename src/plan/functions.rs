@@ -16,7 +16,7 @@ use arrow::datatypes::{
     DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
     TimestampMicrosecondType,
 };
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err, plan_err};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
@@ -28,6 +28,7 @@ use datafusion::prelude::SessionContext;
 
 use super::calendar;
 use super::casts::AsType;
+use super::times::{Moment, within};
 
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -153,11 +154,23 @@ fn hop_windows(times: &TimestampMicrosecondArray, slide: i64, size: i64) -> Resu
         let count = (size - (time - newest) + slide - 1) / slide;
         // Oldest first; a slide greater than the size leaves gaps, where a row is in no window.
         for back in (0..count.max(0)).rev() {
-            lists.values().append_value(newest - back * slide);
+            lists
+                .values()
+                .append_value(inside(i128::from(newest) - i128::from(back * slide), time)?);
         }
         lists.append(true);
     }
     Ok(lists.finish())
+}
+
+/// The bound of a window that holds a time, if it is of the years 1 to 9999.
+fn inside(bound: i128, time: i64) -> Result<i64> {
+    within(bound).ok_or_else(|| {
+        exec_datafusion_err!(
+            "could not compute the windows of {}: one is not of the years 1 to 9999",
+            Moment(time)
+        )
+    })
 }
 
 /// The microseconds of a window's length.
@@ -237,7 +250,7 @@ impl PartitionEvaluator for SessionEvaluator {
             }
             let bound = match self.side {
                 Side::Start => times.value(first),
-                Side::End => times.value(last) + gap,
+                Side::End => inside(i128::from(times.value(last)) + i128::from(gap), times.value(last))?,
             };
             bounds[first..=last].fill(Some(bound));
             first = last + 1;

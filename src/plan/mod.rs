@@ -33,6 +33,7 @@ mod shape;
 mod share;
 #[cfg(test)]
 mod tests;
+mod times;
 mod values;
 mod wide;
 mod windows;

@@ -7,16 +7,17 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr, cast, lit};
 
-use super::calendar::date_bin;
+use super::calendar::is_utc;
 use super::error::{Planned, Refusal};
 use super::functions::interval_micros;
 use super::rewrite::rewrite;
+use super::times::{self, DAY, Part, SECOND, floored, later};
 use crate::repr::Epoch;
 
 const ID: &str = "$alluvium_now";
@@ -136,10 +137,14 @@ struct Form {
     behind: i64,
 }
 
-const SECOND: i64 = 1_000_000;
-const DAY: i64 = 86_400 * SECOND;
-
 fn form(expr: &Expr) -> Option<Form> {
+    if let Some(part) = times::part(expr) {
+        return match part {
+            Part::Cast(of, to) => form_as(of, to),
+            Part::Plus(of, by) => moved(form(of)?, constant_micros(by)?),
+            Part::Minus(of, by) => moved(form(of)?, constant_micros(by)?.checked_neg()?),
+        };
+    }
     match expr {
         e if is_now(e) => Some(Form {
             before: 0,
@@ -147,31 +152,11 @@ fn form(expr: &Expr) -> Option<Form> {
             behind: 0,
         }),
         Expr::Alias(alias) => form(&alias.expr),
-        Expr::Cast(Cast { expr, field }) => {
-            let form = form(expr)?;
-            match field.data_type() {
-                DataType::Date32 => cut(form, DAY),
-                DataType::Timestamp(_, None) => Some(form),
-                DataType::Timestamp(_, Some(zone)) if matches!(zone.as_ref(), "UTC" | "+00:00" | "Z") => Some(form),
-                _ => None,
-            }
-        }
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (form, shift) = match op {
-                Operator::Plus if mentions_now(left) => (form(left)?, constant_micros(right)?),
-                Operator::Plus => (form(right)?, constant_micros(left)?),
-                Operator::Minus => (form(left)?, constant_micros(right)?.checked_neg()?),
-                _ => return None,
-            };
-            // A date plus hours is a date again in some engines and a timestamp in others.
-            if form.unit == Some(DAY) && shift % DAY != 0 {
-                return None;
-            }
-            Some(Form {
-                behind: form.behind.checked_add(shift)?,
-                ..form
-            })
-        }
+        Expr::Cast(Cast { expr, field }) => form_as(expr, field.data_type()),
+        Expr::ScalarFunction(call) if call.name() == "timezone" => match call.args.as_slice() {
+            [Expr::Literal(zone, _), of] if is_utc(zone) => form(of),
+            _ => None,
+        },
         Expr::ScalarFunction(call) if call.name() == "date_trunc" => {
             let [Expr::Literal(unit, _), time] = call.args.as_slice() else {
                 return None;
@@ -188,6 +173,24 @@ fn form(expr: &Expr) -> Option<Form> {
         _ => None,
     }
 }
+
+/// The form of a cast.
+fn form_as(expr: &Expr, to: &DataType) -> Option<Form> {
+    let form = form(expr)?;
+    match to {
+        DataType::Date32 => cut(form, DAY),
+        DataType::Timestamp(..) => Some(form),
+        _ => None,
+    }
+}
+
+fn moved(form: Form, by: i64) -> Option<Form> {
+    let behind = form.behind.checked_add(by)?;
+    (behind.abs() <= MOST).then_some(Form { behind, ..form })
+}
+
+/// The longest that now() may be moved: the length of the calendar.
+const MOST: i64 = 9_999 * 366 * DAY;
 
 fn cut(form: Form, unit: i64) -> Option<Form> {
     match form.unit {
@@ -207,6 +210,7 @@ fn constant_micros(expr: &Expr) -> Option<i64> {
     match expr {
         Expr::Alias(alias) => constant_micros(&alias.expr),
         Expr::Cast(cast) => constant_micros(&cast.expr),
+        e if let Some(Part::Cast(of, _)) = times::part(e) => constant_micros(of),
         Expr::Literal(value, _) => match value {
             ScalarValue::IntervalMonthDayNano(Some(interval)) => interval_micros(*interval),
             ScalarValue::IntervalDayTime(Some(interval)) => {
@@ -225,20 +229,13 @@ fn constant_micros(expr: &Expr) -> Option<i64> {
 /// `timed op row`, where only `timed` mentions now().
 fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut Moments) -> Planned<()> {
     // now() - ts < INTERVAL '1 hour'
-    if let (
-        Expr::BinaryExpr(BinaryExpr {
-            left,
-            op: Operator::Minus,
-            right,
-        }),
-        Some(micros),
-    ) = (uncast(timed), constant_micros(row))
+    if let (Some(Part::Minus(left, right)), Some(micros)) = (times::part(uncast(timed)), constant_micros(row))
         && constant_micros(right).is_none()
     {
         return match (mentions_now(left), mentions_now(right)) {
-            (true, false) => compare(left, op, &shifted(timestamp(right), micros), moments),
+            (true, false) => compare(left, op, &later(timestamp(right), micros), moments),
             (false, true) => {
-                let row = shifted(timestamp(left), -micros);
+                let row = later(timestamp(left), -micros);
                 compare(right, op.swap().expect("comparisons swap"), &row, moments)
             }
             _ => Err(misplaced().into()),
@@ -259,16 +256,15 @@ fn bound(form: Form, op: Operator, row: Expr, moments: &mut Moments) {
     let lower = matches!(op, Operator::Gt | Operator::GtEq);
     let (moment, inclusive) = match form.unit {
         None => (
-            shifted(row, -form.behind - form.before),
+            later(row, -form.behind - form.before),
             matches!(op, Operator::GtEq | Operator::LtEq),
         ),
         Some(unit) => {
             // With f the cut and y = row - behind: f(n) > y and f(n) <= y turn at the first multiple of the
             // unit behind y, f(n) >= y and f(n) < y at the first one not before y.
             let back = matches!(op, Operator::GtEq | Operator::Lt);
-            let y = shifted(row, -form.behind - i64::from(back));
-            let floor = date_bin().call(vec![lit(interval(unit)), y]);
-            (shifted(floor, unit - form.before), lower)
+            let y = later(row, -form.behind - i64::from(back));
+            (later(floored(y, unit), unit - form.before), lower)
         }
     };
     if lower {
@@ -282,28 +278,13 @@ fn uncast(expr: &Expr) -> &Expr {
     match expr {
         Expr::Cast(cast) => uncast(&cast.expr),
         Expr::Alias(alias) => uncast(&alias.expr),
-        other => other,
+        other => match times::part(other) {
+            Some(Part::Cast(of, _)) => uncast(of),
+            _ => other,
+        },
     }
 }
 
 fn timestamp(expr: &Expr) -> Expr {
     cast(expr.clone(), TIMESTAMP)
-}
-
-fn shifted(expr: Expr, micros: i64) -> Expr {
-    if micros == 0 {
-        expr
-    } else {
-        binary_expr(expr, Operator::Plus, lit(interval(micros)))
-    }
-}
-
-fn interval(micros: i64) -> ScalarValue {
-    // Whole days apart, so that the nanoseconds of any 64-bit span of microseconds fit.
-    let (days, rest) = (micros / DAY, micros % DAY);
-    ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(
-        0,
-        i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX }),
-        rest * 1000,
-    )))
 }
