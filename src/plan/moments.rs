@@ -4,13 +4,14 @@
 //!    `TIMESTAMP '9999-12-31 00:00:00'`, the usual end of what is valid for ever, could not be written.
 //! 2. `t AT TIME ZONE zone` is the function `timezone(zone, t)`, as it is in PostgreSQL. DataFusion takes it for a cast to a type
 //!    with that zone, which forgets the zone where a row holds it.
-//! 3. `EXTRACT(field FROM t)` is the function `date_part('field', t)` of `calendar`. DataFusion takes its own for it.
+//! 3. `- INTERVAL '...'` is `INTERVAL '...' * -1`. DataFusion puts the sign in front of the first number of the text.
+//! 4. `EXTRACT(field FROM t)` is the function `date_part('field', t)` of `calendar`. DataFusion takes its own for it.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, ObjectName, Spanned, TypedString, Value, VisitMut, VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, Spanned, TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -43,12 +44,31 @@ pub fn microseconds(sql: &mut impl VisitMut) {
                     let args = [field, take(of)];
                     *expr = call("date_part", args, span);
                 }
+                Expr::UnaryOp {
+                    op: UnaryOperator::Minus,
+                    expr: of,
+                } if is_interval(of) => {
+                    let minus_one = Expr::value(Value::Number("-1".to_string(), false));
+                    *expr = Expr::BinaryOp {
+                        left: Box::new(take(of)),
+                        op: BinaryOperator::Multiply,
+                        right: Box::new(minus_one),
+                    };
+                }
                 _ => {}
             }
             ControlFlow::Continue(())
         }
     }
     let _ = sql.visit(&mut Moments);
+}
+
+fn is_interval(expr: &Expr) -> bool {
+    match expr {
+        Expr::Interval(_) => true,
+        Expr::Nested(inner) => is_interval(inner),
+        _ => false,
+    }
 }
 
 fn call(name: &str, args: [Expr; 2], span: Span) -> Expr {

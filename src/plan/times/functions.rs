@@ -21,6 +21,7 @@ use super::super::numbers::kernels::{Side, checked};
 use super::arith::{Arith, compute, fitting, outcome};
 use super::convert::{To, convert, name_of};
 use super::lengths::Length;
+use super::reach::{Step, reached};
 
 /// The operation, of two values whose types [`outcome`] knows.
 pub(super) fn arithmetic(arith: Arith, left: Expr, right: Expr) -> Expr {
@@ -45,9 +46,10 @@ pub(in crate::plan) fn later(of: Expr, micros: i64) -> Expr {
     }
 }
 
-/// The TIMESTAMP, cut to a whole number of so many microseconds since 1970; like [`later`] without an end of the calendar.
-pub(in crate::plan) fn floored(of: Expr, unit: i64) -> Expr {
-    ScalarUDF::from(Operator::new(Kind::Floor(unit))).call(vec![of])
+/// The moment from which on one that these steps are done to has reached the TIMESTAMP, or with `is_beyond` is behind it; like
+/// [`later`] without an end of the calendar.
+pub(in crate::plan) fn when_reached(bound: Expr, steps: Vec<Step>, is_beyond: bool) -> Expr {
+    ScalarUDF::from(Operator::new(Kind::Reached { steps, is_beyond })).call(vec![bound])
 }
 
 /// Whether a function is one of these: they fail by row, and need no guard.
@@ -105,7 +107,7 @@ enum Kind {
     Negative,
     Cast { to: To, safe: bool },
     Later(i64),
-    Floor(i64),
+    Reached { steps: Vec<Step>, is_beyond: bool },
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -127,7 +129,10 @@ impl Operator {
             Kind::Cast { to, safe: false } => (format!("as {}", name_of(to)), 1),
             Kind::Cast { to, safe: true } => (format!("try as {}", name_of(to)), 1),
             Kind::Later(micros) => (format!("later by {}", Length::of_micros(*micros)), 1),
-            Kind::Floor(unit) => (format!("cut to {}", Length::of_micros(*unit)), 1),
+            Kind::Reached { steps, is_beyond } => {
+                let what = if *is_beyond { "behind" } else { "at" };
+                (format!("first {what} by {steps:?} of"), 1)
+            }
         };
         Operator {
             kind,
@@ -149,7 +154,9 @@ impl Operator {
             }
             Kind::Cast { to, safe } => each(&args[0], |values| convert(values, to, *safe)),
             Kind::Later(micros) => points(&args[0], |point| point.saturating_add(*micros)),
-            Kind::Floor(unit) => points(&args[0], |point| point.div_euclid(*unit).saturating_mul(*unit)),
+            Kind::Reached { steps, is_beyond } => points(&args[0], |bound| {
+                reached(bound.saturating_add(i64::from(*is_beyond)), steps)
+            }),
         }
     }
 }
@@ -179,7 +186,7 @@ impl ScalarUDFImpl for Operator {
                 Some(of) => of,
                 None => return exec_err!("could not compute {} {} {}", of[0], arith.sign(), of[1]),
             },
-            Kind::Negative | Kind::Later(_) | Kind::Floor(_) => of[0].clone(),
+            Kind::Negative | Kind::Later(_) | Kind::Reached { .. } => of[0].clone(),
             Kind::Cast { to, .. } => to.of.clone(),
         })
     }

@@ -13,7 +13,9 @@ mod convert;
 mod functions;
 mod lengths;
 mod planner;
+mod reach;
 mod types;
+mod units;
 mod zone;
 
 pub(super) use agree::{arithmetic, cast, converted, is_time, meet, negated};
@@ -21,8 +23,10 @@ pub(super) use civil::{
     DAY, Moment, SECOND, day_within, days_from_civil, days_of_month, is_leap, iso_week, months_later, weekday, within,
 };
 pub(super) use convert::point_of;
-pub(super) use functions::{Part, as_operator, floored, is_ours, later, part};
+pub(super) use functions::{Part, as_operator, is_ours, later, part, when_reached};
 pub(super) use lengths::Length;
 pub(super) use planner::register;
+pub(super) use reach::Step;
 pub(super) use types::{MOMENT, common, is_length};
+pub(super) use units::Unit;
 pub(super) use zone::Zone;
