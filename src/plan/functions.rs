@@ -16,7 +16,7 @@ use arrow::datatypes::{
     DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
     TimestampMicrosecondType,
 };
-use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err, plan_datafusion_err, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_datafusion_err, plan_err};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
@@ -28,7 +28,7 @@ use datafusion::prelude::SessionContext;
 
 use super::calendar;
 use super::casts::AsType;
-use super::times::{Length, Moment, months_later, within};
+use super::times::{Length, months_later};
 use crate::repr::civil_from_days;
 
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -190,11 +190,11 @@ impl Hops {
             let newest = self.newest(time);
             for back in 0.. {
                 let start = self.start(newest - back);
-                // What ends beyond the calendar ends behind every time.
+                // What ends where there is no room ends behind every time.
                 if self.size.behind(start).is_some_and(|end| end <= time) {
                     break;
                 }
-                starts.push(inside(start.into(), time)?);
+                starts.push(start);
             }
             starts
                 .iter()
@@ -222,16 +222,6 @@ impl Hops {
             months => months_later(0, number * months) * MICROS_PER_DAY,
         }
     }
-}
-
-/// The bound of a window that holds a time, if it is of the years 1 to 9999.
-fn inside(bound: i128, time: i64) -> Result<i64> {
-    within(bound).ok_or_else(|| {
-        exec_datafusion_err!(
-            "could not compute the windows of {}: one is not of the years 1 to 9999",
-            Moment(time)
-        )
-    })
 }
 
 /// The microseconds of a window's length.
@@ -311,7 +301,7 @@ impl PartitionEvaluator for SessionEvaluator {
             }
             let bound = match self.side {
                 Side::Start => times.value(first),
-                Side::End => inside(i128::from(times.value(last)) + i128::from(gap), times.value(last))?,
+                Side::End => times.value(last).saturating_add(gap),
             };
             bounds[first..=last].fill(Some(bound));
             first = last + 1;
@@ -330,7 +320,7 @@ impl PartitionEvaluator for SessionEvaluator {
 
 #[cfg(test)]
 mod tests {
-    use super::super::times::point_of;
+    use super::super::times::{Moment, point_of};
     use super::*;
     use arrow::array::IntervalMonthDayNanoArray;
 

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
 };
 
 use super::{DAY, answer, microseconds, rows_of, zoned};
-use crate::plan::times::{Length, Moment, months_later, within};
+use crate::plan::times::{Length, Moment, kept, months_later};
 use crate::repr::civil_from_days;
 
 const STRIDE: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -148,7 +148,7 @@ fn bin(stride: IntervalMonthDayNano, point: i64, origin: i64) -> Option<i64> {
     let nanos = nanos(stride);
     let (point, origin) = (i128::from(point) * 1000, i128::from(origin) * 1000);
     let start = origin + (point - origin).div_euclid(nanos) * nanos;
-    within(start.div_euclid(1000))
+    kept((point / 1000) as i64, start.div_euclid(1000))
 }
 
 fn bin_by_months(stride: i64, point: i64, origin: i64) -> Option<i64> {
@@ -167,7 +167,7 @@ fn bin_by_months(stride: i64, point: i64, origin: i64) -> Option<i64> {
     } else {
         bins - 1
     };
-    within(start(bins))
+    kept(point, start(bins))
 }
 
 #[cfg(test)]

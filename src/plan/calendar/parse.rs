@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
 use super::pattern::{Template, is_template};
 use super::{answer, is_text, microseconds, rows_of};
 use crate::definition::{MomentFault, MomentPattern};
-use crate::plan::times::{DAY, MOMENT, SECOND, day_within, point_of, within};
+use crate::plan::times::{DAY, MOMENT, SECOND, point_of, within};
 
 /// In the places of DataFusion's functions of these names.
 pub(super) fn functions() -> Vec<ScalarUDF> {
@@ -141,7 +141,7 @@ impl ScalarUDFImpl for Read {
             Returned::Date => {
                 let days = points
                     .iter()
-                    .map(|point| point.and_then(|point| day_within(point.div_euclid(DAY))));
+                    .map(|point| point.and_then(|point| i32::try_from(point.div_euclid(DAY)).ok()));
                 Arc::new(days.collect::<Date32Array>())
             }
             Returned::Seconds => Arc::new(points.unary::<_, Int64Type>(|point| point.div_euclid(SECOND))),

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
 use datafusion::logical_expr_common::signature::{Coercion, TypeSignatureClass};
 
 use super::{answer, microseconds, rows_of, zoned};
-use crate::plan::times::{MOMENT, Moment, Unit, within};
+use crate::plan::times::{MOMENT, Moment, Unit, kept};
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct DateTrunc {
@@ -106,7 +106,7 @@ impl ScalarUDFImpl for DateTrunc {
             };
             known = Some((name, unit));
             let point = points.value(row);
-            cut.append_value(within(unit.start(point).into()).ok_or_else(|| {
+            cut.append_value(kept(point, unit.start(point).into()).ok_or_else(|| {
                 exec_datafusion_err!(
                     "could not compute date_trunc('{name}', {}): the result is not of the years 1 to 9999",
                     Moment(point)

@@ -112,7 +112,7 @@ impl ScalarUDFImpl for Timezone {
             };
             made.append_value(turned.ok_or_else(|| {
                 exec_datafusion_err!(
-                    "could not turn {} by AT TIME ZONE: the result is not of the years 1 to 9999",
+                    "could not turn {} by AT TIME ZONE: the result is beyond what a TIMESTAMP can be",
                     Moment(point)
                 )
             })?);

@@ -50,6 +50,20 @@ pub(in crate::plan) fn within(micros: i128) -> Option<i64> {
     (FIRST_MOMENT..=LAST_MOMENT).contains(&micros).then_some(micros)
 }
 
+/// A moment on the way to another, or that is compared: it may be of any year that there is room for, as in PostgreSQL. What becomes
+/// a value of a table is looked at there.
+pub(in crate::plan) fn computed(micros: i128) -> Option<i64> {
+    i64::try_from(micros).ok()
+}
+
+/// What is made of a moment, if it is of the years 1 to 9999 where that is.
+pub(in crate::plan) fn kept(of: i64, micros: i128) -> Option<i64> {
+    match within(of.into()) {
+        Some(_) => within(micros),
+        None => computed(micros),
+    }
+}
+
 /// The day, if it is of the years 1 to 9999.
 pub(in crate::plan) fn day_within(days: i64) -> Option<i32> {
     within(i128::from(days) * i128::from(DAY))?;

@@ -4,7 +4,7 @@
 //! 2. A moment as a DATE is the day that it lies in.
 //! 3. Texts are written as PostgreSQL writes them, `2024-01-02 03:04:05.5`, an instant with `+00` behind it.
 //! 4. A text is read in ISO 8601, with a blank or a T before the time. With an offset or a zone it is that instant, in UTC.
-//! 5. What is not of the years 1 to 9999 is an error of its row.
+//! 5. A text that is not of the years 1 to 9999 is an error of its row.
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use datafusion::common::Result;
 
 use super::super::numbers::kernels::wrong;
 use super::arith::fitting;
-use super::civil::{Clock, DAY, Day, Moment, SECOND, day_within, within};
+use super::civil::{Clock, DAY, Day, Moment, SECOND, computed, day_within, within};
 use super::lengths::Length;
 use super::types::{INTERVAL, LENGTH, MOMENT, held, is_length, is_moment, is_text};
 
@@ -93,14 +93,14 @@ pub(super) fn convert(values: &ArrayRef, to: &To, safe: bool) -> Result<ArrayRef
         (DataType::Date32, DataType::Timestamp(..)) => {
             let days = values.as_primitive::<Date32Type>();
             let points = each::<_, TimestampMicrosecondType>(days, safe, |day| {
-                within(i128::from(day) * i128::from(DAY)).ok_or_else(|| outside(Day(day.into()), to))
+                computed(i128::from(day) * i128::from(DAY)).ok_or_else(|| outside(Day(day.into()), to))
             })?;
             Arc::new(points.with_data_type(to.of.clone()))
         }
         (DataType::Timestamp(..), DataType::Date32) => {
             let points = micros(values, safe)?;
             Arc::new(each::<_, Date32Type>(&points, safe, |point| {
-                day_within(point.div_euclid(DAY)).ok_or_else(|| outside(Moment(point), to))
+                i32::try_from(point.div_euclid(DAY)).map_err(|_| outside(Moment(point), to))
             })?)
         }
         (from, DataType::Timestamp(..)) if from.is_integer() => {
@@ -157,7 +157,7 @@ pub(super) fn micros(values: &ArrayRef, safe: bool) -> Result<PrimitiveArray<Tim
             TimeUnit::Microsecond => count,
             TimeUnit::Nanosecond => count.div_euclid(1000),
         };
-        within(micros).ok_or_else(|| wrong("a moment is not of the years 1 to 9999".to_string()))
+        computed(micros).ok_or_else(|| wrong("a moment is beyond what a TIMESTAMP can be".to_string()))
     })
 }
 
@@ -168,9 +168,10 @@ fn of_digits(points: PrimitiveArray<TimestampMicrosecondType>, to: &To, safe: bo
     let rounded = match unit {
         1 => points,
         unit => each::<_, TimestampMicrosecondType>(&points, safe, |point| {
-            let from = point - ORIGIN;
-            let units = (from.abs() + unit / 2) / unit * from.signum();
-            within(i128::from(units * unit + ORIGIN)).ok_or_else(|| outside(Moment(point), to))
+            let from = point.saturating_sub(ORIGIN);
+            let units = from.saturating_abs().saturating_add(unit / 2) / unit * from.signum();
+            computed(i128::from(units) * i128::from(unit) + i128::from(ORIGIN))
+                .ok_or_else(|| outside(Moment(point), to))
         })?,
     };
     Ok(Arc::new(rounded.with_data_type(to.of.clone())))
@@ -275,7 +276,7 @@ fn texts<T: ArrowPrimitiveType, D: Display>(column: &PrimitiveArray<T>, shown: i
 #[cold]
 fn outside(value: impl Display, to: &To) -> ArrowError {
     wrong(format!(
-        "could not cast {value} to {}: it is not of the years 1 to 9999",
+        "could not cast {value} to {}: it is beyond what one can be",
         name_of(to)
     ))
 }

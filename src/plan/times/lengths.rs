@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use arrow::datatypes::IntervalMonthDayNano;
 
-use super::civil::{DAY, SECOND, fraction, months_later, within};
+use super::civil::{DAY, SECOND, computed, fraction, months_later};
 
 /// Days of a month, where lengths are compared.
 const MONTH: i64 = 30;
@@ -51,11 +51,11 @@ impl Length {
         days.checked_mul(DAY)?.checked_add(self.micros)
     }
 
-    /// The moment that lies so far behind another: months first, then days, then the rest. None: outside of the calendar.
+    /// The moment that lies so far behind another: months first, then days, then the rest. None: there is no room.
     pub fn behind(self, point: i64) -> Option<i64> {
         let (days, time) = (point.div_euclid(DAY), point.rem_euclid(DAY));
         let days = i128::from(months_later(days, self.months)) + i128::from(self.days);
-        within(days * i128::from(DAY) + i128::from(time) + i128::from(self.micros))
+        computed(days * i128::from(DAY) + i128::from(time) + i128::from(self.micros))
     }
 
     pub fn negated(self) -> Length {
@@ -195,8 +195,8 @@ mod tests {
     fn a_length_is_added_by_months_then_days_then_time() {
         let at = |year, month, day| super::super::civil::days_from_civil(year, month, day) * DAY;
         assert_eq!(length(1, 1, -1).behind(at(2024, 1, 31)), Some(at(2024, 3, 1) - 1));
-        assert_eq!(length(12, 0, 0).behind(at(9999, 1, 1)), None);
-        assert_eq!(length(-1, 0, 0).behind(at(1, 1, 31)), None);
+        assert_eq!(length(12, 0, 0).behind(at(9999, 1, 1)), Some(at(10_000, 1, 1)));
+        assert_eq!(length(0, i32::MAX.into(), 0).behind(at(1, 1, 31)), None);
         assert_eq!(length(-1, 0, 0).behind(at(2024, 3, 31)), Some(at(2024, 2, 29)));
         assert_eq!(length(1, 1, 1).total(), Some(31 * DAY + 1));
         assert_eq!(

@@ -185,7 +185,8 @@ impl Said {
             Key::DayOfYear | Key::IsoDayOfYear => self.day_of_year = number(3)?.0,
             Key::Day => self.day = number(2)?.0,
             Key::WeekDay => self.week_day = number(1)?.0,
-            Key::IsoWeekDay => self.week_day = number(1)?.0 % 7 + 1,
+            // Whatever is behind Saturday is Sunday, as in PostgreSQL.
+            Key::IsoWeekDay => self.week_day = Some(number(1)?.0 + 1).filter(|day| *day <= 7).unwrap_or(1),
             Key::Week | Key::IsoWeek => self.week = number(2)?.0,
             Key::WeekOfMonth => self.week_of_month = number(1)?.0,
             Key::Quarter => {
@@ -352,6 +353,7 @@ mod tests {
             ("2024-122", "YYYY-DDD", "2024-05-01 00:00:00"),
             ("2024-18-3", "IYYY-IW-ID", "2024-05-01 00:00:00"),
             ("2024-18", "IYYY-IW", "2024-04-29 00:00:00"),
+            ("24-12-31", "IYYY-IW-ID", "0024-03-24 00:00:00"),
             ("2024-18", "YYYY-WW", "2024-04-29 00:00:00"),
             (
                 "2024-05-01 00:00:12.5",
