@@ -322,7 +322,7 @@ fn rows_enter_and_leave_with_the_epochs_time() {
         "day > current_date - 1",
         "at < date_trunc('month', now()) + INTERVAL '1 month' - INTERVAL '30 days 20 hours'",
         "day >= current_date + INTERVAL '1 month 1 day' - INTERVAL '31 days'",
-        "date_trunc('week', now()) + INTERVAL '1 hour' < at",
+        "date_trunc('week', now() + INTERVAL '4 days') - INTERVAL '95 hours' < at",
     ] {
         let sql = format!("SELECT id, at, day FROM orders WHERE {condition}");
         let graph = planned(&sql);
