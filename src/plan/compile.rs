@@ -379,6 +379,7 @@ impl Compiler<'_> {
         let state = self.context.state();
         let dialect = state.config_options().sql_parser.dialect;
         let mut written = state.sql_to_expr_with_alias(sql, &dialect)?;
+        microseconds(&mut written.expr);
         numbers::decimals(&mut written.expr);
         let expr = state.create_logical_expr_from_sql_expr(written, &named)?;
         let mut refusal = None;

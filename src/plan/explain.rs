@@ -10,9 +10,9 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 
-use super::numbers;
 use super::partitions::FOUR_DIGITS;
 use super::{AggregateCall, AggregateKind, Expr, Graph, Join, NodeId, Op, Rank, SortKey, TopK, Window};
+use super::{numbers, times};
 
 impl Graph {
     /// The plan of one table by its name in SQL, or of all; one operator a line, inputs indented below.
@@ -300,17 +300,26 @@ fn list(exprs: &[Expr], separator: &str) -> String {
     exprs.iter().map(readable).collect::<Vec<_>>().join(separator)
 }
 
+/// A function of numbers or times as the operator that it stands for.
+fn as_operator(call: &ScalarFunctionExpr) -> Option<Expr> {
+    numbers::as_operator(call).or_else(|| times::as_operator(call))
+}
+
 /// An expression without the positions of its columns; intervals and text as SQL writes them.
 fn readable(expr: &Expr) -> String {
     let named = |name: String| Transformed::yes(Arc::new(Column::new(&name, 0)) as Expr);
-    let plain = expr
-        .clone()
+    let with_operators = expr.clone().transform_up(|e| {
+        Ok(match e.downcast_ref::<ScalarFunctionExpr>().and_then(as_operator) {
+            Some(operator) => Transformed::yes(operator),
+            None => Transformed::no(e),
+        })
+    });
+    let plain = with_operators
+        .data()
+        .expect("writing operators does not fail")
         .transform_up(|e| {
             if let Some(column) = e.downcast_ref::<Column>() {
                 return Ok(named(short(column.name())));
-            }
-            if let Some(operator) = e.downcast_ref::<ScalarFunctionExpr>().and_then(numbers::as_operator) {
-                return Ok(Transformed::yes(operator));
             }
             let Some(literal) = e.downcast_ref::<Literal>() else {
                 return Ok(Transformed::no(e));

@@ -3,7 +3,7 @@
 //!
 //! `window_time(t)` is t as a TIMESTAMP, refused when planned where it is neither that nor a DATE.
 //! `hop_windows(ts, slide, size)` lists the starts of all windows of `size`, one every `slide` since
-//! 1970-01-01, that hold `ts`. `session_start(ts, gap)` and `session_end(ts, gap)`, over a partition ordered
+//! 1970-01-01, that hold `ts`; either may be of months. `session_start(ts, gap)` and `session_end(ts, gap)`, over a partition ordered
 //! by `ts`, are the bounds of the session that holds the row: a row that comes `gap` or more behind the row
 //! before it begins a new one; the end is the last row's time plus `gap`, exclusive.
 
@@ -16,18 +16,20 @@ use arrow::datatypes::{
     DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
     TimestampMicrosecondType,
 };
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_datafusion_err, plan_err};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LimitEffect, PartitionEvaluator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility, WindowUDF, WindowUDFImpl, cast,
+    ColumnarValue, Expr, LimitEffect, PartitionEvaluator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility, WindowUDF, WindowUDFImpl, cast,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 
 use super::casts::AsType;
 use super::{calendar, json_text, ordered_sets};
+use super::times::{Length, months_later};
+use crate::repr::civil_from_days;
 
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -129,37 +131,99 @@ impl ScalarUDFImpl for HopWindows {
         Ok(DataType::List(Arc::new(Field::new("item", TIMESTAMP, true))))
     }
 
+    /// Also refuses lengths that no windows have.
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        if let [_, Some(slide), Some(size)] = args.scalar_arguments {
+            Hops::new(slide, size)?;
+        }
+        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&[])?, nullable)))
+    }
+
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let times = args.args[0].to_array(args.number_rows)?;
-        let [slide, size] = [&args.args[1], &args.args[2]].map(|length| match length {
-            ColumnarValue::Scalar(ScalarValue::IntervalMonthDayNano(Some(interval))) => positive(*interval),
-            _ => exec_err!("the lengths of hopping windows must be literal intervals"),
-        });
-        let windows = hop_windows(times.as_primitive(), slide?, size?)?;
+        let [_, ColumnarValue::Scalar(slide), ColumnarValue::Scalar(size)] = args.args.as_slice() else {
+            return exec_err!("the lengths of hopping windows must be literal intervals");
+        };
+        let windows = Hops::new(slide, size)?.lists(times.as_primitive())?;
         Ok(ColumnarValue::Array(Arc::new(windows)))
     }
 }
 
-/// The starts of the windows that hold each time; lengths in microseconds.
-fn hop_windows(times: &TimestampMicrosecondArray, slide: i64, size: i64) -> Result<ListArray> {
-    if size / slide > MAX_WINDOWS_PER_ROW {
-        return exec_err!("a row would fall into more than {MAX_WINDOWS_PER_ROW} hopping windows");
-    }
-    let mut lists = ListBuilder::new(TimestampMicrosecondBuilder::new());
-    for time in times {
-        let Some(time) = time else {
-            lists.append_null();
-            continue;
+/// Hopping windows of a size, one every slide.
+struct Hops {
+    slide: Length,
+    size: Length,
+}
+
+impl Hops {
+    fn new(slide: &ScalarValue, size: &ScalarValue) -> Result<Hops> {
+        let [slide, size] = [slide, size].map(|length| match length {
+            ScalarValue::IntervalMonthDayNano(Some(interval)) => Ok(Length::of(*interval)),
+            _ => exec_err!("the lengths of hopping windows must be literal intervals"),
+        });
+        let (slide, size) = (slide?, size?);
+        let micros = |length: Length| {
+            let total = length.total().filter(|total| *total > 0);
+            total.ok_or_else(|| {
+                plan_datafusion_err!("a window's length must be longer than nothing, and of the calendar")
+            })
         };
-        let newest = time - time.rem_euclid(slide);
-        let count = (size - (time - newest) + slide - 1) / slide;
-        // Oldest first; a slide greater than the size leaves gaps, where a row is in no window.
-        for back in (0..count.max(0)).rev() {
-            lists.values().append_value(newest - back * slide);
+        if slide.months != 0 && (slide.days != 0 || slide.micros != 0) {
+            return plan_err!("a slide of windows is of months and years alone, or of days and times");
         }
-        lists.append(true);
+        match micros(size)? / micros(slide)? > MAX_WINDOWS_PER_ROW {
+            true => plan_err!("a row would fall into more than {MAX_WINDOWS_PER_ROW} hopping windows"),
+            false => Ok(Hops { slide, size }),
+        }
     }
-    Ok(lists.finish())
+
+    /// The starts of the windows that hold each time, oldest first; a slide greater than the size leaves gaps, where a row is in no
+    /// window.
+    fn lists(&self, times: &TimestampMicrosecondArray) -> Result<ListArray> {
+        let mut lists = ListBuilder::new(TimestampMicrosecondBuilder::new());
+        let mut starts = Vec::new();
+        for time in times {
+            let Some(time) = time else {
+                lists.append_null();
+                continue;
+            };
+            starts.clear();
+            let newest = self.newest(time);
+            for back in 0.. {
+                let start = self.start(newest - back);
+                // What ends where there is no room ends behind every time.
+                if self.size.behind(start).is_some_and(|end| end <= time) {
+                    break;
+                }
+                starts.push(start);
+            }
+            starts
+                .iter()
+                .rev()
+                .for_each(|start| lists.values().append_value(*start));
+            lists.append(true);
+        }
+        Ok(lists.finish())
+    }
+
+    /// The number of the last window that does not begin behind a time, counted from 1970-01-01.
+    fn newest(&self, time: i64) -> i64 {
+        match self.slide.months {
+            0 => time.div_euclid(self.slide.days * MICROS_PER_DAY + self.slide.micros),
+            months => {
+                let (year, month, _) = civil_from_days(time.div_euclid(MICROS_PER_DAY));
+                ((year - 1970) * 12 + month - 1).div_euclid(months)
+            }
+        }
+    }
+
+    fn start(&self, number: i64) -> i64 {
+        match self.slide.months {
+            0 => number * (self.slide.days * MICROS_PER_DAY + self.slide.micros),
+            months => months_later(0, number * months) * MICROS_PER_DAY,
+        }
+    }
 }
 
 /// The microseconds of a window's length.
@@ -239,7 +303,7 @@ impl PartitionEvaluator for SessionEvaluator {
             }
             let bound = match self.side {
                 Side::Start => times.value(first),
-                Side::End => times.value(last) + gap,
+                Side::End => times.value(last).saturating_add(gap),
             };
             bounds[first..=last].fill(Some(bound));
             first = last + 1;
@@ -258,11 +322,15 @@ impl PartitionEvaluator for SessionEvaluator {
 
 #[cfg(test)]
 mod tests {
+    use super::super::times::{Moment, point_of};
     use super::*;
     use arrow::array::IntervalMonthDayNanoArray;
 
     fn starts(time: i64, slide: i64, size: i64) -> Vec<i64> {
-        let lists = hop_windows(&TimestampMicrosecondArray::from(vec![time]), slide, size).unwrap();
+        let length =
+            |micros: i64| ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, micros * 1000)));
+        let hops = Hops::new(&length(slide), &length(size)).unwrap();
+        let lists = hops.lists(&TimestampMicrosecondArray::from(vec![time])).unwrap();
         lists
             .value(0)
             .as_primitive::<TimestampMicrosecondType>()
@@ -286,6 +354,32 @@ mod tests {
                 .collect();
             assert_eq!(starts(time, slide, size), expected, "{time} {slide} {size}");
         }
+    }
+
+    #[test]
+    fn windows_of_months_begin_with_months() {
+        let length = |months, days| ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(months, days, 0)));
+        let starts = |time: &str, slide, size| -> Vec<String> {
+            let time = point_of(time).unwrap();
+            let lists = Hops::new(&slide, &size).unwrap().lists(&vec![time].into()).unwrap();
+            let starts = lists.value(0);
+            let starts = starts.as_primitive::<TimestampMicrosecondType>();
+            starts.values().iter().map(|start| Moment(*start).to_string()).collect()
+        };
+        assert_eq!(
+            starts("2024-03-31 12:00:00", length(1, 0), length(3, 0)),
+            ["2024-01-01 00:00:00", "2024-02-01 00:00:00", "2024-03-01 00:00:00"]
+        );
+        // A month behind February 29th and 28th is March 29th and 28th.
+        let of_days = starts("2023-03-30 00:00:00", length(0, 1), length(1, 0));
+        assert_eq!(of_days.first().map(String::as_str), Some("2023-03-01 00:00:00"));
+        assert_eq!(of_days.len(), 30);
+        assert_eq!(
+            starts("1969-12-31 00:00:00", length(12, 0), length(12, 0)),
+            ["1969-01-01 00:00:00"]
+        );
+        assert!(Hops::new(&length(1, 1), &length(3, 0)).is_err());
+        assert!(Hops::new(&length(0, 1), &length(0, 0)).is_err());
     }
 
     #[test]

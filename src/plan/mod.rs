@@ -36,6 +36,7 @@ mod share;
 mod shorthands;
 #[cfg(test)]
 mod tests;
+mod times;
 mod values;
 mod wide;
 mod windows;

@@ -7,16 +7,16 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr, cast, lit};
 
-use super::calendar::date_bin;
+use super::calendar::is_utc;
 use super::error::{Planned, Refusal};
-use super::functions::interval_micros;
 use super::rewrite::rewrite;
+use super::times::{self, DAY, Length, Part, Step, Unit, later, when_reached};
 use crate::repr::Epoch;
 
 const ID: &str = "$alluvium_now";
@@ -124,121 +124,135 @@ pub(super) fn solve(predicate: &Expr, moments: &mut Moments) -> Planned<()> {
 /// The refusal of `now()` where a row's stay cannot be derived.
 pub(super) fn misplaced() -> Refusal {
     Refusal::new("could not keep this use of now() up to date")
-        .help("compare it with an expression of the row in WHERE: ts > now() - INTERVAL '1 hour'; months and years in days")
+        .help(
+            "compare it with an expression of the row in WHERE: ts > now() - INTERVAL '1 hour'; with months and years: ts > \
+             current_date - INTERVAL '1 month'",
+        )
         .near("now")
 }
 
-/// `floor(now + before) + behind`, where `unit` microseconds are what it is cut to (none: not cut).
-#[derive(Clone, Copy)]
+/// What is done to now() in an expression.
+#[derive(Clone, Default)]
 struct Form {
-    before: i64,
-    unit: Option<i64>,
-    behind: i64,
+    steps: Vec<Step>,
+    /// The time of day that it always has by then, if it is always the same.
+    time: Option<i64>,
 }
-
-const SECOND: i64 = 1_000_000;
-const DAY: i64 = 86_400 * SECOND;
 
 fn form(expr: &Expr) -> Option<Form> {
+    if let Some(part) = times::part(expr) {
+        return match part {
+            Part::Cast(of, to) => form_as(of, to),
+            Part::Plus(of, by) => moved(form(of)?, constant(by)?),
+            Part::Minus(of, by) => moved(form(of)?, constant(by)?.negated()),
+        };
+    }
     match expr {
-        e if is_now(e) => Some(Form {
-            before: 0,
-            unit: None,
-            behind: 0,
-        }),
+        e if is_now(e) => Some(Form::default()),
         Expr::Alias(alias) => form(&alias.expr),
-        Expr::Cast(Cast { expr, field }) => {
-            let form = form(expr)?;
-            match field.data_type() {
-                DataType::Date32 => cut(form, DAY),
-                DataType::Timestamp(_, None) => Some(form),
-                DataType::Timestamp(_, Some(zone)) if matches!(zone.as_ref(), "UTC" | "+00:00" | "Z") => Some(form),
-                _ => None,
-            }
-        }
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (form, shift) = match op {
-                Operator::Plus if mentions_now(left) => (form(left)?, constant_micros(right)?),
-                Operator::Plus => (form(right)?, constant_micros(left)?),
-                Operator::Minus => (form(left)?, constant_micros(right)?.checked_neg()?),
-                _ => return None,
-            };
-            // A date plus hours is a date again in some engines and a timestamp in others.
-            if form.unit == Some(DAY) && shift % DAY != 0 {
-                return None;
-            }
-            Some(Form {
-                behind: form.behind.checked_add(shift)?,
-                ..form
-            })
-        }
-        Expr::ScalarFunction(call) if call.name() == "date_trunc" => {
-            let [Expr::Literal(unit, _), time] = call.args.as_slice() else {
-                return None;
-            };
-            let unit = match unit.try_as_str()??.to_ascii_lowercase().as_str() {
-                "second" => SECOND,
-                "minute" => 60 * SECOND,
-                "hour" => 3600 * SECOND,
-                "day" => DAY,
-                _ => return None,
-            };
-            cut(form(time)?, unit)
-        }
-        _ => None,
-    }
-}
-
-fn cut(form: Form, unit: i64) -> Option<Form> {
-    match form.unit {
-        None => Some(Form {
-            before: form.before.checked_add(form.behind)?,
-            unit: Some(unit),
-            behind: 0,
-        }),
-        // Cutting what is already cut at least as coarsely changes nothing.
-        Some(cut) if cut % unit == 0 && form.behind % unit == 0 => Some(form),
-        Some(_) => None,
-    }
-}
-
-/// The microseconds of a literal INTERVAL without months, or of a duration.
-fn constant_micros(expr: &Expr) -> Option<i64> {
-    match expr {
-        Expr::Alias(alias) => constant_micros(&alias.expr),
-        Expr::Cast(cast) => constant_micros(&cast.expr),
-        Expr::Literal(value, _) => match value {
-            ScalarValue::IntervalMonthDayNano(Some(interval)) => interval_micros(*interval),
-            ScalarValue::IntervalDayTime(Some(interval)) => {
-                Some(i64::from(interval.days) * DAY + i64::from(interval.milliseconds) * 1000)
-            }
-            ScalarValue::DurationSecond(Some(n)) => n.checked_mul(SECOND),
-            ScalarValue::DurationMillisecond(Some(n)) => n.checked_mul(1000),
-            ScalarValue::DurationMicrosecond(Some(n)) => Some(*n),
-            ScalarValue::DurationNanosecond(Some(n)) => Some(n / 1000),
+        Expr::Cast(Cast { expr, field }) => form_as(expr, field.data_type()),
+        Expr::ScalarFunction(call) if call.name() == "timezone" => match call.args.as_slice() {
+            [Expr::Literal(zone, _), of] if is_utc(zone) => form(of),
+            _ => None,
+        },
+        Expr::ScalarFunction(call) if call.name() == "date_trunc" => match call.args.as_slice() {
+            [Expr::Literal(unit, _), of] => Some(cut(form(of)?, Unit::named(unit.try_as_str()??)?)),
             _ => None,
         },
         _ => None,
     }
 }
 
+/// The form of a cast.
+fn form_as(expr: &Expr, to: &DataType) -> Option<Form> {
+    let form = form(expr)?;
+    match to {
+        DataType::Date32 => Some(cut(form, Unit::Micros(DAY))),
+        DataType::Timestamp(..) => Some(form),
+        _ => None,
+    }
+}
+
+/// The most months, days and microseconds that now() may be moved by: those of the calendar.
+const MOST: [i64; 3] = [9_999 * 12, 9_999 * 366, 9_999 * 366 * DAY];
+
+fn moved(mut form: Form, by: Length) -> Option<Form> {
+    let is_far = |(part, most): (i64, i64)| part.abs() > most;
+    if [by.months, by.days, by.micros].into_iter().zip(MOST).any(is_far) {
+        return None;
+    }
+    if by.months != 0 {
+        // Months keep the order of moments of one time of day only.
+        let time = form.time?;
+        form.steps.push(Step::Months {
+            months: by.months,
+            time,
+        });
+    }
+    let micros = by.days * DAY + by.micros;
+    if micros != 0 {
+        form.steps.push(Step::Micros(micros));
+    }
+    form.time = form.time.map(|time| (time + micros).rem_euclid(DAY));
+    Some(form)
+}
+
+fn cut(mut form: Form, unit: Unit) -> Form {
+    form.time = match unit.is_of_days() {
+        true => Some(0),
+        false => form.time.map(|time| unit.start(time)),
+    };
+    form.steps.push(Step::Cut(unit));
+    form
+}
+
+/// A literal INTERVAL, number of days or length of time.
+fn constant(expr: &Expr) -> Option<Length> {
+    match expr {
+        Expr::Alias(alias) => constant(&alias.expr),
+        Expr::Cast(cast) => constant(&cast.expr),
+        e if let Some(Part::Cast(of, _)) = times::part(e) => constant(of),
+        Expr::Literal(value, _) => match value {
+            ScalarValue::IntervalMonthDayNano(Some(interval)) => Some(Length::of(*interval)),
+            ScalarValue::DurationMicrosecond(Some(micros)) => Some(Length::of_micros(*micros)),
+            ScalarValue::Int64(Some(days)) => Some(Length {
+                months: 0,
+                days: *days,
+                micros: 0,
+            }),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The same in microseconds, where it has no months.
+fn constant_micros(expr: &Expr) -> Option<i64> {
+    let length = constant(expr).filter(|length| length.months == 0)?;
+    length.total().filter(|micros| micros.abs() <= MOST[2])
+}
+
 /// `timed op row`, where only `timed` mentions now().
 fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut Moments) -> Planned<()> {
-    // now() - ts < INTERVAL '1 hour'
-    if let (
+    // now() - ts < INTERVAL '1 hour', current_date - day < 7
+    let difference = match uncast(timed) {
         Expr::BinaryExpr(BinaryExpr {
             left,
             op: Operator::Minus,
             right,
-        }),
-        Some(micros),
-    ) = (uncast(timed), constant_micros(row))
-        && constant_micros(right).is_none()
+        }) => Some((left.as_ref(), right.as_ref())),
+        other => match times::part(other) {
+            Some(Part::Minus(left, right)) => Some((left, right)),
+            _ => None,
+        },
+    };
+    if let (Some((left, right)), Some(micros)) = (difference, constant_micros(row))
+        && constant(right).is_none()
     {
         return match (mentions_now(left), mentions_now(right)) {
-            (true, false) => compare(left, op, &shifted(timestamp(right), micros), moments),
+            (true, false) => compare(left, op, &later(timestamp(right), micros), moments),
             (false, true) => {
-                let row = shifted(timestamp(left), -micros);
+                let row = later(timestamp(left), -micros);
                 compare(right, op.swap().expect("comparisons swap"), &row, moments)
             }
             _ => Err(misplaced().into()),
@@ -247,7 +261,7 @@ fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut Moments) -> Pla
     let form = form(timed).ok_or_else(misplaced)?;
     let row = timestamp(row);
     if op == Operator::Eq {
-        bound(form, Operator::GtEq, row.clone(), moments);
+        bound(form.clone(), Operator::GtEq, row.clone(), moments);
         bound(form, Operator::LtEq, row, moments);
     } else {
         bound(form, op, row, moments);
@@ -257,18 +271,16 @@ fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut Moments) -> Pla
 
 fn bound(form: Form, op: Operator, row: Expr, moments: &mut Moments) {
     let lower = matches!(op, Operator::Gt | Operator::GtEq);
-    let (moment, inclusive) = match form.unit {
-        None => (
-            shifted(row, -form.behind - form.before),
-            matches!(op, Operator::GtEq | Operator::LtEq),
-        ),
-        Some(unit) => {
-            // With f the cut and y = row - behind: f(n) > y and f(n) <= y turn at the first multiple of the
-            // unit behind y, f(n) >= y and f(n) < y at the first one not before y.
-            let back = matches!(op, Operator::GtEq | Operator::Lt);
-            let y = shifted(row, -form.behind - i64::from(back));
-            let floor = date_bin().call(vec![lit(interval(unit)), y]);
-            (shifted(floor, unit - form.before), lower)
+    let only_micros = form.steps.iter().try_fold(0i64, |sum, step| match step {
+        Step::Micros(micros) => sum.checked_add(*micros),
+        _ => None,
+    });
+    let (moment, inclusive) = match only_micros {
+        Some(micros) => (later(row, -micros), matches!(op, Operator::GtEq | Operator::LtEq)),
+        // f(n) > y and f(n) <= y turn where f(n) is behind y, f(n) >= y and f(n) < y where it is no more before y.
+        None => {
+            let is_beyond = matches!(op, Operator::Gt | Operator::LtEq);
+            (when_reached(row, form.steps, is_beyond), lower)
         }
     };
     if lower {
@@ -282,28 +294,13 @@ fn uncast(expr: &Expr) -> &Expr {
     match expr {
         Expr::Cast(cast) => uncast(&cast.expr),
         Expr::Alias(alias) => uncast(&alias.expr),
-        other => other,
+        other => match times::part(other) {
+            Some(Part::Cast(of, _)) => uncast(of),
+            _ => other,
+        },
     }
 }
 
 fn timestamp(expr: &Expr) -> Expr {
     cast(expr.clone(), TIMESTAMP)
-}
-
-fn shifted(expr: Expr, micros: i64) -> Expr {
-    if micros == 0 {
-        expr
-    } else {
-        binary_expr(expr, Operator::Plus, lit(interval(micros)))
-    }
-}
-
-fn interval(micros: i64) -> ScalarValue {
-    // Whole days apart, so that the nanoseconds of any 64-bit span of microseconds fit.
-    let (days, rest) = (micros / DAY, micros % DAY);
-    ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(
-        0,
-        i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX }),
-        rest * 1000,
-    )))
 }

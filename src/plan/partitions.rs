@@ -10,10 +10,28 @@ use datafusion::logical_expr::{Expr as Logical, ExprSchemable, LogicalPlan};
 use super::PlannedExpectation;
 use super::compile::Compiler;
 use super::error::{Planned, Refusal};
+use super::times;
 use crate::definition::OnViolation;
 
 /// What is expected of dates and moments.
 pub(super) const FOUR_DIGITS: &str = "is of the years 1 to 9999";
+
+/// Functions whose dates and moments are of the calendar where those are that they are given.
+const WITHIN: [&str; 13] = [
+    "date_bin",
+    "date_trunc",
+    "coalesce",
+    "to_date",
+    "make_date",
+    "make_timestamp",
+    "to_timestamp",
+    "to_timestamp_seconds",
+    "to_timestamp_millis",
+    "to_timestamp_micros",
+    "to_timestamp_nanos",
+    "from_unixtime",
+    "nullif",
+];
 
 /// Whether a plan adds to dates or moments, or makes them of numbers: they may come to lie outside of the calendar then.
 pub(super) fn are_computed(plan: &LogicalPlan) -> Result<bool> {
@@ -28,9 +46,8 @@ pub(super) fn are_computed(plan: &LogicalPlan) -> Result<bool> {
             expr.apply(|part| {
                 let may_leave = match part {
                     Logical::BinaryExpr(_) | Logical::WindowFunction(_) => true,
-                    Logical::ScalarFunction(call) => {
-                        !["date_bin", "date_trunc", "coalesce", "of_the_calendar"].contains(&call.name())
-                    }
+                    part if matches!(times::part(part), Some(times::Part::Cast(..))) => false,
+                    Logical::ScalarFunction(call) => !WITHIN.contains(&call.name()),
                     Logical::Cast(cast) => !cast.expr.get_type(&schema).is_ok_and(|from| from.is_temporal()),
                     _ => false,
                 };

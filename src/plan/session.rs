@@ -146,6 +146,8 @@ fn config() -> SessionConfig {
     options.sql_parser.map_string_types_to_utf8view = false;
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     options.optimizer.filter_null_join_keys = false;
+    // That of TIMESTAMP WITH TIME ZONE.
+    options.execution.time_zone = Some("UTC".to_string());
     numbers::read_decimals(&mut config);
     config
 }

@@ -301,6 +301,7 @@ pub async fn epochs(lake: &Lake) -> Result<Vec<Epoch>, QueryError> {
 fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
     let mut config = SessionConfig::new().with_information_schema(true);
     plan::read_decimals(&mut config);
+    config.options_mut().execution.time_zone = Some("UTC".to_string());
     let mut runtime = RuntimeEnvBuilder::new();
     if let Some(memory) = limits.memory {
         runtime = runtime.with_memory_limit(usize::try_from(memory).unwrap_or(usize::MAX), 1.0);

@@ -4,19 +4,23 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, AsArray, PrimitiveArray};
 use arrow::datatypes::{
-    DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType,
+    DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    TimestampMicrosecondType,
 };
-use chrono::{DateTime, Datelike, Months};
-use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err, plan_err};
 use datafusion::functions::datetime;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 
-use super::{DAY, answer, beyond, microseconds, rows_of, zoned};
+use super::{DAY, answer, microseconds, rows_of, zoned};
+use crate::plan::times::{Length, Moment, kept, months_later};
+use crate::repr::civil_from_days;
 
 const STRIDE: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
 /// The function.
-pub(in crate::plan) fn date_bin() -> Arc<ScalarUDF> {
+pub(super) fn date_bin() -> Arc<ScalarUDF> {
     static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(DateBin::new())));
     FUNCTION.clone()
 }
@@ -48,7 +52,6 @@ impl ScalarUDFImpl for DateBin {
             return plan_err!("date_bin() takes an INTERVAL, a TIMESTAMP and perhaps a TIMESTAMP to count from");
         };
         let source = match &types[1] {
-            DataType::Timestamp(TimeUnit::Nanosecond, zone) => DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()),
             DataType::Timestamp(..)
             | DataType::Date32
             | DataType::Date64
@@ -67,6 +70,16 @@ impl ScalarUDFImpl for DateBin {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         Ok(types[1].clone())
+    }
+
+    /// Also refuses a stride that is none, where it is known before there are rows.
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        if let Some(ScalarValue::IntervalMonthDayNano(Some(stride))) = args.scalar_arguments[0] {
+            check(*stride)?;
+        }
+        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        let returned = args.arg_fields[1].data_type().clone();
+        Ok(Arc::new(Field::new(self.name(), returned, nullable)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -89,7 +102,15 @@ impl ScalarUDFImpl for DateBin {
                 .map_or(Some(0), |origins| origins.is_valid(row).then(|| origins.value(row)));
             match origin {
                 Some(origin) if strides.is_valid(row) && points.is_valid(row) => {
-                    binned.append_value(bin(strides.value(row), points.value(row), origin)?);
+                    let (stride, point) = (strides.value(row), points.value(row));
+                    check(stride)?;
+                    binned.append_value(bin(stride, point, origin).ok_or_else(|| {
+                        exec_datafusion_err!(
+                            "could not compute date_bin(INTERVAL '{}', {}): the result is not of the years 1 to 9999",
+                            Length::of(stride),
+                            Moment(point)
+                        )
+                    })?);
                 }
                 _ => binned.append_null(),
             }
@@ -102,42 +123,51 @@ impl ScalarUDFImpl for DateBin {
     }
 }
 
-/// The start of the bin that a point is in, where they are counted from `origin`. All of them in microseconds.
-fn bin(stride: IntervalMonthDayNano, point: i64, origin: i64) -> Result<i64> {
-    let nanos = i128::from(stride.days) * i128::from(DAY) * 1000 + i128::from(stride.nanoseconds);
+/// Refuses what is no stride.
+fn check(stride: IntervalMonthDayNano) -> Result<()> {
+    let nanos = nanos(stride);
     if stride.months != 0 && nanos != 0 {
-        return exec_err!("date_bin() takes a stride of months or years alone, or of days and times");
+        return plan_err!("date_bin() takes a stride of months or years alone, or of days and times");
     }
     if stride.months < 0 || nanos < 0 || stride.months == 0 && nanos == 0 {
-        return exec_err!("date_bin() takes a stride that is greater than zero");
+        return plan_err!("date_bin() takes a stride that is greater than zero");
     }
+    Ok(())
+}
+
+fn nanos(stride: IntervalMonthDayNano) -> i128 {
+    i128::from(stride.days) * i128::from(DAY) * 1000 + i128::from(stride.nanoseconds)
+}
+
+/// The start of the bin that a point is in, where they are counted from `origin`. All of them in microseconds. None: it is outside
+/// of the calendar.
+fn bin(stride: IntervalMonthDayNano, point: i64, origin: i64) -> Option<i64> {
     if stride.months > 0 {
         return bin_by_months(i64::from(stride.months), point, origin);
     }
+    let nanos = nanos(stride);
     let (point, origin) = (i128::from(point) * 1000, i128::from(origin) * 1000);
     let start = origin + (point - origin).div_euclid(nanos) * nanos;
-    i64::try_from(start.div_euclid(1000)).map_err(|_| beyond())
+    kept((point / 1000) as i64, start.div_euclid(1000))
 }
 
-fn bin_by_months(stride: i64, point: i64, origin: i64) -> Result<i64> {
-    let date = |micros| DateTime::from_timestamp_micros(micros).ok_or_else(beyond);
-    let (at, from) = (date(point)?, date(origin)?);
-    let months = i64::from(at.year() - from.year()) * 12 + i64::from(at.month()) - i64::from(from.month());
-    let shifted = |months: i64| {
-        let length = Months::new(u32::try_from(months.unsigned_abs()).ok()?);
-        let start = match months < 0 {
-            true => from.checked_sub_months(length)?,
-            false => from.checked_add_months(length)?,
-        };
-        Some(start.timestamp_micros())
+fn bin_by_months(stride: i64, point: i64, origin: i64) -> Option<i64> {
+    let months = |point: i64| {
+        let (year, month, _) = civil_from_days(point.div_euclid(DAY));
+        year * 12 + month
     };
-    let bins = months.div_euclid(stride);
-    let start = shifted(bins * stride).ok_or_else(beyond)?;
-    match start <= point {
-        true => Ok(start),
-        // A month's bin begins on a later day of the month, or at a later hour.
-        false => shifted((bins - 1) * stride).ok_or_else(beyond),
-    }
+    let bins = (months(point) - months(origin)).div_euclid(stride);
+    let start = |bins: i64| {
+        let days = months_later(origin.div_euclid(DAY), bins * stride);
+        i128::from(days) * i128::from(DAY) + i128::from(origin.rem_euclid(DAY))
+    };
+    // A month's bin may begin on a later day of the month, or at a later hour.
+    let bins = if start(bins) <= i128::from(point) {
+        bins
+    } else {
+        bins - 1
+    };
+    kept(point, start(bins))
 }
 
 #[cfg(test)]
@@ -199,10 +229,10 @@ mod tests {
                 "2262-12-15T00:00:00",
             ),
         ] {
-            assert_eq!(bin(stride, micros(at), micros(origin)).unwrap(), micros(start), "{at}");
+            assert_eq!(bin(stride, micros(at), micros(origin)), Some(micros(start)), "{at}");
         }
         for stride in [day(0), day(-1), months(-1), IntervalMonthDayNano::new(1, 1, 0)] {
-            assert!(bin(stride, 0, 0).is_err());
+            assert!(check(stride).is_err());
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Functions of points in time, by the microsecond.
 //!
-//! DataFusion computes `date_trunc`, `date_bin` and `to_timestamp` in nanoseconds, which reach from the year 1677 to 2262: a
-//! moment of another year, 9999-12-31 at the head of them, made an error of its row. A TIMESTAMP here is of the years 1 to 9999,
-//! so these take the places of DataFusion's by their names, and mean what PostgreSQL means by them. Of times of day, and of
-//! nanoseconds where somebody asks for those, DataFusion's own are asked.
+//! DataFusion computes `date_trunc`, `date_bin` and `to_timestamp` in nanoseconds, which reach from the year 1677 to 2262, and
+//! takes whole numbers out of seconds. A TIMESTAMP here is of the years 1 to 9999, so these take the places of DataFusion's by
+//! their names, and mean what PostgreSQL means by them. A field, unit, zone or pattern that there is not is refused when it is
+//! planned, where it is a constant.
 
 mod bin;
+mod make;
 mod parse;
+mod part;
+mod pattern;
 mod truncate;
-mod within;
 mod write;
+mod zone;
 
 use std::sync::Arc;
 
@@ -20,15 +23,19 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 use datafusion::prelude::SessionContext;
 
-pub(super) use bin::date_bin;
-pub(super) use within::looked_at;
+use super::times::{self, DAY};
 
-/// Microseconds of a day.
-const DAY: i64 = 86_400_000_000;
+use bin::date_bin;
+pub(super) use zone::is_utc;
 
 /// Has a session compute by these.
 pub fn register(context: &SessionContext) {
+    times::register(context);
     context.register_udf(ScalarUDF::from(truncate::DateTrunc::new()));
+    context.register_udf(ScalarUDF::from(part::DatePart::new()));
+    context.register_udf(ScalarUDF::from(zone::Timezone::new()));
+    context.register_udf(ScalarUDF::from(make::Make::date()));
+    context.register_udf(ScalarUDF::from(make::Make::timestamp()));
     context.register_udf(date_bin().as_ref().clone());
     context.register_udf(write::to_char());
     for function in parse::functions() {
@@ -73,6 +80,10 @@ fn zoned(of: &DataType) -> DataType {
         _ => None,
     };
     DataType::Timestamp(TimeUnit::Microsecond, zone)
+}
+
+fn is_text(of: &DataType) -> bool {
+    matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 fn beyond() -> DataFusionError {

@@ -1,71 +1,102 @@
 //! `to_timestamp(x)` and its like, of numbers and texts.
+//!
+//! A text without a format is read in ISO 8601. A format with a `%` is strftime's, any other is a template pattern of PostgreSQL's.
+//! What is read is a TIMESTAMP of microseconds, whatever unit the function's name says; that of a coarser unit is the beginning of
+//! the unit that it lies in.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, PrimitiveArray};
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
-use datafusion::common::{Result, exec_err};
-use datafusion::functions::datetime;
+use datafusion::common::{Result, exec_datafusion_err, exec_err, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::{DAY, answer, beyond, rows_of};
+use super::pattern::{Template, is_template};
+use super::{answer, is_text, microseconds, rows_of};
 use crate::definition::{MomentFault, MomentPattern};
+use crate::plan::times::{DAY, MOMENT, SECOND, point_of, within};
 
-const MICROSECONDS: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
-
-/// One for each of DataFusion's functions that read a text by formats, but for those of nanoseconds and of times of day.
+/// In the places of DataFusion's functions of these names.
 pub(super) fn functions() -> Vec<ScalarUDF> {
-    let config = Default::default();
-    let moment = |unit| DataType::Timestamp(unit, None);
+    use Returned::*;
     let functions = [
-        (datetime::to_timestamp(&config), moment(TimeUnit::Microsecond)),
-        (datetime::to_timestamp_seconds(&config), moment(TimeUnit::Second)),
-        (datetime::to_timestamp_millis(&config), moment(TimeUnit::Millisecond)),
-        (datetime::to_timestamp_micros(&config), moment(TimeUnit::Microsecond)),
-        (datetime::to_date(), DataType::Date32),
-        (datetime::to_unixtime(), DataType::Int64),
+        ("to_timestamp", SECOND * 1000, Moment { length: 1 }),
+        ("to_timestamp_seconds", SECOND * 1000, Moment { length: SECOND }),
+        ("to_timestamp_millis", 1_000_000, Moment { length: 1000 }),
+        ("to_timestamp_micros", 1000, Moment { length: 1 }),
+        ("to_timestamp_nanos", 1, Moment { length: 1 }),
+        ("from_unixtime", SECOND * 1000, Moment { length: SECOND }),
+        ("to_date", DAY * 1000, Date),
+        ("to_unixtime", SECOND * 1000, Seconds),
     ];
-    let of = |(function, returned)| ScalarUDF::from(ToTimestamp::new(function, returned));
+    let of = |(name, unit, returned)| ScalarUDF::from(Read::new(name, unit, returned));
     functions.into_iter().map(of).collect()
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct ToTimestamp {
-    /// DataFusion's.
-    function: Arc<ScalarUDF>,
-    returned: DataType,
-    signature: Signature,
+/// What a function returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Returned {
+    /// The beginning of what has so many microseconds.
+    Moment {
+        length: i64,
+    },
+    Date,
+    /// Seconds since 1970.
+    Seconds,
 }
 
-impl ToTimestamp {
-    fn new(function: Arc<ScalarUDF>, returned: DataType) -> Self {
-        ToTimestamp {
-            function,
+impl Returned {
+    fn data_type(self) -> DataType {
+        match self {
+            Returned::Moment { .. } => MOMENT,
+            Returned::Date => DataType::Date32,
+            Returned::Seconds => DataType::Int64,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Read {
+    name: &'static str,
+    /// What a number counts, in nanoseconds.
+    unit: i64,
+    returned: Returned,
+    signature: Signature,
+    aliases: Vec<String>,
+}
+
+impl Read {
+    fn new(name: &'static str, unit: i64, returned: Returned) -> Self {
+        Read {
+            name,
+            unit,
             returned,
             signature: Signature::variadic_any(Volatility::Immutable),
+            aliases: vec![],
         }
     }
 
-    /// Whether numbers count seconds, and may have a fraction.
-    fn takes_seconds(&self) -> bool {
-        self.function.name() == "to_timestamp"
-    }
-
-    /// Whether texts without a format are read here.
-    fn reads_iso(&self) -> bool {
-        matches!(self.returned, DataType::Timestamp(..))
+    fn is_outside(&self, value: &str) -> datafusion::error::DataFusionError {
+        exec_datafusion_err!(
+            "could not compute {}({value}): it is not of the years 1 to 9999",
+            self.name
+        )
     }
 }
 
-impl ScalarUDFImpl for ToTimestamp {
+impl ScalarUDFImpl for Read {
     fn name(&self) -> &str {
-        self.function.name()
+        self.name
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
     }
 
     fn signature(&self) -> &Signature {
@@ -73,90 +104,155 @@ impl ScalarUDFImpl for ToTimestamp {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.returned.clone())
+        Ok(self.returned.data_type())
     }
 
     /// Also refuses formats that nothing can be read by, where they are known before there are rows.
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let Some(first) = args.arg_fields.first() else {
+            return plan_err!("{}() takes a number or a text, and perhaps formats of it", self.name);
+        };
+        if args.arg_fields.len() > 1 && !is_text(first.data_type()) && !first.data_type().is_null() {
+            return plan_err!(
+                "{}() takes formats for a text alone; for the time of a zone write AT TIME ZONE",
+                self.name
+            );
+        }
         for format in args.scalar_arguments.iter().skip(1) {
             if let Some(Some(format)) = format.and_then(|format| format.try_as_str()) {
-                Format::parse(format, self.name())?;
+                Format::parse(format, self.name)?;
             }
         }
-        Ok(Arc::new(Field::new(self.name(), self.returned.clone(), true)))
+        Ok(Arc::new(Field::new(self.name, self.returned.data_type(), true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let Some(first) = args.args.first() else {
-            return exec_err!("{}() takes a number or a text, and perhaps formats of it", self.name());
-        };
-        let of = first.data_type();
-        let is_text = matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-        let is_here = match is_text {
-            true => self.reads_iso() || args.args.len() > 1,
-            false => self.takes_seconds(),
-        };
-        if !is_here {
-            return self.function.inner().invoke_with_args(args);
-        }
         let rows = rows_of(&args);
-        let values = first.to_array(rows)?;
-        let points: ArrayRef = match is_text {
-            true => Arc::new(of_texts(&values, &args.args[1..], rows, self.name())?),
-            false => of_seconds(&values, self.name())?,
+        let values = args.args[0].to_array(rows)?;
+        let points = match is_text(values.data_type()) {
+            true => self.of_texts(&values, &args.args[1..], rows)?,
+            false => self.of_numbers(&values)?,
         };
-        answer(floored(&points, &self.returned)?, &args.args)
+        let made: ArrayRef = match self.returned {
+            Returned::Moment { length: 1 } => Arc::new(points),
+            Returned::Moment { length } => Arc::new(
+                points.unary::<_, TimestampMicrosecondType>(|point| point.wrapping_sub(point.rem_euclid(length))),
+            ),
+            Returned::Date => {
+                let days = points
+                    .iter()
+                    .map(|point| point.and_then(|point| i32::try_from(point.div_euclid(DAY)).ok()));
+                Arc::new(days.collect::<Date32Array>())
+            }
+            Returned::Seconds => Arc::new(points.unary::<_, Int64Type>(|point| point.div_euclid(SECOND))),
+        };
+        answer(made, &args.args)
     }
 }
 
-/// Microseconds by a coarser unit: the one that each lies in.
-fn floored(points: &ArrayRef, returned: &DataType) -> Result<ArrayRef> {
-    let length = match returned {
-        DataType::Timestamp(TimeUnit::Second, _) | DataType::Int64 => 1_000_000,
-        DataType::Timestamp(TimeUnit::Millisecond, _) => 1000,
-        DataType::Date32 => DAY,
-        _ => return Ok(points.clone()),
-    };
-    let points = points.as_primitive::<TimestampMicrosecondType>();
-    if *returned == DataType::Int64 {
-        return Ok(Arc::new(points.unary::<_, Int64Type>(|point| point.div_euclid(length))));
+impl Read {
+    /// Counts since 1970; moments as they are.
+    fn of_numbers(&self, values: &ArrayRef) -> Result<PrimitiveArray<TimestampMicrosecondType>> {
+        let unit = i128::from(self.unit);
+        let point = |micros: i128, shown: &dyn Fn() -> String| within(micros).ok_or_else(|| self.is_outside(&shown()));
+        Ok(match values.data_type() {
+            of if of.is_integer() => {
+                let whole = strictly(values, &DataType::Decimal128(38, 0))?;
+                let whole = whole.as_primitive::<Decimal128Type>();
+                whole.try_unary(|number| point((number * unit).div_euclid(1000), &|| number.to_string()))?
+            }
+            of if of.is_floating() => {
+                let numbers = cast(values, &DataType::Float64)?;
+                let factor = self.unit as f64 / 1000.0;
+                // As PostgreSQL rounds.
+                numbers.as_primitive::<Float64Type>().try_unary(|number| {
+                    let micros = (number * factor).round_ties_even();
+                    match micros.abs() < 1e30 {
+                        true => point(micros as i128, &|| number.to_string()),
+                        false => Err(self.is_outside(&number.to_string())),
+                    }
+                })?
+            }
+            DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+                let numbers = strictly(values, &DataType::Decimal128(38, 9))?;
+                numbers.as_primitive::<Decimal128Type>().try_unary(|billionths| {
+                    let outside = || self.is_outside(&format!("{billionths}e-9"));
+                    let (nanos, length) = (billionths.checked_mul(unit).ok_or_else(outside)?, 1_000_000_000_000);
+                    // Half of one away from zero.
+                    let micros = (nanos + nanos.signum() * length / 2) / length;
+                    point(micros, &|| format!("{billionths}e-9"))
+                })?
+            }
+            DataType::Date32 | DataType::Date64 | DataType::Null => {
+                let moments = strictly(values, &MOMENT)?;
+                moments.as_primitive::<TimestampMicrosecondType>().clone()
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                let moments = values.as_primitive::<TimestampMicrosecondType>().clone();
+                moments.with_timezone_opt::<Arc<str>>(None)
+            }
+            DataType::Timestamp(..) => microseconds(values)?.with_timezone_opt::<Arc<str>>(None),
+            other => return exec_err!("{}() takes a number or a text, not a {other}", self.name),
+        })
     }
-    let whole: PrimitiveArray<TimestampMicrosecondType> = points.unary(|point| point - point.rem_euclid(length));
-    Ok(cast(&whole, returned)?)
-}
 
-/// Numbers of seconds since 1970; points in time as they are, in UTC.
-fn of_seconds(values: &ArrayRef, name: &str) -> Result<ArrayRef> {
-    const MILLION: i128 = 1_000_000;
-    let point = |micros: i128| i64::try_from(micros).map_err(|_| beyond());
-    let micros: PrimitiveArray<TimestampMicrosecondType> = match values.data_type() {
-        of if of.is_integer() => {
-            let whole = strictly(values, &DataType::Decimal128(38, 0))?;
-            let whole = whole.as_primitive::<Decimal128Type>();
-            whole.try_unary(|seconds| point(seconds * MILLION))?
-        }
-        of if of.is_floating() => {
-            let seconds = cast(values, &DataType::Float64)?;
-            // As PostgreSQL rounds.
-            seconds.as_primitive::<Float64Type>().try_unary(|seconds| {
-                let micros = (seconds * 1e6).round_ties_even();
-                match micros.abs() < 9.2e18 {
-                    true => Ok(micros as i64),
-                    false => Err(beyond()),
+    /// Texts in ISO 8601, or by the first of the formats that fits.
+    fn of_texts(
+        &self,
+        values: &ArrayRef,
+        formats: &[ColumnarValue],
+        rows: usize,
+    ) -> Result<PrimitiveArray<TimestampMicrosecondType>> {
+        let texts = |array: &ArrayRef| cast(array, &DataType::Utf8);
+        let values = texts(values)?;
+        let values = values.as_string::<i32>();
+        let formats: Vec<ArrayRef> = formats
+            .iter()
+            .map(|format| Ok(texts(&format.to_array(rows)?)?))
+            .collect::<Result<_>>()?;
+        // Each format is parsed once, for it is the same in most rows.
+        let mut parsed: HashMap<&str, Format> = HashMap::new();
+        for format in &formats {
+            for format in format.as_string::<i32>().iter().flatten() {
+                if !parsed.contains_key(format) {
+                    parsed.insert(format, Format::parse(format, self.name)?);
                 }
-            })?
+            }
         }
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
-            let seconds = strictly(values, &DataType::Decimal128(38, 6))?;
-            seconds.as_primitive::<Decimal128Type>().try_unary(point)?
+        let mut points = PrimitiveArray::<TimestampMicrosecondType>::builder(values.len());
+        for row in 0..values.len() {
+            let known = formats.iter().map(|format| format.as_string::<i32>());
+            let mut known = known
+                .filter(|format| format.is_valid(row))
+                .filter_map(|format| parsed.get(format.value(row)))
+                .peekable();
+            if values.is_null(row) || (known.peek().is_none() && !formats.is_empty()) {
+                points.append_null();
+                continue;
+            }
+            let text = values.value(row);
+            let point = match formats.is_empty() {
+                true => point_of(text.trim()),
+                false => known.find_map(|format| format.point(text)),
+            };
+            match point {
+                Some(point) => points.append_value(point),
+                None => {
+                    let text: String = text.chars().take(60).collect();
+                    let by = if formats.is_empty() {
+                        ""
+                    } else {
+                        " by the formats that were given"
+                    };
+                    return exec_err!(
+                        "could not compute {}('{text}'): it is no point in time of the years 1 to 9999{by}",
+                        self.name
+                    );
+                }
+            }
         }
-        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 | DataType::Null => {
-            let points = strictly(values, &MICROSECONDS)?;
-            return Ok(points);
-        }
-        other => return exec_err!("{name}() takes a number or a text, not a {other}"),
-    };
-    Ok(Arc::new(micros))
+        Ok(points.finish())
+    }
 }
 
 fn strictly(values: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
@@ -167,67 +263,26 @@ fn strictly(values: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     Ok(cast_with_options(values, to, &strict)?)
 }
 
-/// Texts in ISO 8601, or by the first of the formats that fits.
-fn of_texts(
-    values: &ArrayRef,
-    formats: &[ColumnarValue],
-    rows: usize,
-    name: &str,
-) -> Result<PrimitiveArray<TimestampMicrosecondType>> {
-    if formats.is_empty() {
-        let points = strictly(values, &MICROSECONDS)?;
-        return Ok(points.as_primitive::<TimestampMicrosecondType>().clone());
-    }
-    let texts = |array: &ArrayRef| cast(array, &DataType::Utf8);
-    let values = texts(values)?;
-    let values = values.as_string::<i32>();
-    let formats: Vec<ArrayRef> = formats
-        .iter()
-        .map(|format| Ok(texts(&format.to_array(rows)?)?))
-        .collect::<Result<_>>()?;
-    // Each format is parsed once, for it is the same in most rows.
-    let mut parsed: HashMap<&str, Format> = HashMap::new();
-    for format in &formats {
-        for format in format.as_string::<i32>().iter().flatten() {
-            if !parsed.contains_key(format) {
-                parsed.insert(format, Format::parse(format, name)?);
-            }
-        }
-    }
-    let mut points = PrimitiveArray::<TimestampMicrosecondType>::builder(values.len());
-    for row in 0..values.len() {
-        let known = formats.iter().map(|format| format.as_string::<i32>());
-        let mut known = known
-            .filter(|format| format.is_valid(row))
-            .filter_map(|format| parsed.get(format.value(row)))
-            .peekable();
-        if values.is_null(row) || known.peek().is_none() {
-            points.append_null();
-            continue;
-        }
-        let text = values.value(row);
-        match known.find_map(|format| format.point(text)) {
-            Some(point) => points.append_value(point),
-            None => return exec_err!("{text:?} is no point in time by the formats that were given"),
-        }
-    }
-    Ok(points.finish())
-}
-
-/// strftime, in UTC; also with the name of a zone at the end.
-struct Format {
-    pattern: MomentPattern,
-    has_zone: bool,
+/// A template pattern, or strftime: the latter in UTC, or with the name of a zone at the end.
+enum Format {
+    Template(Template),
+    Strftime { pattern: MomentPattern, has_zone: bool },
 }
 
 impl Format {
     fn parse(format: &str, function: &str) -> Result<Format> {
+        if is_template(format) {
+            return match Template::to_read(format) {
+                Ok(template) => Ok(Format::Template(template)),
+                Err(why) => exec_err!("{function}() cannot read by format {format:?}: {why}"),
+            };
+        }
         let (before, has_zone) = match format.strip_suffix(" %Z") {
             Some(before) => (before, true),
             None => (format, false),
         };
         match MomentPattern::parse(before) {
-            Ok(pattern) => Ok(Format { pattern, has_zone }),
+            Ok(pattern) => Ok(Format::Strftime { pattern, has_zone }),
             Err(MomentFault { what, remedy }) => {
                 exec_err!("{function}() cannot read by format {format:?}: the pattern {what}; {remedy}")
             }
@@ -235,15 +290,19 @@ impl Format {
     }
 
     fn point(&self, text: &str) -> Option<i64> {
-        let point = match self.has_zone {
-            true => {
+        let point = match self {
+            Format::Template(template) => return template.read(text),
+            Format::Strftime {
+                pattern,
+                has_zone: true,
+            } => {
                 let (text, zone) = text.rsplit_once(' ')?;
                 let zone = zone.parse::<arrow::array::timezone::Tz>().ok()?;
-                self.pattern.point_in(text, &zone)?
+                pattern.point_in(text, &zone)?
             }
-            false => self.pattern.point(text)?,
+            Format::Strftime { pattern, .. } => pattern.point(text)?,
         };
-        Some(point.timestamp_micros())
+        within(point.timestamp_micros().into())
     }
 }
 
@@ -256,26 +315,42 @@ mod tests {
         Format::parse(format, "f").expect("a format").point(text)
     }
 
-    fn micros(points: &ArrayRef) -> Vec<i64> {
-        points.as_primitive::<TimestampMicrosecondType>().values().to_vec()
+    fn read(name: &str, values: ArrayRef) -> Result<Vec<i64>> {
+        let function = functions()
+            .into_iter()
+            .find(|function| function.name() == name)
+            .expect("a function");
+        let of = function.inner().downcast_ref::<Read>().expect("one of these");
+        let points = match is_text(values.data_type()) {
+            true => of.of_texts(&values, &[], values.len())?,
+            false => of.of_numbers(&values)?,
+        };
+        Ok(points.values().to_vec())
     }
 
     #[test]
     fn seconds_and_texts_of_any_year_are_points_in_time() {
-        let whole: ArrayRef = Arc::new(Int64Array::from(vec![-62_135_596_800, 253_402_300_799]));
-        assert_eq!(
-            micros(&of_seconds(&whole, "f").unwrap()),
-            [-62_135_596_800_000_000, 253_402_300_799_000_000]
-        );
-        let broken: ArrayRef = Arc::new(Float64Array::from(vec![253_402_300_799.5, -0.000_000_4]));
-        assert_eq!(micros(&of_seconds(&broken, "f").unwrap()), [253_402_300_799_500_000, 0]);
-        for huge in [i64::MAX, i64::MIN] {
-            assert!(of_seconds(&(Arc::new(Int64Array::from(vec![huge])) as ArrayRef), "f").is_err());
+        let whole = |number: i64| Arc::new(Int64Array::from(vec![number])) as ArrayRef;
+        let broken = |number: f64| Arc::new(Float64Array::from(vec![number])) as ArrayRef;
+        for (name, values, point) in [
+            ("to_timestamp", whole(-62_135_596_800), -62_135_596_800_000_000),
+            ("to_timestamp", whole(253_402_300_799), 253_402_300_799_000_000),
+            ("to_timestamp_millis", whole(-1), -1000),
+            ("to_timestamp_nanos", whole(-1), -1),
+            ("to_date", whole(-1), -DAY),
+            ("to_timestamp", broken(253_402_300_799.5), 253_402_300_799_500_000),
+            ("to_timestamp", broken(-0.000_000_4), 0),
+        ] {
+            assert_eq!(read(name, values).unwrap(), [point], "{name}");
         }
-        assert!(of_seconds(&(Arc::new(Float64Array::from(vec![f64::NAN])) as ArrayRef), "f").is_err());
+        for huge in [i64::MAX, i64::MIN, 253_402_300_800] {
+            assert!(read("to_timestamp", whole(huge)).is_err());
+        }
+        let why = read("to_timestamp", broken(f64::NAN)).unwrap_err().to_string();
+        assert!(why.contains("to_timestamp(NaN)"), "{why}");
         let texts: ArrayRef = Arc::new(StringArray::from(vec!["9999-12-31T23:59:59.999999Z", "0001-01-01"]));
-        let points: ArrayRef = Arc::new(of_texts(&texts, &[], 2, "f").unwrap());
-        assert_eq!(micros(&points), [253_402_300_799_999_999, -62_135_596_800_000_000]);
+        let points = read("to_timestamp", texts).unwrap();
+        assert_eq!(points, [253_402_300_799_999_999, -62_135_596_800_000_000]);
         assert_eq!(by_format("31.12.9999", "%d.%m.%Y"), Some(253_402_214_400_000_000));
         assert_eq!(
             by_format("01.01.1600 00:00 +01:00", "%d.%m.%Y %H:%M %z"),
@@ -303,7 +378,7 @@ mod tests {
             "a zone that is known is not passed over"
         );
         assert_eq!(by_format("2024-01-01 05:00:00 CEST", zoned), None);
-        for wrong in ["%H:%M:%S %Z %Y-%m-%d", "%Y-%m-%dT%H:%M:%S%Z", "%H:%M", "yyyy-MM-dd"] {
+        for wrong in ["%H:%M:%S %Z %Y-%m-%d", "%Y-%m-%dT%H:%M:%S%Z", "%H:%M", "HH24:MI"] {
             let refused = Format::parse(wrong, "to_date").err().map(|why| why.to_string());
             assert!(
                 refused.is_some_and(|why| why.contains("to_date() cannot read by format")),

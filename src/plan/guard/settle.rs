@@ -18,10 +18,9 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, Unio
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
-use super::super::calendar;
-use super::super::moments;
 use super::super::numbers;
 use super::super::rewrite::rewrite;
+use super::super::times;
 use super::Guarded;
 use super::joined::joined;
 
@@ -71,28 +70,13 @@ impl Settled {
             if let LogicalPlan::TableScan(scan) = &node {
                 schema.merge(&scan.projected_schema);
             }
-            let is_projection = matches!(node, LogicalPlan::Projection(_));
             let settled = rewrite(node, |expr| {
-                let settled = expr.transform_up(|e| {
-                    let chosen = moments::chosen(e, &schema)?;
-                    *changed |= chosen.transformed;
-                    let mut settled = match chosen.data {
-                        Expr::ScalarFunction(call) => match bare(&call) {
-                            Some(function) => guarded(function, call, &schema, self.max_value, changed)?,
-                            None => Transformed::no(Expr::ScalarFunction(call)),
-                        },
-                        e => joined(e, &schema, self.max_value)?.transform_data(|e| moments::compared(e, &schema))?,
-                    };
-                    settled.transformed |= chosen.transformed;
-                    settled.transform_data(|e| calendar::looked_at(e, &schema))
-                })?;
-                if !is_projection {
-                    return Ok(settled);
-                }
-                settled.transform_data(|e| {
-                    let projected = moments::projected(e, &schema)?;
-                    *changed |= projected.transformed;
-                    Ok(projected)
+                expr.transform_up(|e| match e {
+                    Expr::ScalarFunction(call) => match bare(&call) {
+                        Some(function) => guarded(function, call, &schema, self.max_value, changed),
+                        None => Ok(Transformed::no(Expr::ScalarFunction(call))),
+                    },
+                    e => joined(e, &schema, self.max_value),
                 })
             })?;
             // What a node below returns may have changed, and no expression of this one.
@@ -129,7 +113,7 @@ pub(in crate::plan) fn settle(expr: Expr, schema: &DFSchema, max_value: u64) -> 
 
 /// The function that is to be wrapped, or that is.
 fn bare(call: &ScalarFunction) -> Option<Arc<ScalarUDF>> {
-    if BARE.contains(&call.func.name()) || numbers::is_ours(&call.func) {
+    if BARE.contains(&call.func.name()) || numbers::is_ours(&call.func) || times::is_ours(&call.func) {
         return None;
     }
     let known = call.func.inner().downcast_ref::<Guarded>();

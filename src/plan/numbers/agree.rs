@@ -15,8 +15,9 @@ use datafusion::logical_expr::{
 use datafusion_functions_json::udfs::{json_as_text_udf, json_get_float_udf};
 use std::sync::Arc;
 
+use super::super::times;
 use super::framed::framed;
-use super::types::{Arith, MOST, Meeting, common, is_number, shape};
+use super::types::{Arith, MOST, Meeting, common, is_number, meeting_of, shape};
 use super::{convert, functions, nodes};
 
 /// Functions that yield one of their arguments.
@@ -140,6 +141,7 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 _ if functions::is_ours(&call.func) => false,
                 "nvl2" => meet(args.skip(1).collect(), Meeting::Kept, schema),
                 name if CHOOSING.contains(&name) => meet(args.collect(), Meeting::Kept, schema),
+                "make_array" => meet_times(&mut args.collect::<Vec<_>>(), schema),
                 name if OF_DECIMALS.contains(&name) => false,
                 name if OF_DOUBLES.contains(&name) => args.fold(false, |c, arg| as_double(arg, schema) | c),
                 _ => doubles_beside(args.collect(), schema),
@@ -169,6 +171,7 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 let to = signed(&from);
                 Transformed::yes(functions::negated(converted(*of, &from, &to)))
             }
+            Ok(from) if times::is_length(&from) => Transformed::yes(times::negated(*of, &from)),
             _ => Transformed::no(Expr::Negative(of)),
         }),
         Expr::Cast(to) if to.field.data_type().is_decimal() && is_of_json(&to.expr) => {
@@ -177,17 +180,13 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::TryCast(to) if to.field.data_type().is_decimal() && is_of_json(&to.expr) => {
             Ok(Transformed::yes(of_json(*to.expr, to.field.data_type(), true)))
         }
-        Expr::Cast(to) => Ok(match to.expr.get_type(schema) {
-            Ok(from) if convert::is_ours(&from, to.field.data_type()) => {
-                Transformed::yes(functions::cast(*to.expr, to.field.data_type().clone(), false))
-            }
-            _ => Transformed::no(Expr::Cast(to)),
+        Expr::Cast(to) => Ok(match cast_as_ours(&to.expr, to.field.data_type(), false, schema) {
+            Some(ours) => Transformed::yes(ours),
+            None => Transformed::no(Expr::Cast(to)),
         }),
-        Expr::TryCast(to) => Ok(match to.expr.get_type(schema) {
-            Ok(from) if convert::is_ours(&from, to.field.data_type()) => {
-                Transformed::yes(functions::cast(*to.expr, to.field.data_type().clone(), true))
-            }
-            _ => Transformed::no(Expr::TryCast(to)),
+        Expr::TryCast(to) => Ok(match cast_as_ours(&to.expr, to.field.data_type(), true, schema) {
+            Some(ours) => Transformed::yes(ours),
+            None => Transformed::no(Expr::TryCast(to)),
         }),
         // Its type may have changed since the subquery was planned.
         Expr::OuterReferenceColumn(field, column) => Ok(match schema.qualified_field_from_column(&column) {
@@ -232,6 +231,15 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
+/// A cast of numbers or times as a function; none where DataFusion's is right.
+fn cast_as_ours(of: &Expr, to: &DataType, safe: bool, schema: &DFSchema) -> Option<Expr> {
+    let from = of.get_type(schema).ok()?;
+    match convert::is_ours(&from, to) {
+        true => Some(functions::cast(of.clone(), to.clone(), safe)),
+        false => times::cast(of, &from, to, safe),
+    }
+}
+
 fn said(expr: Expr, changed: bool) -> Transformed<Expr> {
     match changed {
         true => Transformed::yes(expr),
@@ -250,12 +258,20 @@ fn arith_of(op: Operator) -> Option<Arith> {
     })
 }
 
-/// An operation of numbers as a function; of anything else as it stands.
+/// An operation of numbers or times as a function; of anything else as it stands.
 fn arithmetic(arith: Arith, op: Operator, left: Expr, right: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let (mut left, mut right) = (left, right);
     let types = (left.get_type(schema), right.get_type(schema));
     let (l, r) = match types {
         (Ok(l), Ok(r)) if is_number(&l) && is_number(&r) => (l, r),
+        (Ok(l), Ok(r)) if times::is_time(&l) || times::is_time(&r) => {
+            return match times::arithmetic(op, left, right, (&l, &r)) {
+                Ok(made) => Transformed::yes(made),
+                Err((left, right)) => {
+                    Transformed::no(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+                }
+            };
+        }
         _ => {
             let changed = doubles_beside(vec![&mut left, &mut right], schema);
             let expr = Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)));
@@ -320,6 +336,9 @@ pub(super) fn meet(mut operands: Vec<&mut Expr>, meeting: Meeting, schema: &DFSc
     let Ok(types) = operands.iter().map(|e| e.get_type(schema)).collect::<Result<Vec<_>>>() else {
         return false;
     };
+    if types.iter().any(times::is_time) && times::meet(&mut operands, &types, meeting) {
+        return true;
+    }
     if !types.iter().all(|of| of.is_null() || is_number(of)) {
         return doubles_beside(operands, schema);
     }
@@ -339,6 +358,12 @@ pub(super) fn meet(mut operands: Vec<&mut Expr>, meeting: Meeting, schema: &DFSc
         }
     }
     changed
+}
+
+/// Has operands meet if they are times. Says whether that changed any.
+fn meet_times(operands: &mut [&mut Expr], schema: &DFSchema) -> bool {
+    let types: Result<Vec<DataType>> = operands.iter().map(|e| e.get_type(schema)).collect();
+    types.is_ok_and(|types| types.iter().any(times::is_time) && times::meet(operands, &types, Meeting::Kept))
 }
 
 /// Literals with a point, beside what is no decimal, are the doubles that the function or operator knows.
@@ -436,9 +461,12 @@ fn of_json(expr: Expr, to: &DataType, safe: bool) -> Expr {
 }
 
 /// An expression as one of another type: constants are computed, what loses nothing is a plain cast.
-pub(super) fn converted(expr: Expr, from: &DataType, to: &DataType) -> Expr {
+pub(in crate::plan) fn converted(expr: Expr, from: &DataType, to: &DataType) -> Expr {
     if from == to {
         return expr;
+    }
+    if times::is_time(to) {
+        return times::converted(expr, from, to);
     }
     if let Expr::Literal(value, metadata) = &expr
         && let Some(value) = constant(value, to)
@@ -487,10 +515,7 @@ fn compared(expr: &mut Expr, subquery: Subquery, schema: &DFSchema) -> Result<Su
     ) else {
         return Ok(subquery);
     };
-    if !is_number(&left) || !is_number(&right) {
-        return Ok(subquery);
-    }
-    let Some(to) = common(&[seen(expr, left.clone()), right.clone()], Meeting::Compared) else {
+    let Some(to) = meeting_of(&[seen(expr, left.clone()), right.clone()], Meeting::Compared) else {
         return Ok(subquery);
     };
     *expr = converted(std::mem::take(expr), &left, &to);

@@ -10,7 +10,7 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::ColumnarValue;
 
 /// One side of an operation: a column, or the same value for all rows (none: null).
-pub(super) enum Side<T: ArrowPrimitiveType> {
+pub(in crate::plan) enum Side<T: ArrowPrimitiveType> {
     Column(PrimitiveArray<T>),
     Value(Option<T::Native>),
 }
@@ -30,7 +30,7 @@ impl<T: ArrowPrimitiveType> Side<T> {
 }
 
 /// The outcome for each row, none of which fails.
-pub(super) fn plain<A, B, O>(
+pub(in crate::plan) fn plain<A, B, O>(
     left: &Side<A>,
     right: &Side<B>,
     f: impl Fn(A::Native, B::Native) -> O::Native,
@@ -52,7 +52,7 @@ where
 }
 
 /// The outcome for each row, some of which may fail.
-pub(super) fn checked<A, B, O>(
+pub(in crate::plan) fn checked<A, B, O>(
     left: &Side<A>,
     right: &Side<B>,
     f: impl Fn(A::Native, B::Native) -> Result<O::Native, ArrowError>,
@@ -74,7 +74,7 @@ where
 }
 
 /// What a loop has made.
-pub(super) enum Outcome<O: ArrowPrimitiveType> {
+pub(in crate::plan) enum Outcome<O: ArrowPrimitiveType> {
     Column(PrimitiveArray<O>),
     Value(Option<O::Native>),
     Nulls(usize),
@@ -97,12 +97,12 @@ impl<O: ArrowPrimitiveType> Outcome<O> {
 
 /// The error of a row.
 #[cold]
-pub(super) fn wrong(message: String) -> ArrowError {
+pub(in crate::plan) fn wrong(message: String) -> ArrowError {
     ArrowError::ComputeError(message)
 }
 
 /// A division by zero, in the words of arrow and PostgreSQL.
 #[cold]
-pub(super) fn by_zero() -> ArrowError {
+pub(in crate::plan) fn by_zero() -> ArrowError {
     ArrowError::DivideByZero
 }

@@ -3,14 +3,14 @@
 //! DataFusion compares a decimal with a literal as a double that was cut off, lets whole numbers run over, cuts quotients off
 //! and casts by cutting. So before it agrees on types, numbers agree on theirs here ([`types`] has the rules), and arithmetic of
 //! numbers becomes functions that compute exactly or fail ([`functions`]). The graph, batch and the questions that are asked
-//! live all plan by [`Agreed`].
+//! live all plan by [`Agreed`]. Where dates, moments and lengths of time meet, `times` is asked.
 
 mod agree;
 mod convert;
 mod decimal;
 mod framed;
 mod functions;
-mod kernels;
+pub(super) mod kernels;
 mod literals;
 mod nodes;
 mod types;
@@ -28,9 +28,11 @@ use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingF
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+pub(super) use agree::converted;
 pub(super) use convert::one_zero;
 pub(super) use functions::{as_operator, is_ours};
 pub use literals::decimals;
+pub(super) use types::{Meeting, is_number};
 
 /// The rule that agrees on types.
 #[derive(Debug)]

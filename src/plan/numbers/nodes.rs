@@ -1,4 +1,4 @@
-//! Nodes of a plan whose inputs meet in numbers: joins, unions, VALUES; and means of decimals.
+//! Nodes of a plan whose inputs meet in numbers or times: joins, unions, VALUES; and means of decimals.
 
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use datafusion::logical_expr::{
 };
 
 use super::super::rewrite::rewrite;
+use super::super::times;
 use super::agree::{agreed, converted, meet};
 use super::functions;
-use super::types::{Meeting, common, is_number, mean, shape};
+use super::types::{Meeting, is_number, mean, meeting_of, shape};
 
 /// The plan, its numbers agreed on; `outer`: the columns around it, where it is a subquery.
 pub(super) fn agreed_within(plan: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
@@ -101,7 +102,7 @@ fn meet_across(left: &mut Expr, left_schema: &DFSchema, right: &mut Expr, right_
     let (Ok(l), Ok(r)) = (left.get_type(left_schema), right.get_type(right_schema)) else {
         return;
     };
-    if let Some(to) = common(&[l.clone(), r.clone()], Meeting::Compared).filter(|_| is_number(&l) && is_number(&r)) {
+    if let Some(to) = meeting_of(&[l.clone(), r.clone()], Meeting::Compared) {
         *left = converted(std::mem::take(left), &l, &to);
         *right = converted(std::mem::take(right), &r, &to);
     }
@@ -125,7 +126,7 @@ fn agreed_union(union: Union) -> Result<LogicalPlan> {
         types.collect()
     };
     let to: Vec<Option<DataType>> = (0..columns)
-        .map(|n| common(&of(n), Meeting::Kept).filter(|to| !to.is_null()))
+        .map(|n| meeting_of(&of(n), Meeting::Kept).filter(|to| !to.is_null()))
         .collect();
     // Where a type is not agreed on here, DataFusion takes the inputs' own, one after the other, beginning with this.
     let fields = union.schema.iter().enumerate().map(|(n, (qualifier, field))| {
@@ -180,14 +181,15 @@ fn agreed_values(values: Values) -> Result<LogicalPlan> {
     let mut fields = Vec::with_capacity(schema.fields().len());
     for (n, (qualifier, field)) in schema.iter().enumerate() {
         let mut held = field.data_type().clone();
-        if is_number(&held) {
+        let is_known = |of: &DataType| is_number(of) || times::is_time(of);
+        if is_known(&held) {
             for row in &mut rows {
                 if let Expr::Cast(given) = &row[n]
                     && given.field.data_type() == &held
                     && given
                         .expr
                         .get_type(&nothing)
-                        .is_ok_and(|of| of.is_null() || is_number(&of))
+                        .is_ok_and(|of| of.is_null() || is_known(&of))
                 {
                     row[n] = given.expr.as_ref().clone();
                 }

@@ -13,6 +13,8 @@
 
 use arrow::datatypes::DataType;
 
+use super::super::times;
+
 /// The most digits of a number that is kept.
 pub(super) const MOST: u8 = 38;
 /// The most digits of a number that is compared.
@@ -45,7 +47,7 @@ impl Arith {
 
 /// What numbers meet for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meeting {
+pub(in crate::plan) enum Meeting {
     /// They are compared.
     Compared,
     /// One of them becomes the value of a row.
@@ -53,7 +55,7 @@ pub(super) enum Meeting {
 }
 
 /// Whether values of a type are numbers that this module knows.
-pub(super) fn is_number(of: &DataType) -> bool {
+pub(in crate::plan) fn is_number(of: &DataType) -> bool {
     of.is_floating() || shape(of).is_some()
 }
 
@@ -97,6 +99,14 @@ pub(super) fn common(types: &[DataType], meeting: Meeting) -> Option<DataType> {
         (digits, Meeting::Compared) => DataType::Decimal256(digits.min(i16::from(WIDEST)) as u8, behind),
         (_, Meeting::Kept) => DataType::Decimal128(MOST, behind.min(MOST as i8)),
     })
+}
+
+/// The type in which numbers, or times, of these types meet; like [`common`].
+pub(super) fn meeting_of(types: &[DataType], meeting: Meeting) -> Option<DataType> {
+    match types.iter().any(times::is_time) {
+        true => times::common(types, meeting),
+        false => common(types, meeting),
+    }
 }
 
 /// Digits in front of the point.

@@ -318,6 +318,11 @@ fn rows_enter_and_leave_with_the_epochs_time() {
         "date_trunc('hour', now()) < at",
         "date_trunc('hour', now()) <= at + INTERVAL '5 minutes' AND quantity > 1",
         "CAST(now() AS DATE) > day",
+        "current_date - day < 2",
+        "day > current_date - 1",
+        "at < date_trunc('month', now()) + INTERVAL '1 month' - INTERVAL '30 days 20 hours'",
+        "day >= current_date + INTERVAL '1 month 1 day' - INTERVAL '31 days'",
+        "date_trunc('week', now() + INTERVAL '4 days') - INTERVAL '95 hours' < at",
     ] {
         let sql = format!("SELECT id, at, day FROM orders WHERE {condition}");
         let graph = planned(&sql);

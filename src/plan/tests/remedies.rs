@@ -38,8 +38,8 @@ const CASES: [(&str, &str, &str); 28] = [
     ),
     (
         "SELECT id FROM orders WHERE at > now() - INTERVAL '1 month'",
-        "months and years in days",
-        "SELECT id FROM orders WHERE at > now() - INTERVAL '30 days'",
+        "ts > current_date - INTERVAL '1 month'",
+        "SELECT id FROM orders WHERE at > current_date - INTERVAL '1 month'",
     ),
     (
         "SELECT id, current_time() AS t FROM orders",

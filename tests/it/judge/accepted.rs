@@ -53,10 +53,16 @@ const ACCEPTED: &[Accepted] = &[
 ];
 
 /// Dead letters where PostgreSQL answers, by what their reason says.
-const LETTERS: &[(&str, &str)] = &[(
-    "does not fit Int64",
-    "SUM(BIGINT) is BIGINT here, so that a table's schema does not grow; a larger sum is a dead letter",
-)];
+const LETTERS: &[(&str, &str)] = &[
+    (
+        "does not fit Int64",
+        "SUM(BIGINT) is BIGINT here, so that a table's schema does not grow; a larger sum is a dead letter",
+    ),
+    (
+        "not of the years 1 to 9999",
+        "moments are of the years 1 to 9999 here, which every engine that reads the tables knows; PostgreSQL has more",
+    ),
+];
 
 /// Whether rows may be dead letters for these reasons.
 pub fn letters(reasons: &[String]) -> bool {

@@ -5,6 +5,7 @@
 //!
 //! What a statement yields is determined by SQL alone: windows and top-k order by all that they show.
 
+mod calendar;
 mod groups;
 mod joins;
 mod logic;
@@ -37,6 +38,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         subqueries::FAMILIES,
         windows::FAMILIES,
         time::FAMILIES,
+        calendar::FAMILIES,
         texts::FAMILIES,
         NESTED,
     ];
