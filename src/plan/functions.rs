@@ -26,8 +26,8 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 
-use super::calendar;
 use super::casts::AsType;
+use super::{calendar, standard};
 
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -42,6 +42,7 @@ pub(super) fn register(context: &SessionContext) {
     datafusion_functions_json::register_all(&mut state).expect("a fresh session takes the JSON functions");
     *context.state_ref().write() = state;
     calendar::register(context);
+    standard::register(context);
     context.register_udf(ScalarUDF::from(AsType::new()));
     context.register_udf(ScalarUDF::from(WindowTime::new()));
     context.register_udf(ScalarUDF::from(HopWindows::new()));

@@ -303,8 +303,20 @@ pub fn truths(expr: &Expr, batch: &RecordBatch) -> Result<BooleanArray, KernelEr
 }
 
 /// The rows for which all predicates are true. A later predicate is evaluated only on rows that earlier ones let
-/// through, so `x <> 0 AND 1 / x > 2` does not fail where `x` is 0.
+/// through, so `x <> 0 AND 1 / x > 2` does not fail where `x` is 0; nor does `1 / x > 2 AND x <> 0`: a row that one of
+/// them excludes is excluded, whether others fail over it or not, as the planner may have put them in any order.
 pub fn passing(predicates: &[Expr], batch: &RecordBatch) -> Result<BooleanArray, KernelError> {
+    passing_in_order(predicates, batch).or_else(|error| {
+        // Of several rows, halves are tried next.
+        let excludes = |predicate| truths(predicate, batch).is_ok_and(|truth| !truth.value(0));
+        match batch.num_rows() == 1 && predicates.iter().any(excludes) {
+            true => Ok(BooleanArray::from(vec![false])),
+            false => Err(error),
+        }
+    })
+}
+
+fn passing_in_order(predicates: &[Expr], batch: &RecordBatch) -> Result<BooleanArray, KernelError> {
     let mut passed: Option<BooleanArray> = None;
     for predicate in predicates {
         passed = Some(match passed {

@@ -22,6 +22,7 @@ use super::super::calendar;
 use super::super::moments;
 use super::super::numbers;
 use super::super::rewrite::rewrite;
+use super::super::standard;
 use super::Guarded;
 use super::joined::joined;
 
@@ -81,10 +82,14 @@ impl Settled {
                             Some(function) => guarded(function, call, &schema, self.max_value, changed)?,
                             None => Transformed::no(Expr::ScalarFunction(call)),
                         },
-                        e => joined(e, &schema, self.max_value)?.transform_data(|e| moments::compared(e, &schema))?,
+                        e => joined(e, &schema, self.max_value)?
+                            .transform_data(|e| moments::compared(e, &schema))?
+                            .transform_data(|e| standard::operators(e, &schema))?,
                     };
                     settled.transformed |= chosen.transformed;
-                    settled.transform_data(|e| calendar::looked_at(e, &schema))
+                    settled
+                        .transform_data(|e| calendar::looked_at(e, &schema))?
+                        .transform_data(|e| Ok(standard::filtered(e)))
                 })?;
                 if !is_projection {
                     return Ok(settled);
@@ -115,7 +120,7 @@ impl Settled {
 pub(in crate::plan) fn settle(expr: Expr, schema: &DFSchema, max_value: u64) -> Result<Expr> {
     expr.transform_up(|e| {
         let Expr::ScalarFunction(call) = e else {
-            return joined(e, schema, max_value);
+            return joined(e, schema, max_value)?.transform_data(|e| standard::operators(e, schema));
         };
         match bare(&call) {
             Some(function) if !call.func.inner().is::<Guarded>() => {

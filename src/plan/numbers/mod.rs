@@ -13,6 +13,7 @@ mod functions;
 mod kernels;
 mod literals;
 mod nodes;
+mod texts;
 mod types;
 mod whole;
 
@@ -28,7 +29,7 @@ use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingF
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-pub(super) use convert::one_zero;
+pub(super) use convert::{convert, one_zero};
 pub(super) use functions::{as_operator, is_ours};
 pub use literals::decimals;
 

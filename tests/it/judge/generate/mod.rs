@@ -5,6 +5,7 @@
 //!
 //! What a statement yields is determined by SQL alone: windows and top-k order by all that they show.
 
+mod functions;
 mod groups;
 mod joins;
 mod logic;
@@ -38,6 +39,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         windows::FAMILIES,
         time::FAMILIES,
         texts::FAMILIES,
+        functions::FAMILIES,
         NESTED,
     ];
     rooms.into_iter().flatten()
