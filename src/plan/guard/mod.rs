@@ -52,8 +52,18 @@ pub fn keep_within_bounds(context: &SessionContext, max_value: u64) {
 /// one value may take more. It is below what the offsets of a column can tell.
 const MOST_AT_ONCE: u64 = 256 << 20;
 
-/// Functions whose kernels let a row's value depend on the other rows of its batch. They are given one row at once.
-const BY_ROW: [&str; 2] = ["array_has_any", "array_has_all"];
+/// Whether a function's kernel lets a row's value depend on the other rows of its batch: it is given one row at once.
+fn looks_at_others(function: &str, args: &[ColumnarValue]) -> bool {
+    let is_column = |value: &ColumnarValue| matches!(value, ColumnarValue::Array(_));
+    match function {
+        // A null among the lists, or types of one batch, decide for all.
+        "array_has_any" | "array_has_all" => true,
+        "array_concat" => args.iter().any(|arg| arg.data_type() != args[0].data_type()),
+        // The first row says how all are sorted, or written.
+        "array_sort" | "to_char" => args[1..].iter().any(is_column),
+        _ => false,
+    }
+}
 
 /// A function within bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -132,7 +142,7 @@ impl Guarded {
             })
             .sum();
         let rows = args.number_rows;
-        let at_once = match BY_ROW.contains(&self.name()) {
+        let at_once = match looks_at_others(self.name(), &args.args) {
             true => 1,
             false => (MOST_AT_ONCE / constants.max(1)).max(1) as usize,
         };

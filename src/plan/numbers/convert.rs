@@ -50,13 +50,11 @@ pub(super) fn is_lossless(from: &DataType, to: &DataType) -> bool {
 pub(super) fn is_ours(from: &DataType, to: &DataType) -> bool {
     let text = matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let reads = |to: &DataType| {
-        to.is_floating()
-            || to.is_integer()
-            || matches!(to, DataType::Decimal128(..) | DataType::Boolean | DataType::Binary)
+        to.is_floating() || to.is_integer() || matches!(to, DataType::Decimal128(..) | DataType::Boolean)
     };
     (is_number(from) && is_number(to) && !is_lossless(from, to))
         || (text && reads(to))
-        || (matches!(from, DataType::Float32 | DataType::Float64 | DataType::Binary) && to == &DataType::Utf8)
+        || (matches!(from, DataType::Float32 | DataType::Float64) && to == &DataType::Utf8)
 }
 
 /// The values as those of a type. `safe`: what cannot be one is null, else an error.
@@ -125,8 +123,6 @@ pub(in crate::plan) fn convert(values: &ArrayRef, to: &DataType, safe: bool) -> 
                 fits.then_some(near).ok_or_else(|| beyond(Shown::Double(v), to))
             })?)
         }
-        (DataType::Utf8, DataType::Binary) => Arc::new(texts::bytes(values.as_string::<i32>(), safe)?),
-        (DataType::Binary, DataType::Utf8) => Arc::new(texts::hexadecimal(values.as_binary::<i32>())),
         (DataType::Float32 | DataType::Float64, DataType::Utf8) => Arc::new(texts::written(values)),
         (DataType::Float64, DataType::Decimal128(precision, scale)) => {
             let column = values.as_primitive::<Float64Type>();
@@ -180,7 +176,6 @@ pub(super) fn name_of(of: &DataType) -> String {
         DataType::Int64 => "BIGINT".to_string(),
         DataType::Boolean => "BOOLEAN".to_string(),
         DataType::Utf8 => "VARCHAR".to_string(),
-        DataType::Binary => "BINARY".to_string(),
         DataType::Float32 => "FLOAT".to_string(),
         DataType::Float64 => "DOUBLE".to_string(),
         DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => format!("DECIMAL({p},{s})"),

@@ -6,14 +6,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BooleanArray, PrimitiveArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, StringArray};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type,
 };
 use datafusion::common::Result;
 
-use super::super::standard::of_bytea;
 use super::convert::name_of;
 use super::kernels::wrong;
 
@@ -76,30 +75,6 @@ fn each<T: ArrowPrimitiveType>(
 fn unread(text: &str, to: &DataType) -> datafusion::error::DataFusionError {
     let text: String = text.chars().take(60).collect();
     wrong(format!("could not read '{text}' as a {}", name_of(to))).into()
-}
-
-/// The texts as bytes, as a BYTEA is written. `safe`: what is none is null, else an error.
-pub(super) fn bytes(texts: &StringArray, safe: bool) -> Result<BinaryArray> {
-    let mut made = BinaryBuilder::new();
-    for text in texts {
-        match text.map(|text| (text, of_bytea(text))) {
-            None => made.append_null(),
-            Some((_, Ok(bytes))) => made.append_value(bytes),
-            Some(_) if safe => made.append_null(),
-            Some((text, Err(_))) => return Err(unread(text, &DataType::Binary)),
-        }
-    }
-    Ok(made.finish())
-}
-
-/// Bytes as a BYTEA is written: `\x` and hexadecimal digits.
-pub(super) fn hexadecimal(values: &BinaryArray) -> StringArray {
-    let one = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .fold("\\x".to_string(), |text, byte| format!("{text}{byte:02x}"))
-    };
-    values.iter().map(|bytes| bytes.map(one)).collect()
 }
 
 /// The text without the blanks of ASCII around it.

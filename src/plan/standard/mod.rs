@@ -19,7 +19,6 @@ use datafusion::prelude::SessionContext;
 
 pub(super) use operators::{filtered, operators, refuse};
 pub use spelled::lengths;
-pub(super) use texts::of_bytea;
 
 /// Has a session compute by these.
 pub(super) fn register(context: &SessionContext) {

@@ -8,10 +8,18 @@ pub(super) fn functions() -> Vec<RowFunction> {
     const ONE: &[&[Of]] = &[&[Of::Text]];
     vec![
         RowFunction::new("upper", ONE, Text, |args| {
-            Ok(Made::Text(args[0].text().chars().map(upper).collect()))
+            let text = args[0].text();
+            Ok(Made::Text(match text.is_ascii() {
+                true => text.to_ascii_uppercase(),
+                false => text.chars().map(upper).collect(),
+            }))
         }),
         RowFunction::new("lower", ONE, Text, |args| {
-            Ok(Made::Text(args[0].text().chars().map(lower).collect()))
+            let text = args[0].text();
+            Ok(Made::Text(match text.is_ascii() {
+                true => text.to_ascii_lowercase(),
+                false => text.chars().map(lower).collect(),
+            }))
         }),
         RowFunction::new("initcap", ONE, Text, |args| {
             let mut within = false;
@@ -191,15 +199,7 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(one).collect()
 }
 
-/// A BYTEA as PostgreSQL reads it from a text: `\x` and hexadecimal digits, or its bytes, a backslash before three octal digits
-/// or another one.
-pub(in crate::plan) fn of_bytea(text: &str) -> Result<Vec<u8>, String> {
-    match text.strip_prefix("\\x") {
-        Some(hex) => of_hex(hex),
-        None => of_escaped(text),
-    }
-}
-
+/// A backslash stands before three octal digits or another one.
 fn of_escaped(text: &str) -> Result<Vec<u8>, String> {
     let mut made = vec![];
     let mut bytes = text.as_bytes();
@@ -246,9 +246,8 @@ mod tests {
         assert_eq!(of_base64(" YW\nJj "), Ok(b"abc".to_vec()));
         assert_eq!(of_base64("YQ=="), Ok(b"a".to_vec()));
         assert!(of_hex("abc").is_err() && of_hex("zz").is_err());
-        assert_eq!(of_bytea("\\x6162"), Ok(b"ab".to_vec()));
-        assert_eq!(of_bytea("a\\\\b\\377"), Ok(b"a\\b\xff".to_vec()));
-        assert!(of_bytea("a\\b").is_err());
+        assert_eq!(of_escaped("a\\\\b\\377"), Ok(b"a\\b\xff".to_vec()));
+        assert!(of_escaped("a\\b").is_err());
     }
 
     proptest! {

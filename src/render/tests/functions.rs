@@ -228,3 +228,55 @@ fn functions_are_postgresqls() {
         wrong.join("\n")
     );
 }
+
+/// All rows of a partition were dead letters where an argument failed over one of them.
+#[test]
+fn a_row_over_which_a_windows_argument_fails_is_the_only_dead_letter_of_its_partition() {
+    for sql in [
+        "SELECT id, sum(100 / k) OVER (ORDER BY id) AS a FROM t WHERE id <= 4",
+        "SELECT id, max(100 / k) OVER (ORDER BY id ROWS BETWEEN CURRENT ROW AND CURRENT ROW) AS a FROM t WHERE id <= 4",
+    ] {
+        let (batch, reasons) = batch_answer(&[t()], sql, &[]).unwrap();
+        let ids: Vec<i64> = batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(ids, [2, 3, 4], "{sql}");
+        assert_eq!(reasons.len(), 1, "{sql}: {reasons:?}");
+    }
+}
+
+/// `SELECT ... WHERE n > 10` over a subquery that casts only what a pattern lets through made a dead letter of each other row.
+#[test]
+fn rows_that_a_condition_excludes_are_no_dead_letters() {
+    for (sql, rows) in [
+        (
+            "SELECT id FROM (SELECT id, CAST(s AS BIGINT) AS n FROM t WHERE s ~ '^[0-9]+$') AS q WHERE n > 5",
+            1,
+        ),
+        ("SELECT id FROM t WHERE 100 / k > 3 AND k <> 0", 7),
+        ("SELECT id FROM t WHERE k <> 0 AND 100 / k > 3", 7),
+        ("SELECT id FROM t WHERE k = 0 OR 100 / k > 3", 8),
+        (
+            "SELECT b, sum(100 / k) FILTER (WHERE k <> 0) AS a, avg(100 / k) FILTER (WHERE k <> 0) AS c FROM t GROUP BY b",
+            3,
+        ),
+        (
+            "SELECT id, sum(100 / k) FILTER (WHERE k <> 0) OVER (ORDER BY id) AS a FROM t",
+            15,
+        ),
+        (
+            "SELECT id, CASE WHEN k <> 0 THEN 100 / k END AS a, CASE WHEN k <> 0 THEN 100 / k + 1 END AS c FROM t",
+            15,
+        ),
+    ] {
+        let (batch, reasons) = batch_answer(&[t()], sql, &[]).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
+        assert_eq!(reasons, Vec::<String>::new(), "{sql}");
+        assert_eq!(batch.num_rows(), rows, "{sql}");
+    }
+}
+
+/// A whole number in a struct, such as a rank, ended the run.
+#[test]
+fn a_rank_within_a_struct_is_kept() {
+    let sql = "SELECT id, named_struct('r', row_number() OVER (ORDER BY id)) AS a FROM t";
+    let (batch, reasons) = batch_answer(&[t()], sql, &[]).unwrap();
+    assert_eq!((batch.num_rows(), reasons.len()), (15, 0));
+}
