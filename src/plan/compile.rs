@@ -29,8 +29,8 @@ use super::moments::microseconds;
 use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{
-    casts, change_feed, complete, normal, now, numbers, partitions, refuse, session, shape, shorthands, values, wide,
-    windows,
+    casts, change_feed, complete, named_windows, normal, now, numbers, partitions, refuse, session, shape, shorthands,
+    standard, values, wide, windows,
 };
 use crate::contain::contain;
 use crate::deep::deep;
@@ -207,8 +207,10 @@ impl Compiler<'_> {
         }
         refuse::fetch_as_limit(&mut query);
         shorthands::write_out(query.as_mut());
+        named_windows::written_out(&mut query).map_err(|r| wrong(r.into()))?;
         microseconds(query.as_mut());
         numbers::decimals(query.as_mut());
+        standard::lengths(query.as_mut());
         let items: Vec<_> = match query.body.as_ref() {
             SetExpr::Select(select) => select.projection.iter().collect(),
             _ => Vec::new(),
@@ -319,7 +321,9 @@ impl Compiler<'_> {
         let plan = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
         let plan = normal::types(wide::windows(normal::exact(plan)?)?, options)?;
         // The columns that functions are given are of other types now.
-        Ok(Settled::new(self.dataflow.bounds.max_value).analyze(plan, options)?)
+        let plan = Settled::new(self.dataflow.bounds.max_value).analyze(plan, options)?;
+        standard::refuse(&plan)?;
+        Ok(plan)
     }
 
     /// The optimised, completed plan, and the table's columns.
@@ -381,6 +385,7 @@ impl Compiler<'_> {
         let mut written = state.sql_to_expr_with_alias(sql, &dialect)?;
         microseconds(&mut written.expr);
         numbers::decimals(&mut written.expr);
+        standard::lengths(&mut written.expr);
         let expr = state.create_logical_expr_from_sql_expr(written, &named)?;
         let mut refusal = None;
         datafusion::common::tree_node::TreeNode::apply(&expr, |e| {

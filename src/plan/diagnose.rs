@@ -202,6 +202,15 @@ fn in_our_words(text: &str, tokens: &[TokenWithSpan]) -> Option<Refusal> {
         let refusal = refusal.help("name one of them anew").near(name.as_str());
         return Some(refusal.at(defined(tokens, &name).nth(1)));
     }
+    if text.contains("frame offsets for") || text.contains("cannot be larger than end bound") {
+        let refusal = Refusal::new(format!(
+            "could not plan this frame: {}",
+            strip(text).trim_start_matches("Invalid window frame: ")
+        ));
+        let help =
+            "begin a frame in front of its end, and write distances that are not negative: 1 PRECEDING, 1 FOLLOWING";
+        return Some(refusal.help(help).near("OVER"));
+    }
     let name_after = |start: &str| Some(text.split_once(start)?.1.split_whitespace().next()?.to_string());
     let near = if text.contains("Order by column out of bounds") {
         "ORDER".to_string()
@@ -465,7 +474,7 @@ fn named(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
             let called = |n: &usize| tokens.get(n + 1).is_some_and(|t| t.token == Token::LParen);
             let found = match word {
                 "AND" | "OR" | "NOT" => places.next().filter(|_| places.next().is_none()),
-                "array_element" => tokens.iter().position(|t| t.token == Token::LBracket),
+                "array_element" | "subscript" => tokens.iter().position(|t| t.token == Token::LBracket),
                 _ if CLAUSES.contains(&word) => places.next(),
                 _ => places.find(called),
             };

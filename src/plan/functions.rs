@@ -27,8 +27,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 
 use super::casts::AsType;
-use super::{calendar, json_text, ordered_sets};
 use super::times::{Length, months_later};
+use super::{calendar, json_text, ordered_sets, standard};
 use crate::repr::civil_from_days;
 
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -46,6 +46,7 @@ pub(super) fn register(context: &SessionContext) {
     calendar::register(context);
     json_text::register(context);
     ordered_sets::register(context);
+    standard::register(context);
     context.register_udf(ScalarUDF::from(AsType::new()));
     context.register_udf(ScalarUDF::from(WindowTime::new()));
     context.register_udf(ScalarUDF::from(HopWindows::new()));

@@ -1,6 +1,6 @@
 //! Rewrites of the analysed plan before it is optimised: types that rows hold, exact percentiles.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -98,10 +98,15 @@ pub(super) fn types(plan: LogicalPlan, options: &ConfigOptions) -> Planned<Logic
 
 /// The type a table's column has: what Delta can hold.
 pub(super) fn table_type(name: &str, of: &DataType) -> Result<DataType, Refusal> {
+    let column = name.split('.').next().unwrap_or(name);
     let refused = |what: &str, to: &str| {
+        let help = match column == name {
+            true => format!("cast it: CAST(... AS {to}) AS {name}"),
+            false => format!("cast it where the struct is made: CAST(... AS {to})"),
+        };
         Err(Refusal::new(format!("could not give column {name:?} a type: {what}"))
-            .help(format!("cast it: CAST(... AS {to}) AS {name}"))
-            .near(name))
+            .help(help)
+            .near(column))
     };
     Ok(match normalise_type(of) {
         DataType::UInt8 => DataType::Int16,
@@ -134,6 +139,13 @@ pub(super) fn table_type(name: &str, of: &DataType) -> Result<DataType, Refusal>
         DataType::List(item) => {
             let held = table_type(name, item.data_type())?;
             DataType::List(std::sync::Arc::new(item.as_ref().clone().with_data_type(held)))
+        }
+        DataType::Struct(fields) => {
+            let held = |field: &FieldRef| {
+                let held = table_type(&format!("{name}.{}", field.name()), field.data_type())?;
+                Ok(field.as_ref().clone().with_data_type(held))
+            };
+            DataType::Struct(fields.iter().map(held).collect::<Result<Vec<_>, Refusal>>()?.into())
         }
         other => other,
     })

@@ -6,8 +6,8 @@
 //! 2. A kernel appends outputs and takes rows only behind its last point of failure ([`Outputs`] is cut back anyway).
 //! 3. What a row becomes depends on the row alone, so its retraction makes exactly the negation.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{and, cast, filter_record_batch, prep_null_mask_filter};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{and, cast, filter_record_batch, prep_null_mask_filter, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -220,7 +220,11 @@ pub fn bisect(
     let Err(error) = run(batch, start) else { return };
     let rows = batch.num_rows();
     if rows <= 1 {
-        failed.push((start, error));
+        // Some kernels look at what lies beside a slice.
+        let alone = take_record_batch(batch, &UInt32Array::from_iter_values(0..rows as u32));
+        if !alone.is_ok_and(|alone| run(&alone, start).is_ok()) {
+            failed.push((start, error));
+        }
         return;
     }
     let half = rows / 2;
@@ -303,8 +307,20 @@ pub fn truths(expr: &Expr, batch: &RecordBatch) -> Result<BooleanArray, KernelEr
 }
 
 /// The rows for which all predicates are true. A later predicate is evaluated only on rows that earlier ones let
-/// through, so `x <> 0 AND 1 / x > 2` does not fail where `x` is 0.
+/// through, so `x <> 0 AND 1 / x > 2` does not fail where `x` is 0; nor does `1 / x > 2 AND x <> 0`: a row that one of
+/// them excludes is excluded, whether others fail over it or not, as the planner may have put them in any order.
 pub fn passing(predicates: &[Expr], batch: &RecordBatch) -> Result<BooleanArray, KernelError> {
+    passing_in_order(predicates, batch).or_else(|error| {
+        // Of several rows, halves are tried next.
+        let excludes = |predicate| truths(predicate, batch).is_ok_and(|truth| !truth.value(0));
+        match batch.num_rows() == 1 && predicates.iter().any(excludes) {
+            true => Ok(BooleanArray::from(vec![false])),
+            false => Err(error),
+        }
+    })
+}
+
+fn passing_in_order(predicates: &[Expr], batch: &RecordBatch) -> Result<BooleanArray, KernelError> {
     let mut passed: Option<BooleanArray> = None;
     for predicate in predicates {
         passed = Some(match passed {

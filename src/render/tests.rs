@@ -17,6 +17,7 @@ use crate::definition::{Dataflow, Input};
 use crate::plan::*;
 use crate::repr::{Diff, Row, Update};
 
+mod functions;
 mod numbers;
 mod postgres;
 

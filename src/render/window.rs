@@ -1,20 +1,28 @@
 //! General window functions: a changed partition is read in its order, decoded, and evaluated as a whole.
-//! Costs O(partition) per change; a partition that fails to evaluate becomes errors, row by row. A row becomes an error for
-//! itself where a value that is gathered over its partition (`array_agg`, `string_agg`) is too large.
+//! Costs O(partition) per change.
+//!
+//! 1. A row over which an argument of a function fails becomes an error, and the others of its partition go on as if it had not
+//!    been there, as they do in front of an aggregate.
+//! 2. A row becomes an error for itself where a value that is gathered over its partition (`array_agg`, `string_agg`) is too
+//!    large.
+//! 3. A partition over which a function itself fails becomes errors, row by row.
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use std::collections::HashSet;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::WindowExpr;
 use std::sync::Arc;
 
 use super::arrange::{Rows, Scan, scan};
 use super::error::Errors;
-use super::expr::{KernelError, evaluated, relaxed};
+use super::expr::{KernelError, bisect, evaluated, relaxed};
 use super::order::{Ordering, ordered, split};
 use super::{Collections, tagged};
 use crate::contain::contain;
-use crate::plan::{self, Window};
+use crate::plan::{self, Expr, Window};
 use crate::repr::{Row, RowCodec, RowRef, rows_bytes};
 
 /// Bytes that a partition may take with its functions' values: a column's offsets end at 2 GiB.
@@ -88,41 +96,88 @@ fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> 
             }));
             return;
         }
-        let batch = codec
+        let whole = codec
             .decode(rows.iter().map(|row| row.bytes()))
             .expect("a row was encoded with the schema of its node");
-        let evaluate = || -> Result<Vec<Result<Row, String>>, KernelError> {
-            let mut columns = Vec::with_capacity(functions.len());
-            for ((function, most), data_type) in functions.iter().zip(&most).zip(&types) {
-                if most.is_some() {
-                    check_gathered(function, &batch)?;
-                }
-                columns.push(arrow::compute::cast(&function.evaluate(&batch)?, data_type)?);
-            }
-            let rows = added.encode_rows(&columns, batch.num_rows())?;
-            let rows = rows.into_iter().enumerate().map(|(row, made)| {
-                let bounded = columns.iter().zip(&functions).zip(&most);
-                for ((column, function), most) in bounded {
-                    if let Some(most) = most
-                        && let Some(bytes) = plan::value_above(&column.slice(row, 1), *most)
-                    {
-                        let name = function.name().split('(').next().unwrap_or_default();
-                        return Err(plan::too_long(name, bytes, *most));
-                    }
-                }
-                Ok(made)
-            });
-            Ok(rows.collect())
+        let evaluate = |batch: &RecordBatch| {
+            contain(|| outcome(batch, &functions, &most, &types, &added))
+                .unwrap_or_else(|panic| Err(KernelError::Panic(panic)))
         };
-        match contain(evaluate).unwrap_or_else(|panic| Err(KernelError::Panic(panic))) {
-            Ok(made) => output.extend(made.into_iter().enumerate().map(|(i, added)| match added {
-                Ok(added) => (tagged::ok(&[rows[i].bytes(), added.bytes()]), 1),
-                Err(reason) => (tagged::err(errors.row(&reason, &batch, i).bytes()), 1),
+        // Which rows are in the partition; see (1).
+        let mut kept: Vec<usize> = (0..rows.len()).collect();
+        let mut made = evaluate(&whole);
+        if made.is_err() {
+            let failing = failing_rows(&whole, &functions);
+            if !failing.is_empty() {
+                output.extend(failing.iter().map(|(row, error)| {
+                    let error = errors.row(&error.reason(), &whole, *row);
+                    (tagged::err(error.bytes()), 1)
+                }));
+                let failed: HashSet<usize> = failing.into_iter().map(|(row, _)| row).collect();
+                kept.retain(|row| !failed.contains(row));
+                if kept.is_empty() {
+                    return;
+                }
+                let rest: UInt32Array = kept.iter().map(|row| Some(*row as u32)).collect();
+                made = take_record_batch(&whole, &rest)
+                    .map_err(KernelError::from)
+                    .and_then(|rest| evaluate(&rest));
+            }
+        }
+        match made {
+            Ok(made) => output.extend(kept.iter().zip(made).map(|(row, added)| match added {
+                Ok(added) => (tagged::ok(&[rows[*row].bytes(), added.bytes()]), 1),
+                Err(reason) => (tagged::err(errors.row(&reason, &whole, *row).bytes()), 1),
             })),
             Err(error) => {
                 let reason = error.reason();
-                output.extend((0..rows.len()).map(|i| (tagged::err(errors.row(&reason, &batch, i).bytes()), 1)));
+                let all = kept.iter().map(|row| errors.row(&reason, &whole, *row));
+                output.extend(all.map(|error| (tagged::err(error.bytes()), 1)));
             }
         }
     })
+}
+
+/// The rows over which arguments of functions fail, and why.
+fn failing_rows(batch: &RecordBatch, functions: &[Arc<dyn WindowExpr>]) -> Vec<(usize, KernelError)> {
+    let arguments: Vec<Expr> = functions.iter().flat_map(|function| function.expressions()).collect();
+    let mut failing = vec![];
+    let mut run = |part: &RecordBatch, _: usize| {
+        arguments
+            .iter()
+            .try_for_each(|argument| evaluated(argument, part).map(drop))
+    };
+    bisect(batch, 0, &mut run, &mut failing);
+    failing
+}
+
+/// What the functions add to each row of a partition, or why they add nothing; see (2).
+fn outcome(
+    batch: &RecordBatch,
+    functions: &[Arc<dyn WindowExpr>],
+    most: &[Option<u64>],
+    types: &[DataType],
+    added: &RowCodec,
+) -> Result<Vec<Result<Row, String>>, KernelError> {
+    let mut columns = Vec::with_capacity(functions.len());
+    for ((function, most), data_type) in functions.iter().zip(most).zip(types) {
+        if most.is_some() {
+            check_gathered(function, batch)?;
+        }
+        columns.push(arrow::compute::cast(&function.evaluate(batch)?, data_type)?);
+    }
+    let rows = added.encode_rows(&columns, batch.num_rows())?;
+    let rows = rows.into_iter().enumerate().map(|(row, made)| {
+        let bounded = columns.iter().zip(functions).zip(most);
+        for ((column, function), most) in bounded {
+            if let Some(most) = most
+                && let Some(bytes) = plan::value_above(&column.slice(row, 1), *most)
+            {
+                let name = function.name().split('(').next().unwrap_or_default();
+                return Err(plan::too_long(name, bytes, *most));
+            }
+        }
+        Ok(made)
+    });
+    Ok(rows.collect())
 }

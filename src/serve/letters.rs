@@ -165,7 +165,7 @@ pub fn letter_classes(dataflow: &Dataflow) -> Result<Vec<LetterClass>, QueryErro
         SELECT arrow_cast(kind, 'Utf8'), arrow_cast(source, 'Utf8'), arrow_cast(MIN(reason), 'Utf8'), COUNT(*) AS n
         FROM (
           SELECT kind, COALESCE(table_name, input, '') AS source, reason,
-                 regexp_replace(reason, '((?:column|expectation) "[^"]*")|"[^"]*"|''[^'']*''|[0-9]+', '${1}#', 'g') AS class
+                 regexp_replace(reason, '((?:column|expectation) "[^"]*")|"[^"]*"|''[^'']*''|[0-9]+', '\1#', 'g') AS class
           FROM dead_letters
         )
         GROUP BY kind, source, class

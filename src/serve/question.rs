@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use thiserror::Error;
 
 use crate::definition::Bounds;
-use crate::plan::{PARSER_DEPTH, decimals, flatten_asked, microseconds, write_out};
+use crate::plan::{PARSER_DEPTH, decimals, flatten_asked, lengths, microseconds, windows_asked, write_out};
 
 /// What a question may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,9 @@ pub enum QuestionError {
     /// Its operations are nested or chained too deep: what, and what to do.
     #[error("{0}; {1}")]
     TooDeep(String, String),
+    /// A named window is not there, or says again what the one says that it builds on: what, and what to do.
+    #[error("{0}; {1}")]
+    Window(String, String),
 }
 
 /// The plan of a statement that only reads.
@@ -92,10 +95,12 @@ fn statement(sql: &str) -> Result<Parsed, DataFusionError> {
     if let Parsed::Statement(statement) = inner {
         if let Statement::Query(query) = statement.as_mut() {
             flatten_asked(query).map_err(|(what, help)| refused(QuestionError::TooDeep(what, help)))?;
+            windows_asked(query.as_mut()).map_err(|(what, help)| refused(QuestionError::Window(what, help)))?;
         }
         write_out(statement.as_mut());
         microseconds(statement.as_mut());
         decimals(statement.as_mut());
+        lengths(statement.as_mut());
     }
     only_reads(&statement).map_err(refused)?;
     Ok(statement)

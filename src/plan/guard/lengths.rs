@@ -14,6 +14,7 @@ use arrow::datatypes::{
 use datafusion::common::Result;
 use datafusion::logical_expr::ColumnarValue;
 
+use super::super::patterns::{self, Flags};
 use super::sizes;
 
 /// The steps that a comparison of each with each may take; about a second.
@@ -292,7 +293,9 @@ fn replaced_by_pattern(args: &[Argument], row: usize) -> Need {
     // What is found stands in the outcome once for each reference to it.
     let references = replacement.matches(['$', '\\']).count() as u64;
     let of_found = references.saturating_mul(text);
-    let all = args.get(3).is_some_and(|flags| flags.text(row).contains('g'));
+    // Without flags in this place a start stands there, and behind it which matches are replaced.
+    let flags = args.get(3).map(|flags| flags.text(row));
+    let all = flags.is_some_and(|flags| flags.contains('g')) || args.len() > 4;
     let most_found = if all { text.saturating_add(1) } else { 1 };
     let most = text
         .saturating_add(of_found)
@@ -301,7 +304,10 @@ fn replaced_by_pattern(args: &[Argument], row: usize) -> Need {
         return Need::Bytes(most);
     }
     // A pattern that does not compile is refused by the kernel.
-    let found = regex::Regex::new(args[1].text(row)).map_or(0, |pattern| pattern.find_iter(args[0].text(row)).count());
+    let flags = Flags::read(flags.unwrap_or_default()).unwrap_or_default();
+    let pattern = patterns::known(args[1].text(row), Flags { global: false, ..flags });
+    let found = pattern.and_then(|pattern| pattern.find_all(args[0].text(row), 0, usize::MAX));
+    let found = found.map_or(0, |found| found.len());
     Need::Bytes(
         text.saturating_add(of_found)
             .saturating_add((found as u64).saturating_mul(to)),

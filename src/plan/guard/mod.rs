@@ -7,7 +7,7 @@
 //! 1. What a row needs is computed before the kernel allocates it ([`lengths`]); a row above `max_value` is refused, and
 //!    so is a batch whose rows together need more than [`MOST_AT_ONCE`]. Whoever evaluates splits a batch that fails.
 //! 2. A kernel may expand an argument that is the same for all rows to a column: it is given as few rows at once as that
-//!    allows.
+//!    allows. One that looks at its batch as a whole is given a row at once: what a row yields depends on that row alone.
 //! 3. A panic is an error of the batch. See [`crate::contain`] for why this is sound.
 //! 4. What the kernel returns is cast to the promised type where that loses nothing, and refused where it would; a zero has no
 //!    sign.
@@ -51,6 +51,19 @@ pub fn keep_within_bounds(context: &SessionContext, max_value: u64) {
 /// The bytes that the values of one batch may need together, where a function yields more than it is given; more only where
 /// one value may take more. It is below what the offsets of a column can tell.
 const MOST_AT_ONCE: u64 = 256 << 20;
+
+/// Whether a function's kernel lets a row's value depend on the other rows of its batch: it is given one row at once.
+fn looks_at_others(function: &str, args: &[ColumnarValue]) -> bool {
+    let is_column = |value: &ColumnarValue| matches!(value, ColumnarValue::Array(_));
+    match function {
+        // A null among the lists, or types of one batch, decide for all.
+        "array_has_any" | "array_has_all" => true,
+        "array_concat" => args.iter().any(|arg| arg.data_type() != args[0].data_type()),
+        // The first row says how all are sorted, or written.
+        "array_sort" | "to_char" => args[1..].iter().any(is_column),
+        _ => false,
+    }
+}
 
 /// A function within bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -129,7 +142,10 @@ impl Guarded {
             })
             .sum();
         let rows = args.number_rows;
-        let at_once = (MOST_AT_ONCE / constants.max(1)).max(1) as usize;
+        let at_once = match looks_at_others(self.name(), &args.args) {
+            true => 1,
+            false => (MOST_AT_ONCE / constants.max(1)).max(1) as usize,
+        };
         let columns = args.args.iter().any(|value| matches!(value, ColumnarValue::Array(_)));
         if rows <= at_once || !columns {
             return self.invoke_contained(args);

@@ -20,6 +20,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use super::super::numbers;
 use super::super::rewrite::rewrite;
+use super::super::standard;
 use super::super::times;
 use super::Guarded;
 use super::joined::joined;
@@ -71,12 +72,15 @@ impl Settled {
                 schema.merge(&scan.projected_schema);
             }
             let settled = rewrite(node, |expr| {
-                expr.transform_up(|e| match e {
-                    Expr::ScalarFunction(call) => match bare(&call) {
-                        Some(function) => guarded(function, call, &schema, self.max_value, changed),
-                        None => Ok(Transformed::no(Expr::ScalarFunction(call))),
-                    },
-                    e => joined(e, &schema, self.max_value),
+                expr.transform_up(|e| {
+                    let settled = match e {
+                        Expr::ScalarFunction(call) => match bare(&call) {
+                            Some(function) => guarded(function, call, &schema, self.max_value, changed)?,
+                            None => Transformed::no(Expr::ScalarFunction(call)),
+                        },
+                        e => joined(e, &schema, self.max_value)?.transform_data(|e| standard::operators(e, &schema))?,
+                    };
+                    settled.transform_data(|e| Ok(standard::filtered(e)))
                 })
             })?;
             // What a node below returns may have changed, and no expression of this one.
@@ -99,7 +103,7 @@ impl Settled {
 pub(in crate::plan) fn settle(expr: Expr, schema: &DFSchema, max_value: u64) -> Result<Expr> {
     expr.transform_up(|e| {
         let Expr::ScalarFunction(call) = e else {
-            return joined(e, schema, max_value);
+            return joined(e, schema, max_value)?.transform_data(|e| standard::operators(e, schema));
         };
         match bare(&call) {
             Some(function) if !call.func.inner().is::<Guarded>() => {

@@ -10,7 +10,9 @@ use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr as Logical, Filter, LogicalPlan, Operator, Window as LogicalWindow};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr as Logical, Filter, LogicalPlan, Operator, Window as LogicalWindow, WindowFrame, WindowFrameBound,
+};
 use datafusion::physical_expr::expressions::Literal as PhysicalLiteral;
 use datafusion::physical_plan::WindowExpr;
 use datafusion::physical_planner::create_window_expr_with_name;
@@ -46,6 +48,7 @@ impl Lowering<'_> {
             {
                 return Err(Refusal::new("could not plan window functions of different orders as one").into());
             }
+            check_frame(&function.params.window_frame)?;
             most.push(gathers(function.fun.name()).then_some(self.max_value));
             functions.push(create_window_expr_with_name(
                 &Logical::WindowFunction(Box::new(function.clone())),
@@ -193,6 +196,46 @@ impl Lowering<'_> {
         };
         let node = self.add(Op::TopK(top), vec![input], schema, "top", false);
         self.keep(node, &rest, &window.schema).map(Some)
+    }
+}
+
+/// Refuses a frame that begins or ends a negative distance away.
+fn check_frame(frame: &WindowFrame) -> Planned<()> {
+    for bound in [&frame.start_bound, &frame.end_bound] {
+        let (value, word) = match bound {
+            WindowFrameBound::Preceding(value) => (value, "PRECEDING"),
+            WindowFrameBound::Following(value) => (value, "FOLLOWING"),
+            WindowFrameBound::CurrentRow => continue,
+        };
+        if is_negative(value) {
+            let other = if word == "PRECEDING" { "FOLLOWING" } else { "PRECEDING" };
+            return Err(Refusal::new(format!(
+                "could not plan a frame of a negative distance in front of {word}"
+            ))
+            .help(format!(
+                "write a distance that is not negative, and {other} for the other direction"
+            ))
+            .near(word)
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn is_negative(value: &ScalarValue) -> bool {
+    const DAY: i128 = 86_400_000_000_000;
+    match value {
+        ScalarValue::Utf8(Some(text)) => text.trim_start().starts_with('-'),
+        ScalarValue::IntervalMonthDayNano(Some(span)) => {
+            let days = i128::from(span.months) * 30 + i128::from(span.days);
+            days * DAY + i128::from(span.nanoseconds) < 0
+        }
+        ScalarValue::IntervalYearMonth(Some(months)) => *months < 0,
+        ScalarValue::IntervalDayTime(Some(span)) => {
+            i64::from(span.days) * 86_400_000 + i64::from(span.milliseconds) < 0
+        }
+        value if value.is_null() => false,
+        value => ScalarValue::new_zero(&value.data_type()).is_ok_and(|zero| value < &zero),
     }
 }
 

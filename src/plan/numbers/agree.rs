@@ -85,6 +85,16 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 return Ok(arithmetic(arith, op, *left, *right, schema));
             }
             let (mut left, mut right) = (left, right);
+            if matches!(op, Operator::BitwiseShiftLeft | Operator::BitwiseShiftRight)
+                && let (Ok(of), Ok(by)) = (left.get_type(schema), right.get_type(schema))
+                && of.is_integer()
+                && by.is_integer()
+                && of != by
+            {
+                // What is shifted keeps its type.
+                right = Box::new(converted(*right, &by, &of));
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
             let changed = match op.supports_propagation() {
                 true => meet(vec![&mut left, &mut right], Meeting::Compared, schema),
                 false => doubles_beside(vec![&mut left, &mut right], schema),
@@ -133,6 +143,11 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::ScalarFunction(mut call) => {
             let name = call.func.name().to_string();
+            if name == "mod" && call.args.len() == 2 {
+                let mut args = call.args.into_iter();
+                let mut next = || args.next().expect("there are two");
+                return Ok(arithmetic(Arith::Remainder, Operator::Modulo, next(), next(), schema));
+            }
             if let Some(rounded) = rounded(&call, schema) {
                 return Ok(Transformed::yes(rounded));
             }

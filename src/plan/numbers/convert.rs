@@ -4,7 +4,8 @@
 //! 2. A decimal as a double is the nearest one. Arrow's is a quotient of two doubles, each of which may be rounded.
 //! 3. A double as a decimal has 15 significant digits, as it is written, and is then rounded half away from zero.
 //! 4. A text as a decimal is read digit by digit, with an exponent or without, and rounded half away from zero.
-//! 5. What does not fit is an error of its row.
+//! 5. Texts are read as other numbers, and doubles written, as [`texts`] says.
+//! 6. What does not fit is an error of its row.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use datafusion::common::Result;
 
 use super::decimal::{power, rounded};
 use super::kernels::wrong;
+use super::texts;
 use super::types::{MOST, is_number, shape};
 
 /// Whether every value of a type is one of the other, and the plain cast says so.
@@ -47,12 +49,16 @@ pub(super) fn is_lossless(from: &DataType, to: &DataType) -> bool {
 /// Whether a cast is one of those above.
 pub(super) fn is_ours(from: &DataType, to: &DataType) -> bool {
     let text = matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let reads = |to: &DataType| {
+        to.is_floating() || to.is_integer() || matches!(to, DataType::Decimal128(..) | DataType::Boolean)
+    };
     (is_number(from) && is_number(to) && !is_lossless(from, to))
-        || (text && (to.is_floating() || matches!(to, DataType::Decimal128(..))))
+        || (text && reads(to))
+        || (matches!(from, DataType::Float32 | DataType::Float64) && to == &DataType::Utf8)
 }
 
 /// The values as those of a type. `safe`: what cannot be one is null, else an error.
-pub(super) fn convert(values: &ArrayRef, to: &DataType, safe: bool) -> Result<ArrayRef> {
+pub(in crate::plan) fn convert(values: &ArrayRef, to: &DataType, safe: bool) -> Result<ArrayRef> {
     let from = values.data_type();
     let options = CastOptions {
         safe,
@@ -103,9 +109,21 @@ pub(super) fn convert(values: &ArrayRef, to: &DataType, safe: bool) -> Result<Ar
             }
             Arc::new(made.finish())
         }
-        (DataType::LargeUtf8 | DataType::Utf8View, DataType::Decimal128(..)) => {
+        (DataType::LargeUtf8 | DataType::Utf8View, _) => {
             convert(&cast_with_options(values, &DataType::Utf8, &options)?, to, safe)?
         }
+        (DataType::Utf8, to) if to.is_integer() || to.is_floating() || to == &DataType::Boolean => {
+            texts::read(values.as_string::<i32>(), to, safe)?
+        }
+        (DataType::Float64, DataType::Float32) => {
+            let column = values.as_primitive::<Float64Type>();
+            Arc::new(each::<_, Float32Type>(column, safe, |v| {
+                let near = v as f32 + 0.0;
+                let fits = near.is_finite() == v.is_finite() && (near == 0.0) == (v == 0.0);
+                fits.then_some(near).ok_or_else(|| beyond(Shown::Double(v), to))
+            })?)
+        }
+        (DataType::Float32 | DataType::Float64, DataType::Utf8) => Arc::new(texts::written(values)),
         (DataType::Float64, DataType::Decimal128(precision, scale)) => {
             let column = values.as_primitive::<Float64Type>();
             let made = each::<_, Decimal128Type>(column, safe, |v| {
@@ -156,6 +174,8 @@ pub(super) fn name_of(of: &DataType) -> String {
         DataType::Int16 => "SMALLINT".to_string(),
         DataType::Int32 => "INT".to_string(),
         DataType::Int64 => "BIGINT".to_string(),
+        DataType::Boolean => "BOOLEAN".to_string(),
+        DataType::Utf8 => "VARCHAR".to_string(),
         DataType::Float32 => "FLOAT".to_string(),
         DataType::Float64 => "DOUBLE".to_string(),
         DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => format!("DECIMAL({p},{s})"),

@@ -13,6 +13,7 @@ mod functions;
 pub(super) mod kernels;
 mod literals;
 mod nodes;
+mod texts;
 mod types;
 mod whole;
 
@@ -29,7 +30,7 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 pub(super) use agree::converted;
-pub(super) use convert::one_zero;
+pub(super) use convert::{convert, one_zero};
 pub(super) use functions::{as_operator, is_ours};
 pub use literals::decimals;
 pub(super) use types::{Meeting, is_number};

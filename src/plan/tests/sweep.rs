@@ -2,7 +2,8 @@
 //!
 //! Each is called with columns and with literals of every combination of types that it takes, through the door that the
 //! graph uses: coerced, wrapped, planned, evaluated over a batch that is split where it fails. None may panic, take more
-//! memory than it may, run long, or return another type than the plan counts on.
+//! memory than it may, run long, or return another type than the plan counts on; and what a row yields depends on that row
+//! alone, whatever others are in its batch.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,7 +17,7 @@ use arrow::array::{
     IntervalMonthDayNanoArray, ListBuilder, MapBuilder, NullArray, RecordBatch, StringArray, StringBuilder,
     StructArray, TimestampMicrosecondArray, UInt32Array,
 };
-use arrow::compute::take;
+use arrow::compute::{take, take_record_batch};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, Schema};
 use datafusion::common::{DFSchema, ScalarValue, ToDFSchema};
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -49,6 +50,9 @@ const MOST_TIME: Duration = Duration::from_secs(120);
 
 /// Rows of one call.
 const ROWS: usize = 32;
+
+/// Rows of a batch that are computed alone, too.
+const ALONE: usize = 4;
 
 /// Functions that are not tried, and why.
 const LEFT_OUT: [(&str, &str); 1] = [("make_timestamp", "it takes six numbers, more than are tried together")];
@@ -352,6 +356,22 @@ impl Sweep {
                 .faults
                 .add(function.name(), format!("{text} panics when it is planned: {panic}")),
         }
+        // Constants beside a column, which a kernel may look at once for all rows.
+        for (column, row) in (0..types.len()).flat_map(|column| [(column, 0), (column, 1)]) {
+            if types.len() < 2 {
+                continue;
+            }
+            let arg = |(n, t): (usize, &usize)| match n == column {
+                true => datafusion::prelude::ident(self.columns[*t].0),
+                false => Expr::Literal(ScalarValue::try_from_array(batch.column(*t), row).unwrap(), None),
+            };
+            let Some(call) = self.call(function, types.iter().enumerate().map(arg).collect()) else {
+                continue;
+            };
+            if let Ok(Some(expr)) = contain(|| self.plan(call.clone())) {
+                self.evaluate_call(function.name(), &call.to_string(), &expr, &batch);
+            }
+        }
         // As constants, which are computed when the query is planned.
         for row in 0..2.min(rows) {
             let literal = |t: &usize| Expr::Literal(ScalarValue::try_from_array(batch.column(*t), row).unwrap(), None);
@@ -414,6 +434,25 @@ impl Sweep {
             }
             if values.len() != part.num_rows() {
                 wrong.get_or_insert(format!("{text} returns {} rows of {}", values.len(), part.num_rows()));
+                return Ok(());
+            }
+            // A row that is taken out later comes alone, or among others.
+            let looked_at = if part.num_rows() > 1 {
+                0..part.num_rows().min(ALONE)
+            } else {
+                0..0
+            };
+            for row in looked_at {
+                let among = values.slice(row, 1);
+                let alone = take_record_batch(part, &UInt32Array::from(vec![row as u32])).unwrap();
+                match evaluated(expr, &alone) {
+                    Ok(alone) if alone.to_data() == among.to_data() => {}
+                    alone => {
+                        wrong.get_or_insert(format!(
+                            "{text} yields {among:?} for a row among others, alone {alone:?}"
+                        ));
+                    }
+                }
             }
             Ok(())
         };

@@ -119,6 +119,17 @@ pub(super) fn answer(inputs: &[Rows], sql: &str) -> Result<(String, Vec<String>)
 
 /// The same of a table from which rows are taken that do not pass these checks.
 fn answer_expecting(inputs: &[Rows], sql: &str, checks: &[&str]) -> Result<(String, Vec<String>), String> {
+    let (batch, reasons) = batch_answer(inputs, sql, checks)?;
+    let mut lines = lines(&batch);
+    lines.sort();
+    Ok(match lines.is_empty() {
+        true => ("none".to_string(), reasons),
+        false => (lines.join(" "), reasons),
+    })
+}
+
+/// The rows themselves. At once, and row by row with each taken out and put back, they are the same.
+pub(super) fn batch_answer(inputs: &[Rows], sql: &str, checks: &[&str]) -> Result<(RecordBatch, Vec<String>), String> {
     let mut definition = dataflow(inputs.iter().map(Rows::input).collect(), 1);
     definition.tables[0].layer = Layer::Gold;
     definition.tables[0].sql = sql.to_string();
@@ -155,12 +166,10 @@ fn answer_expecting(inputs: &[Rows], sql: &str, checks: &[&str]) -> Result<(Stri
     Ok(answers.remove(0))
 }
 
-fn told(schema: &SchemaRef, answer: &Answer) -> (String, Vec<String>) {
+fn told(schema: &SchemaRef, answer: &Answer) -> (RecordBatch, Vec<String>) {
     let rows = counted(&answer.oks[0]);
     let codec = RowCodec::new(relaxed(schema)).unwrap();
     let batch = codec.decode(rows.iter().map(|row| row.bytes())).unwrap();
-    let mut lines = lines(&batch);
-    lines.sort();
     let errors = counted(&answer.errs[0]);
     let codec = error::error_codec();
     let mut reasons: Vec<String> = errors
@@ -168,11 +177,7 @@ fn told(schema: &SchemaRef, answer: &Answer) -> (String, Vec<String>) {
         .map(|row| error::read_error(&codec, row).unwrap().0)
         .collect();
     reasons.sort();
-    let lines = match lines.is_empty() {
-        true => "none".to_string(),
-        false => lines.join(" "),
-    };
-    (lines, reasons)
+    (batch, reasons)
 }
 
 fn counted(updates: &[Update]) -> Vec<&Row> {

@@ -25,7 +25,7 @@ pub enum WriterError {
     },
     /// A removal names a row that this writer does not hold.
     #[error(
-        "could not apply epoch {epoch} to table {table:?}: {missing} removed row(s) are not in it; a restart compares the table with the graph and repairs it"
+        "could not apply epoch {epoch} to table {table:?}: {missing} removed row(s) are not in it, the first of them {row}; a restart compares the table with the graph and repairs it"
     )]
     UnknownRow {
         /// The table.
@@ -34,6 +34,8 @@ pub enum WriterError {
         epoch: Epoch,
         /// How many, duplicates counted.
         missing: u64,
+        /// One of them, as JSON.
+        row: String,
     },
     /// A removal from a table that is append-only.
     #[error("could not apply epoch {epoch} to table {table:?}: it is append-only, but rows are removed")]

@@ -213,11 +213,13 @@ impl Indexed {
     /// Takes removed rows out of the index.
     fn take_out(&mut self, layout: &Layout, epoch: Epoch, edit: &mut Edit) -> Result<(), WriterError> {
         let mut missing = 0;
+        let mut first = None;
         for (row, diff) in edit.changes.iter().filter(|(_, diff)| *diff < 0) {
             let hash = RowHash::of(row.bytes());
             for gone in 0..diff.unsigned_abs() {
                 let Some(mut place) = self.index.remove(hash) else {
                     missing += diff.unsigned_abs() - gone;
+                    first = first.or(Some(row));
                     break;
                 };
                 if let Some(settling) = &mut self.settling {
@@ -227,11 +229,12 @@ impl Indexed {
                 edit.vacated.entry(file).or_default().insert(position);
             }
         }
-        if missing > 0 {
+        if let Some(first) = first {
             return Err(WriterError::UnknownRow {
                 table: layout.spec.name.clone(),
                 epoch,
                 missing,
+                row: layout.shown(first),
             });
         }
         Ok(())

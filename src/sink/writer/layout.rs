@@ -25,7 +25,7 @@ use twox_hash::XxHash3_128;
 
 use super::error::WriterError;
 use super::mint::consolidate_sorted;
-use crate::repr::{CodecError, Diff, Row, RowCodec};
+use crate::repr::{CodecError, Diff, Row, RowCodec, row_json};
 use crate::sink::TableSpec;
 
 /// Partition column to Delta's text form.
@@ -78,6 +78,19 @@ pub(super) struct Group {
 }
 
 impl Layout {
+    /// A row as JSON, for a message.
+    pub(super) fn shown(&self, row: &Row) -> String {
+        const MOST: usize = 300;
+        let Ok(batch) = self.codec.decode([row.bytes()]) else {
+            return "which cannot be decoded".to_string();
+        };
+        let json = String::from_utf8_lossy(&row_json(&batch)).into_owned();
+        match json.char_indices().nth(MOST) {
+            Some((at, _)) => format!("{}...", &json[..at]),
+            None => json,
+        }
+    }
+
     /// Of this table.
     pub(super) fn new(spec: TableSpec) -> Result<Self, WriterError> {
         let failed = |source| WriterError::Codec {

@@ -83,6 +83,7 @@ impl Small {
     fn update(&mut self, layout: &Layout, epoch: Epoch, changes: &[(Row, Diff)]) -> Result<Vec<Row>, WriterError> {
         let rows: Vec<&[u8]> = changes.iter().map(|(row, _)| row.bytes()).collect();
         let (mut touched, mut missing) = (Vec::new(), 0);
+        let mut first: Option<&Row> = None;
         (self.rows, self.bytes) = self.size_after(changes);
         if changes.is_empty() {
             return Ok(touched);
@@ -93,18 +94,22 @@ impl Small {
                 let (row, diff) = &changes[number as usize];
                 let held = part.rows.get(row).copied().unwrap_or(0) as Diff;
                 match held + diff {
-                    left if left < 0 => missing += left.unsigned_abs(),
+                    left if left < 0 => {
+                        missing += left.unsigned_abs();
+                        first = first.or(Some(row));
+                    }
                     0 => drop(part.rows.remove(row)),
                     left => drop(part.rows.insert(row.clone(), left as u64)),
                 }
             }
             touched.push(group.key);
         }
-        if missing > 0 {
+        if let Some(first) = first {
             return Err(WriterError::UnknownRow {
                 table: layout.spec.name.clone(),
                 epoch,
                 missing,
+                row: layout.shown(first),
             });
         }
         Ok(touched)

@@ -6,6 +6,7 @@
 //! What a statement yields is determined by SQL alone: windows and top-k order by all that they show.
 
 mod calendar;
+mod functions;
 mod groups;
 mod joins;
 mod logic;
@@ -40,6 +41,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         time::FAMILIES,
         calendar::FAMILIES,
         texts::FAMILIES,
+        functions::FAMILIES,
         NESTED,
     ];
     rooms.into_iter().flatten()

@@ -111,11 +111,37 @@ pub const FAMILIES: &[Family] = &[
         )
     }),
     ("rank_bound_fraction", |g| {
-        let bound = g.pick(&["r < 2.5", "r = 2.5", "r <= 1.5", "r > 0.5"]);
+        let bound = g.pick(&[
+            "q.r < 2.5",
+            "q.r = 2.5",
+            "q.r <= 1.5",
+            "q.r > 0.5",
+            "CAST(q.r AS VARCHAR) = '2'",
+            "q.r + 0.5 < 3",
+            "CAST(q.r AS DOUBLE) <= 1.5",
+            "CAST(q.r AS DECIMAL(5,1)) < 2.5",
+            "2.5 > q.r",
+            "q.r IN (1, 2.5)",
+        ]);
         let (a, order) = (g.from("a"), g.order(&["k", "v", "s"]));
         format!(
-            "SELECT q.k, q.v, q.s FROM (SELECT a.k, a.v, a.s, row_number() OVER ({order}) AS r FROM {a}) AS q WHERE q.{bound}"
+            "SELECT q.k, q.v, q.s FROM (SELECT a.k, a.v, a.s, row_number() OVER ({order}) AS r FROM {a}) AS q WHERE {bound}"
         )
+    }),
+    ("zero_ties", |g| {
+        // -0.0 and 0.0 are one value.
+        let a = g.from("a");
+        match g.number(0, 4) {
+            0 => {
+                format!("SELECT a.k, rank() OVER (ORDER BY -a.x) AS r, dense_rank() OVER (ORDER BY a.y) AS d FROM {a}")
+            }
+            1 => {
+                format!("SELECT a.k, count(*) OVER (PARTITION BY a.y) AS n, sum(a.k) OVER (ORDER BY a.y) AS s FROM {a}")
+            }
+            2 => format!("SELECT count(*) AS n FROM (SELECT DISTINCT a.y FROM {a}) AS q"),
+            3 => format!("SELECT a.y, a.k FROM {a} ORDER BY a.y, a.k LIMIT {}", g.number(1, 5)),
+            _ => format!("SELECT a.k, b.k AS l FROM {a} JOIN {} ON a.y = b.y", g.from("b")),
+        }
     }),
     ("top", |g| {
         let (a, filter, order) = (g.from("a"), g.filter(&["a"]), g.order(&["k", "v", "s"]));

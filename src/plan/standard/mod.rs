@@ -1,0 +1,51 @@
+//! Functions that mean what PostgreSQL means by them, in the places of DataFusion's of the same names that mean something else.
+
+mod codes;
+mod joining;
+mod lists;
+mod numbers;
+mod operators;
+mod regexps;
+mod row;
+mod spelled;
+mod texts;
+
+use std::sync::Arc;
+
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::prelude::SessionContext;
+
+pub(super) use operators::{filtered, operators, refuse};
+pub use spelled::lengths;
+
+/// Has a session compute by these.
+pub(super) fn register(context: &SessionContext) {
+    let state = context.state();
+    let subscripts: Arc<dyn ExprPlanner> = Arc::new(lists::Subscripts);
+    // The first one that knows how decides.
+    let planners = std::iter::once(subscripts)
+        .chain(state.expr_planners().iter().cloned())
+        .collect();
+    let state = SessionStateBuilder::new_from_existing(state)
+        .with_expr_planners(planners)
+        .build();
+    *context.state_ref().write() = state;
+
+    let rows = [regexps::functions(), texts::functions(), numbers::functions()];
+    for function in rows.into_iter().flatten() {
+        context.register_udf(function.udf());
+    }
+    for function in lists::functions() {
+        context.register_udf(function);
+    }
+    context.register_udf(ScalarUDF::from(codes::ToHex::new()));
+    context.register_udf(ScalarUDF::from(joining::Concat::new(false)));
+    context.register_udf(ScalarUDF::from(joining::Concat::new(true)));
+    context.register_udf(numbers::sign());
+    context.register_udf(ScalarUDF::from(numbers::Modulo::new()));
+    if let Ok(ceil) = context.state().udf("ceil") {
+        context.register_udf(ceil.as_ref().clone().with_aliases(["ceiling"]));
+    }
+}
