@@ -31,6 +31,7 @@ mod rewrite;
 mod session;
 mod shape;
 mod share;
+mod subqueries;
 #[cfg(test)]
 mod tests;
 mod values;

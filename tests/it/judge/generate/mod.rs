@@ -5,6 +5,7 @@
 //!
 //! What a statement yields is determined by SQL alone: windows and top-k order by all that they show.
 
+mod correlated;
 mod groups;
 mod joins;
 mod logic;
@@ -35,6 +36,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         joins::FAMILIES,
         groups::FAMILIES,
         subqueries::FAMILIES,
+        correlated::FAMILIES,
         windows::FAMILIES,
         time::FAMILIES,
         texts::FAMILIES,
