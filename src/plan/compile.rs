@@ -399,6 +399,16 @@ impl Compiler<'_> {
                     .help("compare the row's own columns; a condition on many rows can be checked in a Gold table"),
                 );
             }
+            if matches!(
+                e,
+                Logical::Exists(_) | Logical::InSubquery(_) | Logical::ScalarSubquery(_) | Logical::SetComparison(_)
+            ) {
+                refusal = Some(
+                    Refusal::new("could not plan a subquery here: a row is judged by itself").help(
+                        "compare the row's own columns; what it is to be compared with can be joined in the table's SELECT",
+                    ),
+                );
+            }
             if let Logical::ScalarFunction(call) = e
                 && (call.func.signature().volatility == datafusion::logical_expr::Volatility::Volatile
                     || matches!(call.name(), "now" | "current_date" | "current_time"))

@@ -47,6 +47,7 @@ pub use now::bind_now;
 pub use numbers::{decimals, exact_numbers, read_decimals};
 pub use session::{batch_context, batch_context_within, rebind};
 pub use shape::{PARSER_DEPTH, flatten_asked};
+pub use subqueries::join_subqueries;
 pub use wide::wider;
 
 use std::collections::BTreeSet;

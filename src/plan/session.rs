@@ -103,7 +103,9 @@ pub(super) fn optimizer(plan: &LogicalPlan) -> Result<Optimizer> {
         })
     })?;
     let omitted = |name: &str| {
-        OMITTED_RULES.contains(&name) || REPLACED_RULES.contains(&name) || (timed && name == "common_sub_expression_eliminate")
+        OMITTED_RULES.contains(&name)
+            || REPLACED_RULES.contains(&name)
+            || (timed && name == "common_sub_expression_eliminate")
     };
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Optimizer::new()
         .rules

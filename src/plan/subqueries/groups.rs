@@ -20,44 +20,11 @@ const GROUPING_ID: &str = Aggregate::INTERNAL_GROUPING_ID;
 
 impl Unnesting<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate, outer: Option<&Bindings>) -> Planned<Rows> {
-        aggregate.aggr_expr.iter().try_for_each(of_these_rows)?;
-        let sets = sets(&aggregate.group_expr);
-        let plain: Vec<Expr> = match &sets {
-            Some(sets) => distinct(sets),
-            None => aggregate.group_expr.clone(),
+        let grouped = self.groups(aggregate, outer)?;
+        let Some(bindings) = outer.filter(|_| grouped.bindings.is_some()) else {
+            return Ok(grouped);
         };
-        let groups = plain.len();
-        let exprs = plain.iter().chain(&aggregate.aggr_expr).cloned().collect();
-        let Node { rows, mut exprs } = self.node(&aggregate.input, exprs, outer)?;
-        let calls = exprs.split_off(groups);
-        let shown = aggregate.schema.fields().len() - calls.len();
-        let calls = named(calls, &aggregate.schema, shown);
-        let plain_named = named(exprs, &aggregate.schema, 0);
-        let Some(bindings) = outer.filter(|_| rows.bindings.is_some()) else {
-            let group = match &sets {
-                // A set is written anew only where its columns changed: ROLLUP is shorter.
-                Some(_) if plain_named == plain => aggregate.group_expr.clone(),
-                Some(sets) => vec![grouping_sets(sets, &plain, &plain_named, &[])],
-                None => plain_named,
-            };
-            let made = Aggregate::try_new(Arc::new(rows.plan), group, calls)?;
-            return Ok(Rows::of(LogicalPlan::Aggregate(made)));
-        };
-        let bound: Vec<Expr> = rows.bound().iter().cloned().map(Expr::Column).collect();
-        let group = match &sets {
-            Some(sets) => vec![grouping_sets(sets, &plain, &plain_named, &bound)],
-            None => bound.iter().cloned().chain(plain_named).collect(),
-        };
-        let made = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(rows.plan), group, calls)?);
-        let bound = rows.bindings.unwrap_or_default();
-        let grouped = Rows {
-            plan: match &sets {
-                Some(_) => with_old_id(made, &aggregate.schema, &bound)?,
-                None => made,
-            },
-            bindings: Some(bound),
-        };
-        let of_everything = match &sets {
+        let of_everything = match sets(&aggregate.group_expr) {
             Some(sets) => sets.iter().filter(|set| set.is_empty()).count(),
             None => usize::from(aggregate.group_expr.is_empty()),
         };
@@ -71,6 +38,47 @@ impl Unnesting<'_> {
             .near("GROUPING")
             .into()),
         }
+    }
+
+    /// The groups of rows that are there.
+    pub fn groups(&mut self, aggregate: &Aggregate, outer: Option<&Bindings>) -> Planned<Rows> {
+        aggregate.aggr_expr.iter().try_for_each(of_these_rows)?;
+        let sets = sets(&aggregate.group_expr);
+        let plain: Vec<Expr> = match &sets {
+            Some(sets) => distinct(sets),
+            None => aggregate.group_expr.clone(),
+        };
+        let groups = plain.len();
+        let exprs = plain.iter().chain(&aggregate.aggr_expr).cloned().collect();
+        let Node { rows, mut exprs } = self.node(&aggregate.input, exprs, outer)?;
+        let calls = exprs.split_off(groups);
+        let shown = aggregate.schema.fields().len() - calls.len();
+        let calls = named(calls, &aggregate.schema, shown);
+        let plain_named = named(exprs, &aggregate.schema, 0);
+        if rows.bindings.is_none() {
+            let group = match &sets {
+                // A set is written anew only where its columns changed: ROLLUP is shorter.
+                Some(_) if plain_named == plain => aggregate.group_expr.clone(),
+                Some(sets) => vec![grouping_sets(sets, &plain, &plain_named, &[])],
+                None => plain_named,
+            };
+            let made = Aggregate::try_new(Arc::new(rows.plan), group, calls)?;
+            return Ok(Rows::of(LogicalPlan::Aggregate(made)));
+        }
+        let bound: Vec<Expr> = rows.bound().iter().cloned().map(Expr::Column).collect();
+        let group = match &sets {
+            Some(sets) => vec![grouping_sets(sets, &plain, &plain_named, &bound)],
+            None => bound.iter().cloned().chain(plain_named).collect(),
+        };
+        let made = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(rows.plan), group, calls)?);
+        let bound = rows.bindings.unwrap_or_default();
+        Ok(Rows {
+            plan: match &sets {
+                Some(_) => with_old_id(made, &aggregate.schema, &bound)?,
+                None => made,
+            },
+            bindings: Some(bound),
+        })
     }
 
     /// The groups, and for each binding without any the group over no rows.

@@ -81,10 +81,9 @@ impl Unnesting<'_> {
                     let pairs = left.bound().iter().zip(right.bound());
                     pairs.map(|(l, r)| (l.clone().into(), r.clone().into())).collect()
                 }
-                NullEquality::NullEqualsNothing => all_same(
-                    (left.bound(), left.plan.schema()),
-                    (right.bound(), right.plan.schema()),
-                )?,
+                NullEquality::NullEqualsNothing => {
+                    all_same((left.bound(), left.plan.schema()), (right.bound(), right.plan.schema()))?
+                }
             });
         }
         let held = if keeps_right && !keeps_left || left.bindings.is_none() {
@@ -92,7 +91,12 @@ impl Unnesting<'_> {
         } else {
             left.bindings.clone()
         };
-        let named = bindings.names.iter().cloned().zip(held.iter().flatten().cloned()).collect();
+        let named = bindings
+            .names
+            .iter()
+            .cloned()
+            .zip(held.iter().flatten().cloned())
+            .collect();
         let scope = Scope::new(both, named, left.plan.clone());
         let mut pairs = Vec::with_capacity(on.len());
         for (l, r) in on {
@@ -106,7 +110,11 @@ impl Unnesting<'_> {
             pairs,
             filter,
             join.join_type,
-            if agree { JoinConstraint::On } else { join.join_constraint },
+            if agree {
+                JoinConstraint::On
+            } else {
+                join.join_constraint
+            },
             join.null_equality,
             join.null_aware,
         )?;
@@ -175,7 +183,7 @@ impl Unnesting<'_> {
             return Err(Refusal::new(format!(
                 "could not plan a subquery in the ON of {place}, for which both sides' rows are asked"
             ))
-            .help("select its value as a column of one side, in a subquery of FROM, and compare that in ON")
+            .help("write LEFT JOIN, and UNION ALL the rows of the other side for which NOT EXISTS a match")
             .near("ON")
             .into());
         }
@@ -199,15 +207,25 @@ impl Unnesting<'_> {
         Ok(join)
     }
 
-    /// The pairs of both sides' distinct values for which the condition is true, joined to the side that may go missing.
+    /// The pairs of both sides' values, once each, that all other conditions and this one are true for, joined to the side
+    /// that may go missing.
     fn with_pairs(&mut self, join: Join, condition: Expr, of: (Vec<Column>, Vec<Column>)) -> Planned<Join> {
-        let distinct = |columns: &[Column], plan: &LogicalPlan| -> Planned<LogicalPlan> {
-            let exprs = columns.iter().cloned().map(Expr::Column).collect();
-            let rows = project(exprs, plan.clone())?;
-            Ok(LogicalPlan::Distinct(Distinct::All(Arc::new(rows))))
-        };
-        let (left, right) = (distinct(&of.0, &join.left)?, distinct(&of.1, &join.right)?);
-        let pairs = super::rows::join(left, right, JoinType::Inner, vec![], None)?;
+        let (left, right) = (join.left.clone(), join.right.clone());
+        let (on, filter) = (join.on.clone(), join.filter.clone());
+        let kind = JoinType::Inner;
+        let beside = Join::try_new(
+            left,
+            right,
+            on,
+            filter,
+            kind,
+            JoinConstraint::On,
+            join.null_equality,
+            false,
+        )?;
+        let columns = of.0.iter().chain(&of.1).cloned().map(Expr::Column).collect();
+        let pairs = Arc::new(project(columns, LogicalPlan::Join(beside))?);
+        let pairs = LogicalPlan::Distinct(Distinct::All(pairs));
         let true_for = LogicalPlan::Filter(Filter::try_new(condition, Arc::new(pairs))?);
         let (pairs, columns) = requalified(true_for, &format!("__pair_{}", self.number()))?;
         let (left, right) = columns.split_at(of.0.len());

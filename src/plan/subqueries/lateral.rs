@@ -60,14 +60,7 @@ impl Unnesting<'_> {
     }
 
     /// The rows with those of the subquery beside them.
-    fn beside(
-        &mut self,
-        join: &Join,
-        right: &LogicalPlan,
-        rows: Rows,
-        scope: &Scope,
-        optional: bool,
-    ) -> Planned<Rows> {
+    fn beside(&mut self, join: &Join, right: &LogicalPlan, rows: Rows, scope: &Scope, optional: bool) -> Planned<Rows> {
         let mut rows = rows;
         let held: Vec<Expr> = rows.plan.schema().columns().into_iter().map(Expr::Column).collect();
         let shown = |plan, outputs: Vec<Expr>, bindings| -> Planned<Rows> {
@@ -156,10 +149,7 @@ fn is_of_no_table(plan: &LogicalPlan) -> bool {
                     | LogicalPlan::Union(_)
                     | LogicalPlan::Values(_)
                     | LogicalPlan::EmptyRelation(_)
-            ) || node
-                .expressions()
-                .iter()
-                .any(super::names::has_subquery))
+            ) || node.expressions().iter().any(super::names::has_subquery))
         })
         .expect("looking does not fail")
 }

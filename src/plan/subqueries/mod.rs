@@ -29,10 +29,16 @@ mod rows;
 mod single;
 mod values;
 
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::common::config::ConfigOptions;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::error::Planned;
+use super::error::{PlanError, Planned};
 
 /// The optimizer's rules that this takes the place of.
 pub(super) const REPLACED_RULES: [&str; 4] = [
@@ -56,6 +62,29 @@ pub(super) fn unnest(plan: LogicalPlan, keys: &Keys, place: Option<Span>) -> Pla
     let mut unnesting = Unnesting { next: 0, keys, place };
     let rows = unnesting.rows(&plan, None)?;
     Ok(nodes::in_order(rows.plan, plan.schema())?)
+}
+
+/// Has a session join the subqueries of its statements, where that is planned here; behind its other rules. What is refused
+/// here is left to DataFusion, which may find at run time that there is one row.
+pub fn join_subqueries(context: &SessionContext) {
+    context.add_analyzer_rule(Arc::new(Joined));
+}
+
+#[derive(Debug)]
+struct Joined;
+
+impl AnalyzerRule for Joined {
+    fn name(&self) -> &str {
+        "joined_subqueries"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        match unnest(plan.clone(), &|_| vec![], None) {
+            Ok(joined) => Ok(joined),
+            Err(PlanError::Refused(_)) => Ok(plan),
+            Err(PlanError::DataFusion(error)) => Err(*error),
+        }
+    }
 }
 
 /// What is known while a plan is rewritten.

@@ -189,7 +189,9 @@ impl Scope {
 
     fn resolve_outer(&self, name: &Column) -> Planned<Column> {
         let found = self.outer.iter().find(|(outer, _)| outer == name);
-        found.map(|(_, column)| column.clone()).ok_or_else(|| unknown(name).into())
+        found
+            .map(|(_, column)| column.clone())
+            .ok_or_else(|| unknown(name).into())
     }
 
     /// Whether all these can be resolved.
@@ -230,7 +232,10 @@ pub(super) fn replaced(expr: Expr, with: &mut dyn FnMut(&Expr) -> Option<Expr>) 
 }
 
 fn unknown(name: &Column) -> Refusal {
-    Refusal::new(format!("could not use the outer query's column {:?} in this subquery", name.name))
-        .help("give it a name in a subquery of FROM, and use that one's column")
-        .near(&name.name)
+    Refusal::new(format!(
+        "could not use the outer query's column {:?} in this subquery",
+        name.name
+    ))
+    .help("give it a name in a subquery of FROM, and use that one's column")
+    .near(&name.name)
 }

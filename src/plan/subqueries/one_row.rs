@@ -1,7 +1,7 @@
 //! Subqueries that yield one row, or none because of a HAVING: an aggregate without GROUP BY, or no FROM.
 //!
-//! The aggregate is grouped by the columns that the subquery's WHERE compares with outer ones, and left-joined by these.
-//! What the subquery makes of the aggregate is computed above that join, so that a row without a group has what the
+//! The aggregate is grouped by the columns that the subquery's WHERE compares with outer ones, or by the bindings, and
+//! left-joined by these. What the subquery makes of the aggregate is computed above that join, so that a row without a group has what the
 //! aggregate yields over no rows.
 
 use std::sync::Arc;
@@ -14,9 +14,11 @@ use datafusion::logical_expr::{
 use super::super::error::Planned;
 use super::Unnesting;
 use super::groups::{of_these_rows, over_nothing};
-use super::names::{Scope, has_subquery, names_outer, replaced};
+use super::names::{Scope, has_subquery, names_outer, outer_columns, replaced};
 use super::pulled::over;
 use super::ranks::bounds;
+use super::related::Related;
+use super::rows::all_same;
 
 /// The row of a subquery, over the rows of the node that asks.
 pub(super) struct OneRow {
@@ -43,11 +45,19 @@ impl Unnesting<'_> {
         };
         let mut columns = match base {
             LogicalPlan::Aggregate(aggregate) => {
-                // Whether there is a row may be all that is asked for.
-                match self.grouped(aggregate, rows, scope)? {
-                    Some(columns) => columns,
-                    None => return Ok(None),
-                }
+                let grouped = match self.grouped_by_compared(aggregate, scope)? {
+                    Some(grouped) => grouped,
+                    None => self.grouped_by_bindings(base, aggregate, scope)?,
+                };
+                let calls = grouped.outputs.clone();
+                let left = std::mem::take(rows);
+                let kind = if grouped.is_one_row() {
+                    JoinType::Inner
+                } else {
+                    JoinType::Left
+                };
+                *rows = grouped.joined(left, kind, vec![])?;
+                or_of_nothing(calls, aggregate, kind)?
             }
             _ => vec![],
         };
@@ -73,13 +83,9 @@ impl Unnesting<'_> {
         }))
     }
 
-    /// The calls of an aggregate without GROUP BY, over the rows joined with it.
-    fn grouped(
-        &mut self,
-        aggregate: &Aggregate,
-        rows: &mut LogicalPlan,
-        scope: &Scope,
-    ) -> Planned<Option<Vec<Expr>>> {
+    /// An aggregate without GROUP BY, grouped by what its rows are compared with outer columns by; none if these stand
+    /// elsewhere, too.
+    fn grouped_by_compared(&mut self, aggregate: &Aggregate, scope: &Scope) -> Planned<Option<Related>> {
         aggregate.aggr_expr.iter().try_for_each(of_these_rows)?;
         if aggregate.aggr_expr.iter().any(|e| has_subquery(e) || names_outer(e)) {
             return Ok(None);
@@ -94,8 +100,7 @@ impl Unnesting<'_> {
             if names_outer(&call) {
                 return Ok(None);
             }
-            let (_, name) = aggregate.schema.qualified_field(n);
-            calls.push(call.alias(name.name()));
+            calls.push(call.alias(aggregate.schema.field(n).name()));
         }
         let mut groups = Vec::with_capacity(pulled.conditions.len());
         let mut outer = Vec::with_capacity(groups.len());
@@ -107,27 +112,45 @@ impl Unnesting<'_> {
             outer.push(of_outer);
         }
         let keys = groups.len();
-        let kind = if keys == 0 { JoinType::Inner } else { JoinType::Left };
         let made = Aggregate::try_new(Arc::new(pulled.plan), groups, calls)?;
         let columns: Vec<Expr> = made.schema.columns().into_iter().map(Expr::Column).collect();
         let (groups, calls) = columns.split_at(keys);
         let equal = groups.iter().cloned().zip(outer);
         let conditions = equal.map(|(group, outer)| outer.eq(group)).collect();
         let plan = LogicalPlan::Aggregate(made);
-        let related = self.renamed(plan, vec![], conditions, calls.to_vec(), scope)?;
-        let outputs = related.outputs.clone();
-        let left = std::mem::take(rows);
-        *rows = related.joined(left, kind, vec![])?;
-        let shown = outputs.into_iter().zip(&aggregate.aggr_expr).map(|(column, call)| {
-            let nothing = over_nothing(call, &aggregate.input)?;
-            Ok(match nothing.is_null() || keys == 0 {
-                true => column,
-                // Over rows it is never null.
-                false => when(column.clone().is_null(), lit(nothing)).otherwise(column)?,
-            })
-        });
-        Ok(Some(shown.collect::<Planned<_>>()?))
+        self.renamed(plan, vec![], conditions, calls.to_vec(), scope).map(Some)
     }
+
+    /// An aggregate without GROUP BY, grouped by the bindings.
+    fn grouped_by_bindings(&mut self, plan: &LogicalPlan, aggregate: &Aggregate, scope: &Scope) -> Planned<Related> {
+        let names = outer_columns(plan);
+        let columns = names.iter().map(|name| scope.resolve(name));
+        let columns = columns.collect::<Planned<Vec<_>>>()?;
+        let bindings = (!names.is_empty()).then(|| self.bindings(&scope.base, names, &columns));
+        let bindings = bindings.transpose()?;
+        let groups = self.groups(aggregate, bindings.as_ref())?;
+        let calls = aggregate.schema.columns().into_iter().map(Expr::Column).collect();
+        let bound = (groups.bound(), groups.plan.schema().as_ref());
+        let on = match groups.bindings {
+            Some(_) => all_same((&columns, scope.base.schema()), bound)?,
+            None => vec![],
+        };
+        self.renamed(groups.plan, on, vec![], calls, scope)
+    }
+}
+
+/// The calls of an aggregate that was joined, with what they yield over no rows where nothing was joined.
+fn or_of_nothing(calls: Vec<Expr>, aggregate: &Aggregate, kind: JoinType) -> Planned<Vec<Expr>> {
+    let calls = calls.into_iter().zip(&aggregate.aggr_expr);
+    let shown = calls.map(|(column, call)| {
+        let nothing = over_nothing(call, &aggregate.input)?;
+        Ok(match nothing.is_null() || kind == JoinType::Inner {
+            true => column,
+            // Over rows it is never null.
+            false => when(column.clone().is_null(), lit(nothing)).otherwise(column)?,
+        })
+    });
+    shown.collect()
 }
 
 /// Whether a subquery yields a row whatever the outer query's row is.

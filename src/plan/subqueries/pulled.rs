@@ -135,7 +135,12 @@ impl Unnesting<'_> {
         let (mut pulled, mut kept) = (vec![], vec![]);
         for condition in all {
             let condition = condition?;
-            if names_outer(&condition) { &mut pulled } else { &mut kept }.push(condition);
+            if names_outer(&condition) {
+                &mut pulled
+            } else {
+                &mut kept
+            }
+            .push(condition);
         }
         pulled.extend(left.conditions.into_iter().chain(right.conditions));
         Ok(Some(Pulled {

@@ -188,7 +188,10 @@ fn partitioned(expr: Expr, bound: &[Expr]) -> Expr {
 
 /// Rows skipped and kept; none if these are no numbers.
 pub(super) fn bounds(limit: &Limit) -> Option<(u64, Option<u64>)> {
-    let skip = limit.skip.as_deref().map_or(Some(0), |e| Some(number(e)?.unwrap_or(0)))?;
+    let skip = limit
+        .skip
+        .as_deref()
+        .map_or(Some(0), |e| Some(number(e)?.unwrap_or(0)))?;
     let fetch = limit.fetch.as_deref().map_or(Some(None), number)?;
     Some((skip, fetch))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, JoinType, TableReference};
 use datafusion::functions_aggregate::expr_fn::count;
-use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, ExprSchemable, Filter, LogicalPlan, lit};
 
 use super::super::error::Planned;
@@ -53,14 +53,14 @@ impl Unnesting<'_> {
         {
             return self.renamed(pulled.plan, vec![], pulled.conditions, pulled.outputs, scope);
         }
-        let columns = names.iter().map(|name| scope.resolve(name)).collect::<Planned<Vec<_>>>()?;
+        let columns = names
+            .iter()
+            .map(|name| scope.resolve(name))
+            .collect::<Planned<Vec<_>>>()?;
         let bindings = self.bindings(&scope.base, names, &columns)?;
         let rows = self.rows(plan, Some(&bindings))?;
         let own = plan.schema().columns().into_iter().map(Expr::Column).collect();
-        let on = all_same(
-            (&columns, scope.base.schema()),
-            (rows.bound(), rows.plan.schema()),
-        )?;
+        let on = all_same((&columns, scope.base.schema()), (rows.bound(), rows.plan.schema()))?;
         let on = if rows.bindings.is_some() { on } else { vec![] };
         self.renamed(rows.plan, on, vec![], own, scope)
     }
@@ -80,7 +80,12 @@ impl Unnesting<'_> {
         let mut held: Vec<(Expr, String)> = Vec::new();
         let mut column = |expr: Expr| {
             let n = held.iter().position(|(h, _)| h == &expr).unwrap_or_else(|| {
-                let name = free_name(&expr, |name| held.iter().any(|(_, taken)| taken == name));
+                // A name without qualifier would be that of both.
+                let beside = |name: &str| scope.base.schema().qualified_fields_with_unqualified_name(name);
+                let is_taken = |name: &str| {
+                    held.iter().any(|(_, taken)| taken == name) || beside(name).iter().any(|(q, _)| q.is_none())
+                };
+                let name = free_name(&expr, is_taken);
                 exprs.push(expr.clone().alias_qualified(Some(relation.clone()), &name));
                 held.push((expr, name));
                 held.len() - 1
@@ -107,7 +112,10 @@ impl Unnesting<'_> {
             failed.map_or(Ok(expr), Err)
         };
         let outputs = outputs.into_iter().map(&mut over_both).collect::<Planned<Vec<_>>>()?;
-        let conditions = conditions.into_iter().map(&mut over_both).collect::<Planned<Vec<_>>>()?;
+        let conditions = conditions
+            .into_iter()
+            .map(&mut over_both)
+            .collect::<Planned<Vec<_>>>()?;
         let on = on.into_iter().map(|(l, r)| Ok((l, over_both(r)?)));
         let on = on.collect::<Planned<Vec<_>>>()?;
         if exprs.is_empty() {
@@ -157,7 +165,12 @@ impl Related {
     /// Whether an expression over the node's rows and these can be null.
     pub fn nullable(&self, expr: &Expr, beside: &LogicalPlan) -> Planned<bool> {
         let both = beside.schema().join(self.rows.schema())?;
-        Ok(expr.nullable(&both)?)
+        Ok(expr.nullable(&both)? && !never_null(expr, &self.rows))
+    }
+
+    /// Whether it is one row, whatever the node's row is.
+    pub fn is_one_row(&self) -> bool {
+        self.on.is_empty() && self.conditions.is_empty()
     }
 
     /// The rows of both, joined so, where these are true as well.
@@ -233,4 +246,30 @@ pub(super) fn free_name(expr: &Expr, is_taken: impl Fn(&str) -> bool) -> String 
     let numbered = (1..).map(|n| format!("{own}_{n}"));
     let mut names = std::iter::once(own.clone()).chain(numbered);
     names.find(|name| !is_taken(name)).expect("numbers do not end")
+}
+
+/// Whether a condition below keeps out the rows in which a column is null.
+fn never_null(expr: &Expr, plan: &LogicalPlan) -> bool {
+    let Expr::Column(column) = expr else { return false };
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            let below = projection.schema.maybe_index_of_column(column);
+            let below = below.map(|n| projection.expr[n].clone().unalias());
+            below.is_some_and(|below| never_null(&below, &projection.input))
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let below = alias.schema.maybe_index_of_column(column);
+            let below = below.map(|n| Expr::Column(alias.input.schema().columns()[n].clone()));
+            below.is_some_and(|below| never_null(&below, &alias.input))
+        }
+        LogicalPlan::Filter(filter) => {
+            let conditions = split_conjunction(&filter.predicate);
+            let mut held = conditions.iter().filter_map(|e| match e {
+                Expr::IsNotNull(of) => Some(of.as_ref()),
+                _ => None,
+            });
+            held.any(|of| of == expr) || never_null(expr, &filter.input)
+        }
+        _ => false,
+    }
 }

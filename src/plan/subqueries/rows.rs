@@ -148,7 +148,7 @@ pub(super) fn same(left: (&Column, &DFSchema), right: (&Column, &DFSchema)) -> P
     }
     let of = l.get_type(left.1)?;
     if of.is_null() {
-        return Ok(vec![]);
+        return Ok(vec![(l.is_null(), r.is_null())]);
     }
     let instead = ScalarValue::new_default(&of).map_err(|_| {
         Refusal::new(format!(
@@ -163,10 +163,7 @@ pub(super) fn same(left: (&Column, &DFSchema), right: (&Column, &DFSchema)) -> P
 }
 
 /// The same for several columns.
-pub(super) fn all_same(
-    left: (&[Column], &DFSchema),
-    right: (&[Column], &DFSchema),
-) -> Planned<Vec<(Expr, Expr)>> {
+pub(super) fn all_same(left: (&[Column], &DFSchema), right: (&[Column], &DFSchema)) -> Planned<Vec<(Expr, Expr)>> {
     let mut keys = Vec::new();
     for (l, r) in left.0.iter().zip(right.0) {
         keys.extend(same((l, left.1), (r, right.1))?);

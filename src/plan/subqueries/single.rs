@@ -141,7 +141,10 @@ fn fixed_below(plan: &LogicalPlan) -> Columns {
             columns.filter(|(_, of)| below.contains(of)).map(|(c, _)| c).collect()
         }
         LogicalPlan::Join(join) => match join.join_type {
-            JoinType::Inner => fixed_below(&join.left).union(&fixed_below(&join.right)).cloned().collect(),
+            JoinType::Inner => fixed_below(&join.left)
+                .union(&fixed_below(&join.right))
+                .cloned()
+                .collect(),
             JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => fixed_below(&join.left),
             JoinType::Right => fixed_below(&join.right),
             _ => Columns::new(),

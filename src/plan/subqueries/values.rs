@@ -126,14 +126,7 @@ impl Unnesting<'_> {
         }
     }
 
-    fn asked(
-        &mut self,
-        rows: &mut Rows,
-        scope: &Scope,
-        asking: Asking,
-        negated: bool,
-        filter: bool,
-    ) -> Planned<Expr> {
+    fn asked(&mut self, rows: &mut Rows, scope: &Scope, asking: Asking, negated: bool, filter: bool) -> Planned<Expr> {
         let signed = |e: Expr| if negated { not(e) } else { e };
         let correlated = !outer_columns(asking.rows()).is_empty();
         match asking {

@@ -8,7 +8,10 @@ pub const FAMILIES: &[Family] = &[
         let order = g.pick(&["", " DESC", " NULLS FIRST"]);
         let rows = format!("SELECT b.v FROM {b} WHERE {on} ORDER BY b.v{order}");
         match g.number(0, 3) {
-            0 => format!("SELECT a.k, a.v, ({rows} LIMIT 1 OFFSET {}) AS c FROM {a}", g.number(0, 2)),
+            0 => format!(
+                "SELECT a.k, a.v, ({rows} LIMIT 1 OFFSET {}) AS c FROM {a}",
+                g.number(0, 2)
+            ),
             1 => format!("SELECT a.k, a.v FROM {a} WHERE {}EXISTS ({rows}{limit})", g.not()),
             2 => format!("SELECT a.k, a.v FROM {a} WHERE a.k {}IN ({rows}{limit})", g.not()),
             _ => format!("SELECT a.k, q.v FROM {a} CROSS JOIN LATERAL ({rows}{limit}) AS q"),
@@ -32,7 +35,12 @@ pub const FAMILIES: &[Family] = &[
     }),
     ("correlated_grouping_sets", |g| {
         let (a, b, on) = (g.from("a"), g.from("b"), g.correlation("b", "a"));
-        let sets = g.pick(&["ROLLUP (b.s)", "CUBE (b.s, b.b)", "GROUPING SETS ((b.s), ())", "GROUPING SETS ((b.s), (b.b))"]);
+        let sets = g.pick(&[
+            "ROLLUP (b.s)",
+            "CUBE (b.s, b.b)",
+            "GROUPING SETS ((b.s), ())",
+            "GROUPING SETS ((b.s), (b.b))",
+        ]);
         let (having, not) = (g.having("b"), g.not());
         match g.number(0, 2) {
             0 => format!(
@@ -109,7 +117,16 @@ pub const FAMILIES: &[Family] = &[
         let (a, b, c) = (g.from("a"), g.from("b"), g.from("c"));
         let kind = g.pick(&["LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
         let derived = g.correlation("c", "a");
-        let (not, test) = (g.not(), g.pick(&["q.v IS NULL", "b.v IS NULL", "q.v > 1", "b.v = a.v", "q.v IS NULL OR b.v < a.k"]));
+        let (not, test) = (
+            g.not(),
+            g.pick(&[
+                "q.v IS NULL",
+                "b.v IS NULL",
+                "q.v > 1",
+                "b.v = a.v",
+                "q.v IS NULL OR b.v < a.k",
+            ]),
+        );
         let rows = format!("FROM {b} {kind} (SELECT c.k, c.v FROM {c} WHERE {derived}) AS q ON b.k = q.k WHERE {test}");
         match g.number(0, 2) {
             0 => format!("SELECT a.k, a.v FROM {a} WHERE {not}EXISTS (SELECT 1 {rows})"),
@@ -118,21 +135,25 @@ pub const FAMILIES: &[Family] = &[
         }
     }),
     ("correlated_two_levels", |g| {
-        let (a, b, c) = (g.from("a"), g.from("b"), g.from("c"));
-        let (first, second, third) = (g.correlation("b", "a"), g.correlation("c", "b"), g.correlation("c", "a"));
+        let (a, b, c) = (g.from("a"), g.from("m"), g.from("c"));
+        let (first, second, third) = (
+            g.correlation("m", "a"),
+            g.correlation("c", "m"),
+            g.correlation("c", "a"),
+        );
         let (not, inner) = (g.not(), g.not());
         match g.number(0, 3) {
             0 => format!(
                 "SELECT a.k, a.v FROM {a} WHERE {not}EXISTS (SELECT 1 FROM {b} WHERE {first} AND {inner}EXISTS (SELECT 1 FROM {c} WHERE {second} AND {third}))"
             ),
             1 => format!(
-                "SELECT a.k, (SELECT sum(b.v) FROM {b} WHERE {first} AND b.v {inner}IN (SELECT c.v FROM {c} WHERE {third})) AS c FROM {a}"
+                "SELECT a.k, (SELECT sum(m.v) FROM {b} WHERE {first} AND m.v {inner}IN (SELECT c.v FROM {c} WHERE {third})) AS c FROM {a}"
             ),
             2 => format!(
                 "SELECT a.k, (SELECT max((SELECT count(*) FROM {c} WHERE {second} AND {third})) FROM {b} WHERE {first}) AS c FROM {a}"
             ),
             _ => format!(
-                "SELECT a.k, a.v FROM {a} WHERE a.v {not}IN (SELECT b.v FROM {b} WHERE (SELECT count(*) FROM {c} WHERE {second} AND {third}) > 0)"
+                "SELECT a.k, a.v FROM {a} WHERE a.v {not}IN (SELECT m.v FROM {b} WHERE (SELECT count(*) FROM {c} WHERE {second} AND {third}) > 0)"
             ),
         }
     }),
@@ -141,7 +162,10 @@ pub const FAMILIES: &[Family] = &[
         let rows = format!("SELECT b.s, b.v + a.v AS z, b.v FROM {b} WHERE {on}");
         match g.number(0, 2) {
             0 => format!("SELECT a.k, q.s, q.z FROM {a} CROSS JOIN LATERAL ({rows}) AS q"),
-            1 => format!("SELECT a.k, q.s, q.z FROM {a} JOIN LATERAL ({rows}) AS q ON q.v {} a.k", g.comparison()),
+            1 => format!(
+                "SELECT a.k, q.s, q.z FROM {a} JOIN LATERAL ({rows}) AS q ON q.v {} a.k",
+                g.comparison()
+            ),
             _ => format!(
                 "SELECT a.k, q.s, q.z FROM {a} LEFT JOIN LATERAL ({rows}) AS q ON {}",
                 g.pick(&["TRUE", "q.v = a.k", "q.v < a.k", "a.k > 1", "q.s = a.s AND q.z > 3"])
@@ -228,29 +252,33 @@ pub const FAMILIES: &[Family] = &[
     ("subquery_in_window", |g| {
         let (a, b, on) = (g.from("a"), g.from("b"), g.correlation("b", "a"));
         let value = format!("(SELECT max(b.v) FROM {b} WHERE {on})");
-        let window = g.pick(&["rank() OVER (ORDER BY $)", "count(*) OVER (PARTITION BY $)", "sum($) OVER (PARTITION BY a.s)"]);
+        let window = g.pick(&[
+            "rank() OVER (ORDER BY $)",
+            "count(*) OVER (PARTITION BY $)",
+            "sum($) OVER (PARTITION BY a.s)",
+        ]);
         format!("SELECT a.k, a.v, {} AS c FROM {a}", window.replace('$', &value))
     }),
     ("subquery_in_on", |g| {
-        let (a, b, c) = (g.from("a"), g.from("b"), g.from("c"));
+        let (a, b, c) = (g.from("a"), g.from("m"), g.from("c"));
         let kind = g.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN"]);
-        let beside = g.pick(&["a", "b"]);
+        let beside = g.pick(&["a", "m"]);
         let on = g.correlation("c", beside);
         let not = g.not();
         let condition = match g.number(0, 3) {
             0 => format!("{not}EXISTS (SELECT 1 FROM {c} WHERE {on})"),
             1 => format!("{beside}.v {not}IN (SELECT c.v FROM {c} WHERE c.k > 0)"),
             2 => format!("a.v {not}IN (SELECT c.v FROM {c} WHERE {on})"),
-            _ => format!("b.v = (SELECT max(c.v) FROM {c} WHERE {on})"),
+            _ => format!("m.v = (SELECT max(c.v) FROM {c} WHERE {on})"),
         };
-        format!("SELECT a.k, a.v, b.v AS w, b.s FROM {a} {kind} {b} ON a.k = b.k AND {condition}")
+        format!("SELECT a.k, a.v, m.v AS w, m.s FROM {a} {kind} {b} ON a.k = m.k AND {condition}")
     }),
     ("subquery_in_full_on", |g| {
-        let (a, b, c, not) = (g.from("a"), g.from("b"), g.from("c"), g.not());
-        let beside = g.pick(&["a", "b"]);
+        let (a, b, c, not) = (g.from("a"), g.from("m"), g.from("c"), g.not());
+        let beside = g.pick(&["a", "m"]);
         let on = g.correlation("c", beside);
         format!(
-            "SELECT a.k, a.v, b.v AS w, b.s FROM {a} FULL JOIN {b} ON a.k = b.k AND {not}EXISTS (SELECT 1 FROM {c} WHERE {on})"
+            "SELECT a.k, a.v, m.v AS w, m.s FROM {a} FULL JOIN {b} ON a.k = m.k AND {not}EXISTS (SELECT 1 FROM {c} WHERE {on})"
         )
     }),
     ("any_all_correlated", |g| {
@@ -275,7 +303,10 @@ pub const FAMILIES: &[Family] = &[
     ("exists_combined", |g| {
         let (a, b, c) = (g.from("a"), g.from("b"), g.from("c"));
         let (first, second) = (g.correlation("b", "a"), g.correlation("c", "a"));
-        let (one, other) = (g.asked(&format!("{b} WHERE {first}")), g.asked_of("c", &format!("{c} WHERE {second}")));
+        let (one, other) = (
+            g.asked(&format!("{b} WHERE {first}")),
+            g.asked_of("c", &format!("{c} WHERE {second}")),
+        );
         let (not, op) = (g.not(), g.pick(&["AND", "OR"]));
         format!("SELECT a.k, a.v FROM {a} WHERE {not}({one} {op} {}({other}))", g.not())
     }),
@@ -306,7 +337,8 @@ impl Generator {
             "i.s IS NOT DISTINCT FROM o.s",
             "i.k + o.k > 3",
         ]);
-        on.replace("i.", &format!("{inner}.")).replace("o.", &format!("{outer}."))
+        on.replace("i.", &format!("{inner}."))
+            .replace("o.", &format!("{outer}."))
     }
 
     fn not(&mut self) -> &'static str {
