@@ -30,7 +30,7 @@ use super::share::{Builder, Draft};
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{
     casts, change_feed, complete, named_windows, normal, now, numbers, partitions, refuse, session, shape, shorthands,
-    standard, values, wide, windows,
+    standard, subqueries, values, wide, windows,
 };
 use crate::contain::contain;
 use crate::deep::deep;
@@ -308,7 +308,7 @@ impl Compiler<'_> {
         Ok(self.finish(logical)?)
     }
 
-    /// The analysed plan of a query: names resolved, types agreed, now() held open.
+    /// The analysed plan of a query: names resolved, types agreed, now() held open, without subqueries.
     fn logical(&self, statement: SqlStatement, subquery: Option<Span>) -> Planned<LogicalPlan> {
         let state = self.context.state();
         let statement = Statement::Statement(Box::new(statement));
@@ -316,14 +316,21 @@ impl Compiler<'_> {
         let plan = futures::executor::block_on(state.statement_to_plan(statement))?;
         let plan = now::hold(plan)?;
         let plan = normal::distinct_on(plan)?;
-        normal::single_rows(&plan, subquery)?;
         let options = state.config_options();
-        let plan = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
+        let plan = session::analysed(&state, plan)?;
         let plan = normal::types(wide::windows(normal::exact(plan)?)?, options)?;
         // The columns that functions are given are of other types now.
         let plan = Settled::new(self.dataflow.bounds.max_value).analyze(plan, options)?;
         standard::refuse(&plan)?;
-        Ok(plan)
+        subqueries::unnest(plan, &|name| self.key(name), subquery)
+    }
+
+    /// The key columns of an input or table, by its name in SQL.
+    fn key(&self, name: &str) -> Vec<String> {
+        let inputs = self.dataflow.inputs.iter().filter(|input| input.name == name);
+        let tables = self.dataflow.tables.iter().filter(|t| t.qualified_name() == name);
+        let mut keys = inputs.map(|i| &i.key).chain(tables.map(|t| &t.key));
+        keys.next().cloned().unwrap_or_default()
     }
 
     /// The optimised, completed plan, and the table's columns.
@@ -396,6 +403,16 @@ impl Compiler<'_> {
                         func.name()
                     ))
                     .help("compare the row's own columns; a condition on many rows can be checked in a Gold table"),
+                );
+            }
+            if matches!(
+                e,
+                Logical::Exists(_) | Logical::InSubquery(_) | Logical::ScalarSubquery(_) | Logical::SetComparison(_)
+            ) {
+                refusal = Some(
+                    Refusal::new("could not plan a subquery here: a row is judged by itself").help(
+                        "compare the row's own columns; what it is to be compared with can be joined in the table's SELECT",
+                    ),
                 );
             }
             if let Logical::ScalarFunction(call) = e

@@ -271,6 +271,7 @@ fn remedy(message: &str) -> Option<String> {
             "name a DATE or TIMESTAMP column, or cast it in a table that this one reads",
         ),
         ("not allowed in the WHERE", "move the condition into HAVING"),
+        ("LATERAL syntax", "write CROSS JOIN LATERAL or LEFT JOIN LATERAL"),
         ("only support Literal", "write a number or a text itself there"),
         ("coerce", "cast one side: CAST(... AS ...)"),
         ("type", "cast one side: CAST(... AS ...)"),

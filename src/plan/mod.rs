@@ -37,6 +37,7 @@ mod shape;
 mod share;
 mod shorthands;
 mod standard;
+mod subqueries;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -56,6 +57,7 @@ pub use session::{batch_context, batch_context_within, rebind};
 pub use shape::{PARSER_DEPTH, flatten_asked};
 pub use shorthands::write_out;
 pub use standard::lengths;
+pub use subqueries::join_subqueries;
 pub use wide::wider;
 
 use std::collections::BTreeSet;

@@ -3,14 +3,12 @@
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::functions_aggregate::min_max::min_udaf;
 use datafusion::functions_aggregate::percentile_cont::percentile_cont_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Distinct, DistinctOn, Expr, ExprSchemable, LogicalPlan, SortExpr, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
-
-use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::{Planned, Refusal};
 use super::numbers::Agreed;
@@ -171,31 +169,4 @@ pub(super) fn distinct_on(plan: LogicalPlan) -> Planned<LogicalPlan> {
         Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(on))))
     });
     Ok(rewritten.data()?)
-}
-
-/// Refuses scalar subqueries that may yield several rows: as joins they would multiply rows in silence.
-pub(super) fn single_rows(plan: &LogicalPlan, place: Option<Span>) -> Planned<()> {
-    let mut refusal = None;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|e| {
-                if let Expr::ScalarSubquery(subquery) = e
-                    && subquery.outer_ref_columns.is_empty()
-                    && subquery.subquery.max_rows() != Some(1)
-                {
-                    refusal = Some(
-                        Refusal::new("could not plan a subquery as one value: it may yield several rows")
-                            .help("make it one row: an aggregate without GROUP BY, or ORDER BY ... LIMIT 1")
-                            .at(place),
-                    );
-                    return Ok(TreeNodeRecursion::Stop);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
-    match refusal {
-        Some(refusal) => Err(refusal.into()),
-        None => Ok(()),
-    }
 }

@@ -15,12 +15,14 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{InvariantLevel, LogicalPlan};
+use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
+use datafusion::optimizer::{AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::guard::Settled;
+use super::subqueries::REPLACED_RULES;
 use super::{functions, now, numbers};
 use crate::definition::Layer;
 
@@ -100,13 +102,30 @@ pub(super) fn optimizer(plan: &LogicalPlan) -> Result<Optimizer> {
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
-    let omitted = |name: &str| OMITTED_RULES.contains(&name) || (timed && name == "common_sub_expression_eliminate");
+    let omitted = |name: &str| {
+        OMITTED_RULES.contains(&name)
+            || REPLACED_RULES.contains(&name)
+            || (timed && name == "common_sub_expression_eliminate")
+    };
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Optimizer::new()
         .rules
         .into_iter()
         .filter(|rule| !omitted(rule.name()))
         .collect();
     Ok(Optimizer::with_rules(rules))
+}
+
+/// The plan with names resolved and types agreed on. DataFusion's check of subqueries is left out: it knows fewer than are
+/// planned here.
+pub(super) fn analysed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
+    plan.check_invariants(InvariantLevel::Always)?;
+    let (analyzer, options) = (state.analyzer(), state.config_options());
+    let functions = ApplyFunctionRewrites::new(analyzer.function_rewrites().to_vec());
+    let plan = functions.analyze(plan, options)?;
+    let mut rules = analyzer.rules.iter();
+    rules.try_fold(plan, |plan, rule| {
+        rule.analyze(plan, options).map_err(|error| error.context(rule.name()))
+    })
 }
 
 /// The context that plans, where a value may take so many bytes.

@@ -106,42 +106,22 @@ pub(super) fn complete(order: &mut Vec<SortKey>, partition: &[Expr], schema: &Sc
     }
 }
 
-/// Subqueries that stayed expressions, placeholders and now() in places where it is no moment.
+/// Placeholders, and now() in places where it is no moment.
 fn refuse_unplannable(expr: &Logical) -> Planned<()> {
     let mut refusal = None;
     expr.apply(|e| {
         refusal = match e {
-            Logical::ScalarSubquery(_) | Logical::Exists(_) | Logical::InSubquery(_) | Logical::SetComparison(_) => Some(
-                Refusal::new("could not turn this subquery into a join")
-                    .help(match e {
-                        Logical::ScalarSubquery(_) => {
-                            "join it as a table in FROM: ... CROSS JOIN (SELECT ... AS value FROM t) u"
-                        }
-                        _ => {
-                            "move it into WHERE as its own condition, or join what it selects: LEFT JOIN (SELECT DISTINCT x FROM t) u ON u.x = ..., which is there where u.x IS NOT NULL"
-                        }
-                    })
-                    .near(match e {
-                        Logical::Exists(_) => "EXISTS",
-                        Logical::InSubquery(_) => "IN",
-                        _ => "SELECT",
-                    }),
-            ),
-            Logical::OuterReferenceColumn(_, column) => Some(
-                Refusal::new(format!(
-                    "could not turn the subquery that uses {} of the outer query into a join",
-                    column.name
-                ))
-                .help("compare the outer column with = in the subquery's WHERE; for a list, SELECT unnest(list) in a subquery of FROM")
-                .near(&column.name),
-            ),
             Logical::Placeholder(_) if now::mentions_now(e) => Some(now::misplaced()),
-            Logical::Placeholder(p) => Some(
-                Refusal::new(format!("could not plan the parameter {}", p.id)).help("write the value itself"),
-            ),
+            Logical::Placeholder(p) => {
+                Some(Refusal::new(format!("could not plan the parameter {}", p.id)).help("write the value itself"))
+            }
             _ => None,
         };
-        Ok(if refusal.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(if refusal.is_some() {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
     })?;
     match refusal {
         Some(refusal) => Err(refusal.into()),

@@ -1,16 +1,13 @@
-//! Joins, the right-sided ones mirrored, and NOT IN over columns that may be null.
+//! Joins, the right-sided ones mirrored.
 
-use std::sync::Arc;
-
-use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{DFSchema, JoinType, NullEquality, ScalarValue};
+use arrow::datatypes::{DataType, Schema};
+use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr as Logical, Join as LogicalJoin, LogicalPlan};
-use datafusion::physical_expr::expressions::{IsNullExpr, Literal};
 
 use super::{Lowering, expr, output};
-use crate::plan::error::{Planned, Refusal};
-use crate::plan::{Expr, Join, JoinKind, Mfp, NodeId, Op, now};
+use crate::plan::error::Planned;
+use crate::plan::{Join, JoinKind, NodeId, Op, now};
 use crate::repr::normalise_schema;
 
 /// Both sides of a join, the left one the side whose rows a semi, anti or mark join keeps.
@@ -39,6 +36,12 @@ impl Lowering<'_> {
             (&join.right, &join.left)
         } else {
             (&join.left, &join.right)
+        };
+        let only_kept = matches!(kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
+        let far = match far.as_ref() {
+            // Where it matters only whether there is a row, its columns need not be left out.
+            LogicalPlan::Projection(of_none) if only_kept && of_none.expr.is_empty() => &of_none.input,
+            _ => far,
         };
         let sides = Sides {
             left: self.lower(near)?,
@@ -74,9 +77,6 @@ impl Lowering<'_> {
             residual,
             null_equals_null: join.null_equality == NullEquality::NullEqualsNull,
         };
-        if join.null_aware {
-            return self.not_in(sides, planned);
-        }
         let schema = output(&LogicalPlan::Join(join.clone()));
         let node = self.add_join(sides.left, sides.right, planned, schema);
         if timed.is_empty() {
@@ -101,60 +101,6 @@ impl Lowering<'_> {
             && self.builder.nodes[left].append_only
             && self.builder.nodes[right].append_only;
         self.add(Op::Join(join), vec![left, right], schema, verb, append_only)
-    }
-
-    /// `x NOT IN (subquery)`: a null in the subquery keeps every row out; a null x stays only where the
-    /// subquery is empty. Both become anti-joins without keys against at most one row.
-    fn not_in(&mut self, sides: Sides, join: Join) -> Planned<NodeId> {
-        let plain = join.kind == JoinKind::LeftAnti && join.left_keys.len() == 1 && join.residual.is_none();
-        if !plain {
-            return Err(
-                Refusal::new("could not keep NOT IN over columns that may be null up to date here")
-                    .help("write NOT EXISTS (SELECT 1 FROM ... WHERE ...), or filter the nulls out on both sides")
-                    .near("NOT")
-                    .into(),
-            );
-        }
-        let schema = self.builder.schema(sides.left).clone();
-        let far = self.builder.schema(sides.right).clone();
-        let (key, sought) = (join.left_keys[0].clone(), join.right_keys[0].clone());
-        let (left_null, right_null) = (key.nullable(&schema)?, sought.nullable(&far)?);
-        let mut node = self.add_join(sides.left, sides.right, join, schema.clone());
-        if right_null {
-            let is_null: Expr = Arc::new(IsNullExpr::new(sought));
-            let any_null = self.any_row(sides.right, vec![is_null]);
-            node = self.anti_without_keys(node, any_null, None);
-        }
-        if left_null {
-            let any = self.any_row(sides.right, vec![]);
-            let is_null: Expr = Arc::new(IsNullExpr::new(key));
-            node = self.anti_without_keys(node, any, Some(is_null));
-        }
-        Ok(node)
-    }
-
-    /// One row if `node` has a row that meets the predicates, else none.
-    fn any_row(&mut self, node: NodeId, predicates: Vec<Expr>) -> NodeId {
-        let one: Expr = Arc::new(Literal::new(ScalarValue::Boolean(Some(true))));
-        let mfp = Mfp {
-            predicates,
-            projection: Some(vec![one]),
-        };
-        let schema = Arc::new(Schema::new(vec![Field::new("any", DataType::Boolean, false)]));
-        let rows = self.mfp(node, mfp, schema);
-        self.distinct(rows)
-    }
-
-    fn anti_without_keys(&mut self, left: NodeId, right: NodeId, residual: Option<Expr>) -> NodeId {
-        let join = Join {
-            kind: JoinKind::LeftAnti,
-            left_keys: vec![],
-            right_keys: vec![],
-            residual,
-            null_equals_null: false,
-        };
-        let schema = self.builder.schema(left).clone();
-        self.add_join(left, right, join, schema)
     }
 }
 

@@ -72,7 +72,7 @@ fn as_written(sql: &str) -> RecordBatch {
     run(&context, plan)
 }
 
-fn in_batch(graph: &Graph, epoch_ms: u64) -> RecordBatch {
+pub fn in_batch(graph: &Graph, epoch_ms: u64) -> RecordBatch {
     let logical = rebind(&graph.tables[0].logical, &provider).unwrap();
     run(&batch_context(), bind_now(logical, epoch_ms))
 }

@@ -6,4 +6,5 @@ mod explain;
 mod fixture;
 mod refusals;
 mod remedies;
+mod subqueries;
 mod sweep;

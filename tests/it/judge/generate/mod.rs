@@ -6,6 +6,7 @@
 //! What a statement yields is determined by SQL alone: windows and top-k order by all that they show.
 
 mod calendar;
+mod correlated;
 mod functions;
 mod groups;
 mod joins;
@@ -37,6 +38,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         joins::FAMILIES,
         groups::FAMILIES,
         subqueries::FAMILIES,
+        correlated::FAMILIES,
         windows::FAMILIES,
         time::FAMILIES,
         calendar::FAMILIES,

@@ -1,0 +1,275 @@
+//! A subquery's rows beside those of the node that asks it: which of them belong to which row.
+//!
+//! Where outer columns stand in conditions alone that can be pulled up through filters, projections and inner joins, the
+//! subquery is left without them and these conditions become those of the join. Otherwise it is evaluated for the
+//! distinct bindings and joined back on these.
+
+use std::sync::Arc;
+
+use datafusion::common::{Column, JoinType, TableReference};
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, ExprSchemable, Filter, LogicalPlan, lit};
+
+use super::super::error::Planned;
+use super::Unnesting;
+use super::names::{Scope, names_outer, outer_columns, replaced};
+use super::rows::{all_same, join, project};
+
+/// What a subquery yields for the rows of a node.
+pub(super) struct Related {
+    /// Its rows, all under one qualifier that nothing else has.
+    rows: LogicalPlan,
+    qualifier: String,
+    /// The rows of a node's row: equal keys (the node's, this one's), and what else must be true.
+    on: Vec<(Expr, Expr)>,
+    conditions: Vec<Expr>,
+    /// Its columns, over both.
+    pub outputs: Vec<Expr>,
+}
+
+/// What is to be done with the rows of a subquery.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Whether there are such rows: how often each is there does not matter.
+    Existence,
+    /// Each row.
+    Rows,
+    /// Each row, and where there is none, nulls: its columns must be those of the subquery's rows alone.
+    OptionalRows,
+}
+
+impl Unnesting<'_> {
+    /// The rows of a subquery for those of a scope.
+    pub fn related(&mut self, plan: &LogicalPlan, scope: &Scope, asked: Asked) -> Planned<Related> {
+        let names = outer_columns(plan);
+        if names.is_empty() {
+            let rows = self.rows(plan, None)?.plan;
+            let columns = plan.schema().columns().into_iter().map(Expr::Column).collect();
+            return self.renamed(rows, vec![], vec![], columns, scope);
+        }
+        if let Some(pulled) = self.pulled(plan, asked == Asked::Existence)?
+            && (asked != Asked::OptionalRows || !pulled.outputs.iter().any(names_outer))
+        {
+            return self.renamed(pulled.plan, vec![], pulled.conditions, pulled.outputs, scope);
+        }
+        let columns = names
+            .iter()
+            .map(|name| scope.resolve(name))
+            .collect::<Planned<Vec<_>>>()?;
+        let bindings = self.bindings(&scope.base, names, &columns)?;
+        let rows = self.rows(plan, Some(&bindings))?;
+        let own = plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let on = all_same((&columns, scope.base.schema()), (rows.bound(), rows.plan.schema()))?;
+        let on = if rows.bindings.is_some() { on } else { vec![] };
+        self.renamed(rows.plan, on, vec![], own, scope)
+    }
+
+    /// Everything under one new qualifier, and outputs that are computed of the rows alone as columns of these.
+    pub fn renamed(
+        &mut self,
+        plan: LogicalPlan,
+        on: Vec<(Expr, Expr)>,
+        conditions: Vec<Expr>,
+        outputs: Vec<Expr>,
+        scope: &Scope,
+    ) -> Planned<Related> {
+        let qualifier = format!("__subquery_{}", self.number());
+        let relation = TableReference::bare(qualifier.clone());
+        let mut exprs: Vec<Expr> = Vec::new();
+        let mut held: Vec<(Expr, String)> = Vec::new();
+        let mut column = |expr: Expr| {
+            let n = held.iter().position(|(h, _)| h == &expr).unwrap_or_else(|| {
+                // A name without qualifier would be that of both.
+                let beside = |name: &str| scope.base.schema().qualified_fields_with_unqualified_name(name);
+                let is_taken = |name: &str| {
+                    held.iter().any(|(_, taken)| taken == name) || beside(name).iter().any(|(q, _)| q.is_none())
+                };
+                let name = free_name(&expr, is_taken);
+                exprs.push(expr.clone().alias_qualified(Some(relation.clone()), &name));
+                held.push((expr, name));
+                held.len() - 1
+            });
+            Expr::Column(Column::new(Some(relation.clone()), &held[n].1))
+        };
+        let mut over_both = |expr: Expr| -> Planned<Expr> {
+            let outer = names_outer(&expr);
+            if !outer && !matches!(expr, Expr::Column(_)) {
+                return Ok(column(expr));
+            }
+            let mut failed = None;
+            let expr = replaced(expr, &mut |e| match e {
+                Expr::Column(_) => Some(column(e.clone())),
+                Expr::OuterReferenceColumn(_, name) => match scope.resolve(name) {
+                    Ok(column) => Some(Expr::Column(column)),
+                    Err(error) => {
+                        failed = Some(error);
+                        None
+                    }
+                },
+                _ => None,
+            })?;
+            failed.map_or(Ok(expr), Err)
+        };
+        let outputs = outputs.into_iter().map(&mut over_both).collect::<Planned<Vec<_>>>()?;
+        let conditions = conditions
+            .into_iter()
+            .map(&mut over_both)
+            .collect::<Planned<Vec<_>>>()?;
+        let on = on.into_iter().map(|(l, r)| Ok((l, over_both(r)?)));
+        let on = on.collect::<Planned<Vec<_>>>()?;
+        if exprs.is_empty() {
+            exprs.push(lit(true).alias_qualified(Some(relation.clone()), "c0"));
+        }
+        Ok(Related {
+            rows: project(exprs, plan)?,
+            qualifier,
+            on,
+            conditions,
+            outputs,
+        })
+    }
+
+    /// The same under another qualifier, to be joined once more.
+    pub fn again(&mut self, related: &Related) -> Planned<Related> {
+        let qualifier = format!("__subquery_{}", self.number());
+        let (old, new) = (
+            TableReference::bare(related.qualifier.clone()),
+            TableReference::bare(qualifier.clone()),
+        );
+        let moved = |expr: &Expr| {
+            replaced(expr.clone(), &mut |e| match e {
+                Expr::Column(column) if column.relation.as_ref() == Some(&old) => {
+                    Some(Expr::Column(Column::new(Some(new.clone()), &column.name)))
+                }
+                _ => None,
+            })
+        };
+        let columns = related.rows.schema().columns().into_iter();
+        let exprs = columns.map(|column| {
+            let name = column.name.clone();
+            Expr::Column(column).alias_qualified(Some(new.clone()), name)
+        });
+        let on = related.on.iter().map(|(l, r)| Ok((l.clone(), moved(r)?)));
+        Ok(Related {
+            rows: project(exprs.collect(), related.rows.clone())?,
+            on: on.collect::<Planned<_>>()?,
+            conditions: related.conditions.iter().map(&moved).collect::<Result<_, _>>()?,
+            outputs: related.outputs.iter().map(&moved).collect::<Result<_, _>>()?,
+            qualifier,
+        })
+    }
+}
+
+impl Related {
+    /// Whether an expression over the node's rows and these can be null.
+    pub fn nullable(&self, expr: &Expr, beside: &LogicalPlan) -> Planned<bool> {
+        let both = beside.schema().join(self.rows.schema())?;
+        Ok(expr.nullable(&both)? && !never_null(expr, &self.rows))
+    }
+
+    /// Whether it is one row, whatever the node's row is.
+    pub fn is_one_row(&self) -> bool {
+        self.on.is_empty() && self.conditions.is_empty()
+    }
+
+    /// The rows of both, joined so, where these are true as well.
+    pub fn joined(self, left: LogicalPlan, kind: JoinType, more: Vec<Expr>) -> Planned<LogicalPlan> {
+        let existence = matches!(kind, JoinType::LeftSemi | JoinType::LeftAnti);
+        let related = self.with(more)?;
+        let rows = match existence && related.is_of_no_row() {
+            true => {
+                // It matters only whether there is a row.
+                let qualifier = TableReference::bare(related.qualifier);
+                let one = project(vec![lit(true).alias_qualified(Some(qualifier), "any")], related.rows)?;
+                LogicalPlan::Distinct(Distinct::All(Arc::new(one)))
+            }
+            false => related.rows,
+        };
+        join(left, rows, kind, related.on, conjunction(related.conditions))
+    }
+
+    /// The node's rows, and whether each has rows here for which these are true: a column of them, never null.
+    pub fn marked(self, left: LogicalPlan, more: Vec<Expr>) -> Planned<(LogicalPlan, Expr)> {
+        let related = self.with(more)?;
+        let qualifier = TableReference::bare(related.qualifier.clone());
+        if !related.is_of_no_row() {
+            let mark = Expr::Column(Column::new(Some(qualifier), "mark"));
+            let marked = join(
+                left,
+                related.rows,
+                JoinType::LeftMark,
+                related.on,
+                conjunction(related.conditions),
+            )?;
+            return Ok((marked, mark));
+        }
+        let count = Aggregate::try_new(Arc::new(related.rows), vec![], vec![count(lit(1i64)).alias("__rows")])?;
+        let some = Expr::Column(Column::new_unqualified("__rows")).gt(lit(0i64));
+        let any = vec![some.alias_qualified(Some(qualifier.clone()), "any")];
+        let any = project(any, LogicalPlan::Aggregate(count))?;
+        let marked = join(left, any, JoinType::Inner, vec![], None)?;
+        let any = Expr::Column(Column::new(Some(qualifier), "any"));
+        let conditions = related.conditions.into_iter().map(Expr::is_true);
+        Ok((marked, conditions.fold(any, Expr::and)))
+    }
+
+    /// With further conditions; those of its own rows are filters of these.
+    fn with(self, more: Vec<Expr>) -> Planned<Related> {
+        let mut related = self;
+        let own = related.rows.schema().clone();
+        let all = std::mem::take(&mut related.conditions).into_iter().chain(more);
+        let (own, beside): (Vec<Expr>, Vec<Expr>) = all.partition(|e| {
+            let columns = e.column_refs();
+            !columns.is_empty() && columns.iter().all(|c| own.has_column(c))
+        });
+        if let Some(condition) = conjunction(own) {
+            related.rows = LogicalPlan::Filter(Filter::try_new(condition, Arc::new(related.rows))?);
+        }
+        related.conditions = beside;
+        Ok(related)
+    }
+
+    /// Whether nothing depends on which row it is.
+    fn is_of_no_row(&self) -> bool {
+        let mut asked = self.conditions.iter().flat_map(|e| e.column_refs());
+        self.on.is_empty() && !asked.any(|c| self.rows.schema().has_column(c))
+    }
+}
+
+/// A name for what an expression yields: that of its column, where it is one and the name is not taken.
+pub(super) fn free_name(expr: &Expr, is_taken: impl Fn(&str) -> bool) -> String {
+    let own = match expr {
+        Expr::Column(column) => column.name.clone(),
+        _ => "value".to_string(),
+    };
+    let numbered = (1..).map(|n| format!("{own}_{n}"));
+    let mut names = std::iter::once(own.clone()).chain(numbered);
+    names.find(|name| !is_taken(name)).expect("numbers do not end")
+}
+
+/// Whether a condition below keeps out the rows in which a column is null.
+fn never_null(expr: &Expr, plan: &LogicalPlan) -> bool {
+    let Expr::Column(column) = expr else { return false };
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            let below = projection.schema.maybe_index_of_column(column);
+            let below = below.map(|n| projection.expr[n].clone().unalias());
+            below.is_some_and(|below| never_null(&below, &projection.input))
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let below = alias.schema.maybe_index_of_column(column);
+            let below = below.map(|n| Expr::Column(alias.input.schema().columns()[n].clone()));
+            below.is_some_and(|below| never_null(&below, &alias.input))
+        }
+        LogicalPlan::Filter(filter) => {
+            let conditions = split_conjunction(&filter.predicate);
+            let mut held = conditions.iter().filter_map(|e| match e {
+                Expr::IsNotNull(of) => Some(of.as_ref()),
+                _ => None,
+            });
+            held.any(|of| of == expr) || never_null(expr, &filter.input)
+        }
+        _ => false,
+    }
+}
