@@ -312,10 +312,6 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    fn shown(&mut self, one: &str) -> String {
-        format!("SELECT a.k, {one} AS c FROM {}", self.from("a"))
-    }
-
     /// A date or moment of `a`.
     fn moment(&mut self) -> String {
         match self.number(0, 9) {

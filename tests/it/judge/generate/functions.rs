@@ -235,10 +235,6 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    fn shown(&mut self, call: &str) -> String {
-        format!("SELECT a.k, a.v, a.s, {call} AS c FROM {}", self.from("a"))
-    }
-
     /// A whole number as an INT.
     fn whole(&mut self) -> &'static str {
         self.pick(&[

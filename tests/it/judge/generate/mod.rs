@@ -193,6 +193,11 @@ impl Generator {
         }
     }
 
+    /// The value of an expression over `a`, beside what tells its rows apart.
+    fn shown(&mut self, one: &str) -> String {
+        format!("SELECT a.k, a.v, a.s, {one} AS c FROM {}", self.from("a"))
+    }
+
     /// ` WHERE ...`, or nothing.
     fn filter(&mut self, aliases: &[&str]) -> String {
         match self.chance(0.5) {
