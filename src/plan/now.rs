@@ -3,7 +3,8 @@
 //! Before optimisation every `now()` becomes a placeholder that no rule folds; [`bind_now`] gives it a value
 //! for batch recomputation. In the graph it may only stand in a comparison with an expression of the row,
 //! which [`solve`] turns round into the moments at which the row enters and leaves:
-//! `ts > now() - INTERVAL '1 hour'` is `now() < ts + INTERVAL '1 hour'`.
+//! `ts > now() - INTERVAL '1 hour'` is `now() < ts + INTERVAL '1 hour'`. Where now() is cut, or moved by months, `times` finds the
+//! moment at which it reaches that of the row.
 
 use std::sync::Arc;
 

@@ -72,11 +72,8 @@ impl ScalarUDFImpl for Timezone {
 
     /// Also refuses a zone that there is not, where it is known before there are rows.
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        if let Some(zone) = args.scalar_arguments[0]
-            && !zone.is_null()
-            && let Err(why) = Zones::default().of(&zone.to_array()?, 0)
-        {
-            return plan_err!("{}", why.strip_backtrace());
+        if let Some(zone) = args.scalar_arguments[0].filter(|zone| !zone.is_null()) {
+            Zones::default().of(&zone.to_array()?, 0)?;
         }
         let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
         let nullable = args.arg_fields.iter().any(|field| field.is_nullable());

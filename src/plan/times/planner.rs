@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{ExprSchemable, Operator};
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
@@ -33,6 +33,9 @@ impl ExprPlanner for Lengths {
             BinaryOperator::Divide => Operator::Divide,
             _ => return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
         };
+        if !may_be_length(&left) && !may_be_length(&right) {
+            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        }
         Ok(match (left.get_type(schema), right.get_type(schema)) {
             (Ok(l), Ok(r)) if is_length(&l) || is_length(&r) => match arithmetic(operator, left, right, (&l, &r)) {
                 Ok(made) => PlannerResult::Planned(made),
@@ -40,5 +43,15 @@ impl ExprPlanner for Lengths {
             },
             _ => PlannerResult::Original(RawBinaryExpr { op, left, right }),
         })
+    }
+}
+
+/// Whether it takes a look at the types to see that an expression is no length of time. A product of one is a function already, and a
+/// chain of thousands of products is not gone through for each of them.
+fn may_be_length(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryExpr(operation) => matches!(operation.op, Operator::Plus | Operator::Minus),
+        Expr::Literal(value, _) => is_length(&value.data_type()),
+        _ => true,
     }
 }
