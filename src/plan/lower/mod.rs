@@ -52,7 +52,6 @@ impl Lowering<'_> {
             // A table has no order.
             LogicalPlan::Sort(sort) => self.lower(&sort.input),
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
-            LogicalPlan::Subquery(subquery) => self.lower(&subquery.subquery),
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let node = self.lower(input)?;
                 Ok(self.distinct(node))

@@ -168,14 +168,11 @@ impl Unnesting<'_> {
                 None => in_order(rows.plan, input.schema())?,
             }));
         }
-        let schema = match outer {
-            Some(_) => Union::try_new(inputs.clone())?.schema,
-            None => union.schema.clone(),
-        };
-        let made = LogicalPlan::Union(Union { inputs, schema });
         if outer.is_none() {
-            return Ok(Rows::of(made.recompute_schema()?));
+            let schema = Arc::new(nullable_as(&union.schema, &inputs)?);
+            return Ok(Rows::of(LogicalPlan::Union(Union { inputs, schema })));
         }
+        let made = LogicalPlan::Union(Union::try_new(inputs)?);
         // It leaves qualifiers out.
         let bound = columns.flatten().unwrap_or_default();
         let own: Vec<Expr> = made.schema().columns().into_iter().map(Expr::Column).collect();
@@ -222,6 +219,16 @@ impl Unnesting<'_> {
             }
         }
     }
+}
+
+/// A union's schema, with nulls where one of its inputs may have some by now: a subquery without rows is null.
+fn nullable_as(schema: &DFSchema, inputs: &[Arc<LogicalPlan>]) -> datafusion::common::Result<DFSchema> {
+    let fields = schema.iter().enumerate().map(|(n, (qualifier, field))| {
+        let nullable = inputs.iter().any(|input| input.schema().field(n).is_nullable());
+        let field = field.as_ref().clone().with_nullable(nullable);
+        (qualifier.cloned(), Arc::new(field))
+    });
+    DFSchema::new_with_metadata(fields.collect(), schema.metadata().clone())
 }
 
 /// The expressions under the names of a schema's fields, beginning with this one.

@@ -1,8 +1,8 @@
 //! Subqueries that yield one row, or none because of a HAVING: an aggregate without GROUP BY, or no FROM.
 //!
 //! The aggregate is grouped by the columns that the subquery's WHERE compares with outer ones, or by the bindings, and
-//! left-joined by these. What the subquery makes of the aggregate is computed above that join, so that a row without a group has what the
-//! aggregate yields over no rows.
+//! left-joined by these. What the subquery makes of the aggregate is computed above that join, so that a row without a
+//! group has what the aggregate yields over no rows.
 
 use std::sync::Arc;
 

@@ -17,6 +17,13 @@ pub const FAMILIES: &[Family] = &[
             _ => format!("SELECT a.k, q.v FROM {a} CROSS JOIN LATERAL ({rows}{limit}) AS q"),
         }
     }),
+    ("subquery_in_union", |g| {
+        let (a, b, c, on) = (g.from("a"), g.from("b"), g.from("c"), g.correlation("b", "a"));
+        let is = g.pick(&["IS NULL", "IS NOT NULL", "> 1"]);
+        format!(
+            "SELECT q.k, q.v FROM (SELECT a.k, (SELECT b.k FROM {b} WHERE {on} ORDER BY b.k LIMIT 1) AS v FROM {a} UNION ALL SELECT c.k, c.k FROM {c}) AS q WHERE q.v {is}"
+        )
+    }),
     ("correlated_having", |g| {
         let (a, b, on) = (g.from("a"), g.from("b"), g.correlation("b", "a"));
         let (having, not) = (g.having("b"), g.not());
@@ -334,7 +341,7 @@ impl Generator {
             "i.v <> o.v",
             "(i.k = o.k OR i.s = o.s)",
             "i.k = o.k AND o.v > 1",
-            "i.s IS NOT DISTINCT FROM o.s",
+            "(i.s IS NOT DISTINCT FROM o.s)",
             "i.k + o.k > 3",
         ]);
         on.replace("i.", &format!("{inner}."))
