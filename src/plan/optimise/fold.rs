@@ -4,7 +4,8 @@
 //! 2. AND, OR, NOT, CASE and comparisons with a literal NULL follow the tables of three-valued logic. What a column may hold
 //!    is not asked: whether an expression can be NULL is not known well enough.
 //! 3. NOT goes down to where a comparison, a test or a list can take it up.
-//! 4. BETWEEN is two comparisons; a list of one is one; a literal stands on the right side.
+//! 4. BETWEEN is two comparisons; a list of one is one, and so is each item of a list that is computed; a literal stands on
+//!    the right side.
 //! 5. A comparison of a widened column with literals compares the column itself, where the literals fit.
 //! 6. Functions that DataFusion cannot evaluate become what they stand for: COALESCE is a CASE.
 
@@ -323,6 +324,7 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let only = Box::new(list.remove(0));
             Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(expr, op, only)))
         }
+        Expr::InList(list) if !list.list.iter().all(is_plain) => Transformed::yes(in_computed_list(list, schema)?),
         Expr::InList(list) => in_narrow_list(list, schema)?,
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.supports_propagation() => {
             let is_literal = |expr: &Expr| matches!(expr, Expr::Literal(..));
@@ -358,6 +360,35 @@ fn narrow(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Result<Tr
         op,
         Box::new(right),
     ))))
+}
+
+/// Whether DataFusion sees what an item of a list is: it computes a list in advance whose items yield constants over no rows,
+/// and a CASE does so.
+fn is_plain(item: &Expr) -> bool {
+    matches!(item, Expr::Literal(..) | Expr::Column(_))
+}
+
+/// A list as comparisons with what is computed in it, beside the list of the rest.
+fn in_computed_list(list: InList, schema: &DFSchema) -> Result<Expr> {
+    let InList { expr, list, negated } = list;
+    let (op, and_or) = match negated {
+        false => (Operator::Eq, Operator::Or),
+        true => (Operator::NotEq, Operator::And),
+    };
+    let (plain, computed): (Vec<Expr>, Vec<Expr>) = list.into_iter().partition(is_plain);
+    let rest = (!plain.is_empty()).then(|| Expr::InList(InList::new(expr.clone(), plain, negated)));
+    let comparisons = computed
+        .into_iter()
+        .map(|item| Expr::BinaryExpr(BinaryExpr::new(expr.clone(), op, Box::new(item))));
+    let mut whole: Option<Expr> = None;
+    for one in rest.into_iter().chain(comparisons) {
+        let one = step(one, schema)?.data;
+        whole = Some(match whole {
+            Some(before) => Expr::BinaryExpr(BinaryExpr::new(Box::new(before), and_or, Box::new(one))),
+            None => one,
+        });
+    }
+    Ok(whole.expect("a list has an item"))
 }
 
 fn in_narrow_list(list: InList, schema: &DFSchema) -> Result<Transformed<Expr>> {

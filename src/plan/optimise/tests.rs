@@ -107,7 +107,7 @@ const CONDITIONS: [&str; 31] = [
     "k NOT IN (2, 3)",
     "k IN (1, NULL)",
     "k NOT IN (v, 2)",
-    "v IN (1, 3, CASE WHEN b THEN 2 ELSE k END)",
+    "v IN (1, 3, k + 1)",
     "k BETWEEN v AND 2",
     "k NOT BETWEEN 1 AND v",
     "k IS NULL",
@@ -184,6 +184,10 @@ fn conditions_become_as_simple_as_they_can() {
         ("CASE WHEN FALSE THEN k WHEN TRUE THEN v ELSE 3 END", "v"),
         // Whether a column may be null is not asked.
         ("k = k", "k = k"),
+        (
+            "k NOT IN (1, v, 2, v + 1)",
+            "k NOT IN ([Int64(1), v, Int64(2)]) AND k != v + Int64(1)",
+        ),
         ("k IN (1) AND k IN (2)", "k = Int64(1) AND k = Int64(2)"),
     ] {
         let made = folded(read(&context, sql), &named).unwrap().data;
