@@ -18,19 +18,21 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, Query, SelectItem, SetExpr, Spanned, Statement as SqlStatement,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use super::diagnose::{diagnose, names_twice, not_a_condition, refused, takes_a_value_for_another};
+use super::dialect::Standard;
 use super::error::{PlanError, Planned, Refusal};
 use super::guard::{Settled, settle};
 use super::lower::{Lowering, physical};
 use super::moments::microseconds;
+use super::operators::operators;
 use super::share::{Builder, Draft};
+use super::using::without_using;
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{
-    casts, change_feed, complete, named_windows, normal, now, numbers, partitions, refuse, session, shape, shorthands,
-    standard, subqueries, values, wide, windows,
+    casts, change_feed, complete, named_windows, normal, now, numbers, optimise, partitions, refuse, session, sets,
+    shape, shorthands, standard, subqueries, values, wide, windows,
 };
 use crate::contain::contain;
 use crate::deep::deep;
@@ -210,6 +212,8 @@ impl Compiler<'_> {
         named_windows::written_out(&mut query).map_err(|r| wrong(r.into()))?;
         microseconds(query.as_mut());
         numbers::decimals(query.as_mut());
+        operators(query.as_mut());
+        without_using(&mut query, &self.context.state());
         standard::lengths(query.as_mut());
         let items: Vec<_> = match query.body.as_ref() {
             SetExpr::Select(select) => select.projection.iter().collect(),
@@ -315,13 +319,18 @@ impl Compiler<'_> {
         // Nothing is read: the catalog is in memory and its futures are ready.
         let plan = futures::executor::block_on(state.statement_to_plan(statement))?;
         let plan = now::hold(plan)?;
-        let plan = normal::distinct_on(plan)?;
+        let plan = sets::marked(normal::distinct_on(plan)?)?;
         let options = state.config_options();
         let plan = session::analysed(&state, plan)?;
         let plan = normal::types(wide::windows(normal::exact(plan)?)?, options)?;
         // The columns that functions are given are of other types now.
         let plan = Settled::new(self.dataflow.bounds.max_value).analyze(plan, options)?;
         standard::refuse(&plan)?;
+        // Copies of a row are told apart for each row of an outer query once they are numbered.
+        let plan = match subqueries::are_in(&plan) {
+            true => sets::expanded(plan)?,
+            false => sets::settled(plan)?,
+        };
         subqueries::unnest(plan, &|name| self.key(name), subquery)
     }
 
@@ -388,10 +397,14 @@ impl Compiler<'_> {
     pub(super) fn check(&self, sql: &str, schema: &SchemaRef) -> Planned<super::Expr> {
         let named: DFSchema = schema.clone().to_dfschema()?;
         let state = self.context.state();
-        let dialect = state.config_options().sql_parser.dialect;
-        let mut written = state.sql_to_expr_with_alias(sql, &dialect)?;
+        let mut written = DFParserBuilder::new(sql)
+            .with_dialect(&Standard)
+            .with_recursion_limit(shape::PARSER_DEPTH)
+            .build()?
+            .parse_into_expr()?;
         microseconds(&mut written.expr);
         numbers::decimals(&mut written.expr);
+        operators(&mut written.expr);
         standard::lengths(&mut written.expr);
         let expr = state.create_logical_expr_from_sql_expr(written, &named)?;
         let mut refusal = None;
@@ -439,7 +452,7 @@ impl Compiler<'_> {
         let simplifier = datafusion::optimizer::simplify_expressions::ExprSimplifier::new(info);
         let agreed = |expr| numbers::agreed(simplifier.coerce(numbers::agreed(expr, &named)?, &named)?, &named);
         let expr = settle(agreed(expr)?, &named, self.dataflow.bounds.max_value)?;
-        let expr = simplifier.simplify(agreed(expr)?)?;
+        let expr = optimise::folded(agreed(expr)?, &named)?.data;
         let planned = physical(&expr, &named, schema)?;
         match planned.data_type(schema)? {
             DataType::Boolean | DataType::Null => Ok(planned),
@@ -541,7 +554,7 @@ fn settings_file(table: &Table) -> PathBuf {
 fn parse(tokens: Vec<TokenWithSpan>) -> Planned<Vec<Statement>> {
     let tokens = windows::rewrite(tokens)?;
     let mut parser = DFParserBuilder::new(tokens)
-        .with_dialect(&GenericDialect {})
+        .with_dialect(&Standard)
         .with_recursion_limit(shape::PARSER_DEPTH)
         .build()?;
     Ok(parser.parse_statements()?.into())

@@ -125,6 +125,7 @@ impl<'a> Printer<'a> {
             Op::Constant(batch) => format!("constant, {} rows", batch.num_rows()),
             Op::Distinct => "distinct".to_string(),
             Op::Union => "union".to_string(),
+            Op::Counted(kind) => format!("{} all", kind.word()),
             Op::Mfp(mfp) => {
                 let mut text = String::from(match &mfp.projection {
                     Some(columns) if columns.is_empty() => "map no columns",

@@ -15,6 +15,7 @@ mod change_feed;
 mod compile;
 mod complete;
 mod diagnose;
+mod dialect;
 mod error;
 mod explain;
 mod functions;
@@ -27,12 +28,15 @@ mod named_windows;
 mod normal;
 mod now;
 mod numbers;
+mod operators;
+mod optimise;
 mod ordered_sets;
 mod partitions;
 mod patterns;
 mod refuse;
 mod rewrite;
 mod session;
+mod sets;
 mod shape;
 mod share;
 mod shorthands;
@@ -41,23 +45,28 @@ mod subqueries;
 #[cfg(test)]
 mod tests;
 mod times;
+mod using;
 mod values;
 mod wide;
 mod windows;
 
 pub use calendar::register as register_calendar;
 pub use compile::{compile, compile_part};
+pub use dialect::Standard;
 pub use guard::{keep_within_bounds, shown_bytes, too_long, value_above, without_large_values};
 pub use meaning::{meanings, used_columns};
 pub use moments::microseconds;
 pub use named_windows::windows_asked;
 pub use now::bind_now;
 pub use numbers::{decimals, exact_numbers, read_decimals};
+pub use operators::operators;
 pub use session::{batch_context, batch_context_within, rebind};
+pub use sets::{SetKind, SetsExpanded, marked};
 pub use shape::{PARSER_DEPTH, flatten_asked};
 pub use shorthands::write_out;
 pub use standard::lengths;
 pub use subqueries::join_subqueries;
+pub use using::without_using;
 pub use wide::wider;
 
 use std::collections::BTreeSet;
@@ -170,6 +179,8 @@ pub enum Op {
     Window(Window),
     /// All rows of all inputs (by position).
     Union,
+    /// EXCEPT ALL or INTERSECT ALL of two inputs (by position): the counts of equal rows decide.
+    Counted(SetKind),
     /// One row for each element of list columns.
     Unnest(Unnest),
     /// Rows that exist only for a while, by the epoch's time.

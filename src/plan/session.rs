@@ -18,22 +18,12 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{InvariantLevel, LogicalPlan};
 use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
-use datafusion::optimizer::{AnalyzerRule, Optimizer, OptimizerRule};
+use datafusion::optimizer::{AnalyzerRule, Optimizer};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::guard::Settled;
-use super::subqueries::REPLACED_RULES;
-use super::{functions, now, numbers};
+use super::{functions, now, numbers, optimise, sets};
 use crate::definition::Layer;
-
-/// Rules that are left out: limits stay where the user put them (a top-k is `Limit` over `Sort`), and
-/// field accesses stay in the projection that asks for them.
-const OMITTED_RULES: [&str; 4] = [
-    "push_down_limit",
-    "extract_leaf_expressions",
-    "push_down_leaf_projections",
-    "unions_to_filter",
-];
 
 /// Rows of a batch. A function refuses a batch whose values would take too much together, which the graph splits then; in
 /// batch nobody does.
@@ -62,14 +52,13 @@ pub fn batch_context_within(memory: u64) -> Result<SessionContext> {
     Ok(context)
 }
 
-/// The plan with every table scan reading what `provider` gives for its name (`order_lines`,
+/// The plan as DataFusion runs it, with every table scan reading what `provider` gives for its name (`order_lines`,
 /// `silver.order_lines`).
 ///
 /// # Errors
 /// If `provider` has nothing for a name.
 pub fn rebind(logical: &LogicalPlan, provider: &dyn Fn(&str) -> Option<Arc<dyn TableProvider>>) -> Result<LogicalPlan> {
-    logical
-        .clone()
+    sets::expanded(logical.clone())?
         .transform_up_with_subqueries(|node| match node {
             LogicalPlan::TableScan(mut scan) => {
                 let name = source_name(&scan.table_name);
@@ -102,17 +91,9 @@ pub(super) fn optimizer(plan: &LogicalPlan) -> Result<Optimizer> {
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
-    let omitted = |name: &str| {
-        OMITTED_RULES.contains(&name)
-            || REPLACED_RULES.contains(&name)
-            || (timed && name == "common_sub_expression_eliminate")
-    };
-    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Optimizer::new()
-        .rules
-        .into_iter()
-        .filter(|rule| !omitted(rule.name()))
-        .collect();
-    Ok(Optimizer::with_rules(rules))
+    let rules = optimise::rules().into_iter();
+    let rules = rules.filter(|rule| !(timed && rule.name() == "common_sub_expression_eliminate"));
+    Ok(Optimizer::with_rules(rules.collect()))
 }
 
 /// The plan with names resolved and types agreed on. DataFusion's check of subqueries is left out: it knows fewer than are

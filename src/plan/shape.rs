@@ -350,12 +350,12 @@ fn no_rows() -> datafusion::sql::sqlparser::ast::Values {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::dialect::Standard;
     use datafusion::sql::sqlparser::ast::Statement;
-    use datafusion::sql::sqlparser::dialect::GenericDialect;
     use datafusion::sql::sqlparser::parser::Parser;
 
     fn flat(sql: &str) -> Result<String, String> {
-        let parser = Parser::new(&GenericDialect {}).with_recursion_limit(PARSER_DEPTH);
+        let parser = Parser::new(&Standard).with_recursion_limit(PARSER_DEPTH);
         let mut statements = parser.try_with_sql(sql).unwrap().parse_statements().unwrap();
         let Some(Statement::Query(mut query)) = statements.pop() else {
             panic!("{sql}")

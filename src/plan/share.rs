@@ -228,6 +228,7 @@ pub(super) fn op_key(op: &Op) -> String {
             )
         }
         Op::Union => "union".to_string(),
+        Op::Counted(kind) => format!("{} all", kind.word()),
         Op::Unnest(unnest) => format!("unnest {:?} {}", unnest.columns, unnest.preserve_nulls),
         Op::Temporal(temporal) => {
             let bounds = |bounds: &[super::Bound]| {

@@ -6,15 +6,15 @@
 //! A row without a time is in no window. Every new token carries the place of the function it stands for,
 //! so that diagnostics keep pointing at what the user wrote.
 
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
+use super::dialect::Standard;
 use super::error::Refusal;
 
 /// The tokens of `sql` without white space and comments.
 pub(super) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, Refusal> {
-    Tokenizer::new(&GenericDialect {}, sql)
+    Tokenizer::new(&Standard, sql)
         .tokenize_with_location()
         .map_err(|error| {
             Refusal::new(format!("could not read the SQL: {}", error.message))

@@ -190,6 +190,11 @@ pub fn scan<'s>(input: ByKey<'s>, name: &str, mut logic: Scan) -> Rows<'s> {
 
 /// Each row whose count is above zero, once.
 pub fn distinct<'s>(input: ByRow<'s>, name: &str) -> Rows<'s> {
+    counted(input, name, |count| Diff::from(count > 0))
+}
+
+/// Each row as often as `shown` says of its count.
+pub fn counted<'s>(input: ByRow<'s>, name: &str, shown: fn(Diff) -> Diff) -> Rows<'s> {
     let mut updates: Vec<(Epoch, Diff)> = Vec::new();
     let (rows, _) = answer::<RowKeySpine, Update, _>(input, name, move |before, fresh, give, _| {
         let (mut changed, changed_storage) = cursor_list(fresh);
@@ -204,9 +209,9 @@ pub fn distinct<'s>(input: ByRow<'s>, name: &str) -> Rows<'s> {
             changed.map_times(&changed_storage, |time, diff| updates.push((*time, *diff)));
             updates.sort_unstable();
             for (time, diff) in &updates {
-                let before = Diff::from(count > 0);
+                let before = shown(count);
                 count += diff;
-                let change = Diff::from(count > 0) - before;
+                let change = shown(count) - before;
                 if change != 0 {
                     give((row.to_row(), *time, change));
                 }

@@ -49,7 +49,7 @@ pub use temporal::{Keep, LATE, expire, leaving, retain, still_late};
 use self::columns::Computed;
 use self::face::Made;
 use crate::definition::{Dataflow, OnViolation, Retention};
-use crate::plan::{Expr, Graph, Join, JoinKind, Mfp, Node, NodeId, Op, PlannedTable};
+use crate::plan::{Expr, Graph, Join, JoinKind, Mfp, Node, NodeId, Op, PlannedTable, SetKind};
 use crate::repr::{Epoch, RowCodec, Update};
 
 /// A collection as it flows through the graph: rows that are fine, and errors made on the way.
@@ -280,6 +280,21 @@ impl<'s> Builder<'_, 's> {
                 Collections {
                     oks: distinct(input.oks, name),
                     errs: distinct(input.errs, &format!("errors of {name}")),
+                }
+            }
+            Op::Counted(kind) => {
+                let sides = node.inputs.iter().map(|input| self.node(*input));
+                let (mut oks, errs): (Vec<_>, Vec<_>) = sides.map(|c| (c.oks, c.errs)).unzip();
+                let (right, left) = (oks.pop(), oks.pop());
+                let (left, right) = left.zip(right).expect("a set operation has two sides");
+                let balance = arrange::arrange_rows(left.clone().concat(right.negate()), &format!("arrange {name}"));
+                let more = arrange::counted(balance, name, |count| count.max(0));
+                Collections {
+                    oks: match kind {
+                        SetKind::Except => more,
+                        SetKind::Intersect => left.concat(more.negate()),
+                    },
+                    errs: differential_dataflow::collection::concatenate(self.scope, errs),
                 }
             }
             Op::TopK(plan) => topk::topk(self.node(node.inputs[0]), schema(0), plan, name),

@@ -312,6 +312,7 @@ fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
     plan::register_calendar(&context);
     context.add_optimizer_rule(Arc::new(OneZero));
     plan::keep_within_bounds(&context, limits.max_value);
+    context.add_analyzer_rule(Arc::new(plan::SetsExpanded));
     plan::join_subqueries(&context);
     Ok(context)
 }

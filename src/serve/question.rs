@@ -16,11 +16,13 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement as Parsed};
 use datafusion::sql::sqlparser::ast::{Query, Select, SetExpr, Statement, Visit, Visitor};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use thiserror::Error;
 
 use crate::definition::Bounds;
-use crate::plan::{PARSER_DEPTH, decimals, flatten_asked, lengths, microseconds, windows_asked, write_out};
+use crate::plan::{
+    PARSER_DEPTH, Standard, decimals, flatten_asked, lengths, marked, microseconds, operators, windows_asked,
+    without_using, write_out,
+};
 
 /// What a question may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +67,8 @@ pub enum QuestionError {
 /// # Errors
 /// SQL that is wrong, or that does anything else.
 pub(super) async fn plan(context: &SessionContext, sql: &str) -> Result<LogicalPlan, DataFusionError> {
-    let statement = statement(sql)?;
-    let plan = context.state().statement_to_plan(statement).await?;
+    let statement = statement(context, sql)?;
+    let plan = marked(context.state().statement_to_plan(statement).await?)?;
     // The same once more of the plan, where new kinds of statements would show.
     let reads = SQLOptions::new()
         .with_allow_ddl(false)
@@ -77,10 +79,10 @@ pub(super) async fn plan(context: &SessionContext, sql: &str) -> Result<LogicalP
 }
 
 /// The statement, which only reads, as it is planned.
-fn statement(sql: &str) -> Result<Parsed, DataFusionError> {
+fn statement(context: &SessionContext, sql: &str) -> Result<Parsed, DataFusionError> {
     let refused = |refused: QuestionError| DataFusionError::External(Box::new(refused));
     let mut parser = DFParserBuilder::new(sql)
-        .with_dialect(&GenericDialect {})
+        .with_dialect(&Standard)
         .with_recursion_limit(PARSER_DEPTH)
         .build()?;
     let mut statements = parser.parse_statements()?;
@@ -88,6 +90,7 @@ fn statement(sql: &str) -> Result<Parsed, DataFusionError> {
     let (Some(mut statement), 1) = (statements.pop_front(), count) else {
         return Err(refused(QuestionError::NotOne(count)));
     };
+    only_reads(&statement).map_err(refused)?;
     let mut inner = &mut statement;
     while let Parsed::Explain(explain) = inner {
         inner = &mut explain.statement;
@@ -100,9 +103,12 @@ fn statement(sql: &str) -> Result<Parsed, DataFusionError> {
         write_out(statement.as_mut());
         microseconds(statement.as_mut());
         decimals(statement.as_mut());
+        operators(statement.as_mut());
+        if let Statement::Query(query) = statement.as_mut() {
+            without_using(query, &context.state());
+        }
         lengths(statement.as_mut());
     }
-    only_reads(&statement).map_err(refused)?;
     Ok(statement)
 }
 
@@ -176,10 +182,7 @@ mod tests {
     use super::*;
 
     fn refusal(sql: &str) -> Option<QuestionError> {
-        let mut parser = DFParserBuilder::new(sql)
-            .with_dialect(&GenericDialect {})
-            .build()
-            .unwrap();
+        let mut parser = DFParserBuilder::new(sql).with_dialect(&Standard).build().unwrap();
         only_reads(&parser.parse_statements().unwrap()[0]).err()
     }
 

@@ -12,13 +12,12 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, Union, Volatility};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use super::super::numbers;
+use super::super::optimise::constant;
 use super::super::rewrite::rewrite;
 use super::super::standard;
 use super::super::times;
@@ -162,13 +161,10 @@ fn folded(args: &[Expr], schema: &DFSchema) -> Option<Vec<Expr>> {
     if !args.iter().any(is_computed_constant) {
         return None;
     }
-    let info = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
-    let simplifier = ExprSimplifier::new(info);
     let fold = |arg: &Expr| match is_computed_constant(arg) {
         // One that cannot be computed is told where it is evaluated.
-        true => crate::contain::contain(|| simplifier.simplify(arg.clone()))
+        true => constant(arg.clone(), schema)
             .ok()
-            .and_then(Result::ok)
             .filter(|folded| matches!(folded, Expr::Literal(..)))
             .unwrap_or_else(|| arg.clone()),
         false => arg.clone(),

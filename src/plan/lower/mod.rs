@@ -15,9 +15,10 @@ mod window;
 use std::collections::HashMap;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan};
+use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan, UserDefinedLogicalNodeCore};
 
 use super::error::{Planned, Refusal};
+use super::sets::SetOperation;
 use super::share::{Builder, Draft};
 use super::{Mfp, NodeId, Op, session};
 use crate::repr::normalise_schema;
@@ -45,6 +46,7 @@ impl Lowering<'_> {
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Extension(extension) if let Some(set) = SetOperation::of(extension) => self.counted(set),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::EmptyRelation(empty) => self.empty(empty),
@@ -99,6 +101,18 @@ impl Lowering<'_> {
         Ok(self.union_of(inputs, schema))
     }
 
+    /// EXCEPT ALL and INTERSECT ALL; without ALL they are joins.
+    fn counted(&mut self, set: &SetOperation) -> Planned<NodeId> {
+        let schema = normalise_schema(set.schema().as_arrow());
+        let sides = [&set.left, &set.right].map(|side| {
+            let node = self.lower(side)?;
+            self.conform(node, &schema)
+        });
+        let [left, right] = sides;
+        let verb = format!("{}-all", set.kind.word());
+        Ok(self.add(Op::Counted(set.kind), vec![left?, right?], schema, &verb, false))
+    }
+
     fn union_of(&mut self, inputs: Vec<NodeId>, schema: SchemaRef) -> NodeId {
         let append_only = inputs.iter().all(|&i| self.builder.nodes[i].append_only);
         self.add(Op::Union, inputs, schema, "union", append_only)
@@ -114,7 +128,7 @@ impl Lowering<'_> {
     fn add(&mut self, op: Op, inputs: Vec<NodeId>, schema: SchemaRef, verb: &str, append_only: bool) -> NodeId {
         let sources: Vec<String> = inputs.iter().map(|&i| self.source_names(i)).collect();
         let mut sources: Vec<&str> = sources.iter().map(String::as_str).collect();
-        if !matches!(op, Op::Join(_)) {
+        if !matches!(op, Op::Join(_) | Op::Counted(_)) {
             sources.dedup();
         }
         let name = match sources.as_slice() {

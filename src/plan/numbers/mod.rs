@@ -29,10 +29,13 @@ use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingF
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+use super::optimise;
+
 pub(super) use agree::converted;
 pub(super) use convert::{convert, one_zero};
 pub(super) use functions::{as_operator, is_ours};
 pub use literals::decimals;
+pub(super) use nodes::{grouped_names, with_grouped_names, with_types};
 pub(super) use types::{Meeting, is_number};
 
 /// The rule that agrees on types.
@@ -46,11 +49,9 @@ impl AnalyzerRule for Agreed {
     }
 
     fn analyze(&self, plan: LogicalPlan, options: &ConfigOptions) -> Result<LogicalPlan> {
-        let nothing = DFSchema::empty();
-        let plan = nodes::agreed_within(plan, &nothing)?;
-        let plan = TypeCoercion::new().analyze(plan, options)?;
+        let plan = TypeCoercion::new().analyze(agreed_plan(plan)?, options)?;
         // What arguments of functions have been cast to.
-        nodes::agreed_within(plan, &nothing)
+        agreed_plan(plan)
     }
 }
 
@@ -59,15 +60,21 @@ pub(super) fn agreed(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     agree::agreed(expr, schema).data()
 }
 
+/// The plan, its numbers agreed on.
+pub(super) fn agreed_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
+    nodes::agreed_within(plan, &DFSchema::empty())
+}
+
 /// Reads literals with a point as decimals.
 pub fn read_decimals(config: &mut SessionConfig) {
     config.options_mut().sql_parser.parse_float_as_decimal = true;
 }
 
-/// The session, with [`Agreed`] in the place of DataFusion's rule.
+/// The session, with [`Agreed`] in the place of DataFusion's rule, and the rules that [`optimise`] lists.
 pub fn exact_numbers(context: &SessionContext) -> SessionContext {
     let state = SessionStateBuilder::new_from_existing(context.state())
         .with_analyzer_rules(vec![Arc::new(ResolveGroupingFunction::new()), Arc::new(Agreed)])
+        .with_optimizer_rules(optimise::rules())
         .build();
     SessionContext::new_with_state(state)
 }

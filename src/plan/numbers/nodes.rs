@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
 };
 
 use super::super::rewrite::rewrite;
-use super::super::times;
+use super::super::{sets, times};
 use super::agree::{agreed, converted, meet};
 use super::functions;
 use super::types::{Meeting, is_number, mean, meeting_of, shape};
@@ -32,16 +32,9 @@ fn agreed_node(node: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
         schema.merge(&scan.projected_schema);
     }
     schema.merge(outer);
-    let names: Vec<String> = grouped(&node)
-        .iter()
-        .map(|expr| expr.schema_name().to_string())
-        .collect();
-    let mut node = rewrite(node, |expr| agreed(expr, &schema))?.data;
-    if !names.is_empty() {
-        rename(&mut node, names);
-        node = node.recompute_schema()?;
-    }
-    match node {
+    let names = grouped_names(&node);
+    let node = rewrite(node, |expr| agreed(expr, &schema))?.data;
+    match with_grouped_names(node, names)? {
         LogicalPlan::Union(union) => agreed_union(union),
         LogicalPlan::Values(values) => agreed_values(values),
         LogicalPlan::Join(mut join) => {
@@ -58,8 +51,24 @@ fn agreed_node(node: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
             Some(plan) => Ok(plan),
             None => LogicalPlan::Window(window).recompute_schema(),
         },
+        node @ LogicalPlan::Extension(_) => sets::agreed(node.recompute_schema()?),
         node => node.recompute_schema(),
     }
+}
+
+/// The names of the expressions of grouping sets.
+pub(in crate::plan) fn grouped_names(node: &LogicalPlan) -> Vec<String> {
+    let grouped = grouped(node).into_iter();
+    grouped.map(|expr| expr.schema_name().to_string()).collect()
+}
+
+/// The node, whose grouping sets have been rewritten, with these names of their expressions.
+pub(in crate::plan) fn with_grouped_names(mut node: LogicalPlan, names: Vec<String>) -> Result<LogicalPlan> {
+    if names.is_empty() {
+        return Ok(node);
+    }
+    rename(&mut node, names);
+    node.recompute_schema()
 }
 
 /// The expressions of grouping sets: their names are columns, and [`rewrite`] knows those of whole expressions only.
@@ -145,7 +154,8 @@ fn agreed_union(union: Union) -> Result<LogicalPlan> {
     }))
 }
 
-fn with_types(input: &Arc<LogicalPlan>, to: &[Option<DataType>]) -> Result<Arc<LogicalPlan>> {
+/// The rows with these types of their columns; none: as it is.
+pub(in crate::plan) fn with_types(input: &Arc<LogicalPlan>, to: &[Option<DataType>]) -> Result<Arc<LogicalPlan>> {
     let is_so = |n: usize| {
         to[n]
             .as_ref()

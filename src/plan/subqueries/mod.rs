@@ -12,8 +12,8 @@
 //!
 //! It stands between the analysed plan and the optimizer. Behind the agreement on types, as comparisons are moved to
 //! other nodes and must not be given other types there; and before all rules, as some fold what they take a subquery's
-//! value to be (`(SELECT k ...) IS NULL` is not false because k is never null). DataFusion's own rules for subqueries,
-//! [`REPLACED_RULES`], lose NULLs and are left out.
+//! value to be (`(SELECT k ...) IS NULL` is not false because k is never null). DataFusion's own rules for subqueries
+//! lose NULLs and are left out.
 
 mod conditions;
 mod groups;
@@ -40,16 +40,13 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::{PlanError, Planned};
 
-/// The optimizer's rules that this takes the place of.
-pub(super) const REPLACED_RULES: [&str; 4] = [
-    "rewrite_set_comparison",
-    "decorrelate_predicate_subquery",
-    "scalar_subquery_to_join",
-    "decorrelate_lateral_join",
-];
-
 /// The key columns of an input or table, by its name in SQL.
 pub(super) type Keys<'a> = dyn Fn(&str) -> Vec<String> + 'a;
+
+/// Whether a plan has subqueries, or reads columns of an outer query.
+pub(super) fn are_in(plan: &LogicalPlan) -> bool {
+    names::has_subqueries(plan)
+}
 
 /// The plan without subqueries; `place` is where the first one stands that is used as a value.
 ///

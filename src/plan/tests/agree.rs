@@ -11,12 +11,14 @@ use datafusion::datasource::MemTable;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 
 use super::evaluate::evaluate;
 use super::fixture::{NEW_YEAR, dataflow, planned, provider, table};
 use crate::definition::Layer;
-use crate::plan::{Graph, batch_context, bind_now, compile, decimals, rebind, windows};
+use crate::plan::dialect::Standard;
+use crate::plan::{
+    Graph, SetsExpanded, batch_context, bind_now, compile, decimals, marked, operators, rebind, windows,
+};
 use crate::repr::normalise_batch;
 
 fn run(context: &SessionContext, plan: LogicalPlan) -> RecordBatch {
@@ -60,16 +62,15 @@ fn as_written(sql: &str) -> RecordBatch {
     // DataFusion knows LIMIT, but not its standard spelling.
     let sql = sql.replace("FETCH FIRST 4 ROWS ONLY", "LIMIT 4");
     let tokens = windows::rewrite(windows::tokenize(&sql).unwrap()).unwrap();
-    let mut parser = DFParserBuilder::new(tokens)
-        .with_dialect(&GenericDialect {})
-        .build()
-        .unwrap();
+    let mut parser = DFParserBuilder::new(tokens).with_dialect(&Standard).build().unwrap();
     let mut statement = parser.parse_statement().unwrap();
     if let Statement::Statement(statement) = &mut statement {
         decimals(statement.as_mut());
+        operators(statement.as_mut());
     }
     let plan = futures::executor::block_on(context.state().statement_to_plan(statement)).unwrap();
-    run(&context, plan)
+    context.add_analyzer_rule(Arc::new(SetsExpanded));
+    run(&context, marked(plan).unwrap())
 }
 
 pub fn in_batch(graph: &Graph, epoch_ms: u64) -> RecordBatch {
@@ -160,7 +161,7 @@ agree! {
     union_all: 29, "SELECT customer FROM orders UNION ALL SELECT name FROM customers";
     union_distinct: 6, "SELECT customer FROM orders UNION SELECT name FROM customers";
     intersect_distinct: 3, "SELECT customer FROM orders INTERSECT SELECT name FROM customers";
-    except_all: 10, "SELECT customer FROM orders EXCEPT ALL SELECT name FROM customers";
+    except_all: 20, "SELECT customer FROM orders EXCEPT ALL SELECT name FROM customers";
     ctes: 3,
         "WITH big AS (SELECT * FROM orders WHERE amount > 1), by_customer AS (SELECT customer, sum(amount) AS s FROM big GROUP BY customer)
          SELECT b.customer, c.country FROM by_customer b JOIN customers c ON b.customer = c.name";
@@ -209,7 +210,8 @@ agree! {
     using: 6, "SELECT name, a.country, b.credit FROM customers a JOIN customers b USING (name)";
     a_natural_join: 2, "SELECT name, country, credit FROM customers NATURAL JOIN (SELECT name, country FROM customers WHERE credit > 0) AS c";
     union_of_types: 29, "SELECT id AS x, NULL AS y FROM orders UNION ALL SELECT credit, name FROM customers";
-    intersect_all: 14, "SELECT customer FROM orders INTERSECT ALL SELECT name FROM customers";
+    intersect_all: 4, "SELECT customer FROM orders INTERSECT ALL SELECT name FROM customers";
+    except_all_below_a_filter: 11, "SELECT c, count(*) AS n FROM (SELECT customer AS c, quantity AS q FROM orders EXCEPT ALL SELECT customer, quantity FROM orders WHERE quantity = 1) GROUP BY c, q HAVING c IS NOT NULL";
     except_distinct: 2, "SELECT customer FROM orders EXCEPT SELECT name FROM customers";
     two_lists_unnested_together: 53, "SELECT id, unnest(tags) AS a, unnest([1, 2]) AS b FROM orders";
     unnest_in_from: 3, "SELECT x FROM unnest([1, 2, 3]) AS t (x)";

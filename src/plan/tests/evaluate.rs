@@ -13,7 +13,7 @@ use arrow::row::{OwnedRow, RowConverter, SortField};
 
 use super::fixture::rows;
 use crate::plan::{
-    Aggregate, Bound, Expr, Graph, Join, JoinKind, NodeId, Op, Rank, SortKey, Temporal, TopK, Unnest, Window,
+    Aggregate, Bound, Expr, Graph, Join, JoinKind, NodeId, Op, Rank, SetKind, SortKey, Temporal, TopK, Unnest, Window,
 };
 
 /// The rows of a node as of an epoch.
@@ -52,6 +52,23 @@ pub fn evaluate(graph: &Graph, node: NodeId, epoch_ms: u64) -> RecordBatch {
                 .map(|n| n as u32)
                 .collect();
             pick(&inputs[0], &kept)
+        }
+        Op::Counted(kind) => {
+            let [left, right] = [0, 1].map(|n| keys(inputs[n].columns(), inputs[n].num_rows()));
+            let mut right = right.into_iter().fold(BTreeMap::new(), |mut counts, row| {
+                *counts.entry(row).or_insert(0) += 1;
+                counts
+            });
+            let is_there = |row: &_| match right.get_mut(row) {
+                Some(count) if *count > 0 => {
+                    *count -= 1;
+                    true
+                }
+                _ => false,
+            };
+            let there: Vec<bool> = left.iter().map(is_there).collect();
+            let kept = (0..left.len()).filter(|n| there[*n] == (*kind == SetKind::Intersect));
+            pick(&inputs[0], &kept.map(|n| n as u32).collect::<Vec<_>>())
         }
         Op::TopK(top) => evaluate_top(top, schema, &inputs[0]),
         Op::Window(window) => evaluate_window(window, schema, &inputs[0]),

@@ -4,10 +4,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use alluvium::plan::Standard;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, GroupByExpr, Query, Select, SetExpr, Statement, UnaryOperator, visit_expressions_mut,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
 use super::random::{Found, Outcome, judge};
@@ -130,7 +130,7 @@ fn fewer_rows(tables: &[Table]) -> Vec<Vec<Table>> {
 
 /// Shorter statements of the same kind.
 fn shorter(sql: &str) -> Vec<String> {
-    let Ok(mut statements) = Parser::parse_sql(&GenericDialect {}, sql) else {
+    let Ok(mut statements) = Parser::parse_sql(&Standard, sql) else {
         return vec![];
     };
     let Some(Statement::Query(query)) = statements.pop() else {

@@ -13,9 +13,11 @@ mod joins;
 mod logic;
 mod numbers;
 mod rows;
+mod sets;
 mod subqueries;
 mod texts;
 mod time;
+mod truth;
 mod windows;
 
 use std::sync::Arc;
@@ -34,8 +36,10 @@ pub type Family = (&'static str, fn(&mut Generator) -> String);
 pub fn families() -> impl Iterator<Item = &'static Family> {
     let rooms = [
         logic::FAMILIES,
+        truth::FAMILIES,
         numbers::FAMILIES,
         joins::FAMILIES,
+        sets::FAMILIES,
         groups::FAMILIES,
         subqueries::FAMILIES,
         correlated::FAMILIES,

@@ -1,0 +1,226 @@
+//! Operators that DataFusion has not, or means otherwise, in terms of those that it has.
+//!
+//! `a ^ b` is the power of two doubles. Rows are compared column by column, in three-valued logic: `(a, b) < (c, d)` is
+//! `a < c OR a = c AND b < d`, so that it is unknown where a null decides, and known where an earlier column does.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, UnaryOperator, VisitMut, VisitorMut,
+};
+
+/// Writes the operators of a statement, query or expression anew.
+pub fn operators(sql: &mut impl VisitMut) {
+    struct Operators;
+    impl VisitorMut for Operators {
+        type Break = ();
+
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Some(made) = power(expr).or_else(|| of_rows(expr)) {
+                *expr = made;
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = sql.visit(&mut Operators);
+}
+
+fn power(expr: &Expr) -> Option<Expr> {
+    let Expr::BinaryOp {
+        left,
+        op: BinaryOperator::PGExp,
+        right,
+    } = expr
+    else {
+        return None;
+    };
+    let double = |operand: &Expr| Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(operand.clone()),
+        data_type: DataType::Double(ExactNumberInfo::None),
+        array: false,
+        format: None,
+    };
+    let args = [double(left), double(right)].map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)));
+    Some(Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::with_span(expr.span(), "power")]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.to_vec(),
+            clauses: vec![],
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    }))
+}
+
+/// A condition on rows as one on their columns.
+fn of_rows(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::BinaryOp { left, op, right } => compared(&Pair::of(left, right)?, op),
+        Expr::IsDistinctFrom(left, right) => Some(distinct(&Pair::of(left, right)?)),
+        Expr::IsNotDistinctFrom(left, right) => Some(not(distinct(&Pair::of(left, right)?))),
+        Expr::InList { expr, list, negated } => {
+            let pairs = list.iter().map(|row| Pair::of(expr, row)).collect::<Option<Vec<_>>>()?;
+            let equal = pairs.iter().map(|pair| compared(pair, &BinaryOperator::Eq));
+            let any = chained(equal.collect::<Option<Vec<_>>>()?, &BinaryOperator::Or)?;
+            Some(if *negated { not(any) } else { any })
+        }
+        Expr::Between {
+            expr,
+            negated,
+            low,
+            high,
+        } => {
+            let above = compared(&Pair::of(expr, low)?, &BinaryOperator::GtEq)?;
+            let below = compared(&Pair::of(expr, high)?, &BinaryOperator::LtEq)?;
+            let within = binary(above, &BinaryOperator::And, below);
+            Some(if *negated { not(within) } else { within })
+        }
+        // A row is null where all of its columns are, and not null where none is.
+        Expr::IsNull(row) => all_of(row, Expr::IsNull),
+        Expr::IsNotNull(row) => all_of(row, Expr::IsNotNull),
+        _ => None,
+    }
+}
+
+/// The columns of a row that is written out: `(a, b)` or `ROW(a, b)`.
+fn columns(expr: &Expr) -> Option<Vec<&Expr>> {
+    match expr {
+        Expr::Nested(inner) => columns(inner),
+        Expr::Tuple(columns) => Some(columns.iter().collect()),
+        Expr::Function(call) if call.over.is_none() && call.name.to_string().eq_ignore_ascii_case("row") => {
+            let FunctionArguments::List(list) = &call.args else {
+                return None;
+            };
+            let column = |arg| match arg {
+                &FunctionArg::Unnamed(FunctionArgExpr::Expr(ref column)) => Some(column),
+                _ => None,
+            };
+            list.args.iter().map(column).collect()
+        }
+        _ => None,
+    }
+}
+
+/// Two rows of as many columns, which are at least one.
+struct Pair<'a>(Vec<(&'a Expr, &'a Expr)>);
+
+impl<'a> Pair<'a> {
+    fn of(left: &'a Expr, right: &'a Expr) -> Option<Pair<'a>> {
+        let (left, right) = (columns(left)?, columns(right)?);
+        (left.len() == right.len() && !left.is_empty()).then(|| Pair(left.into_iter().zip(right).collect()))
+    }
+
+    fn each(&self, op: &BinaryOperator) -> Vec<Expr> {
+        let each = self.0.iter();
+        each.map(|(left, right)| binary((*left).clone(), op, (*right).clone()))
+            .collect()
+    }
+}
+
+fn compared(pair: &Pair<'_>, op: &BinaryOperator) -> Option<Expr> {
+    let strict = match op {
+        BinaryOperator::Eq => return chained(pair.each(op), &BinaryOperator::And),
+        BinaryOperator::NotEq => return chained(pair.each(op), &BinaryOperator::Or),
+        BinaryOperator::Lt | BinaryOperator::LtEq => BinaryOperator::Lt,
+        BinaryOperator::Gt | BinaryOperator::GtEq => BinaryOperator::Gt,
+        _ => return None,
+    };
+    let mut columns = pair.0.iter().rev();
+    let (left, right) = columns.next()?;
+    let mut whole = binary((*left).clone(), op, (*right).clone());
+    for (left, right) in columns {
+        let decided = binary((*left).clone(), &strict, (*right).clone());
+        let equal = binary((*left).clone(), &BinaryOperator::Eq, (*right).clone());
+        whole = binary(decided, &BinaryOperator::Or, binary(equal, &BinaryOperator::And, whole));
+    }
+    Some(whole)
+}
+
+fn distinct(pair: &Pair<'_>) -> Expr {
+    let each = pair.0.iter().map(|(left, right)| {
+        Expr::Nested(Box::new(Expr::IsDistinctFrom(
+            Box::new((*left).clone()),
+            Box::new((*right).clone()),
+        )))
+    });
+    chained(each.collect(), &BinaryOperator::Or).expect("a pair of rows has columns")
+}
+
+fn all_of(row: &Expr, is: fn(Box<Expr>) -> Expr) -> Option<Expr> {
+    let each = columns(row)?.into_iter();
+    let each = each.map(|column| Expr::Nested(Box::new(is(Box::new(column.clone())))));
+    chained(each.collect(), &BinaryOperator::And)
+}
+
+fn chained(all: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
+    all.into_iter().reduce(|left, right| binary(left, op, right))
+}
+
+/// In parentheses, so that it can stand anywhere.
+fn binary(left: Expr, op: &BinaryOperator, right: Expr) -> Expr {
+    Expr::Nested(Box::new(Expr::BinaryOp {
+        left: Box::new(left),
+        op: op.clone(),
+        right: Box::new(right),
+    }))
+}
+
+fn not(expr: Expr) -> Expr {
+    Expr::UnaryOp {
+        op: UnaryOperator::Not,
+        expr: Box::new(expr),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::dialect::Standard;
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    fn made(sql: &str) -> String {
+        let mut expr = Parser::new(&Standard).try_with_sql(sql).unwrap().parse_expr().unwrap();
+        operators(&mut expr);
+        expr.to_string()
+    }
+
+    #[test]
+    fn operators_are_written_in_terms_of_others() {
+        for (sql, other) in [
+            ("a ^ 2", "power(CAST(a AS DOUBLE), CAST(2 AS DOUBLE))"),
+            ("(a, b) = (1, 2)", "((a = 1) AND (b = 2))"),
+            ("ROW(a, b) <> ROW(1, 2)", "((a <> 1) OR (b <> 2))"),
+            ("(a, b) < (1, 2)", "((a < 1) OR ((a = 1) AND (b < 2)))"),
+            ("(a, b) >= (1, 2)", "((a > 1) OR ((a = 1) AND (b >= 2)))"),
+            (
+                "(a, b, c) <= (1, 2, 3)",
+                "((a < 1) OR ((a = 1) AND ((b < 2) OR ((b = 2) AND (c <= 3)))))",
+            ),
+            (
+                "(a, b) NOT IN ((1, 2), (3, 4))",
+                "NOT (((a = 1) AND (b = 2)) OR ((a = 3) AND (b = 4)))",
+            ),
+            (
+                "(a, b) BETWEEN (1, 2) AND (3, 4)",
+                "(((a > 1) OR ((a = 1) AND (b >= 2))) AND ((a < 3) OR ((a = 3) AND (b <= 4))))",
+            ),
+            (
+                "(a, b) IS NOT DISTINCT FROM (1, 2)",
+                "NOT ((a IS DISTINCT FROM 1) OR (b IS DISTINCT FROM 2))",
+            ),
+            ("(a, b) IS NULL", "((a IS NULL) AND (b IS NULL))"),
+            ("(a, b) IS NOT NULL", "((a IS NOT NULL) AND (b IS NOT NULL))"),
+            ("(a) = (1)", "(a) = (1)"),
+            ("(a, b) = (1, 2, 3)", "(a, b) = (1, 2, 3)"),
+        ] {
+            assert_eq!(made(sql), other, "{sql}");
+        }
+    }
+}

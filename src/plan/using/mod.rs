@@ -1,0 +1,381 @@
+//! USING and NATURAL, written as ON before names are resolved.
+//!
+//! A column that USING or NATURAL names is one column of the join, and shown first: that of the left side, of the right side
+//! in a RIGHT JOIN, and COALESCE of both in a FULL JOIN. DataFusion takes it for the left side's in all of them. So each such
+//! join gets its equalities as ON, and wherever the query says `k`, `*` or nothing (NATURAL), what is meant stands there:
+//!
+//! ```text
+//! SELECT *, k + 1 FROM a FULL JOIN b USING (k)
+//! SELECT COALESCE(a.k, b.k) AS k, a.x, b.y, COALESCE(a.k, b.k) + 1 FROM a FULL JOIN b ON a.k = b.k
+//! ```
+//!
+//! `a.k` stays what it is. Which columns a table has is asked of the session ([`Session`]). Where that has no answer, or a
+//! name is ambiguous, the join is left as it is, and planned with its mistake.
+
+mod scope;
+mod substitute;
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use datafusion::execution::SessionState;
+use datafusion::sql::parser::Statement as Parsed;
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
+use datafusion::sql::sqlparser::ast::{
+    Cte, Expr, Ident, Join, JoinConstraint, JoinOperator, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr,
+    Statement, TableFactor, TableWithJoins, VisitMut, Visitor, VisitorMut, With,
+};
+use datafusion::sql::sqlparser::parser::Parser;
+
+use self::scope::Scope;
+use self::substitute::Substitution;
+use super::dialect::Standard;
+
+/// Writes USING and NATURAL of a query as ON. Tables are those of the session.
+pub fn without_using(query: &mut Query, state: &SessionState) {
+    if uses(query) {
+        in_query(query, &mut Session { state, ctes: vec![] });
+    }
+}
+
+/// Whether there is such a join in a query, at any depth.
+fn uses(query: &Query) -> bool {
+    struct Joins;
+    impl Visitor for Joins {
+        type Break = ();
+
+        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+            match select.from.iter().any(joins_by_name) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        }
+    }
+    datafusion::sql::sqlparser::ast::Visit::visit(query, &mut Joins).is_break()
+}
+
+/// Whether one of the joins of a FROM, and of parentheses in it, names its columns so.
+fn joins_by_name(from: &TableWithJoins) -> bool {
+    let nested = |relation: &TableFactor| match relation {
+        TableFactor::NestedJoin { table_with_joins, .. } => joins_by_name(table_with_joins),
+        _ => false,
+    };
+    let by_name = |join: &Join| {
+        matches!(
+            constraint(&join.join_operator),
+            Some(JoinConstraint::Using(_) | JoinConstraint::Natural)
+        )
+    };
+    nested(&from.relation) || from.joins.iter().any(|join| by_name(join) || nested(&join.relation))
+}
+
+/// What is asked which columns a table has.
+struct Session<'a> {
+    state: &'a SessionState,
+    /// WITH queries that can be named, each behind those that it names.
+    ctes: Vec<Cte>,
+}
+
+impl Session<'_> {
+    /// The columns of a table of FROM, in their order.
+    fn columns(&self, table: &TableFactor) -> Option<Vec<String>> {
+        let mut statements = Parser::parse_sql(&Standard, "SELECT * FROM t").ok()?;
+        let Some(Statement::Query(mut query)) = statements.pop() else {
+            return None;
+        };
+        let SetExpr::Select(select) = query.body.as_mut() else {
+            return None;
+        };
+        select.from[0].relation = table.clone();
+        if !self.ctes.is_empty() {
+            query.with = Some(With {
+                with_token: AttachedToken::empty(),
+                recursive: false,
+                cte_tables: self.ctes.clone(),
+            });
+        }
+        let statement = Parsed::Statement(Box::new(Statement::Query(query)));
+        // Nothing is read: the catalog is in memory and its futures are ready.
+        let plan = futures::executor::block_on(self.state.statement_to_plan(statement)).ok()?;
+        let fields = plan.schema().fields().iter();
+        Some(fields.map(|field| field.name().clone()).collect())
+    }
+
+    /// The columns of all tables of a FROM; of those that cannot be told, none.
+    fn names(&self, from: &[TableWithJoins]) -> HashSet<String> {
+        let mut names = HashSet::new();
+        let mut pending: Vec<&TableWithJoins> = from.iter().collect();
+        while let Some(part) = pending.pop() {
+            for table in std::iter::once(&part.relation).chain(part.joins.iter().map(|join| &join.relation)) {
+                match table {
+                    TableFactor::NestedJoin {
+                        table_with_joins,
+                        alias: None,
+                    } => pending.push(table_with_joins),
+                    table => names.extend(self.columns(table).into_iter().flatten()),
+                }
+            }
+        }
+        names
+    }
+}
+
+fn in_query(query: &mut Query, session: &mut Session<'_>) {
+    let known = session.ctes.len();
+    for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+        in_query(&mut cte.query, session);
+        session.ctes.push(cte.clone());
+    }
+    in_body(&mut query.body, query.order_by.as_mut(), session);
+    session.ctes.truncate(known);
+}
+
+fn in_body(body: &mut SetExpr, order_by: Option<&mut OrderBy>, session: &mut Session<'_>) {
+    match body {
+        SetExpr::Select(select) => in_select(select, order_by, session),
+        SetExpr::Query(query) => in_query(query, session),
+        SetExpr::SetOperation { left, right, .. } => {
+            in_body(left, None, session);
+            in_body(right, None, session);
+        }
+        _ => {}
+    }
+}
+
+fn in_select(select: &mut Select, mut order_by: Option<&mut OrderBy>, session: &mut Session<'_>) {
+    for from in &mut select.from {
+        in_from(from, session);
+    }
+    let subqueries = &mut Subqueries(session);
+    let _ = select.projection.visit(subqueries);
+    if let Some(order_by) = order_by.as_deref_mut() {
+        let _ = order_by.visit(subqueries);
+    }
+    visit_conditions(select, subqueries);
+    for from in &mut select.from {
+        visit_joins(from, subqueries);
+    }
+    if !select.from.iter().any(joins_by_name) {
+        return;
+    }
+    let mut from = select.from.clone();
+    let scopes = from.iter_mut().map(|from| scope::of_from(from, session));
+    let Some(scopes) = scopes.collect::<Option<Vec<Scope>>>() else {
+        return;
+    };
+    let scope = scopes.into_iter().fold(Scope::default(), Scope::beside);
+    let Some(projection) = scope.shown(&select.projection) else {
+        return;
+    };
+    (select.from, select.projection) = (from, projection);
+
+    let mut substitution = Substitution::new(&scope, session);
+    substitution.in_items(&mut select.projection);
+    visit_conditions(select, &mut substitution);
+    // The columns that a query shows go before those of its tables.
+    let outputs: HashSet<String> = select.projection.iter().filter_map(output).collect();
+    if let Some(OrderByKind::Expressions(order)) = order_by.map(|order_by| &mut order_by.kind) {
+        for by in order {
+            match &by.expr {
+                Expr::Identifier(name) if outputs.contains(&name_of(name)) => {}
+                _ => drop(by.expr.visit(&mut substitution)),
+            }
+        }
+    }
+}
+
+fn in_from(from: &mut TableWithJoins, session: &mut Session<'_>) {
+    let joined = from.joins.iter_mut().map(|join| &mut join.relation);
+    for relation in std::iter::once(&mut from.relation).chain(joined) {
+        match relation {
+            TableFactor::Derived { subquery, .. } => in_query(subquery, session),
+            TableFactor::NestedJoin { table_with_joins, .. } => in_from(table_with_joins, session),
+            _ => {}
+        }
+    }
+}
+
+/// Visits what a SELECT says of its rows, but for its list, its tables and its order.
+fn visit_conditions(select: &mut Select, visitor: &mut impl VisitorMut) {
+    let _ = select.distinct.visit(visitor);
+    let _ = select.selection.visit(visitor);
+    let _ = select.group_by.visit(visitor);
+    let _ = select.having.visit(visitor);
+    let _ = select.qualify.visit(visitor);
+    let _ = select.named_window.visit(visitor);
+    let _ = select.sort_by.visit(visitor);
+}
+
+/// Visits the conditions of joins.
+fn visit_joins(from: &mut TableWithJoins, visitor: &mut impl VisitorMut) {
+    if let TableFactor::NestedJoin { table_with_joins, .. } = &mut from.relation {
+        visit_joins(table_with_joins, visitor);
+    }
+    for join in &mut from.joins {
+        let _ = join.join_operator.visit(visitor);
+        if let TableFactor::NestedJoin { table_with_joins, .. } = &mut join.relation {
+            visit_joins(table_with_joins, visitor);
+        }
+    }
+}
+
+/// Queries inside of expressions.
+struct Subqueries<'a, 'b>(&'a mut Session<'b>);
+
+impl VisitorMut for Subqueries<'_, '_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        in_query(query, self.0);
+        ControlFlow::Continue(())
+    }
+}
+
+/// The name by which an item of a SELECT list can be called.
+fn output(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(name_of(alias)),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(name_of(name)),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last().map(name_of),
+        _ => None,
+    }
+}
+
+/// A name as it is looked for: in small letters, unless it is quoted.
+fn name_of(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// What a join says of its rows.
+fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
+    match operator {
+        JoinOperator::Join(on)
+        | JoinOperator::Inner(on)
+        | JoinOperator::Left(on)
+        | JoinOperator::LeftOuter(on)
+        | JoinOperator::Right(on)
+        | JoinOperator::RightOuter(on)
+        | JoinOperator::FullOuter(on)
+        | JoinOperator::Semi(on)
+        | JoinOperator::LeftSemi(on)
+        | JoinOperator::RightSemi(on)
+        | JoinOperator::Anti(on)
+        | JoinOperator::LeftAnti(on)
+        | JoinOperator::RightAnti(on) => Some(on),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::datasource::empty::EmptyTable;
+    use datafusion::prelude::SessionContext;
+
+    fn made(sql: &str) -> String {
+        let context = SessionContext::new();
+        for (name, columns) in [("a", "x k j"), ("b", "k y j"), ("c", "k z"), ("d", "u")] {
+            let fields = columns.split(' ').map(|c| Field::new(c, DataType::Int64, true));
+            let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+            context.register_table(name, Arc::new(EmptyTable::new(schema))).unwrap();
+        }
+        let mut statements = Parser::parse_sql(&Standard, sql).unwrap();
+        let Some(Statement::Query(mut query)) = statements.pop() else {
+            panic!("{sql}")
+        };
+        without_using(&mut query, &context.state());
+        query.to_string().replace('"', "")
+    }
+
+    #[test]
+    fn joins_by_name_become_joins_on_equalities() {
+        for (sql, other) in [
+            (
+                "SELECT k, y FROM a JOIN b USING (k)",
+                "SELECT a.k, y FROM a JOIN b ON a.k = b.k",
+            ),
+            (
+                "SELECT K, y FROM a RIGHT JOIN b USING (k)",
+                "SELECT b.k, y FROM a RIGHT JOIN b ON a.k = b.k",
+            ),
+            (
+                "SELECT k + 1 AS n, a.k AS m FROM a FULL JOIN b USING (k) WHERE k > 1 ORDER BY k",
+                "SELECT COALESCE(a.k, b.k) + 1 AS n, a.k AS m FROM a FULL JOIN b ON a.k = b.k \
+                 WHERE COALESCE(a.k, b.k) > 1 ORDER BY COALESCE(a.k, b.k)",
+            ),
+            (
+                "SELECT k, count(*) AS n FROM a FULL JOIN b USING (k) GROUP BY k HAVING k > 1 ORDER BY k",
+                "SELECT COALESCE(a.k, b.k) AS k, count(*) AS n FROM a FULL JOIN b ON a.k = b.k \
+                 GROUP BY COALESCE(a.k, b.k) HAVING COALESCE(a.k, b.k) > 1 ORDER BY k",
+            ),
+            (
+                "SELECT * FROM a FULL JOIN b USING (k)",
+                "SELECT COALESCE(a.k, b.k) AS k, a.x, a.j, b.y, b.j FROM a FULL JOIN b ON a.k = b.k",
+            ),
+            (
+                "SELECT * FROM a NATURAL JOIN b",
+                "SELECT a.k, a.j, a.x, b.y FROM a JOIN b ON a.k = b.k AND a.j = b.j",
+            ),
+            (
+                "SELECT * EXCLUDE (x) FROM a NATURAL LEFT JOIN c",
+                "SELECT a.k, a.j, c.z FROM a LEFT JOIN c ON a.k = c.k",
+            ),
+            (
+                "SELECT * FROM c NATURAL JOIN d",
+                "SELECT c.k, c.z, d.u FROM c JOIN d ON true",
+            ),
+            (
+                "SELECT k, z FROM a FULL JOIN b USING (k) LEFT JOIN c USING (k)",
+                "SELECT COALESCE(a.k, b.k) AS k, z FROM a FULL JOIN b ON a.k = b.k LEFT JOIN c ON COALESCE(a.k, b.k) = c.k",
+            ),
+            (
+                "SELECT k FROM a JOIN (b FULL JOIN c USING (k)) USING (k)",
+                "SELECT a.k FROM a JOIN (b FULL JOIN c ON b.k = c.k) ON a.k = COALESCE(b.k, c.k)",
+            ),
+            (
+                "SELECT k FROM a AS t RIGHT JOIN (SELECT * FROM a JOIN c USING (k)) AS q USING (k)",
+                "SELECT q.k FROM a AS t RIGHT JOIN (SELECT a.k, a.x, a.j, c.z FROM a JOIN c ON a.k = c.k) AS q ON t.k = q.k",
+            ),
+            (
+                "WITH q AS (SELECT * FROM a RIGHT JOIN c USING (k)) SELECT * FROM q RIGHT JOIN b USING (k)",
+                "WITH q AS (SELECT c.k, a.x, a.j, c.z FROM a RIGHT JOIN c ON a.k = c.k) \
+                 SELECT b.k, q.x, q.j, q.z, b.y, b.j FROM q RIGHT JOIN b ON q.k = b.k",
+            ),
+            (
+                "SELECT k FROM a LEFT SEMI JOIN b USING (k)",
+                "SELECT a.k FROM a LEFT SEMI JOIN b ON a.k = b.k",
+            ),
+            (
+                "SELECT a.* FROM a FULL JOIN b USING (k), d WHERE EXISTS (SELECT 1 FROM d WHERE u = k) \
+                 AND EXISTS (SELECT 1 FROM c WHERE k = 1)",
+                "SELECT a.* FROM a FULL JOIN b ON a.k = b.k, d WHERE EXISTS (SELECT 1 FROM d WHERE u = COALESCE(a.k, b.k)) \
+                 AND EXISTS (SELECT 1 FROM c WHERE k = 1)",
+            ),
+            (
+                "SELECT x, z FROM a FULL JOIN b USING (k) JOIN c ON x = z",
+                "SELECT x, z FROM a FULL JOIN b ON a.k = b.k JOIN c ON x = z",
+            ),
+        ] {
+            let other = other.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(made(sql), other, "{sql}");
+        }
+    }
+
+    /// They are planned as they are, and their mistake is told.
+    #[test]
+    fn joins_with_a_mistake_stay_as_they_are() {
+        for sql in [
+            "SELECT k FROM a JOIN b USING(nothing)",
+            "SELECT k FROM a JOIN nothing USING(k)",
+            "SELECT 1 FROM a CROSS JOIN b JOIN c USING(k)",
+        ] {
+            assert_eq!(made(sql), sql);
+        }
+    }
+}
