@@ -22,8 +22,8 @@ mod sizes;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::{CastOptions, cast_with_options, concat};
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
+use arrow::compute::{CastOptions, cast_with_options, concat, take};
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
@@ -57,7 +57,7 @@ fn looks_at_others(function: &str, args: &[ColumnarValue]) -> bool {
     let is_column = |value: &ColumnarValue| matches!(value, ColumnarValue::Array(_));
     match function {
         // A null among the lists, or types of one batch, decide for all.
-        "array_has_any" | "array_has_all" => true,
+        "array_has_any" | "array_has_all" | "map" => true,
         "array_concat" => args.iter().any(|arg| arg.data_type() != args[0].data_type()),
         // The first row says how all are sorted, or written.
         "array_sort" | "to_char" => args[1..].iter().any(is_column),
@@ -142,23 +142,30 @@ impl Guarded {
             })
             .sum();
         let rows = args.number_rows;
-        let at_once = match looks_at_others(self.name(), &args.args) {
+        let alone = looks_at_others(self.name(), &args.args);
+        let at_once = match alone {
             true => 1,
             false => (MOST_AT_ONCE / constants.max(1)).max(1) as usize,
         };
         let columns = args.args.iter().any(|value| matches!(value, ColumnarValue::Array(_)));
-        if rows <= at_once || !columns {
+        if (rows <= at_once && !alone) || !columns || rows == 0 {
             return self.invoke_contained(args);
         }
         let mut parts = Vec::new();
         for start in (0..rows).step_by(at_once) {
             let length = at_once.min(rows - start);
-            let part = |value: &ColumnarValue| match value {
-                ColumnarValue::Array(values) => ColumnarValue::Array(values.slice(start, length)),
-                ColumnarValue::Scalar(value) => ColumnarValue::Scalar(value.clone()),
+            let part = |value: &ColumnarValue| {
+                Ok(match value {
+                    // A slice still holds its neighbours.
+                    ColumnarValue::Array(values) if alone => {
+                        ColumnarValue::Array(take(values, &UInt32Array::from(vec![start as u32]), None)?)
+                    }
+                    ColumnarValue::Array(values) => ColumnarValue::Array(values.slice(start, length)),
+                    ColumnarValue::Scalar(value) => ColumnarValue::Scalar(value.clone()),
+                })
             };
             let part = ScalarFunctionArgs {
-                args: args.args.iter().map(part).collect(),
+                args: args.args.iter().map(part).collect::<Result<_>>()?,
                 number_rows: length,
                 ..args.clone()
             };

@@ -77,9 +77,11 @@ impl Settled {
                             Some(function) => guarded(function, call, &schema, self.max_value, changed)?,
                             None => Transformed::no(Expr::ScalarFunction(call)),
                         },
-                        e => joined(e, &schema, self.max_value)?.transform_data(|e| standard::operators(e, &schema))?,
+                        e => joined(e, &schema, self.max_value)?,
                     };
-                    settled.transform_data(|e| Ok(standard::filtered(e)))
+                    settled
+                        .transform_data(|e| Ok(standard::filtered(e)))?
+                        .transform_data(|e| standard::operators(e, &schema))
                 })
             })?;
             // What a node below returns may have changed, and no expression of this one.
