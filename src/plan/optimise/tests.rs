@@ -256,7 +256,7 @@ fn statements() -> Vec<String> {
         "SELECT a FROM (SELECT k AS a FROM t UNION ALL SELECT v FROM u) WHERE a IN (1, NULL) OR a IS NULL",
         "SELECT DISTINCT ON (k) k, v, b FROM t ORDER BY k, v, b, s",
         "SELECT * FROM (SELECT DISTINCT ON (k) k, v FROM t ORDER BY k, v, b, s) WHERE v = 2",
-        "SELECT k FROM t ORDER BY k, v, k LIMIT 0",
+        "SELECT k FROM t LIMIT 0",
         "SELECT k, v FROM (SELECT k, v, b FROM t ORDER BY k, v, b, s LIMIT 5) WHERE v = 1",
         "SELECT COALESCE(k, v, 7) AS a FROM t WHERE NULLIF(k, 1) IS NULL",
     ];
