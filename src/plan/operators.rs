@@ -2,12 +2,15 @@
 //!
 //! `a ^ b` is the power of two doubles. Rows are compared column by column, in three-valued logic: `(a, b) < (c, d)` is
 //! `a < c OR a = c AND b < d`, so that it is unknown where a null decides, and known where an earlier column does.
+//! `x < ANY(list)` is `x < a OR x < b` for each item, which is unknown where no item decides and one is null; ALL is the
+//! opposite of ANY with the opposite comparison.
 
 use std::ops::ControlFlow;
 
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, UnaryOperator, VisitMut, VisitorMut,
+    BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 /// Writes the operators of a statement, query or expression anew.
@@ -17,7 +20,7 @@ pub fn operators(sql: &mut impl VisitMut) {
         type Break = ();
 
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-            if let Some(made) = power(expr).or_else(|| of_rows(expr)) {
+            if let Some(made) = power(expr).or_else(|| of_rows(expr)).or_else(|| of_items(expr)) {
                 *expr = made;
             }
             ControlFlow::Continue(())
@@ -42,21 +45,109 @@ fn power(expr: &Expr) -> Option<Expr> {
         array: false,
         format: None,
     };
-    let args = [double(left), double(right)].map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)));
-    Some(Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::with_span(expr.span(), "power")]),
+    let mut call = call("power", vec![double(left), double(right)]);
+    if let Expr::Function(function) = &mut call {
+        function.name = ObjectName::from(vec![Ident::with_span(expr.span(), "power")]);
+    }
+    Some(call)
+}
+
+fn call(name: &str, args: Vec<Expr>) -> Expr {
+    let unnamed = |arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg));
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
-            args: args.to_vec(),
+            args: args.into_iter().map(unnamed).collect(),
             clauses: vec![],
         }),
         filter: None,
         null_treatment: None,
         over: None,
         within_group: vec![],
-    }))
+    })
+}
+
+/// A comparison with the items of a list; that with the rows of a subquery is no matter of an operator.
+fn of_items(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::AnyOp {
+            left,
+            compare_op,
+            right,
+            ..
+        } => any_of(left, compare_op, right),
+        Expr::AllOp {
+            left,
+            compare_op,
+            right,
+        } => any_of(left, &opposite(compare_op)?, right).map(not),
+        _ => None,
+    }
+}
+
+fn opposite(op: &BinaryOperator) -> Option<BinaryOperator> {
+    Some(match op {
+        BinaryOperator::Eq => BinaryOperator::NotEq,
+        BinaryOperator::NotEq => BinaryOperator::Eq,
+        BinaryOperator::Lt => BinaryOperator::GtEq,
+        BinaryOperator::LtEq => BinaryOperator::Gt,
+        BinaryOperator::Gt => BinaryOperator::LtEq,
+        BinaryOperator::GtEq => BinaryOperator::Lt,
+        _ => return None,
+    })
+}
+
+fn any_of(left: &Expr, op: &BinaryOperator, list: &Expr) -> Option<Expr> {
+    opposite(op)?;
+    let compared = |right: Expr| binary(nested(left.clone()), op, right);
+    let list = match list {
+        Expr::Nested(list) => list.as_ref(),
+        list => list,
+    };
+    match list {
+        Expr::Subquery(_) => None,
+        Expr::Array(items) if !items.elem.is_empty() => {
+            let each = items.elem.iter().map(|item| compared(nested(item.clone())));
+            chained(each.collect(), &BinaryOperator::Or).map(nested)
+        }
+        list => {
+            let of_list = |name: &str| call(name, vec![list.clone()]);
+            let is_there = match op {
+                BinaryOperator::Eq => call("array_has", vec![list.clone(), left.clone()]),
+                BinaryOperator::NotEq => {
+                    let ends = ["array_min", "array_max"].map(|end| compared(of_list(end)));
+                    chained(ends.to_vec(), &BinaryOperator::Or)?
+                }
+                BinaryOperator::Lt | BinaryOperator::LtEq => compared(of_list("array_max")),
+                _ => compared(of_list("array_min")),
+            };
+            let null = || Expr::value(Value::Null);
+            let truth = |truth| Expr::value(Value::Boolean(truth));
+            let is_empty = binary(
+                of_list("cardinality"),
+                &BinaryOperator::Eq,
+                Expr::value(Value::Number("0".into(), false)),
+            );
+            let holds_null = Expr::IsNotNull(Box::new(call("array_position", vec![list.clone(), null()])));
+            let when = |condition, result| CaseWhen { condition, result };
+            Some(Expr::Case {
+                case_token: AttachedToken::empty(),
+                end_token: AttachedToken::empty(),
+                operand: None,
+                conditions: vec![
+                    when(Expr::IsNull(Box::new(list.clone())), null()),
+                    when(is_empty, truth(false)),
+                    when(Expr::IsNull(Box::new(left.clone())), null()),
+                    when(is_there, truth(true)),
+                    when(holds_null, null()),
+                ],
+                else_result: Some(Box::new(truth(false))),
+            })
+        }
+    }
 }
 
 /// A condition on rows as one on their columns.
@@ -170,6 +261,10 @@ fn binary(left: Expr, op: &BinaryOperator, right: Expr) -> Expr {
         op: op.clone(),
         right: Box::new(right),
     }))
+}
+
+fn nested(expr: Expr) -> Expr {
+    Expr::Nested(Box::new(expr))
 }
 
 fn not(expr: Expr) -> Expr {

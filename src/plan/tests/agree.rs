@@ -8,7 +8,9 @@ use arrow::compute::concat_batches;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 
@@ -53,9 +55,11 @@ pub fn lines(batch: &RecordBatch) -> Vec<String> {
     lines
 }
 
-/// The SQL as the user wrote it, but for its window functions, run by DataFusion.
+/// The SQL as the user wrote it, but for its window functions, run by DataFusion with its own rules, by which it joins
+/// subqueries.
 fn as_written(sql: &str) -> RecordBatch {
-    let context = batch_context();
+    let state = SessionStateBuilder::new_from_existing(batch_context().state());
+    let context = SessionContext::new_with_state(state.with_optimizer_rules(Optimizer::new().rules).build());
     for name in ["orders", "customers"] {
         context.register_table(name, provider(name).unwrap()).unwrap();
     }
