@@ -127,7 +127,7 @@ fn bid(n: u64) -> Value {
         21,
     );
     let tail = match channel.strip_prefix("channel-") {
-        Some(number) if mixed(n, 22) % 4 > 0 => format!("&channel_id={number}"),
+        Some(number) if !mixed(n, 22).is_multiple_of(4) => format!("&channel_id={number}"),
         _ => String::new(),
     };
     json!([
