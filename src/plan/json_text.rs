@@ -5,15 +5,16 @@
 //! as JSON has no numbers for them. A null has no JSON here (within an object it is `null`); a null as a key is that row's
 //! error.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::prelude::SessionContext;
+
+use super::numbers;
 
 /// Makes them known to a session.
 pub(super) fn register(context: &SessionContext) {
@@ -129,10 +130,14 @@ fn writer(values: &ArrayRef) -> Result<Writer<'_>> {
                 Ok(())
             })
         }
-        DataType::Float64 => {
-            let doubles = values.as_primitive::<Float64Type>();
+        DataType::Float64 | DataType::Float32 => {
+            let texts = numbers::written(values);
             Box::new(move |row, text| {
-                write_double(doubles.value(row), text);
+                match texts.value(row) {
+                    // JSON has no such numbers.
+                    odd @ ("NaN" | "Infinity" | "-Infinity") => text.push_str(&quoted(odd)),
+                    number => text.push_str(number),
+                }
                 Ok(())
             })
         }
@@ -177,50 +182,20 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A double with the fewest digits that tell it from others, in PostgreSQL's form.
-fn write_double(x: f64, text: &mut String) {
-    let plain = match x {
-        x if x.is_nan() => return text.push_str("\"NaN\""),
-        x if x.is_infinite() => return text.push_str(if x > 0.0 { "\"Infinity\"" } else { "\"-Infinity\"" }),
-        0.0 if x.is_sign_negative() => return text.push_str("-0"),
-        x => x,
-    };
-    let (digits, exponent) = format!("{plain:e}")
-        .split_once('e')
-        .map(|(digits, exponent)| (digits.to_string(), exponent.parse::<i32>().unwrap_or(0)))
-        .expect("scientific notation has an exponent");
-    let done = match exponent {
-        -4..15 => write!(text, "{plain}"),
-        _ => write!(
-            text,
-            "{digits}e{}{:02}",
-            if exponent < 0 { '-' } else { '+' },
-            exponent.abs()
-        ),
-    };
-    done.expect("writing to memory does not fail");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::Float64Array;
 
     #[test]
-    fn doubles_are_written_as_postgresql_does() {
-        for (x, expected) in [
-            (1.0, "1"),
-            (-2.5, "-2.5"),
-            (1e300, "1e+300"),
-            (1e15, "1e+15"),
-            (123_456_789_012_345.0, "123456789012345"),
-            (0.0001, "0.0001"),
-            (0.000_012, "1.2e-05"),
-            (f64::NAN, "\"NaN\""),
-            (-0.0, "-0"),
-        ] {
-            let mut text = String::new();
-            write_double(x, &mut text);
-            assert_eq!(text, expected);
+    fn numbers_that_json_has_not_are_texts() {
+        let values: ArrayRef = Arc::new(Float64Array::from(vec![1.0, -2.5, 1e300, f64::NAN, f64::NEG_INFINITY]));
+        let write = writer(&values).unwrap();
+        let mut text = String::new();
+        for row in 0..values.len() {
+            write(row, &mut text).unwrap();
+            text.push(' ');
         }
+        assert_eq!(text, "1 -2.5 1e+300 \"NaN\" \"-Infinity\" ");
     }
 }

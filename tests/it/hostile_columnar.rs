@@ -716,7 +716,7 @@ fn change_records_keep_exact_numbers_and_refuse_times_beyond_the_calendar() {
     let dataflow = settled(
         &folder,
         "SELECT s.id, s.amount, g.at FROM silver.t s JOIN gold.t g ON s.id = g.id ORDER BY 1",
-        "1,10.00,1970-01-01T00:00:00\n2,0.01,9999-12-31T23:59:59.999999",
+        "1,10.00,1970-01-01 00:00:00\n2,0.01,9999-12-31 23:59:59.999999",
     );
     let letters = letters(&dataflow);
     assert_eq!(

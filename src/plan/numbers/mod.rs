@@ -36,6 +36,7 @@ pub(super) use convert::{convert, one_zero};
 pub(super) use functions::{as_operator, is_ours};
 pub use literals::decimals;
 pub(super) use nodes::{grouped_names, with_grouped_names, with_types};
+pub(super) use texts::written;
 pub(super) use types::{Meeting, is_number};
 
 /// The rule that agrees on types.

@@ -122,7 +122,7 @@ fn truth(text: &str) -> Option<bool> {
 }
 
 /// Doubles, or floats, as texts.
-pub(super) fn written(values: &ArrayRef) -> StringArray {
+pub(in crate::plan) fn written(values: &ArrayRef) -> StringArray {
     match values.data_type() {
         DataType::Float32 => {
             let floats = values.as_primitive::<Float32Type>().iter();
