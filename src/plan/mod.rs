@@ -57,7 +57,7 @@ pub use guard::{keep_within_bounds, shown_bytes, too_long, value_above, without_
 pub use meaning::{meanings, used_columns};
 pub use moments::microseconds;
 pub use named_windows::windows_asked;
-pub use now::bind_now;
+pub use now::{asked_at, bind_now};
 pub use numbers::{decimals, exact_numbers, read_decimals};
 pub use operators::operators;
 pub use session::{batch_context, batch_context_within, rebind};

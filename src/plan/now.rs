@@ -25,13 +25,31 @@ const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 /// The plan with `now()` being the time of this epoch (milliseconds).
 pub fn bind_now(logical: LogicalPlan, epoch_ms: Epoch) -> LogicalPlan {
-    let micros = i64::try_from(epoch_ms)
-        .ok()
-        .and_then(|ms| ms.checked_mul(1000))
-        .unwrap_or(i64::MAX);
-    let value = lit(ScalarValue::TimestampMicrosecond(Some(micros), None));
+    let value = lit(at(epoch_ms));
     replace(logical, &|expr| is_now(expr).then(|| value.clone()))
         .expect("a literal of the placeholder's type fits wherever the placeholder does")
+}
+
+/// The plan of a question that is asked at this time, in milliseconds.
+///
+/// # Errors
+/// Types that do not fit any more; there are none.
+pub fn asked_at(plan: LogicalPlan, millis: Epoch) -> datafusion::common::Result<LogicalPlan> {
+    let now = || Expr::Literal(at(millis), None);
+    replace(plan, &|expr| match expr {
+        Expr::ScalarFunction(call) => match call.name() {
+            "now" => Some(now()),
+            "current_date" => Some(cast(now(), DataType::Date32)),
+            "current_time" => Some(cast(now(), DataType::Time64(TimeUnit::Nanosecond))),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn at(millis: Epoch) -> ScalarValue {
+    let micros = i64::try_from(millis).ok().and_then(|ms| ms.checked_mul(1000));
+    ScalarValue::TimestampMicrosecond(Some(micros.unwrap_or(i64::MAX)), None)
 }
 
 /// The plan with every call of `now()` and its kin replaced by the placeholder.

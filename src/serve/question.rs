@@ -11,6 +11,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use chrono::Utc;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionContext};
@@ -20,7 +21,7 @@ use thiserror::Error;
 
 use crate::definition::Bounds;
 use crate::plan::{
-    PARSER_DEPTH, Standard, decimals, flatten_asked, lengths, marked, microseconds, operators, windows_asked,
+    PARSER_DEPTH, Standard, asked_at, decimals, flatten_asked, lengths, marked, microseconds, operators, windows_asked,
     without_using, write_out,
 };
 
@@ -69,6 +70,7 @@ pub enum QuestionError {
 pub(super) async fn plan(context: &SessionContext, sql: &str) -> Result<LogicalPlan, DataFusionError> {
     let statement = statement(context, sql)?;
     let plan = marked(context.state().statement_to_plan(statement).await?)?;
+    let plan = asked_at(plan, u64::try_from(Utc::now().timestamp_millis()).unwrap_or_default())?;
     // The same once more of the plan, where new kinds of statements would show.
     let reads = SQLOptions::new()
         .with_allow_ddl(false)

@@ -703,6 +703,7 @@ fn years_1_to_9999_can_be_asked_for() {
         ("d - INTERVAL '1 day' < DATE '0001-01-01'", "b"),
         ("at < now() AND at > TIMESTAMP '0001-01-01 00:00:00'", "a\nhuge"),
         ("extract(year FROM at) = 9999", "c"),
+        ("now() >= current_date AND current_time IS NOT NULL AND k = 'a'", "a"),
     ] {
         let sql = format!("SELECT k FROM silver.t WHERE {condition} ORDER BY k");
         let answer = query(folder.path(), &sql, &["--format", "csv"]);
