@@ -709,6 +709,11 @@ fn years_1_to_9999_can_be_asked_for() {
         let answer = query(folder.path(), &sql, &["--format", "csv"]);
         assert_eq!(text(&answer), format!("k\n{want}\n"), "{condition}");
     }
+    // A condition that turned out to be NULL went into the scan, which kept every row.
+    let sql = "WITH q AS (SELECT 'x' AS c FROM silver.t WHERE FALSE) \
+               SELECT count(*) AS n FROM q RIGHT JOIN silver.t AS d ON q.c = d.k WHERE d.k < q.c";
+    let answer = query(folder.path(), sql, &["--format", "csv"]);
+    assert_eq!(text(&answer), "n\n0\n");
 }
 
 /// Moments outside of the years 1677 to 2262 made errors of their rows, wherever a function or an agreement on types went

@@ -19,7 +19,7 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, Volatility, lit,
+    BinaryExpr, ColumnarValue, EmptyRelation, Expr, ExprSchemable, LogicalPlan, Operator, Volatility, lit,
 };
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::planner::create_physical_expr;
@@ -65,7 +65,26 @@ impl OptimizerRule for Fold {
         if folded.transformed {
             folded.data = numbers::with_grouped_names(folded.data, names)?;
         }
-        Ok(folded)
+        folded.transform_data(|plan| Ok(read_by_none(plan)))
+    }
+}
+
+/// A scan whose filter keeps no row is empty: not every provider heeds a filter that is NULL.
+fn read_by_none(plan: LogicalPlan) -> Transformed<LogicalPlan> {
+    let keeps_none = |filter: &Expr| {
+        matches!(
+            filter,
+            Expr::Literal(ScalarValue::Boolean(None | Some(false)) | ScalarValue::Null, _)
+        )
+    };
+    match plan {
+        LogicalPlan::TableScan(scan) if scan.filters.iter().any(keeps_none) => {
+            Transformed::yes(LogicalPlan::EmptyRelation(EmptyRelation {
+                produce_one_row: false,
+                schema: scan.projected_schema,
+            }))
+        }
+        plan => Transformed::no(plan),
     }
 }
 
