@@ -172,7 +172,7 @@ def until_snapshot_kept(name):
         found = http("GET", f"{CONNECT}/connectors/{name}/offsets")["offsets"]
         return found and all("snapshot" not in o["offset"] or o["offset"].get("snapshot_completed") for o in found)
 
-    until(f"connector {name} to keep that its snapshot is done", 30, kept)
+    until(f"connector {name} to keep that its snapshot is done", 120, kept)
 
 
 def admin(**settings):
