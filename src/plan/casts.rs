@@ -4,13 +4,11 @@
 //! GROUP BY that holds both is refused for having one name twice. Where that happens, the query is planned again with
 //! every cast of it inside `as_type(cast, 'BIGINT')`, a function that does nothing but have a name.
 
+use super::written::call;
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
-use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Query,
-    Spanned, Value, VisitMut, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Spanned, Value, VisitMut, VisitorMut};
 use std::ops::ControlFlow;
 
 /// The function's name.
@@ -28,21 +26,8 @@ pub(super) fn name_casts(query: &mut Query) -> bool {
                 let to = Expr::value(Value::SingleQuotedString(data_type.to_string()));
                 let span = expr.span();
                 let cast = std::mem::replace(expr, to.clone());
-                let args = [cast, to].map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)));
-                *expr = Expr::Function(Function {
-                    name: ObjectName::from(vec![Ident::with_span(span, NAME)]),
-                    uses_odbc_syntax: false,
-                    parameters: FunctionArguments::None,
-                    args: FunctionArguments::List(FunctionArgumentList {
-                        duplicate_treatment: None,
-                        args: args.to_vec(),
-                        clauses: vec![],
-                    }),
-                    filter: None,
-                    null_treatment: None,
-                    over: None,
-                    within_group: vec![],
-                });
+                let args = [cast, to];
+                *expr = Expr::Function(call(Ident::with_span(span, NAME), args));
             }
             ControlFlow::Continue(())
         }

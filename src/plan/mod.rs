@@ -49,6 +49,7 @@ mod using;
 mod values;
 mod wide;
 mod windows;
+mod written;
 
 pub use calendar::register as register_calendar;
 pub use compile::{compile, compile_part};

@@ -10,10 +10,12 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Spanned, TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, DataType, Expr, Ident, Spanned, TypedString, UnaryOperator, Value, VisitMut,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
+
+use super::written::call;
 
 /// Rewrites a statement, query or expression by these.
 pub fn microseconds(sql: &mut impl VisitMut) {
@@ -37,12 +39,12 @@ pub fn microseconds(sql: &mut impl VisitMut) {
             match expr {
                 Expr::AtTimeZone { timestamp, time_zone } => {
                     let args = [take(time_zone), take(timestamp)];
-                    *expr = call("timezone", args, span);
+                    *expr = spelled("timezone", args, span);
                 }
                 Expr::Extract { field, expr: of, .. } => {
                     let field = Expr::value(Value::SingleQuotedString(field.to_string()));
                     let args = [field, take(of)];
-                    *expr = call("date_part", args, span);
+                    *expr = spelled("date_part", args, span);
                 }
                 Expr::UnaryOp {
                     op: UnaryOperator::Minus,
@@ -71,23 +73,8 @@ fn is_interval(expr: &Expr) -> bool {
     }
 }
 
-fn call(name: &str, args: [Expr; 2], span: Span) -> Expr {
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::with_span(span, name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: args
-                .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)))
-                .to_vec(),
-            clauses: vec![],
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    })
+fn spelled(name: &str, args: [Expr; 2], span: Span) -> Expr {
+    Expr::Function(call(Ident::with_span(span, name), args))
 }
 
 fn six_digits(of: &mut DataType) {

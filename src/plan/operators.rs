@@ -9,9 +9,11 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, UnaryOperator, Value, VisitMut, VisitorMut,
+    BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, Spanned, UnaryOperator, Value, VisitMut, VisitorMut,
 };
+
+use super::written::call;
 
 /// Writes the operators of a statement, query or expression anew.
 pub fn operators(sql: &mut impl VisitMut) {
@@ -45,29 +47,8 @@ fn power(expr: &Expr) -> Option<Expr> {
         array: false,
         format: None,
     };
-    let mut call = call("power", vec![double(left), double(right)]);
-    if let Expr::Function(function) = &mut call {
-        function.name = ObjectName::from(vec![Ident::with_span(expr.span(), "power")]);
-    }
-    Some(call)
-}
-
-fn call(name: &str, args: Vec<Expr>) -> Expr {
-    let unnamed = |arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg));
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: args.into_iter().map(unnamed).collect(),
-            clauses: vec![],
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    })
+    let name = Ident::with_span(expr.span(), "power");
+    Some(Expr::Function(call(name, [double(left), double(right)])))
 }
 
 /// A comparison with the items of a list; that with the rows of a subquery is no matter of an operator.
@@ -114,9 +95,10 @@ fn any_of(left: &Expr, op: &BinaryOperator, list: &Expr) -> Option<Expr> {
             chained(each.collect(), &BinaryOperator::Or).map(nested)
         }
         list => {
-            let of_list = |name: &str| call(name, vec![list.clone()]);
+            let function = |name: &str, args: Vec<Expr>| Expr::Function(call(Ident::new(name), args));
+            let of_list = |name: &str| function(name, vec![list.clone()]);
             let is_there = match op {
-                BinaryOperator::Eq => call("array_has", vec![list.clone(), left.clone()]),
+                BinaryOperator::Eq => function("array_has", vec![list.clone(), left.clone()]),
                 BinaryOperator::NotEq => {
                     let ends = ["array_min", "array_max"].map(|end| compared(of_list(end)));
                     chained(ends.to_vec(), &BinaryOperator::Or)?
@@ -131,7 +113,7 @@ fn any_of(left: &Expr, op: &BinaryOperator, list: &Expr) -> Option<Expr> {
                 &BinaryOperator::Eq,
                 Expr::value(Value::Number("0".into(), false)),
             );
-            let holds_null = Expr::IsNotNull(Box::new(call("array_position", vec![list.clone(), null()])));
+            let holds_null = Expr::IsNotNull(Box::new(function("array_position", vec![list.clone(), null()])));
             let when = |condition, result| CaseWhen { condition, result };
             Some(Expr::Case {
                 case_token: AttachedToken::empty(),

@@ -17,9 +17,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions, Value, VisitMut,
-    VisitorMut,
+    FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions, Value, VisitMut, VisitorMut,
 };
+
+use super::written;
 
 /// The most sets that a CUBE is written out to.
 const MOST_SETS: usize = 64;
@@ -133,21 +134,7 @@ fn text(of: &str) -> Expr {
 }
 
 fn function(name: &str, arguments: Vec<Expr>) -> Function {
-    let unnamed = |of| FunctionArg::Unnamed(FunctionArgExpr::Expr(of));
-    Function {
-        name: named(name),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: arguments.into_iter().map(unnamed).collect(),
-            clauses: vec![],
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    }
+    written::call(Ident::new(name), arguments)
 }
 
 /// `a || b || c`.

@@ -183,7 +183,8 @@ pub(super) fn name_of(of: &DataType) -> String {
     }
 }
 
-fn each<A: ArrowPrimitiveType, O: ArrowPrimitiveType>(
+/// Each value by `f`; with `safe` one for which that fails is null.
+pub(in crate::plan) fn each<A: ArrowPrimitiveType, O: ArrowPrimitiveType>(
     column: &PrimitiveArray<A>,
     safe: bool,
     f: impl Fn(A::Native) -> Result<O::Native, ArrowError>,

@@ -4,10 +4,8 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{
-    CharacterLength, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, ObjectName, Spanned, Value, VisitMut, VisitorMut,
-};
+use super::super::written::call;
+use datafusion::sql::sqlparser::ast::{CharacterLength, DataType, Expr, Ident, Spanned, Value, VisitMut, VisitorMut};
 
 /// Writes the lengths of casts of a statement, query or expression out as calls.
 pub fn lengths(sql: &mut impl VisitMut) {
@@ -24,21 +22,7 @@ pub fn lengths(sql: &mut impl VisitMut) {
                 let name = Ident::with_span(expr.span(), "left");
                 let length = Expr::value(Value::Number(length.to_string(), false));
                 let args = [std::mem::replace(expr, length.clone()), length];
-                let args = args.map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)));
-                *expr = Expr::Function(Function {
-                    name: ObjectName::from(vec![name]),
-                    uses_odbc_syntax: false,
-                    parameters: FunctionArguments::None,
-                    args: FunctionArguments::List(FunctionArgumentList {
-                        duplicate_treatment: None,
-                        args: args.to_vec(),
-                        clauses: vec![],
-                    }),
-                    filter: None,
-                    null_treatment: None,
-                    over: None,
-                    within_group: vec![],
-                });
+                *expr = Expr::Function(call(name, args));
             }
             ControlFlow::Continue(())
         }

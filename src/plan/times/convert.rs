@@ -20,6 +20,7 @@ use arrow::error::ArrowError;
 use chrono::Utc;
 use datafusion::common::Result;
 
+use super::super::numbers::each;
 use super::super::numbers::kernels::wrong;
 use super::arith::fitting;
 use super::civil::{Clock, DAY, Day, Moment, SECOND, computed, day_within, within};
@@ -175,17 +176,6 @@ fn of_digits(points: PrimitiveArray<TimestampMicrosecondType>, to: &To, safe: bo
         })?,
     };
     Ok(Arc::new(rounded.with_data_type(to.of.clone())))
-}
-
-fn each<A: ArrowPrimitiveType, O: ArrowPrimitiveType>(
-    column: &PrimitiveArray<A>,
-    safe: bool,
-    f: impl Fn(A::Native) -> Result<O::Native, ArrowError>,
-) -> Result<PrimitiveArray<O>, ArrowError> {
-    match safe {
-        true => Ok(column.unary_opt(|v| f(v).ok())),
-        false => column.try_unary(f),
-    }
 }
 
 fn read<O: ArrowPrimitiveType>(
