@@ -3,19 +3,21 @@
 //! DataFusion fails a query as a whole when one row divides by zero; in the graph such a row is a dead letter and
 //! the others go on. To compare the two, a plan that fails is run again step by step: each operator over the
 //! materialised rows of its inputs, and where an operator of one input fails, over the rows that do not fail
-//! when they stand alone.
+//! when they stand alone. A group with a row that fails has no result, as in the graph.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
+use arrow::row::{RowConverter, SortField};
 use datafusion::common::exec_err;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Aggregate, LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -61,7 +63,7 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
         match (execute(context, over(&inputs)?).await, inputs.as_slice()) {
             (Err(_), [rows]) => {
                 let rows = &rows[0];
-                let mut fine = Vec::new();
+                let (mut fine, mut failed) = (Vec::new(), Vec::new());
                 let mut pending = vec![(0, rows.num_rows())];
                 while let Some((start, length)) = pending.pop() {
                     let slice = rows.slice(start, length);
@@ -70,6 +72,8 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
                     } else if length > 1 {
                         pending.push((start + length / 2, length - length / 2));
                         pending.push((start, length / 2));
+                    } else {
+                        failed.push(slice);
                     }
                 }
                 if fine.is_empty() {
@@ -77,7 +81,13 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
                 }
                 // Apart as they were tried: what is too much at once stays apart.
                 let (schema, rows) = execute(context, over(&[fine])?).await?;
-                Ok(concat_batches(&schema, &rows)?)
+                let rows = concat_batches(&schema, &rows)?;
+                match plan {
+                    LogicalPlan::Aggregate(aggregate) if !failed.is_empty() && !aggregate.aggr_expr.is_empty() => {
+                        whole_groups(context, aggregate, rows, &failed).await
+                    }
+                    _ => Ok(rows),
+                }
             }
             (outcome, _) => {
                 let (schema, rows) = outcome?;
@@ -85,6 +95,36 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
             }
         }
     })
+}
+
+/// The groups without those of rows that failed, where their groups can be told.
+async fn whole_groups(
+    context: &SessionContext,
+    aggregate: &Aggregate,
+    groups: RecordBatch,
+    failed: &[RecordBatch],
+) -> Result<RecordBatch, DataFusionError> {
+    let keys = groups.num_columns() - aggregate.aggr_expr.len();
+    if keys == 0 {
+        return Ok(groups.slice(0, 0));
+    }
+    let types = groups.columns()[..keys].iter().map(|key| key.data_type().clone());
+    let converter = RowConverter::new(types.map(SortField::new).collect())?;
+    let mut lacking = HashSet::new();
+    for row in failed {
+        let input = Arc::new(standing_for(&aggregate.input, std::slice::from_ref(row))?);
+        let group = Aggregate::try_new(input, aggregate.group_expr.clone(), vec![])?;
+        let Ok((_, told)) = execute(context, LogicalPlan::Aggregate(group)).await else {
+            continue;
+        };
+        for told in &told {
+            let told = converter.convert_columns(&told.columns()[..keys])?;
+            lacking.extend(told.iter().map(|key| key.owned()));
+        }
+    }
+    let told = converter.convert_columns(&groups.columns()[..keys])?;
+    let whole: BooleanArray = told.iter().map(|key| Some(!lacking.contains(&key.owned()))).collect();
+    Ok(filter_record_batch(&groups, &whole)?)
 }
 
 /// A scan of these rows (at least one batch), with the columns and qualifiers of the plan they came from.

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Float32Type, Float64Type};
+use arrow::array::{ArrayRef, AsArray, Float64Array};
+use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Float32Type, Float64Type, Int64Type};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::expr::schema_name_from_exprs;
 use datafusion::logical_expr::{
@@ -51,6 +51,11 @@ pub(super) fn mean(sum: Expr, count: Expr, to: (u8, i8)) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Mean(to))).call(vec![sum, count])
 }
 
+/// A sum of whole numbers, a decimal, over its count: the nearest double.
+pub(super) fn ratio(sum: Expr, count: Expr) -> Expr {
+    ScalarUDF::from(Operator::new(Kind::Ratio)).call(vec![sum, count])
+}
+
 /// Whether a function is one of these: they fail by row, and need no guard.
 pub(in crate::plan) fn is_ours(function: &ScalarUDF) -> bool {
     function.inner().is::<Operator>()
@@ -82,6 +87,7 @@ enum Kind {
     Negative,
     Cast { to: DataType, safe: bool },
     Mean((u8, i8)),
+    Ratio,
     ToEven,
     Cut(i8),
 }
@@ -106,6 +112,7 @@ impl Operator {
             Kind::Cast { to, safe: false } => (format!("as {}", convert::name_of(to)), 1),
             Kind::Cast { to, safe: true } => (format!("try as {}", convert::name_of(to)), 1),
             Kind::Mean((p, s)) => (format!("mean as DECIMAL({p},{s})"), 2),
+            Kind::Ratio => ("mean as DOUBLE".to_string(), 2),
             Kind::ToEven => ("round".to_string(), 1),
             Kind::Cut(behind) => (format!("trunc to {behind}"), 1),
         };
@@ -154,13 +161,14 @@ impl ScalarUDFImpl for Operator {
             },
             Kind::Cast { to, .. } => to.clone(),
             Kind::Mean((p, s)) => DataType::Decimal128(*p, *s),
+            Kind::Ratio => DataType::Float64,
         })
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
         let nullable = matches!(self.kind, Kind::Cast { safe: true, .. })
-            || matches!(self.kind, Kind::Mean(_))
+            || matches!(self.kind, Kind::Mean(_) | Kind::Ratio)
             || args.arg_fields.iter().any(|field| field.is_nullable());
         Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, nullable)))
     }
@@ -215,6 +223,19 @@ impl ScalarUDFImpl for Operator {
                     Ok(Arc::new(some.with_data_type(DataType::Decimal128(19, 0))))
                 })?;
                 decimal::compute(Arith::Divide, (&args.args[0], sum), (&count, (19, 0)), *to)
+            }
+            Kind::Ratio => {
+                let rows = args.number_rows;
+                let (sums, counts) = (args.args[0].to_array(rows)?, args.args[1].to_array(rows)?);
+                let (sums, counts) = (
+                    sums.as_primitive::<Decimal128Type>(),
+                    counts.as_primitive::<Int64Type>(),
+                );
+                let means = sums.iter().zip(counts).map(|(sum, count)| match (sum, count) {
+                    (Some(sum), Some(count)) if count > 0 => Some(whole::ratio(sum, count as u64)),
+                    _ => None,
+                });
+                Ok(ColumnarValue::Array(Arc::new(means.collect::<Float64Array>())))
             }
         }
     }

@@ -11,7 +11,7 @@ use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, Projection, Union, Values, Window,
-    WindowFunctionDefinition,
+    WindowFunctionDefinition, cast,
 };
 
 use super::super::rewrite::rewrite;
@@ -238,10 +238,19 @@ fn agreed_values(values: Values) -> Result<LogicalPlan> {
 /// A column of the node as it was: one of the node as it is, or a mean of two of them.
 enum Shown {
     Column(usize),
-    Mean { sum: usize, to: (u8, i8) },
+    Mean { sum: usize, of: Mean },
 }
 
-/// GROUP BY with sums and counts in the places of means of decimals, and these above it.
+/// A mean, by what it is of.
+#[derive(Clone, Copy)]
+enum Mean {
+    /// Decimals: it has these digits.
+    Decimals((u8, i8)),
+    /// Whole numbers that doubles do not hold: added up exactly, and the nearest double to the outcome.
+    Wholes,
+}
+
+/// GROUP BY with sums and counts in the places of means, and these above it.
 fn means_of_groups(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
     let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
     let Some((calls, shown)) = without_means(&aggregate.aggr_expr, groups, aggregate.input.schema()) else {
@@ -261,8 +270,8 @@ fn means_of_windows(window: &Window) -> Result<Option<LogicalPlan>> {
     show(LogicalPlan::Window(node), &window.schema, &shown).map(Some)
 }
 
-/// The calls of a node, a sum and a count in the place of each mean of decimals, and the columns as they were: `own` that the
-/// node has in front of its calls, then one for each call. None where no call is such a mean.
+/// The calls of a node, a sum and a count in the place of each [`Mean`], and the columns as they were: `own` that the node has
+/// in front of its calls, then one for each call. None where no call is such a mean.
 fn without_means(calls: &[Expr], own: usize, input: &DFSchema) -> Option<(Vec<Expr>, Vec<Shown>)> {
     let mut made: Vec<Expr> = Vec::with_capacity(calls.len());
     let mut shown: Vec<Shown> = (0..own).map(Shown::Column).collect();
@@ -270,10 +279,10 @@ fn without_means(calls: &[Expr], own: usize, input: &DFSchema) -> Option<(Vec<Ex
         let at = own + made.len();
         let bare = call.clone().unalias_nested().data;
         match mean_of(&bare, input) {
-            Some(to) => {
-                made.push(with_function(&bare, sum_udaf()).alias(format!("$sum{n}")));
+            Some(of) => {
+                made.push(with_function(&exact(&bare, of), sum_udaf()).alias(format!("$sum{n}")));
                 made.push(with_function(&bare, count_udaf()).alias(format!("$count{n}")));
-                shown.push(Shown::Mean { sum: at, to });
+                shown.push(Shown::Mean { sum: at, of });
             }
             None => {
                 made.push(call.clone());
@@ -284,15 +293,29 @@ fn without_means(calls: &[Expr], own: usize, input: &DFSchema) -> Option<(Vec<Ex
     (made.len() > calls.len()).then_some((made, shown))
 }
 
-/// The digits of a call that is a mean of decimals; none where it is another call.
-fn mean_of(call: &Expr, input: &DFSchema) -> Option<(u8, i8)> {
+/// What a call is that is a mean of decimals or BIGINTs; none where it is another call.
+fn mean_of(call: &Expr, input: &DFSchema) -> Option<Mean> {
     let args = match call {
         Expr::AggregateFunction(call) if call.func.name() == "avg" => &call.params.args,
         Expr::WindowFunction(call) if call.fun.name() == "avg" => &call.params.args,
         _ => return None,
     };
-    let of = args.first()?.get_type(input).ok().filter(DataType::is_decimal)?;
-    shape(&of).map(mean)
+    match args.first()?.get_type(input).ok()? {
+        // A frame adds up the doubles that they become.
+        DataType::Int64 | DataType::UInt64 if matches!(call, Expr::AggregateFunction(_)) => Some(Mean::Wholes),
+        of if of.is_decimal() => shape(&of).map(|of| Mean::Decimals(mean(of))),
+        _ => None,
+    }
+}
+
+/// The call, its argument of a type in which a sum of whole numbers is exact.
+fn exact(call: &Expr, of: Mean) -> Expr {
+    let mut call = call.clone();
+    if let (Expr::AggregateFunction(call), Mean::Wholes) = (&mut call, of) {
+        let argument = &mut call.params.args[0];
+        *argument = cast(std::mem::take(argument), DataType::Decimal128(38, 0));
+    }
+    call
 }
 
 /// The call of another aggregate with the same arguments, filter and frame.
@@ -310,11 +333,15 @@ fn show(node: LogicalPlan, before: &DFSchema, shown: &[Shown]) -> Result<Logical
     let columns: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
     let exprs = shown.iter().enumerate().map(|(n, shown)| match shown {
         Shown::Column(at) => columns[*at].clone(),
-        Shown::Mean { sum, to } => {
+        Shown::Mean { sum, of } => {
             let (qualifier, field) = before.qualified_field(n);
             let name = Column::from((qualifier, field));
-            functions::mean(columns[*sum].clone(), columns[sum + 1].clone(), *to)
-                .alias_qualified(name.relation, name.name)
+            let (sum, count) = (columns[*sum].clone(), columns[sum + 1].clone());
+            let mean = match of {
+                Mean::Decimals(to) => functions::mean(sum, count, *to),
+                Mean::Wholes => functions::ratio(sum, count),
+            };
+            mean.alias_qualified(name.relation, name.name)
         }
     });
     Ok(LogicalPlan::Projection(Projection::try_new(

@@ -115,3 +115,61 @@ fn beyond<F: ToPrimitive>(arith: Arith, a: F, b: F) -> ArrowError {
         "could not compute {a:?} {sign} {b:?}: the result is beyond what a DOUBLE can be"
     ))
 }
+/// The double nearest to `sum / count`. `count` is below 2^53.
+pub(super) fn ratio(sum: i128, count: u64) -> f64 {
+    let (most, of) = (1 << f64::MANTISSA_DIGITS, u128::from(count));
+    let magnitude = sum.unsigned_abs();
+    let mean = match magnitude < most {
+        // Both are doubles, and a quotient of doubles is rounded once.
+        true => magnitude as f64 / count as f64,
+        false => {
+            // 64 bits behind the point. The last tells whether more follow: it is far behind those that a double has.
+            let (whole, rest) = (magnitude / of, magnitude % of);
+            let (behind, rest) = ((rest << 64) / of, (rest << 64) % of);
+            let more = u128::from(rest != 0);
+            match u64::try_from(whole) {
+                Ok(whole) => (u128::from(whole) << 64 | behind | more) as f64 / 2f64.powi(64),
+                Err(_) => (whole | more) as f64,
+            }
+        }
+    };
+    if sum < 0 { -mean } else { mean }
+}
+
+#[cfg(test)]
+mod tests {
+    use num_bigint::BigInt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How far a mean is from `sum / count`, times `count * 2^64`.
+    fn off(mean: f64, sum: i128, count: u64) -> BigInt {
+        let scaled = BigInt::from((mean.abs() * 2f64.powi(64)) as u128);
+        let scaled = if mean < 0.0 { -scaled } else { scaled };
+        let off: BigInt = scaled * count - (BigInt::from(sum) << 64);
+        if off < BigInt::ZERO { -off } else { off }
+    }
+
+    proptest! {
+        #[test]
+        fn no_double_is_nearer_to_a_mean(
+            sum in prop_oneof![-(1i128 << 90)..1 << 90, -(1i128 << 63)..1 << 63, -100_000i128..100_000],
+            count in prop_oneof![1u64..100, 1u64..1_000_000],
+        ) {
+            let mean = ratio(sum, count);
+            // Below, its bits are not all among those that are compared.
+            prop_assume!(mean.abs() >= 1.0 / 256.0 && mean.abs() < 9.3e18);
+            let nearest = off(mean, sum, count);
+            prop_assert!(nearest <= off(mean.next_up(), sum, count) && nearest <= off(mean.next_down(), sum, count));
+        }
+    }
+
+    #[test]
+    fn means_of_few_and_great_numbers() {
+        assert_eq!(ratio(-1, 2), -0.5);
+        assert_eq!(ratio(0, 7), 0.0);
+        assert_eq!(ratio(1, 3), 1.0 / 3.0);
+        assert_eq!(ratio(i128::from(i64::MAX) * 3, 3), i64::MAX as f64);
+    }
+}

@@ -7,6 +7,7 @@
 //! incremental upkeep: limits stay where the user put them (a top-k is `Limit` over `Sort`), and fields of a struct are taken
 //! where the query takes them. Subqueries are joins before any rule sees them (`subqueries`).
 
+mod arguments;
 mod filters;
 mod fold;
 mod keys;
@@ -33,6 +34,7 @@ use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 
 pub(super) use fold::{constant, folded};
 
+use arguments::{Arguments, Distincts};
 use filters::Filters;
 use fold::Fold;
 use keys::{CrossJoins, EquiKeys};
@@ -71,14 +73,18 @@ pub fn rules() -> Vec<Rule> {
         // See there. Conditions go to the sides that an outer join does not preserve only from its ON, to those that it
         // preserves only from above it; a condition on one key of a join goes to the other only where a null fails it.
         Arc::new(Filters(PushDownFilter::new())),
-        // A count of distinct values counts the groups by them.
-        Arc::new(SingleDistinctToGroupBy::new()),
+        // Our own, see there.
+        Arc::new(Arguments),
+        // See there. A count of distinct values counts the groups by them.
+        Arc::new(Distincts(SingleDistinctToGroupBy::new())),
         // A group by a constant beside a column is one by the column.
         Arc::new(EliminateGroupByConstant::new()),
         // An expression that is evaluated in any case is evaluated once.
         Arc::new(CommonSubexprEliminate::new()),
         // Columns that nobody reads go.
         Arc::new(OptimizeProjections::new()),
+        // Our own, see there.
+        Arc::new(Arguments),
         Arc::new(Fold),
         Arc::new(EliminateFilter::new()),
     ]

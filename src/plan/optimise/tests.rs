@@ -259,6 +259,10 @@ fn statements() -> Vec<String> {
         "SELECT k FROM t LIMIT 0",
         "SELECT k, v FROM (SELECT k, v, b FROM t ORDER BY k, v, b, s LIMIT 5) WHERE v = 1",
         "SELECT COALESCE(k, v, 7) AS a FROM t WHERE NULLIF(k, 1) IS NULL",
+        "SELECT k, sum(a) AS s, count(DISTINCT a) AS n, max(a + 1) AS m FROM (SELECT k, v * 2 AS a, b FROM t) WHERE b GROUP BY k",
+        "SELECT q.k, sum(q.a) AS s, max(w.a) AS m FROM (SELECT k, v * 2 AS a FROM t) AS q LEFT JOIN (SELECT k, v + 1 AS a FROM u) AS w ON q.k = w.k GROUP BY q.k",
+        "SELECT w.a, sum(q.a) AS s FROM (SELECT k, v * 2 AS a FROM t) AS q JOIN (SELECT k, k + v AS a FROM u) AS w ON q.a = w.a GROUP BY w.a",
+        "SELECT sum(a) AS s, sum(c) AS r FROM (SELECT p.a, p.a AS c, u.v AS k FROM (SELECT k, v * k AS a FROM t) AS p RIGHT JOIN u ON p.k = u.k)",
     ];
     statements.extend(more.map(str::to_string));
     statements

@@ -17,7 +17,7 @@ use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::prelude::SessionContext;
 
-pub(super) use operators::{filtered, operators, refuse};
+pub(super) use operators::{filtered, may_fail, operators, refuse};
 pub use spelled::lengths;
 
 /// Has a session compute by these.

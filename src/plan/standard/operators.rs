@@ -133,7 +133,7 @@ pub(in crate::plan) fn filtered(expr: Expr) -> Transformed<Expr> {
 }
 
 /// Whether an expression may fail over a row: what computes does, and a cast to a date or the like.
-fn may_fail(expr: &Expr) -> bool {
+pub(in crate::plan) fn may_fail(expr: &Expr) -> bool {
     expr.exists(|e| {
         Ok(match e {
             Expr::ScalarFunction(_) => true,

@@ -338,7 +338,7 @@ impl<'a> Pending<'a> {
 
     /// The position of a group's state; none: the group does not exist.
     fn state(&mut self, sum: &Sum, kept: &[Values<'a>]) -> Option<usize> {
-        exists(sum.entries().iter().copied()).then(|| {
+        exists(sum.entries()).then(|| {
             let slots = self.columns.slots.iter();
             (self.values).extend(slots.map(|slot| kept[slot.kept.input].extremes[slot.position].value));
             self.entries.extend_from_slice(sum.entries());

@@ -2,7 +2,7 @@
 //! rows on in the shapes that the others need.
 //!
 //! ```text
-//! rows -> front -> errs          rows that an expression refused; they count nowhere
+//! rows -> front -> errs          rows that an expression refused; they count nowhere, but as failed rows of their group
 //!               -> accumulators  one update for each group and epoch, consolidated in a local table
 //!               -> projection i  (key, value) of each row, for distinct sets, min/max and general aggregates
 //! ```
@@ -10,6 +10,8 @@
 //! input's frontier moves or the table is full, and the capability of the earliest of them waits with them.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -26,7 +28,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::accumulators::Accumulators;
 use super::local::Local;
-use super::measure::{Measures, PINNED, ROWS, passes};
+use super::measure::{FAILED, Measures, PINNED, ROWS, has_failed, passes};
 use super::reader::{Read, Reader};
 use crate::render::columns::Columns;
 use crate::render::error::Errors;
@@ -118,14 +120,16 @@ impl Front {
             let mut frontier_before = vec![];
             move |frontiers| {
                 let mut errs = errs.activate();
-                let mut accumulators = accumulators.activate();
+                let accumulators = RefCell::new(accumulators.activate());
                 if let Some(capability) = pin.take() {
                     let pinned = Accumulators::from_entries([(PINNED, 1)]);
                     accumulators
+                        .borrow_mut()
                         .session(&capability)
                         .give(((Row::default(), ()), 0, pinned));
                 }
-                let mut flush = |local: &mut Local, held: &Capability<Epoch>| {
+                let flush = |local: &mut Local, held: &Capability<Epoch>| {
+                    let mut accumulators = accumulators.borrow_mut();
                     let mut session = accumulators.session(held);
                     local.flush(|key, time, sum| session.give(((key, ()), time, sum)));
                 };
@@ -153,6 +157,11 @@ impl Front {
                         };
                         bisect(&came.columns, 0, &mut run, &mut failed);
                         for (row, error) in failed {
+                            if let Some(key) = came.key(row, &self.reader) {
+                                let lacking = Accumulators::from_entries([(FAILED, came.diffs[row])]);
+                                let update = ((key, ()), came.times[row], lacking);
+                                accumulators.borrow_mut().session(&capability).give(update);
+                            }
                             let error = match &batch {
                                 Batch::Rows(rows) => errors.encoded(&error.reason(), &self.input, rows[row].0.bytes()),
                                 Batch::Columns(columns) => errors.row(&error.reason(), &columns.batch, row),
@@ -236,16 +245,24 @@ impl<'a> Came<'a> {
         }
     }
 
+    /// The encoded rows of a range, if they came encoded.
+    fn encoded(&self, range: Range<usize>) -> &[Update] {
+        match self.rows {
+            [] => &[],
+            rows => &rows[range],
+        }
+    }
+
+    /// The group of a row, if that can be told.
+    fn key(&self, row: usize, reader: &Reader) -> Option<Row> {
+        reader.key(&self.columns.slice(row, 1), self.encoded(row..row + 1))
+    }
+
     /// A part of it that starts at row `start`.
     fn evaluate(&self, part: &RecordBatch, start: usize, reader: &Reader) -> Result<Evaluated<'_>, KernelError> {
         let range = start..start + part.num_rows();
-        let rows = if self.rows.is_empty() {
-            &[]
-        } else {
-            &self.rows[range.clone()]
-        };
         Ok(Evaluated {
-            read: reader.read(part, rows)?,
+            read: reader.read(part, self.encoded(range.clone()))?,
             times: &self.times[range.clone()],
             diffs: &self.diffs[range],
         })
@@ -291,12 +308,12 @@ impl Evaluated<'_> {
     }
 }
 
-/// Counts rows of the group that exists over no rows, too.
-pub(super) fn exists(entries: impl Iterator<Item = (u32, i64)>) -> bool {
-    entries
-        .take_while(|(position, _)| *position <= PINNED)
-        .any(|(position, value)| match position {
-            ROWS => value > 0,
-            _ => value != 0,
-        })
+/// Whether a group with these accumulators is there: it has rows, of which some may have failed, or it is there over none.
+pub(super) fn exists(entries: &[(u32, i64)]) -> bool {
+    let first = entries.iter().take_while(|(position, _)| *position <= PINNED);
+    let counted = first.copied().any(|(position, value)| match position {
+        ROWS => value > 0,
+        _ => value != 0,
+    });
+    counted || has_failed(entries)
 }

@@ -13,6 +13,7 @@
 //! | base + 1.. + 3 | NaN, infinity, -infinity; of booleans: true |
 //! | base + 4.. | limbs of the sum |
 //! | base + 100.. | limbs of the sum of squares |
+//! | [`FAILED`] | rows of the group over which an argument or a filter fails; they count in none of the others |
 
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ use crate::repr::Diff;
 pub(super) const ROWS: u32 = 0;
 /// Position of the mark of a group that exists over no rows.
 pub(super) const PINNED: u32 = 1;
+/// Position of the number of rows without which a result would be wrong. The last, so that others keep theirs.
+pub(super) const FAILED: u32 = u32::MAX;
 const SUMS: u32 = 4;
 const SQUARES: u32 = 100;
 
@@ -106,6 +109,14 @@ pub(super) struct Finished {
     pub errors: Vec<Option<String>>,
 }
 
+/// Why a group has no result where rows of it have failed.
+const LACKING: &str = "a row of this group is a dead letter, and no aggregate is right without it";
+
+/// Whether rows of a group have failed.
+pub(super) fn has_failed(entries: &[(u32, i64)]) -> bool {
+    matches!(entries.last(), Some((FAILED, rows)) if *rows > 0)
+}
+
 impl Measures {
     /// The position of the measure for these arguments, made if there is none yet.
     pub fn measure(
@@ -162,7 +173,9 @@ impl Measures {
 
     /// Results of groups with these entries.
     pub fn finish(&self, groups: &[&[(u32, i64)]]) -> Finished {
-        let mut errors = vec![None; groups.len()];
+        let mut errors: Vec<Option<String>> = (groups.iter())
+            .map(|entries| has_failed(entries).then(|| LACKING.to_string()))
+            .collect();
         let columns = self
             .calls
             .iter()
@@ -180,7 +193,7 @@ impl Measures {
     fn finish_call(&self, call: &Call, groups: &[&[(u32, i64)]], errors: &mut [Option<String>]) -> ArrayRef {
         let view = |entries| self.view(call, entries);
         let mut fail = |group: usize| {
-            errors[group] = Some(format!("{} does not fit {}", call.name, call.result_type));
+            errors[group].get_or_insert_with(|| format!("{} does not fit {}", call.name, call.result_type));
         };
         match (call.kind, &call.result_type) {
             (AggregateKind::Count, _) => {

@@ -21,10 +21,10 @@
 //!
 //! Invariants:
 //! 1. A row that an expression refuses is an error row and counts in no aggregate: `front` evaluates all of
-//!    them before any row goes on.
-//! 2. A group exists while it has rows (the global group always); the additive part alone decides that.
-//! 3. A group whose result has no value of its type (a sum that overflows) is an error row, (reason, key), and
-//!    no row, until its rows change.
+//!    them before any row goes on. Its group, if that can be told, counts it among its failed rows.
+//! 2. A group exists while it has rows, failed ones too (the global group always); the additive part alone decides that.
+//! 3. A group with failed rows, or whose result has no value of its type (a sum that overflows), is an error row, (reason,
+//!    key), and no row, until its rows change.
 //!
 //! Where DataFusion's answer depends on the order of rows or on wrapping around, ours does not: float sums are
 //! the nearest double to the exact sum, integer and decimal sums that do not fit are errors, NaN is the

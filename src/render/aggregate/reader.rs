@@ -10,9 +10,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::physical_expr::expressions::Column;
 
+use crate::contain::contain;
 use crate::plan::Expr;
 use crate::render::expr::{KernelError, column, plain_columns, relaxed};
-use crate::repr::{RowCodec, Splice, Update};
+use crate::repr::{Row, RowCodec, Splice, Update};
 
 /// Reads rows.
 pub(super) struct Reader {
@@ -115,28 +116,48 @@ impl Reader {
 
     /// Evaluates the expressions over a batch; `rows` are its rows, if they came encoded.
     pub fn read(&self, batch: &RecordBatch, rows: &[Update]) -> Result<Read, KernelError> {
-        let evaluated = self.expressions.iter().zip(&self.types);
-        let evaluated = evaluated.map(|(expr, data_type)| match expr {
+        let columns = self.columns(self.expressions.len(), batch)?;
+        let (keys, ends) = self.keys(&columns, batch.num_rows(), rows)?;
+        Ok(Read { columns, keys, ends })
+    }
+
+    /// The key of a batch of one row over which an expression fails; none if one of the key's own does.
+    pub fn key(&self, batch: &RecordBatch, rows: &[Update]) -> Option<Row> {
+        let groups = match &self.keys {
+            Keys::Cut(_) => 0,
+            Keys::Evaluated(codec) => codec.schema().fields().len(),
+        };
+        let columns = contain(|| self.columns(groups, batch)).ok()?.ok()?;
+        let (key, _) = self.keys(&columns, 1, rows).ok()?;
+        Some(Row::new(&key))
+    }
+
+    /// The columns of the first `count` expressions.
+    fn columns(&self, count: usize, batch: &RecordBatch) -> Result<Vec<ArrayRef>, KernelError> {
+        let expressions = self.expressions.iter().zip(&self.types).take(count);
+        let evaluated = expressions.map(|(expr, data_type)| match expr {
             Some(expr) => column(expr, data_type, batch),
             None => Ok(Arc::new(NullArray::new(batch.num_rows())) as ArrayRef),
         });
-        let columns = evaluated.collect::<Result<Vec<_>, _>>()?;
-        let (keys, ends) = match &self.keys {
-            Keys::Cut(cut) => cut_all(cut, rows),
-            // arrow encodes no rows of no columns.
-            Keys::Evaluated(codec) if codec.schema().fields().is_empty() => (vec![], vec![0; batch.num_rows()]),
-            Keys::Evaluated(codec) => {
-                let groups = codec.schema().fields().len();
-                let encoded = codec.encode(&columns[..groups])?;
-                let (mut keys, mut ends) = (vec![], vec![]);
-                for key in &encoded {
-                    keys.extend_from_slice(key.as_ref());
-                    ends.push(keys.len());
-                }
-                (keys, ends)
-            }
+        evaluated.collect()
+    }
+
+    /// The keys of `count` rows back to back, and where each ends.
+    fn keys(&self, columns: &[ArrayRef], count: usize, rows: &[Update]) -> Result<(Vec<u8>, Vec<usize>), KernelError> {
+        let codec = match &self.keys {
+            Keys::Cut(cut) => return Ok(cut_all(cut, rows)),
+            Keys::Evaluated(codec) => codec,
         };
-        Ok(Read { columns, keys, ends })
+        let groups = codec.schema().fields().len();
+        if groups == 0 {
+            return Ok((vec![], vec![0; count])); // arrow encodes no rows of no columns
+        }
+        let (mut keys, mut ends) = (vec![], vec![]);
+        for key in &codec.encode(&columns[..groups])? {
+            keys.extend_from_slice(key.as_ref());
+            ends.push(keys.len());
+        }
+        Ok((keys, ends))
     }
 }
 
