@@ -717,29 +717,58 @@ fn a_decimal_sum_beyond_its_type_is_an_error() {
 }
 
 #[test]
-fn a_row_that_does_not_evaluate_counts_nowhere_and_its_neighbours_do() {
-    let rows: Vec<Line> = (0..100).map(|i| integer("a", Some(i % 10))).collect();
-    let epochs = vec![
-        rows.iter().map(|line| (line.clone(), 1)).collect::<Vec<_>>(),
-        vec![(integer("a", Some(0)), -1)],
+fn a_group_has_no_result_while_a_row_of_it_does_not_evaluate() {
+    let rows = ["a", "b"]
+        .into_iter()
+        .flat_map(|k| (0..50).map(move |i| integer(k, Some(i % 10))));
+    let zeros = |k: &'static str, count: usize| std::iter::repeat_n((integer(k, Some(0)), -1), count);
+    let epochs: Changes = vec![
+        rows.map(|line| (line, 1)).collect(),
+        zeros("a", 5).collect(),
+        zeros("b", 4).collect(),
+        vec![(integer("b", Some(0)), -1), (integer("c", Some(0)), 1)],
+        vec![(integer("a", Some(0)), 1)],
+        zeros("a", 1).chain(zeros("c", 1)).collect(),
     ];
-    for workers in 1..4 {
-        let sql = "SELECT k, count(*), sum(10 / i), min(100 / i) FROM t GROUP BY k";
-        let output = run(sql, &epochs, workers);
-        let sum: i64 = (1..10).map(|i| 10 * (10 / i)).sum();
-        let row: Vec<i64> = output.at(1)[0][1..].iter().map(int).collect();
-        assert_eq!(row, [90, sum, 11], "{workers} workers");
+    // The key as a column, and computed: where it fails, no group is told.
+    for (workers, key) in (1..4).flat_map(|workers| [(workers, "k"), (workers, "substr(k, 1, 1)")]) {
+        let sql = format!("SELECT {key}, count(*), sum(10 / i), min(100 / i) FROM t GROUP BY {key}");
+        let output = run(&sql, &epochs, workers);
+        let sum: i64 = (1..10).map(|i| 5 * (10 / i)).sum();
+        for row in output.at(6) {
+            assert_eq!(
+                row[1..].iter().map(int).collect::<Vec<_>>(),
+                [45, sum, 11],
+                "{sql}, {workers} workers"
+            );
+        }
+        let groups: Vec<usize> = (1..=6).map(|epoch| output.at(epoch).len()).collect();
+        assert_eq!(groups, [0, 1, 1, 2, 1, 2], "{sql}, {workers} workers");
+        // The rows, and for each group one more.
         let errors = |epoch: Epoch| -> Diff {
-            output
-                .errs
-                .iter()
-                .filter(|(_, time, _)| *time <= epoch)
-                .map(|(_, _, diff)| diff)
-                .sum()
+            let errs = output.errs.iter().filter(|(_, time, _)| *time <= epoch);
+            errs.map(|(_, _, diff)| diff).sum()
         };
-        assert_eq!((errors(1), errors(2)), (10, 9));
-        assert_eq!(output.at(2), output.at(1));
+        let errors: Vec<Diff> = (1..=6).map(errors).collect();
+        assert_eq!(errors, [12, 6, 2, 2, 4, 0], "{sql}, {workers} workers");
     }
+}
+
+#[test]
+fn a_row_whose_key_does_not_evaluate_is_in_no_group() {
+    let epochs = vec![
+        (0..5)
+            .chain(1..5)
+            .map(|i| (integer("a", Some(i)), 1))
+            .collect::<Vec<_>>(),
+    ];
+    let output = run(
+        "SELECT 10 / i, count(*), sum(10 / i) FROM t GROUP BY 10 / i",
+        &epochs,
+        2,
+    );
+    let counts: Vec<i64> = output.at(1).iter().map(|row| int(&row[1])).collect();
+    assert_eq!((counts, output.errors_at(1).len()), (vec![2; 4], 1));
 }
 
 #[test]
