@@ -36,7 +36,7 @@ use timely::dataflow::operators::core::input::Handle;
 use crate::decode::Reject;
 use crate::definition::{Dataflow, Input};
 use crate::render::arrange::{Pairs, hash};
-use crate::render::{self, Collections};
+use crate::render::{self, Collections, Pause};
 use crate::repr::{CodecError, Epoch, Row, RowCodec, Update};
 use crate::source::Delivery;
 use current::{Fold, Settings, current};
@@ -102,15 +102,17 @@ pub fn has_state(input: &Input) -> bool {
     fold(input).is_some()
 }
 
-/// Makes the inputs of a dataflow. Of an input that is `loaded` in an epoch no states are told up to that.
+/// Makes the inputs of a dataflow. Of an input that is `loaded` before the pause no states are told up to that.
 pub fn build<'s>(
     scope: Scope<'s, Epoch>,
     dataflow: &Dataflow,
-    loaded: impl Fn(usize) -> Option<Epoch>,
+    pause: Option<Pause>,
+    loaded: impl Fn(usize) -> bool,
 ) -> Result<Built<'s>, CodecError> {
     let mut sessions = Vec::new();
     let mut collections = Vec::new();
     let mut states = Vec::new();
+    let since = |index: usize| pause.filter(|_| loaded(index)).map(|pause| pause.since);
     for (index, input) in dataflow.inputs.iter().enumerate() {
         let mut settings = None;
         let (handle, oks) = match fold(input) {
@@ -131,7 +133,7 @@ pub fn build<'s>(
                     codec: RowCodec::new(input.schema())?,
                 };
                 let of_input = settings.insert(Arc::new(of_input)).clone();
-                let current = current(stream, of_input, loaded(index), &format!("input {}", input.name));
+                let current = current(stream, of_input, since(index), &format!("input {}", input.name));
                 states.push(Some(current.states));
                 (InputHandle::Changes(handle, vec![]), current.rows)
             }
@@ -143,7 +145,13 @@ pub fn build<'s>(
         if let Some(retention) = &input.retention {
             let schema = input.schema();
             let keep = render::keep(retention, &schema);
-            collection.oks = render::expire(collection.oks, &schema, keep, &format!("{}: retention", input.name));
+            collection.oks = render::expire(
+                collection.oks,
+                &schema,
+                keep,
+                pause,
+                &format!("{}: retention", input.name),
+            );
         }
         collections.push(collection);
         sessions.push(Session {

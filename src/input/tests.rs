@@ -11,6 +11,7 @@ use timely::dataflow::operators::{Inspect, Probe};
 use super::*;
 use crate::decode::{Decoded, Op, Payloads, Raw, Reject};
 use crate::definition::{Column, Feed, FeedKind, Format, Retention};
+use crate::render::Pause;
 use crate::render::tests::{Random, dataflow};
 use crate::repr::{Row, RowCodec, SqlType};
 
@@ -144,7 +145,11 @@ fn run_from(input: &Input, states: &States, loaded: Option<Epoch>, batches: &[Ba
     let guards = timely::execute(timely::Config::process(how.workers), move |worker| {
         let probe = timely::dataflow::ProbeHandle::new();
         let mut inputs = worker.dataflow::<Epoch, _, _>(|scope| {
-            let built = build(scope, &definition, |_| loaded).unwrap();
+            let pause = loaded.map(|since| Pause {
+                since,
+                until: since + 1,
+            });
+            let built = build(scope, &definition, pause, |_| true).unwrap();
             let (oks, told) = (shared.clone(), shared.clone());
             let rows = built.collections[0].clone();
             rows.oks

@@ -44,7 +44,7 @@ use timely::dataflow::operators::ToStream;
 pub use aggregate::{Accumulators, SumStates, Telling};
 pub use arrange::Rows;
 pub use checks::{CLASH, Counters};
-pub use temporal::{Keep, LATE, expire, leaving, retain, still_late};
+pub use temporal::{Keep, LATE, Pause, expire, leaving, retain, still_late};
 
 use self::columns::Computed;
 use self::face::Made;
@@ -85,8 +85,8 @@ pub struct Kept<'scope> {
 /// What is known of the past, all at one epoch. What reaches a table or aggregate that is named here from what it reads
 /// does not count up to that epoch.
 pub struct Past<'scope> {
-    /// What comes up to it is the past.
-    pub epoch: Epoch,
+    /// What comes up to its beginning is the past.
+    pub pause: Pause,
     /// By place in [`Graph::tables`]: the table's rows, before its key is checked.
     pub tables: HashMap<usize, Rows<'scope>>,
     /// By aggregate: what it held.
@@ -124,7 +124,7 @@ pub fn build<'s>(
     };
     let past = builder.kept.past.as_ref();
     let stands = past.map_or_else(HashSet::new, |past| past.tables.keys().copied().collect());
-    let epoch = past.map_or(Epoch::MIN, |past| past.epoch);
+    let epoch = past.map_or(Epoch::MIN, |past| past.pause.since);
     let tables = (0..graph.tables.len()).map(|table| match builder.table(table) {
         made if stands.contains(&table) => made.after(epoch).encoded(),
         made => made.encoded(),
@@ -261,7 +261,7 @@ impl<'s> Builder<'_, 's> {
             Op::Aggregate(plan) => {
                 let mut input = self.made(node.inputs[0]);
                 let past = self.kept.past.as_mut();
-                let loaded = past.and_then(|past| Some((past.epoch, past.sums.remove(&id)?)));
+                let loaded = past.and_then(|past| Some((past.pause.since, past.sums.remove(&id)?)));
                 if let Some((epoch, _)) = &loaded {
                     input = input.after(*epoch);
                 }
@@ -307,7 +307,10 @@ impl<'s> Builder<'_, 's> {
                     errs: differential_dataflow::collection::concatenate(self.scope, errs),
                 }
             }
-            Op::Temporal(plan) => temporal::temporal(self.node(node.inputs[0]), schema(0), plan, name),
+            Op::Temporal(plan) => {
+                let pause = self.kept.past.as_ref().map(|past| past.pause);
+                temporal::temporal(self.node(node.inputs[0]), schema(0), plan, pause, name)
+            }
             Op::Constant(batch) => self.constant(batch),
             Op::Table(_) | Op::Unnest(_) => unreachable!("see `render` and `computed`"),
         }
@@ -397,8 +400,8 @@ impl<'s> Builder<'_, 's> {
         let mut made = self.made(table.node);
         if let Some(retention) = &self.dataflow.tables[table.table].retention {
             let keep = keep(retention, schema);
-            let past = self.kept.past.as_ref().map(|past| past.epoch);
-            let kept = retain(made.encoded(), schema, keep, past, &format!("{name}: retention"));
+            let pause = self.kept.past.as_ref().map(|past| past.pause);
+            let kept = retain(made.encoded(), schema, keep, pause, &format!("{name}: retention"));
             made = Made::rows(kept, schema, name);
         }
         for expectation in &table.expectations {
@@ -411,7 +414,7 @@ impl<'s> Builder<'_, 's> {
         if let Some(past) = &mut self.kept.past
             && let Some(rows) = past.tables.remove(&index)
         {
-            made = made.after(past.epoch).with_rows(rows);
+            made = made.after(past.pause.since).with_rows(rows);
         }
         if !table.key.is_empty() {
             made = Made::rows(checks::unique(made.encoded(), table), schema, name);

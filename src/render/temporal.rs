@@ -30,11 +30,37 @@ use crate::plan::{Bound, Temporal};
 use crate::repr::footprint::{self, Footprint};
 use crate::repr::{Diff, Epoch, Row};
 
+/// The time in which nothing ran, between the past that a run begins with and the first epoch that it opens. No snapshot
+/// is of an epoch in it, so what happens in it may happen at its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    /// The last epoch of the past.
+    pub since: Epoch,
+    /// The first that is opened.
+    pub until: Epoch,
+}
+
+impl Pause {
+    /// When what happens at `time` is seen first.
+    fn over(self, time: Epoch) -> Epoch {
+        match self.since < time && time < self.until {
+            true => self.until,
+            false => time,
+        }
+    }
+}
+
 /// Lets rows enter and leave by the epoch's time.
-pub fn temporal<'s>(input: Collections<'s>, schema: &SchemaRef, plan: &Temporal, name: &str) -> Collections<'s> {
+pub fn temporal<'s>(
+    input: Collections<'s>,
+    schema: &SchemaRef,
+    plan: &Temporal,
+    pause: Option<Pause>,
+    name: &str,
+) -> Collections<'s> {
     let applied = apply(input.oks, schema, name, temporal_kernel(plan));
     Collections {
-        oks: release(applied.main, name),
+        oks: release(applied.main, pause, name),
         errs: input.errs.concat(applied.errs),
     }
 }
@@ -52,28 +78,29 @@ pub struct Keep {
 /// Retention: rows leave once the epoch's time reaches `column + keep`; nulls stay for ever.
 ///
 /// A row that arrives later than that becomes an error row for good: once it is cut off, nobody remembers
-/// it, so a retraction of it says nothing. Rows up to the epoch `past` are replayed: whether they came too late was
+/// it, so a retraction of it says nothing. Rows of before the `pause` are replayed: whether they came too late was
 /// judged when they arrived, so they say nothing either; who replays them brings the letters of that time
 /// ([`still_late`]).
 pub fn retain<'s>(
     input: Collections<'s>,
     schema: &SchemaRef,
     keep: Keep,
-    past: Option<Epoch>,
+    pause: Option<Pause>,
     name: &str,
 ) -> Collections<'s> {
+    let past = pause.map(|pause| pause.since);
     let applied = apply(input.oks, schema, name, retention_kernel(keep, past, schema));
     Collections {
-        oks: release(applied.main, name),
+        oks: release(applied.main, pause, name),
         errs: input.errs.concat(applied.errs),
     }
 }
 
 /// Retention of rows that were in time when they arrived: as [`retain`], but a row whose time has passed says nothing. It
 /// is one of the past, replayed: it was there and has left.
-pub fn expire<'s>(rows: Rows<'s>, schema: &SchemaRef, keep: Keep, name: &str) -> Rows<'s> {
+pub fn expire<'s>(rows: Rows<'s>, schema: &SchemaRef, keep: Keep, pause: Option<Pause>, name: &str) -> Rows<'s> {
     let applied = apply(rows, schema, name, expiry_kernel(keep));
-    release(applied.main, name)
+    release(applied.main, pause, name)
 }
 
 /// When rows leave by a retention: the first epoch at which each has passed its time; never, where it is null.
@@ -229,7 +256,7 @@ impl Waiting {
 }
 
 /// Holds updates back until their time has come.
-fn release<'s>(input: Rows<'s>, name: &str) -> Rows<'s> {
+fn release<'s>(input: Rows<'s>, pause: Option<Pause>, name: &str) -> Rows<'s> {
     let called = format!("{name}: wait");
     input
         .inner
@@ -245,6 +272,7 @@ fn release<'s>(input: Rows<'s>, name: &str) -> Rows<'s> {
                     let now = *capability.time();
                     let mut session = output.session(&capability);
                     for (row, time, diff) in containers.flat_map(|c| c.drain(..)) {
+                        let time = pause.map_or(time, |pause| pause.over(time));
                         if time <= now {
                             session.give((row, time, diff));
                         } else {

@@ -276,24 +276,26 @@ impl Conductor<'_> {
         }
         self.latency
             .observe_closed(self.shared.frontier(), now, SystemTime::now());
-        // The audit compares all of the past at once, and nothing else.
+        // The audit compares all of the past at once, and what feeds bring comes later.
         let live = self.shared.live.load(Ordering::Acquire);
         if !live && !self.shared.replayed() {
             self.pace_past(now);
             return Ok(());
         }
         if !live && !std::mem::replace(&mut self.past_closed, true) {
-            self.pacer.observe_tick(); // also where the past is empty
             self.audit.iter_mut().for_each(Audit::observe_handed_over);
+            // The past ends with an epoch that is committed: the next is the first that can be sealed.
+            let first = self.shared.epochs.live_from;
+            self.open_next(first, now);
+            self.pacer.observe_tick();
             let wall = self.options.clock.millis();
-            self.open_next(wall.max(self.shared.past_until + 1), now);
+            self.open_next(wall.max(first + 1), now);
         }
         if live && self.pacer.is_due(now) {
             let wall = self.options.clock.millis();
             self.open_next(wall, now);
         }
-        // All of the past at once.
-        if !live && self.shared.frontier() <= self.shared.past_until {
+        if !live && self.shared.frontier() <= self.shared.epochs.live_from {
             return Ok(());
         }
         let heavy = self.shared.heavy.swap(false, Ordering::AcqRel) || self.shared.weight.is_due();
@@ -321,7 +323,7 @@ impl Conductor<'_> {
 
     /// What the graph held before is loaded epoch by epoch, each closed before the next but one is open.
     fn pace_past(&mut self, now: Instant) {
-        if self.pacer.open() < self.shared.past_until && self.pacer.is_due(now) && self.pacer.is_full() {
+        if self.pacer.open() < self.shared.epochs.past_until && self.pacer.is_due(now) && self.pacer.is_full() {
             let (pacer, peers) = (&mut self.pacer, self.peers);
             self.shared.open_unless_held(|| {
                 let epoch = pacer.open_next(0, now);

@@ -17,6 +17,7 @@ use crate::decode::skip::Skip;
 use crate::evolve::{Met, Taken};
 use crate::latency::{Part, Stage};
 use crate::repr::Epoch;
+use crate::run::epochs::Epochs;
 use crate::run::past::Sources;
 use crate::sink::{AddFile, Batch, ChangeFile, LiveFile, Prepared, Restored};
 use crate::source::{FeedStatus, PartitionId, Position};
@@ -48,10 +49,8 @@ pub enum Command {
 /// What a process starts from.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Start {
-    /// The first epoch.
-    pub first: Epoch,
-    /// The past is fed at epochs up to this.
-    pub past_until: Epoch,
+    /// Where the run begins.
+    pub epochs: Epochs,
     /// Of the run.
     pub generation: u64,
     /// The newest snapshot.
@@ -202,16 +201,10 @@ impl Start {
     }
 
     /// Without tables.
-    pub fn new(
-        (first, past_until): (Epoch, Epoch),
-        restored: &Restored,
-        sources: Option<Sources>,
-        stop_at_end: bool,
-    ) -> Self {
+    pub fn new(epochs: Epochs, restored: &Restored, sources: Option<Sources>, stop_at_end: bool) -> Self {
         let progress = restored.progress.iter();
         Start {
-            first,
-            past_until,
+            epochs,
             generation: restored.generation,
             epoch: restored.epoch,
             sources,
@@ -446,15 +439,13 @@ mod tests {
             versions: vec![],
             plan: None,
         };
-        let bytes = Start::new((5, 9), &restored, None, true).encode(&tables);
+        let epochs = Epochs::new(Some(9), 4, 20);
+        let bytes = Start::new(epochs, &restored, None, true).encode(&tables);
         let (command, more) = decode(&bytes).expect("a command");
         let Command::Start(mut start) = command else {
             panic!("{command:?}")
         };
-        assert_eq!(
-            (start.first, start.past_until, start.generation, start.epoch),
-            (5, 9, 6, Some(4))
-        );
+        assert_eq!((start.epochs, start.generation, start.epoch), (epochs, 6, Some(4)));
         assert!(start.stop_at_end && start.sources.is_none());
         let decoded = start.tables(more).expect("bitmaps");
         assert_eq!(format!("{decoded:?}"), format!("{tables:?}"));

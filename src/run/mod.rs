@@ -19,6 +19,7 @@ mod clock;
 mod conductor;
 mod control;
 mod engine;
+mod epochs;
 mod error;
 mod follower;
 mod lags;

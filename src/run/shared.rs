@@ -16,6 +16,7 @@ use crate::sink::CommitEvent;
 use crate::source::Together;
 
 use super::RunError;
+use super::epochs::Epochs;
 use super::suspects::Suspects;
 use super::weight::Weight;
 use super::worker::LOAD_ROWS;
@@ -67,8 +68,8 @@ pub struct Shared {
     pub open: AtomicU64,
     /// By worker: every epoch before it has closed there.
     pub frontiers: Vec<AtomicU64>,
-    /// What the lake's past is fed at are epochs up to this, from the first on.
-    pub past_until: Epoch,
+    /// Where the run begins.
+    pub epochs: Epochs,
     /// Rows of it that a worker takes into one epoch.
     pub load_rows: u64,
     /// The open epoch stays open until the past is over: from when on, see [`Shared::hold_epoch`].
@@ -123,19 +124,19 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// For so many workers, other processes and inputs, with `first` open; the past comes up to `past_until`.
+    /// For so many workers, other processes and inputs, at the beginning.
     pub fn new(
         (workers, peers): (usize, usize),
         inputs: usize,
-        (first, past_until): (Epoch, Epoch),
+        epochs: Epochs,
         replay: bool,
         events: Sender<Event>,
     ) -> Self {
         Shared {
             workers,
-            open: AtomicU64::new(first),
+            open: AtomicU64::new(epochs.first),
             frontiers: (0..workers + peers).map(|_| AtomicU64::new(0)).collect(),
-            past_until,
+            epochs,
             load_rows: LOAD_ROWS,
             epoch_held: Mutex::new(!replay),
             taken: AtomicU64::new(0),

@@ -17,6 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 use super::audit::Audit;
 use super::control::Start;
 use super::engine::Engine;
+use super::epochs::Epochs;
 use super::follower::Hands;
 use super::memory::Memory;
 use super::pacer::Pacer;
@@ -113,8 +114,7 @@ fn assemble(
         committer,
         mut restored,
         decided,
-        first,
-        past_until,
+        epochs,
         stop_at_end,
         skips,
     } = match told {
@@ -124,13 +124,14 @@ fn assemble(
     let opened = started.elapsed();
     let wiring = Arc::new(wiring);
     let load_rows = options.load_rows.unwrap_or(LOAD_ROWS).max(1);
-    let past_until =
-        past_until.unwrap_or_else(|| first + Bringing::rows_to_load(&wiring, &restored.tables) / load_rows);
-
+    let epochs = epochs.unwrap_or_else(|| {
+        let many = Bringing::rows_to_load(&wiring, &restored.tables) / load_rows;
+        Epochs::new(restored.epoch, many, options.clock.millis())
+    });
     let replays = restored.epoch.is_some();
     let others = team.peers().map_or(0, Peers::count);
     let inputs = dataflow.inputs.len();
-    let mut shared = Shared::new((workers, others), inputs, (first, past_until), replays, events_in);
+    let mut shared = Shared::new((workers, others), inputs, epochs, replays, events_in);
     shared.load_rows = load_rows;
     shared.weight = Weight::of_limit(dataflow.bounds.memory);
     shared.skips = skips.iter().cloned().collect();
@@ -139,7 +140,7 @@ fn assemble(
     let (prepared_in, prepared) = bounded::<Prepared>(2 * all);
     if let Some(peers) = team.peers() {
         let start = || {
-            let mut start = Start::new((first, past_until), &restored, wiring.sources.clone(), stop_at_end);
+            let mut start = Start::new(epochs, &restored, wiring.sources.clone(), stop_at_end);
             start.taken = Taken::of(&dataflow);
             start.skips = skips.clone();
             start
@@ -165,7 +166,7 @@ fn assemble(
         threads: writers,
         mut stats,
         arrivals,
-    } = setup.start_writers(team, &files, (&decided, past_until), prepared_in)?;
+    } = setup.start_writers(team, &files, (&decided, epochs.past_until), prepared_in)?;
     let memory = Memory::new(wiring.clone(), stats.clone());
     let committer = setup.start_committer(team, committer, prepared, &mut stats)?;
     let audit = replays.then(|| Audit::new(wiring.clone(), stats, shared.clone()));
@@ -239,7 +240,7 @@ fn assemble(
         generation = restored.generation,
         "started"
     );
-    let pacer = Pacer::new(dataflow.epoch, dataflow.commit, first, Instant::now());
+    let pacer = Pacer::new(dataflow.epoch, dataflow.commit, epochs.first, Instant::now());
     stopper.armed = false;
     Ok(Engine {
         shared,
@@ -315,9 +316,8 @@ struct Opened {
     committer: Option<Committer>,
     restored: Restored,
     decided: Decided,
-    first: Epoch,
-    /// Process 0 works it out.
-    past_until: Option<Epoch>,
+    /// Process 0 works them out.
+    epochs: Option<Epochs>,
     stop_at_end: bool,
     /// Records that are passed by.
     skips: Vec<Skip>,
@@ -348,8 +348,7 @@ impl Opened {
         committer.set_plan(decided.now.plan());
         Ok(Opened {
             committer: Some(committer),
-            first: options.clock.millis().max(restored.epoch.map_or(0, |epoch| epoch + 1)),
-            past_until: None,
+            epochs: None,
             restored,
             decided,
             stop_at_end: options.until_caught_up,
@@ -375,8 +374,7 @@ impl Opened {
                 audited: audited.unwrap_or_default(),
                 ..Decided::default()
             },
-            first: start.first,
-            past_until: Some(start.past_until),
+            epochs: Some(start.epochs),
             stop_at_end: start.stop_at_end,
             skips: start.skips,
         }

@@ -140,12 +140,12 @@ impl<'a> Taker<'a> {
         let writer = parts.writer.clone();
         let index = parts.index;
         let (inputs, letters_in, loads, watched) = worker.dataflow::<Epoch, _, _>(|scope| -> Result<_, RunError> {
-            let loaded = |input: usize| wiring.loads_input(input).then_some(shared.past_until);
+            let pause = shared.epochs.pause();
             let input::Built {
                 inputs,
                 mut collections,
                 states,
-            } = input::build(scope, &wiring.dataflow, loaded)?;
+            } = input::build(scope, &wiring.dataflow, Some(pause), |input| wiring.loads_input(input))?;
             if let Some(bytes) = &ways.panic_on {
                 for rows in &mut collections {
                     let bytes = bytes.clone();
@@ -161,7 +161,7 @@ impl<'a> Taker<'a> {
             };
             let named = wiring.dataflow.inputs.iter().zip(&collections);
             let mut watched: Vec<_> = named.map(|(input, rows)| watch(&input.name, &rows.oks)).collect();
-            let (loads, past) = Loads::build(scope, wiring.sources.as_ref(), shared.past_until);
+            let (loads, past) = Loads::build(scope, wiring.sources.as_ref(), pause);
             let kept = Kept {
                 sums: wiring.first.sums.clone(),
                 past,
@@ -314,7 +314,7 @@ impl<'a> Taker<'a> {
 
     /// Whether more of the past may go into the open epoch.
     fn may_take_past(&self) -> bool {
-        let last = self.epoch >= self.shared.past_until;
+        let last = self.epoch >= self.shared.epochs.past_until;
         last || (self.rows_in_epoch as u64) < self.shared.load_rows || self.shared.holds_epoch()
     }
 

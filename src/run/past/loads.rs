@@ -12,7 +12,7 @@ use timely::dataflow::operators::core::input::Handle;
 use super::Place;
 use super::sources::{Sources, TableSource};
 use crate::plan::NodeId;
-use crate::render::{self, SumStates};
+use crate::render::{self, Pause, SumStates};
 use crate::repr::{Diff, Epoch, Row, Update};
 
 type KeyedUpdate = ((Row, Row), Epoch, Diff);
@@ -30,7 +30,7 @@ impl Loads {
     pub fn build<'s>(
         scope: Scope<'s, Epoch>,
         sources: Option<&Sources>,
-        epoch: Epoch,
+        pause: Pause,
     ) -> (Option<Loads>, Option<render::Past<'s>>) {
         let Some(sources) = sources else {
             return (None, None);
@@ -41,7 +41,7 @@ impl Loads {
             sums: HashMap::new(),
         };
         let mut past = render::Past {
-            epoch,
+            pause,
             tables: HashMap::new(),
             sums: HashMap::new(),
         };

@@ -51,6 +51,15 @@ impl Mint {
         }
     }
 
+    /// What waits of the times behind `epoch`, up to and with `until`, consolidated by row.
+    pub(super) fn behind(&self, epoch: Epoch, until: Epoch) -> Vec<(Row, Diff)> {
+        let behind = self
+            .updates
+            .iter()
+            .filter(|(_, time, _)| *time > epoch && *time <= until);
+        consolidated(behind.cloned().collect())
+    }
+
     /// Everything up to and with `epoch`.
     pub(super) fn seal(&mut self, epoch: Epoch) -> Minted {
         let later = self.updates.extract_if(.., |(_, time, _)| *time > epoch).collect();

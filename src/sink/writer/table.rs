@@ -14,7 +14,7 @@ use super::files::{FileState, Files, Positions};
 use super::indexed::Indexed;
 use super::lake::Lake;
 use super::layout::Layout;
-use super::mint::{Mint, Minted};
+use super::mint::{Mint, Minted, consolidate_sorted};
 use super::small::Small;
 use super::stats::TableStats;
 use crate::definition::Deletes;
@@ -178,9 +178,11 @@ impl Table {
 
     /// Everything up to `epoch` becomes files (returned, not yet stored) and a batch.
     pub(super) fn seal(&mut self, desk: &Desk, epoch: Epoch) -> Result<Option<Written>, WriterError> {
+        let audit = self.audit.take();
+        let behind = audit.as_ref().map(|audit| self.mint.behind(audit.upto, epoch));
+        let behind = self.layout.canonical(behind.unwrap_or_default())?;
         let minted = self.mint.seal(epoch);
         let restored = std::mem::take(&mut self.restored);
-        let audit = self.audit.take();
         let written = match &mut self.kept {
             Kept::Appended(files) => {
                 let mut written = append(&self.layout, files, desk, epoch, minted)?;
@@ -192,6 +194,7 @@ impl Table {
                 if rows.is_empty() && !restored && audit.is_none() {
                     return Ok(None);
                 }
+                let audit = audit.map(|audit| (audit, behind));
                 self.seal_rows(desk, epoch, rows, audit, restored)?
             }
         };
@@ -208,18 +211,19 @@ impl Table {
         Ok(Some(written))
     }
 
+    /// An audit comes with what has changed since the epoch that it compares: rows that have come or left are no corrections.
     fn seal_rows(
         &mut self,
         desk: &Desk,
         epoch: Epoch,
         rows: Vec<(Row, Diff)>,
-        audit: Option<Audit>,
+        audit: Option<(Audit, Vec<(Row, Diff)>)>,
         restored: bool,
     ) -> Result<Written, WriterError> {
         if audit.is_none() {
             self.shrink(desk)?;
         }
-        let audited = audit.is_some();
+        let (audit, behind) = audit.unzip();
         let edit = match (&mut self.kept, audit) {
             (Kept::Small(small), Some(_)) => Edit {
                 changes: small.difference(rows),
@@ -237,8 +241,12 @@ impl Table {
             .chain(&edit.leftovers)
             .map(|(_, diff)| diff.unsigned_abs())
             .sum();
-        if audited {
-            self.stats.corrections.fetch_add(changed, Relaxed);
+        if let Some(behind) = behind {
+            let corrected = match behind.is_empty() {
+                true => changed,
+                false => apart(edit.changes.iter().chain(&edit.leftovers), behind),
+            };
+            self.stats.corrections.fetch_add(corrected, Relaxed);
         }
         let feed: Vec<(Row, Diff)> = if self.layout.spec.change_data_feed {
             edit.changes.iter().chain(&edit.leftovers).cloned().collect()
@@ -396,6 +404,15 @@ impl Table {
         self.stats.live_files.store(files as u64, Relaxed);
         self.stats.index_bytes.store(memory as u64, Relaxed);
     }
+}
+
+/// By how many rows these changes are others than those `behind`.
+fn apart<'a>(changes: impl Iterator<Item = &'a (Row, Diff)>, behind: Vec<(Row, Diff)>) -> u64 {
+    let mut rows: Vec<(Row, Diff)> = changes.cloned().collect();
+    rows.extend(behind.into_iter().map(|(row, diff)| (row, -diff)));
+    rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    consolidate_sorted(&mut rows);
+    rows.iter().map(|(_, diff)| diff.unsigned_abs()).sum()
 }
 
 /// New files of an append-only table.

@@ -258,7 +258,8 @@ impl Log {
         rows
     }
 
-    fn writers(&self, writers: usize, generation: u64, audit: bool) -> Vec<Writer> {
+    /// `audit`: against the rows up to this epoch.
+    fn writers(&self, writers: usize, generation: u64, audit: Option<Epoch>) -> Vec<Writer> {
         let config = WriterConfig {
             writers,
             generation,
@@ -270,8 +271,8 @@ impl Log {
             .into_iter()
             .enumerate()
             .map(|(writer, mut restored)| {
-                if audit {
-                    restored.audit_next(0, Epoch::MAX);
+                if let Some(upto) = audit {
+                    restored.audit_next(0, upto);
                 }
                 if self.anew {
                     restored.start_anew(0);
@@ -333,7 +334,7 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
     let mut model: BTreeMap<Row, i64> = BTreeMap::new();
     let (mut epoch, mut compactions, mut half_settled) = (1, 0, 0);
     for (phase, count) in [2, 2, 3, 1, 2].into_iter().enumerate() {
-        let mut writers = log.writers(count, phase as u64, phase > 0);
+        let mut writers = log.writers(count, phase as u64, (phase > 0).then_some(epoch));
         if phase > 0 {
             // What the graph recomputed: the same, or (a changed definition) something else.
             let before = model.clone();
@@ -351,6 +352,18 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
             send(
                 &mut writers,
                 model.iter().map(|(row, n)| (row.clone(), epoch, *n)).collect(),
+            );
+            // What has changed since is no difference.
+            let mut since: Vec<(Row, i64)> = model.iter().take(phase * 3).map(|(row, n)| (row.clone(), -n)).collect();
+            since.extend((0..phase * 2).map(|_| (rows[random.below(400) as usize].clone(), 1)));
+            epoch += 1;
+            for (row, n) in &since {
+                *model.entry(row.clone()).or_default() += n;
+            }
+            model.retain(|_, n| *n != 0);
+            send(
+                &mut writers,
+                since.into_iter().map(|(row, n)| (row, epoch, n)).collect(),
             );
             seal(&mut writers, &mut log, epoch);
             assert_eq!(log.read(), model, "after a restart, phase {phase}");
@@ -516,7 +529,7 @@ fn an_empty_text_in_a_partition_column_is_null_from_the_start() {
     ];
     let rows = codec.encode_rows(&columns, 3).unwrap();
     let mut log = Log::new(config(folder.path(), spec, &runtime));
-    let mut writers = log.writers(1, 1, false);
+    let mut writers = log.writers(1, 1, None);
     send(&mut writers, rows.iter().map(|row| (row.clone(), 1, 1)).collect());
     seal(&mut writers, &mut log, 1);
     assert_eq!(log.read()[&rows[1]], 2);
@@ -525,7 +538,7 @@ fn an_empty_text_in_a_partition_column_is_null_from_the_start() {
             .values()
             .all(|f| f.path.starts_with("p=__HIVE_DEFAULT_PARTITION__/"))
     );
-    let mut writers = log.writers(1, 2, true);
+    let mut writers = log.writers(1, 2, Some(Epoch::MAX));
     send(&mut writers, rows.iter().map(|row| (row.clone(), 2, 1)).collect());
     seal(&mut writers, &mut log, 2);
     assert_eq!(corrections(&writers), 0);
@@ -543,7 +556,7 @@ fn appended_columns_go_to_files_in_order_of_epochs_and_are_merged() {
             ..spec(Deletes::Auto, partition_by, false)
         };
         let mut log = Log::new(config(folder.path(), spec, &runtime));
-        let mut writers = log.writers(1, 1, false);
+        let mut writers = log.writers(1, 1, None);
         let mut model: BTreeMap<Row, i64> = BTreeMap::new();
         let mut most = 0;
         for epoch in 1..60 {
@@ -579,7 +592,7 @@ fn appended_columns_go_to_files_in_order_of_epochs_and_are_merged() {
         }
         assert!(most < 60, "{most} files");
         // Restart: nothing is read, merging goes on.
-        let mut writers = log.writers(2, 2, true);
+        let mut writers = log.writers(2, 2, Some(Epoch::MAX));
         seal(&mut writers, &mut log, 500);
         assert_eq!(log.read(), model);
     }
@@ -621,7 +634,7 @@ fn a_log_says_the_same_however_it_is_folded_and_drops_what_counts_no_more() {
     {
         log.config.specs = Arc::new(vec![spec(live)]);
         log.anew = anew;
-        let mut writers = log.writers(count, generation as u64, false);
+        let mut writers = log.writers(count, generation as u64, None);
         for step in 0..60 {
             for writer in &mut writers {
                 // Several pieces of a commit may tell of one group.
@@ -685,7 +698,7 @@ fn an_object_store_holds_what_a_local_disk_would() {
         ..config
     });
     let rows = rows_of(&(0..200).collect::<Vec<_>>());
-    let mut writers = log.writers(2, 1, false);
+    let mut writers = log.writers(2, 1, None);
     send(&mut writers, rows.iter().map(|row| (row.clone(), 1, 1)).collect());
     seal(&mut writers, &mut log, 1);
     send(
