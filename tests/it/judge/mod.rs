@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `known.toml` lists what is wrong today: cases, and families of random statements, which only the ignored test tries.
-//! `ALLUVIUM_JUDGE_STATEMENTS=1000` tries more statements, `ALLUVIUM_JUDGE_SEED=7` others, `ALLUVIUM_JUDGE_FAMILIES=top,case`
+//! `ALLUVIUM_JUDGE_STATEMENTS=20000` tries more statements (every night, say), `ALLUVIUM_JUDGE_SEED=7` others, `ALLUVIUM_JUDGE_FAMILIES=top,case`
 //! those of some families. `ALLUVIUM_JUDGE_FOUND=file` writes the smallest wrong statement of each family there, in the
 //! form of `found.json`.
 //!
@@ -121,7 +121,7 @@ fn known_families_exist() {
 
 fn try_families(url: &str, families: &[&'static Family]) -> Report {
     let seed = number("ALLUVIUM_JUDGE_SEED", 1);
-    let statements = number("ALLUVIUM_JUDGE_STATEMENTS", 200) as usize;
+    let statements = number("ALLUVIUM_JUDGE_STATEMENTS", 1000) as usize;
     let wanted = std::env::var("ALLUVIUM_JUDGE_FAMILIES").ok();
     let wanted = |name: &str| {
         wanted
