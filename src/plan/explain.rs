@@ -10,6 +10,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 
+use super::optimise::PASSED;
 use super::partitions::FOUR_DIGITS;
 use super::{AggregateCall, AggregateKind, Expr, Graph, Join, NodeId, Op, Rank, SortKey, TopK, Window};
 use super::{numbers, times};
@@ -206,13 +207,18 @@ fn describe_join(join: &Join) -> String {
     text
 }
 
-fn describe_call(call: &AggregateCall) -> String {
-    let mut text = format!(
+/// A call of an aggregate, without its order and filter.
+pub fn readable_call(call: &AggregateCall) -> String {
+    format!(
         "{}({}{})",
         call.function.fun().name(),
         if call.distinct { "distinct " } else { "" },
         list(&call.args, ", ")
-    );
+    )
+}
+
+fn describe_call(call: &AggregateCall) -> String {
+    let mut text = readable_call(call);
     if call.kind == AggregateKind::General {
         text.push_str(" general");
     }
@@ -307,7 +313,7 @@ fn as_operator(call: &ScalarFunctionExpr) -> Option<Expr> {
 }
 
 /// An expression without the positions of its columns; intervals and text as SQL writes them.
-fn readable(expr: &Expr) -> String {
+pub fn readable(expr: &Expr) -> String {
     let named = |name: String| Transformed::yes(Arc::new(Column::new(&name, 0)) as Expr);
     let with_operators = expr.clone().transform_up(|e| {
         Ok(match e.downcast_ref::<ScalarFunctionExpr>().and_then(as_operator) {
@@ -338,7 +344,10 @@ fn readable(expr: &Expr) -> String {
 
 /// A column's name, without what DataFusion adds to tell computed ones apart.
 fn short(name: &str) -> String {
-    let mut name = name;
+    let mut name = match name.strip_prefix(PASSED) {
+        Some(passed) => passed.trim_end_matches('\''),
+        None => name,
+    };
     for clause in [" PARTITION BY", " ORDER BY", " ROWS BETWEEN", " RANGE BETWEEN"] {
         name = name.split(clause).next().unwrap_or(name);
     }

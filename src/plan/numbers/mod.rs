@@ -32,6 +32,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use super::optimise;
 
 pub(super) use agree::converted;
+pub use convert::name_of;
 pub(super) use convert::{convert, each, one_zero};
 pub(super) use functions::{as_operator, is_ours};
 pub use literals::decimals;

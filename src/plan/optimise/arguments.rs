@@ -21,6 +21,9 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::plan::standard::{filtered, may_fail};
 
+/// How the name of a column begins that is passed up to an aggregate, in front of its own.
+pub(in crate::plan) const PASSED: &str = "$of ";
+
 /// The rule.
 #[derive(Debug)]
 pub(super) struct Arguments;
@@ -217,9 +220,9 @@ impl Lifting {
                 .find(|(passed, _)| *passed == column)
                 .map(|(_, name)| name.clone());
             let name = known.unwrap_or_else(|| {
-                let mut name = format!("${}", column.name);
+                let mut name = format!("{PASSED}{}", column.name);
                 while !self.names.insert(name.clone()) {
-                    name.insert(0, '$');
+                    name.push('\'');
                 }
                 passed.push((column, name.clone()));
                 name

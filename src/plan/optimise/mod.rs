@@ -32,6 +32,7 @@ use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 
+pub(super) use arguments::PASSED;
 pub(super) use fold::{constant, folded};
 
 use arguments::{Arguments, Distincts};

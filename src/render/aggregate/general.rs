@@ -21,6 +21,8 @@ use crate::repr::{Diff, Row, RowCodec, RowRef, rows_bytes};
 
 /// A general aggregate.
 pub(super) struct General {
+    /// The call, for people.
+    shown: String,
     call: std::sync::Arc<datafusion::physical_expr::aggregate::AggregateFunctionExpr>,
     fields: Vec<SortField>,
     arguments: Vec<Argument>,
@@ -72,6 +74,7 @@ impl General {
             stored.push((arg, data_type));
         }
         let general = General {
+            shown: plan::readable_call(call),
             call: call.function.clone(),
             fields,
             arguments,
@@ -101,7 +104,7 @@ impl General {
             name,
             Box::new(move |_, values, results| {
                 let result = match contain(|| self.evaluate(&converter, values))
-                    .unwrap_or_else(|panic| Err(format!("{}: {panic}", self.call.name())))
+                    .unwrap_or_else(|panic| Err(format!("could not compute {}: {panic}", self.shown)))
                 {
                     Ok(row) => tagged::ok(&[row.bytes()]),
                     Err(reason) => tagged::err(reason.as_bytes()),
@@ -112,7 +115,13 @@ impl General {
     }
 
     fn evaluate(&self, converter: &RowConverter, values: &[(RowRef<'_>, Diff)]) -> Result<Row, String> {
-        let fail = |error: DataFusionError| format!("{}: {}", self.call.name(), KernelError::from(error).reason());
+        let fail = |error: DataFusionError| {
+            format!(
+                "could not compute {}: {}",
+                self.shown,
+                KernelError::from(error).reason()
+            )
+        };
         let mut accumulator = self.call.create_accumulator().map_err(fail)?;
         let times = |diff: &Diff| match self.call.is_distinct() {
             true => (*diff).clamp(0, 1),

@@ -101,7 +101,7 @@ impl<'a> Layout<'a> {
 
     fn place(&mut self, call: &AggregateCall, output_type: &DataType) {
         let filter = self.filter(call);
-        let label = call.function.name().to_string();
+        let label = plan::readable_call(call);
         let field = Field::new(&label, output_type.clone(), true);
         let source = match (call.kind, self.additive(call)) {
             (AggregateKind::Min | AggregateKind::Max, _) if call.args.len() == 1 => {
@@ -277,7 +277,7 @@ impl<'a> Layout<'a> {
             let part = Part::Distinct {
                 measures: Measures::default(),
                 values: codec(schema.clone()),
-                label: format!("distinct {}", call.function.name()),
+                label: plan::readable_call(call),
                 of,
             };
             self.project(args.clone(), filter, true, Encoder::Codec(codec(schema.clone())), part);

@@ -29,7 +29,7 @@ use super::accumulators::{Accumulators, Writer};
 use super::number::{
     FLOAT_EXPONENT, FLOAT_POSITIONS, INTEGER_POSITIONS, Limbs, SQUARE_POSITIONS, round_ratio, to_big, to_f64, to_i128,
 };
-use crate::plan::AggregateKind;
+use crate::plan::{self, AggregateKind};
 use crate::repr::Diff;
 
 /// Position of the number of rows.
@@ -193,7 +193,10 @@ impl Measures {
     fn finish_call(&self, call: &Call, groups: &[&[(u32, i64)]], errors: &mut [Option<String>]) -> ArrayRef {
         let view = |entries| self.view(call, entries);
         let mut fail = |group: usize| {
-            errors[group].get_or_insert_with(|| format!("{} does not fit {}", call.name, call.result_type));
+            errors[group].get_or_insert_with(|| {
+                let of = plan::name_of(&call.result_type);
+                format!("could not compute {}: the result does not fit {of}", call.name)
+            });
         };
         match (call.kind, &call.result_type) {
             (AggregateKind::Count, _) => {

@@ -48,7 +48,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use differential_dataflow::AsCollection;
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::core::Map;
@@ -104,7 +104,7 @@ pub fn aggregate<'s>(
     let groups = plan.group.len();
     let scope = input_errs.inner.scope();
     let encoded = matches!(input, Face::Rows(_));
-    let key = Arc::new(Schema::new(output_schema.fields()[..groups].to_vec()));
+    let key = Arc::new(Schema::new(named(&plan.group, &output_schema.fields()[..groups])));
     let key_codec = || codec(relaxed(&key));
     let looked_at = layout.looked_at();
     let front = Front {
@@ -165,4 +165,15 @@ pub fn aggregate<'s>(
         errs: told,
     });
     (made, states)
+}
+
+/// The fields of a group's key, named as the query does: of a group without a result, its error row tells them.
+fn named(group: &[plan::Expr], fields: &[FieldRef]) -> Vec<Field> {
+    let names: Vec<String> = group.iter().map(plan::readable).collect();
+    let is_one = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
+    let fields = fields.iter().zip(&names).map(|(field, name)| match is_one(name) {
+        true => field.as_ref().clone().with_name(name),
+        false => field.as_ref().clone(),
+    });
+    fields.collect()
 }

@@ -696,7 +696,7 @@ fn a_sum_beyond_its_type_is_an_error_until_it_fits_again() {
             .collect();
         assert_eq!(counts, [(2, 0), (1, 1), (2, 0), (1, 1), (1, 0)], "{sql}");
         let (reason, _) = &output.errors_at(2)[0];
-        assert_eq!(reason, "sum(t.i) does not fit Int64");
+        assert_eq!(reason, "could not compute sum(i): the result does not fit BIGINT");
         assert_eq!(int(&output.at(3)[0][1]), i64::MAX);
     }
 }
