@@ -344,10 +344,8 @@ pub fn readable(expr: &Expr) -> String {
 
 /// A column's name, without what DataFusion adds to tell computed ones apart.
 fn short(name: &str) -> String {
-    let mut name = match name.strip_prefix(PASSED) {
-        Some(passed) => passed.trim_end_matches('\''),
-        None => name,
-    };
+    // It may have been passed up more than once.
+    let mut name = name.trim_start_matches(PASSED);
     for clause in [" PARTITION BY", " ORDER BY", " ROWS BETWEEN", " RANGE BETWEEN"] {
         name = name.split(clause).next().unwrap_or(name);
     }
