@@ -9,8 +9,9 @@ use datafusion::logical_expr::Volatility;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, GroupByExpr, LimitClause, ObjectName, ObjectNamePart, Query, Select, Spanned, Statement,
-    TableFactor, TypedString, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, ObjectName,
+    ObjectNamePart, Query, Select, Spanned, Statement, TableFactor, TypedString, Value, ValueWithSpan, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -79,6 +80,13 @@ pub(super) fn fetch_as_limit(query: &mut Query) {
 }
 
 /// The text of a date or moment that is written out and is of the year 0, which PostgreSQL does not know either.
+fn rows_of(arg: &FunctionArg) -> Option<String> {
+    match arg {
+        FunctionArg::Unnamed(of @ FunctionArgExpr::QualifiedWildcard(..)) => Some(of.to_string()),
+        _ => None,
+    }
+}
+
 fn of_the_year_0(expr: &Expr) -> Option<&str> {
     let (value, to) = match expr {
         Expr::TypedString(TypedString { data_type, value, .. }) => (value, data_type),
@@ -342,6 +350,14 @@ impl Visitor for Looker<'_> {
             ))
             .help("take the value from an input's column")
             .at(Some(function.name.span()));
+            self.refuse(refusal);
+        }
+        if let FunctionArguments::List(list) = &function.args
+            && let Some(rows) = list.args.iter().find_map(rows_of)
+        {
+            let refusal = Refusal::new(format!("could not plan {name}({rows}): a row as a whole is no value here"))
+                .help("count rows with count(*), and those that an outer join found by a column that is never NULL, as in count(t.id)")
+                .at(Some(function.name.span()));
             self.refuse(refusal);
         }
         let instead = match name.as_str() {
