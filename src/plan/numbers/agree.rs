@@ -148,7 +148,9 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 let mut next = || args.next().expect("there are two");
                 return Ok(arithmetic(Arith::Remainder, Operator::Modulo, next(), next(), schema));
             }
-            if let Some(rounded) = rounded(&call, schema) {
+            if !functions::is_ours(&call.func)
+                && let Some(rounded) = rounded(&call, schema)
+            {
                 return Ok(Transformed::yes(rounded));
             }
             let args = call.args.iter_mut();
@@ -435,11 +437,15 @@ fn arguments(name: &str, args: &mut [Expr], schema: &DFSchema) -> bool {
     }
 }
 
-/// `round(f)` of a double, and `trunc(d)`, `trunc(d, 2)` of a decimal.
+/// `round(f)` of a double, and `ceil(d)`, `floor(d)`, `trunc(d)` and `trunc(d, 2)` of a decimal.
 fn rounded(call: &ScalarFunction, schema: &DFSchema) -> Option<Expr> {
     let of = call.args.first()?;
     match (call.func.name(), of.get_type(schema).ok()?, &call.args[1..]) {
         ("round", DataType::Float64, []) => Some(functions::to_even(of.clone())),
+        (name @ ("ceil" | "ceiling" | "floor"), from, []) if from.is_decimal() => {
+            let of = converted(of.clone(), &from, &computed(&from));
+            Some(functions::whole(of, name != "floor"))
+        }
         ("trunc", from, rest) if from.is_decimal() => {
             let behind = match rest {
                 [] => 0,

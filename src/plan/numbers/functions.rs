@@ -46,6 +46,11 @@ pub(super) fn cut(of: Expr, behind: i8) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Cut(behind))).call(vec![of])
 }
 
+/// `ceil(d)` or `floor(d)` of a decimal.
+pub(super) fn whole(of: Expr, up: bool) -> Expr {
+    ScalarUDF::from(Operator::new(Kind::Whole { up })).call(vec![of])
+}
+
 /// A sum over its count as a decimal of these digits.
 pub(super) fn mean(sum: Expr, count: Expr, to: (u8, i8)) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Mean(to))).call(vec![sum, count])
@@ -85,11 +90,18 @@ pub(in crate::plan) fn as_operator(call: &ScalarFunctionExpr) -> Option<Arc<dyn 
 enum Kind {
     Arith(Arith),
     Negative,
-    Cast { to: DataType, safe: bool },
+    Cast {
+        to: DataType,
+        safe: bool,
+    },
     Mean((u8, i8)),
     Ratio,
     ToEven,
     Cut(i8),
+    /// The whole number that is not less, or not greater.
+    Whole {
+        up: bool,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -115,6 +127,8 @@ impl Operator {
             Kind::Ratio => ("mean as DOUBLE".to_string(), 2),
             Kind::ToEven => ("round".to_string(), 1),
             Kind::Cut(behind) => (format!("trunc to {behind}"), 1),
+            Kind::Whole { up: true } => ("ceil".to_string(), 1),
+            Kind::Whole { up: false } => ("floor".to_string(), 1),
         };
         Operator {
             kind,
@@ -157,6 +171,11 @@ impl ScalarUDFImpl for Operator {
                 Some((p, s)) if s > *behind => {
                     DataType::Decimal128((p - (s - (*behind).max(0)) as u8).max(1), (*behind).max(0))
                 }
+                _ => of[0].clone(),
+            },
+            Kind::Whole { .. } => match shape(&of[0]) {
+                // 9.9 has one digit in front of the point, and 10 two.
+                Some((p, s)) if s > 0 => DataType::Decimal128(p - s as u8 + 1, 0),
                 _ => of[0].clone(),
             },
             Kind::Cast { to, .. } => to.clone(),
@@ -208,6 +227,17 @@ impl ScalarUDFImpl for Operator {
                         false => decimals.unary(|v: i128| (v / power(dropped)).wrapping_mul(kept)),
                     };
                     Ok(Arc::new(cut.with_data_type(to.clone())))
+                })
+            }
+            Kind::Whole { up } => {
+                let to = self.return_type(&types)?;
+                let one = power(shape(&types[0]).map_or(0, |(_, s)| s.max(0)) as u32);
+                each(&args.args[0], |values| {
+                    let decimals = values.as_primitive::<Decimal128Type>();
+                    let whole = decimals.unary::<_, Decimal128Type>(|v: i128| {
+                        v.div_euclid(one) + i128::from(*up && v.rem_euclid(one) != 0)
+                    });
+                    Ok(Arc::new(whole.with_data_type(to.clone())))
                 })
             }
             Kind::Cast { to, safe } => each(&args.args[0], |values| convert::convert(values, to, *safe)),

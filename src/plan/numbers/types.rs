@@ -75,8 +75,16 @@ pub(super) fn shape(of: &DataType) -> Option<(u8, i8)> {
     })
 }
 
+/// The widest of whole numbers of several signed types; none where they are of one, for then there is nothing to do.
+fn widest<'a>(numbers: impl Iterator<Item = &'a DataType> + Clone) -> Option<DataType> {
+    let mut all = numbers.clone();
+    let first = all.next()?;
+    let differ = all.any(|of| of != first) && numbers.clone().all(DataType::is_signed_integer);
+    numbers.max_by_key(|of| shape(of)).filter(|_| differ).cloned()
+}
+
 /// The type in which numbers of these types meet; none where one of them is no number, or where DataFusion's own type is right:
-/// that of whole numbers among themselves.
+/// that of whole numbers that are compared.
 pub(super) fn common(types: &[DataType], meeting: Meeting) -> Option<DataType> {
     let mut numbers = types.iter().filter(|of| !of.is_null());
     if !numbers.clone().all(is_number) {
@@ -89,7 +97,10 @@ pub(super) fn common(types: &[DataType], meeting: Meeting) -> Option<DataType> {
         });
     }
     if !numbers.clone().any(DataType::is_decimal) {
-        return None;
+        return match meeting {
+            Meeting::Compared => None,
+            Meeting::Kept => widest(numbers),
+        };
     }
     let shapes: Vec<(u8, i8)> = numbers.filter_map(shape).collect();
     let behind = shapes.iter().map(|(_, s)| *s).max()?.max(0);
