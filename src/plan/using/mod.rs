@@ -1,4 +1,4 @@
-//! USING and NATURAL, written as ON before names are resolved.
+//! Names written out before they are resolved: USING and NATURAL as ON, and those of ORDER BY ([`ordered`]).
 //!
 //! A column that USING or NATURAL names is one column of the join, and shown first: that of the left side, of the right side
 //! in a RIGHT JOIN, and COALESCE of both in a FULL JOIN. DataFusion takes it for the left side's in all of them. So each such
@@ -12,6 +12,7 @@
 //! `a.k` stays what it is. Which columns a table has is asked of the session ([`Session`]). Where that has no answer, or a
 //! name is ambiguous, the join is left as it is, and planned with its mistake.
 
+mod ordered;
 mod scope;
 mod substitute;
 
@@ -31,9 +32,9 @@ use self::scope::Scope;
 use self::substitute::Substitution;
 use super::dialect::Standard;
 
-/// Writes USING and NATURAL of a query as ON. Tables are those of the session.
+/// Writes USING and NATURAL of a query as ON, and names of ORDER BY as what they mean. Tables are those of the session.
 pub fn without_using(query: &mut Query, state: &SessionState) {
-    if uses(query) {
+    if uses(query) || ordered::are_there(query) {
         in_query(query, &mut Session { state, ctes: vec![] });
     }
 }
@@ -127,6 +128,7 @@ fn in_query(query: &mut Query, session: &mut Session<'_>) {
         session.ctes.push(cte.clone());
     }
     in_body(&mut query.body, query.order_by.as_mut(), session);
+    ordered::write_out(query, session);
     session.ctes.truncate(known);
 }
 
@@ -376,6 +378,22 @@ mod tests {
             "SELECT 1 FROM a CROSS JOIN b JOIN c USING(k)",
         ] {
             assert_eq!(made(sql), sql);
+        }
+    }
+
+    #[test]
+    fn names_in_order_expressions_are_those_of_from() {
+        assert_eq!(
+            made("SELECT -x AS x FROM a ORDER BY x + 0, j LIMIT 2"),
+            "SELECT * EXCLUDE ($order0) FROM (SELECT -x AS x, x + 0 AS $order0 FROM a ORDER BY $order0, j LIMIT 2) AS $ordered"
+        );
+        for same in [
+            "SELECT -x AS x FROM a ORDER BY x LIMIT 2",
+            "SELECT -x AS y FROM a ORDER BY y + 1 LIMIT 2",
+            "SELECT x AS x FROM a ORDER BY x + 1 LIMIT 2",
+            "SELECT DISTINCT -x AS x FROM a ORDER BY -x LIMIT 2",
+        ] {
+            assert_eq!(made(same), same);
         }
     }
 }
