@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
@@ -22,8 +22,27 @@ use super::types::{Meeting, is_number, mean, meeting_of, shape};
 
 /// The plan, its numbers agreed on; `outer`: the columns around it, where it is a subquery.
 pub(super) fn agreed_within(plan: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
-    plan.transform_up(|node| agreed_node(node, outer).map(Transformed::yes))
-        .data()
+    plan.transform_down_up(
+        |node| agreed_beside(node, outer),
+        |node| agreed_node(node, outer).map(Transformed::yes),
+    )
+    .data()
+}
+
+/// The sides of a LATERAL join: the right one reads columns of the left, whose types are agreed on before.
+fn agreed_beside(node: LogicalPlan, outer: &DFSchema) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Join(mut join) = node else {
+        return Ok(Transformed::no(node));
+    };
+    if !join.right.exists(|n| Ok(matches!(n, LogicalPlan::Subquery(_))))? {
+        return Ok(Transformed::no(LogicalPlan::Join(join)));
+    }
+    join.left = Arc::new(agreed_within(Arc::unwrap_or_clone(join.left), outer)?);
+    let mut beside = join.left.schema().as_ref().clone();
+    beside.merge(outer);
+    join.right = Arc::new(agreed_within(Arc::unwrap_or_clone(join.right), &beside)?);
+    let node = LogicalPlan::Join(join);
+    Ok(Transformed::new(node, true, TreeNodeRecursion::Jump))
 }
 
 fn agreed_node(node: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
