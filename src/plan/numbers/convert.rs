@@ -168,7 +168,7 @@ fn beyond(value: Shown, to: &DataType) -> ArrowError {
 }
 
 /// As SQL calls a type.
-pub(super) fn name_of(of: &DataType) -> String {
+pub(in crate::plan) fn name_of(of: &DataType) -> String {
     match of {
         DataType::Int8 => "TINYINT".to_string(),
         DataType::Int16 => "SMALLINT".to_string(),

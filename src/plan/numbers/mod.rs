@@ -32,7 +32,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use super::optimise;
 
 pub(super) use agree::converted;
-pub(super) use convert::{convert, each, one_zero};
+pub(super) use convert::{convert, each, name_of, one_zero};
 pub(super) use functions::{as_operator, is_ours};
 pub use literals::decimals;
 pub(super) use nodes::{grouped_names, with_grouped_names, with_types};
