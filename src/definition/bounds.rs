@@ -8,6 +8,9 @@ use super::settings::{Settings, Value};
 /// The largest limit of a record or a value: batches and columns count their bytes with 31 bits.
 const LARGEST_LIMIT: u64 = 1 << 30;
 
+/// The most that the limit of a recursive query's rounds may be.
+const MOST_ROUNDS: u64 = 1_000_000;
+
 /// Bounds of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounds {
@@ -19,6 +22,8 @@ pub struct Bounds {
     pub memory: Option<u64>,
     /// Bytes of the longest record that a feed takes which says nothing else; see [`Feed::max_record`](super::Feed).
     pub max_record: u64,
+    /// Rounds of a recursive query behind its first; a row of a later one is a dead letter.
+    pub max_rounds: u64,
     /// Bytes that one value may take which an expression computes; a row with a longer one is a dead letter.
     pub max_value: u64,
 }
@@ -30,6 +35,9 @@ impl Default for Bounds {
             backfill_from: vec![],
             memory: None,
             max_record: 16 << 20,
+            // A round over a cycle costs tens of microseconds at least, and each may keep as many rows again. MySQL allows
+            // as many.
+            max_rounds: 1000,
             max_value: 64 << 20,
         }
     }
@@ -60,6 +68,19 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>, base: &Path) -> Option<Bo
         Some(value) => read_bytes(&value).map(Some),
     };
     let max_record = read_max_record(settings, usual.max_record);
+    let max_rounds = match settings.take("max_rounds", "1000") {
+        None => Some(usual.max_rounds),
+        Some(value) => value.whole().and_then(|rounds| match rounds {
+            1..=MOST_ROUNDS => Some(rounds),
+            _ => {
+                value.say(
+                    format!("setting \"max_rounds\" must be from 1 to {MOST_ROUNDS}"),
+                    "it is how often a recursive query may add rows to those that it has",
+                );
+                None
+            }
+        }),
+    };
     let max_value = read_limit(
         settings,
         "max_value",
@@ -71,6 +92,7 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>, base: &Path) -> Option<Bo
         backfill_from: backfill_from?,
         memory: memory?,
         max_record: max_record?,
+        max_rounds: max_rounds?,
         max_value: max_value?,
     })
 }

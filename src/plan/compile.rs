@@ -20,13 +20,15 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
-use super::diagnose::{diagnose, names_twice, not_a_condition, refused, takes_a_value_for_another};
+use super::diagnose::{diagnose, not_a_condition, refused};
 use super::dialect::Standard;
 use super::error::{PlanError, Planned, Refusal};
 use super::guard::{Settled, settle};
 use super::lower::{Lowering, physical};
+use super::mistakes::Mistakes;
 use super::moments::microseconds;
 use super::operators::operators;
+use super::recursive::search_or_cycle;
 use super::share::{Builder, Draft};
 use super::using::without_using;
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
@@ -88,8 +90,8 @@ fn compile_tables(dataflow: &Dataflow, broken: &[String]) -> Result<Graph, Diagn
 }
 
 pub(super) struct Compiler<'a> {
-    dataflow: &'a Dataflow,
-    context: SessionContext,
+    pub(super) dataflow: &'a Dataflow,
+    pub(super) context: SessionContext,
     builder: Builder,
     /// Nodes of inputs and tables, by their names in SQL.
     sources: HashMap<String, NodeId>,
@@ -186,6 +188,7 @@ impl Compiler<'_> {
         let tokens = windows::tokenize(&table.sql).map_err(|r| vec![refused(r, &table.file, &[])])?;
         let wrong = |error: PlanError| diagnose(error, &table.file, &tokens);
         shape::check_length(&tokens).map_err(|r| wrong(r.into()))?;
+        search_or_cycle(&tokens).map_err(|r| wrong(r.into()))?;
         let statements = parse(tokens.clone()).map_err(wrong)?;
         let mut query = refuse::query(statements).map_err(|r| wrong(r.into()))?;
         shape::flatten(&mut query).map_err(|r| wrong(r.into()))?;
@@ -207,14 +210,9 @@ impl Compiler<'_> {
         if !twice.is_empty() {
             return Err(twice.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
-        refuse::fetch_as_limit(&mut query);
-        shorthands::write_out(query.as_mut());
-        named_windows::written_out(&mut query).map_err(|r| wrong(r.into()))?;
-        microseconds(query.as_mut());
-        numbers::decimals(query.as_mut());
-        operators(query.as_mut());
-        without_using(&mut query, &self.context.state());
-        standard::lengths(query.as_mut());
+        let name = table.qualified_name();
+        let recursions = self.recursions(&name, &mut query);
+        let recursions = recursions.map_err(|mistakes| mistakes.diagnose(&table.file, &tokens))?;
         let items: Vec<_> = match query.body.as_ref() {
             SetExpr::Select(select) => select.projection.iter().collect(),
             _ => Vec::new(),
@@ -228,24 +226,17 @@ impl Compiler<'_> {
             items.iter().map(|i| i.span()).collect()
         };
 
-        let analysed = |query| self.analysed(query, look.subquery, &spans);
-        let mut planned = analysed(query.clone());
-        if planned.as_ref().is_err_and(Mistakes::are_of_a_value) {
-            values::name_values(&mut query);
-            planned = analysed(query.clone());
-        }
-        if planned.as_ref().is_err_and(Mistakes::are_of_one_name) && casts::name_casts(&mut query) {
-            // Where casts were not the reason, the first answer is in the user's words.
-            planned = analysed(query).or(planned);
-        }
+        let planned = self.planned(query, look.subquery, &|plan| self.named(plan, &spans));
         let (logical, schema) = planned.map_err(|mistakes| mistakes.diagnose(&table.file, &tokens))?;
         let mut lowering = Lowering {
             builder: &mut self.builder,
             sources: &self.sources,
+            own: HashMap::new(),
             max_value: self.dataflow.bounds.max_value,
         };
-        let node = lowering
-            .lower(&logical)
+        let node = (recursions.iter())
+            .try_for_each(|recursion| lowering.recursion(recursion))
+            .and_then(|()| lowering.lower(&logical))
             .and_then(|node| lowering.conform(node, &schema))
             .map_err(wrong)?;
 
@@ -291,17 +282,42 @@ impl Compiler<'_> {
             partition_by,
             append_only,
             logical,
+            recursions,
         }))
     }
 
-    /// The optimised, completed plan of a query, and the table's columns. `spans`: where each column stands.
-    fn analysed(
+    /// The plan of a query and its columns, as `finish` makes them of the analysed plan. `subquery`: where the first
+    /// subquery stands that is used as a value.
+    pub(super) fn planned(
         &self,
-        query: Box<Query>,
+        mut query: Box<Query>,
         subquery: Option<Span>,
-        spans: &[Span],
+        finish: &Finish<'_>,
     ) -> Result<(LogicalPlan, SchemaRef), Mistakes> {
-        let logical = self.logical(SqlStatement::Query(query), subquery)?;
+        refuse::fetch_as_limit(&mut query);
+        shorthands::write_out(query.as_mut());
+        named_windows::written_out(&mut query)?;
+        microseconds(query.as_mut());
+        numbers::decimals(query.as_mut());
+        operators(query.as_mut());
+        without_using(&mut query, &self.context.state());
+        standard::lengths(query.as_mut());
+        let analysed = |query| finish(self.logical(SqlStatement::Query(query), subquery)?);
+        let mut planned = analysed(query.clone());
+        if planned.as_ref().is_err_and(Mistakes::are_of_a_value) {
+            values::name_values(&mut query);
+            planned = analysed(query.clone());
+        }
+        if planned.as_ref().is_err_and(Mistakes::are_of_one_name) && casts::name_casts(&mut query) {
+            // Where casts were not the reason, the first answer is in the user's words.
+            planned = analysed(query).or(planned);
+        }
+        planned
+    }
+
+    /// The optimised, completed plan, and the table's columns, which have names that they can have. `spans`: where each
+    /// column stands.
+    pub(super) fn named(&self, logical: LogicalPlan, spans: &[Span]) -> Result<(LogicalPlan, SchemaRef), Mistakes> {
         let columns = check_columns(&logical);
         if !columns.is_empty() {
             let at_their_places = columns
@@ -343,7 +359,7 @@ impl Compiler<'_> {
     }
 
     /// The optimised, completed plan, and the table's columns.
-    fn finish(&self, plan: LogicalPlan) -> Planned<(LogicalPlan, SchemaRef)> {
+    pub(super) fn finish(&self, plan: LogicalPlan) -> Planned<(LogicalPlan, SchemaRef)> {
         let state = self.context.state();
         let mut columns = Vec::with_capacity(plan.schema().fields().len());
         for (qualifier, field) in plan.schema().iter() {
@@ -515,36 +531,8 @@ impl Compiler<'_> {
     }
 }
 
-/// What is wrong with a query.
-enum Mistakes {
-    /// It could not be planned.
-    Plan(PlanError),
-    /// Columns have names that they cannot have.
-    Columns(Vec<Refusal>),
-}
-
-impl From<PlanError> for Mistakes {
-    fn from(error: PlanError) -> Self {
-        Mistakes::Plan(error)
-    }
-}
-
-impl Mistakes {
-    fn are_of_one_name(&self) -> bool {
-        matches!(self, Mistakes::Plan(error) if names_twice(error))
-    }
-
-    fn are_of_a_value(&self) -> bool {
-        matches!(self, Mistakes::Plan(error) if takes_a_value_for_another(error))
-    }
-
-    fn diagnose(self, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
-        match self {
-            Mistakes::Plan(error) => diagnose(error, file, tokens),
-            Mistakes::Columns(refusals) => refusals.into_iter().map(|r| refused(r, file, tokens)).collect(),
-        }
-    }
-}
+/// What makes the plan and the columns of an analysed plan.
+pub(super) type Finish<'a> = dyn Fn(LogicalPlan) -> Result<(LogicalPlan, SchemaRef), Mistakes> + 'a;
 
 fn settings_file(table: &Table) -> PathBuf {
     table.settings_file.clone().unwrap_or_else(|| table.file.clone())

@@ -80,7 +80,7 @@ impl<'a> Printer<'a> {
         }
         let mut seen = vec![false; graph.nodes.len()];
         while let Some(node) = stack.pop() {
-            if std::mem::replace(&mut seen[node], true) || matches!(graph.nodes[node].op, Op::Table(_)) {
+            if std::mem::replace(&mut seen[node], true) || matches!(graph.nodes[node].op, Op::Table(_) | Op::SoFar) {
                 continue;
             }
             for &input in &graph.nodes[node].inputs {
@@ -98,7 +98,7 @@ impl<'a> Printer<'a> {
 
     fn node(&mut self, id: NodeId, depth: usize) {
         let node = &self.graph.nodes[id];
-        let leaf = matches!(node.op, Op::Input(_) | Op::Table(_) | Op::Constant(_));
+        let leaf = matches!(node.op, Op::Input(_) | Op::Table(_) | Op::Constant(_) | Op::SoFar);
         let indent = "  ".repeat(depth);
         if let Some(mark) = self.marks.get(&id) {
             let _ = writeln!(self.text, "{indent}#{mark} again");
@@ -125,6 +125,14 @@ impl<'a> Printer<'a> {
             Op::Table(_) => format!("table {}", node.name),
             Op::Constant(batch) => format!("constant, {} rows", batch.num_rows()),
             Op::Distinct => "distinct".to_string(),
+            Op::Recursive(recursive) => {
+                let once = if recursive.distinct { ", each row once" } else { "" };
+                format!(
+                    "recursive{once}, at most {} rounds: first, then each round",
+                    recursive.most_rounds
+                )
+            }
+            Op::SoFar => "the rows so far".to_string(),
             Op::Union => "union".to_string(),
             Op::Counted(kind) => format!("{} all", kind.word()),
             Op::Mfp(mfp) => {

@@ -23,6 +23,7 @@ mod guard;
 mod json_text;
 mod lower;
 mod meaning;
+mod mistakes;
 mod moments;
 mod named_windows;
 mod normal;
@@ -33,6 +34,7 @@ mod optimise;
 mod ordered_sets;
 mod partitions;
 mod patterns;
+mod recursive;
 mod refuse;
 mod rewrite;
 mod session;
@@ -62,6 +64,7 @@ pub use named_windows::windows_asked;
 pub use now::{asked_at, bind_now};
 pub use numbers::{decimals, exact_numbers, name_of, read_decimals};
 pub use operators::operators;
+pub use recursive::{MOST_EQUAL, OwnRows, Recursion, own_rows};
 pub use session::{batch_context, batch_context_within, rebind};
 pub use sets::{SetKind, SetsExpanded, marked};
 pub use shape::{PARSER_DEPTH, flatten_asked};
@@ -149,6 +152,8 @@ pub struct PlannedTable {
     pub append_only: bool,
     /// The completed, optimised logical plan over the inputs' and tables' names, for batch recomputation.
     pub logical: LogicalPlan,
+    /// The recursive queries whose rows `logical` reads, each behind those that it reads itself.
+    pub recursions: Vec<Recursion>,
 }
 
 /// An expectation, planned.
@@ -189,6 +194,18 @@ pub enum Op {
     Temporal(Temporal),
     /// Rows of a constant table (VALUES, or a single empty row).
     Constant(arrow::array::RecordBatch),
+    /// A recursive query: what it begins with, and its step, which reads [`Op::SoFar`] of the same beginning.
+    Recursive(Recursive),
+    /// Of the step of a recursive query: the query's rows of the rounds before. Its input is what the query begins with.
+    SoFar,
+}
+
+/// The least `rows = base + step(rows)`; the step is linear.
+pub struct Recursive {
+    /// Whether each row is kept once.
+    pub distinct: bool,
+    /// How many rounds there may be behind the first; rows of later ones are errors.
+    pub most_rounds: u64,
 }
 
 /// Filter, then project.

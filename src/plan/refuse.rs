@@ -183,14 +183,6 @@ impl Visitor for Looker<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        if let Some(with) = &query.with
-            && with.recursive
-        {
-            let refusal = Refusal::new("could not keep a recursive query up to date")
-                .help("unroll it to a fixed number of joins")
-                .at(Some(with.with_token.0.span));
-            self.refuse(refusal);
-        }
         if query.order_by.is_none() {
             let span = match (&query.limit_clause, &query.fetch) {
                 (Some(LimitClause::LimitOffset { limit, offset, .. }), _) => limit

@@ -240,6 +240,8 @@ pub(super) fn op_key(op: &Op) -> String {
             };
             format!("temporal [{}] [{}]", bounds(&temporal.lower), bounds(&temporal.upper))
         }
+        Op::Recursive(recursive) => format!("recursive {} {}", recursive.distinct, recursive.most_rounds),
+        Op::SoFar => "so far".to_string(),
         Op::Constant(batch) => format!("constant {} {:?}", batch.num_rows(), batch.columns()),
     }
 }

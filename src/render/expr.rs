@@ -184,7 +184,7 @@ pub fn pieces<T>(rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item 
 }
 
 /// Runs the kernel, and where it fails, on halves. See (1).
-fn isolate<D>(
+pub fn isolate<D>(
     batch: &RecordBatch,
     updates: &mut [Update],
     outputs: &mut Outputs<D>,

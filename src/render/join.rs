@@ -10,9 +10,9 @@ use arrow::array::{ArrayRef, BooleanArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
 
-use super::arrange::{self, Match, Rows, arrange_by_key, arrange_rows};
+use super::arrange::{self, ByKey, Match, Rows, arrange_by_key, arrange_rows};
 use super::expr::{Kernel, apply, codec_of};
-use super::key::Keyed;
+use super::key::{Keyed, Layout};
 use super::mfp::mfp;
 use super::{Collections, aside};
 use crate::plan::{Expr, Join, JoinKind, Mfp};
@@ -29,7 +29,7 @@ pub struct Side<'s> {
 /// An inner join without a residual that yields only these columns of left ++ right. None: their types do not allow
 /// it, and the whole rows must be made first.
 pub fn join_columns<'s>(left: &Side<'s>, right: &Side<'s>, columns: &[usize]) -> Option<Collections<'s>> {
-    let emit = emit(left, right, columns)?;
+    let emit = emit(&left.keyed.layout, &right.keyed.layout, columns)?;
     Some(Collections {
         oks: arrange::join(left.keyed.arranged.clone(), right.keyed.arranged.clone(), emit),
         errs: left.keyed.errs.clone().concat(right.keyed.errs.clone()),
@@ -37,8 +37,7 @@ pub fn join_columns<'s>(left: &Side<'s>, right: &Side<'s>, columns: &[usize]) ->
 }
 
 /// Makes rows of columns of left ++ right.
-fn emit(left: &Side<'_>, right: &Side<'_>, columns: &[usize]) -> Option<Match> {
-    let (left, right) = (&left.keyed.layout, &right.keyed.layout);
+pub fn emit(left: &Layout, right: &Layout, columns: &[usize]) -> Option<Match> {
     // Of the key, and of the two values.
     let sources = [left.key.clone(), left.value.clone(), right.value.clone()];
     let all: Vec<(usize, usize)> = (left.columns.iter().copied())
@@ -63,7 +62,8 @@ pub fn join<'s>(left: Side<'s>, right: Side<'s>, plan: &Join, name: &str) -> Col
         );
     let pairs = needs_pairs.then(|| {
         let whole: Vec<usize> = (0..all).collect();
-        let emit = emit(&left, &right, &whole).expect("rows are split only where they can be put together again");
+        let emit = emit(&left.keyed.layout, &right.keyed.layout, &whole)
+            .expect("rows are split only where they can be put together again");
         let pairs = arrange::join(left.keyed.arranged.clone(), right.keyed.arranged.clone(), emit);
         match &plan.residual {
             None => pairs,
@@ -125,7 +125,7 @@ fn residual_filter<'s>(
     residual: &Expr,
     name: &str,
 ) -> Collections<'s> {
-    let schema = both(left, right);
+    let schema = both(&left.schema, &right.schema);
     let plan = Mfp {
         predicates: vec![residual.clone()],
         projection: None,
@@ -137,14 +137,10 @@ fn residual_filter<'s>(
     mfp(input, &schema, &schema, &plan, &format!("{name}: residual"))
 }
 
-fn both(left: &Side<'_>, right: &Side<'_>) -> SchemaRef {
-    let fields: Vec<Field> = left
-        .schema
-        .fields()
-        .iter()
-        .chain(right.schema.fields())
-        .map(|f| f.as_ref().clone())
-        .collect();
+/// The columns of left ++ right.
+pub fn both(left: &SchemaRef, right: &SchemaRef) -> SchemaRef {
+    let fields = left.fields().iter().chain(right.fields());
+    let fields: Vec<Field> = fields.map(|f| f.as_ref().clone()).collect();
     Arc::new(Schema::new(fields))
 }
 
@@ -154,10 +150,10 @@ fn rows<'s>(side: &Side<'s>) -> Rows<'s> {
     side.keyed.arranged.clone().as_collection(row)
 }
 
-/// Rows of a side whose key the other side has.
-fn present<'s>(side: &Side<'s>, other: &Side<'s>, name: &str) -> Rows<'s> {
+/// The keys of a side, each once.
+pub fn keys<'s>(side: &Keyed<'s>, name: &str) -> ByKey<'s> {
     let keys = arrange::scan(
-        other.keyed.arranged.clone(),
+        side.arranged.clone(),
         &format!("{name}: keys"),
         Box::new(|key, values, output| {
             if values.next().is_some() {
@@ -165,7 +161,12 @@ fn present<'s>(side: &Side<'s>, other: &Side<'s>, name: &str) -> Rows<'s> {
             }
         }),
     );
-    let keys = arrange_by_key(keys.map(|key| (key, Row::default())), &format!("{name}: keys"));
+    arrange_by_key(keys.map(|key| (key, Row::default())), &format!("{name}: keys"))
+}
+
+/// Rows of a side whose key the other side has.
+fn present<'s>(side: &Side<'s>, other: &Side<'s>, name: &str) -> Rows<'s> {
+    let keys = keys(&other.keyed, name);
     let row = side.keyed.layout.rows();
     arrange::join(
         side.keyed.arranged.clone(),
@@ -193,13 +194,18 @@ fn parts<'s>(
     columns: std::ops::Range<usize>,
     name: &str,
 ) -> Rows<'s> {
-    let schema = both(left, right);
+    let schema = both(&left.schema, &right.schema);
+    apply(pairs, &schema, &format!("{name}: parts"), part(&schema, columns)).main
+}
+
+/// Cuts columns out of joined rows.
+pub fn part(schema: &SchemaRef, columns: std::ops::Range<usize>) -> Kernel<Row> {
     let types: Vec<DataType> = schema.fields()[columns.clone()]
         .iter()
         .map(|f| f.data_type().clone())
         .collect();
     let codec = codec_of(&types);
-    let kernel: Kernel<Row> = Box::new(move |batch, updates, outputs| {
+    Box::new(move |batch, updates, outputs| {
         let rows = codec.encode_rows(&batch.columns()[columns.clone()], batch.num_rows())?;
         let made = rows
             .into_iter()
@@ -207,12 +213,11 @@ fn parts<'s>(
             .map(|(row, (_, time, diff))| (row, *time, *diff));
         outputs.main.extend(made);
         Ok(())
-    });
-    apply(pairs, &schema, &format!("{name}: parts"), kernel).main
+    })
 }
 
 /// The row of nulls of a schema.
-fn nulls(schema: &SchemaRef) -> Row {
+pub fn nulls(schema: &SchemaRef) -> Row {
     let codec = RowCodec::new(schema.clone()).expect("a planned schema has a row encoding");
     let columns: Vec<ArrayRef> = schema
         .fields()
@@ -226,7 +231,7 @@ fn nulls(schema: &SchemaRef) -> Row {
 }
 
 /// The rows of true and of false.
-fn marks() -> (Row, Row) {
+pub fn marks() -> (Row, Row) {
     let codec = codec_of(&[DataType::Boolean]);
     let mut rows = codec
         .encode_rows(&[Arc::new(BooleanArray::from(vec![true, false]))], 2)

@@ -38,7 +38,7 @@ pub struct Layout {
 
 impl Layout {
     /// Whole rows beside the key.
-    fn whole(key: Vec<DataType>, row: Vec<DataType>) -> Self {
+    pub fn whole(key: Vec<DataType>, row: Vec<DataType>) -> Self {
         Layout {
             key,
             columns: (0..row.len()).map(|column| (1, column)).collect(),
@@ -104,8 +104,9 @@ pub fn keyed<'s>(input: Rows<'s>, schema: &SchemaRef, keys: &[Expr], nulls_apart
 }
 
 /// Cuts keys out of rows.
-struct Cut {
-    layout: Layout,
+pub struct Cut {
+    /// Where the columns are then.
+    pub layout: Layout,
     key: Splice,
     value: Splice,
     /// None: a null is a key as any other.
@@ -114,7 +115,7 @@ struct Cut {
 
 impl Cut {
     /// None: a key is not a column, or the rows have a type that cannot be cut.
-    fn new(schema: &SchemaRef, keys: &[Expr], nulls_apart: bool) -> Option<Self> {
+    pub fn new(schema: &SchemaRef, keys: &[Expr], nulls_apart: bool) -> Option<Self> {
         let columns = plain_columns(keys, &types_of(keys, schema), schema)?;
         let types: Vec<DataType> = schema.fields().iter().map(|field| field.data_type().clone()).collect();
         let layout = Layout::split(&types, &columns);
@@ -137,7 +138,7 @@ impl Cut {
     }
 
     /// Key and value; or the row, if it has a null in its key and those stand aside.
-    fn apart(&self, row: Row) -> Result<(Row, Row), Row> {
+    pub fn apart(&self, row: Row) -> Result<(Row, Row), Row> {
         let key = self.key.row(&[row.bytes()]);
         if self.nulls.as_ref().is_some_and(|nulls| nulls.any(key.bytes())) {
             return Err(row);
@@ -146,7 +147,8 @@ impl Cut {
     }
 }
 
-fn kernel(schema: &SchemaRef, keys: &[Expr], nulls_apart: bool) -> Kernel<(Row, Row)> {
+/// Computes keys of decoded rows.
+pub fn kernel(schema: &SchemaRef, keys: &[Expr], nulls_apart: bool) -> Kernel<(Row, Row)> {
     let keys = keys.to_vec();
     let types = types_of(&keys, schema);
     let codec = codec_of(&types);

@@ -68,7 +68,7 @@ pub fn projected_columns(plan: &Mfp, input_schema: &SchemaRef, output_schema: &S
 }
 
 /// A projection by bytes: of columns only, all of them of types that can be cut.
-fn spliced(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Option<Splice> {
+pub fn spliced(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Option<Splice> {
     let columns = projected_columns(plan, input_schema, output_schema)?;
     let columns: Vec<_> = columns.into_iter().map(|column| (0, column)).collect();
     Splice::new(&[types(input_schema)], &columns)
@@ -78,7 +78,8 @@ fn types(schema: &SchemaRef) -> Vec<DataType> {
     schema.fields().iter().map(|field| field.data_type().clone()).collect()
 }
 
-fn kernel(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Kernel<Row> {
+/// Filters and projects decoded rows.
+pub fn kernel(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Kernel<Row> {
     let predicates = plan.predicates.clone();
     let projection = plan.projection.clone();
     let types = types(output_schema);

@@ -26,6 +26,8 @@ mod join;
 mod key;
 mod mfp;
 mod order;
+mod recursive;
+mod rounds;
 mod tagged;
 pub mod tap;
 mod temporal;
@@ -312,6 +314,8 @@ impl<'s> Builder<'_, 's> {
                 temporal::temporal(self.node(node.inputs[0]), schema(0), plan, pause, name)
             }
             Op::Constant(batch) => self.constant(batch),
+            Op::Recursive(plan) => self.recursive(id, plan),
+            Op::SoFar => unreachable!("what reads it is built in the scope of its recursive query"),
             Op::Table(_) | Op::Unnest(_) => unreachable!("see `render` and `computed`"),
         }
     }

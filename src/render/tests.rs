@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -20,6 +20,7 @@ use crate::repr::{Diff, Row, Update};
 mod functions;
 mod numbers;
 mod postgres;
+mod recursive;
 
 /// A tuple of nullable integers.
 type Tuple = Vec<Option<i64>>;
@@ -115,6 +116,7 @@ impl Plan {
             partition_by: vec![],
             append_only: false,
             logical: LogicalPlan::default(),
+            recursions: vec![],
         });
         &mut self.tables[index]
     }
@@ -207,6 +209,8 @@ struct Answer {
     oks: Vec<Vec<Update>>,
     errs: Vec<Vec<Update>>,
     failures: Vec<Update>,
+    /// How long the first worker took for each time, where each is waited for.
+    took: Vec<Duration>,
 }
 
 /// How a graph is run.
@@ -242,10 +246,12 @@ fn run(graph: &Arc<Graph>, history: &Arc<History>, end: u64, way: Way, counters:
         oks: graph.tables.iter().map(|_| vec![]).collect(),
         errs: graph.tables.iter().map(|_| vec![]).collect(),
         failures: vec![],
+        took: vec![],
     }));
     let (shared, graph, history, counters) = (answer.clone(), graph.clone(), history.clone(), counters.clone());
     let guards = timely::execute(timely::Config::process(way.workers), move |worker| {
         let definition = dataflow(vec![], graph.tables.len());
+        let took = shared.clone();
         let mut probe = timely::dataflow::ProbeHandle::new();
         let mut handles = worker.dataflow::<Epoch, _, _>(|scope| {
             let (handles, inputs): (Vec<_>, Vec<_>) = history
@@ -293,8 +299,12 @@ fn run(graph: &Arc<Graph>, history: &Arc<History>, end: u64, way: Way, counters:
                 handle.advance_to(time + 1);
             }
             if way.stepwise {
+                let began = Instant::now();
                 while probe.less_than(&(time + 1)) {
                     worker.step();
+                }
+                if worker.index() == 0 {
+                    took.lock().unwrap().took.push(began.elapsed());
                 }
             }
         }

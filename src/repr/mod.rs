@@ -32,8 +32,8 @@ pub use offsets::Offsets;
 pub use row::Row;
 pub use size::{batch_bytes, batch_slices, rows_bytes};
 pub use spine::{
-    RowBatcher, RowKeyBatcher, RowKeyBuilder, RowKeyChunker, RowKeySpine, RowLayout, RowSpine, RowValBatcher,
-    RowValBuilder, RowValChunker, RowValSpine,
+    Round, RoundValBatcher, RoundValBuilder, RoundValChunker, RoundValSpine, RowBatcher, RowKeyBatcher, RowKeyBuilder,
+    RowKeyChunker, RowKeySpine, RowLayout, RowSpine, RowValBatcher, RowValBuilder, RowValChunker, RowValSpine,
 };
 pub use splice::{Nulls, Splice};
 #[cfg(test)]

@@ -1,11 +1,17 @@
 //! The two arrangements every stateful operator uses: rows by key (`RowVal*`), and rows alone
-//! (`RowKey*`). Both are differential's Ord spines with [`RowArena`] for keys and values.
+//! (`RowKey*`). Both are differential's Ord spines with [`RowArena`] for keys and values. In the scope of a recursive
+//! query there is one, rows by key (`RoundVal*`), whose times are also of a round.
 
 use std::rc::Rc;
 
+use differential_dataflow::trace::implementations::chunker::ContainerChunker;
 use differential_dataflow::trace::implementations::merge_batcher::MergeBatcher;
+use differential_dataflow::trace::implementations::merge_batcher::vec::VecMerger;
 use differential_dataflow::trace::implementations::ord_neu::{OrdKeyBatch, OrdKeyBuilder, OrdValBatch, OrdValBuilder};
 use differential_dataflow::trace::implementations::spine_fueled::Spine;
+
+use differential_dataflow::trace::rc_blanket_impls::RcBuilder;
+use timely::order::Product;
 
 use super::chunk::{Chunk, ChunkBuilder, ChunkMerger, Chunker};
 use super::footprint::Watched;
@@ -38,3 +44,18 @@ pub type RowKeyChunker = Chunker<(), Diff>;
 pub type RowKeyBatcher = RowBatcher<Diff>;
 /// Builds the batches of a [`RowKeySpine`].
 pub type RowKeyBuilder = ChunkBuilder<OrdKeyBuilder<KeyLayout, Chunk<Diff>>>;
+
+/// A time in the scope of a recursive query: an epoch, and how many rounds lie behind it there.
+pub type Round = Product<Epoch, u64>;
+
+type RoundUpdates = Vec<((Row, Row), Round, Diff)>;
+type RoundLayout = (RowArena, RowArena, Vec<Round>, Vec<Diff>, Offsets);
+
+/// Rows arranged by a key row, round by round.
+pub type RoundValSpine = RowSpine<OrdValBatch<RoundLayout>>;
+/// Sorts and consolidates updates on their way into a [`RoundValSpine`].
+pub type RoundValChunker = ContainerChunker<RoundUpdates>;
+/// Merges them.
+pub type RoundValBatcher = MergeBatcher<VecMerger<(Row, Row), Round, Diff>>;
+/// Builds the batches of a [`RoundValSpine`].
+pub type RoundValBuilder = RcBuilder<OrdValBuilder<RoundLayout, RoundUpdates>>;

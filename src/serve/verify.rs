@@ -40,7 +40,7 @@ use crate::deep::{self, deep};
 use crate::definition::{Dataflow, OnViolation, Retention};
 use crate::evolve::{self, EvolveError};
 use crate::input::{Arrived, Resolver};
-use crate::plan::{self, Graph, PlannedTable};
+use crate::plan::{self, Graph, OwnRows, PlannedTable};
 use crate::repr::{CodecError, Epoch, Row, RowCodec, ValueTexts, normalise_batch, normalise_schema};
 use crate::sink::{Lake, LakeError};
 
@@ -261,37 +261,43 @@ async fn recompute(
         table: planned.name.clone(),
         source,
     };
+    let memory = dataflow.bounds.memory.map_or(USUAL, |limit| limit / SHARE);
     let missing = std::cell::RefCell::new(None);
-    let provider = |name: &str| -> Option<Arc<dyn TableProvider>> {
-        let Some(Relation { schema, rows }) = relations.get(name) else {
-            missing.replace(Some(name.to_string()));
-            return None;
+    let rows = async |logical: &LogicalPlan, schema: &SchemaRef, own: &OwnRows| {
+        let provider = |name: &str| -> Option<Arc<dyn TableProvider>> {
+            let known = relations.get(name).map(|known| (&known.schema, &known.rows));
+            let Some((schema, rows)) = own.get(name).map(|(schema, rows)| (schema, rows)).or(known) else {
+                missing.replace(Some(name.to_string()));
+                return None;
+            };
+            let table = MemTable::try_new(schema.clone(), vec![rows.clone()]);
+            Some(Arc::new(table.expect("a relation's rows are of its schema")))
         };
-        let table = MemTable::try_new(schema.clone(), vec![rows.clone()]);
-        Some(Arc::new(table.expect("a relation's rows are of its schema")))
+        let logical = plan::bind_now(plan::rebind(logical, &provider)?, epoch);
+        let logical = plan::without_large_values(logical, dataflow.bounds.max_value)?;
+        let logical = sums::fitting(orders::agreeing(logical)?)?;
+        run(schema, logical, memory).await
     };
-    let rebound = plan::rebind(&planned.logical, &provider);
+    let computed = match plan::own_rows(&planned.recursions, rows).await {
+        Ok(own) => rows(&planned.logical, &planned.schema, &own).await,
+        Err(error) => Err(error),
+    };
     if let Some(missing) = missing.into_inner() {
         return Ok(Err(missing));
     }
-    let logical = plan::bind_now(rebound.map_err(batch)?, epoch);
-    let logical = plan::without_large_values(logical, dataflow.bounds.max_value).map_err(batch)?;
-    let logical = orders::agreeing(logical).map_err(batch)?;
-    let logical = sums::fitting(logical).map_err(batch)?;
-    let memory = dataflow.bounds.memory.map_or(USUAL, |limit| limit / SHARE);
-    let rows = run(planned, logical, memory).await.map_err(batch)?;
+    let rows = computed.map_err(batch)?;
     let table = &dataflow.tables[planned.table];
     Ok(Ok(checked(planned, table.retention.as_ref(), epoch, rows)?))
 }
 
 /// Runs a plan; rows that fail to evaluate are left out, as they are dead letters of the run. What it holds goes to disk above
 /// `memory`; a plan that needs more, or has rows that fail, is run again in memory.
-async fn run(planned: &PlannedTable, logical: LogicalPlan, memory: u64) -> Result<Vec<RecordBatch>, DataFusionError> {
+async fn run(schema: &SchemaRef, logical: LogicalPlan, memory: u64) -> Result<Vec<RecordBatch>, DataFusionError> {
     let rows = match isolate::execute_whole(&plan::batch_context_within(memory)?, &logical).await {
         Ok(rows) => rows,
         Err(_) => isolate::collect(&plan::batch_context(), &logical).await?,
     };
-    let schema = nullable(&planned.schema);
+    let schema = nullable(schema);
     let normal = rows.iter().map(|rows| normalise_batch(&schema, rows));
     normal
         .collect::<Result<_, _>>()

@@ -36,6 +36,7 @@ mod publish;
 mod readers;
 mod real_data;
 mod rebuild;
+mod recursive;
 #[path = "../../src/registry/mock.rs"]
 mod registry;
 mod restart;

@@ -45,7 +45,12 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             root("name = \"shop\"\nepock = \"10ms\"\n"),
             "dataflow.toml:2:1: unknown setting \"epock\"\n\
-             \x20 help: did you mean \"epoch\"? known here: backfill_from, backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, max_value, memory_limit, name, registry, store",
+             \x20 help: did you mean \"epoch\"? known here: backfill_from, backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, max_rounds, max_value, memory_limit, name, registry, store",
+        ),
+        (
+            root("name = \"shop\"\nmax_rounds = 0\n"),
+            "dataflow.toml:2:14: setting \"max_rounds\" must be from 1 to 1000000\n\
+             \x20 help: it is how often a recursive query may add rows to those that it has",
         ),
         (
             root("name = \"shop\"\nmax_value = \"2 GiB\"\n"),
@@ -55,7 +60,7 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
         (
             root("name = \"shop\"\nzzz = 1\n"),
             "dataflow.toml:2:1: unknown setting \"zzz\"\n\
-             \x20 help: known here: backfill_from, backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, max_value, memory_limit, name, registry, store",
+             \x20 help: known here: backfill_from, backfill_rate, commit, dead_letters, durability, epoch, guard, history, http, lake, max_record, max_rounds, max_value, memory_limit, name, registry, store",
         ),
         (
             root("name = \"shop\"\nepoch = 10\n"),

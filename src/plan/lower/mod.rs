@@ -9,6 +9,7 @@ mod expr;
 mod join;
 mod limit;
 mod mfp;
+mod recursive;
 mod unnest;
 mod window;
 
@@ -31,6 +32,8 @@ pub(super) struct Lowering<'a> {
     pub builder: &'a mut Builder,
     /// The nodes of inputs and tables, by their names in SQL.
     pub sources: &'a HashMap<String, NodeId>,
+    /// Those of the recursive queries of the table that is being lowered.
+    pub own: HashMap<String, NodeId>,
     /// The most bytes that a value may take which is computed.
     pub max_value: u64,
 }
@@ -58,10 +61,6 @@ impl Lowering<'_> {
                 let node = self.lower(input)?;
                 Ok(self.distinct(node))
             }
-            LogicalPlan::RecursiveQuery(_) => Err(Refusal::new("could not keep a recursive query up to date")
-                .help("unroll it to a fixed number of joins")
-                .near("RECURSIVE")
-                .into()),
             other => Err(Refusal::new(format!(
                 "could not keep this part of the query up to date: {}",
                 other.display()
@@ -73,8 +72,9 @@ impl Lowering<'_> {
     fn scan(&mut self, scan: &TableScan) -> Planned<NodeId> {
         let name = session::source_name(&scan.table_name);
         let source = *self
-            .sources
+            .own
             .get(&name)
+            .or_else(|| self.sources.get(&name))
             .ok_or_else(|| Refusal::new(format!("could not find {name:?}")).near(scan.table_name.table()))?;
         let Some(columns) = &scan.projection else {
             return Ok(source);

@@ -18,16 +18,42 @@ use crate::plan::{
 
 /// The rows of a node as of an epoch.
 pub fn evaluate(graph: &Graph, node: NodeId, epoch_ms: u64) -> RecordBatch {
+    evaluate_over(graph, node, epoch_ms, None)
+}
+
+/// In the step of a recursive query, over the rows of the round before.
+fn evaluate_over(graph: &Graph, node: NodeId, epoch_ms: u64, before: Option<&RecordBatch>) -> RecordBatch {
     let node = &graph.nodes[node];
     let inputs: Vec<RecordBatch> = match node.op {
-        Op::Table(_) => vec![],
-        _ => node.inputs.iter().map(|&i| evaluate(graph, i, epoch_ms)).collect(),
+        Op::Table(_) | Op::SoFar | Op::Recursive(_) => vec![],
+        _ => (node.inputs.iter())
+            .map(|&i| evaluate_over(graph, i, epoch_ms, before))
+            .collect(),
     };
     let schema = &node.schema;
     let batch = match &node.op {
         Op::Input(_) => rows(&node.name),
         Op::Table(table) => evaluate(graph, graph.tables[*table].node, epoch_ms),
         Op::Constant(batch) => batch.clone(),
+        Op::SoFar => before.expect("only a step reads the rows before").clone(),
+        Op::Recursive(plan) => {
+            let mut seen = BTreeSet::new();
+            let mut fresh = |rows: RecordBatch| {
+                let all = keys(rows.columns(), rows.num_rows());
+                let kept = (0..all.len()).filter(|&n| seen.insert(all[n].clone()) || !plan.distinct);
+                pick(&rows, &kept.map(|n| n as u32).collect::<Vec<_>>())
+            };
+            let mut round = fresh(evaluate_over(graph, node.inputs[0], epoch_ms, before));
+            let mut all = vec![];
+            for _ in 0..=plan.most_rounds {
+                all.push(of(schema, round.columns().to_vec(), round.num_rows()));
+                round = fresh(evaluate_over(graph, node.inputs[1], epoch_ms, Some(&round)));
+                if round.num_rows() == 0 {
+                    break;
+                }
+            }
+            concat_batches(schema, &all).unwrap()
+        }
         Op::Mfp(mfp) => {
             let mut batch = inputs[0].clone();
             for predicate in &mfp.predicates {

@@ -5,7 +5,47 @@ use crate::definition::Layer;
 use crate::plan::compile;
 
 /// What is refused, words of its remedy, and the same with the remedy applied.
-const CASES: [(&str, &str, &str); 26] = [
+const CASES: [(&str, &str, &str); 34] = [
+    (
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION ALL SELECT DISTINCT n + 1 FROM r WHERE n < 5) SELECT n FROM r",
+        "write UNION in the place of UNION ALL",
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION SELECT DISTINCT n + 1 FROM r WHERE n < 5) SELECT n FROM r",
+    ),
+    (
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION ALL SELECT o.quantity FROM orders o WHERE o.id IN (SELECT n FROM r)) SELECT n FROM r",
+        "join r: FROM r JOIN ... ON ...",
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION ALL SELECT o.quantity FROM r JOIN orders o ON o.id = r.n) SELECT n FROM r",
+    ),
+    (
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION SELECT n + 1 FROM r WHERE n < 5 UNION SELECT n + 2 FROM r WHERE n < 5) SELECT n FROM r",
+        "FROM r JOIN (SELECT ... UNION ALL SELECT ...) AS t ON ...",
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION SELECT n + t.d FROM r JOIN (SELECT 1 AS d UNION ALL SELECT 2) AS t ON n < 5) SELECT n FROM r",
+    ),
+    (
+        "WITH RECURSIVE r AS (SELECT quantity AS n FROM orders UNION ALL SELECT n * 1.5 FROM r WHERE n < 5) SELECT n FROM r",
+        "cast it to one type in both parts: CAST(... AS DECIMAL",
+        "WITH RECURSIVE r AS (SELECT CAST(quantity AS DECIMAL(20,2)) AS n FROM orders UNION ALL SELECT CAST(n * 1.5 AS DECIMAL(20,2)) FROM r WHERE n < 5) SELECT n FROM r",
+    ),
+    (
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION ALL SELECT o.quantity FROM orders o LEFT JOIN r ON r.n = o.id) SELECT n FROM r",
+        "have it on the other side: FROM r LEFT JOIN ...",
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION ALL SELECT o.quantity FROM r LEFT JOIN orders o ON r.n = o.id) SELECT n FROM r",
+    ),
+    (
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION (SELECT n FROM r EXCEPT SELECT quantity FROM orders)) SELECT n FROM r",
+        "filter with NOT EXISTS (SELECT ...)",
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION SELECT n + 1 FROM r WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.quantity = r.n)) SELECT n FROM r",
+    ),
+    (
+        "WITH RECURSIVE r AS (SELECT id AS n, at FROM orders UNION SELECT n + 1, at FROM r WHERE at > now() - INTERVAL '1 hour' AND n < 9) SELECT n FROM r",
+        "in a subquery of FROM which that part joins",
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION SELECT o.quantity FROM r JOIN (SELECT id, quantity FROM orders WHERE at > now() - INTERVAL '1 hour') AS o ON o.id = r.n) SELECT n FROM r",
+    ),
+    (
+        "WITH RECURSIVE r AS (SELECT id AS n FROM orders UNION ALL SELECT n + 1 FROM r WHERE n < 5) CYCLE n SET c USING p SELECT n FROM r",
+        "WHERE path NOT LIKE '%/' || t.id || '/%'",
+        "WITH RECURSIVE r AS (SELECT quantity AS n, '/' || id || '/' AS path FROM orders UNION ALL SELECT t.quantity, path || t.id || '/' FROM r JOIN orders t ON t.id = r.n WHERE path NOT LIKE '%/' || t.id || '/%') SELECT n FROM r",
+    ),
     (
         "SELECT count(*) FROM orders",
         "give it a name: AS ...",

@@ -223,8 +223,10 @@ impl Setting {
         let views: Vec<String> = views
             .map(|(n, table)| format!("{} AS (SELECT {} FROM {})", table.name, table.names(), input(first + n)))
             .collect();
+        let recursive = question.sql.strip_prefix("WITH RECURSIVE ");
         match question.sql.strip_prefix("WITH ") {
             _ if views.is_empty() => question.sql.clone(),
+            Some(_) if let Some(more) = recursive => format!("WITH RECURSIVE {}, {more}", views.join(", ")),
             Some(more) => format!("WITH {}, {more}", views.join(", ")),
             None => format!("WITH {} {}", views.join(", "), question.sql),
         }

@@ -12,6 +12,7 @@ mod groups;
 mod joins;
 mod logic;
 mod numbers;
+mod recursive;
 mod rows;
 mod sets;
 mod subqueries;
@@ -48,6 +49,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         calendar::FAMILIES,
         texts::FAMILIES,
         functions::FAMILIES,
+        recursive::FAMILIES,
         NESTED,
     ];
     rooms.into_iter().flatten()

@@ -1,0 +1,104 @@
+//! A recursive query in batch: round by round, as the standard says.
+
+use std::collections::HashMap;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::row::{OwnedRow, RowConverter, SortField};
+
+use datafusion::logical_expr::LogicalPlan;
+
+use super::{MOST_EQUAL, Recursion};
+
+/// Rows of recursive queries, by the names of the relations that hold them.
+pub type OwnRows = HashMap<String, (SchemaRef, Vec<RecordBatch>)>;
+
+/// The rows of a table's recursive queries, those left out that are dead letters in the graph: rows of rounds beyond the
+/// last one, and those of which there are too many. `run` runs a plan, which reads these relations beside those that
+/// everybody knows, and yields batches of the given columns.
+///
+/// # Errors
+/// Those of `run`, and rows without an order of bytes.
+pub async fn own_rows<E: From<ArrowError>>(
+    recursions: &[Recursion],
+    mut run: impl AsyncFnMut(&LogicalPlan, &SchemaRef, &OwnRows) -> Result<Vec<RecordBatch>, E>,
+) -> Result<OwnRows, E> {
+    let mut own = OwnRows::new();
+    for recursion in recursions {
+        let schema = &recursion.schema;
+        let most = if recursion.distinct { 1 } else { MOST_EQUAL + 1 };
+        let mut tally = Tally::new(recursion, most)?;
+        let mut all = vec![];
+        let mut round = tally.admitted(run(&recursion.base, schema, &own).await?)?;
+        let mut number = 0;
+        while !round.is_empty() {
+            all.extend(round.iter().cloned());
+            if number == recursion.most_rounds {
+                break;
+            }
+            number += 1;
+            own.insert(recursion.before.clone(), (schema.clone(), round));
+            round = tally.admitted(run(&recursion.step, schema, &own).await?)?;
+        }
+        if !recursion.distinct {
+            all = tally.without_the_many(all)?;
+        }
+        own.insert(recursion.name.clone(), (schema.clone(), all));
+    }
+    Ok(own)
+}
+
+/// Counts rows.
+struct Tally {
+    converter: RowConverter,
+    /// How often a row may be there.
+    most: i64,
+    counts: HashMap<OwnedRow, i64>,
+}
+
+impl Tally {
+    fn new(recursion: &Recursion, most: i64) -> Result<Tally, ArrowError> {
+        let fields = recursion.schema.fields().iter();
+        Ok(Tally {
+            converter: RowConverter::new(fields.map(|f| SortField::new(f.data_type().clone())).collect())?,
+            most,
+            counts: HashMap::new(),
+        })
+    }
+
+    /// Those rows that are not there as often as they may.
+    fn admitted(&mut self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, ArrowError> {
+        self.kept(batches, |count, most| {
+            *count += 1;
+            *count <= most
+        })
+    }
+
+    /// Those rows of which there are not too many.
+    fn without_the_many(&mut self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, ArrowError> {
+        self.kept(batches, |count, most| *count < most)
+    }
+
+    fn kept(
+        &mut self,
+        batches: Vec<RecordBatch>,
+        keep: impl Fn(&mut i64, i64) -> bool,
+    ) -> Result<Vec<RecordBatch>, ArrowError> {
+        let mut kept = vec![];
+        for batch in batches {
+            let rows = self.converter.convert_columns(batch.columns())?;
+            let mut places: Vec<u32> = vec![];
+            for (place, row) in (0..).zip(rows.iter()) {
+                if keep(self.counts.entry(row.owned()).or_insert(0), self.most) {
+                    places.push(place);
+                }
+            }
+            if !places.is_empty() {
+                kept.push(take_record_batch(&batch, &UInt32Array::from(places))?);
+            }
+        }
+        Ok(kept)
+    }
+}
