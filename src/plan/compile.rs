@@ -31,8 +31,8 @@ use super::share::{Builder, Draft};
 use super::using::without_using;
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{
-    casts, change_feed, complete, named_windows, normal, now, numbers, optimise, partitions, refuse, session, sets,
-    shape, shorthands, standard, subqueries, values, wide, windows,
+    casts, change_feed, complete, laterals, named_windows, normal, now, numbers, optimise, partitions, refuse, session,
+    sets, shape, shorthands, standard, subqueries, ties, values, wide, windows,
 };
 use crate::contain::contain;
 use crate::deep::deep;
@@ -207,7 +207,8 @@ impl Compiler<'_> {
         if !twice.is_empty() {
             return Err(twice.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
-        refuse::fetch_as_limit(&mut query);
+        ties::fetch_as_limit(query.as_mut());
+        laterals::written_out(query.as_mut()).map_err(|r| wrong(r.into()))?;
         shorthands::write_out(query.as_mut());
         named_windows::written_out(&mut query).map_err(|r| wrong(r.into()))?;
         microseconds(query.as_mut());
@@ -552,7 +553,7 @@ fn settings_file(table: &Table) -> PathBuf {
 
 /// The statements of a file, window functions rewritten.
 fn parse(tokens: Vec<TokenWithSpan>) -> Planned<Vec<Statement>> {
-    let tokens = windows::rewrite(tokens)?;
+    let tokens = laterals::rewrite_asof(windows::rewrite(tokens)?);
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&Standard)
         .with_recursion_limit(shape::PARSER_DEPTH)
