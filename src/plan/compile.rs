@@ -33,8 +33,8 @@ use super::share::{Builder, Draft};
 use super::using::without_using;
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{
-    casts, change_feed, complete, named_windows, normal, now, numbers, optimise, partitions, refuse, session, sets,
-    shape, shorthands, standard, subqueries, values, wide, windows,
+    casts, change_feed, complete, laterals, named_windows, normal, now, numbers, optimise, partitions, refuse, session,
+    sets, shape, shorthands, standard, subqueries, ties, values, wide, windows,
 };
 use crate::contain::contain;
 use crate::deep::deep;
@@ -294,7 +294,8 @@ impl Compiler<'_> {
         subquery: Option<Span>,
         finish: &Finish<'_>,
     ) -> Result<(LogicalPlan, SchemaRef), Mistakes> {
-        refuse::fetch_as_limit(&mut query);
+        ties::fetch_as_limit(query.as_mut());
+        laterals::written_out(query.as_mut())?;
         shorthands::write_out(query.as_mut());
         named_windows::written_out(&mut query)?;
         microseconds(query.as_mut());
@@ -540,7 +541,7 @@ fn settings_file(table: &Table) -> PathBuf {
 
 /// The statements of a file, window functions rewritten.
 fn parse(tokens: Vec<TokenWithSpan>) -> Planned<Vec<Statement>> {
-    let tokens = windows::rewrite(tokens)?;
+    let tokens = laterals::rewrite_asof(windows::rewrite(tokens)?);
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&Standard)
         .with_recursion_limit(shape::PARSER_DEPTH)

@@ -11,7 +11,7 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, TrimWhereField, UnaryOperator};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -75,6 +75,9 @@ impl Dialect for Standard {
     }
 
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        if let Some(side) = trims_blanks(parser) {
+            return Some(trimmed(parser, side));
+        }
         let op = match parser.peek_token_ref().token {
             Token::Minus => UnaryOperator::Minus,
             Token::Plus => UnaryOperator::Plus,
@@ -186,6 +189,38 @@ impl Dialect for Standard {
     }
 }
 
+/// Whether `TRIM([BOTH | LEADING | TRAILING] FROM` follows, which says no characters, and which side it says.
+fn trims_blanks(parser: &Parser) -> Option<Option<TrimWhereField>> {
+    let keyword = |n: usize| match &parser.peek_nth_token_ref(n).token {
+        Token::Word(word) if word.quote_style.is_none() => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    if keyword(0) != Keyword::TRIM || parser.peek_nth_token_ref(1).token != Token::LParen {
+        return None;
+    }
+    let side = match keyword(2) {
+        Keyword::FROM => return Some(None),
+        Keyword::BOTH => TrimWhereField::Both,
+        Keyword::LEADING => TrimWhereField::Leading,
+        Keyword::TRAILING => TrimWhereField::Trailing,
+        _ => return None,
+    };
+    (keyword(3) == Keyword::FROM).then_some(Some(side))
+}
+
+fn trimmed(parser: &mut Parser, side: Option<TrimWhereField>) -> Result<Expr, ParserError> {
+    let words = if side.is_some() { 4 } else { 3 };
+    (0..words).for_each(|_| parser.advance_token());
+    let expr = Box::new(parser.parse_expr()?);
+    parser.expect_token(&Token::RParen)?;
+    Ok(Expr::Trim {
+        expr,
+        trim_where: side,
+        trim_what: None,
+        trim_characters: None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +310,8 @@ mod tests {
             ("a::TIMESTAMP AT TIME ZONE 'UTC'", "((a::TIMESTAMP) at 'UTC')"),
             ("a || b COLLATE c", "(a || (b collate c))"),
             ("a OR b AND c", "(a OR (b AND c))"),
+            ("trim(BOTH FROM a) || trim(from a)", "(TRIM(BOTH a) || TRIM(a))"),
+            ("trim(LEADING 'x' FROM a)", "TRIM(LEADING 'x' FROM a)"),
         ] {
             assert_eq!(read(sql), meant, "{sql}");
         }

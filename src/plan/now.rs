@@ -4,7 +4,7 @@
 //! for batch recomputation. In the graph it may only stand in a comparison with an expression of the row,
 //! which [`solve`] turns round into the moments at which the row enters and leaves:
 //! `ts > now() - INTERVAL '1 hour'` is `now() < ts + INTERVAL '1 hour'`. Where now() is cut, or moved by months, `times` finds the
-//! moment at which it reaches that of the row.
+//! moment at which it reaches that of the row. A moment that is moved by months alone may do so several times, see [`Stay`].
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::{Cast, Placeholder};
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr, cast, lit};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr, cast, lit, when};
 
 use super::calendar::is_utc;
 use super::error::{Planned, Refusal};
 use super::rewrite::rewrite;
-use super::times::{self, DAY, Length, Part, Step, Unit, later, when_reached};
+use super::times::{self, DAY, Length, Part, Stay, Step, Unit, days_from_civil, later, when_reached};
 use crate::repr::Epoch;
 
 const ID: &str = "$alluvium_now";
@@ -107,6 +107,8 @@ fn is_now(expr: &Expr) -> bool {
 pub(super) struct Moments {
     pub lower: Vec<(Expr, bool)>,
     pub upper: Vec<(Expr, bool)>,
+    /// Lists of the moments at which a row comes, and of those at which it has gone again.
+    pub stretches: Vec<(Expr, Expr)>,
 }
 
 /// Turns a predicate that mentions `now()` into moments.
@@ -116,6 +118,13 @@ pub(super) fn solve(predicate: &Expr, moments: &mut Moments) -> Planned<()> {
             if *op == Operator::And {
                 solve(left, moments)?;
                 return solve(right, moments);
+            }
+            if *op == Operator::Or {
+                return match (mentions_now(left), mentions_now(right)) {
+                    (true, false) => either(left, right, moments),
+                    (false, true) => either(right, left, moments),
+                    _ => Err(misplaced().into()),
+                };
             }
             if !matches!(
                 op,
@@ -140,13 +149,32 @@ pub(super) fn solve(predicate: &Expr, moments: &mut Moments) -> Planned<()> {
     }
 }
 
+/// `timed OR always`: a row for which the latter is true never comes or goes.
+fn either(timed: &Expr, always: &Expr, moments: &mut Moments) -> Planned<()> {
+    let mut of_timed = Moments::default();
+    solve(timed, &mut of_timed)?;
+    if !of_timed.stretches.is_empty() {
+        return Err(misplaced().into());
+    }
+    let unless = |moment: Expr, micros: i64| -> Planned<Expr> {
+        let far = lit(ScalarValue::TimestampMicrosecond(Some(micros), None));
+        Ok(when(always.clone(), far).otherwise(moment)?)
+    };
+    for (moment, inclusive) in of_timed.lower {
+        moments.lower.push((unless(moment, 0)?, inclusive));
+    }
+    for (moment, inclusive) in of_timed.upper {
+        moments
+            .upper
+            .push((unless(moment, days_from_civil(10_000, 1, 1) * DAY - 1)?, inclusive));
+    }
+    Ok(())
+}
+
 /// The refusal of `now()` where a row's stay cannot be derived.
 pub(super) fn misplaced() -> Refusal {
     Refusal::new("could not keep this use of now() up to date")
-        .help(
-            "compare it with an expression of the row in WHERE: ts > now() - INTERVAL '1 hour'; with months and years: ts > \
-             current_date - INTERVAL '1 month'",
-        )
+        .help("compare it with an expression of the row in WHERE: ts > now() - INTERVAL '1 hour'")
         .near("now")
 }
 
@@ -156,6 +184,8 @@ struct Form {
     steps: Vec<Step>,
     /// The time of day that it always has by then, if it is always the same.
     time: Option<i64>,
+    /// Behind the steps it is moved by months, at any time of day, and by microseconds then.
+    months: Option<(i64, i64)>,
 }
 
 fn form(expr: &Expr) -> Option<Form> {
@@ -175,7 +205,7 @@ fn form(expr: &Expr) -> Option<Form> {
             _ => None,
         },
         Expr::ScalarFunction(call) if call.name() == "date_trunc" => match call.args.as_slice() {
-            [Expr::Literal(unit, _), of] => Some(cut(form(of)?, Unit::named(unit.try_as_str()??)?)),
+            [Expr::Literal(unit, _), of] => cut(form(of)?, Unit::named(unit.try_as_str()??)?),
             _ => None,
         },
         _ => None,
@@ -186,7 +216,7 @@ fn form(expr: &Expr) -> Option<Form> {
 fn form_as(expr: &Expr, to: &DataType) -> Option<Form> {
     let form = form(expr)?;
     match to {
-        DataType::Date32 => Some(cut(form, Unit::Micros(DAY))),
+        DataType::Date32 => cut(form, Unit::Micros(DAY)),
         DataType::Timestamp(..) => Some(form),
         _ => None,
     }
@@ -201,28 +231,41 @@ fn moved(mut form: Form, by: Length) -> Option<Form> {
         return None;
     }
     if by.months != 0 {
-        // Months keep the order of moments of one time of day only.
-        let time = form.time?;
-        form.steps.push(Step::Months {
-            months: by.months,
-            time,
-        });
+        match form.time {
+            // Months keep the order of moments of one time of day only.
+            Some(time) => form.steps.push(Step::Months {
+                months: by.months,
+                time,
+            }),
+            None if form.months.is_none() => form.months = Some((by.months, 0)),
+            None => return None,
+        }
     }
     let micros = by.days * DAY + by.micros;
-    if micros != 0 {
-        form.steps.push(Step::Micros(micros));
+    match &mut form.months {
+        Some((_, behind)) => *behind += micros,
+        None if micros != 0 => form.steps.push(Step::Micros(micros)),
+        None => {}
     }
     form.time = form.time.map(|time| (time + micros).rem_euclid(DAY));
     Some(form)
 }
 
-fn cut(mut form: Form, unit: Unit) -> Form {
+fn cut(mut form: Form, unit: Unit) -> Option<Form> {
+    if let Some((months, behind)) = form.months.take() {
+        // The day of a moment moved by months is that of its day; what lies behind would have to be cut as well.
+        if !unit.is_of_days() || behind != 0 {
+            return None;
+        }
+        form.steps.push(Step::Cut(Unit::Micros(DAY)));
+        form.steps.push(Step::Months { months, time: 0 });
+    }
     form.time = match unit.is_of_days() {
         true => Some(0),
         false => form.time.map(|time| unit.start(time)),
     };
     form.steps.push(Step::Cut(unit));
-    form
+    Some(form)
 }
 
 /// A literal INTERVAL, number of days or length of time.
@@ -245,10 +288,9 @@ fn constant(expr: &Expr) -> Option<Length> {
     }
 }
 
-/// The same in microseconds, where it has no months.
+/// The same in microseconds, as differences are compared: a month has 30 days.
 fn constant_micros(expr: &Expr) -> Option<i64> {
-    let length = constant(expr).filter(|length| length.months == 0)?;
-    length.total().filter(|micros| micros.abs() <= MOST[2])
+    constant(expr)?.total().filter(|micros| micros.abs() <= MOST[2])
 }
 
 /// `timed op row`, where only `timed` mentions now().
@@ -280,16 +322,31 @@ fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut Moments) -> Pla
     let form = form(timed).ok_or_else(misplaced)?;
     let row = timestamp(row);
     if op == Operator::Eq {
-        bound(form.clone(), Operator::GtEq, row.clone(), moments);
-        bound(form, Operator::LtEq, row, moments);
+        bound(form.clone(), Operator::GtEq, row.clone(), moments)?;
+        bound(form, Operator::LtEq, row, moments)
     } else {
-        bound(form, op, row, moments);
+        bound(form, op, row, moments)
     }
-    Ok(())
 }
 
-fn bound(form: Form, op: Operator, row: Expr, moments: &mut Moments) {
+fn bound(form: Form, op: Operator, row: Expr, moments: &mut Moments) -> Planned<()> {
     let lower = matches!(op, Operator::Gt | Operator::GtEq);
+    if let Some((months, behind)) = form.months {
+        let before = form.steps.iter().try_fold(0i64, |sum, step| match step {
+            Step::Micros(micros) => sum.checked_add(*micros),
+            _ => None,
+        });
+        let before = before.ok_or_else(misplaced)?;
+        let stay = Stay {
+            months,
+            behind: lower,
+            inclusive: matches!(op, Operator::GtEq | Operator::LtEq),
+        };
+        // What is moved by months is now() and what was added before.
+        let (from, to) = stay.lists(later(row, -behind), before);
+        moments.stretches.push((from, to));
+        return Ok(());
+    }
     let only_micros = form.steps.iter().try_fold(0i64, |sum, step| match step {
         Step::Micros(micros) => sum.checked_add(*micros),
         _ => None,
@@ -307,6 +364,7 @@ fn bound(form: Form, op: Operator, row: Expr, moments: &mut Moments) {
     } else {
         moments.upper.push((moment, inclusive));
     }
+    Ok(())
 }
 
 fn uncast(expr: &Expr) -> &Expr {

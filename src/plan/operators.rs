@@ -3,16 +3,20 @@
 //! `a ^ b` is the power of two doubles. Rows are compared column by column, in three-valued logic: `(a, b) < (c, d)` is
 //! `a < c OR a = c AND b < d`, so that it is unknown where a null decides, and known where an earlier column does.
 //! `x < ANY(list)` is `x < a OR x < b` for each item, which is unknown where no item decides and one is null; ALL is the
-//! opposite of ANY with the opposite comparison.
+//! opposite of ANY with the opposite comparison. Rows that meet a subquery are in `row_queries`.
+//!
+//! `(a, b) OVERLAPS (c, d)` compares the ends of two times, of which the lesser is the first. `a[2:]` and `a[:2]` reach to the
+//! ends of the list. `COLLATE "C"` is how all texts are compared.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Ident, Spanned, UnaryOperator, Value, VisitMut, VisitorMut,
+    AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, ObjectName, Spanned, Subscript, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
+use super::row_queries::row_queries;
 use super::written::call;
 
 /// Writes the operators of a statement, query or expression anew.
@@ -22,12 +26,19 @@ pub fn operators(sql: &mut impl VisitMut) {
         type Break = ();
 
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-            if let Some(made) = power(expr).or_else(|| of_rows(expr)).or_else(|| of_items(expr)) {
+            with_ends(expr);
+            let made = power(expr)
+                .or_else(|| of_rows(expr))
+                .or_else(|| of_items(expr))
+                .or_else(|| overlaps(expr))
+                .or_else(|| collated(expr));
+            if let Some(made) = made {
                 *expr = made;
             }
             ControlFlow::Continue(())
         }
     }
+    row_queries(sql);
     let _ = sql.visit(&mut Operators);
 }
 
@@ -51,6 +62,117 @@ fn power(expr: &Expr) -> Option<Expr> {
     Some(Expr::Function(call(name, [double(left), double(right)])))
 }
 
+/// A slice with both of its ends.
+fn with_ends(expr: &mut Expr) {
+    let Expr::CompoundFieldAccess { access_chain, .. } = expr else {
+        return;
+    };
+    for access in access_chain {
+        if let AccessExpr::Subscript(Subscript::Slice {
+            lower_bound,
+            upper_bound,
+            ..
+        }) = access
+        {
+            let number = |n: i64| Expr::value(Value::Number(n.to_string(), false));
+            lower_bound.get_or_insert_with(|| number(1));
+            upper_bound.get_or_insert_with(|| number(i64::MAX));
+        }
+    }
+}
+
+/// Whether a collation is the order of code points, which all texts have here.
+pub(super) fn is_of_code_points(collation: &ObjectName) -> bool {
+    let name = collation.0.last().and_then(|part| part.as_ident());
+    name.is_some_and(|name| {
+        let name = name.value.to_lowercase();
+        matches!(
+            name.as_str(),
+            "c" | "posix" | "ucs_basic" | "c.utf8" | "c.utf-8" | "binary" | "default"
+        )
+    })
+}
+
+fn collated(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Collate { expr, collation } if is_of_code_points(collation) => Some(expr.as_ref().clone()),
+        _ => None,
+    }
+}
+
+/// Whether two times overlap, each of which is two moments, or one and how long it takes.
+fn overlaps(expr: &Expr) -> Option<Expr> {
+    let Expr::BinaryOp {
+        left,
+        op: BinaryOperator::Overlaps,
+        right,
+    } = expr
+    else {
+        return None;
+    };
+    let ends = |time: &Expr| -> Option<(Expr, Expr)> {
+        let columns = columns(time)?;
+        let [one, other] = columns.as_slice() else {
+            return None;
+        };
+        let (one, other) = (nested((*one).clone()), nested((*other).clone()));
+        let other = match is_length(&other) {
+            true => binary(one.clone(), &BinaryOperator::Plus, other),
+            false => other,
+        };
+        let first = Expr::Function(call(Ident::new("least"), [one.clone(), other.clone()]));
+        // Null where one of both is.
+        let last = case(vec![
+            (binary(one.clone(), &BinaryOperator::Lt, other.clone()), other.clone()),
+            (binary(one.clone(), &BinaryOperator::GtEq, other), one),
+        ]);
+        Some((first, last))
+    };
+    let ((first, last), (their_first, their_last)) = (ends(left)?, ends(right)?);
+    let truth = |truth| Expr::value(Value::Boolean(truth));
+    let is_null = |of: &Expr| Expr::Nested(Box::new(Expr::IsNull(Box::new(of.clone()))));
+    let either_null = |a: &Expr, b: &Expr| binary(is_null(a), &BinaryOperator::Or, is_null(b));
+    let unknown = || Expr::value(Value::Null);
+    let open = either_null(&last, &their_last);
+    // What begins later does so before the other one ends.
+    let begins_within = |later: &Expr, end: &Expr| {
+        case(vec![
+            (binary(later.clone(), &BinaryOperator::Lt, end.clone()), truth(true)),
+            (open.clone(), unknown()),
+            (truth(true), truth(false)),
+        ])
+    };
+    let compared = |op: &BinaryOperator| binary(first.clone(), op, their_first.clone());
+    Some(case(vec![
+        (either_null(&first, &their_first), unknown()),
+        (compared(&BinaryOperator::Gt), begins_within(&first, &their_last)),
+        (compared(&BinaryOperator::Lt), begins_within(&their_first, &last)),
+        (open.clone(), unknown()),
+        (truth(true), truth(true)),
+    ]))
+}
+
+fn is_length(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_length(inner),
+        Expr::Interval(_) => true,
+        Expr::Cast { data_type, .. } => matches!(data_type, DataType::Interval { .. }),
+        Expr::BinaryOp { left, right, .. } => is_length(left) && is_length(right),
+        _ => false,
+    }
+}
+
+fn case(conditions: Vec<(Expr, Expr)>) -> Expr {
+    let when = |(condition, result)| CaseWhen { condition, result };
+    nested(Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: conditions.into_iter().map(when).collect(),
+        else_result: None,
+    })
+}
+
 /// A comparison with the items of a list; that with the rows of a subquery is no matter of an operator.
 fn of_items(expr: &Expr) -> Option<Expr> {
     match expr {
@@ -69,7 +191,7 @@ fn of_items(expr: &Expr) -> Option<Expr> {
     }
 }
 
-fn opposite(op: &BinaryOperator) -> Option<BinaryOperator> {
+pub(super) fn opposite(op: &BinaryOperator) -> Option<BinaryOperator> {
     Some(match op {
         BinaryOperator::Eq => BinaryOperator::NotEq,
         BinaryOperator::NotEq => BinaryOperator::Eq,
@@ -163,7 +285,7 @@ fn of_rows(expr: &Expr) -> Option<Expr> {
 }
 
 /// The columns of a row that is written out: `(a, b)` or `ROW(a, b)`.
-fn columns(expr: &Expr) -> Option<Vec<&Expr>> {
+pub(super) fn columns(expr: &Expr) -> Option<Vec<&Expr>> {
     match expr {
         Expr::Nested(inner) => columns(inner),
         Expr::Tuple(columns) => Some(columns.iter().collect()),
@@ -294,6 +416,12 @@ mod tests {
             ),
             ("(a, b) IS NULL", "((a IS NULL) AND (b IS NULL))"),
             ("(a, b) IS NOT NULL", "((a IS NOT NULL) AND (b IS NOT NULL))"),
+            (
+                "a[2:] || a[:2] || a[1:2]",
+                "a[2:9223372036854775807] || a[1:2] || a[1:2]",
+            ),
+            ("a COLLATE \"C\" < b COLLATE pg_catalog.\"POSIX\"", "a < b"),
+            ("a COLLATE \"de_DE\"", "a COLLATE \"de_DE\""),
             ("(a) = (1)", "(a) = (1)"),
             ("(a, b) = (1, 2, 3)", "(a, b) = (1, 2, 3)"),
         ] {

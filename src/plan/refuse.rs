@@ -10,13 +10,13 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
     DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, ObjectName,
-    ObjectNamePart, Query, Select, Spanned, Statement, TableFactor, TypedString, Value, ValueWithSpan, Visit, VisitMut,
-    Visitor, VisitorMut,
+    ObjectNamePart, Query, Select, Spanned, Statement, TableFactor, TypedString, Value, ValueWithSpan, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::Refusal;
-use super::lower;
+use super::operators::is_of_code_points;
+use super::{laterals, lower, row_queries, ties};
 use crate::definition::{Dataflow, nearest};
 
 /// The one query of a file.
@@ -47,39 +47,7 @@ pub(super) fn query(mut statements: Vec<Parsed>) -> Result<Box<Query>, Refusal> 
     }
 }
 
-/// Writes FETCH FIRST n ROWS ONLY as LIMIT n, which DataFusion knows.
-pub(super) fn fetch_as_limit(query: &mut Query) {
-    struct Fetches;
-    impl VisitorMut for Fetches {
-        type Break = ();
-
-        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-            let one = || Expr::value(Value::Number("1".to_string(), false));
-            match (&mut query.limit_clause, query.fetch.take()) {
-                (clause @ None, Some(fetch)) => {
-                    *clause = Some(LimitClause::LimitOffset {
-                        limit: Some(fetch.quantity.unwrap_or_else(one)),
-                        offset: None,
-                        limit_by: vec![],
-                    });
-                }
-                (
-                    Some(LimitClause::LimitOffset {
-                        limit: limit @ None, ..
-                    }),
-                    Some(fetch),
-                ) => {
-                    *limit = Some(fetch.quantity.unwrap_or_else(one));
-                }
-                (_, fetch) => query.fetch = fetch,
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    let _ = VisitMut::visit(query, &mut Fetches);
-}
-
-/// The text of a date or moment that is written out and is of the year 0, which PostgreSQL does not know either.
+/// An argument that is all columns of a table, `t.*`, as it stands there.
 fn rows_of(arg: &FunctionArg) -> Option<String> {
     match arg {
         FunctionArg::Unnamed(of @ FunctionArgExpr::QualifiedWildcard(..)) => Some(of.to_string()),
@@ -87,6 +55,7 @@ fn rows_of(arg: &FunctionArg) -> Option<String> {
     }
 }
 
+/// The text of a date or moment that is written out and is of the year 0, which PostgreSQL does not know either.
 fn of_the_year_0(expr: &Expr) -> Option<&str> {
     let (value, to) = match expr {
         Expr::TypedString(TypedString { data_type, value, .. }) => (value, data_type),
@@ -205,11 +174,20 @@ impl Visitor for Looker<'_> {
                 .at(Some(by.span()));
             self.refuse(refusal);
         }
-        if query.fetch.as_ref().is_some_and(|f| f.with_ties || f.percent) {
-            let refusal = Refusal::new("could not plan FETCH with PERCENT or WITH TIES")
-                .help("filter on RANK() OVER (ORDER BY ...) in an outer query")
-                .near("FETCH");
-            self.refuse(refusal);
+        if let Some(fetch) = &query.fetch
+            && ties::is_left(query)
+        {
+            let (what, help) = match fetch.percent {
+                true => (
+                    "a FETCH of PERCENT",
+                    "compare PERCENT_RANK() OVER (ORDER BY ...) or NTILE(100) OVER (ORDER BY ...) in QUALIFY",
+                ),
+                false => (
+                    "this FETCH WITH TIES",
+                    "compare RANK() OVER (ORDER BY ...) in QUALIFY: QUALIFY RANK() OVER (ORDER BY n DESC) <= 3",
+                ),
+            };
+            self.refuse(Refusal::new(format!("could not plan {what}")).help(help).near("FETCH"));
         }
         if !query.locks.is_empty() || query.for_clause.is_some() {
             let refusal = Refusal::new("could not plan a FOR clause: a table locks nothing")
@@ -252,6 +230,9 @@ impl Visitor for Looker<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if laterals::Listed::of(factor).is_some() {
+            return ControlFlow::Continue(());
+        }
         let what = match factor {
             TableFactor::Table {
                 args: Some(_), name, ..
@@ -268,7 +249,10 @@ impl Visitor for Looker<'_> {
         };
         if let Some(what) = what {
             let refusal = Refusal::new(format!("could not plan {what}"))
-                .help("table functions are TUMBLE, HOP, SESSION and UNNEST")
+                .help(format!(
+                    "table functions are TUMBLE, HOP, SESSION, {}",
+                    laterals::TABLE_FUNCTIONS.join(", ")
+                ))
                 .at(Some(factor.span()));
             self.refuse(refusal);
         }
@@ -326,6 +310,24 @@ impl Visitor for Looker<'_> {
             let refusal = Refusal::new(format!("could not read {text:?} as a date: there is no year 0"))
                 .help("write one of the years 1 to 9999")
                 .at(Some(expr.span()));
+            self.refuse(refusal);
+        }
+        if let Some((row, query)) = row_queries::differ(expr) {
+            let refusal = Refusal::new(format!(
+                "could not compare a row of {row} columns with a subquery of {query}"
+            ))
+            .help("select as many columns as the row has")
+            .at(Some(expr.span()));
+            self.refuse(refusal);
+        }
+        if let Expr::Collate { collation, .. } = expr
+            && !is_of_code_points(collation)
+        {
+            let refusal = Refusal::new(format!(
+                "could not compare texts by the collation {collation}: their code points order them"
+            ))
+            .help("remove it, or write COLLATE \"C\"; to pass over capitals, compare lower(...)")
+            .at(Some(collation.span()));
             self.refuse(refusal);
         }
         let Expr::Function(function) = expr else {

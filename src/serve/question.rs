@@ -21,8 +21,8 @@ use thiserror::Error;
 
 use crate::definition::Bounds;
 use crate::plan::{
-    PARSER_DEPTH, Standard, asked_at, decimals, flatten_asked, lengths, marked, microseconds, operators, windows_asked,
-    without_using, write_out,
+    PARSER_DEPTH, Standard, asked_at, decimals, fetch_as_limit, flatten_asked, laterals_asked, lengths, marked,
+    microseconds, operators, windows_asked, without_using, write_out,
 };
 
 /// What a question may take.
@@ -61,6 +61,9 @@ pub enum QuestionError {
     /// A named window is not there, or says again what the one says that it builds on: what, and what to do.
     #[error("{0}; {1}")]
     Window(String, String),
+    /// A function of FROM or an ASOF JOIN that cannot be told what it yields: what, and what to do.
+    #[error("{0}; {1}")]
+    Lateral(String, String),
 }
 
 /// The plan of a statement that only reads.
@@ -102,6 +105,8 @@ fn statement(context: &SessionContext, sql: &str) -> Result<Parsed, DataFusionEr
             flatten_asked(query).map_err(|(what, help)| refused(QuestionError::TooDeep(what, help)))?;
             windows_asked(query.as_mut()).map_err(|(what, help)| refused(QuestionError::Window(what, help)))?;
         }
+        laterals_asked(statement.as_mut()).map_err(|(what, help)| refused(QuestionError::Lateral(what, help)))?;
+        fetch_as_limit(statement.as_mut());
         write_out(statement.as_mut());
         microseconds(statement.as_mut());
         decimals(statement.as_mut());

@@ -38,7 +38,14 @@ pub(super) fn rule(function: &str) -> Option<Rule> {
         "lpad" | "rpad" => padded,
         "array_repeat" => |args, row| Need::Bytes(of_item(&args[0], row).saturating_mul(count(&args[1], row))),
         "array_resize" => resized,
-        "range" | "generate_series" => series,
+        "range" => |args, row| match args {
+            // The kernel makes null of what nanoseconds cannot say.
+            [from, to, ..] if from.is_moment() && [from, to].iter().any(|end| end.is_beyond_nanos(row)) => {
+                Need::TooLong("a series of points in time is of the years 1678 to 2261; use generate_series")
+            }
+            _ => series(args, row),
+        },
+        "generate_series" => series,
         "||" => |args, row| match args.iter().any(|argument| argument.is_null(row)) {
             true => Need::Bytes(0),
             false => added(args, row),
@@ -173,11 +180,15 @@ impl Argument {
         }
     }
 
-    /// A date in days, a moment in its unit, as nanoseconds.
     fn is_moment(&self) -> bool {
         matches!(self.values.data_type(), DataType::Timestamp(..))
     }
 
+    fn is_beyond_nanos(&self, row: usize) -> bool {
+        self.nanos(row).is_some_and(|nanos| i64::try_from(nanos).is_err())
+    }
+
+    /// A date in days, a moment in its unit, as nanoseconds.
     fn nanos(&self, row: usize) -> Option<i128> {
         if self.is_null(row) {
             return None;
@@ -241,12 +252,6 @@ fn series(args: &[Argument], row: usize) -> Need {
     let length = match args {
         [stop] => i128::from(stop.int(row).unwrap_or(0)),
         [start, stop, rest @ ..] => match (start.nanos(row), stop.nanos(row)) {
-            // The kernel makes null of what nanoseconds cannot say.
-            (Some(from), Some(to))
-                if start.is_moment() && [from, to].iter().any(|end| i64::try_from(*end).is_err()) =>
-            {
-                return Need::TooLong("a series of points in time is of the years 1678 to 2261; cast them to DATE");
-            }
             (Some(start), Some(stop)) => {
                 let steps = rest.first().and_then(|step| {
                     let values = step.values.as_primitive_opt::<IntervalMonthDayNanoType>()?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::utils::split_conjunction;
@@ -11,7 +11,7 @@ use datafusion::physical_expr::expressions::{Column, Literal};
 
 use super::{Lowering, expr};
 use crate::plan::error::Planned;
-use crate::plan::{Bound, Expr, Mfp, NodeId, Op, Temporal, now};
+use crate::plan::{Bound, Expr, Mfp, NodeId, Op, Temporal, Unnest, now};
 use crate::repr::normalise_schema;
 
 impl Lowering<'_> {
@@ -106,8 +106,56 @@ impl Lowering<'_> {
             lower: bounds(moments.lower)?,
             upper: bounds(moments.upper)?,
         };
-        let append_only = self.builder.nodes[node].append_only && temporal.upper.is_empty();
-        Ok(self.add(Op::Temporal(temporal), vec![node], actual, "temporal", append_only))
+        let mut node = node;
+        if !temporal.lower.is_empty() || !temporal.upper.is_empty() {
+            let append_only = self.builder.nodes[node].append_only && temporal.upper.is_empty();
+            node = self.add(Op::Temporal(temporal), vec![node], actual, "temporal", append_only);
+        }
+        for (from, to) in moments.stretches {
+            node = self.stretches(node, [&from, &to], logical)?;
+        }
+        Ok(node)
+    }
+
+    /// Rows that come and go several times: one of each stretch beside the others, of which none overlap.
+    fn stretches(&mut self, node: NodeId, ends: [&Logical; 2], logical: &DFSchema) -> Planned<NodeId> {
+        let actual = self.builder.schema(node).clone();
+        let moment = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let list = DataType::List(Arc::new(Field::new_list_field(moment.clone(), true)));
+        let with = |of: &DataType| {
+            let ends = ["comes", "has gone"].map(|name| Arc::new(Field::new(name, of.clone(), true)));
+            let fields: Vec<FieldRef> = actual.fields().iter().cloned().chain(ends).collect();
+            Arc::new(Schema::new(fields))
+        };
+        let own: Vec<Expr> = (0..actual.fields().len()).map(|n| expr::column(&actual, n)).collect();
+        let mut columns = own.clone();
+        for end in ends {
+            columns.push(expr::physical_as(end, logical, &actual, &list)?);
+        }
+        let map = |projection| Mfp {
+            predicates: vec![],
+            projection: Some(projection),
+        };
+        let listed = self.mfp(node, map(columns), with(&list));
+        let taken = |n: usize| (n, n >= actual.fields().len());
+        let unnest = Unnest {
+            columns: (0..actual.fields().len() + 2).map(taken).collect(),
+            preserve_nulls: false,
+        };
+        let append_only = self.builder.nodes[listed].append_only;
+        let schema = with(&moment);
+        let each = self.add(Op::Unnest(unnest), vec![listed], schema.clone(), "unnest", append_only);
+        let bound = |n: usize, inclusive| Bound {
+            expr: expr::column(&schema, actual.fields().len() + n),
+            inclusive,
+        };
+        let temporal = Temporal {
+            lower: vec![bound(0, true)],
+            upper: vec![bound(1, false)],
+        };
+        let stays = self.add(Op::Temporal(temporal), vec![each], schema.clone(), "temporal", false);
+        let own = (0..actual.fields().len()).map(|n| expr::column(&schema, n)).collect();
+        Ok(self.mfp(stays, map(own), actual))
     }
 
     /// Adds an Mfp, or folds it into the one it reads.

@@ -1,5 +1,7 @@
 //! Functions that mean what PostgreSQL means by them, in the places of DataFusion's of the same names that mean something else.
 
+mod beside;
+mod buckets;
 mod codes;
 mod joining;
 mod lists;
@@ -7,6 +9,7 @@ mod numbers;
 mod operators;
 mod regexps;
 mod row;
+mod series;
 mod spelled;
 mod texts;
 
@@ -40,6 +43,11 @@ pub(super) fn register(context: &SessionContext) {
     for function in lists::functions() {
         context.register_udf(function);
     }
+    for function in beside::functions() {
+        context.register_udf(function);
+    }
+    context.register_udf(buckets::function());
+    context.register_udf(series::function());
     context.register_udf(ScalarUDF::from(codes::ToHex::new()));
     context.register_udf(ScalarUDF::from(joining::Concat::new(false)));
     context.register_udf(ScalarUDF::from(joining::Concat::new(true)));

@@ -354,6 +354,13 @@ fn rows_enter_and_leave_with_the_epochs_time() {
         "at < date_trunc('month', now()) + INTERVAL '1 month' - INTERVAL '30 days 20 hours'",
         "day >= current_date + INTERVAL '1 month 1 day' - INTERVAL '31 days'",
         "date_trunc('week', now() + INTERVAL '4 days') - INTERVAL '95 hours' < at",
+        "at + INTERVAL '58 days' > now() + INTERVAL '1 month 27 days' - INTERVAL '1 hour'",
+        "at + INTERVAL '59 days' <= now() + INTERVAL '2 months' AND at > now() - INTERVAL '1 day'",
+        "date_trunc('month', now() - INTERVAL '1 month') < at - INTERVAL '31 days 30 minutes'",
+        "at BETWEEN now() - INTERVAL '1 month' AND now() + INTERVAL '1 month' - INTERVAL '31 days'",
+        "now() - at < INTERVAL '1 month' AND now() > at",
+        "at > now() - INTERVAL '30 minutes' OR quantity = 1",
+        "quantity IS NULL OR at BETWEEN now() AND now() + INTERVAL '1 hour'",
     ] {
         let sql = format!("SELECT id, at, day FROM orders WHERE {condition}");
         let graph = planned(&sql);
@@ -370,6 +377,34 @@ fn rows_enter_and_leave_with_the_epochs_time() {
             }
         }
         assert!(sizes.len() > 1, "{condition} never changed anything");
+    }
+}
+
+/// A month before March 29th to 31st of 2023 is the 28th of February at each of these.
+#[test]
+fn rows_come_and_go_at_the_ends_of_months() {
+    for (condition, shift) in [
+        ("at + INTERVAL '{shift}' > now() - INTERVAL '1 month'", -673),
+        ("at + INTERVAL '{shift}' <= now() - INTERVAL '1 month'", -673),
+        ("at + INTERVAL '{shift}' < now() - INTERVAL '13 months'", -673 - 365),
+        ("at + INTERVAL '{shift}' >= now() + INTERVAL '11 months'", -307),
+    ] {
+        let condition = condition.replace("{shift}", &format!("{shift} days"));
+        let graph = planned(&format!("SELECT id, at, day FROM orders WHERE {condition}"));
+        let schema = graph.tables[0].schema.clone();
+        let mut changes = 0;
+        let mut before = None;
+        // From March 28th to April 2nd.
+        for step in 0..6 * 48 {
+            let epoch = (NEW_YEAR / 1000 - 645 * 86_400_000 + step * 1_800_000) as u64;
+            for epoch in [epoch, epoch + 1] {
+                let batch = lines(&normalise_batch(&schema, &in_batch(&graph, epoch)).unwrap());
+                let evaluated = lines(&evaluate(&graph, graph.tables[0].node, epoch));
+                assert_eq!(evaluated, batch, "{condition} at {epoch}\n{}", graph.explain(None));
+                changes += usize::from(before.replace(batch.len()).is_some_and(|b| b != batch.len()));
+            }
+        }
+        assert!(changes > 12, "{condition} changed {changes} times");
     }
 }
 

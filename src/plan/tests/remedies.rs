@@ -77,9 +77,9 @@ const CASES: [(&str, &str, &str); 34] = [
         "SELECT id FROM orders WHERE at > now() - INTERVAL '1 hour'",
     ),
     (
-        "SELECT id FROM orders WHERE at > now() - INTERVAL '1 month'",
-        "ts > current_date - INTERVAL '1 month'",
-        "SELECT id FROM orders WHERE at > current_date - INTERVAL '1 month'",
+        "SELECT id FROM orders WHERE at > now() - INTERVAL '1 month' - INTERVAL '1 month'",
+        "ts > now() - INTERVAL '1 hour'",
+        "SELECT id FROM orders WHERE at > now() - INTERVAL '2 months'",
     ),
     (
         "SELECT id, current_time() AS t FROM orders",

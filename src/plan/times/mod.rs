@@ -14,6 +14,7 @@ mod functions;
 mod lengths;
 mod planner;
 mod reach;
+mod stays;
 mod types;
 mod units;
 mod zone;
@@ -28,6 +29,7 @@ pub(super) use functions::{Part, as_operator, is_ours, later, part, when_reached
 pub(super) use lengths::Length;
 pub(super) use planner::register;
 pub(super) use reach::Step;
+pub(super) use stays::Stay;
 pub(super) use types::{MOMENT, common, is_length};
 pub(super) use units::Unit;
 pub(super) use zone::Zone;

@@ -80,6 +80,16 @@ struct Session<'a> {
 impl Session<'_> {
     /// The columns of a table of FROM, in their order.
     fn columns(&self, table: &TableFactor) -> Option<Vec<String>> {
+        // A subquery that reads other tables of FROM cannot be planned by itself.
+        if let TableFactor::Derived {
+            lateral: true,
+            alias: Some(alias),
+            ..
+        } = table
+            && !alias.columns.is_empty()
+        {
+            return Some(alias.columns.iter().map(|column| name_of(&column.name)).collect());
+        }
         let mut statements = Parser::parse_sql(&Standard, "SELECT * FROM t").ok()?;
         let Some(Statement::Query(mut query)) = statements.pop() else {
             return None;

@@ -1,0 +1,141 @@
+//! What reads the rows beside it in FROM, written as LATERAL subqueries before anything is planned:
+//!
+//! | written | stands for |
+//! |---|---|
+//! | `CROSS JOIN unnest(a, b) AS u(x, y)` | `CROSS JOIN LATERAL (SELECT unnest(a) AS x, unnest(b) AS y) AS u(x, y)` |
+//! | `... WITH ORDINALITY` | one more column, `unnest(list_positions(a, b)) AS ordinality` |
+//! | `LEFT JOIN unnest(a) AS u(x) ON TRUE` | `CROSS JOIN LATERAL (SELECT unnest(list_or_null(a)) AS x) AS u(x)` |
+//! | `generate_series(...)` in FROM | the same as `unnest` of its list |
+//! | `CROSS APPLY`, `OUTER APPLY` | `CROSS JOIN LATERAL`, `LEFT JOIN LATERAL ... ON TRUE` |
+//! | `ASOF JOIN` | see [`asof`] |
+//!
+//! In a SELECT list `generate_series(...)` and the like stand for `unnest` of their lists. Columns are named as in PostgreSQL:
+//! by the alias where there is one column and no list of names, else by the function.
+
+mod asof;
+mod functions;
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, Join, JoinConstraint, JoinOperator, Select, SelectItem, TableFactor, TableWithJoins, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
+};
+
+pub(super) use asof::rewrite as rewrite_asof;
+pub(super) use functions::{Listed, NAMES as TABLE_FUNCTIONS};
+
+use super::error::Refusal;
+
+/// Writes these out in a statement or query.
+pub(super) fn written_out(sql: &mut impl VisitMut) -> Result<(), Refusal> {
+    match VisitMut::visit(sql, &mut Laterals) {
+        ControlFlow::Break(refusal) => Err(*refusal),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// The same in a question that is asked live: what is refused, and what to do.
+///
+/// # Errors
+/// What is refused, and what to write instead.
+pub fn laterals_asked(sql: &mut impl VisitMut) -> Result<(), (String, String)> {
+    written_out(sql).map_err(|refusal| (refusal.message, refusal.help.unwrap_or_default()))
+}
+
+struct Laterals;
+
+impl VisitorMut for Laterals {
+    type Break = Box<Refusal>;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Box<Refusal>> {
+        let done = select
+            .from
+            .iter_mut()
+            .enumerate()
+            .try_for_each(|(n, part)| in_from(part, n > 0));
+        if let Err(refusal) = done {
+            return ControlFlow::Break(Box::new(refusal));
+        }
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                functions::in_select(expr);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A part of FROM; `beside`: others stand before it.
+fn in_from(from: &mut TableWithJoins, beside: bool) -> Result<(), Refusal> {
+    in_table(&mut from.relation, beside, false)?;
+    for join in &mut from.joins {
+        in_join(join)?;
+    }
+    Ok(())
+}
+
+fn in_join(join: &mut Join) -> Result<(), Refusal> {
+    match &join.join_operator {
+        JoinOperator::CrossApply => {
+            join.join_operator = JoinOperator::CrossJoin(JoinConstraint::None);
+            beside_rows(&mut join.relation);
+        }
+        JoinOperator::OuterApply => {
+            join.join_operator = JoinOperator::LeftOuter(JoinConstraint::On(truth()));
+            beside_rows(&mut join.relation);
+        }
+        _ => asof::in_join(join)?,
+    }
+    let optional = match &join.join_operator {
+        JoinOperator::Left(JoinConstraint::On(on)) | JoinOperator::LeftOuter(JoinConstraint::On(on)) => is_true(on),
+        _ => false,
+    };
+    if in_table(&mut join.relation, true, optional)? && optional {
+        join.join_operator = JoinOperator::CrossJoin(JoinConstraint::None);
+    }
+    Ok(())
+}
+
+fn beside_rows(table: &mut TableFactor) {
+    if let TableFactor::Derived { lateral, .. } = table {
+        *lateral = true;
+    }
+}
+
+/// A table of FROM; whether it was a function. `optional`: a row without rows of it has one of nulls.
+fn in_table(table: &mut TableFactor, beside: bool, optional: bool) -> Result<bool, Refusal> {
+    if let TableFactor::NestedJoin { table_with_joins, .. } = table {
+        in_from(table_with_joins, false)?;
+        return Ok(false);
+    }
+    let Some(listed) = Listed::of(table) else {
+        return Ok(false);
+    };
+    *table = listed.as_subquery(beside, optional)?;
+    Ok(true)
+}
+
+fn truth() -> Expr {
+    Expr::value(Value::Boolean(true))
+}
+
+/// Whether a condition is TRUE, or `1 = 1`.
+fn is_true(condition: &Expr) -> bool {
+    match condition {
+        Expr::Nested(inner) => is_true(inner),
+        Expr::Value(ValueWithSpan { value, .. }) => value == &Value::Boolean(true),
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::Eq,
+            right,
+        } => match (left.as_ref(), right.as_ref()) {
+            (Expr::Value(left), Expr::Value(right)) => left.value == right.value && left.value != Value::Null,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
