@@ -7,7 +7,10 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan
 
 use super::compile::two_columns;
 use super::error::{PlanError, Refusal};
-use super::shape;
+use super::foreign;
+use super::places::{find, mentioned, named, rare};
+use super::plainly::plainly;
+use super::{said, shape};
 use crate::definition::{Diagnostic, nearest};
 use crate::words::sql_types;
 
@@ -20,7 +23,7 @@ pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) 
         PlanError::Refused(refusal) => vec![refused(*refusal, file, tokens)],
         PlanError::DataFusion(error) => flatten(&error)
             .into_iter()
-            .map(|error| refused(understand(error, tokens), file, tokens))
+            .map(|error| refused(plainly(understand(error, tokens), tokens), file, tokens))
             .collect(),
     }
 }
@@ -40,6 +43,7 @@ pub(super) fn refused(refusal: Refusal, file: &Path, tokens: &[TokenWithSpan]) -
         })
         .or_else(|| mentioned(tokens, &refusal.message))
         .or_else(|| named(tokens, &refusal.message))
+        .or_else(|| rare(tokens, &refusal.message))
         .or_else(|| tokens.first().map(|t| t.span.start));
     Diagnostic {
         file: file.to_path_buf(),
@@ -133,7 +137,10 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     if let Some(refusal) = of_types(&root.strip_backtrace()).or_else(|| of_types(&text)) {
         return if span.is_some() { refusal.at_span(span) } else { refusal };
     }
-    if let Some(refusal) = in_our_words(&text, tokens) {
+    if let Some(refusal) = unknown_function(&root.strip_backtrace()).or_else(|| unknown_function(&text)) {
+        return if span.is_some() { refusal.at_span(span) } else { refusal };
+    }
+    if let Some(refusal) = said::ours(&strip(&text), tokens).or_else(|| in_our_words(&text, tokens)) {
         return if refusal.span.is_none() {
             refusal.at_span(span)
         } else {
@@ -184,6 +191,27 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
         refusal = refusal.help(help);
     }
     refusal
+}
+
+/// A function that is not there.
+fn unknown_function(text: &str) -> Option<Refusal> {
+    let rest = strip(text);
+    let rest = rest
+        .strip_prefix("Invalid function '")
+        .or_else(|| rest.strip_prefix("invalid function '"))?;
+    let (name, rest) = rest.split_once('\'')?;
+    // What DataFusion names is often as near as anything.
+    let near = rest.split('\'').nth(1).and_then(|near| nearest(name, [near]));
+    let help = match (foreign::instead(name), near) {
+        (Some(instead), _) => instead.to_string(),
+        (None, Some(near)) => format!("did you mean '{near}'?"),
+        (None, None) => "docs/sql-functions.md lists functions; write it in terms of these".to_string(),
+    };
+    Some(
+        Refusal::new(format!("could not find a function '{name}'"))
+            .help(help)
+            .near(name),
+    )
 }
 
 /// Errors that DataFusion tells without their place, or in words that name its own parts.
@@ -249,6 +277,9 @@ fn remedy(message: &str) -> Option<String> {
         .strip_prefix("expected: ")
         .and_then(|rest| rest.split_once(", found: "))
     {
+        if let Some(help) = said::found_instead(expected, found) {
+            return Some(help.to_string());
+        }
         return Some(match nearest(found, CLAUSES) {
             _ if expected.starts_with(')') => "a parenthesis before this place is not closed".to_string(),
             Some(clause) if !clause.eq_ignore_ascii_case(found) => format!("did you mean {clause}?"),
@@ -257,6 +288,13 @@ fn remedy(message: &str) -> Option<String> {
         });
     }
     let known = [
+        (
+            "unsupported SQL type JSON",
+            "JSON is a text: remove the cast, and read fields by payload ->> 'a'",
+        ),
+        ("unsupported SQL type INT64", "write BIGINT"),
+        ("unsupported SQL type FLOAT64", "write DOUBLE"),
+        ("unsupported SQL type NUMBER", "write DECIMAL(18,2)"),
         (
             "unsupported SQL type",
             "types are BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p,s), VARCHAR, BINARY, DATE and TIMESTAMP",
@@ -284,15 +322,18 @@ fn remedy(message: &str) -> Option<String> {
 fn of_types(text: &str) -> Option<Refusal> {
     let between = |from: &str, to: &str| Some(text.split_once(from)?.1.split_once(to)?.0.trim().to_string());
     if let Some(call) = between("given name and argument types '", "'") {
-        let refusal = Refusal::new(sql_types(&format!("could not call {call}")));
-        let forms: Vec<String> = text
-            .split_once("Candidate functions:")
-            .map_or("", |(_, forms)| forms)
-            .split(['\t', '\n'])
-            .map(|form| sql_types(form.trim()))
-            .filter(|form| !form.is_empty() && !form.contains("unsigned"))
-            .collect();
+        let refusal = Refusal::new(said::types_as_written(&sql_types(&format!("could not call {call}"))));
         let name = call.split('(').next().unwrap_or_default().to_string();
+        // A function of ours says itself how it is called.
+        if let Some((_, own)) = text.split_once(&format!("could not plan {name}("))
+            && let Some((given, forms)) = own.split_once("): it is ")
+        {
+            let forms = forms.split(['\n', '.']).next().unwrap_or_default();
+            let refusal = Refusal::new(said::types_as_written(&format!("could not call {name}({given})")));
+            return Some(refusal.near(name).help(format!("it is {forms}")));
+        }
+        let forms = text.split_once("Candidate functions:").map_or("", |(_, forms)| forms);
+        let forms = said::forms(forms.split(['\t', '\n']).map(|form| sql_types(form.trim())));
         return Some(refusal.near(name).help(match forms.as_slice() {
             [] => "cast its arguments: CAST(... AS ...)".to_string(),
             forms => format!("it takes {}", forms.join(", ")),
@@ -325,8 +366,12 @@ fn of_types(text: &str) -> Option<Refusal> {
                 .position(|word| word.chars().all(|c| c.is_ascii_uppercase()))
         })?;
     let (left, right) = (words[..at].join(" "), words[at + 1..].join(" "));
-    let message = format!("could not apply {} to {left} and {right}", words[at]);
-    Some(Refusal::new(sql_types(&message)).help("cast one side: CAST(... AS ...)"))
+    let message = sql_types(&format!("could not apply {} to {left} and {right}", words[at]));
+    let help = match matches!(words[at], "+" | "-") && message.contains("TIMESTAMP") {
+        true => "write how long it is: ts + INTERVAL '1 day'",
+        false => "cast one side: CAST(... AS ...)",
+    };
+    Some(Refusal::new(said::types_as_written(&message)).help(help))
 }
 
 fn unknown_column(field: &Column, valid: &[Column], tokens: &[TokenWithSpan]) -> Refusal {
@@ -349,7 +394,10 @@ fn unknown_column(field: &Column, valid: &[Column], tokens: &[TokenWithSpan]) ->
             None if in_double_quotes(tokens, &field.name) => {
                 format!("text stands in single quotes: '{}'", field.name)
             }
-            None => format!("known are {}", same_table.join(", ")),
+            None => match foreign::instead(&field.name).filter(|_| field.relation.is_none()) {
+                Some(instead) => instead.to_string(),
+                None => format!("known are {}", same_table.join(", ")),
+            },
         }
     };
     Refusal::new(format!("could not find a column {:?}", field.flat_name()))
@@ -408,77 +456,4 @@ fn lower_case(text: &str) -> String {
         (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(chars).collect(),
         _ => text.to_string(),
     }
-}
-
-/// Where a word stands in the SQL.
-fn find(tokens: &[TokenWithSpan], word: &str) -> Option<Location> {
-    let kin: &[&str] = if word == "now" {
-        &["now", "current_timestamp", "current_date", "today"]
-    } else {
-        &[word]
-    };
-    tokens
-        .iter()
-        .find(|t| matches!(&t.token, Token::Word(w) if kin.iter().any(|k| w.value.eq_ignore_ascii_case(k))))
-        .map(|t| t.span.start)
-}
-
-/// The first quoted word, call or operator of a message that stands in the SQL.
-fn mentioned(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
-    let quoted = message.split(['\'', '"', '`']).skip(1).step_by(2);
-    let words = quoted
-        .clone()
-        .flat_map(|q| q.split(['(', '.', ' ']).filter(|w| !w.is_empty()));
-    let text = |quoted: &str| {
-        let same = |t: &&TokenWithSpan| matches!(&t.token, Token::SingleQuotedString(text) if text == quoted);
-        tokens.iter().find(same).map(|t| t.span.start)
-    };
-    let place = words.filter_map(|word| find(tokens, word)).next();
-    if let Some(place) = place.or_else(|| quoted.filter_map(text).next()) {
-        return Some(place);
-    }
-    message.split_whitespace().find_map(|word| {
-        let mut same = tokens.iter().filter(|t| {
-            !matches!(
-                t.token,
-                Token::Word(_) | Token::Comma | Token::Period | Token::LParen | Token::RParen
-            ) && t.token.to_string() == word
-        });
-        match (same.next(), same.next()) {
-            (Some(only), None) => Some(only.span.start),
-            _ => None,
-        }
-    })
-}
-
-/// The first clause or called function that a message names and the SQL has; of what stands everywhere, the only one.
-fn named(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
-    const CLAUSES: [&str; 11] = [
-        "WHERE",
-        "HAVING",
-        "GROUP",
-        "ORDER",
-        "LIMIT",
-        "OFFSET",
-        "UNION",
-        "EXCEPT",
-        "INTERSECT",
-        "QUALIFY",
-        "VALUES",
-    ];
-    message
-        .split(|c: char| !c.is_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty())
-        .find_map(|word| {
-            let same = |t: &TokenWithSpan| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
-            let mut places = (0..tokens.len()).filter(|n| same(&tokens[*n]));
-            let called = |n: &usize| tokens.get(n + 1).is_some_and(|t| t.token == Token::LParen);
-            let found = match word {
-                "AND" | "OR" | "NOT" => places.next().filter(|_| places.next().is_none()),
-                "array_element" | "subscript" => tokens.iter().position(|t| t.token == Token::LBracket),
-                _ if CLAUSES.contains(&word) => places.next(),
-                _ => places.find(called),
-            };
-            found.map(|n| tokens[n].span.start)
-        })
 }

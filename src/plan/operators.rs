@@ -6,7 +6,7 @@
 //! opposite of ANY with the opposite comparison. Rows that meet a subquery are in `row_queries`.
 //!
 //! `(a, b) OVERLAPS (c, d)` compares the ends of two times, of which the lesser is the first. `a[2:]` and `a[:2]` reach to the
-//! ends of the list. `COLLATE "C"` is how all texts are compared.
+//! ends of the list. `COLLATE "C"` is how all texts are compared. `LIKE ANY` asks for one pattern after the other, and RLIKE is `~`.
 
 use std::ops::ControlFlow;
 
@@ -31,6 +31,7 @@ pub fn operators(sql: &mut impl VisitMut) {
                 .or_else(|| of_rows(expr))
                 .or_else(|| of_items(expr))
                 .or_else(|| overlaps(expr))
+                .or_else(|| patterned(expr))
                 .or_else(|| collated(expr));
             if let Some(made) = made {
                 *expr = made;
@@ -38,8 +39,26 @@ pub fn operators(sql: &mut impl VisitMut) {
             ControlFlow::Continue(())
         }
     }
+    struct Lists;
+    impl VisitorMut for Lists {
+        type Break = ();
+
+        /// DataFusion finds no columns of an outer query in a list that is written out.
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Array(list) = expr
+                && list.elem.iter().any(|item| !matches!(item, Expr::Value(_)))
+            {
+                let name = Ident::with_span(expr.span(), "make_array");
+                if let Expr::Array(list) = expr {
+                    *expr = Expr::Function(call(name, std::mem::take(&mut list.elem)));
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
     row_queries(sql);
     let _ = sql.visit(&mut Operators);
+    let _ = sql.visit(&mut Lists);
 }
 
 fn power(expr: &Expr) -> Option<Expr> {
@@ -91,6 +110,43 @@ pub(super) fn is_of_code_points(collation: &ObjectName) -> bool {
             "c" | "posix" | "ucs_basic" | "c.utf8" | "c.utf-8" | "binary" | "default"
         )
     })
+}
+
+/// `a LIKE ANY (b, c)` as `a LIKE b OR a LIKE c`, and `a RLIKE b` as `a ~ b`.
+fn patterned(expr: &Expr) -> Option<Expr> {
+    let patterns = |pattern: &Expr| match pattern {
+        Expr::Tuple(patterns) => Some(patterns.clone()),
+        Expr::Array(array) => Some(array.elem.clone()),
+        Expr::Nested(inner) => match inner.as_ref() {
+            Expr::Array(array) => Some(array.elem.clone()),
+            one => Some(vec![one.clone()]),
+        },
+        _ => None,
+    };
+    let alone = |pattern: Expr| {
+        let mut one = expr.clone();
+        if let Expr::Like { any, pattern: of, .. } | Expr::ILike { any, pattern: of, .. } = &mut one {
+            *any = false;
+            **of = pattern;
+        }
+        nested(one)
+    };
+    match expr {
+        Expr::Like { any: true, pattern, .. } | Expr::ILike { any: true, pattern, .. } => {
+            chained(patterns(pattern)?.into_iter().map(alone).collect(), &BinaryOperator::Or)
+        }
+        Expr::RLike {
+            negated, expr, pattern, ..
+        } => {
+            let found = binary(
+                expr.as_ref().clone(),
+                &BinaryOperator::PGRegexMatch,
+                pattern.as_ref().clone(),
+            );
+            Some(if *negated { not(found) } else { found })
+        }
+        _ => None,
+    }
 }
 
 fn collated(expr: &Expr) -> Option<Expr> {
@@ -422,6 +478,13 @@ mod tests {
             ),
             ("a COLLATE \"C\" < b COLLATE pg_catalog.\"POSIX\"", "a < b"),
             ("a COLLATE \"de_DE\"", "a COLLATE \"de_DE\""),
+            ("[1, 2] || [a, 2]", "[1, 2] || make_array(a, 2)"),
+            ("a LIKE ANY ('x%', b)", "((a LIKE 'x%') OR (a LIKE b))"),
+            (
+                "a NOT ILIKE ANY (ARRAY['x', 'y'])",
+                "((a NOT ILIKE 'x') OR (a NOT ILIKE 'y'))",
+            ),
+            ("a NOT RLIKE 'x'", "NOT (a ~ 'x')"),
             ("(a) = (1)", "(a) = (1)"),
             ("(a, b) = (1, 2, 3)", "(a, b) = (1, 2, 3)"),
         ] {

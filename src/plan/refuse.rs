@@ -9,14 +9,15 @@ use datafusion::logical_expr::Volatility;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, ObjectName,
-    ObjectNamePart, Query, Select, Spanned, Statement, TableFactor, TypedString, Value, ValueWithSpan, Visit, Visitor,
+    BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, JoinOperator,
+    LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, Spanned, Statement, TableFactor,
+    TypedString, Value, ValueWithSpan, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::Refusal;
 use super::operators::is_of_code_points;
-use super::{laterals, lower, row_queries, ties};
+use super::{foreign, laterals, lower, row_queries, ties};
 use crate::definition::{Dataflow, nearest};
 
 /// The one query of a file.
@@ -71,6 +72,74 @@ fn of_the_year_0(expr: &Expr) -> Option<&str> {
         return None;
     };
     text.trim_start().starts_with("0000-").then_some(text)
+}
+
+/// Whether a set operation, or one in it, is called MINUS.
+fn is_minus(body: &SetExpr) -> bool {
+    match body {
+        SetExpr::SetOperation { op, left, right, .. } => {
+            matches!(op, SetOperator::Minus) || is_minus(left) || is_minus(right)
+        }
+        _ => false,
+    }
+}
+
+/// What stands in FROM and is no table here, and what to write instead.
+fn not_a_table(factor: &TableFactor) -> Option<(String, String)> {
+    let functions = || {
+        let names = laterals::TABLE_FUNCTIONS.join(", ");
+        format!("table functions are TUMBLE, HOP, SESSION, {names}")
+    };
+    let of_function = |name: String| match name.to_lowercase().as_str() {
+        "flatten" | "explode" | "posexplode" | "table" => {
+            "write unnest: FROM t CROSS JOIN unnest(t.list) AS u(item)".to_string()
+        }
+        name if laterals::TABLE_FUNCTIONS.contains(&name) => "give it plain arguments, one at least".to_string(),
+        name if name.contains("json") => "read the fields one by one: payload ->> 'a'".to_string(),
+        name if name.starts_with("read_") || name.ends_with("_scan") => {
+            "define an input in inputs/ that reads it".to_string()
+        }
+        _ => functions(),
+    };
+    let (what, help) = match factor {
+        TableFactor::Table {
+            args: Some(_), name, ..
+        }
+        | TableFactor::Function { name, .. } => (format!("the table function {name}"), of_function(name.to_string())),
+        TableFactor::TableFunction { expr, .. } => match expr {
+            Expr::Function(function) => (
+                format!("the table function {}", function.name),
+                of_function(function.name.to_string()),
+            ),
+            _ => ("this table function".to_string(), functions()),
+        },
+        TableFactor::Table { sample: Some(_), .. } => (
+            "TABLESAMPLE, which is not deterministic".to_string(),
+            "keep a share of the rows by a column: WHERE id % 10 = 0".to_string(),
+        ),
+        TableFactor::Table { version: Some(_), .. } => (
+            "a table as of a version: a table is kept up to date with those it reads".to_string(),
+            "remove the version".to_string(),
+        ),
+        TableFactor::Pivot { .. } => (
+            "PIVOT".to_string(),
+            "write a column for each value: sum(x) FILTER (WHERE k = 'a') AS a, with GROUP BY".to_string(),
+        ),
+        TableFactor::Unpivot { .. } => (
+            "UNPIVOT".to_string(),
+            "write CROSS JOIN LATERAL (VALUES ('a', t.a), ('b', t.b)) AS u(name, value)".to_string(),
+        ),
+        TableFactor::MatchRecognize { .. } => (
+            "MATCH_RECOGNIZE".to_string(),
+            "compare a row with those before it: lag(x) OVER (PARTITION BY k ORDER BY ts)".to_string(),
+        ),
+        TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } | TableFactor::XmlTable { .. } => (
+            "a table made from a document".to_string(),
+            "read the fields one by one: payload ->> 'a'".to_string(),
+        ),
+        _ => return None,
+    };
+    Some((what, help))
 }
 
 /// What a query reads, and what is wrong with it.
@@ -189,6 +258,10 @@ impl Visitor for Looker<'_> {
             };
             self.refuse(Refusal::new(format!("could not plan {what}")).help(help).near("FETCH"));
         }
+        if is_minus(&query.body) {
+            let refusal = Refusal::new("could not plan MINUS").help("write EXCEPT").near("MINUS");
+            self.refuse(refusal);
+        }
         if !query.locks.is_empty() || query.for_clause.is_some() {
             let refusal = Refusal::new("could not plan a FOR clause: a table locks nothing")
                 .help("remove it")
@@ -220,6 +293,36 @@ impl Visitor for Looker<'_> {
                 }
             }
         }
+        let clauses = [
+            (
+                !select.lateral_views.is_empty(),
+                "LATERAL VIEW",
+                "LATERAL",
+                "write CROSS JOIN unnest(t.list) AS u(item)",
+            ),
+            (
+                !select.connect_by.is_empty(),
+                "CONNECT BY",
+                "CONNECT",
+                "write a self-join for each level",
+            ),
+            (select.prewhere.is_some(), "PREWHERE", "PREWHERE", "write WHERE"),
+        ];
+        for (_, clause, word, help) in clauses.into_iter().filter(|(there, ..)| *there) {
+            let refusal = Refusal::new(format!("could not plan {clause}")).help(help).near(word);
+            self.refuse(refusal);
+        }
+        for join in select.from.iter().flat_map(|part| &part.joins) {
+            if matches!(
+                join.join_operator,
+                JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin
+            ) {
+                let refusal = Refusal::new("could not plan ARRAY JOIN")
+                    .help("write CROSS JOIN unnest(t.list) AS u(item), or LEFT JOIN unnest(t.list) AS u(item) ON TRUE")
+                    .at(Some(join.relation.span()));
+                self.refuse(refusal);
+            }
+        }
         if select.top.is_some() {
             let refusal = Refusal::new("could not plan SELECT TOP")
                 .help("write ORDER BY ... LIMIT")
@@ -233,26 +336,9 @@ impl Visitor for Looker<'_> {
         if laterals::Listed::of(factor).is_some() {
             return ControlFlow::Continue(());
         }
-        let what = match factor {
-            TableFactor::Table {
-                args: Some(_), name, ..
-            } => Some(format!("the table function {name}")),
-            TableFactor::Table { sample: Some(_), .. } => Some("TABLESAMPLE, which is not deterministic".to_string()),
-            TableFactor::Table { version: Some(_), .. } => Some("a table as of a version".to_string()),
-            TableFactor::TableFunction { .. } | TableFactor::Function { .. } => Some("this table function".to_string()),
-            TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => Some("PIVOT".to_string()),
-            TableFactor::MatchRecognize { .. } => Some("MATCH_RECOGNIZE".to_string()),
-            TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } | TableFactor::XmlTable { .. } => {
-                Some("a table made from a document".to_string())
-            }
-            _ => None,
-        };
-        if let Some(what) = what {
+        if let Some((what, help)) = not_a_table(factor) {
             let refusal = Refusal::new(format!("could not plan {what}"))
-                .help(format!(
-                    "table functions are TUMBLE, HOP, SESSION, {}",
-                    laterals::TABLE_FUNCTIONS.join(", ")
-                ))
+                .help(help)
                 .at(Some(factor.span()));
             self.refuse(refusal);
         }
@@ -320,6 +406,28 @@ impl Visitor for Looker<'_> {
             .at(Some(expr.span()));
             self.refuse(refusal);
         }
+        if let Expr::BinaryOp {
+            left,
+            op: op @ (BinaryOperator::DuckIntegerDivide | BinaryOperator::MyIntegerDivide),
+            ..
+        } = expr
+        {
+            let refusal = Refusal::new(format!("could not plan {op}"))
+                .help("write a / b, which is whole for whole numbers")
+                .at(Some(left.span()));
+            self.refuse(refusal);
+        }
+        if let Expr::BinaryOp {
+            left,
+            op: BinaryOperator::Xor,
+            ..
+        } = expr
+        {
+            let refusal = Refusal::new("could not plan XOR")
+                .help("write (a <> b) of conditions, or a # b of whole numbers")
+                .at(Some(left.span()));
+            self.refuse(refusal);
+        }
         if let Expr::Collate { collation, .. } = expr
             && !is_of_code_points(collation)
         {
@@ -334,6 +442,12 @@ impl Visitor for Looker<'_> {
             return ControlFlow::Continue(());
         };
         let name = function.name.to_string().to_lowercase();
+        if foreign::takes_functions(&name) && function.args.to_string().contains("->") {
+            let refusal = Refusal::new(format!("could not plan {name}(): it is given a function of items"))
+                .help(foreign::instead(&name).unwrap_or_default())
+                .at(Some(function.name.span()));
+            self.refuse(refusal);
+        }
         let volatility = match self.context.udf(&name) {
             Ok(scalar) => Some(scalar.signature().volatility),
             Err(_) => self.context.udaf(&name).map(|a| a.signature().volatility).ok(),

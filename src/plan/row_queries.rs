@@ -11,6 +11,7 @@
 //! row of two columns is asked for once for each way in which nulls may stand, so that a join by the column that is equal finds
 //! it; where no null can stand, nothing is left of that. For more columns the unknown ones are looked for among all rows.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
@@ -228,8 +229,37 @@ impl<'a> Asked<'a> {
 
 /// `SELECT items FROM (query) AS rows (columns)`.
 fn of_rows(items: Vec<SelectItem>, query: &Query, columns: usize) -> Box<Query> {
-    let rows = derived(Box::new(query.clone()), false, Ident::new(ROWS), named(columns));
+    let mut query = query.clone();
+    named_apart(&mut query);
+    let rows = derived(Box::new(query), false, Ident::new(ROWS), named(columns));
     select(items, vec![rows])
+}
+
+/// Gives columns that are selected twice names of their own: a table of FROM must not have two of one name.
+fn named_apart(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return;
+    };
+    let mut seen = BTreeSet::new();
+    for (n, item) in select.projection.iter_mut().enumerate() {
+        let name = match item {
+            SelectItem::ExprWithAlias { alias, .. } => alias.value.to_lowercase(),
+            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => match parts.last() {
+                Some(name) => name.value.to_lowercase(),
+                None => continue,
+            },
+            SelectItem::UnnamedExpr(expr) => expr.to_string().to_lowercase(),
+            _ => continue,
+        };
+        if !seen.insert(name)
+            && let SelectItem::UnnamedExpr(expr) = item
+        {
+            *item = SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias: Ident::new(format!("__again_{n}")),
+            };
+        }
+    }
 }
 
 fn named(columns: usize) -> Vec<Ident> {

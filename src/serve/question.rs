@@ -21,8 +21,8 @@ use thiserror::Error;
 
 use crate::definition::Bounds;
 use crate::plan::{
-    PARSER_DEPTH, Standard, asked_at, decimals, fetch_as_limit, flatten_asked, laterals_asked, lengths, marked,
-    microseconds, operators, windows_asked, without_using, write_out,
+    PARSER_DEPTH, Standard, asked_at, asof_asked, decimals, fetch_as_limit, flatten_asked, laterals_asked, lengths,
+    marked, microseconds, operators, windows_asked, without_using, write_out,
 };
 
 /// What a question may take.
@@ -86,7 +86,11 @@ pub(super) async fn plan(context: &SessionContext, sql: &str) -> Result<LogicalP
 /// The statement, which only reads, as it is planned.
 fn statement(context: &SessionContext, sql: &str) -> Result<Parsed, DataFusionError> {
     let refused = |refused: QuestionError| DataFusionError::External(Box::new(refused));
-    let mut parser = DFParserBuilder::new(sql)
+    let builder = match asof_asked(sql) {
+        Some(tokens) => DFParserBuilder::new(tokens),
+        None => DFParserBuilder::new(sql),
+    };
+    let mut parser = builder
         .with_dialect(&Standard)
         .with_recursion_limit(PARSER_DEPTH)
         .build()?;

@@ -1,8 +1,10 @@
 //! Functions that yield rows: in FROM, and in a SELECT list.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, SelectItem, Spanned,
-    TableAlias, TableFactor, Value,
+    TableAlias, TableFactor, Value, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -102,6 +104,22 @@ impl Listed {
             alias: alias.clone(),
             counted,
         })
+    }
+
+    /// Whether it reads no columns.
+    pub fn is_constant(&self) -> bool {
+        struct Columns;
+        impl Visitor for Columns {
+            type Break = ();
+
+            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+                match expr {
+                    Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            }
+        }
+        self.lists.iter().all(|list| list.visit(&mut Columns).is_continue())
     }
 
     /// The subquery that it stands for.

@@ -22,10 +22,14 @@ use datafusion::sql::sqlparser::ast::{
     ValueWithSpan, VisitMut, VisitorMut,
 };
 
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
 pub(super) use asof::rewrite as rewrite_asof;
 pub(super) use functions::{Listed, NAMES as TABLE_FUNCTIONS};
 
 use super::error::Refusal;
+use super::windows::tokenize;
 
 /// Writes these out in a statement or query.
 pub(super) fn written_out(sql: &mut impl VisitMut) -> Result<(), Refusal> {
@@ -41,6 +45,13 @@ pub(super) fn written_out(sql: &mut impl VisitMut) -> Result<(), Refusal> {
 /// What is refused, and what to write instead.
 pub fn laterals_asked(sql: &mut impl VisitMut) -> Result<(), (String, String)> {
     written_out(sql).map_err(|refusal| (refusal.message, refusal.help.unwrap_or_default()))
+}
+
+/// The tokens of a question that has an ASOF JOIN which the parser does not know; none: it is read as it is.
+pub fn asof_asked(sql: &str) -> Option<Vec<TokenWithSpan>> {
+    let tokens = tokenize(sql).ok()?;
+    let is_asof = |t: &TokenWithSpan| matches!(&t.token, Token::Word(word) if word.keyword == Keyword::ASOF);
+    tokens.iter().any(is_asof).then(|| rewrite_asof(tokens))
 }
 
 struct Laterals;
@@ -91,7 +102,13 @@ fn in_join(join: &mut Join) -> Result<(), Refusal> {
         JoinOperator::Left(JoinConstraint::On(on)) | JoinOperator::LeftOuter(JoinConstraint::On(on)) => is_true(on),
         _ => false,
     };
-    if in_table(&mut join.relation, true, optional)? && optional {
+    // What reads no row beside it may be joined in every way.
+    let outer = matches!(
+        join.join_operator,
+        JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_)
+    );
+    let beside = !(outer && Listed::of(&join.relation).is_some_and(|listed| listed.is_constant()));
+    if in_table(&mut join.relation, beside, optional)? && optional {
         join.join_operator = JoinOperator::CrossJoin(JoinConstraint::None);
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Builder};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, i256};
-use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use crate::words::sql_types;
@@ -63,6 +63,7 @@ impl ScalarUDFImpl for WidthBucket {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let columns: Vec<ArrayRef> = ColumnarValue::values_to_arrays(&args.args)?;
         let counts = columns[3].as_primitive::<Int64Type>();
         let mut buckets = Int32Builder::with_capacity(counts.len());
@@ -87,7 +88,11 @@ impl ScalarUDFImpl for WidthBucket {
                 Err(why) => return exec_err!("could not compute width_bucket(): {why}"),
             }
         }
-        Ok(ColumnarValue::Array(Arc::new(buckets.finish())))
+        let buckets: ArrayRef = Arc::new(buckets.finish());
+        Ok(match is_constant {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&buckets, 0)?),
+            false => ColumnarValue::Array(buckets),
+        })
     }
 }
 

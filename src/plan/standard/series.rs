@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Builder, ListBuilder, Timestam
 use arrow::datatypes::{
     DataType, Field, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType,
 };
-use datafusion::common::{Result, exec_datafusion_err, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use super::super::times::Length;
@@ -76,12 +76,16 @@ impl ScalarUDFImpl for Series {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let columns: Vec<ArrayRef> = ColumnarValue::values_to_arrays(&args.args)?;
         let lists = match columns[0].data_type() {
             &MOMENT => moments(&columns),
             _ => numbers(&columns),
-        };
-        Ok(ColumnarValue::Array(lists?))
+        }?;
+        Ok(match is_constant {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&lists, 0)?),
+            false => ColumnarValue::Array(lists),
+        })
     }
 }
 

@@ -4,6 +4,7 @@ mod agree;
 mod evaluate;
 mod explain;
 mod fixture;
+mod foreign;
 mod refusals;
 mod remedies;
 mod subqueries;

@@ -25,6 +25,20 @@ fn every_refusal_names_construct_place_and_remedy() {
             Ok(_) => "it is planned".to_string(),
             Err(diagnostics) => diagnostics.to_string(),
         };
+        // What only code says.
+        for code in [
+            "Span(",
+            "Ident",
+            "Some(",
+            "__",
+            "sqltorel",
+            "infix",
+            "UserDefined",
+            "nternal error",
+            "Overflow",
+        ] {
+            assert!(!said.contains(code), "{sql}\n{said}");
+        }
         actual.push_str(&format!("{sql}\n--> {said}\n\n"));
         seen += 1;
     }
