@@ -17,7 +17,7 @@
 //! 2. `counted` says how often each row is there: once (UNION), or as often as it is made, up to [`MOST_EQUAL`] + 1,
 //!    where it stays. So counts do not overflow, and a cycle ends by itself or at the last round. Rows that are there so
 //!    often are an error, and none of the query's rows.
-//! 3. Updates of rounds beyond the last are errors, and go no further.
+//! 3. Updates of rounds beyond the last are errors, and go no further. An error of (2) or (3) is told once for each row.
 //! 4. What does not read the rows so far stands outside, arranged once, and is shared with the rest of the graph.
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ use timely::dataflow::operators::generic::operator::empty;
 use timely::dataflow::operators::vec::Filter;
 use timely::order::Product;
 
-use super::arrange::ByKey;
+use super::arrange::{self, ByKey};
 use super::error::Errors;
 use super::expr::types_of;
 use super::join::{both, emit, keys, marks, nulls, part};
@@ -83,10 +83,10 @@ impl<'s> Builder<'_, 's> {
             outside.insert(id, side);
         }
         let outer = self.scope;
-        let (oks, made_errs) = outer.scoped::<Round, _, _>(name, |scope| {
+        let (oks, made_errs, ends) = outer.scoped::<Round, _, _>(name, |scope| {
             let summary = Product::new(Default::default(), 1);
             let (variable, so_far) = Variable::new(scope, summary);
-            let mut loop_ = Step {
+            let mut built = Step {
                 graph,
                 scope,
                 base,
@@ -94,7 +94,7 @@ impl<'s> Builder<'_, 's> {
                 outside,
                 made: HashMap::new(),
             };
-            let made = loop_.node(step);
+            let made = built.node(step);
             let all = first.oks.enter(scope).concat(made.oks);
             let (rows, many) = counted(all, plan.distinct, name);
             let most = plan.most_rounds;
@@ -109,15 +109,20 @@ impl<'s> Builder<'_, 's> {
             };
             variable.set(again);
             let schema = &node.schema;
-            let mut errs = made.errs;
-            errs.push(refused(beyond, schema, without_end(most)));
-            errs.extend(many.map(|many| refused(many, schema, too_many())));
-            let errs = differential_dataflow::collection::concatenate(scope, errs);
-            (within.leave(outer), errs.leave(outer))
+            let ends = refused(beyond, schema, without_end(most));
+            let ends = match many {
+                None => ends,
+                Some(many) => ends.concat(refused(many, schema, too_many())),
+            };
+            let errs = differential_dataflow::collection::concatenate(scope, made.errs);
+            (within.leave(outer), errs.leave(outer), ends.leave(outer))
         });
+        // Of rows without end there are as many as there are paths: each is told once.
+        let told = format!("ends of {name}");
+        let ends = arrange::distinct(arrange::arrange_rows(ends, &format!("arrange {told}")), &told);
         Collections {
             oks,
-            errs: errs.concat(made_errs),
+            errs: errs.concat(made_errs).concat(ends),
         }
     }
 }
@@ -148,10 +153,11 @@ fn inner(graph: &Graph, step: NodeId, base: NodeId) -> Vec<NodeId> {
             Op::SoFar => node.inputs[0] == base,
             // It reads its own rows so far.
             Op::Recursive(_) => false,
-            _ => node
-                .inputs
-                .iter()
-                .fold(false, |any, input| reads(graph, *input, base, known) || any),
+            _ => {
+                // All are asked, so that all are known.
+                let inputs = node.inputs.iter().map(|input| reads(graph, *input, base, known));
+                inputs.collect::<Vec<bool>>().contains(&true)
+            }
         };
         known.insert(id, answer);
         answer
@@ -189,9 +195,9 @@ fn counted<'i>(rows: RoundRows<'i>, distinct: bool, name: &str) -> (RoundRows<'i
         Box::new(move |_, values, output| {
             let count = values.iter().map(|(_, count)| count).sum::<Diff>();
             match count {
-                ..=0 => {}
+                Diff::MIN..=0 => {}
                 _ if distinct => output.push((Row::default(), 1)),
-                ..=MOST_EQUAL => output.push((Row::default(), count)),
+                1..=MOST_EQUAL => output.push((Row::default(), count)),
                 _ => output.push((mark.clone(), 1)),
             }
         }),

@@ -184,15 +184,38 @@ pub(super) fn parts(cte: &Cte, is_aggregate: &dyn Fn(&str) -> bool) -> Result<Pa
             left: Box::new(left),
             right: Box::new(right),
         });
+    let mut step = step.clone();
+    if distinct {
+        without_distinct(&mut step);
+    }
     let part = |body: SetExpr| Query {
         body: Box::new(body),
         ..query.clone()
     };
     Ok(Parts {
         base: part(base.expect("a UNION has two sides")),
-        step: part(step.clone()),
+        step: part(step),
         distinct,
     })
+}
+
+/// Leaves DISTINCT out where UNION keeps each row once anyway: what is left is a join, and not a question whether there is
+/// a row of the query.
+fn without_distinct(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) if matches!(select.distinct, Some(Distinct::Distinct)) => select.distinct = None,
+        SetExpr::Query(query) => without_distinct(&mut query.body),
+        SetExpr::SetOperation {
+            op: SetOperator::Union,
+            left,
+            right,
+            ..
+        } => {
+            without_distinct(left);
+            without_distinct(right);
+        }
+        _ => {}
+    }
 }
 
 /// The operands of a chain of UNIONs of one kind.

@@ -255,7 +255,7 @@ impl Expansion<'_, '_> {
         let step = compiler.planned(Box::new(within(&visible, step)), None, &finish);
         let (step, _) = step.map_err(|mistakes| self.told(mistakes, &alias.name))?;
 
-        cte.query = Box::new(all_of(&name));
+        *cte.query = all_of(&name);
         cte.alias.columns.clear();
         self.made.push(Recursion {
             name,

@@ -121,13 +121,13 @@ macro_rules! agree {
 }
 
 agree! {
-    a_recursive_query_of_sets: 0,
+    a_recursive_query_of_sets: 84,
         "WITH RECURSIVE r AS (SELECT id AS n, quantity AS m FROM orders UNION SELECT r.n, o.quantity FROM r JOIN orders o ON o.id = r.m) SELECT n, m FROM r";
-    a_recursive_query_of_bags: 0,
+    a_recursive_query_of_bags: 12,
         "WITH RECURSIVE r (n, q, d) AS (SELECT id, quantity, 0 FROM orders WHERE id < 9 UNION ALL
             SELECT o.id, r.q * o.quantity, r.d + 1 FROM r JOIN orders o ON o.quantity = r.n WHERE r.d < 3) SELECT n, sum(q) AS q, count(*) AS c FROM r GROUP BY n";
     a_series: 10, "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 10) SELECT n FROM r";
-    a_recursive_query_of_another: 0,
+    a_recursive_query_of_another: 15,
         "WITH RECURSIVE r AS (SELECT id AS n FROM orders WHERE id < 4 UNION SELECT n + 3 FROM r WHERE n < 12),
             s AS (SELECT n, 1 AS d FROM r WHERE n > 9 UNION ALL SELECT n, d + 1 FROM s WHERE d < 3) SELECT s.n, s.d, r.n AS m FROM s JOIN r ON r.n + 5 = s.n";
     a_step_with_a_condition_that_is_never_true: 24,

@@ -50,7 +50,7 @@ pub const FAMILIES: &[Family] = &[
         )
     }),
     ("recursive_joins", |g| {
-        let (base, all, most) = (g.edges("a"), g.pick(&["UNION ALL", "UNION"]), g.number(1, 3));
+        let (base, all, most) = (g.edges("a"), g.pick(&["UNION ALL", "UNION"]), g.number(1, 2));
         let (step, other) = (g.edges("b"), g.edges("f"));
         let query = match g.number(0, 7) {
             0 => format!("SELECT r.e, b.v, r.d + 1 FROM r LEFT JOIN {step} ON b.k = r.e"),
@@ -61,9 +61,7 @@ pub const FAMILIES: &[Family] = &[
             ),
             4 => format!("SELECT r.e, r.c, r.d + 1 FROM r WHERE r.e IN (SELECT b.v FROM {step}) OR r.c IS NULL"),
             5 => format!("SELECT r.e, (SELECT max(b.v) FROM {step} WHERE b.k = r.e) AS m, r.d + 1 FROM r"),
-            6 => format!(
-                "SELECT x.e, b.v, x.d + 1 FROM (SELECT r.e, r.d FROM r WHERE r.c IS NOT NULL) AS x CROSS JOIN {step}"
-            ),
+            6 => format!("SELECT x.e, b.v, x.d + 1 FROM (SELECT r.e, r.d FROM r WHERE r.c > 1) AS x CROSS JOIN {step}"),
             _ => format!("SELECT r.e, f.v, r.d + 1 FROM r JOIN {step} ON b.k = r.e LEFT JOIN {other} ON f.k = b.v"),
         };
         let joined = query.contains(" WHERE ") && !query.contains("AS x CROSS");
