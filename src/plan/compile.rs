@@ -208,6 +208,8 @@ impl Compiler<'_> {
             return Err(twice.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
         refuse::fetch_as_limit(&mut query);
+        #[cfg(test)]
+        super::faults::mistake(&self.dataflow.name, &mut query);
         shorthands::write_out(query.as_mut());
         named_windows::written_out(&mut query).map_err(|r| wrong(r.into()))?;
         microseconds(query.as_mut());
