@@ -1,4 +1,4 @@
-//! `verify`: recompute every table from Bronze in batch, and compare; or compare with another lake.
+//! `verify`: work every table out from Bronze anew, twice, and compare; or compare with another lake.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,10 +9,13 @@ use super::{FAILED, SourceAndLake, existing_lake, find_table, output};
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
 use crate::serve::against::{self, Compared};
-use crate::serve::verify;
+use crate::serve::verify::{self, Standing};
 use crate::shown::shown;
 
 /// Recompute tables from Bronze in batch, and print the rows that differ
+///
+/// Each table is judged twice: by the run's own plan, in batch, and by an independent opinion, which works its SQL out as it
+/// is written and shares neither plan nor types with the run. Where the opinion does not know the SQL, the line says why.
 ///
 /// With --against every table, Bronze and dead letters too, is compared with the same table of another lake instead, each
 /// lake at its newest snapshot. Left out is what tells when a record was taken: the epochs of Bronze and dead letters, and
@@ -54,26 +57,26 @@ pub fn run(args: Verify) -> Result<ExitCode> {
     if let Some(other) = &args.against {
         return compare(&dataflow, &existing_lake("--against", other)?, &args);
     }
-    let report = verify::verify(&dataflow, args.snapshot)?;
-    let wanted = |table: &str| args.table.is_empty() || args.table.iter().any(|name| name == table);
+    let report = verify::verify_tables(&dataflow, args.snapshot, &args.table)?;
     let mut out = output::out();
     writeln!(out, "snapshot {}", report.epoch)?;
     let mut differs = false; // or is not known
-    for (table, rows) in report.tables.iter().filter(|(table, _)| wanted(table)) {
+    for (table, rows) in &report.tables {
         let differences: Vec<_> = report.differences.iter().filter(|d| d.table == *table).collect();
         differs |= !differences.is_empty();
+        let how = judged_by(&report.standings[table]);
         match differences.len() {
-            0 => writeln!(out, "{table}: {rows} rows, equal")?,
-            n => writeln!(out, "{table}: {rows} rows, {n} differ")?,
+            0 => writeln!(out, "{table}: {rows} rows, equal{}", shown(&how))?,
+            n => writeln!(out, "{table}: {rows} rows, {n} differ{how}")?,
         }
         for difference in differences.iter().take(args.limit) {
             writeln!(out, "  {}", shown(&difference.to_string()))?;
         }
     }
-    for (table, why) in report.skipped.iter().filter(|(table, _)| wanted(table)) {
+    for (table, why) in &report.skipped {
         writeln!(out, "{table}: not verified: {why}")?;
     }
-    for (table, why) in report.failed.iter().filter(|(table, _)| wanted(table)) {
+    for (table, why) in &report.failed {
         differs = true;
         writeln!(out, "{table}: not verified: its SQL failed in batch: {}", shown(why))?;
     }
@@ -82,6 +85,22 @@ pub fn run(args: Verify) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What a table was judged by, behind what came of it.
+fn judged_by(standing: &Standing) -> String {
+    match standing {
+        Standing::Independent(shared) if shared.is_empty() => ", independently".to_string(),
+        Standing::Independent(shared) => format!(", independently but for {}", shared.join(", ")),
+        Standing::AgainstBatch(_) => {
+            ", independently; DataFusion answers the run's plan otherwise in batch".to_string()
+        }
+        Standing::OwnPlan(why) => format!(", by the run's plan only: {why}"),
+        Standing::DiffersFromPlan => String::new(),
+        Standing::DiffersFromOpinion => {
+            " from the SQL as it is written, though they are what the run's plan yields in batch".to_string()
+        }
+    }
 }
 
 /// Compares the lake's tables with another's, and prints the rows that differ.

@@ -210,6 +210,8 @@ impl Compiler<'_> {
         if !twice.is_empty() {
             return Err(twice.into_iter().map(|r| refused(r, &table.file, &tokens)).collect());
         }
+        #[cfg(test)]
+        super::faults::mistake(&self.dataflow.name, &mut query);
         let name = table.qualified_name();
         let recursions = self.recursions(&name, &mut query);
         let recursions = recursions.map_err(|mistakes| mistakes.diagnose(&table.file, &tokens))?;

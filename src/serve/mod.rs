@@ -3,16 +3,13 @@
 pub mod against;
 pub mod cases;
 pub mod history;
-mod isolate;
 mod letters;
-mod orders;
 mod portions;
 mod printed;
 mod progress;
 mod query;
 mod question;
 mod reader;
-mod sums;
 pub mod verify;
 mod zeros;
 

@@ -22,6 +22,7 @@ mod accepted;
 mod cases;
 mod compare;
 mod generate;
+mod opinions;
 mod process;
 mod random;
 mod server;

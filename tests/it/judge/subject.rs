@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use alluvium::definition::{self, Dataflow};
 use alluvium::plan;
+use alluvium::serve::verify::{self, Standing};
 use alluvium::serve::{OutputFormat, Reader};
 
 use super::compare::Answer;
@@ -132,6 +133,61 @@ fn run(questions: &[Question], part: &[usize], (ways, patience): (Ways, Duration
     process::catch_up(&folder, patience)?;
     add("after a restart", &dataflow)?;
     Ok(answers)
+}
+
+/// What `verify` says of a question's table.
+pub enum Verified {
+    /// It was refused, or could not be run.
+    Not(String),
+    /// What it was judged by, and what is said of it.
+    Judged(Standing, String),
+}
+
+/// Runs the questions that are accepted, all rows at once, and verifies.
+pub fn verified(questions: &[Question]) -> Vec<Verified> {
+    let mut told: Vec<Verified> = vec![];
+    let mut accepted = vec![];
+    for question in questions {
+        match check(question) {
+            Some(refused) => told.push(Verified::Not(format!("{refused:?}"))),
+            None => {
+                accepted.push(told.len());
+                told.push(Verified::Not("it was not run".to_string()));
+            }
+        }
+    }
+    for part in accepted.chunks(TOGETHER) {
+        verify_part(questions, part, &mut told);
+    }
+    told
+}
+
+fn verify_part(questions: &[Question], part: &[usize], told: &mut [Verified]) {
+    let chosen: Vec<Question> = part.iter().map(|n| questions[*n].clone()).collect();
+    let setting = Setting::new(&chosen);
+    let folder = setting.folder(&chosen);
+    setting.each_row(|n, table, row| folder.append(&log(n), &table.record(row, Change::Add)));
+    let report = process::catch_up(&folder, PATIENCE)
+        .and_then(|()| verify::verify(&folder.load("lake"), None).map_err(|e| chain(&e)));
+    match (report, part) {
+        (Ok(report), part) => {
+            for (at, n) in part.iter().enumerate() {
+                let name = format!("gold.{}", gold(at));
+                let differing = report.differences.iter().filter(|difference| difference.table == name);
+                let differing: Vec<String> = differing.take(5).map(ToString::to_string).collect();
+                told[*n] = match report.standings.get(&name) {
+                    Some(standing) => Verified::Judged(standing.clone(), differing.join("\n  ")),
+                    None => Verified::Not(format!("{:?} {:?}", report.failed, report.skipped)),
+                };
+            }
+        }
+        (Err(why), [n]) => told[*n] = Verified::Not(why),
+        (Err(_), part) => {
+            let (left, right) = part.split_at(part.len() / 2);
+            verify_part(questions, left, told);
+            verify_part(questions, right, told);
+        }
+    }
 }
 
 fn read(dataflow: &Dataflow, questions: usize) -> Result<Vec<Answer>, String> {

@@ -1,0 +1,62 @@
+//! Rewriting that is wrong, for tests of who is to notice it: a dataflow of such a name is planned so, in the run and in batch.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType, ExactNumberInfo, Expr, Ident, Query, SetExpr, SetQuantifier, UnaryOperator, Value, VisitMut,
+    VisitorMut,
+};
+
+use super::written::call;
+
+/// The names of dataflows that are planned wrongly.
+pub(crate) const FAULTS: [&str; 3] = ["two_valued", "double_literals", "uncounted"];
+
+/// Makes the mistake that a dataflow is named for.
+///
+/// - `two_valued`: NOT IN (SELECT ...) is true where it is unknown.
+/// - `double_literals`: a literal with a point is a DOUBLE.
+/// - `uncounted`: EXCEPT ALL takes all copies of a row away.
+pub(super) fn mistake(name: &str, query: &mut Query) {
+    if FAULTS.contains(&name) {
+        let _ = query.visit(&mut Mistake(name));
+    }
+}
+
+struct Mistake<'a>(&'a str);
+
+impl VisitorMut for Mistake<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let ("uncounted", SetExpr::SetOperation { set_quantifier, .. }) = (self.0, query.body.as_mut()) {
+            *set_quantifier = SetQuantifier::None;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match (self.0, &mut *expr) {
+            ("two_valued", Expr::InSubquery { negated, .. }) if *negated => {
+                *negated = false;
+                let known = [expr.clone(), Expr::value(Value::Boolean(false))];
+                *expr = Expr::UnaryOp {
+                    op: UnaryOperator::Not,
+                    expr: Box::new(Expr::Function(call(Ident::new("coalesce"), known))),
+                };
+            }
+            ("double_literals", Expr::Value(value)) if matches!(&value.value, Value::Number(text, _) if text.contains('.')) =>
+            {
+                *expr = Expr::Cast {
+                    kind: CastKind::Cast,
+                    expr: Box::new(expr.clone()),
+                    data_type: DataType::Double(ExactNumberInfo::None),
+                    array: false,
+                    format: None,
+                };
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}

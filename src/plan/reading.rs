@@ -1,0 +1,71 @@
+//! SQL as it is written, for who plans it by other means: nothing is rewritten but window table functions, which no parser knows.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{Expr, Query, Statement as SqlStatement, Visit, Visitor};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+
+use super::dialect::Standard;
+use super::{refuse, shape, windows};
+
+/// A query as it is written.
+pub struct Written {
+    /// In the run's dialect.
+    pub query: Box<Query>,
+    /// Whether PostgreSQL's dialect of the parser reads another tree; where it reads none, the run's stands alone.
+    pub otherwise: bool,
+}
+
+/// The query of a table; none if it cannot be read.
+pub fn written_query(sql: &str) -> Option<Written> {
+    let tokens = windows::tokenize(sql).ok()?;
+    let as_written = tokens.len();
+    let tokens = windows::rewrite(tokens).ok()?;
+    let is_plain = tokens.len() == as_written;
+    let mut parser = DFParserBuilder::new(tokens)
+        .with_dialect(&Standard)
+        .with_recursion_limit(shape::PARSER_DEPTH)
+        .build()
+        .ok()?;
+    let statements: Vec<Statement> = parser.parse_statements().ok()?.into();
+    let query = refuse::query(statements).ok()?;
+    let other = is_plain.then(|| postgresql(sql)).flatten();
+    let otherwise = other.is_some_and(|other| other != query && !compares_distinct(&query));
+    Some(Written { query, otherwise })
+}
+
+/// Whether IS DISTINCT FROM is in a query: that dialect takes all that follows for its right side, which PostgreSQL does not.
+fn compares_distinct(query: &Query) -> bool {
+    struct Distinct;
+    impl Visitor for Distinct {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::IsDistinctFrom(..) | Expr::IsNotDistinctFrom(..) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    query.visit(&mut Distinct).is_break()
+}
+
+fn postgresql(sql: &str) -> Option<Box<Query>> {
+    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(shape::PARSER_DEPTH);
+    let mut statements = parser.try_with_sql(sql).ok()?.parse_statements().ok()?;
+    match statements.pop() {
+        Some(SqlStatement::Query(query)) if statements.is_empty() => Some(query),
+        _ => None,
+    }
+}
+
+/// A condition as it is written; none if it cannot be read.
+pub fn written_condition(sql: &str) -> Option<Expr> {
+    let parser = DFParserBuilder::new(sql)
+        .with_dialect(&Standard)
+        .with_recursion_limit(shape::PARSER_DEPTH)
+        .build();
+    Some(parser.ok()?.parse_into_expr().ok()?.expr)
+}

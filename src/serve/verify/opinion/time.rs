@@ -1,0 +1,270 @@
+//! Dates, moments and lengths of time, by the microsecond of the proleptic Gregorian calendar; the years 1 to 9999.
+
+use std::fmt::Write as _;
+
+use super::trust::Unjudged;
+use super::value::{Length, Type, Value};
+use crate::repr::{FIRST_MOMENT, LAST_MOMENT, civil_from_days};
+
+/// Microseconds of a day.
+pub const DAY: i64 = 86_400_000_000;
+
+/// The day of a date since 1970-01-01; none if there is no such date.
+pub fn day_of(year: i64, month: i64, day: i64) -> Option<i64> {
+    if !(1..=12).contains(&month) || !(1..=length_of(year, month)).contains(&day) {
+        return None;
+    }
+    // Days before the month, in a year that begins in March.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let before = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    Some(before + (153 * month + 2) / 5 + day - 1 - 719_468)
+}
+
+fn length_of(year: i64, month: i64) -> i64 {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// A value, where it is of the years that there are.
+pub fn within(value: Value) -> Result<Value, Unjudged> {
+    let micros = match &value {
+        Value::Date(days) => i64::from(*days).saturating_mul(DAY),
+        Value::Moment(micros) => *micros,
+        _ => return Ok(value),
+    };
+    match (FIRST_MOMENT..=LAST_MOMENT).contains(&micros) {
+        true => Ok(value),
+        false => Err(Unjudged::row("a moment beyond the years 1 to 9999")),
+    }
+}
+
+/// A date or moment as a moment.
+pub fn moment(value: &Value) -> Option<i64> {
+    match value {
+        Value::Date(days) => Some(i64::from(*days) * DAY),
+        Value::Moment(micros) => Some(*micros),
+        _ => None,
+    }
+}
+
+/// A moment a length later (`sign` 1) or earlier (-1): first months, then days and microseconds.
+pub fn moved(micros: i64, length: Length, sign: i64) -> Result<Value, Unjudged> {
+    let (days, time) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
+    let (year, month, day) = civil_from_days(days);
+    let months = year * 12 + month - 1 + sign * i64::from(length.months);
+    let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
+    let day = day.min(length_of(year, month));
+    let days = day_of(year, month, day).expect("a day within its month") + sign * i64::from(length.days);
+    let micros = i128::from(days) * i128::from(DAY) + i128::from(time) + i128::from(sign) * i128::from(length.micros);
+    let micros = i64::try_from(micros).map_err(|_| Unjudged::row("a moment beyond all years"))?;
+    within(Value::Moment(micros))
+}
+
+/// The length between two moments: days and microseconds of one sign.
+pub fn between(later: i64, earlier: i64) -> Length {
+    let micros = later - earlier;
+    Length {
+        months: 0,
+        days: (micros / DAY) as i32,
+        micros: micros % DAY,
+    }
+}
+
+/// The sum of two lengths, or their difference.
+pub fn added(a: Length, b: Length, sign: i64) -> Result<Value, Unjudged> {
+    let far = || Unjudged::row("an INTERVAL beyond all that there are");
+    let part = |a: i32, b: i32| i32::try_from(i64::from(a) + sign * i64::from(b)).map_err(|_| far());
+    let micros = b.micros.checked_mul(sign).and_then(|b| a.micros.checked_add(b));
+    Ok(Value::Length(Length {
+        months: part(a.months, b.months)?,
+        days: part(a.days, b.days)?,
+        micros: micros.ok_or_else(far)?,
+    }))
+}
+
+/// `2024-01-02`, and with a time behind it `2024-01-02 03:04:05.678`.
+pub fn parse(text: &str, of: &Type) -> Result<Value, Unjudged> {
+    let unread = || Unjudged::construct(format!("the text {text:?} as a {}", of.name()));
+    let trimmed = text.trim();
+    let (date, time) = match trimmed.split_once([' ', 'T']) {
+        Some((date, time)) => (date, Some(time)),
+        None => (trimmed, None),
+    };
+    let whole = |text: &str, length: std::ops::RangeInclusive<usize>| -> Option<i64> {
+        let digits = length.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| text.parse().ok()).flatten()
+    };
+    let day = || {
+        let mut parts = date.split('-');
+        let day = day_of(
+            whole(parts.next()?, 4..=4)?,
+            whole(parts.next()?, 1..=2)?,
+            whole(parts.next()?, 1..=2)?,
+        );
+        day.filter(|_| parts.next().is_none())
+    };
+    let time = || {
+        let Some(time) = time else { return Some(0) };
+        let mut parts = time.split(':');
+        let (hours, minutes) = (whole(parts.next()?, 1..=2)?, whole(parts.next()?, 2..=2)?);
+        let (seconds, fraction) = match parts.next() {
+            Some(seconds) => seconds.split_once('.').unwrap_or((seconds, "0")),
+            None => ("00", "0"),
+        };
+        let micros = whole(fraction, 1..=6)? * 10i64.pow(6 - fraction.len() as u32);
+        let seconds = whole(seconds, 2..=2)?;
+        let in_day = hours < 24 && minutes < 60 && seconds < 60 && parts.next().is_none();
+        in_day.then_some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros)
+    };
+    let (day, time) = (day().ok_or_else(unread)?, time().ok_or_else(unread)?);
+    within(match of {
+        Type::Date => Value::Date(day as i32),
+        _ => Value::Moment(day * DAY + time),
+    })
+}
+
+/// `1 day 2 hours`, a number and a unit each; `unit` is what stands behind the text.
+pub fn length(text: &str, unit: Option<&str>) -> Result<Length, Unjudged> {
+    let unread = || Unjudged::construct(format!("the INTERVAL {text:?}"));
+    let spaced = match unit {
+        Some(unit) => format!("{text} {unit}"),
+        None => text.to_string(),
+    };
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    if words.is_empty() || !words.len().is_multiple_of(2) {
+        return Err(unread());
+    }
+    let (mut months, mut days, mut micros) = (0i64, 0i64, 0i64);
+    for pair in words.chunks(2) {
+        let n: i64 = pair[0].parse().map_err(|_| unread())?;
+        let unit = pair[1].to_ascii_lowercase();
+        let unit = if unit.len() > 2 {
+            unit.trim_end_matches('s')
+        } else {
+            &unit
+        };
+        let (to, by) = match unit {
+            "century" | "centurie" => (&mut months, 1200),
+            "decade" => (&mut months, 120),
+            "year" => (&mut months, 12),
+            "quarter" => (&mut months, 3),
+            "month" | "mon" => (&mut months, 1),
+            "week" => (&mut days, 7),
+            "day" => (&mut days, 1),
+            "hour" => (&mut micros, 3_600_000_000),
+            "minute" | "min" => (&mut micros, 60_000_000),
+            "second" | "sec" => (&mut micros, 1_000_000),
+            "millisecond" => (&mut micros, 1_000),
+            "microsecond" => (&mut micros, 1),
+            _ => return Err(unread()),
+        };
+        *to = n.checked_mul(by).and_then(|n| to.checked_add(n)).ok_or_else(unread)?;
+    }
+    let part = |n: i64| i32::try_from(n).map_err(|_| unread());
+    Ok(Length {
+        months: part(months)?,
+        days: part(days)?,
+        micros,
+    })
+}
+
+/// The beginning of the unit that a moment lies in.
+pub fn truncated(unit: &str, micros: i64) -> Option<i64> {
+    let step = |length: i64| Some(micros.div_euclid(length) * length);
+    let days = micros.div_euclid(DAY);
+    let (year, month, _) = civil_from_days(days);
+    let first = |year: i64, month: i64| day_of(year, month, 1).map(|day| day * DAY);
+    match unit.to_ascii_lowercase().as_str() {
+        "microsecond" | "microseconds" => Some(micros),
+        "millisecond" | "milliseconds" => step(1_000),
+        "second" => step(1_000_000),
+        "minute" => step(60_000_000),
+        "hour" => step(3_600_000_000),
+        "day" => step(DAY),
+        "week" => Some((days - weekday(days) + 1) * DAY),
+        "month" => first(year, month),
+        "quarter" => first(year, (month - 1) / 3 * 3 + 1),
+        "year" => first(year, 1),
+        "decade" => first(year.div_euclid(10) * 10, 1),
+        "century" => first((year - 1).div_euclid(100) * 100 + 1, 1),
+        "millennium" => first((year - 1).div_euclid(1000) * 1000 + 1, 1),
+        _ => None,
+    }
+}
+
+/// 1 to 7, from Monday.
+fn weekday(days: i64) -> i64 {
+    (days + 3).rem_euclid(7) + 1
+}
+
+/// The types of the fields of EXTRACT that are known here.
+pub fn field_type(field: &str) -> Option<Type> {
+    Some(match field {
+        "second" | "seconds" | "epoch" => Type::Number(6),
+        "milliseconds" | "millisecond" => Type::Number(3),
+        "year" | "month" | "day" | "hour" | "minute" | "dow" | "isodow" | "doy" | "quarter" | "week" => Type::Int(32),
+        _ => return None,
+    })
+}
+
+/// A field of a moment.
+pub fn field(field: &str, micros: i64) -> Option<Value> {
+    let (days, time) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
+    let (year, month, day) = civil_from_days(days);
+    Some(match field {
+        "second" | "seconds" => Value::Number((time % 60_000_000).into(), 6),
+        "milliseconds" | "millisecond" => Value::Number((time % 60_000_000).into(), 3),
+        "epoch" => Value::Number(micros.into(), 6),
+        "year" => Value::Int(year),
+        "month" => Value::Int(month),
+        "day" => Value::Int(day),
+        "hour" => Value::Int(time / 3_600_000_000),
+        "minute" => Value::Int(time / 60_000_000 % 60),
+        "dow" => Value::Int(weekday(days) % 7),
+        "isodow" => Value::Int(weekday(days)),
+        "doy" => Value::Int(days - day_of(year, 1, 1)? + 1),
+        "quarter" => Value::Int((month - 1) / 3 + 1),
+        "week" => {
+            // The week is of the year that its Thursday lies in.
+            let thursday = days - weekday(days) + 4;
+            let (year, _, _) = civil_from_days(thursday);
+            Value::Int((thursday - day_of(year, 1, 1)?) / 7 + 1)
+        }
+        _ => return None,
+    })
+}
+
+/// A date or moment as text.
+pub fn written(value: &Value, zone: bool) -> String {
+    let mut text = String::new();
+    let mut date = |days: i64| {
+        let (year, month, day) = civil_from_days(days);
+        let _ = write!(text, "{year:04}-{month:02}-{day:02}"); // A String takes all.
+    };
+    match value {
+        Value::Date(days) => date(i64::from(*days)),
+        Value::Moment(micros) => {
+            date(micros.div_euclid(DAY));
+            let (seconds, fraction) = (micros.rem_euclid(DAY) / 1_000_000, micros.rem_euclid(1_000_000));
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            let _ = write!(text, " {hours:02}:{minutes:02}:{:02}", seconds % 60);
+            if fraction > 0 {
+                let _ = write!(text, ".{}", format!("{fraction:06}").trim_end_matches('0'));
+            }
+            if zone {
+                text.push_str("+00");
+            }
+        }
+        _ => {}
+    }
+    text
+}

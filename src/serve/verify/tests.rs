@@ -1,0 +1,134 @@
+//! `verify` is right where the run is wrong: the plan is given mistakes, which are in the run and in batch alike.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Report, Standing, verify, verify_tables};
+use crate::definition::{Dataflow, load};
+use crate::plan::faults::FAULTS;
+use crate::run::{self, Options};
+
+const INPUT: &str = r#"
+key = ["id"]
+[columns]
+id = { type = "BIGINT", nullable = false }
+k = "BIGINT"
+d = "DECIMAL(12,2)"
+[[feeds]]
+name = "live"
+kind = "log"
+path = "live"
+format = "json"
+"#;
+
+/// Rows of which no two tables below yield the same rightly and wrongly.
+const ROWS: [&str; 4] = [
+    r#"{"id": 1, "k": 1, "d": "4.35"}"#,
+    r#"{"id": 2, "k": 1, "d": "0.10"}"#,
+    r#"{"id": 3, "k": null, "d": "16.60"}"#,
+    r#"{"id": 4, "k": 7, "d": null}"#,
+];
+
+const TABLES: [(&str, &str); 4] = [
+    ("absent", "SELECT id FROM rows WHERE id NOT IN (SELECT k FROM rows)"),
+    ("dearer", "SELECT id, d + 0.1 AS d FROM rows"),
+    (
+        "left_over",
+        "SELECT k FROM rows EXCEPT ALL SELECT k FROM rows WHERE id = 1",
+    ),
+    ("grouped", "SELECT k, count(*) AS n, sum(d) AS d FROM rows GROUP BY k"),
+];
+
+/// The report on a run of all tables by a dataflow of this name.
+fn report(folder: &Path, name: &str) -> Report {
+    let dataflow = ran(folder, name, &TABLES);
+    verify(&dataflow, None).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn ran(folder: &Path, name: &str, tables: &[(&str, &str)]) -> Arc<Dataflow> {
+    let write = |path: &str, text: &str| {
+        let path = folder.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("dataflow.toml", &format!("name = \"{name}\"\ndurability = \"none\"\n"));
+    write("inputs/rows.toml", INPUT);
+    for (table, sql) in tables {
+        write(&format!("gold/{table}.sql"), sql);
+    }
+    let record = |row: &&str| {
+        let id: serde_json::Value = serde_json::from_str(row).unwrap();
+        format!("{{\"key\": {{\"id\": {}}}, \"value\": {row}}}\n", id["id"])
+    };
+    write("live/0.ndjson", &ROWS.iter().map(record).collect::<String>());
+    let mut dataflow = load(folder, &|_| None).unwrap_or_else(|e| panic!("{e:?}"));
+    dataflow.lake = folder.join("lake").display().to_string();
+    let dataflow = Arc::new(dataflow);
+    let options = Options {
+        workers: 1,
+        until_caught_up: true,
+        ..Options::default()
+    };
+    run::run(dataflow.clone(), &options).unwrap_or_else(|e| panic!("{e}"));
+    dataflow
+}
+
+fn of<'a>(report: &'a Report, table: &str) -> &'a Standing {
+    &report.standings[&format!("gold.{table}")]
+}
+
+#[test]
+fn a_right_run_is_equal_independently() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = report(folder.path(), "right");
+    assert_eq!(report.differences, []);
+    for (table, _) in TABLES {
+        assert_eq!(*of(&report, table), Standing::Independent(vec![]), "{table}");
+    }
+}
+
+/// The run and its plan in batch agree on what is wrong.
+#[test]
+fn a_rewriting_that_is_wrong_is_told() {
+    let wrong = [
+        ("two_valued", "absent", "gold.absent: expected 0, found 1: id=2"),
+        (
+            "double_literals",
+            "dearer",
+            "gold.dearer: expected 1, found 0: column d as DECIMAL with 2 digits behind the point",
+        ),
+        ("uncounted", "left_over", "gold.left_over: expected 1, found 0: k=1"),
+    ];
+    assert_eq!(wrong.map(|(fault, _, _)| fault), FAULTS);
+    for (fault, table, told) in wrong {
+        let folder = tempfile::tempdir().unwrap();
+        let report = report(folder.path(), fault);
+        assert_eq!(*of(&report, table), Standing::DiffersFromOpinion, "{fault}");
+        let differences: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
+        assert!(differences.contains(&told.to_string()), "{fault}: {differences:?}");
+        for (other, _) in TABLES.iter().filter(|(other, _)| *other != table) {
+            assert_eq!(*of(&report, other), Standing::Independent(vec![]), "{fault}: {other}");
+        }
+    }
+}
+
+/// One row of another table that does not evaluate failed the verification of all.
+#[test]
+fn a_table_is_verified_whatever_becomes_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = [
+        TABLES[3],
+        ("failing", "SELECT id, 10 / (id - 2) AS x FROM rows"),
+        ("behind", "SELECT count(*) AS n FROM gold.failing"),
+    ];
+    let dataflow = ran(folder.path(), "failing", &tables);
+    let report = verify_tables(&dataflow, None, &["gold.grouped".to_string()]).unwrap();
+    assert_eq!(report.tables, [("gold.grouped".to_string(), 3)]);
+    assert_eq!(*of(&report, "grouped"), Standing::Independent(vec![]));
+    let report = verify_tables(&dataflow, None, &["gold.behind".to_string()]).unwrap();
+    assert_eq!(report.tables, [("gold.behind".to_string(), 1)]);
+    assert_eq!(report.differences, []);
+    let report = verify(&dataflow, None).unwrap();
+    assert_eq!(report.differences, []);
+    assert!(matches!(of(&report, "failing"), Standing::OwnPlan(why) if why.contains("does not evaluate")));
+}
