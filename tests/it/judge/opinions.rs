@@ -26,7 +26,10 @@ impl Tally {
     /// Counts a statement; says how it differs, if it does.
     fn count(&mut self, name: &str, question: &Question, verified: &Verified) -> Option<String> {
         let (standing, told) = match verified {
-            Verified::Not(_) => return None,
+            Verified::Not(why) => {
+                writeln!(self.told, "{name}\tnot run: {why}").expect("a String takes all");
+                return None;
+            }
             Verified::Judged(standing, told) => (standing, told),
         };
         let line = format!("{name}\t{standing:?}\t{}", question.sql.replace('\n', " "));
