@@ -36,6 +36,7 @@ use crate::deep::deep;
 use crate::definition::{
     DATAFLOW_FILE, Dataflow, Diagnostics, feeds_on_lake, lake_location, load, nearest, parse_bytes, survey,
 };
+use crate::run::RunError;
 use crate::shown::shown_lines;
 
 /// The run failed, or `verify` or `test` found a difference.
@@ -304,7 +305,8 @@ fn describe(error: &anyhow::Error) -> String {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    let wrong = error.is::<Diagnostics>() || error.is::<UsageError>();
+    let of_run = matches!(error.downcast_ref::<RunError>(), Some(RunError::Definition(_)));
+    let wrong = of_run || error.is::<Diagnostics>() || error.is::<UsageError>();
     if wrong { WRONG } else { FAILED }
 }
 

@@ -1,6 +1,8 @@
 //! Which field of a record fills which column: the columns' `from` names and dotted paths as a tree, walked
 //! along with a JSON object. What nobody takes is counted by its path.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
@@ -12,6 +14,8 @@ use super::target::Target;
 /// How many different ignored fields are counted by name; the rest is counted together, so that records
 /// with endless new names cost no memory.
 const NAMED: usize = 1000;
+/// The bytes of such a name that are kept: a name may be as long as a record.
+const NAME_BYTES: usize = 120;
 
 /// The tree. Counts accumulate until [`Names::take_ignored`].
 #[derive(Debug)]
@@ -92,6 +96,14 @@ impl<'a> Slots<'a> {
             self.ranks[column] = rank;
             self.cells[column] = cell;
         }
+    }
+}
+
+/// A name that is only told, not looked for: its beginning, where it is long.
+pub(super) fn shortened(name: &str) -> Cow<'_, str> {
+    match name.len() > NAME_BYTES {
+        true => Cow::Owned(format!("{}…", &name[..name.floor_char_boundary(NAME_BYTES)])),
+        false => Cow::Borrowed(name),
     }
 }
 
@@ -214,6 +226,7 @@ impl Names {
 
     /// Counts a field that nobody takes.
     pub fn ignore(&mut self, node: usize, key: &str) {
+        let key = &*shortened(key);
         if let Some(entry) = self.nodes[node].fields.get_mut(key) {
             entry.ignored += 1;
             return;
@@ -248,5 +261,25 @@ impl Names {
         }
         counts.sort();
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of names as long as records took as much memory as it had bytes, for as long as the run.
+    #[test]
+    fn of_a_long_name_that_nobody_takes_the_beginning_is_kept() {
+        let mut names = Names::new([], "");
+        let long = format!("né{}", "x".repeat(10_000_000));
+        let other = format!("né{}y", "x".repeat(9_000_000));
+        for name in [long.as_str(), other.as_str(), "short"] {
+            names.ignore(0, name);
+        }
+        let told = names.take_ignored();
+        assert_eq!(told.len(), 2);
+        assert!(told[0].0.starts_with("néxxx") && told[0].0.ends_with('…') && told[0].0.len() < 130);
+        assert_eq!((told[0].1, told[1].clone()), (2, ("short".to_string(), 1)));
     }
 }

@@ -138,7 +138,7 @@ impl Series {
     fn record_since(&mut self, stage: Stage, times: &[(i64, u64)], wall_ms: i64) -> u64 {
         let mut out_of_scale = 0;
         for (since, records) in times {
-            let millis = wall_ms - since;
+            let millis = wall_ms.saturating_sub(*since);
             if (0..CEILING.as_millis() as i64).contains(&millis) {
                 self.record(stage, Duration::from_millis(millis as u64), *records);
             } else {

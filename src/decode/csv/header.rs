@@ -10,6 +10,7 @@ use super::by_name::FieldsByName;
 use super::guess::{guess, without_header};
 use super::split::{fields, trimmed};
 use crate::decode::coerce::shown;
+use crate::decode::names::shortened;
 use crate::definition::{Feed, FileField, Input, TextDialect};
 
 /// A column as a header is asked for it.
@@ -304,9 +305,9 @@ pub fn judge_header(input: &Input, feed: &Feed, header: Option<&str>, sample: &s
         let before = by_name.is_repeated(field);
         match heading.takes[field].is_empty() {
             true if name.is_empty() => notes.ignored.push(format!("#{}", field + 1)),
-            true if before && twice.insert(name) => notes.twice.push(name.clone()),
+            true if before && twice.insert(name) => notes.twice.push(shortened(name).into_owned()),
             true if before => (),
-            true => notes.ignored.push(name.clone()),
+            true => notes.ignored.push(shortened(name).into_owned()),
             false => (),
         }
     }

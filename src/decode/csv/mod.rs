@@ -26,6 +26,7 @@ use arrow::array::Array;
 
 use super::cell::Cell;
 use super::changes::{Changes, Outcome, Shape};
+use super::names::shortened;
 use super::{Batch, Op, TWICE, coerce};
 use crate::definition::{BlankRows, TextDialect};
 use again::without_mark;
@@ -254,8 +255,8 @@ fn ignored(heading: &Heading) -> (Vec<String>, u64) {
         .collect();
     let others = names.len().saturating_sub(NAMED) as u64;
     let shown = |(is_other, name): (bool, &String)| match is_other {
-        true => name.clone(),
-        false => format!("{TWICE}{name}"),
+        true => shortened(name).into_owned(),
+        false => format!("{TWICE}{}", shortened(name)),
     };
     (names.into_iter().take(NAMED).map(shown).collect(), others)
 }

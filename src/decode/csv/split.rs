@@ -5,11 +5,14 @@ use memchr::{memchr, memchr2};
 use crate::decode::cell::{Cell, Datum, Kind};
 use crate::definition::TextDialect;
 
+/// The most fields of a record: each takes memory, also where there is nothing in it.
+const MOST_FIELDS: usize = 1 << 20;
+
 /// Calls `put` with each field of a record; the number of fields. What a field with quotes or escapes in it stands for is
 /// written to `derived`, where its cell cannot borrow it.
 ///
 /// # Errors
-/// What is wrong with the record's quotes.
+/// What is wrong with the record's quotes, or that it has too many fields.
 pub(super) fn split<'a>(
     record: &'a str,
     dialect: &TextDialect,
@@ -47,6 +50,9 @@ pub(super) fn split<'a>(
             }
         };
         field += 1;
+        if field > MOST_FIELDS {
+            return Err("it has more than 1,048,576 fields");
+        }
         match bytes.get(end) {
             None => return Ok(field),
             Some(byte) if *byte == dialect.delimiter => start = end + 1,
@@ -58,7 +64,7 @@ pub(super) fn split<'a>(
 /// All fields of a record as text, without a difference between what is empty and what is not there.
 ///
 /// # Errors
-/// What is wrong with the record's quotes.
+/// What is wrong with the record's quotes, or that it has too many fields.
 pub fn fields(record: &str, dialect: &TextDialect) -> Result<Vec<String>, &'static str> {
     let (mut derived, mut cells) = (String::new(), Vec::new());
     split(record, dialect, &mut derived, |_, cell| cells.push(cell))?;
@@ -69,7 +75,7 @@ pub fn fields(record: &str, dialect: &TextDialect) -> Result<Vec<String>, &'stat
 /// The same, with none for a field that is empty and not quoted.
 ///
 /// # Errors
-/// What is wrong with the record's quotes.
+/// What is wrong with the record's quotes, or that it has too many fields.
 pub fn values(record: &str, dialect: &TextDialect) -> Result<Vec<Option<String>>, &'static str> {
     let (mut derived, mut cells) = (String::new(), Vec::new());
     split(record, dialect, &mut derived, |_, cell| cells.push(cell))?;
@@ -194,6 +200,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_record_of_too_many_fields_is_given_up() {
+        let record = |fields: usize| ",".repeat(fields - 1);
+        let dialect = TextDialect::default();
+        assert!(fields(&record(MOST_FIELDS), &dialect).is_ok());
+        assert!(fields(&record(MOST_FIELDS + 1), &dialect).is_err());
+        assert!(!is_blank_row(&record(MOST_FIELDS * 2), &dialect));
     }
 
     #[test]

@@ -153,7 +153,11 @@ pub(in crate::plan) fn refuse(plan: &LogicalPlan) -> Planned<()> {
         node.apply_expressions(|expr| {
             expr.apply(|e| {
                 if refusal.is_none() {
-                    refusal = mistake_of(e).map(of_pattern).or_else(|| order_of_lists(e, &schema));
+                    refusal = mistake_of(e).map(of_pattern);
+                    refusal = refusal
+                        .take()
+                        .or_else(|| order_of_lists(e, &schema))
+                        .or_else(|| cast_of_lists(e, &schema));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
@@ -169,6 +173,30 @@ fn of_pattern(mistake: String) -> Refusal {
     Refusal::new(mistake).help(
         "write it with what PostgreSQL's advanced regular expressions know, without look-around and back-references",
     )
+}
+
+/// A cast between a list and a text, which PostgreSQL writes as `{a,b}`.
+fn cast_of_lists(expr: &Expr, schema: &DFSchema) -> Option<Refusal> {
+    let (of, to) = match expr {
+        Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
+        Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
+        _ => return None,
+    };
+    let is_list = |of: &DataType| {
+        matches!(
+            of,
+            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)
+        )
+    };
+    let of = of.get_type(schema).ok()?;
+    if is_list(&of) && to.is_string() {
+        let refusal = Refusal::new("could not cast a list to VARCHAR: engines write lists in several ways");
+        return Some(refusal.help("write its items with something between them: array_to_string(a, ',')"));
+    }
+    (of.is_string() && is_list(to)).then(|| {
+        Refusal::new("could not cast VARCHAR to a list: engines write lists in several ways")
+            .help("take the text apart, string_to_array(s, ','), or write the items, ARRAY['a', 'b']")
+    })
 }
 
 fn order_of_lists(expr: &Expr, schema: &DFSchema) -> Option<Refusal> {

@@ -120,6 +120,9 @@ fn reads(expr: &Expr, names: &HashSet<String>) -> bool {
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             match expr {
                 Expr::Identifier(name) if self.0.contains(&name_of(name)) => ControlFlow::Break(()),
+                Expr::CompoundIdentifier(parts) if parts.last().is_some_and(|name| self.0.contains(&name_of(name))) => {
+                    ControlFlow::Break(())
+                }
                 _ => ControlFlow::Continue(()),
             }
         }

@@ -270,8 +270,11 @@ fn sum(of: &Type) -> Result<(Fold, Type), Unjudged> {
 fn mean(of: &Type) -> Result<(Fold, Type), Unjudged> {
     Ok(match of.clone() {
         Type::Int(_) | Type::Double => {
-            let fold: Fold = Rc::new(|all| match all {
+            let is_exact = |values: &&Arguments| !matches!(values[0], Value::Int(n) if n.unsigned_abs() > 1 << f64::MANTISSA_DIGITS);
+            let fold: Fold = Rc::new(move |all| match all {
                 [] => Ok(Value::Null),
+                // In groups the run takes it exactly, in windows of the doubles that the numbers become.
+                all if !all.iter().all(is_exact) => Err(Unjudged::Digits),
                 all => Ok(Value::Double(exact(&doubles(all)?)? / all.len() as f64)),
             });
             (fold, Type::Double)
