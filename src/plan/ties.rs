@@ -40,11 +40,8 @@ fn in_query(query: &mut Query) {
     match query.fetch.take() {
         None => {}
         Some(fetch) if fetch.percent => query.fetch = Some(fetch),
-        Some(fetch) if fetch.with_ties => {
-            if by_rank(query, &fetch).is_none() {
-                query.fetch = Some(fetch);
-            }
-        }
+        Some(fetch) if fetch.with_ties && by_rank(query, &fetch).is_some() => {}
+        Some(fetch) if fetch.with_ties => query.fetch = Some(fetch),
         Some(fetch) => match &mut query.limit_clause {
             clause @ None => {
                 *clause = Some(LimitClause::LimitOffset {

@@ -30,8 +30,11 @@ fn folder(name: &str, settings: &str, tables: &[(&str, &str)]) -> Folder {
     folder
 }
 
-/// An edge; `None`: it goes.
-fn append(folder: &Folder, edges: &[(i64, Option<(i64, i64, i64)>)]) {
+/// Where an edge begins and ends, and its quantity; `None`: it goes.
+type Edge = Option<(i64, i64, i64)>;
+
+/// Edges by their ids.
+fn append(folder: &Folder, edges: &[(i64, Edge)]) {
     for (id, edge) in edges {
         let value = match edge {
             None => "null".to_string(),

@@ -106,6 +106,12 @@ impl Listed {
         })
     }
 
+    /// Whether it is `generate_series` or `range` of constants alone.
+    pub fn is_series(&self) -> bool {
+        let name = self.function.value.to_lowercase();
+        matches!(name.as_str(), "generate_series" | "range") && self.counted.is_none() && self.is_constant()
+    }
+
     /// Whether it reads no columns.
     pub fn is_constant(&self) -> bool {
         struct Columns;
@@ -123,7 +129,7 @@ impl Listed {
     }
 
     /// The subquery that it stands for.
-    pub fn as_subquery(self, lateral: bool, optional: bool) -> Result<TableFactor, Refusal> {
+    pub fn into_subquery(self, lateral: bool, optional: bool) -> Result<TableFactor, Refusal> {
         let span = self.function.span;
         let columns = self.columns()?;
         let own = |name: &str, args: &[Expr]| Expr::Function(call(Ident::with_span(span, name), args.to_vec()));

@@ -33,7 +33,11 @@ use super::windows::tokenize;
 
 /// Writes these out in a statement or query.
 pub(super) fn written_out(sql: &mut impl VisitMut) -> Result<(), Refusal> {
-    match VisitMut::visit(sql, &mut Laterals) {
+    writing_out(sql, false)
+}
+
+fn writing_out(sql: &mut impl VisitMut, asked: bool) -> Result<(), Refusal> {
+    match VisitMut::visit(sql, &mut Laterals { asked }) {
         ControlFlow::Break(refusal) => Err(*refusal),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -44,7 +48,7 @@ pub(super) fn written_out(sql: &mut impl VisitMut) -> Result<(), Refusal> {
 /// # Errors
 /// What is refused, and what to write instead.
 pub fn laterals_asked(sql: &mut impl VisitMut) -> Result<(), (String, String)> {
-    written_out(sql).map_err(|refusal| (refusal.message, refusal.help.unwrap_or_default()))
+    writing_out(sql, true).map_err(|refusal| (refusal.message, refusal.help.unwrap_or_default()))
 }
 
 /// The tokens of a question that has an ASOF JOIN which the parser does not know; none: it is read as it is.
@@ -54,7 +58,10 @@ pub fn asof_asked(sql: &str) -> Option<Vec<TokenWithSpan>> {
     tokens.iter().any(is_asof).then(|| rewrite_asof(tokens))
 }
 
-struct Laterals;
+struct Laterals {
+    /// In a question, which reads a series without rows beside it as a stream, however long it is.
+    asked: bool,
+}
 
 impl VisitorMut for Laterals {
     type Break = Box<Refusal>;
@@ -64,7 +71,7 @@ impl VisitorMut for Laterals {
             .from
             .iter_mut()
             .enumerate()
-            .try_for_each(|(n, part)| in_from(part, n > 0));
+            .try_for_each(|(n, part)| in_from(part, n > 0, self.asked));
         if let Err(refusal) = done {
             return ControlFlow::Break(Box::new(refusal));
         }
@@ -78,8 +85,11 @@ impl VisitorMut for Laterals {
 }
 
 /// A part of FROM; `beside`: others stand before it.
-fn in_from(from: &mut TableWithJoins, beside: bool) -> Result<(), Refusal> {
-    in_table(&mut from.relation, beside, false)?;
+fn in_from(from: &mut TableWithJoins, beside: bool, asked: bool) -> Result<(), Refusal> {
+    let is_streamed = asked && !beside && Listed::of(&from.relation).is_some_and(|listed| listed.is_series());
+    if !is_streamed {
+        in_table(&mut from.relation, beside, false)?;
+    }
     for join in &mut from.joins {
         in_join(join)?;
     }
@@ -123,13 +133,13 @@ fn beside_rows(table: &mut TableFactor) {
 /// A table of FROM; whether it was a function. `optional`: a row without rows of it has one of nulls.
 fn in_table(table: &mut TableFactor, beside: bool, optional: bool) -> Result<bool, Refusal> {
     if let TableFactor::NestedJoin { table_with_joins, .. } = table {
-        in_from(table_with_joins, false)?;
+        in_from(table_with_joins, false, false)?;
         return Ok(false);
     }
     let Some(listed) = Listed::of(table) else {
         return Ok(false);
     };
-    *table = listed.as_subquery(beside, optional)?;
+    *table = listed.into_subquery(beside, optional)?;
     Ok(true)
 }
 

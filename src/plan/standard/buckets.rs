@@ -96,10 +96,10 @@ impl ScalarUDFImpl for WidthBucket {
     }
 }
 
-/// The count within INT, with room for one more.
+/// The count, an INT.
 fn checked(count: i64) -> Result<i32, String> {
     match i32::try_from(count) {
-        Ok(count) if count > 0 && count < i32::MAX => Ok(count),
+        Ok(count) if count > 0 => Ok(count),
         _ => Err(format!("there cannot be {count} buckets")),
     }
 }
@@ -122,12 +122,19 @@ fn of_doubles(x: f64, low: f64, high: f64, count: i64) -> Result<i32, String> {
     };
     Ok(match low.partial_cmp(&high) {
         Some(std::cmp::Ordering::Less) if x < low => 0,
-        Some(std::cmp::Ordering::Less) if x >= high => count + 1,
+        Some(std::cmp::Ordering::Less) if x >= high => behind(count)?,
         Some(std::cmp::Ordering::Greater) if x > low => 0,
-        Some(std::cmp::Ordering::Greater) if x <= high => count + 1,
+        Some(std::cmp::Ordering::Greater) if x <= high => behind(count)?,
         Some(std::cmp::Ordering::Equal) | None => return Err(equal()),
         _ => within(low, high),
     })
+}
+
+/// The bucket behind the last.
+fn behind(count: i32) -> Result<i32, String> {
+    count
+        .checked_add(1)
+        .ok_or_else(|| "the result does not fit INT".to_string())
 }
 
 fn equal() -> String {
@@ -138,15 +145,20 @@ fn of_numbers(x: i128, low: i128, high: i128, count: i64) -> Result<i32, String>
     let count = checked(count)?;
     let (ahead, width) = match low.cmp(&high) {
         std::cmp::Ordering::Less if x < low => return Ok(0),
-        std::cmp::Ordering::Less if x >= high => return Ok(count + 1),
+        std::cmp::Ordering::Less if x >= high => return behind(count),
         std::cmp::Ordering::Greater if x > low => return Ok(0),
-        std::cmp::Ordering::Greater if x <= high => return Ok(count + 1),
+        std::cmp::Ordering::Greater if x <= high => return behind(count),
         std::cmp::Ordering::Less => (wide(x) - wide(low), wide(high) - wide(low)),
         std::cmp::Ordering::Greater => (wide(low) - wide(x), wide(low) - wide(high)),
         std::cmp::Ordering::Equal => return Err(equal()),
     };
     let bucket = ahead * i256::from_i128(count.into()) / width;
-    Ok(bucket.to_i128().and_then(|n| i32::try_from(n).ok()).unwrap_or(count) + 1)
+    Ok(bucket
+        .to_i128()
+        .and_then(|n| i32::try_from(n).ok())
+        .unwrap_or(count - 1)
+        .min(count - 1)
+        + 1)
 }
 
 fn wide(of: i128) -> i256 {

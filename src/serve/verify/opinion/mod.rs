@@ -82,6 +82,9 @@ pub struct Opinion {
     pub shared: Vec<String>,
 }
 
+/// Bytes of SQL above which a statement is not judged: programs write chains of operators that are too deep to be walked.
+const LONGEST: usize = 16 << 10;
+
 /// Works a table out.
 pub struct Question<'a> {
     /// The table.
@@ -104,6 +107,9 @@ impl Question<'_> {
     }
 
     fn work_out(&self) -> Result<Opinion, Unjudged> {
+        if self.table.sql.len() > LONGEST {
+            return Err(Unjudged::Size);
+        }
         let written = plan::written_query(&self.table.sql).ok_or(Unjudged::Reading)?;
         if written.otherwise {
             return Err(Unjudged::Reading);
@@ -142,7 +148,11 @@ impl Question<'_> {
             let kept = arrow::type_of(field.data_type());
             if column.of != kept
                 && column.of != Type::Null
-                && !matches!((&column.of, &kept), (Type::Whole(_), Type::Whole(_)))
+                // How wide a whole number is kept, SQL leaves open.
+                && !matches!(
+                    (&column.of, &kept),
+                    (Type::Whole(_), Type::Whole(_)) | (Type::Int(_), Type::Int(_))
+                )
             {
                 types.push((field.name().clone(), column.of.name()));
             }
