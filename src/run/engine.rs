@@ -1,6 +1,7 @@
 //! A run under way: conducted until its options say so or something fails, and taken apart in the order in which parts
 //! feed each other.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
@@ -70,7 +71,10 @@ pub struct Engine {
 impl Engine {
     /// Runs, ends, and says what came of it; and what a run that begins anew takes over.
     pub fn run(mut self, options: &Options, files: Option<LatencyFiles>) -> Result<(Outcome, Option<Again>), RunError> {
-        let (conducted, mut told) = match self.conduct(options, files) {
+        // Threads wait for the conductor: what unwound past here would wait for them.
+        let conducted = catch_unwind(AssertUnwindSafe(|| self.conduct(options, files)));
+        let conducted = conducted.unwrap_or_else(|panic| Err(RunError::Panicked("the conductor", message(panic))));
+        let (conducted, mut told) = match conducted {
             Ok(conducted) => conducted,
             Err(error) => return Err(self.part(error)),
         };

@@ -320,6 +320,40 @@ fn times(folder: &Folder) -> Vec<(u64, i64)> {
     times.map(|time| time.expect("an intent has both")).collect()
 }
 
+/// A panic of the thread that conducts a run left a process that heard no signal.
+#[test]
+fn a_run_whose_conductor_panics_ends_and_names_it() {
+    let folder = folder("conductor");
+    folder.write(
+        "inputs/rows.toml",
+        &format!("{ROWS}[[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n"),
+    );
+    // The time is asked for again and again.
+    folder.write(
+        "gold/past.sql",
+        "SELECT id FROM silver.rows WHERE to_timestamp(id) < now()",
+    );
+    name_all(&folder, 0..300, "first");
+    let dataflow = folder.load("lake");
+    let main = std::thread::current().id();
+    let begun = Instant::now();
+    let options = Options {
+        duration: Some(Duration::from_secs(60)),
+        clock: Clock::new(move || {
+            let is_conductor = std::thread::current().id() == main;
+            assert!(
+                !is_conductor || begun.elapsed() < Duration::from_secs(5),
+                "the clock stopped"
+            );
+            SystemTime::now()
+        }),
+        ..Options::default()
+    };
+    let error = run::run(dataflow, &options).err().expect("the conductor panics");
+    assert!(begun.elapsed() < Duration::from_secs(50));
+    assert!(chain(&error).contains("the clock stopped"), "{}", chain(&error));
+}
+
 /// Epochs are milliseconds of the clock. One that was set back, between runs or under one, must take no snapshot back, and no
 /// version of a key must lose to one that came before it.
 #[test]
