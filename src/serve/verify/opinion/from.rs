@@ -70,9 +70,11 @@ impl Planner<'_> {
                 JoinOperator::FullOuter(on) => ([true, true], Some(on)),
                 JoinOperator::CrossJoin(JoinConstraint::None) => ([false, false], None),
                 other => {
-                    return Err(Unjudged::construct(
-                        format!("the join {other:?}").split('(').next().unwrap_or_default(),
-                    ));
+                    return Err(Unjudged::construct(match other {
+                        JoinOperator::AsOf { .. } => "ASOF JOIN",
+                        JoinOperator::CrossApply | JoinOperator::OuterApply => "APPLY",
+                        _ => "a join of another kind",
+                    }));
                 }
             };
             let seen: Vec<Column> = around.left.iter().chain(&columns).cloned().collect();
