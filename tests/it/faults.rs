@@ -349,7 +349,7 @@ fn a_run_whose_conductor_panics_ends_and_names_it() {
         }),
         ..Options::default()
     };
-    let error = run::run(dataflow, &options).err().expect("the conductor panics");
+    let error = run::run(dataflow, &options).expect_err("the conductor panics");
     assert!(begun.elapsed() < Duration::from_secs(50));
     assert!(chain(&error).contains("the clock stopped"), "{}", chain(&error));
 }
