@@ -52,16 +52,17 @@ const ACCEPTED: &[Accepted] = &[
     },
 ];
 
+const YEARS: &str =
+    "moments are of the years 1 to 9999 here, which every engine that reads the tables knows; PostgreSQL has more";
+
 /// Dead letters where PostgreSQL answers, by what their reason says.
 const LETTERS: &[(&str, &str)] = &[
     (
-        "does not fit Int64",
+        "could not compute sum(",
         "SUM(BIGINT) is BIGINT here, so that a table's schema does not grow; a larger sum is a dead letter",
     ),
-    (
-        "not of the years 1 to 9999",
-        "moments are of the years 1 to 9999 here, which every engine that reads the tables knows; PostgreSQL has more",
-    ),
+    ("not of the years 1 to 9999", YEARS),
+    ("is of the years 1 to 9999", YEARS),
 ];
 
 /// Whether rows may be dead letters for these reasons.
