@@ -75,7 +75,7 @@ pub use named_windows::windows_asked;
 pub use now::{asked_at, bind_now};
 pub use numbers::{decimals, exact_numbers, name_of, read_decimals};
 pub use operators::operators;
-pub use reading::{Written, written_condition, written_query};
+pub use reading::{WrittenQuery, written_condition, written_query};
 pub use recursive::{MOST_EQUAL, OwnRows, Recursion, own_rows};
 pub use session::{batch_context, batch_context_within, rebind};
 pub use sets::{SetKind, SetsExpanded, marked};

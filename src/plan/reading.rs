@@ -11,7 +11,7 @@ use super::dialect::Standard;
 use super::{refuse, shape, windows};
 
 /// A query as it is written.
-pub struct Written {
+pub struct WrittenQuery {
     /// In the run's dialect.
     pub query: Box<Query>,
     /// Whether PostgreSQL's dialect of the parser reads another tree; where it reads none, the run's stands alone.
@@ -19,7 +19,7 @@ pub struct Written {
 }
 
 /// The query of a table; none if it cannot be read.
-pub fn written_query(sql: &str) -> Option<Written> {
+pub fn written_query(sql: &str) -> Option<WrittenQuery> {
     let tokens = windows::tokenize(sql).ok()?;
     let as_written = tokens.len();
     let tokens = windows::rewrite(tokens).ok()?;
@@ -33,7 +33,7 @@ pub fn written_query(sql: &str) -> Option<Written> {
     let query = refuse::query(statements).ok()?;
     let other = is_plain.then(|| postgresql(sql)).flatten();
     let otherwise = other.is_some_and(|other| other != query && !compares_distinct(&query));
-    Some(Written { query, otherwise })
+    Some(WrittenQuery { query, otherwise })
 }
 
 /// Whether IS DISTINCT FROM is in a query: that dialect takes all that follows for its right side, which PostgreSQL does not.

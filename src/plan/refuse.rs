@@ -333,7 +333,7 @@ impl Visitor for Looker<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if laterals::Listed::of(factor).is_some() {
+        if laterals::TableFunction::of(factor).is_some() {
             return ControlFlow::Continue(());
         }
         if let Some((what, help)) = not_a_table(factor) {

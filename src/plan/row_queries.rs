@@ -21,7 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::operators::{columns, opposite};
-use super::written::{derived, select, selected};
+use super::written::{derived, is_one_column, select, selected};
 
 /// The name of a subquery's rows.
 const ROWS: &str = "__rows";
@@ -40,9 +40,8 @@ pub(super) fn differ(expr: &Expr) -> Option<(usize, usize)> {
     };
     let has = match query.body.as_ref() {
         SetExpr::Select(select) => {
-            let plain =
-                |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
-            select.projection.iter().all(plain).then_some(select.projection.len())?
+            let items = &select.projection;
+            items.iter().all(is_one_column).then_some(items.len())?
         }
         SetExpr::Values(values) => values.rows.first()?.content.len(),
         _ => return None,

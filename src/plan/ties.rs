@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     SetExpr, Value, VisitMut, VisitorMut, WindowSpec, WindowType,
 };
 
-use super::written::call;
+use super::written::{call, is_one_column};
 
 /// Writes FETCH of a statement, at any depth, as what is planned. What cannot be is left, and refused by `refuse`.
 pub fn fetch_as_limit(sql: &mut impl VisitMut) {
@@ -128,9 +128,7 @@ fn resolved(mut by: OrderByExpr, select: &Select) -> Option<OrderByExpr> {
         Expr::Identifier(name) => named(name).unwrap_or(by.expr),
         Expr::Value(_) => {
             let n = usize::try_from(number(&by.expr)?).ok()?.checked_sub(1)?;
-            let plain =
-                |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
-            if !select.projection.iter().take(n + 1).all(plain) {
+            if !select.projection.iter().take(n + 1).all(is_one_column) {
                 return None;
             }
             match select.projection.get(n)? {

@@ -53,6 +53,11 @@ pub(super) fn selected(query: &mut Query) -> &mut Select {
     }
 }
 
+/// Whether an item of a SELECT list is one column, written out.
+pub(super) fn is_one_column(item: &SelectItem) -> bool {
+    matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })
+}
+
 /// `(query) AS name (columns)`.
 pub(super) fn derived(query: Box<Query>, lateral: bool, name: Ident, columns: Vec<Ident>) -> TableFactor {
     let column = |name| TableAliasColumnDef { name, data_type: None };

@@ -18,6 +18,7 @@ use thiserror::Error;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::progress::Timestamp;
 
 use super::arrange::Rows;
 use super::error::Errors;
@@ -75,13 +76,13 @@ pub struct Outputs<D> {
 pub type Kernel<D> = Box<dyn FnMut(&RecordBatch, &mut [Update], &mut Outputs<D>) -> Result<(), KernelError>>;
 
 /// What [`apply`] yields.
-pub struct Applied<'s, D: Clone + 'static> {
+pub struct Applied<'s, D: Clone + 'static, T: Timestamp = Epoch> {
     /// What the operator is for.
-    pub main: VecCollection<'s, Epoch, D, Diff>,
+    pub main: VecCollection<'s, T, D, Diff>,
     /// Rows set aside.
-    pub rest: Rows<'s>,
+    pub rest: VecCollection<'s, T, Row, Diff>,
     /// Error rows.
-    pub errs: Rows<'s>,
+    pub errs: VecCollection<'s, T, Row, Diff>,
 }
 
 /// Runs a kernel over all updates of a collection.

@@ -13,7 +13,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::arrange::{Match, Reduction, hash, named};
 use super::error::Errors;
-use super::expr::{Kernel, Outputs, gather, isolate, relaxed};
+use super::expr::{Applied, Kernel, Outputs, gather, isolate, relaxed};
 use crate::repr::{
     Diff, Epoch, Round, RoundValBatcher, RoundValBuilder, RoundValChunker, RoundValSpine, Row, RowCodec, RowValSpine,
     Update,
@@ -63,16 +63,6 @@ pub fn reduce<'i>(input: RoundByKey<'i>, name: &str, mut logic: Reduction) -> Ro
     named(reduced, name)
 }
 
-/// What [`apply`] yields.
-pub struct Applied<'i, D: Clone + 'static> {
-    /// What the operator is for.
-    pub main: VecCollection<'i, Round, D, Diff>,
-    /// Rows set aside.
-    pub rest: RoundRows<'i>,
-    /// Error rows.
-    pub errs: RoundRows<'i>,
-}
-
 /// Runs a kernel over all updates of a collection.
 ///
 /// A kernel hands on the times of its updates and does not look at them: here each is the place of the real one among
@@ -82,7 +72,7 @@ pub fn apply<'i, D: Clone + 'static>(
     schema: &SchemaRef,
     name: &str,
     mut kernel: Kernel<D>,
-) -> Applied<'i, D> {
+) -> Applied<'i, D, Round> {
     let codec = RowCodec::new(relaxed(schema)).expect("a planned schema has a row encoding");
     let errors = Errors::default();
     let mut builder = OperatorBuilder::new(name.to_string(), input.inner.scope());

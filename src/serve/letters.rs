@@ -29,6 +29,11 @@ impl Letters {
     }
 }
 
+/// A text as conditions on columns of dead letters write it.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 impl Snapshot {
     /// The dead letters of which a condition on their columns holds, as they are read: there may be millions. None in a
     /// snapshot without the table.

@@ -13,7 +13,7 @@ mod reader;
 pub mod verify;
 mod zeros;
 
-pub use letters::{LetterClass, LetterCounts, Letters, letter_classes};
+pub use letters::{LetterClass, LetterCounts, Letters, letter_classes, literal};
 pub use printed::{OutputFormat, render};
 pub use progress::progress;
 pub use query::{QueryError, Snapshot, epochs};

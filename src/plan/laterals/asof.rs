@@ -214,7 +214,7 @@ impl Near {
     }
 }
 
-/// Whether an expression has a column of a table by its name.
+/// Whether an expression names a column with this table's name before it, as in `t.ts`.
 fn names(expr: &Expr, table: &Ident) -> bool {
     struct Columns<'a>(&'a Ident);
     impl Visitor for Columns<'_> {

@@ -29,7 +29,7 @@ fn plain_name(name: &ObjectName) -> Option<String> {
 }
 
 /// A function in FROM.
-pub(in crate::plan) struct Listed {
+pub(in crate::plan) struct TableFunction {
     function: Ident,
     lists: Vec<Expr>,
     alias: Option<TableAlias>,
@@ -45,9 +45,9 @@ enum Counted {
     FromZero,
 }
 
-impl Listed {
+impl TableFunction {
     /// The function that a table of FROM is, if it is one.
-    pub fn of(table: &TableFactor) -> Option<Listed> {
+    pub fn of(table: &TableFactor) -> Option<TableFunction> {
         let ordinality = |with: bool| with.then_some((None, Counted::FromOne));
         match table {
             TableFactor::UNNEST {
@@ -56,7 +56,7 @@ impl Listed {
                 with_offset,
                 with_offset_alias,
                 with_ordinality,
-            } => Some(Listed {
+            } => Some(TableFunction {
                 function: Ident::with_span(array_exprs.first()?.span(), "unnest"),
                 lists: array_exprs.clone(),
                 alias: alias.clone(),
@@ -71,19 +71,19 @@ impl Listed {
                 args: Some(args),
                 with_ordinality,
                 ..
-            } => Listed::called(name, &args.args, alias, ordinality(*with_ordinality)),
+            } => TableFunction::called(name, &args.args, alias, ordinality(*with_ordinality)),
             TableFactor::Function {
                 name,
                 args,
                 with_ordinality,
                 alias,
                 ..
-            } => Listed::called(name, args, alias, ordinality(*with_ordinality)),
+            } => TableFunction::called(name, args, alias, ordinality(*with_ordinality)),
             TableFactor::TableFunction {
                 expr: Expr::Function(function),
                 alias,
             } => match &function.args {
-                FunctionArguments::List(list) => Listed::called(&function.name, &list.args, alias, None),
+                FunctionArguments::List(list) => TableFunction::called(&function.name, &list.args, alias, None),
                 _ => None,
             },
             _ => None,
@@ -95,10 +95,10 @@ impl Listed {
         args: &[FunctionArg],
         alias: &Option<TableAlias>,
         counted: Option<(Option<Ident>, Counted)>,
-    ) -> Option<Listed> {
+    ) -> Option<TableFunction> {
         let plain = plain_name(name)?;
         let span = name.span();
-        Some(Listed {
+        Some(TableFunction {
             lists: lists(&plain, &plain_arguments(args)?, span)?,
             function: Ident::with_span(span, plain),
             alias: alias.clone(),

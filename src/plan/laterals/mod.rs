@@ -26,7 +26,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 pub(super) use asof::rewrite as rewrite_asof;
-pub(super) use functions::{Listed, NAMES as TABLE_FUNCTIONS};
+pub(super) use functions::{NAMES as TABLE_FUNCTIONS, TableFunction};
 
 use super::error::Refusal;
 use super::windows::tokenize;
@@ -86,7 +86,7 @@ impl VisitorMut for Laterals {
 
 /// A part of FROM; `beside`: others stand before it.
 fn in_from(from: &mut TableWithJoins, beside: bool, asked: bool) -> Result<(), Refusal> {
-    let is_streamed = asked && !beside && Listed::of(&from.relation).is_some_and(|listed| listed.is_series());
+    let is_streamed = asked && !beside && TableFunction::of(&from.relation).is_some_and(|listed| listed.is_series());
     if !is_streamed {
         in_table(&mut from.relation, beside, false)?;
     }
@@ -117,7 +117,7 @@ fn in_join(join: &mut Join) -> Result<(), Refusal> {
         join.join_operator,
         JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_)
     );
-    let beside = !(outer && Listed::of(&join.relation).is_some_and(|listed| listed.is_constant()));
+    let beside = !(outer && TableFunction::of(&join.relation).is_some_and(|listed| listed.is_constant()));
     if in_table(&mut join.relation, beside, optional)? && optional {
         join.join_operator = JoinOperator::CrossJoin(JoinConstraint::None);
     }
@@ -136,7 +136,7 @@ fn in_table(table: &mut TableFactor, beside: bool, optional: bool) -> Result<boo
         in_from(table_with_joins, false, false)?;
         return Ok(false);
     }
-    let Some(listed) = Listed::of(table) else {
+    let Some(listed) = TableFunction::of(table) else {
         return Ok(false);
     };
     *table = listed.into_subquery(beside, optional)?;

@@ -26,9 +26,9 @@ pub(in crate::plan) const PASSED: &str = "$of ";
 
 /// The rule.
 #[derive(Debug)]
-pub(super) struct Arguments;
+pub(super) struct FailingArguments;
 
-impl OptimizerRule for Arguments {
+impl OptimizerRule for FailingArguments {
     fn name(&self) -> &str {
         "arguments"
     }
@@ -75,7 +75,7 @@ fn has_failing_argument(call: &Expr) -> bool {
     }
 }
 
-/// The aggregate that computes what may fail of its arguments.
+/// The aggregate, over a plan without those columns of its arguments that may fail: it computes them itself.
 fn taken_in(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let read = |exprs: &[Expr]| -> HashSet<Column> { exprs.iter().flat_map(Expr::column_refs).cloned().collect() };
     let wanted: Vec<Column> = read(&aggregate.aggr_expr)

@@ -35,7 +35,7 @@ use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 pub(super) use arguments::PASSED;
 pub(super) use fold::{constant, folded};
 
-use arguments::{Arguments, Distincts};
+use arguments::{Distincts, FailingArguments};
 use filters::Filters;
 use fold::Fold;
 use keys::{CrossJoins, EquiKeys};
@@ -75,7 +75,7 @@ pub fn rules() -> Vec<Rule> {
         // preserves only from above it; a condition on one key of a join goes to the other only where a null fails it.
         Arc::new(Filters(PushDownFilter::new())),
         // Our own, see there.
-        Arc::new(Arguments),
+        Arc::new(FailingArguments),
         // See there. A count of distinct values counts the groups by them.
         Arc::new(Distincts(SingleDistinctToGroupBy::new())),
         // A group by a constant beside a column is one by the column.
@@ -85,7 +85,7 @@ pub fn rules() -> Vec<Rule> {
         // Columns that nobody reads go.
         Arc::new(OptimizeProjections::new()),
         // Our own, see there.
-        Arc::new(Arguments),
+        Arc::new(FailingArguments),
         Arc::new(Fold),
         Arc::new(EliminateFilter::new()),
     ]

@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 use crate::plan::error::Refusal;
 
 /// A recursive query, taken apart.
-pub(super) struct Parts {
+pub(super) struct RecursiveParts {
     /// What it begins with.
     pub base: Query,
     /// What a round adds to the rows of the one before.
@@ -117,7 +117,7 @@ pub(super) fn sort(with: &mut With) -> Result<(), Refusal> {
 }
 
 /// Takes a query apart that names itself. `is_aggregate` tells functions by their names.
-pub(super) fn parts(cte: &Cte, is_aggregate: &dyn Fn(&str) -> bool) -> Result<Parts, Refusal> {
+pub(super) fn parts(cte: &Cte, is_aggregate: &dyn Fn(&str) -> bool) -> Result<RecursiveParts, Refusal> {
     let name = named(&cte.alias.name);
     let refused = |reason: &str| Refusal::new(format!("could not plan the recursive query {name:?}: {reason}"));
     let query = cte.query.as_ref();
@@ -192,7 +192,7 @@ pub(super) fn parts(cte: &Cte, is_aggregate: &dyn Fn(&str) -> bool) -> Result<Pa
         body: Box::new(body),
         ..query.clone()
     };
-    Ok(Parts {
+    Ok(RecursiveParts {
         base: part(base.expect("a UNION has two sides")),
         step: part(step),
         distinct,

@@ -214,7 +214,7 @@ impl Expansion<'_, '_> {
     fn recursive(&mut self, cte: &mut Cte) -> Result<(), Mistakes> {
         let compiler = self.compiler;
         let is_aggregate = |name: &str| compiler.context.udaf(name).is_ok();
-        let form::Parts {
+        let form::RecursiveParts {
             mut base,
             mut step,
             distinct,

@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use super::form::named;
 use crate::plan::dialect::Standard;
 use crate::plan::error::Refusal;
+use crate::plan::written::is_one_column;
 
 /// `SELECT * FROM "name"`.
 pub(super) fn all_of(name: &str) -> Query {
@@ -103,9 +104,8 @@ fn list(names: &[Ident]) -> String {
 fn items(body: &mut SetExpr) -> Option<&mut Vec<SelectItem>> {
     match body {
         SetExpr::Select(select) => {
-            let plain =
-                |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
-            select.projection.iter().all(plain).then_some(&mut select.projection)
+            let items = &mut select.projection;
+            items.iter().all(is_one_column).then_some(items)
         }
         SetExpr::Query(query) if query.order_by.is_none() => items(&mut query.body),
         SetExpr::SetOperation { left, .. } => items(left),

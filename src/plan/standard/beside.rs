@@ -11,6 +11,8 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+use super::lists::is_list;
+
 pub(super) fn functions() -> [ScalarUDF; 3] {
     [Kind::Positions, Kind::PositionsOrNull, Kind::OrNull].map(|kind| {
         ScalarUDF::from(Beside {
@@ -48,10 +50,7 @@ impl ScalarUDFImpl for Beside {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         for of in types {
-            if !matches!(
-                of,
-                DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) | DataType::Null
-            ) {
+            if !is_list(of) && !of.is_null() {
                 return plan_err!("unnest() can only be applied to array, struct and null");
             }
         }

@@ -28,6 +28,14 @@ pub(super) fn functions() -> [ScalarUDF; 4] {
     [Kind::Remove, Kind::Replace, Kind::Length, Kind::Text].map(|kind| ScalarUDF::from(Lists::new(kind)))
 }
 
+/// Whether values of a type are lists.
+pub(super) fn is_list(of: &DataType) -> bool {
+    matches!(
+        of,
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)
+    )
+}
+
 /// Plans `a[i]` and `a[i:j]`.
 #[derive(Debug)]
 pub(super) struct Subscripts;
@@ -39,10 +47,7 @@ impl ExprPlanner for Subscripts {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawFieldAccessExpr>> {
         let of = access.expr.get_type(schema)?;
-        let is_list = matches!(
-            of,
-            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)
-        );
+        let is_list = is_list(&of);
         let call = |kind, args| ScalarUDF::from(Lists::new(kind)).call(args);
         let constant = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Int64(Some(n)), _) if *n > 0);
         Ok(match access.field_access {

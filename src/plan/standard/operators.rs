@@ -10,6 +10,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, cast, lit};
 
 use super::super::error::{Planned, Refusal};
+use super::lists::is_list;
 use super::regexps;
 
 /// An operation of patterns as a function; other expressions as they are.
@@ -182,12 +183,6 @@ fn cast_of_lists(expr: &Expr, schema: &DFSchema) -> Option<Refusal> {
         Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
         _ => return None,
     };
-    let is_list = |of: &DataType| {
-        matches!(
-            of,
-            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)
-        )
-    };
     let of = of.get_type(schema).ok()?;
     if is_list(&of) && to.is_string() {
         let refusal = Refusal::new("could not cast a list to VARCHAR: engines write lists in several ways");
@@ -218,11 +213,7 @@ fn order_of_lists(expr: &Expr, schema: &DFSchema) -> Option<Refusal> {
         _ => return None,
     };
     let of = of.get_type(schema).ok()?;
-    let is_list = matches!(
-        of,
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)
-    );
-    is_list.then(|| {
+    is_list(&of).then(|| {
         Refusal::new(format!("could not plan {what} of lists: they have no order here"))
             .help("compare an item, a[1], or a text, array_to_string(a, ',')")
     })

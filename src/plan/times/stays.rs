@@ -1,8 +1,9 @@
 //! While `now()`, moved by months, compares so with a moment of a row.
 //!
 //! Months do not keep the order of moments where days of a month are missing: a month before March 29th at 15:00 is later than
-//! one before March 30th at 12:00. What is compared with February 29th at 13:00 changes at 13:00 on March 29th, and again on the
-//! 30th and 31st, each of which begins before that time anew. So there are up to four stretches of time, not one.
+//! one before March 30th at 12:00. So `now() - INTERVAL '1 month' >= TIMESTAMP '2024-02-29 13:00'` becomes true on March 29th
+//! at 13:00, is false again on the 30th and on the 31st, on each until 13:00, and stays true from then on. A comparison is
+//! true in up to four stretches of time, not in one.
 
 use std::sync::Arc;
 

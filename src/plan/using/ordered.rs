@@ -12,13 +12,12 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Visit,
-    Visitor,
+    Distinct, ExcludeSelectItem, Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Visit, Visitor,
+    WildcardAdditionalOptions,
 };
-use datafusion::sql::sqlparser::parser::Parser;
 
 use super::{Session, name_of, output};
-use crate::plan::dialect::Standard;
+use crate::plan::written::{self, derived};
 
 /// Whether a query at any depth may have such an expression.
 pub(super) fn are_there(query: &Query) -> bool {
@@ -50,33 +49,34 @@ pub(super) fn write_out(query: &mut Query, session: &Session<'_>) {
     let hidden: Vec<usize> = (exprs(order).enumerate())
         .filter_map(|(index, by)| reads(by, &names).then_some(index))
         .collect();
-    let (false, Some(mut around)) = (hidden.is_empty(), around(hidden.len())) else {
+    if hidden.is_empty() {
         return;
-    };
+    }
+    let with = query.with.take();
+    let mut inner = query.clone();
     let name = |index: usize| Ident::with_quote('"', format!("$order{index}"));
-    let inner = Query {
-        with: None,
-        ..query.clone()
-    };
-    let SetExpr::Select(outer) = around.as_mut() else {
-        return;
-    };
-    let TableFactor::Derived { subquery, .. } = &mut outer.from[0].relation else {
-        return;
-    };
-    **subquery = inner;
+    let names: Vec<Ident> = (0..hidden.len()).map(name).collect();
     if let (SetExpr::Select(select), Some(OrderByKind::Expressions(order))) = (
-        subquery.body.as_mut(),
-        subquery.order_by.as_mut().map(|order| &mut order.kind),
+        inner.body.as_mut(),
+        inner.order_by.as_mut().map(|order| &mut order.kind),
     ) {
-        for (index, position) in hidden.into_iter().enumerate() {
-            let expr = std::mem::replace(&mut order[position].expr, Expr::Identifier(name(index)));
-            let alias = name(index);
+        for (name, position) in names.iter().zip(hidden) {
+            let expr = std::mem::replace(&mut order[position].expr, Expr::Identifier(name.clone()));
+            let alias = name.clone();
             select.projection.push(SelectItem::ExprWithAlias { expr, alias });
         }
     }
-    query.body = around;
-    (query.order_by, query.limit_clause, query.fetch) = (None, None, None);
+    let shown = SelectItem::Wildcard(WildcardAdditionalOptions {
+        opt_exclude: Some(ExcludeSelectItem::Multiple(
+            names.into_iter().map(|name| vec![name].into()).collect(),
+        )),
+        ..WildcardAdditionalOptions::default()
+    });
+    let ordered = derived(Box::new(inner), false, Ident::with_quote('"', "$ordered"), vec![]);
+    *query = Query {
+        with,
+        ..*written::select(vec![shown], vec![ordered])
+    };
 }
 
 /// The SELECT of a query that has one and an ORDER BY. Of SELECT DISTINCT the order is one of what the list has.
@@ -128,17 +128,4 @@ fn reads(expr: &Expr, names: &HashSet<String>) -> bool {
         }
     }
     !matches!(expr, Expr::Identifier(_)) && expr.visit(&mut Names(names)).is_break()
-}
-
-/// A SELECT of all columns of a subquery but so many.
-fn around(hidden: usize) -> Option<Box<SetExpr>> {
-    let names: Vec<String> = (0..hidden).map(|index| format!("\"$order{index}\"")).collect();
-    let sql = format!(
-        "SELECT * EXCLUDE ({}) FROM (SELECT 1) AS \"$ordered\"",
-        names.join(", ")
-    );
-    match Parser::parse_sql(&Standard, &sql).ok()?.pop()? {
-        Statement::Query(query) => Some(query.body),
-        _ => None,
-    }
 }

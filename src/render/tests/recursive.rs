@@ -1,4 +1,5 @@
-//! Recursive queries, from their SQL, over graphs that change: against round after round over sets and bags of tuples.
+//! Recursive queries are planned from SQL and kept up to date while a graph of edges changes. The rows that are expected are
+//! computed round by round, over sets of tuples for UNION and bags of them for UNION ALL.
 
 use super::*;
 use crate::definition::{Layer, Table};

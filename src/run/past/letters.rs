@@ -14,7 +14,7 @@ use crate::repr::Row;
 use crate::run::RunError;
 use crate::run::shared::Shared;
 use crate::run::wiring::Wiring;
-use crate::serve::Snapshot;
+use crate::serve::{Snapshot, literal};
 
 /// Gives the letters to `each`, some at once.
 pub async fn carry(
@@ -72,10 +72,6 @@ fn conditions(wiring: &Wiring, sources: &Sources) -> Vec<String> {
         }
     }
     conditions
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Tables with rows that are refused for their keys, of those named.

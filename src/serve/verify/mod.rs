@@ -9,8 +9,9 @@
 //!
 //! 1. Batch shares decoders and the plan's rewriting of SQL with the run, but no operator: DataFusion runs the logical plans, and
 //!    inputs are resolved by a simple batch implementation. It judges every table exactly, dead letters and open orders included.
-//! 2. The independent opinion shares neither plan nor types, and finds a rewriting that is wrong in both. It judges the tables whose
-//!    SQL it knows, and says why it does not judge the others; [`Standing`] tells which is which.
+//! 2. The independent opinion shares neither plan nor types with the run, so it finds a rewriting that is wrong in both the run
+//!    and its batch. It judges the tables whose SQL it knows, and says why it does not judge the others; [`Standing`] tells
+//!    which is which.
 //!    Where the run and the opinion agree, and batch does not, the table is right: DataFusion sorts by what it takes for a constant
 //!    beside an outer join, and has its own idea of the least of NaN and a number.
 //! 3. Rows come from Bronze, by the run's decoders, in both. Bronze holds what arrived, byte by byte, and files may be gone by
@@ -41,6 +42,7 @@ use thiserror::Error;
 
 use self::compare::{Hasher, Stored, compare};
 use super::history::{self, HistoryError};
+use super::letters::literal;
 use super::query::{self, QueryError, Snapshot};
 use crate::causes;
 use crate::deep::{self, deep};
@@ -413,7 +415,7 @@ async fn judge(
 
 /// Whether rows or groups of a table are dead letters.
 async fn has_letters(snapshot: &Snapshot, table: &str) -> Result<bool, VerifyError> {
-    let condition = format!("kind = 'row' AND table_name = '{}'", table.replace('\'', "''"));
+    let condition = format!("kind = 'row' AND table_name = {}", literal(table));
     Ok(snapshot.letters(&condition).await?.next().await.transpose()?.is_some())
 }
 

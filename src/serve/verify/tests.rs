@@ -112,7 +112,7 @@ fn a_rewriting_that_is_wrong_is_told() {
     }
 }
 
-/// One row of another table that does not evaluate failed the verification of all.
+/// A row of another table that did not evaluate made the whole verification fail.
 #[test]
 fn a_table_is_verified_whatever_becomes_of_others() {
     let folder = tempfile::tempdir().unwrap();

@@ -178,9 +178,13 @@ impl Table {
 
     /// Everything up to `epoch` becomes files (returned, not yet stored) and a batch.
     pub(super) fn seal(&mut self, desk: &Desk, epoch: Epoch) -> Result<Option<Written>, WriterError> {
-        let audit = self.audit.take();
-        let behind = audit.as_ref().map(|audit| self.mint.behind(audit.upto, epoch));
-        let behind = self.layout.canonical(behind.unwrap_or_default())?;
+        let audit = match self.audit.take() {
+            Some(audit) => {
+                let behind = self.layout.canonical(self.mint.behind(audit.upto, epoch))?;
+                Some((audit, behind))
+            }
+            None => None,
+        };
         let minted = self.mint.seal(epoch);
         let restored = std::mem::take(&mut self.restored);
         let written = match &mut self.kept {
@@ -194,7 +198,6 @@ impl Table {
                 if rows.is_empty() && !restored && audit.is_none() {
                     return Ok(None);
                 }
-                let audit = audit.map(|audit| (audit, behind));
                 self.seal_rows(desk, epoch, rows, audit, restored)?
             }
         };

@@ -143,7 +143,8 @@ impl Joined {
         !self.items[n].from.is_correlated()
     }
 
-    /// The equalities by which a table meets the columns seen, or constants: the condition, the side that is seen, the table's.
+    /// The equalities that join table `n` to the columns that are known so far, or to constants. Of each: which condition it is,
+    /// its side over what is known, and its side over the table.
     fn keys(&self, n: usize, seen: &BTreeSet<usize>, done: &[bool]) -> Vec<(usize, &Ex, &Ex)> {
         let item = &self.items[n];
         let mut keys = vec![];

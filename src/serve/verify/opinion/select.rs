@@ -33,7 +33,7 @@ pub struct Select {
     windows: Vec<WindowCall>,
     /// What is shown, then what orders it.
     outputs: Vec<Ex>,
-    /// The output whose lists are taken apart, a row for each item.
+    /// The position of the output that is `unnest(...)`: it makes one row for each item of its list.
     unnested: Option<usize>,
     distinct: Kept,
     visible: usize,
@@ -118,6 +118,12 @@ impl Planner<'_> {
             _ => return Err(Unjudged::construct("GROUP BY ALL")),
         };
         let is_grouped = !by.is_empty() || ast.having.is_some() || exprs.iter().any(|expr| has_aggregates(expr));
+        let output = Output {
+            names: &names,
+            shown: &shown,
+            order_by,
+            distinct: ast.distinct.as_ref(),
+        };
         if !is_grouped {
             let windows = Windows {
                 base: scope.columns.len(),
@@ -127,12 +133,6 @@ impl Planner<'_> {
             let binder = Binder {
                 windows: Some(&windows),
                 ..rows
-            };
-            let output = Output {
-                names: &names,
-                shown: &shown,
-                order_by,
-                distinct: ast.distinct.as_ref(),
             };
             let (outputs, unnested, kept, columns, order) = output.bind(&binder)?;
             let select = Select {
@@ -205,12 +205,6 @@ impl Planner<'_> {
             let binder = Binder {
                 windows: Some(&windows),
                 ..plain
-            };
-            let output = Output {
-                names: &names,
-                shown: &shown,
-                order_by,
-                distinct: ast.distinct.as_ref(),
             };
             let (outputs, unnested, kept, columns, order) = output.bind(&binder)?;
             if groups.calls.borrow().len() > before {
